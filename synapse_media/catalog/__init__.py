@@ -1,0 +1,126 @@
+"""What is known of each object-storage provider, as data: `data/<provider>.json`, one file a provider.
+
+Every fact carries its source, date and certainty (`primary`: the vendor's own text was read, or it was tried;
+`secondary`: a dated transcription; `uncertain`: undated, conflicting or from memory). `schema.json` says what
+an entry may hold. Code never branches on a provider's name: it asks the entry.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from ..errors import SynapseMediaError
+
+_DATA = resources.files(__package__) / "data"
+
+
+class UnknownProviderError(SynapseMediaError):
+    """A provider that the catalog does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A value and why to believe it. `date` is ISO 8601: when the source said so."""
+
+    value: Any
+    source: str
+    date: str
+    certainty: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider's entry. `name` is what a stack file says; `component` the class family that provisions it."""
+
+    name: str
+    title: str
+    component: str
+    facts: Mapping[str, Fact]
+
+    def value(self, fact: str, default: Any = None) -> Any:
+        """The bare value of a fact, or `default` where the catalog does not have it."""
+        found = self.facts.get(fact)
+        return default if found is None else found.value
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Region names as the store signs them; empty: any."""
+        return tuple(region["name"] for region in self.value("regions", ()))
+
+    @property
+    def admin_variables(self) -> tuple[str, ...]:
+        """Environment variables with the admin credential, in the vendor's own names."""
+        return tuple(item["name"] for item in self.value("admin_variables", ()))
+
+    def can(self, capability: str) -> bool | None:
+        """True or False where known; None where only the store itself can tell."""
+        known: bool | None = self.value("capabilities", {}).get(capability)
+        return known
+
+    def endpoint(self, region: str) -> str:
+        """The S3 endpoint of a region, with scheme; "" where the stack file has to say it."""
+        return str(self.value("endpoint", "")).replace("{region}", region)
+
+    def iam_endpoint(self, region: str) -> str:
+        return str(self.value("iam_endpoint", "")).replace("{region}", region)
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every provider of the catalog, sorted."""
+    return tuple(sorted(item.name.removesuffix(".json") for item in _DATA.iterdir() if item.name.endswith(".json")))
+
+
+@cache
+def load(name: str) -> Provider:
+    """The entry of one provider. Raises UnknownProviderError with the nearest names."""
+    if name not in names():
+        raise UnknownProviderError(f"provider {name!r} is not in the catalog; allowed: {', '.join(names())}")
+    raw = json.loads((_DATA / f"{name}.json").read_text(encoding="utf-8"))
+    facts = {
+        key: Fact(value=item["value"], source=item["source"], date=item["date"], certainty=item["certainty"])
+        for key, item in raw["facts"].items()
+    }
+    return Provider(name=raw["name"], title=raw["title"], component=raw["component"], facts=facts)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema that every entry is checked against in the tests."""
+    loaded: dict[str, Any] = json.loads((resources.files(__package__) / "schema.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def nearest(value: str, allowed: Iterable[str]) -> str:
+    """The allowed value that was probably meant, or ""."""
+    found = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
+    return found[0] if found else ""
+
+
+# Safe on every provider of the catalog: no dots (TLS wildcard certificates; B2 forbids them), no reserved affix.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html ; B2 and Spaces pages in the entries.
+_BUCKET = re.compile(r"^[a-z0-9][a-z0-9-]*[a-z0-9]$")
+_RESERVED_START = ("b2-", "xn--", "sthree-", "amzn-s3-demo-")
+_RESERVED_END = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
+
+
+def bucket_name_fault(name: str, provider: Provider) -> str:
+    """Why a bucket can't have this name at this provider; "" if it can."""
+    limits = provider.value("bucket_name", {"min": 3, "max": 63})
+    if not limits["min"] <= len(name) <= limits["max"]:
+        return f"it has {len(name)} characters"
+    if not _BUCKET.match(name):
+        return "it has a character other than a-z, 0-9 and '-', or '-' at an end"
+    for start in _RESERVED_START:
+        if name.startswith(start):
+            return f"names starting with {start!r} are reserved"
+    for end in _RESERVED_END:
+        if name.endswith(end):
+            return f"names ending with {end!r} are reserved"
+    return ""

@@ -1,0 +1,206 @@
+"""StorageOutputs: what a provisioned store is, for everything downstream. Version 1.
+
+One value per store under the stack output `stores`, and the content of the file that `render` leaves on a server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from .errors import SynapseMediaError
+
+VERSION = 1
+
+Addressing = Literal["path", "virtual"]
+Checksums = Literal["when_required", "when_supported"]
+
+
+class ContractError(SynapseMediaError):
+    """Outputs that can't be used: not ours, of another version, or not proved."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProofLine:
+    """One operation tried with the key. `outcome`: allowed, refused, can't be refused here, not tested."""
+
+    operation: str
+    expected: str
+    outcome: str
+    detail: str = ""
+
+    @property
+    def failed(self) -> bool:
+        if self.outcome == "not tested" or self.expected == "can't be refused here":
+            return False
+        return self.outcome != self.expected
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The key was tried. `made_for` is the fingerprint of what it was tried on (see `fingerprint`)."""
+
+    made_for: str
+    lines: tuple[ProofLine, ...]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.lines) and not any(line.failed for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOutputs:
+    """A store, as the renderer and the commands on the server see it.
+
+    Attributes:
+        server_name: the homeserver, `example.com` or `matrix.example.com`.
+        region: as the store signs it; "us-east-1" where the store does not care.
+        endpoint_url: with scheme, without a trailing slash; "" with `filesystem` only.
+        secret_access_key: the only secret. Empty with `keyless`.
+        keyless: the machine's own role signs; proved on the instance.
+        prefix: "" or ends with "/".
+        policy_sha256: of the canonical policy document, "" where the store has none.
+        media_repo: datastore ids `s3` and, while old media lies there, `file`; never invented.
+        lacks: settings of the bucket that this store does not have, in words.
+    """
+
+    server_name: str
+    provider: str
+    method: str
+    access: str
+    bucket: str
+    region: str
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    keyless: bool = False
+    user: str = ""
+    storage_class: str = "STANDARD"
+    prefix: str = ""
+    addressing: Addressing = "path"
+    checksums: Checksums = "when_required"
+    policy_sha256: str = ""
+    cannot_refuse: tuple[str, ...] = ()
+    media_repo: Mapping[str, str] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
+    proof: Proof | None = None
+    version: int = VERSION
+
+    def made_for(self) -> str:
+        """The fingerprint that a proof of these outputs must carry."""
+        return fingerprint(
+            access_key_id=self.access_key_id,
+            policy_sha256=self.policy_sha256,
+            bucket=self.bucket,
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            prefix=self.prefix,
+            method=self.method,
+            access=self.access,
+        )
+
+    def require_proof(self) -> None:
+        """Raise ContractError unless a passed proof was made for exactly this key, policy, bucket and endpoint."""
+        if self.keyless or self.method == "filesystem":
+            return
+        name = f"store {self.server_name}"
+        if self.proof is None:
+            raise ContractError(f"{name}: the key was never proved. Run `synapse-media up`; it proves the key.")
+        if self.proof.made_for != self.made_for():
+            raise ContractError(
+                f"{name}: the proof was made for another key, policy, bucket or endpoint. Run `synapse-media up` again."
+            )
+        if not self.proof.passed:
+            failed = "; ".join(
+                f"{line.operation} should be {line.expected}, was {line.outcome}"
+                + (f" ({line.detail})" if line.detail else "")
+                for line in self.proof.lines
+                if line.failed
+            )
+            raise ContractError(f"{name}: the proof failed: {failed or 'nothing was tried'}. Mend it, then `up` again.")
+
+
+def fingerprint(**inputs: str) -> str:
+    """SHA-256 over the named inputs of a proof; no secret goes in."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def policy_sha256(document: Mapping[str, Any] | str | None) -> str:
+    """SHA-256 of a policy document in canonical JSON; "" for none."""
+    if not document:
+        return ""
+    parsed = json.loads(document) if isinstance(document, str) else document
+    return hashlib.sha256(json.dumps(parsed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def to_json(outputs: StorageOutputs) -> dict[str, Any]:
+    """The wire form (camelCase-free plain JSON). Holds the secret: write it at 0600 only."""
+    plain: dict[str, Any] = {}
+    for item in fields(outputs):
+        value = getattr(outputs, item.name)
+        if isinstance(value, Proof):
+            value = {
+                "made_for": value.made_for,
+                "lines": [
+                    {"operation": x.operation, "expected": x.expected, "outcome": x.outcome, "detail": x.detail}
+                    for x in value.lines
+                ],
+            }
+        elif isinstance(value, tuple):
+            value = list(value)
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        plain[item.name] = value
+    return plain
+
+
+def from_json(plain: Mapping[str, Any]) -> StorageOutputs:
+    """Read the wire form. Raises ContractError naming what is missing, unknown, or of a newer version."""
+    version = plain.get("version")
+    if version != VERSION:
+        raise ContractError(
+            f"store outputs of version {version!r}; this release reads version {VERSION}. "
+            "Run `synapse-media up` and `render` with one release."
+        )
+    known = {item.name: item for item in fields(StorageOutputs)}
+    unknown = sorted(set(plain) - set(known))
+    missing = sorted(
+        name
+        for name in (
+            "server_name",
+            "provider",
+            "method",
+            "access",
+            "bucket",
+            "region",
+            "endpoint_url",
+            "access_key_id",
+            "secret_access_key",
+        )
+        if not isinstance(plain.get(name), str)
+    )
+    if unknown or missing:
+        raise ContractError(
+            "not the outputs of a store: "
+            + "; ".join(
+                part
+                for part in (
+                    f"missing {', '.join(missing)}" if missing else "",
+                    f"unknown {', '.join(unknown)}" if unknown else "",
+                )
+                if part
+            )
+        )
+    values = dict(plain)
+    proof = values.get("proof")
+    if proof is not None:
+        values["proof"] = Proof(
+            made_for=str(proof["made_for"]),
+            lines=tuple(ProofLine(**line) for line in proof["lines"]),
+        )
+    for name in ("cannot_refuse", "lacks"):
+        values[name] = tuple(values.get(name) or ())
+    return StorageOutputs(**values)

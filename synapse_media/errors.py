@@ -1,0 +1,40 @@
+"""The one exception root of this package, and the shape of a message people can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class SynapseMediaError(Exception):
+    """Anything this package refuses or could not do. Its text is for people: no secret, no traceback needed."""
+
+    exit_code = 1
+
+
+class UsageError(SynapseMediaError):
+    """A command line that can't be carried out (exit code 64, as in sysexits.h)."""
+
+    exit_code = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with one setting, and what to do about it."""
+
+    setting: str
+    value: object
+    allowed: str
+    next_step: str
+
+    def __str__(self) -> str:
+        shown = "is missing" if self.value is None else f"is {self.value!r}"
+        return f"{self.setting} {shown}; allowed: {self.allowed}. {self.next_step}"
+
+
+class SettingsError(SynapseMediaError):
+    """Every problem of a stack file, all at once."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

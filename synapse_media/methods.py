@@ -1,0 +1,197 @@
+"""What each method asks of a store: one table for policies, key capabilities and the proof alike.
+
+A method is the way Synapse reaches the store. The operations were read from the access log of a gateway under the
+real programs and from their sources; the names of the actions are those of Amazon's service authorization reference:
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal
+
+Access = Literal["least", "full"]
+ACCESS: tuple[Access, ...] = ("least", "full")
+
+
+class Operation(StrEnum):
+    """Something a key is asked to do to a store, as the proof names it."""
+
+    PUT = "put"
+    HEAD = "head"
+    GET = "get"
+    LIST = "list"
+    MULTIPART = "multipart"
+    ABORT = "abort"
+    MISSING_KEY = "missing-key"
+    COPY = "copy"
+    DELETE = "delete"
+    LIST_PARTS = "list-parts"
+    LIST_UPLOADS = "list-uploads"
+    LOCATION = "location"
+    PUT_BUCKET_POLICY = "put-bucket-policy"
+    CREATE_BUCKET = "create-bucket"
+    OTHER_BUCKET = "other-bucket"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How an operation is written in an IAM policy: its actions, and whether they are on the bucket or its objects.
+
+    No actions: nothing grants it, not even the guide's `s3:*` on the one bucket.
+    """
+
+    on: Literal["bucket", "object", "elsewhere"]
+    actions: tuple[str, ...]
+
+
+RULES: MappingProxyType[Operation, Rule] = MappingProxyType(
+    {
+        Operation.PUT: Rule("object", ("s3:PutObject",)),
+        Operation.HEAD: Rule("object", ("s3:GetObject",)),
+        Operation.GET: Rule("object", ("s3:GetObject",)),
+        Operation.LIST: Rule("bucket", ("s3:ListBucket",)),
+        Operation.MULTIPART: Rule("object", ("s3:PutObject",)),
+        Operation.ABORT: Rule("object", ("s3:AbortMultipartUpload",)),
+        # Without ListBucket Amazon answers 403 for a missing key, which Synapse takes for a broken store.
+        Operation.MISSING_KEY: Rule("bucket", ("s3:ListBucket",)),
+        Operation.COPY: Rule("object", ("s3:GetObject", "s3:PutObject")),
+        Operation.DELETE: Rule("object", ("s3:DeleteObject",)),
+        Operation.LIST_PARTS: Rule("object", ("s3:ListMultipartUploadParts",)),
+        Operation.LIST_UPLOADS: Rule("bucket", ("s3:ListBucketMultipartUploads",)),
+        Operation.LOCATION: Rule("bucket", ("s3:GetBucketLocation",)),
+        Operation.PUT_BUCKET_POLICY: Rule("bucket", ("s3:PutBucketPolicy",)),
+        Operation.CREATE_BUCKET: Rule("elsewhere", ()),
+        Operation.OTHER_BUCKET: Rule("elsewhere", ()),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way for Synapse to keep its media.
+
+    `storage_classes` are the ones the method's program accepts (None: any, () : it takes none);
+    `needs` is empty for the method that uses no store.
+    """
+
+    name: str
+    title: str
+    needs: frozenset[Operation]
+    prefix: bool
+    storage_classes: tuple[str, ...] | None
+    limits: tuple[str, ...]
+
+    @property
+    def uses_store(self) -> bool:
+        return bool(self.needs)
+
+
+_MODULE_NEEDS = frozenset(
+    {
+        Operation.PUT,
+        Operation.HEAD,
+        Operation.GET,
+        Operation.LIST,
+        Operation.MULTIPART,
+        Operation.ABORT,
+        Operation.MISSING_KEY,
+    }
+)
+_READ_WRITE_DELETE = _MODULE_NEEDS | {
+    Operation.COPY,
+    Operation.DELETE,
+    Operation.LIST_PARTS,
+    Operation.LIST_UPLOADS,
+    Operation.LOCATION,
+}
+
+METHODS: MappingProxyType[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for method in (
+            Method(
+                name="synapse-s3-storage-provider",
+                title="Synapse's own storage provider module (recommended)",
+                needs=_MODULE_NEEDS,
+                prefix=True,
+                # The module asserts these: s3_storage_provider.py, parse_config, 1.7.0.
+                storage_classes=("STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "INTELLIGENT_TIERING"),
+                limits=(
+                    "never deletes: media that is purged or redacted stays in the bucket",
+                    "url_cache is never stored",
+                    "local copies stay until somebody removes them",
+                ),
+            ),
+            Method(
+                name="goofys",
+                title="Goofys, a FUSE mount of the bucket",
+                needs=_READ_WRITE_DELETE,
+                prefix=False,
+                # Fixed by the form: with an endpoint Goofys writes STANDARD.
+                storage_classes=("STANDARD",),
+                limits=(
+                    "Goofys has had no release since 2020",
+                    "must never share a bucket with the storage provider module: its clean-up would delete the objects",
+                ),
+            ),
+            Method(
+                name="matrix-media-repo",
+                title="matrix-media-repo's s3 datastore",
+                needs=_READ_WRITE_DELETE,
+                prefix=False,
+                storage_classes=None,
+                limits=("replaces Synapse's media repository: routes change", "a datastore id can never be changed"),
+            ),
+            Method(
+                name="filesystem",
+                title="the local filesystem, Synapse's default",
+                needs=frozenset(),
+                prefix=False,
+                storage_classes=None,
+                limits=("the media fills the server's own disk",),
+            ),
+        )
+    }
+)
+
+NEVER: frozenset[Operation] = frozenset({Operation.PUT_BUCKET_POLICY, Operation.CREATE_BUCKET, Operation.OTHER_BUCKET})
+"""What no method needs; refused under `access: least`."""
+
+
+def granted(method: Method, access: Access) -> frozenset[Operation]:
+    """The operations a key of this method is given. `full` is the guide's `s3:*` on the one bucket."""
+    if access == "least":
+        return method.needs
+    return frozenset(operation for operation, rule in RULES.items() if rule.actions)
+
+
+class Expected(StrEnum):
+    """What the proof expects of an operation."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    CANNOT_REFUSE = "can't be refused here"
+
+
+def expectations(method: Method, access: Access, cannot_refuse: Iterable[str] = ()) -> dict[Operation, Expected]:
+    """Expectation = method x access x what the provider can refuse.
+
+    Args:
+        cannot_refuse: operation names from the catalog that the provider's keys can't be denied.
+    """
+    given = granted(method, access)
+    open_anyway = frozenset(cannot_refuse)
+    table: dict[Operation, Expected] = {}
+    for operation in Operation:
+        if operation in given:
+            table[operation] = Expected.ALLOWED
+        elif operation in open_anyway:
+            table[operation] = Expected.CANNOT_REFUSE
+        elif operation in NEVER or operation is Operation.DELETE:
+            table[operation] = Expected.REFUSED
+        # The rest (copy, list-parts …) is harmless and often can't be split from what is granted: not asked.
+    return table

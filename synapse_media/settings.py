@@ -1,0 +1,457 @@
+"""The stack file, read and checked: every error of every store at once, before any call.
+
+The stack file's `synapse-media:stores` has a key per homeserver; `synapse-media:allow` names what may pass a guard.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from . import catalog
+from .errors import Problem, SettingsError
+from .methods import ACCESS, METHODS, Access
+
+PROJECT = "synapse-media"
+SLOTS = ("a", "b")
+
+ALLOWABLE = (
+    "delete-bucket",
+    "delete-media",
+    "retain-bucket",
+    "replace-bucket",
+    "widen-policy",
+    "narrow-policy",
+    "public-bucket",
+    "disable-versioning",
+    "retire-key",
+    "set-lifecycle",
+    "set-policy",
+    "set-versioning",
+    "set-access",
+)
+"""What `allow` may name, as `<homeserver>/<word>`: the only way past a guard."""
+
+_SERVER_NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?$")
+_PREFIX = re.compile(r"^[\w!.*'() /-]+/$")
+_USER = re.compile(r"^[A-Za-z0-9+=,.@_-]{1,64}$")
+
+_COMMON = {
+    "provider",
+    "bucket",
+    "method",
+    "access",
+    "region",
+    "endpoint",
+    "iam_endpoint",
+    "prefix",
+    "storage_class",
+    "user",
+    "keys",
+    "adopt",
+    "noncurrent_days",
+    "abort_days",
+    "media_repo",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The key ring that is wanted: the slot in use, and the ones kept until they are retired."""
+
+    active: str = "a"
+    retiring: tuple[str, ...] = ()
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return (self.active, *self.retiring)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """One store as its operator wants it.
+
+    Attributes:
+        server_name: the key in the stack file.
+        region, endpoint, iam_endpoint: filled in from the catalog where the stack file leaves them out.
+        user: name of the user that owns the keys.
+        noncurrent_days: an overwritten or deleted version is kept so long (days).
+        abort_days: an upload never completed is removed after so many days.
+        options: the provider's own settings, as its catalog entry names them.
+        allow: the words of `allow` that name this store.
+    """
+
+    server_name: str
+    provider: str
+    bucket: str
+    method: str
+    access: Access = "least"
+    region: str = ""
+    endpoint: str = ""
+    iam_endpoint: str = ""
+    prefix: str = ""
+    storage_class: str = "STANDARD"
+    user: str = ""
+    keys: Keys = field(default_factory=Keys)
+    adopt: bool = False
+    noncurrent_days: int = 30
+    abort_days: int = 7
+    media_repo: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    allow: frozenset[str] = frozenset()
+
+    @property
+    def uses_store(self) -> bool:
+        return METHODS[self.method].uses_store
+
+
+def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
+    """The settings of a stack by homeserver. Raises SettingsError with every problem there is.
+
+    Args:
+        stores: the value of `synapse-media:stores`.
+        allow: the value of `synapse-media:allow`, or None.
+    """
+    problems: list[Problem] = []
+    words = _parse_allow(allow, problems)
+    parsed: dict[str, StoreSettings] = {}
+    if not isinstance(stores, Mapping) or not stores:
+        problems.append(
+            Problem(
+                f"{PROJECT}:stores",
+                stores,
+                "an object with a key per homeserver",
+                "See stacks/ for a complete example of each provider.",
+            )
+        )
+        raise SettingsError(problems)
+    for server_name, raw in stores.items():
+        reader = _Reader(f"stores.{server_name}", raw, problems)
+        if not isinstance(server_name, str) or not _SERVER_NAME.match(server_name):
+            reader.add("", server_name, "a host name such as matrix.example.com", "It is the key of the store.")
+        store = _parse_store(str(server_name), reader, words.get(str(server_name), frozenset()))
+        if store is not None:
+            parsed[store.server_name] = store
+    _check_together(parsed, problems)
+    if problems:
+        raise SettingsError(problems)
+    return parsed
+
+
+class _Reader:
+    """The raw settings of one store, and where its problems go."""
+
+    def __init__(self, where: str, raw: object, problems: list[Problem]) -> None:
+        self.where = where
+        self.problems = problems
+        self.raw: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
+        if not isinstance(raw, Mapping):
+            self.add("", raw, "an object with at least provider, bucket and method", "Write it as key: value lines.")
+
+    def add(self, name: str, value: object, allowed: str, next_step: str) -> None:
+        setting = f"{self.where}.{name}" if name else self.where
+        self.problems.append(Problem(setting, value, allowed, next_step))
+
+    def text(self, name: str, default: str = "") -> str:
+        value = self.raw.get(name, default)
+        if isinstance(value, str) and "\n" not in value:
+            return value.strip() if name != "prefix" else value
+        self.add(name, value, "one line of text", "Put it in quotes if YAML reads it as something else.")
+        return default
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = self.raw.get(name, default)
+        if isinstance(value, str) and value in allowed:
+            return value
+        guess = catalog.nearest(str(value), allowed) if value else ""
+        self.add(
+            name,
+            value or None,
+            ", ".join(allowed),
+            f"Did you mean {guess!r}?" if guess else f"Set {name} to one of them.",
+        )
+        return ""
+
+    def number(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.raw.get(name, default)
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        self.add(name, value, f"a whole number from {low} to {high}", "It is a number of days.")
+        return default
+
+    def flag(self, name: str) -> bool:
+        value = self.raw.get(name, False)
+        if isinstance(value, bool):
+            return value
+        self.add(name, value, "true or false", "Write it without quotes.")
+        return False
+
+
+def _parse_allow(allow: object, problems: list[Problem]) -> dict[str, frozenset[str]]:
+    words: dict[str, set[str]] = {}
+    entries = allow if isinstance(allow, list) else ([] if allow is None else [allow])
+    for entry in entries:
+        server_name, slash, word = str(entry).rpartition("/")
+        if not slash or not server_name or word not in ALLOWABLE:
+            guess = catalog.nearest(word, ALLOWABLE)
+            problems.append(
+                Problem(
+                    f"{PROJECT}:allow",
+                    entry,
+                    f"a list of <homeserver>/<word>, the word one of {', '.join(ALLOWABLE)}",
+                    f"Did you mean {server_name or 'matrix.example.com'}/{guess}?" if guess else "Mend or remove it.",
+                )
+            )
+        else:
+            words.setdefault(server_name, set()).add(word)
+    return {name: frozenset(found) for name, found in words.items()}
+
+
+def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> StoreSettings | None:
+    before = len(reader.problems)
+    method_name = reader.choice("method", "synapse-s3-storage-provider", tuple(METHODS))
+    if method_name == "filesystem":
+        return StoreSettings(server_name, provider="", bucket="", method=method_name, allow=allow)
+    provider_name = reader.choice("provider", "", catalog.names())
+    if not provider_name or not method_name:
+        # Without the two, nothing else can be judged; names of settings still can't be known.
+        _check_bucket(reader, catalog.load("s3_compatible"))
+        return None
+    provider = catalog.load(provider_name)
+    own: Mapping[str, Mapping[str, Any]] = provider.value("settings", {})
+    for name in sorted(set(map(str, reader.raw)) - _COMMON - set(own)):
+        guess = catalog.nearest(name, _COMMON | set(own))
+        reader.add(
+            name,
+            reader.raw.get(name),
+            f"no such setting; known: {', '.join(sorted(_COMMON | set(own)))}",
+            f"Did you mean {guess!r}?" if guess else "Remove it.",
+        )
+    region = _check_region(reader, provider)
+    endpoint = _check_url(
+        reader, "endpoint", provider.endpoint(region), required=not provider.value("endpoint_from_account", False)
+    )
+    iam_endpoint = _check_url(reader, "iam_endpoint", provider.iam_endpoint(region), required=False)
+    bucket = _check_bucket(reader, provider)
+    store = StoreSettings(
+        server_name=server_name,
+        provider=provider_name,
+        bucket=bucket,
+        method=method_name,
+        access=cast("Access", reader.choice("access", "least", ACCESS)),
+        region=region,
+        endpoint=endpoint,
+        iam_endpoint=iam_endpoint,
+        prefix=_check_prefix(reader, method_name),
+        storage_class=_check_class(reader, provider, method_name),
+        user=_check_user(reader, bucket),
+        keys=_check_keys(reader),
+        adopt=reader.flag("adopt"),
+        noncurrent_days=reader.number("noncurrent_days", 30, 1, 3650),
+        abort_days=reader.number("abort_days", 7, 1, 365),
+        media_repo=_check_media_repo(reader, method_name),
+        options=_check_options(reader, own),
+        allow=allow,
+    )
+    return store if len(reader.problems) == before else None
+
+
+def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:
+    bucket = reader.text("bucket")
+    fault = catalog.bucket_name_fault(bucket, provider) if bucket else "it is missing"
+    if fault and not (reader.raw.get("adopt") is True and "character" in fault and _LEGACY_BUCKET.match(bucket)):
+        limits = provider.value("bucket_name", {"min": 3, "max": 63})
+        reader.add(
+            "bucket",
+            reader.raw.get("bucket"),
+            f"{limits['min']} to {limits['max']} characters a-z, 0-9 and '-', not starting with b2- or xn--",
+            f"{fault[0].upper()}{fault[1:]}: choose another name.",
+        )
+    return bucket
+
+
+# A bucket that is there already may carry a name that nobody should choose today.
+_LEGACY_BUCKET = re.compile(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+
+
+def _check_region(reader: _Reader, provider: catalog.Provider) -> str:
+    region = reader.text("region", str(provider.value("default_region", "")))
+    regions = provider.regions
+    if provider.value("endpoint_from_account", False):
+        return region
+    if not region:
+        reader.add(
+            "region", None, ", ".join(regions) or "a region name", f"Choose where {provider.title} keeps the bucket."
+        )
+    elif regions and region not in regions:
+        guess = catalog.nearest(region, regions)
+        reader.add("region", region, ", ".join(regions), f"Did you mean {guess!r}?" if guess else "Choose one of them.")
+    elif not re.match(r"^[A-Za-z0-9-]{1,40}$", region):
+        reader.add("region", region, "letters, digits and '-'", "Use the region as the store signs it.")
+    return region
+
+
+def _check_url(reader: _Reader, name: str, default: str, *, required: bool) -> str:
+    value = reader.text(name, default)
+    if not value:
+        if required:
+            reader.add(name, None, "an http(s) URL such as https://s3.example.com", "Ask the store's documentation.")
+        return ""
+    try:
+        parts = urlsplit(value)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        whole = False
+        parts = urlsplit("")
+    if not whole or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+        reader.add(
+            name,
+            value,
+            "scheme and host, perhaps a port: https://s3.example.com",
+            "Add the scheme." if "://" not in value else "Leave out the path, the bucket and any user name.",
+        )
+    return value.rstrip("/")
+
+
+def _check_prefix(reader: _Reader, method: str) -> str:
+    prefix = reader.text("prefix")
+    if not prefix:
+        return ""
+    if not METHODS[method].prefix:
+        reader.add("prefix", prefix, f"nothing: {method} knows no prefix", "Remove it, or use a bucket of its own.")
+    elif prefix.startswith("/") or "//" in prefix or not prefix.endswith("/"):
+        reader.add(
+            "prefix",
+            prefix,
+            'a folder such as "media/": ends with "/", does not start with it',
+            "The module puts it before every key as it is, without adding a '/'.",
+        )
+    elif not _PREFIX.match(prefix) or len(prefix) > 200 or "'" in prefix:
+        reader.add(
+            "prefix",
+            prefix,
+            "letters, digits and !.*()_- / (no quotes, no control characters), at most 200",
+            "Choose a plainer one.",
+        )
+    return prefix
+
+
+def _check_class(reader: _Reader, provider: catalog.Provider, method: str) -> str:
+    value = reader.text("storage_class", "STANDARD")
+    classes: tuple[str, ...] = tuple(
+        item["name"] for item in provider.value("storage_classes", ({"name": "STANDARD"},)) if item.get("instant", True)
+    )
+    by_method = METHODS[method].storage_classes
+    allowed = tuple(name for name in classes if by_method is None or name in by_method)
+    if value not in allowed:
+        guess = catalog.nearest(value, allowed)
+        reader.add(
+            "storage_class",
+            value,
+            ", ".join(allowed),
+            f"{method} at {provider.title} reads from these at once." + (f" Did you mean {guess!r}?" if guess else ""),
+        )
+    return value
+
+
+def _check_user(reader: _Reader, bucket: str) -> str:
+    user = reader.text("user", f"synapse-media-{bucket}"[:64])
+    if not _USER.match(user):
+        reader.add("user", user, "1 to 64 letters, digits and +=,.@_-", "It names the user that owns the key.")
+    return user
+
+
+def _check_keys(reader: _Reader) -> Keys:
+    raw = reader.raw.get("keys", {})
+    if not isinstance(raw, Mapping) or set(raw) - {"active", "retiring"}:
+        reader.add("keys", raw, "{active: a, retiring: []}", "`synapse-media rotate` edits this line.")
+        return Keys()
+    active, retiring = raw.get("active", "a"), raw.get("retiring", [])
+    listed = retiring if isinstance(retiring, list) else [retiring]
+    slots = [active, *listed]
+    if any(slot not in SLOTS for slot in slots) or len(set(slots)) != len(slots):
+        reader.add(
+            "keys",
+            dict(raw),
+            f"active one of {', '.join(SLOTS)}, retiring a list of the others",
+            "A user has two keys at most; a slot can't be both.",
+        )
+        return Keys()
+    return Keys(active=active, retiring=tuple(listed))
+
+
+def _check_media_repo(reader: _Reader, method: str) -> dict[str, str]:
+    raw = reader.raw.get("media_repo", {})
+    known = {"s3_datastore_id", "file_datastore_id"}
+    if not isinstance(raw, Mapping) or set(raw) - known or not all(isinstance(v, str) and v for v in raw.values()):
+        reader.add(
+            "media_repo",
+            raw,
+            f"an object with {', '.join(sorted(known))}",
+            "Each is text, as matrix-media-repo has it.",
+        )
+        return {}
+    if method == "matrix-media-repo" and "s3_datastore_id" not in raw:
+        reader.add(
+            "media_repo.s3_datastore_id",
+            None,
+            "the id of the s3 datastore, which can never change",
+            "Existing installation: take it from media-repo.yaml. New one: make it up once (`openssl rand -hex 20`).",
+        )
+    if method != "matrix-media-repo" and raw:
+        reader.add(
+            "media_repo", dict(raw), f"nothing with method {method}", "Remove it, or set method: matrix-media-repo."
+        )
+    return {str(key): str(value) for key, value in raw.items()}
+
+
+_TYPES: Mapping[str, type] = {"string": str, "boolean": bool, "integer": int, "object": dict, "list": list}
+
+
+def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, rule in own.items():
+        if name in _COMMON or name not in reader.raw:
+            continue
+        value = reader.raw[name]
+        right = isinstance(value, _TYPES[rule["type"]]) and not (rule["type"] == "integer" and isinstance(value, bool))
+        if right and "pattern" in rule:
+            right = re.fullmatch(rule["pattern"], value) is not None
+        if right:
+            options[name] = value
+        else:
+            reader.add(name, value, str(rule.get("allowed", f"a {rule['type']}")), str(rule["what"]))
+    return options
+
+
+def _check_together(stores: Mapping[str, StoreSettings], problems: list[Problem]) -> None:
+    """One bucket, one store: two methods on one bucket destroy media."""
+    seen: dict[tuple[str, str], str] = {}
+    for store in stores.values():
+        if not store.uses_store:
+            continue
+        place = (store.endpoint or store.provider, store.bucket)
+        other = seen.setdefault(place, store.server_name)
+        if other != store.server_name:
+            problems.append(
+                Problem(
+                    f"stores.{store.server_name}.bucket",
+                    store.bucket,
+                    "a bucket that no other store uses",
+                    f"stores.{other} uses it already. Two homeservers or two methods on one bucket destroy media: "
+                    "give each its own.",
+                )
+            )
+    users: dict[tuple[str, str], str] = {}
+    for store in stores.values():
+        if store.uses_store and store.iam_endpoint:
+            other = users.setdefault((store.iam_endpoint, store.user), store.server_name)
+            if other != store.server_name:
+                problems.append(
+                    Problem(
+                        f"stores.{store.server_name}.user", store.user, "a user of its own", f"stores.{other} has it."
+                    )
+                )
