@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ..errors import SynapseMediaError
+from synapse_media.errors import SynapseMediaError
 
 _DATA = resources.files(__package__) / "data"
 
