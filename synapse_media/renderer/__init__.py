@@ -1,0 +1,127 @@
+"""Outputs of a store -> {path: text}: what a homeserver reads. Pure: no Pulumi, no network, no clock, no disk.
+
+`writing` is the one module that touches the disk, `vault` the one that knows Ansible Vault; both are asked for by
+whoever needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from synapse_media.contract import StorageOutputs
+from synapse_media.methods import METHODS
+
+from . import synapse_s3_storage_provider
+from .parts import MEDIA_PATH, Effect, Form, Method, Request, Seal, Secrets, host, lookup, secret_variable
+from .quoting import RenderError, ansible
+
+__all__ = [
+    "FORMS",
+    "MEDIA_PATH",
+    "SECRETS",
+    "Effect",
+    "Form",
+    "RenderError",
+    "Seal",
+    "Secrets",
+    "effect",
+    "host",
+    "render",
+    "secret_variable",
+]
+
+FORMS: tuple[Form, ...] = ("playbook", "plain")
+SECRETS: tuple[Secrets, ...] = ("plain", "reference")
+
+_METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "synapse-s3-storage-provider": synapse_s3_storage_provider,
+    }
+)
+
+
+def render(
+    outputs: StorageOutputs,
+    form: Form,
+    secrets: Secrets = "plain",
+    *,
+    seal: Seal | None = None,
+    media_path: str = MEDIA_PATH,
+) -> dict[str, str]:
+    """The files of one store: {relative path: text}, byte-identical for identical input.
+
+    Args:
+        form: `playbook` for matrix-docker-ansible-deploy, `plain` for every other Synapse.
+        secrets: `plain`; or `reference`: a vars file looks the secret up in Ansible's environment (see
+            `secret_variable`), plain Synapse has it from an environment file.
+        seal: writes a secret into a vars file in place of the two, for Ansible Vault.
+        media_path: the local directory of Synapse's media store (plain form).
+
+    Raises:
+        ContractError: no passed proof was made for these outputs. Without a key it is to be made on the instance,
+            and the files say so.
+        RenderError: what can't be expressed, every problem that can be known at once.
+    """
+    request = _request(outputs, form, secrets, seal, media_path)
+    method = _METHODS[outputs.method]
+    files = method.playbook(request) if form == "playbook" else method.plain(request)
+    return dict(sorted(files.items()))
+
+
+def effect(outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = MEDIA_PATH) -> Effect:
+    """What the files of `render` with the same arguments do on the server, how to apply and how to undo them."""
+    return _METHODS[outputs.method].effect(_request(outputs, form, secrets, None, media_path), form)
+
+
+def _request(outputs: StorageOutputs, form: Form, secrets: Secrets, seal: Seal | None, media_path: str) -> Request:
+    if outputs.method not in _METHODS:
+        raise RenderError((f"method {outputs.method!r} can't be rendered; allowed: {', '.join(_METHODS)}",))
+    outputs.require_proof()
+    problems = [*_store_problems(outputs)] if METHODS[outputs.method].uses_store else []
+    host(outputs.server_name)
+    if not media_path.startswith("/") or "\n" in media_path:
+        problems.append(f"media_path {media_path!r} is not an absolute path on one line. Name the directory in full.")
+    sealed = secrets == "reference" and form == "playbook"
+    if METHODS[outputs.method].uses_store and not (outputs.keyless or outputs.secret_access_key or sealed):
+        problems.append(
+            "secret_access_key is missing in these outputs, which were written without it. Render the stack again, or "
+            "take it by reference."
+        )
+    if problems:
+        raise RenderError(problems)
+    if seal is None:
+        seal = (lambda _, __: lookup(outputs.server_name)) if secrets == "reference" else ansible
+    return Request(store=outputs, secrets=secrets, seal=seal, media_path=media_path)
+
+
+def _store_problems(outputs: StorageOutputs) -> list[str]:
+    method = METHODS[outputs.method]
+    problems = [
+        f"{name} is missing. Run `synapse-media up` again."
+        for name in ("bucket", "region", *(() if outputs.keyless else ("access_key_id",)))
+        if not getattr(outputs, name)
+    ]
+    try:
+        parts = urlsplit(outputs.endpoint_url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        bare = not (parts.path or parts.query or parts.fragment or parts.username)
+    except ValueError:
+        whole = bare = False
+    if not whole or not bare:
+        problems.append(
+            f"endpoint_url is {outputs.endpoint_url!r}; allowed: scheme and host, perhaps a port, such as "
+            "https://s3.example.com. Mend `endpoint` in the stack file."
+        )
+    prefix = outputs.prefix
+    if prefix and not method.prefix:
+        problems.append(f"prefix is {prefix!r}, but {method.name} knows none. Remove it from the stack file.")
+    elif prefix and (not prefix.endswith("/") or prefix.startswith("/")):
+        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it ends with '/', not starts so.")
+    if method.storage_classes is not None and outputs.storage_class not in method.storage_classes:
+        problems.append(
+            f"storage_class is {outputs.storage_class!r}; {method.name} takes {', '.join(method.storage_classes)}. "
+            "Choose one of them in the stack file."
+        )
+    return problems

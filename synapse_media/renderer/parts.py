@@ -1,0 +1,149 @@
+"""What the methods' modules share: the shape of a method, of a header, and the names of files and secrets."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from synapse_media.contract import StorageOutputs
+
+from . import quoting
+
+Form = Literal["playbook", "plain"]
+Secrets = Literal["plain", "reference"]
+Seal = Callable[[str, str], str]
+"""How a secret stands in a vars file: (setting, value) -> the YAML after `name: `."""
+
+MEDIA_PATH = "/var/lib/matrix-synapse/media"
+"""Where Debian's package of Synapse keeps its media."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What the files do on the server, how to make them take effect, and how to undo it. One sentence or command each.
+
+    A line of `apply` that starts with four blanks is a command.
+    """
+
+    does: tuple[str, ...]
+    apply: tuple[str, ...]
+    undo: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be rendered.
+
+    Attributes:
+        secrets: `plain` or by `reference`; the vars files ask `seal`, whatever this says.
+        seal: writes a secret into a vars file.
+        media_path: the local directory of Synapse's media store, in the plain form.
+    """
+
+    store: StorageOutputs
+    secrets: Secrets
+    seal: Seal
+    media_path: str = MEDIA_PATH
+
+    @property
+    def by_reference(self) -> bool:
+        return self.secrets == "reference"
+
+
+class Method(Protocol):
+    """One module a method: its files in both forms, and what they do."""
+
+    def playbook(self, request: Request) -> dict[str, str]: ...
+
+    def plain(self, request: Request) -> dict[str, str]: ...
+
+    def effect(self, request: Request, form: Form) -> Effect: ...
+
+
+def host(server_name: str) -> str:
+    """The server's name without its port: the directory under `host_vars`."""
+    found = re.fullmatch(r"([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?", server_name)
+    if found is None or ".." in server_name:
+        raise quoting.refuse(
+            "server_name", f"is {server_name!r}, which names no host", "Use a host name such as matrix.example.com."
+        )
+    return found.group(1)
+
+
+def secret_variable(server_name: str) -> str:
+    """The environment variable that holds the secret access key of a server, where it is given by reference."""
+    return "SYNAPSE_MEDIA_SECRET_" + re.sub(r"[^A-Z0-9]", "_", host(server_name).upper())
+
+
+def lookup(server_name: str) -> str:
+    """A YAML scalar that makes Ansible take the secret from its own environment, and stop where it is not set."""
+    name = secret_variable(server_name)
+    found = f"lookup('ansible.builtin.env', '{name}')"
+    return quoting.yaml("secret_access_key", f"{{{{ {found} or undef(hint='export {name} first') }}}}")
+
+
+def vars_path(store: StorageOutputs) -> str:
+    return f"inventory/host_vars/{host(store.server_name)}/synapse-media.yml"
+
+
+def variables(pairs: Iterable[tuple[str, str]]) -> str:
+    """Lines of a vars file; each value is YAML already."""
+    return "".join(f"{name}: {value}\n" for name, value in pairs)
+
+
+def playbook_commands(tags: str) -> tuple[str, ...]:
+    """How the playbook is run, with and without `just`."""
+    return (
+        f"    just run-tags {tags}",
+        f"or  ansible-playbook -i inventory/hosts setup.yml --tags={tags}",
+    )
+
+
+def proof_line(store: StorageOutputs) -> str:
+    if store.keyless:
+        return (
+            "There is no key: the machine's own role signs. It is to be proved on the instance: "
+            "`synapse-media prove --store store.json` there."
+        )
+    return "The key was proved to do what this needs, before this was written."
+
+
+def comment(*paragraphs: str) -> str:
+    """Comment lines, wrapped at 100 columns. A paragraph that starts with a blank or `or  ` stays as it is."""
+    lines: list[str] = []
+    for paragraph in paragraphs:
+        if not paragraph:
+            lines.append("#")
+        elif paragraph.startswith((" ", "or  ")):
+            lines.append(f"# {paragraph}")
+        else:
+            lines += [
+                f"# {line}"
+                for line in textwrap.wrap(
+                    paragraph,
+                    98,
+                    subsequent_indent="  " if paragraph.startswith("- ") else "",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def header(request: Request, effect: Effect, *more: str) -> str:
+    """The comment at the top of a file that a person puts on a server."""
+    return comment(
+        f"Written by `synapse-media render` for {host(request.store.server_name)}; the next run writes it again.",
+        "",
+        "What it does on the server:",
+        *(f"- {line}" for line in effect.does),
+        f"- {proof_line(request.store)}",
+        "To apply:",
+        *effect.apply,
+        "To undo:",
+        *effect.undo,
+        *(("", *more) if more else ()),
+    )

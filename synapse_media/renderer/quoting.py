@@ -1,0 +1,144 @@
+"""Text that its reader takes for exactly what went in, or a refusal: one function a syntax.
+
+Every function takes the name of the setting first, for the message: what a syntax can't express is refused, never
+mangled, and the value itself is not shown, since it may be a secret.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+from synapse_media.errors import SynapseMediaError
+
+
+class RenderError(SynapseMediaError):
+    """What can't be rendered, and why: each problem names its setting and the next step."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def refuse(setting: str, why: str, next_step: str) -> RenderError:
+    """The error for one setting."""
+    return RenderError((f"{setting} {why}. {next_step}",))
+
+
+def need(setting: str, value: str, allowed: str, characters: str, where: str) -> str:
+    """`value`, if it has only the characters of a place that can't be quoted.
+
+    Args:
+        allowed: a regular expression for the whole value.
+        characters: the same, in words.
+        where: the place, for the message.
+    """
+    if re.fullmatch(allowed, value) is None:
+        raise refuse(
+            setting, f"has a character that {where} can't hold", f"Allowed there: {characters}. Choose another."
+        )
+    return value
+
+
+# What stands for itself between double quotes in JSON, in YAML 1.1 and in YAML 1.2.
+_YAML_PLAIN = re.compile(r"[^ !#-\[\]-~]")
+_YAML_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def _yaml_escape(found: re.Match[str]) -> str:
+    character = found.group()
+    number = ord(character)
+    if character in _YAML_SHORT:
+        return _YAML_SHORT[character]
+    # JSON's pairs of surrogates are two characters to YAML, so the rest gets YAML's own long form.
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
+
+
+def yaml(setting: str, value: str | bool | int | Sequence[str]) -> str:
+    """A YAML scalar, or a flow list of strings. A string is always quoted: `0o14`, `1e10`, `no` stay what they are."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if not isinstance(value, str):
+        return "[" + ", ".join(yaml(setting, item) for item in value) + "]"
+    _no_surrogate(setting, value)
+    return '"' + _YAML_PLAIN.sub(_yaml_escape, value) + '"'
+
+
+def ansible(setting: str, value: str | bool | int | Sequence[str]) -> str:
+    """The same for an Ansible variable: what looks like a template is tagged `!unsafe`, so that it is not evaluated.
+
+    https://docs.ansible.com/ansible/latest/playbook_guide/playbooks_advanced_syntax.html#unsafe-or-raw-strings
+    """
+    if isinstance(value, str):
+        return ("!unsafe " if re.search(r"\{[{%#]", value) else "") + yaml(setting, value)
+    if isinstance(value, bool | int):
+        return yaml(setting, value)
+    return "[" + ", ".join(ansible(setting, item) for item in value) + "]"
+
+
+def systemd_word(setting: str, value: str) -> str:
+    """One word of a command line in a unit (`ExecStart=` and its like).
+
+    `man systemd.service` (COMMAND LINES) and `man systemd.syntax` (QUOTING): `%` and `$` are doubled, the rest is
+    C-escaped. Not for the first word, where systemd leaves `$` alone.
+    """
+    _no_nul(setting, value, "a systemd unit")
+    if re.fullmatch(r"[\w@+=:,./-]+", value, re.ASCII):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return '"' + re.sub(r"[\x01-\x1f\x7f]", lambda found: f"\\x{ord(found.group()):02x}", escaped) + '"'
+
+
+def environment(setting: str, value: str) -> str:
+    """A value for systemd's EnvironmentFile= that a POSIX shell reads alike (`set -a; . file`).
+
+    Between double quotes both take a backslash before `"`, `\\`, `$` and a backtick, and only there:
+    `man systemd.exec`, EnvironmentFile=. systemd drops a variable with another control character than tab and newline.
+    """
+    _no_nul(setting, value, "an environment file")
+    if re.search(r"[\x01-\x08\x0b-\x1f\x7f]", value):
+        raise refuse(setting, "has a control character, which an environment file can't hold", "Use another key.")
+    if re.fullmatch(r"[\w@+=:,./-]+", value, re.ASCII):
+        return value
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
+
+
+def docker_environment(setting: str, value: str) -> str:
+    """A value for `docker run --env-file` (and Compose's `format: raw`): as it is, for nothing is unquoted there."""
+    _no_nul(setting, value, "an environment file of Docker")
+    if "\n" in value or "\r" in value:
+        raise refuse(setting, "has a line break, which an environment file of Docker can't hold", "Use another key.")
+    return value
+
+
+def fstab(setting: str, value: str) -> str:
+    """One field of /etc/fstab: blanks and backslashes as octal escapes (`man 5 fstab`, `man 3 getmntent`)."""
+    _no_nul(setting, value, "/etc/fstab")
+    if not value or value.startswith("#"):
+        raise refuse(setting, "is empty or starts with '#', which a field of /etc/fstab can't", "Choose another.")
+    return re.sub(r"[\s\\]", lambda found: f"\\{ord(found.group()):03o}", value, flags=re.ASCII)
+
+
+def sh(setting: str, value: str) -> str:
+    """One word of a POSIX shell."""
+    _no_nul(setting, value, "a command line")
+    return shlex.quote(value)
+
+
+def credentials(setting: str, value: str) -> str:
+    """A value for `~/.aws/credentials`, which has no quoting that its readers agree on."""
+    return need(setting, value, r"[A-Za-z0-9/+=._~-]+", "letters, digits and / + = . _ ~ -", "a credentials file")
+
+
+def _no_nul(setting: str, value: str, where: str) -> None:
+    _no_surrogate(setting, value)
+    if "\0" in value:
+        raise refuse(setting, f"has a NUL character, which {where} can't hold", "Remove it.")
+
+
+def _no_surrogate(setting: str, value: str) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise refuse(setting, "has half of a surrogate pair, which is no text", "Remove it.")

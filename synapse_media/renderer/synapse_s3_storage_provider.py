@@ -1,0 +1,276 @@
+"""The files for Synapse's own storage provider module, synapse-s3-storage-provider 1.7.0.
+
+Its options were read from `parse_config` in s3_storage_provider.py; `threadpool_size` and the two checksum options
+are documented but never copied there, so they are left out. https://github.com/matrix-org/synapse-s3-storage-provider
+"""
+
+from __future__ import annotations
+
+from synapse_media.contract import StorageOutputs
+
+from . import quoting
+from .parts import (
+    Effect,
+    Form,
+    Request,
+    comment,
+    header,
+    host,
+    playbook_commands,
+    variables,
+    vars_path,
+)
+
+VERSION = "1.7.0"
+_EXT = "matrix_synapse_ext_synapse_s3_storage_provider_"
+# Nothing is so old: the nightly job of the playbook, which deletes by name alone, finds nothing to delete.
+_NEVER = 36500
+
+
+def effect(request: Request, form: Form) -> Effect:
+    does = (
+        "Synapse copies every new file of local and remote users to the bucket "
+        f"{quoting.yaml('bucket', request.store.bucket)} before it answers an upload, and reads from the bucket what "
+        "it does not have on disk. Files that are there already are not copied.",
+        "Every file stays on the local disk as well: nothing is deleted.",
+    )
+    if form == "playbook":
+        return Effect(
+            does=(
+                *does,
+                "The playbook's nightly job (05:00), which would delete local files by name, is given a day count "
+                f"that selects nothing: {_NEVER}.",
+                "The playbook builds a Synapse image of its own with the module in it.",
+            ),
+            apply=playbook_commands("setup-synapse,start"),
+            undo=(
+                "Remove this file and run the same command. Local copies stay, so no media is lost as long as "
+                "nobody cleaned the local disk up.",
+            ),
+        )
+    return Effect(
+        does=does,
+        apply=("Install the module and this file as INSTALL.md says, then restart Synapse.",),
+        undo=(
+            "Remove this file and restart Synapse. Local copies stay, so no media is lost as long as nobody cleaned "
+            "the local disk up.",
+        ),
+    )
+
+
+def playbook(request: Request) -> dict[str, str]:
+    store = request.store
+    # The migrate job and its shell read these from a file for `docker run --env-file`, and leave them unquoted in sh.
+    for setting, value in (("bucket", store.bucket), ("prefix", store.prefix), ("endpoint_url", store.endpoint_url)):
+        quoting.need(
+            setting,
+            value,
+            r"[^\s*?\\\x00-\x1f\x7f]*",
+            "all but blanks, control characters, * ? and \\",
+            "the playbook's migrate job",
+        )
+    for setting, value in (("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)):
+        quoting.docker_environment(setting, value)
+    keys: tuple[tuple[str, str], ...] = (
+        (f"{_EXT}config_access_key_id", quoting.ansible("access_key_id", store.access_key_id)),
+        (
+            f"{_EXT}config_secret_access_key",
+            "" if store.keyless else request.seal("secret_access_key", store.secret_access_key),
+        ),
+    )
+    lines = variables(
+        (
+            (f"{_EXT}enabled", "true"),
+            (f"{_EXT}store_local", "true"),
+            (f"{_EXT}store_remote", "true"),
+            (f"{_EXT}store_synchronous", "true"),
+            (f"{_EXT}config_bucket", quoting.ansible("bucket", store.bucket)),
+            (f"{_EXT}config_prefix", quoting.ansible("prefix", store.prefix)),
+            (f"{_EXT}config_region_name", quoting.ansible("region", store.region)),
+            (f"{_EXT}config_endpoint_url", quoting.ansible("endpoint_url", store.endpoint_url)),
+            (f"{_EXT}config_storage_class", quoting.ansible("storage_class", store.storage_class)),
+            (f"{_EXT}config_ec2_instance_profile", quoting.yaml("keyless", store.keyless)),
+            *(() if store.keyless else keys),
+        )
+    )
+    lines += (
+        "\n"
+        + comment(
+            "The nightly job deletes what an object of the same name exists for, without a look at its content. "
+            "So that it selects nothing:"
+        )
+        + variables(((f"{_EXT}update_db_day_count", str(_NEVER)),))
+    )
+    if store.checksums == "when_required":
+        lines += (
+            "\n"
+            + comment(
+                "boto3 sends newer checksum headers in s3_media_upload (bin/migrate), which this store may reject. "
+                "Add your own arguments to this list, if you have some."
+            )
+            + variables(
+                (
+                    (
+                        "matrix_synapse_ext_s3_storage_provider_container_arguments",
+                        quoting.ansible("checksums", [f"--env={name}=when_required" for name in _CHECKSUM_VARIABLES]),
+                    ),
+                )
+            )
+        )
+    more = (
+        "A variable that vars.yml sets as well has the value from there: Ansible reads the files of this directory in "
+    )
+    more += "the order of their names, and the last one wins."
+    return {vars_path(store): header(request, effect(request, "playbook"), more) + "---\n" + lines}
+
+
+_CHECKSUM_VARIABLES = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
+
+
+def plain(request: Request) -> dict[str, str]:
+    files = {
+        "INSTALL.md": _install(request),
+        "conf.d/synapse-media.yaml": _drop_in(request),
+        "docker/compose.override.yaml": _compose(request),
+        "docker/synapse-media/image/Dockerfile": _dockerfile(),
+        "synapse-media.env": _environment(request.store, docker=False),
+    }
+    if request.by_reference:
+        files["docker/synapse-media/synapse-media.env"] = _environment(request.store, docker=True)
+        files["systemd/matrix-synapse.service.d/synapse-media.conf"] = (
+            comment(
+                "Gives Synapse the key of its media's bucket. Goes to /etc/systemd/system/matrix-synapse.service.d/."
+            )
+            + "[Service]\nEnvironmentFile=/etc/matrix-synapse/synapse-media.env\n"
+        )
+    return files
+
+
+def _drop_in(request: Request) -> str:
+    store = request.store
+    values = [
+        ("bucket", store.bucket),
+        ("region_name", store.region),
+        ("endpoint_url", store.endpoint_url),
+        ("storage_class", store.storage_class),
+    ]
+    if store.prefix:
+        values.append(("prefix", store.prefix))
+    if not store.keyless and not request.by_reference:
+        values += [("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)]
+    warning = (
+        "It replaces a `media_storage_providers` list that homeserver.yaml or an earlier file of conf.d has: Synapse "
+        "merges its files by top-level key and the last one wins. Move other providers into this list, and have no "
+        "`backup_media_store_path`. Keep `enable_local_media_storage` at true: the module reads the local copy."
+    )
+    config = "".join(f"      {name}: {quoting.yaml(name, value)}\n" for name, value in values)
+    return (
+        header(request, effect(request, "plain"), warning)
+        + "media_storage_providers:\n"
+        + "  - module: s3_storage_provider.S3StorageProviderBackend\n"
+        + "    store_local: true\n    store_remote: true\n    store_synchronous: true\n"
+        + f"    config:\n{config}"
+    )
+
+
+def _environment(store: StorageOutputs, *, docker: bool) -> str:
+    """The variables that boto3 reads, for Synapse by reference and for tools such as s3_media_upload."""
+    value = quoting.docker_environment if docker else quoting.environment
+    pairs = [("AWS_DEFAULT_REGION", value("region", store.region))]
+    if not store.keyless:
+        pairs += [
+            ("AWS_ACCESS_KEY_ID", value("access_key_id", store.access_key_id)),
+            ("AWS_SECRET_ACCESS_KEY", value("secret_access_key", store.secret_access_key)),
+        ]
+    if store.checksums == "when_required":
+        pairs += [(name, "when_required") for name in _CHECKSUM_VARIABLES]
+    reader = "`docker run --env-file`: values as they are" if docker else "systemd's EnvironmentFile= and sh"
+    return comment(f"The key and region of {host(store.server_name)}'s bucket. For {reader}.") + "".join(
+        f"{name}={text}\n" for name, text in pairs
+    )
+
+
+def _dockerfile() -> str:
+    return (
+        "ARG SYNAPSE_IMAGE\nFROM $SYNAPSE_IMAGE\n"
+        f"RUN pip install --no-cache-dir synapse-s3-storage-provider=={VERSION}\n"
+    )
+
+
+def _compose(request: Request) -> str:
+    environment = "    env_file:\n      - path: ./synapse-media/synapse-media.env\n        format: raw\n"
+    return (
+        comment(
+            "Goes beside compose.yaml; `synapse` is the name of Synapse's service there. Set SYNAPSE_IMAGE in .env to "
+            "the image and tag that you run now. Undo: remove this file and run `docker compose up -d`."
+        )
+        + "services:\n  synapse:\n    build:\n      context: ./synapse-media/image\n      args:\n"
+        + '        SYNAPSE_IMAGE: "${SYNAPSE_IMAGE:?set it in .env to the image and tag that you run now}"\n'
+        + '    image: "synapse-with-s3-storage-provider:local"\n'
+        + '    command: ["run", "--config-path", "/data/homeserver.yaml", "--config-path", "/synapse-media.yaml"]\n'
+        + "    volumes:\n      - ./synapse-media/synapse-media.yaml:/synapse-media.yaml:ro\n"
+        + (environment if request.by_reference else "")
+    )
+
+
+def _install(request: Request) -> str:
+    name = host(request.store.server_name)
+    what = effect(request, "plain")
+    systemd = (
+        """
+   The key is not in that file but in the environment:
+
+       sudo install -o root -m 0600 synapse-media.env /etc/matrix-synapse/synapse-media.env
+       sudo install -D -m 0644 systemd/matrix-synapse.service.d/synapse-media.conf \\
+           /etc/systemd/system/matrix-synapse.service.d/synapse-media.conf
+       sudo systemctl daemon-reload
+"""
+        if request.by_reference
+        else ""
+    )
+    elsewhere = (
+        "   with `set -a; . ./synapse-media.env; set +a` in its shell before, since the key is in the environment.\n"
+        if request.by_reference
+        else ""
+    )
+    keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
+    return f"""# {name}: media on S3 with synapse-s3-storage-provider {VERSION}
+
+What it does: {" ".join(what.does)}
+{keyless if request.store.keyless else ""}
+A wrong key does not keep Synapse from starting: every upload fails instead. So prove the key from the server
+itself first: `synapse-media prove --store store.json`.
+
+## Debian package (packages.matrix.org)
+
+1. The module, into the package's own environment (again after every upgrade of the package, which renews it):
+
+       sudo /opt/venvs/matrix-synapse/bin/pip install synapse-s3-storage-provider=={VERSION}
+
+2. The configuration, readable by Synapse alone:
+
+       sudo install -o matrix-synapse -m 0600 conf.d/synapse-media.yaml /etc/matrix-synapse/conf.d/
+{systemd}
+3. `sudo systemctl restart matrix-synapse`
+
+## Synapse from pip
+
+1. `/path/to/synapse/venv/bin/pip install synapse-s3-storage-provider=={VERSION}`
+2. Start Synapse with a second `-c`: `python -m synapse.app.homeserver -c homeserver.yaml -c conf.d/synapse-media.yaml`
+{elsewhere}
+Workers need the same file and the same `-c`.
+
+## Docker Compose (2.30 or newer)
+
+1. Copy the content of docker/ beside your compose.yaml, and conf.d/synapse-media.yaml into synapse-media/ there.
+   Synapse runs as user 991 in its image: `sudo chown 991:991 synapse-media/synapse-media.yaml`.
+2. In .env: `SYNAPSE_IMAGE=` and the image with the tag that you run now.
+3. `docker compose build synapse && docker compose up -d synapse`
+
+## Undo
+
+{" ".join(what.undo)} With Docker, remove compose.override.yaml as well.
+
+The module never deletes from the bucket: media that is purged or redacted in Synapse stays there.
+synapse-media.env is for tools that copy or check the bucket by hand: `set -a; . ./synapse-media.env`.
+"""

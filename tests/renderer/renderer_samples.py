@@ -1,0 +1,58 @@
+"""Stores to render, each with a proof that was made for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from synapse_media.contract import Proof, ProofLine, StorageOutputs
+
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+S3_ID = "0f1e2d3c4b5a69788796a5b4c3d2e1f000112233"
+FILE_ID = "aabbccddeeff00112233445566778899aabbccdd"
+
+_AMAZON = StorageOutputs(
+    server_name="matrix.example.com",
+    provider="amazon_s3",
+    method="synapse-s3-storage-provider",
+    access="least",
+    bucket="example-com-media",
+    region="eu-central-1",
+    endpoint_url="https://s3.eu-central-1.amazonaws.com",
+    access_key_id="AKIAIOSFODNN7EXAMPLE",
+    secret_access_key=SECRET,
+    user="synapse-media-example-com-media",
+    checksums="when_supported",
+)
+_COMPATIBLE = replace(
+    _AMAZON,
+    provider="s3_compatible",
+    bucket="acme-media",
+    region="us-east-1",
+    endpoint_url="http://127.0.0.1:7070",
+    access_key_id="synapse-media",
+    checksums="when_required",
+)
+CASES: dict[str, StorageOutputs] = {
+    "amazon": _AMAZON,
+    "compatible": _COMPATIBLE,
+    "keyless": replace(_AMAZON, access_key_id="", secret_access_key="", keyless=True),
+}
+
+
+def proved(outputs: StorageOutputs) -> StorageOutputs:
+    return replace(outputs, proof=Proof(outputs.made_for(), (ProofLine("put", "allowed", "allowed"),)))
+
+
+def store(case: str = "compatible", method: str = "synapse-s3-storage-provider", **changes: Any) -> StorageOutputs:
+    """One of CASES for a method, changed, and then proved."""
+    settings: dict[str, Any] = {"method": method}
+    if method == "matrix-media-repo":
+        ids = {"s3_datastore_id": S3_ID}
+        settings["media_repo"] = ids if case == "amazon" else {**ids, "file_datastore_id": FILE_ID}
+    elif method == "synapse-s3-storage-provider" and case == "compatible":
+        settings["prefix"] = "media/"
+    elif method == "filesystem":
+        settings |= dict.fromkeys(("provider", "bucket", "region", "endpoint_url", "access_key_id"), "")
+        settings["secret_access_key"] = ""
+    return proved(replace(CASES[case], **(settings | changes)))
