@@ -1,5 +1,7 @@
 """What is known of each object-storage provider, as data: `data/<provider>.json`, one file a provider.
 
+A preset (its `component` is another provider's) holds only what differs; the rest is its component's entry.
+
 Every fact carries its source, date and certainty (`primary`: the vendor's own text was read, or it was tried;
 `secondary`: a dated transcription; `uncertain`: undated, conflicting or from memory). `schema.json` says what
 an entry may hold. Code never branches on a provider's name: it asks the entry.
@@ -65,11 +67,16 @@ class Provider:
         return known
 
     def endpoint(self, region: str) -> str:
-        """The S3 endpoint of a region, with scheme; "" where the stack file has to say it."""
-        return str(self.value("endpoint", "")).replace("{region}", region)
+        """The S3 endpoint of a region, with scheme; "" where the stack file or the account has to say it."""
+        return _fill(self.value("endpoint", ""), region)
 
     def iam_endpoint(self, region: str) -> str:
-        return str(self.value("iam_endpoint", "")).replace("{region}", region)
+        """The endpoint of the IAM-style API; "" where there is none, or the stack file has to say it."""
+        return _fill(self.value("iam_endpoint", ""), region)
+
+
+def _fill(pattern: str, region: str) -> str:
+    return "" if "{region}" in pattern and not region else pattern.replace("{region}", region)
 
 
 @cache
@@ -80,14 +87,20 @@ def names() -> tuple[str, ...]:
 
 @cache
 def load(name: str) -> Provider:
-    """The entry of one provider. Raises UnknownProviderError with the nearest names."""
+    """The entry of one provider. Raises UnknownProviderError with the nearest name and all of them."""
     if name not in names():
-        raise UnknownProviderError(f"provider {name!r} is not in the catalog; allowed: {', '.join(names())}")
+        guess = nearest(name, names())
+        raise UnknownProviderError(
+            f"provider {name!r} is not in the catalog; allowed: {', '.join(names())}."
+            + (f" Did you mean {guess!r}?" if guess else "")
+        )
     raw = json.loads((_DATA / f"{name}.json").read_text(encoding="utf-8"))
     facts = {
         key: Fact(value=item["value"], source=item["source"], date=item["date"], certainty=item["certainty"])
         for key, item in raw["facts"].items()
     }
+    if raw["component"] != name:
+        facts = {**load(raw["component"]).facts, **facts}
     return Provider(name=raw["name"], title=raw["title"], component=raw["component"], facts=facts)
 
 
