@@ -15,6 +15,11 @@ from .errors import SynapseMediaError
 
 VERSION = 1
 
+PROOF_OBJECT = "synapse-media-proof"
+"""The one object the proof writes, under the prefix; overwritten each time."""
+PROOF_OBJECTS = frozenset({PROOF_OBJECT, f"{PROOF_OBJECT}-copy"})
+"""Names that don't count when a bucket is asked whether it is empty."""
+
 Addressing = Literal["path", "virtual"]
 Checksums = Literal["when_required", "when_supported"]
 

@@ -32,6 +32,7 @@ ALLOWABLE = (
     "set-policy",
     "set-versioning",
     "set-access",
+    "set-encryption",
 )
 """What `allow` may name, as `<homeserver>/<word>`: the only way past a guard."""
 

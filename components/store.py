@@ -1,0 +1,181 @@
+"""What the components of all providers share: names, protection, the proof and the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pulumi
+
+from synapse_media import catalog
+from synapse_media.contract import VERSION
+from synapse_media.methods import METHODS, expectations
+from synapse_media.settings import StoreSettings
+
+from . import policies, resources
+
+
+class Store(pulumi.ComponentResource):
+    """A homeserver's store. Subclasses make the parts; `outputs` is its StorageOutputs.
+
+    Produces, as far as the provider has them: a private bucket (protected from deletion), a user, its policy, its key
+    ring, and the proof of the active key.
+    """
+
+    outputs: dict[str, Any]
+
+    def __init__(self, name: str, store: StoreSettings) -> None:
+        self.store = store
+        self.provider = catalog.load(store.provider)
+        self.method = METHODS[store.method]
+        family = self.provider.component.title().replace("_", "")
+        super().__init__(f"{pulumi.get_project()}:store:{family}", name)
+        self.name = name
+
+    # ---- options
+
+    def child(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=list(depends_on))
+
+    def of_bucket(self) -> pulumi.ResourceOptions:
+        """A bucket outlives mistakes: protected, unless the stack file's `allow` gives it up."""
+        allow = self.store.allow
+        return pulumi.ResourceOptions(
+            parent=self,
+            protect=not allow & {"delete-bucket", "retain-bucket", "replace-bucket"},
+            retain_on_delete="retain-bucket" in allow,
+        )
+
+    # ---- values
+
+    @property
+    def owner(self) -> str:
+        """The mark on what is ours: project, stack and homeserver."""
+        return f"{pulumi.get_project()}/{pulumi.get_stack()}/{self.name}"
+
+    def connection(self) -> dict[str, Any]:
+        """How the plugin reaches the store (synapse_media.plugin.connection.Connection)."""
+        return {
+            "endpoint": self.store.endpoint,
+            "region": self.store.region,
+            "iamEndpoint": self.store.iam_endpoint,
+            "addressing": self.provider.value("addressing", "path"),
+            "checksums": self.provider.value("checksums", "when_required"),
+            "variables": list(self.provider.admin_variables),
+            "caFile": str(self.store.options.get("ca_file", "")),
+        }
+
+    def key_policy(self) -> dict[str, Any]:
+        store = self.store
+        return policies.key_policy(store.bucket, self.method, store.access, store.prefix)
+
+    def bucket_inputs(self) -> tuple[dict[str, Any], list[str]]:
+        """Inputs of `resources.Bucket`, and in words what this provider is known not to have."""
+        store, can = self.store, self.provider.can
+        lacks = [
+            words
+            for capability, words in (
+                ("versioning", "versioning"),
+                ("lifecycle", "lifecycle rules (old versions and unfinished uploads stay)"),
+                ("bucket_policy", "bucket policy"),
+                ("public_access_block", "public access block"),
+                ("encryption", "default encryption"),
+            )
+            if can(capability) is False
+        ]
+        https = store.endpoint.startswith("https://")
+        lifecycle = can("lifecycle") is not False
+        allow = store.allow
+        manage = [word.removeprefix("set-") for word in sorted(allow) if word.startswith("set-")]
+        return {
+            "bucket": store.bucket,
+            "connection": self.connection(),
+            "owner": self.owner,
+            "adopt": store.adopt,
+            "manage": manage,
+            "versioning": can("versioning") is not False,
+            "noncurrentDays": store.noncurrent_days if lifecycle else 0,
+            "abortDays": store.abort_days if lifecycle else 0,
+            "policy": policies.to_json(policies.tls_only(store.bucket))
+            if https and can("bucket_policy") is not False
+            else "",
+            "publicAccessBlock": can("public_access_block") is not False,
+            "encryption": can("encryption") is not False,
+            "acl": "private" if can("acl") is not False else "",
+            "forceDestroy": "delete-media" in allow,
+        }, lacks
+
+    # ---- the end of every provider's path
+
+    def finish(
+        self,
+        *,
+        region: pulumi.Input[str],
+        endpoint_url: pulumi.Input[str],
+        access_key_id: pulumi.Input[str],
+        secret_access_key: pulumi.Input[str],
+        lacks: pulumi.Input[Sequence[str]],
+        made: Sequence[pulumi.Resource],
+        user: str = "",
+        policy: dict[str, Any] | None = None,
+        admin: bool = True,
+    ) -> None:
+        """Prove the key and set `outputs`.
+
+        Args:
+            made: all that the proof must wait for.
+            user: the IAM user whose key it is; "" if the store has none.
+            policy: the key's policy document; None if the store has none.
+            admin: an admin credential is there, who lends a decoy bucket and clears up.
+        """
+        store = self.store
+        from synapse_media.contract import policy_sha256
+
+        policy_hash = policy_sha256(policy)
+        cannot_refuse = tuple(self.provider.value("cannot_refuse", ()))
+        expected = expectations(self.method, store.access, cannot_refuse)
+        proof = resources.Proof(
+            self.name,
+            {
+                "connection": {**self.connection(), "endpoint": endpoint_url, "region": region},
+                "bucket": store.bucket,
+                "prefix": store.prefix,
+                "method": store.method,
+                "access": store.access,
+                "endpointUrl": endpoint_url,
+                "region": region,
+                "policySha256": policy_hash,
+                "accessKeyId": access_key_id,
+                "secretAccessKey": pulumi.Output.secret(secret_access_key),
+                "expected": {operation.value: value.value for operation, value in expected.items()},
+                "admin": admin,
+                "decoy": admin and self.provider.can("decoy_bucket") is not False,
+                "owner": self.owner,
+                "userName": user,
+                "settleSeconds": store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
+            },
+            self.child(*made),
+        )
+        self.outputs = {
+            "version": VERSION,
+            "server_name": store.server_name,
+            "provider": store.provider,
+            "method": store.method,
+            "access": store.access,
+            "bucket": store.bucket,
+            "region": region,
+            "endpoint_url": endpoint_url,
+            "access_key_id": access_key_id,
+            "secret_access_key": pulumi.Output.secret(secret_access_key),
+            "user": user,
+            "storage_class": store.storage_class,
+            "prefix": store.prefix,
+            "addressing": self.provider.value("addressing", "path"),
+            "checksums": self.provider.value("checksums", "when_required"),
+            "policy_sha256": policy_hash,
+            "cannot_refuse": list(cannot_refuse),
+            "media_repo": dict(store.media_repo),
+            "lacks": lacks,
+            "proof": {"made_for": proof.out("madeFor"), "lines": proof.out("lines")},
+        }
+        self.register_outputs({"outputs": self.outputs})

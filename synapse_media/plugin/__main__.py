@@ -1,0 +1,11 @@
+"""Entry point of the plugin process; the engine starts it through `bin/pulumi-resource-s3store`."""
+
+import sys
+
+from .bucket import Bucket
+from .iam import KeyRing, User, UserPolicy
+from .proof import ProofResource
+from .protocol import serve
+
+if __name__ == "__main__":
+    serve([Bucket(), User(), UserPolicy(), KeyRing(), ProofResource()], sys.argv[1:])

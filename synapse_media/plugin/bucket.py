@@ -1,0 +1,473 @@
+"""`s3store:index:Bucket`: a private bucket over the S3 API, kept as the stack file says.
+
+Inputs: `bucket`, `connection`, `owner` (the mark it carries), `adopt`, `manage` (settings of an adopted bucket that
+may be changed: versioning, access, encryption, lifecycle, policy), `versioning`, `noncurrentDays`, `abortDays`,
+`policy` (canonical JSON or ""), `publicAccessBlock`, `encryption`, `acl`, `forceDestroy`.
+Outputs: the inputs, `arn`, `lacks` (settings this store does not have, in words), `adopted`, `differences` (what an
+adopted bucket has otherwise than a new one would, in words).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from synapse_media.contract import PROOF_OBJECTS
+
+from .connection import ApiError, Connection, call
+from .resource import Context, Found, PartialError, Resource, ResourceError, Values, text
+
+OWNER_TAG = "synapse-media:stack"
+_PUBLIC = (
+    "http://acs.amazonaws.com/groups/global/AllUsers",
+    "http://acs.amazonaws.com/groups/global/AuthenticatedUsers",
+)
+_BLOCK = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
+_RULE = "synapse-media"
+
+
+def canonical(document: str) -> str:
+    """A policy document in one form, so that two of the same meaning compare equal; "" stays ""."""
+    return json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")) if document.strip() else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """One setting of a bucket.
+
+    Attributes:
+        key: what `manage` calls it.
+        inputs: the inputs that hold it.
+        words: its name when the store lacks it.
+    """
+
+    key: str
+    inputs: tuple[str, ...]
+    words: str
+    read: Callable[[Any, str], Values]
+    write: Callable[[Any, str, Mapping[str, Any]], None]
+
+
+def _read_versioning(s3: Any, bucket: str) -> Values:
+    return {"versioning": call(s3, "get_bucket_versioning", Bucket=bucket).get("Status") == "Enabled"}
+
+
+def _write_versioning(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
+    # A bucket that was never versioned has nothing to suspend.
+    if wanted["versioning"] or call(s3, "get_bucket_versioning", Bucket=bucket).get("Status"):
+        status = "Enabled" if wanted["versioning"] else "Suspended"
+        call(s3, "put_bucket_versioning", Bucket=bucket, VersioningConfiguration={"Status": status})
+
+
+def _read_lifecycle(s3: Any, bucket: str) -> Values:
+    try:
+        rules = call(s3, "get_bucket_lifecycle_configuration", Bucket=bucket).get("Rules", [])
+    except ApiError as error:
+        if error.code != "NoSuchLifecycleConfiguration":
+            raise
+        rules = []
+    active = [rule for rule in rules if rule.get("Status") == "Enabled"]
+    # A rule that expires current objects deletes media: it shows as drift, whoever made it.
+    expiring = [rule.get("ID", "") for rule in active if {"Days", "Date"} & set(rule.get("Expiration", {}))]
+    noncurrent = [
+        rule["NoncurrentVersionExpiration"].get("NoncurrentDays", 0)
+        for rule in active
+        if "NoncurrentVersionExpiration" in rule
+    ]
+    abort = [
+        rule["AbortIncompleteMultipartUpload"].get("DaysAfterInitiation", 0)
+        for rule in active
+        if "AbortIncompleteMultipartUpload" in rule
+    ]
+    found: Values = {"noncurrentDays": min(noncurrent, default=0), "abortDays": min(abort, default=0)}
+    if expiring:
+        found["expiringRules"] = expiring
+    return found
+
+
+def _write_lifecycle(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
+    rule = {
+        "ID": _RULE,
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": int(wanted["abortDays"])},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": int(wanted["noncurrentDays"])},
+    }
+    call(s3, "put_bucket_lifecycle_configuration", Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
+
+
+def _read_policy(s3: Any, bucket: str) -> Values:
+    try:
+        return {"policy": canonical(call(s3, "get_bucket_policy", Bucket=bucket)["Policy"])}
+    except ApiError as error:
+        if error.code != "NoSuchBucketPolicy":
+            raise
+        return {"policy": ""}
+
+
+def _write_policy(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
+    if wanted["policy"]:
+        call(s3, "put_bucket_policy", Bucket=bucket, Policy=wanted["policy"])
+    elif _read_policy(s3, bucket)["policy"]:
+        call(s3, "delete_bucket_policy", Bucket=bucket)
+
+
+def _read_block(s3: Any, bucket: str) -> Values:
+    try:
+        found = call(s3, "get_public_access_block", Bucket=bucket)["PublicAccessBlockConfiguration"]
+    except ApiError as error:
+        if error.code != "NoSuchPublicAccessBlockConfiguration":
+            raise
+        found = {}
+    return {"publicAccessBlock": all(found.get(name) is True for name in _BLOCK)}
+
+
+def _write_block(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
+    if wanted["publicAccessBlock"]:
+        call(s3, "put_public_access_block", Bucket=bucket, PublicAccessBlockConfiguration=_BLOCK)
+
+
+def _read_encryption(s3: Any, bucket: str) -> Values:
+    try:
+        rules = call(s3, "get_bucket_encryption", Bucket=bucket)["ServerSideEncryptionConfiguration"].get("Rules", [])
+    except ApiError as error:
+        if error.code != "ServerSideEncryptionConfigurationNotFoundError":
+            raise
+        rules = []
+    return {"encryption": bool(rules)}
+
+
+def _write_encryption(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
+    if wanted["encryption"]:
+        rules = [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+        call(s3, "put_bucket_encryption", Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": rules})
+
+
+def _read_acl(s3: Any, bucket: str) -> Values:
+    grants = call(s3, "get_bucket_acl", Bucket=bucket).get("Grants", [])
+    public = any(
+        grant.get("Grantee", {}).get("URI") in _PUBLIC or grant.get("Grantee", {}).get("ID") == "all-users"
+        for grant in grants
+    )
+    return {"acl": "public" if public else "private"}
+
+
+def _write_acl(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
+    # Where ACLs are switched off (BucketOwnerEnforced) there is nothing to write: private is all there is.
+    if wanted["acl"] == "private" and _read_acl(s3, bucket)["acl"] != "private":
+        call(s3, "put_bucket_acl", Bucket=bucket, ACL="private")
+
+
+_SETTINGS = (
+    _Setting("versioning", ("versioning",), "versioning", _read_versioning, _write_versioning),
+    _Setting("access", ("publicAccessBlock",), "public access block", _read_block, _write_block),
+    _Setting("access", ("acl",), "access control list", _read_acl, _write_acl),
+    _Setting("encryption", ("encryption",), "default encryption", _read_encryption, _write_encryption),
+    _Setting(
+        "lifecycle",
+        ("noncurrentDays", "abortDays"),
+        "lifecycle rules (old versions and unfinished uploads stay)",
+        _read_lifecycle,
+        _write_lifecycle,
+    ),
+    # Last: on Amazon a policy put before the public access block can be refused (pulumi-aws#2927).
+    _Setting("policy", ("policy",), "bucket policy", _read_policy, _write_policy),
+)
+_OFF: Values = {
+    "versioning": False,
+    "publicAccessBlock": False,
+    "encryption": False,
+    "acl": "",
+    "noncurrentDays": 0,
+    "abortDays": 0,
+    "policy": "",
+}
+
+
+def _managed(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> tuple[_Setting, ...]:
+    """The settings we answer for: all of a bucket of ours, of an adopted one only those that `manage` names."""
+    if not outputs.get("adopted"):
+        return _SETTINGS
+    return tuple(setting for setting in _SETTINGS if setting.key in (inputs.get("manage") or ()))
+
+
+def _wanted(setting: _Setting, inputs: Mapping[str, Any]) -> bool:
+    return any(inputs.get(name, _OFF[name]) != _OFF[name] for name in setting.inputs)
+
+
+class Bucket(Resource):
+    """A bucket that is ours. Never takes over a bucket that holds anything, unless `adopt` says so."""
+
+    pulumi_type = "s3store:index:Bucket"
+    replace_on = frozenset({"bucket"})
+    required = frozenset({"bucket", "connection", "owner"})
+
+    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
+        filled: Values = {"adopt": False, "manage": [], "forceDestroy": False, **_OFF, **inputs}
+        inputs, failures = super().check(filled)
+        if isinstance(inputs["policy"], str):
+            try:
+                inputs["policy"] = canonical(inputs["policy"])
+            except ValueError:
+                failures["policy"] = "is not JSON"
+        return inputs, failures
+
+    def planned(self, inputs: Values, old: Values | None) -> Values:
+        known = {**inputs, "arn": f"arn:aws:s3:::{inputs['bucket']}"}
+        if old is not None:
+            known |= {name: old[name] for name in ("lacks", "adopted", "differences") if name in old}
+        return known
+
+    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+        bucket, connection = text(inputs, "bucket"), Connection.parse(inputs)
+        s3 = connection.s3()
+        adopted = self._take_or_make(s3, bucket, connection.region, inputs)
+        outputs: Values = {
+            **inputs,
+            "arn": f"arn:aws:s3:::{bucket}",
+            "adopted": adopted,
+            "lacks": [],
+            "differences": [],
+        }
+        try:
+            self._mark(s3, bucket, text(inputs, "owner"), outputs)
+            _apply(s3, bucket, inputs, outputs)
+            if adopted:
+                outputs["differences"] = _differences(s3, bucket, inputs)
+                for words in outputs["differences"]:
+                    context.warn(f"bucket {bucket} is taken over as it is: {words}")
+        except ResourceError as error:
+            raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
+        return bucket, outputs
+
+    def _take_or_make(self, s3: Any, bucket: str, region: str, inputs: Values) -> bool:
+        """Make the bucket, or take the one that is there; True where an existing one was adopted."""
+        try:
+            call(s3, "head_bucket", Bucket=bucket)
+        except ApiError as error:
+            if error.denied:
+                raise ResourceError(
+                    f"bucket: {bucket!r} exists and this credential may not look at it: it belongs to somebody else, "
+                    "or the admin credential may not administer buckets. Choose another name. " + str(error)
+                ) from None
+            if not error.absent:
+                raise
+            if inputs.get("adopt"):
+                raise ResourceError(
+                    f"bucket: {bucket!r} does not exist, so it can't be adopted. Check the name and the endpoint, or "
+                    "set adopt: false to have it made."
+                ) from None
+            self._make(s3, bucket, region)
+            return False
+        mark = _mark_of(s3, bucket)
+        if mark not in ("", text(inputs, "owner")):
+            raise ResourceError(
+                f"bucket: {bucket!r} is marked as that of another stack ({mark}). Choose another bucket, or remove "
+                f"its tag {OWNER_TAG!r} if that stack is gone for good."
+            )
+        if inputs.get("adopt"):
+            return True
+        # What an interrupted run leaves: made, perhaps marked, nothing in it.
+        if _is_empty(s3, bucket) and (mark or not _touched(s3, bucket)):
+            return False
+        raise ResourceError(
+            f"bucket: {bucket!r} exists already and is not empty or not new. Nothing in it was "
+            "touched. To keep Synapse's media in it, set adopt: true for this store; otherwise choose another name."
+        )
+
+    def _make(self, s3: Any, bucket: str, region: str) -> None:
+        arguments: dict[str, Any] = {"Bucket": bucket}
+        # Amazon's first region, and whatever imitates it, refuses to be named.
+        if region != "us-east-1":
+            arguments["CreateBucketConfiguration"] = {"LocationConstraint": region}
+        try:
+            call(s3, "create_bucket", **arguments)
+        except ApiError as error:
+            # A retry after an answer that was lost finds the bucket of the first try.
+            if error.code == "BucketAlreadyOwnedByYou":
+                return
+            if error.code == "BucketAlreadyExists":
+                raise ResourceError(
+                    f"bucket: {bucket!r} is taken by somebody else at this provider. Choose another name. {error}"
+                ) from None
+            raise
+
+    def _mark(self, s3: Any, bucket: str, owner: str, outputs: Values) -> None:
+        try:
+            tags = _tags(s3, bucket)
+            if tags.get(OWNER_TAG) != owner:
+                tag_set = [{"Key": key, "Value": value} for key, value in {**tags, OWNER_TAG: owner}.items()]
+                call(s3, "put_bucket_tagging", Bucket=bucket, Tagging={"TagSet": tag_set})
+        except ApiError as error:
+            if not error.lacking:
+                raise
+            outputs["lacks"].append("bucket tags (the bucket carries no mark of its stack)")
+
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        imported = not inputs
+        if imported:
+            bucket, connection = Connection.of_import(resource_id)
+            inputs = {
+                "bucket": bucket,
+                "connection": connection.values(),
+                "adopt": True,
+                "manage": [],
+                "forceDestroy": False,
+                **_OFF,
+            }
+            outputs = {**inputs, "arn": f"arn:aws:s3:::{bucket}", "adopted": True, "lacks": [], "differences": []}
+        bucket = text(inputs, "bucket", resource_id)
+        s3 = Connection.parse(inputs).s3()
+        try:
+            call(s3, "head_bucket", Bucket=bucket)
+        except ApiError as error:
+            if error.absent:
+                return None
+            raise
+        found: Values = {}
+        lacks = set(outputs.get("lacks") or ())
+        for setting in _managed(inputs, outputs):
+            if setting.words not in lacks and _wanted(setting, inputs):
+                found |= setting.read(s3, bucket)
+        if imported:
+            inputs["owner"] = _mark_of(s3, bucket)
+        drifted = {**inputs, **found}
+        return Found(bucket, drifted, {**outputs, **drifted})
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        bucket = text(inputs, "bucket")
+        s3 = Connection.parse(inputs).s3()
+        outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
+        outputs["arn"] = f"arn:aws:s3:::{bucket}"
+        outputs.pop("expiringRules", None)
+        outputs["lacks"] = [words for words in outputs["lacks"] if words.startswith("bucket tags")]
+        try:
+            self._mark(s3, bucket, text(inputs, "owner"), {"lacks": []} if outputs["lacks"] else outputs)
+            _apply(s3, bucket, inputs, outputs)
+        except ResourceError as error:
+            raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
+        return outputs
+
+    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        bucket = text(outputs, "bucket", resource_id)
+        s3 = Connection.parse(outputs).s3()
+        try:
+            if not outputs.get("forceDestroy") and not _is_empty(s3, bucket):
+                raise ResourceError(
+                    f"bucket {bucket!r} holds media and is not deleted. To give it up without deleting anything, put "
+                    "<homeserver>/retain-bucket into the stack file's allow; to delete the media for good, put "
+                    "<homeserver>/delete-media there."
+                )
+            _empty(s3, bucket)
+            call(s3, "delete_bucket", Bucket=bucket)
+        except ApiError as error:
+            if not error.absent:
+                raise
+
+
+def _apply(s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
+    for setting in _managed(inputs, outputs):
+        try:
+            if _wanted(setting, inputs) or setting.words == "bucket policy":
+                setting.write(s3, bucket, inputs)
+        except ApiError as error:
+            if not error.lacking:
+                raise
+            outputs["lacks"].append(setting.words)
+
+
+def _differences(s3: Any, bucket: str, inputs: Values) -> list[str]:
+    """What a new bucket would have had, and this one has not; in words, nothing changed."""
+    words = []
+    for setting in _SETTINGS:
+        try:
+            found = setting.read(s3, bucket)
+        except ApiError as error:
+            if not error.lacking:
+                raise
+            words.append(f"this store has no {setting.words}")
+            continue
+        words.extend(
+            f"{name} is {found[name]!r}, a new bucket would have {inputs[name]!r}"
+            for name in setting.inputs
+            if found[name] != inputs[name]
+        )
+        if "expiringRules" in found:
+            words.append(f"the lifecycle rules {', '.join(found['expiringRules'])} delete media by age: remove them")
+    return words
+
+
+def _tags(s3: Any, bucket: str) -> dict[str, str]:
+    try:
+        return {tag["Key"]: tag["Value"] for tag in call(s3, "get_bucket_tagging", Bucket=bucket)["TagSet"]}
+    except ApiError as error:
+        if error.code in ("NoSuchTagSet", "NoSuchTagSetError"):
+            return {}
+        raise
+
+
+def _mark_of(s3: Any, bucket: str) -> str:
+    try:
+        return _tags(s3, bucket).get(OWNER_TAG, "")
+    except ApiError as error:
+        if error.lacking:
+            return ""
+        raise
+
+
+def _touched(s3: Any, bucket: str) -> bool:
+    """Somebody has configured it: an empty bucket without our mark that is not just a minute old."""
+    try:
+        return bool(call(s3, "get_bucket_versioning", Bucket=bucket).get("Status") or _tags(s3, bucket))
+    except ApiError as error:
+        if error.lacking:
+            return False
+        raise
+
+
+def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key, version id) of every version and delete marker; version id "" where the store keeps no versions."""
+    marker: dict[str, str] = {}
+    while True:
+        try:
+            page = call(s3, "list_object_versions", Bucket=bucket, Prefix=prefix, **marker)
+        except ApiError as error:
+            if not error.lacking:
+                raise
+            break
+        for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+            yield item["Key"], item.get("VersionId") or ""
+        if not page.get("IsTruncated"):
+            return
+        marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+    token: dict[str, str] = {}
+    while True:
+        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
+        for item in page.get("Contents", []):
+            yield item["Key"], ""
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _is_ours(key: str) -> bool:
+    return key.rpartition("/")[2] in PROOF_OBJECTS
+
+
+def _is_empty(s3: Any, bucket: str) -> bool:
+    """Nothing in it but what the proof left; old versions count as media."""
+    return all(_is_ours(key) for key, _ in _versions(s3, bucket))
+
+
+def _empty(s3: Any, bucket: str) -> None:
+    for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", []):
+        call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    remove_versions(s3, bucket, "")
+
+
+def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
+    """Delete every version of every key under `prefix`, one by one: not every store has DeleteObjects."""
+    for key, version in _versions(s3, bucket, prefix):
+        call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))

@@ -1,0 +1,263 @@
+"""How the plugin reaches a store: boto3 clients, retries, time limits, and errors in words.
+
+Admin credentials come from the environment under the names that the inputs give; they never enter state.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from .resource import ResourceError
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
+
+CONNECT_SECONDS: Final = 5
+READ_SECONDS: Final = 30
+ATTEMPTS: Final = 6
+"""botocore's `standard` mode: exponential backoff with jitter on throttling, 5xx and connection faults."""
+
+DENIED: Final = frozenset(
+    {"AccessDenied", "AllAccessDisabled", "Forbidden", "403", "UnauthorizedAccess", "Unauthorized"}
+)
+ABSENT: Final = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFound", "404"})
+LACKING: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "XNotImplemented", "InvalidAction"})
+BAD_KEY: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure"})
+
+# These carry a checksum header even with `when_required`; older S3 servers want Content-MD5 and refuse the header.
+# https://github.com/boto/boto3/issues/4392
+_WANT_MD5 = (
+    "DeleteObjects",
+    "PutBucketLifecycleConfiguration",
+    "PutBucketPolicy",
+    "PutBucketVersioning",
+    "PutBucketEncryption",
+    "PutBucketTagging",
+    "PutPublicAccessBlock",
+    "PutBucketAcl",
+)
+
+
+class ApiError(ResourceError):
+    """A call the store answered with an error, or did not answer."""
+
+    def __init__(self, code: str, status: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+    @property
+    def denied(self) -> bool:
+        return self.code in DENIED or (self.status == 403 and self.code not in BAD_KEY)
+
+    @property
+    def absent(self) -> bool:
+        return self.code in ABSENT
+
+    @property
+    def lacking(self) -> bool:
+        return self.code in LACKING or self.status == 501
+
+    @property
+    def bad_key(self) -> bool:
+        return self.code in BAD_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """An access key. `secret` is kept out of every repr."""
+
+    access_key_id: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Credential({self.access_key_id})"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where a store is, as the inputs of a resource say it under `connection`.
+
+    Attributes:
+        variables: names of the environment variables with the admin's access key ID and secret access key.
+        ca_file: PEM file to trust in place of the system's; "" for the system's.
+    """
+
+    endpoint: str
+    region: str = "us-east-1"
+    iam_endpoint: str = ""
+    addressing: str = "path"
+    checksums: str = "when_required"
+    variables: tuple[str, ...] = ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
+    ca_file: str = ""
+
+    @staticmethod
+    def parse(values: Mapping[str, Any]) -> Connection:
+        """From a resource's inputs or outputs."""
+        raw = values.get("connection")
+        if not isinstance(raw, Mapping) or not all(isinstance(raw.get(key), str) for key in ("endpoint", "region")):
+            raise ResourceError("connection: an object with endpoint, region and variables is needed")
+        return Connection(
+            endpoint=raw["endpoint"],
+            region=raw["region"] or "us-east-1",
+            iam_endpoint=str(raw.get("iamEndpoint") or ""),
+            addressing=str(raw.get("addressing") or "path"),
+            checksums=str(raw.get("checksums") or "when_required"),
+            variables=tuple(raw.get("variables") or ()),
+            ca_file=str(raw.get("caFile") or ""),
+        )
+
+    @staticmethod
+    def of_import(resource_id: str) -> tuple[str, Connection]:
+        """An import id `NAME@ENDPOINT`: nothing else tells an import where the store is."""
+        name, at, endpoint = resource_id.rpartition("@")
+        if not at or "://" not in endpoint:
+            raise ResourceError(
+                f"import id {resource_id!r} is not NAME@ENDPOINT, for example media@https://s3.example.com "
+                "(an IAM endpoint for users and policies)"
+            )
+        return name, Connection(endpoint=endpoint, iam_endpoint=endpoint)
+
+    def values(self) -> dict[str, Any]:
+        """The wire form, as the inputs hold it."""
+        return {
+            "endpoint": self.endpoint,
+            "region": self.region,
+            "iamEndpoint": self.iam_endpoint,
+            "addressing": self.addressing,
+            "checksums": self.checksums,
+            "variables": list(self.variables),
+            "caFile": self.ca_file,
+        }
+
+    def admin(self) -> Credential:
+        """The admin credential. Raises ResourceError naming each variable that is missing."""
+        missing = [name for name in self.variables if not os.environ.get(name)]
+        if missing or len(self.variables) < 2:
+            raise ResourceError(
+                f"the environment has no {' and no '.join(missing) or 'admin credential'}: set it to a credential "
+                f"that may administer {self.endpoint}. `synapse-media doctor` says what it needs."
+            )
+        return Credential(os.environ[self.variables[0]], os.environ[self.variables[1]])
+
+    def s3(self, credential: Credential | None = None) -> Any:
+        """An S3 client: the admin's, or one of the given credential."""
+        return _client("s3", self, credential or self.admin(), ATTEMPTS)
+
+    def iam(self) -> Any:
+        return _client("iam", self, self.admin(), ATTEMPTS)
+
+    def iam_once(self) -> Any:
+        """An IAM client that never repeats a call: making a key twice leaves a key that nobody knows."""
+        return _client("iam", self, self.admin(), 1)
+
+    def with_region(self, region: str) -> Connection:
+        return replace(self, region=region)
+
+
+_clients: dict[tuple[object, ...], Any] = {}
+_lock = threading.Lock()
+
+
+def _client(service: str, connection: Connection, credential: Credential, attempts: int) -> Any:
+    """Cached by everything that makes it; a boto3 client is safe to share between threads, making one is not."""
+    key = (service, connection, credential.access_key_id, hash(credential.secret), attempts)
+    with _lock:
+        if key not in _clients:
+            import boto3
+            from botocore.config import Config
+
+            config = Config(
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                s3={"addressing_style": connection.addressing},
+                request_checksum_calculation=connection.checksums,
+                response_checksum_validation=connection.checksums,
+                max_pool_connections=32,
+                signature_version="s3v4" if service == "s3" else None,
+                user_agent_extra="synapse-media",
+            )
+            # A session of our own: no profile, no instance role may step in for the credential that was named.
+            client = boto3.session.Session().client(
+                service,
+                endpoint_url=(connection.endpoint if service == "s3" else connection.iam_endpoint) or None,
+                region_name=connection.region,
+                aws_access_key_id=credential.access_key_id,
+                aws_secret_access_key=credential.secret,
+                config=config,
+                verify=connection.ca_file or None,
+            )
+            if service == "s3" and connection.checksums == "when_required":
+                for operation in _WANT_MD5:
+                    client.meta.events.register(f"before-sign.s3.{operation}", _content_md5)
+            _clients[key] = client
+        return _clients[key]
+
+
+def _content_md5(request: AWSRequest, **_: object) -> None:
+    for name in list(request.headers):
+        if name.lower().startswith("x-amz-checksum-") or name.lower() == "x-amz-sdk-checksum-algorithm":
+            del request.headers[name]
+    body = request.body if isinstance(request.body, bytes) else str(request.body or "").encode()
+    digest = hashlib.md5(body, usedforsecurity=False).digest()
+    del request.headers["Content-MD5"]
+    request.headers["Content-MD5"] = base64.b64encode(digest).decode()
+
+
+def call(client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
+    """One call of a boto3 client. Raises ApiError with the operation, the target, the answer and the request id."""
+    import botocore.exceptions as faults
+
+    where = client.meta.endpoint_url
+    try:
+        answer: dict[str, Any] = getattr(client, operation)(**arguments)
+    except faults.ClientError as error:
+        raise _in_words(error, operation, where, arguments) from None
+    except faults.BotoCoreError as error:
+        raise ApiError(type(error).__name__, 0, f"{operation} at {where}: {_first_line(error)}") from None
+    except ValueError as error:
+        # An answer that is no XML at all: a proxy's page, or a server of another kind.
+        raise ApiError(
+            "Unparsable", 0, f"{operation} at {where}: the answer is not S3's: {_first_line(error)}"
+        ) from None
+    return answer
+
+
+def _in_words(error: Any, operation: str, where: str, arguments: Mapping[str, Any]) -> ApiError:
+    answer = error.response
+    code = str(answer.get("Error", {}).get("Code") or "")
+    meta = answer.get("ResponseMetadata", {})
+    status = int(meta.get("HTTPStatusCode") or 0)
+    request_id = meta.get("RequestId") or meta.get("HTTPHeaders", {}).get("x-amz-request-id") or ""
+    target = str(arguments.get("Bucket") or arguments.get("UserName") or "")
+    message = _first_line(answer.get("Error", {}).get("Message") or "")
+    words = f"{operation} {target} at {where}: {code} {message}".replace("  ", " ").strip()
+    return ApiError(
+        code,
+        status,
+        f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''}){_meaning(code)}",
+    )
+
+
+def _meaning(code: str) -> str:
+    if code in ("InvalidAccessKeyId", "InvalidClientTokenId"):
+        return ". The store does not know this access key ID: check the variable, and that it belongs to this endpoint."
+    if code == "SignatureDoesNotMatch":
+        return ". The secret access key does not fit the access key ID: check both for a swap or a missing character."
+    if code == "RequestTimeTooSkewed":
+        return ". The clock of this machine is wrong: synchronise it (NTP) and run again."
+    if code == "AuthorizationHeaderMalformed":
+        return ". The region is not the one this endpoint signs for."
+    return ""
+
+
+def _first_line(what: object) -> str:
+    """Short enough for a message, whatever a server sent."""
+    return str(what).strip().split("\n", 1)[0][:300]

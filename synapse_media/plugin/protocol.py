@@ -1,0 +1,283 @@
+"""Pulumi's provider protocol over gRPC. The only module that knows it; tested with the SDK range in pyproject.toml.
+
+https://github.com/pulumi/pulumi/blob/master/proto/pulumi/provider.proto
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent import futures
+from typing import Any, Final, NoReturn
+
+import grpc
+from google.protobuf import empty_pb2, json_format, struct_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+
+import synapse_media
+from synapse_media.errors import SynapseMediaError
+
+from .resource import UNKNOWN, Context, PartialError, Resource, Values
+
+NAME: Final = "s3store"
+THREADS: Final = 16
+_SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
+_SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
+_UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""Fixed by the protocol: sdk/python/lib/pulumi/runtime/rpc.py."""
+
+
+def decode(struct: struct_pb2.Struct) -> Values:
+    """Plain values: secrets unwrapped, unknowns as UNKNOWN, whole numbers as int."""
+    return {key: _plain(value) for key, value in json_format.MessageToDict(struct).items() if key != "__internal"}
+
+
+def _plain(value: Any) -> Any:
+    if value == _UNKNOWN:
+        return UNKNOWN
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        if value.get(_SIGNATURE) == _SECRET:
+            return _plain(value["value"])
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def encode(values: Mapping[str, Any], secrets: Iterable[str]) -> struct_pb2.Struct:
+    """The wire form; every value named in `secrets` is wrapped as a secret."""
+    hidden = frozenset(secrets)
+    struct = struct_pb2.Struct()
+    json_format.ParseDict(
+        {
+            key: {_SIGNATURE: _SECRET, "value": _wire(value)} if key in hidden else _wire(value)
+            for key, value in values.items()
+        },
+        struct,
+    )
+    return struct
+
+
+def _wire(value: Any) -> Any:
+    if value is UNKNOWN:
+        return _UNKNOWN
+    if isinstance(value, Mapping):
+        return {key: _wire(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_wire(item) for item in value]
+    return value
+
+
+class Servicer(provider_pb2_grpc.ResourceProviderServicer):
+    """Hands each call to the resource of its type."""
+
+    def __init__(self, resources: Mapping[str, Resource], engine_address: str) -> None:
+        self._resources = resources
+        self._engine = None
+        if engine_address:
+            channel = grpc.insecure_channel(engine_address)
+            self._engine = engine_pb2_grpc.EngineStub(channel)
+
+    # ---- the plugin itself
+
+    def Handshake(self, request: Any, context: Any) -> Any:
+        return provider_pb2.ProviderHandshakeResponse(accept_secrets=True, accept_resources=True, accept_outputs=True)
+
+    def GetPluginInfo(self, request: Any, context: Any) -> Any:
+        return plugin_pb2.PluginInfo(version=synapse_media.__version__)
+
+    def GetSchema(self, request: Any, context: Any) -> Any:
+        return provider_pb2.GetSchemaResponse(schema=f'{{"name":"{NAME}","version":"{synapse_media.__version__}"}}')
+
+    def CheckConfig(self, request: Any, context: Any) -> Any:
+        news = decode(request.news)
+        unknown = sorted(set(news) - {"version", "pluginDownloadURL"})
+        failures = [
+            provider_pb2.CheckFailure(
+                property=name,
+                reason="s3store takes no configuration: each resource says where its store is, and the admin "
+                "credential comes from the environment",
+            )
+            for name in unknown
+        ]
+        # Whatever somebody put there, it doesn't reach state in clear text.
+        return provider_pb2.CheckResponse(inputs=encode(news, unknown), failures=failures)
+
+    def DiffConfig(self, request: Any, context: Any) -> Any:
+        return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
+
+    def Configure(self, request: Any, context: Any) -> Any:
+        return provider_pb2.ConfigureResponse(
+            acceptSecrets=True, supportsPreview=True, acceptResources=True, acceptOutputs=True
+        )
+
+    def Cancel(self, request: Any, context: Any) -> Any:
+        # Calls under way have time limits of their own and end in state; nothing is cut off.
+        return empty_pb2.Empty()
+
+    def Attach(self, request: Any, context: Any) -> Any:
+        return empty_pb2.Empty()
+
+    # ---- resources
+
+    def Check(self, request: Any, context: Any) -> Any:
+        with self._answering(context):
+            resource = self._of(request.urn)
+            inputs, failures = resource.check(decode(request.news))
+            return provider_pb2.CheckResponse(
+                inputs=encode(inputs, resource.secrets),
+                failures=[provider_pb2.CheckFailure(property=name, reason=why) for name, why in failures.items()],
+            )
+
+    def Diff(self, request: Any, context: Any) -> Any:
+        with self._answering(context):
+            resource = self._of(request.urn)
+            found = resource.diff(decode(request.old_inputs), decode(request.news))
+            ignored = set(request.ignoreChanges)
+            changed = [name for name in found.changed if name not in ignored]
+            kinds = provider_pb2.PropertyDiff
+            detailed = {}
+            for name in changed:
+                kind = "ADD" if name in found.added else "DELETE" if name in found.deleted else "UPDATE"
+                full = f"{kind}_REPLACE" if name in found.replaced else kind
+                detailed[name] = kinds(kind=kinds.Kind.Value(full), inputDiff=True)
+            answer = provider_pb2.DiffResponse
+            return answer(
+                changes=answer.DIFF_SOME if changed else answer.DIFF_NONE,
+                diffs=changed,
+                replaces=[name for name in found.replaced if name in changed],
+                detailedDiff=detailed,
+                hasDetailedDiff=True,
+            )
+
+    def Create(self, request: Any, context: Any) -> Any:
+        with self._answering(context, request.properties):
+            resource = self._of(request.urn)
+            inputs = decode(request.properties)
+            if request.preview:
+                return provider_pb2.CreateResponse(
+                    id="", properties=encode(resource.planned(inputs, None), resource.secrets)
+                )
+            resource_id, outputs = resource.create(inputs, self._context(request.urn))
+            return provider_pb2.CreateResponse(id=resource_id, properties=encode(outputs, resource.secrets))
+
+    def Read(self, request: Any, context: Any) -> Any:
+        with self._answering(context, request.inputs):
+            resource = self._of(request.urn)
+            found = resource.read(
+                request.id, decode(request.inputs), decode(request.properties), self._context(request.urn)
+            )
+            if found is None:
+                return provider_pb2.ReadResponse()
+            return provider_pb2.ReadResponse(
+                id=found.resource_id,
+                inputs=encode(found.inputs, resource.secrets),
+                properties=encode(found.outputs, resource.secrets),
+            )
+
+    def Update(self, request: Any, context: Any) -> Any:
+        with self._answering(context, request.news):
+            resource = self._of(request.urn)
+            old, inputs = decode(request.olds), decode(request.news)
+            if request.preview:
+                outputs = resource.planned(inputs, old)
+            else:
+                outputs = resource.update(request.id, old, inputs, self._context(request.urn))
+            return provider_pb2.UpdateResponse(properties=encode(outputs, resource.secrets))
+
+    def Delete(self, request: Any, context: Any) -> Any:
+        with self._answering(context):
+            resource = self._of(request.urn)
+            resource.delete(request.id, decode(request.properties), self._context(request.urn))
+            return empty_pb2.Empty()
+
+    # ---- beneath
+
+    def _of(self, urn: str) -> Resource:
+        # urn:pulumi:<stack>::<project>::<parent types$>type::<name>
+        wanted = urn.split("::")[2].rpartition("$")[2]
+        if wanted not in self._resources:
+            raise SynapseMediaError(f"plugin {NAME} {synapse_media.__version__} has no resource type {wanted!r}")
+        return self._resources[wanted]
+
+    def _context(self, urn: str) -> Context:
+        def warn(message: str) -> None:
+            if self._engine is not None:
+                # What can't be said must not undo what was done.
+                with contextlib.suppress(grpc.RpcError):
+                    self._engine.Log(
+                        engine_pb2.LogRequest(severity=engine_pb2.WARNING, message=message, urn=urn), timeout=5
+                    )
+
+        return Context(warn=warn)
+
+    @contextlib.contextmanager
+    def _answering(self, context: Any, inputs: struct_pb2.Struct | None = None) -> Any:
+        """Errors of ours become gRPC statuses; a half-made resource goes into state with its reason."""
+        try:
+            yield
+        except PartialError as error:
+            self._abort_partial(context, error, inputs)
+        except SynapseMediaError as error:
+            context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        except Exception as error:  # noqa: BLE001 - the engine needs an answer whatever happened
+            # A defect of ours. Its text may hold values, so only its kind and place are told.
+            import traceback
+
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            context.abort(
+                grpc.StatusCode.INTERNAL,
+                f"plugin {NAME}: {type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}",  # noqa: PTH119
+            )
+
+    def _abort_partial(self, context: Any, error: PartialError, inputs: struct_pb2.Struct | None) -> NoReturn:
+        secrets = frozenset().union(*(resource.secrets for resource in self._resources.values()))
+        detail = provider_pb2.ErrorResourceInitFailed(
+            id=error.resource_id,
+            properties=encode(error.outputs, secrets),
+            reasons=[str(error)],
+            inputs=inputs or struct_pb2.Struct(),
+        )
+        status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
+        status.details.add().Pack(detail)
+        aborting = grpc.Status()
+        aborting.code = grpc.StatusCode.UNKNOWN
+        aborting.details = str(error)
+        aborting.trailing_metadata = (("grpc-status-details-bin", status.SerializeToString()),)
+        context.abort_with_status(aborting)
+        raise AssertionError("abort_with_status returned")
+
+
+def die_with_parent(parent: int) -> None:
+    """A killed engine must not leave a plugin behind that finishes a create after the next run has cleared up."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def serve(resources: Iterable[Resource], arguments: list[str], announce: Callable[[str], None] = print) -> None:
+    """Serve on a free loopback port until the engine ends; the port is announced on standard output, as it expects."""
+    die_with_parent(os.getppid())
+    by_type = {resource.pulumi_type: resource for resource in resources}
+    address = next((argument for argument in arguments if not argument.startswith("-")), "")
+    limit = 400 * 1024 * 1024
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=THREADS),
+        options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)],
+    )
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(by_type, address), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    announce(str(port))
+    sys.stdout.flush()
+    server.wait_for_termination()
