@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 
 from synapse_media import catalog
-from synapse_media.contract import VERSION
+from synapse_media.contract import VERSION, policy_sha256
 from synapse_media.methods import METHODS, expectations
 from synapse_media.settings import StoreSettings
 
@@ -83,7 +83,10 @@ class Store(pulumi.ComponentResource):
             )
             if can(capability) is False
         ]
-        https = store.endpoint.startswith("https://")
+        policy = None
+        if can("bucket_policy") is not False:
+            https = store.endpoint.startswith("https://")
+            policy = policies.to_json(policies.tls_only(store.bucket)) if https else ""
         lifecycle = can("lifecycle") is not False
         allow = store.allow
         manage = [word.removeprefix("set-") for word in sorted(allow) if word.startswith("set-")]
@@ -96,9 +99,7 @@ class Store(pulumi.ComponentResource):
             "versioning": can("versioning") is not False,
             "noncurrentDays": store.noncurrent_days if lifecycle else 0,
             "abortDays": store.abort_days if lifecycle else 0,
-            "policy": policies.to_json(policies.tls_only(store.bucket))
-            if https and can("bucket_policy") is not False
-            else "",
+            "policy": policy,
             "publicAccessBlock": can("public_access_block") is not False,
             "encryption": can("encryption") is not False,
             "acl": "private" if can("acl") is not False else "",
@@ -129,8 +130,6 @@ class Store(pulumi.ComponentResource):
             admin: an admin credential is there, who lends a decoy bucket and clears up.
         """
         store = self.store
-        from synapse_media.contract import policy_sha256
-
         policy_hash = policy_sha256(policy)
         cannot_refuse = tuple(self.provider.value("cannot_refuse", ()))
         expected = expectations(self.method, store.access, cannot_refuse)

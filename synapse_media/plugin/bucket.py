@@ -2,7 +2,8 @@
 
 Inputs: `bucket`, `connection`, `owner` (the mark it carries), `adopt`, `manage` (settings of an adopted bucket that
 may be changed: versioning, access, encryption, lifecycle, policy), `versioning`, `noncurrentDays`, `abortDays`,
-`policy` (canonical JSON or ""), `publicAccessBlock`, `encryption`, `acl`, `forceDestroy`.
+`policy` (canonical JSON; "": none may be there; null: not looked at), `publicAccessBlock`, `encryption`, `acl`,
+`forceDestroy`.
 Outputs: the inputs, `arn`, `lacks` (settings this store does not have, in words), `adopted`, `differences` (what an
 adopted bucket has otherwise than a new one would, in words).
 """
@@ -104,7 +105,7 @@ def _read_policy(s3: Any, bucket: str) -> Values:
     except ApiError as error:
         if error.code != "NoSuchBucketPolicy":
             raise
-        return {"policy": ""}
+        return {"policy": None}
 
 
 def _write_policy(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
@@ -182,7 +183,7 @@ _OFF: Values = {
     "acl": "",
     "noncurrentDays": 0,
     "abortDays": 0,
-    "policy": "",
+    "policy": None,
 }
 
 
@@ -370,7 +371,7 @@ class Bucket(Resource):
 def _apply(s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
     for setting in _managed(inputs, outputs):
         try:
-            if _wanted(setting, inputs) or setting.words == "bucket policy":
+            if _wanted(setting, inputs):
                 setting.write(s3, bucket, inputs)
         except ApiError as error:
             if not error.lacking:

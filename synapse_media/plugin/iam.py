@@ -362,6 +362,8 @@ def _server_time(answer: Mapping[str, Any]) -> datetime:
     return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
 
 
+_PROOF_TIME = timedelta(minutes=5)
+
 _SID = re.compile(r"^At(\d{8}T\d{6})Z(?:Before([A-Z0-9x]+))?$")
 
 
@@ -418,23 +420,29 @@ def forget_journal(iam: Any, user: str) -> None:
 
 
 def _may_retire(iam: Any, old: Mapping[str, str], new: Mapping[str, str], *, confirmed: bool) -> None:
-    """Raise unless the old key was not used since the new one was made, or the user says that Synapse was restarted."""
     if confirmed:
         return
-    since = datetime.fromisoformat(new["createdAt"])
-    used, told = _last_used(iam, old["accessKeyId"]), _last_used(iam, new["accessKeyId"])
-    # The new key was used by the proof: a store that does not even know that tells nothing.
-    if told is not None and (used is None or used < since):
-        return
-    why = (
-        f"was last used {used:%Y-%m-%d %H:%M} UTC, after the new one was made"
-        if used and told
-        else "may still be in use: this store does not tell"
-    )
-    raise ResourceError(
-        f"key {old['accessKeyId']} {why}. Render, restart Synapse, and then confirm: `synapse-media rotate --finish "
-        "--confirm`, or <homeserver>/retire-key in the stack file's allow."
-    )
+    made = datetime.fromisoformat(new["createdAt"])
+    why = retire_fault(_last_used(iam, old["accessKeyId"]), _last_used(iam, new["accessKeyId"]), made)
+    if why:
+        raise ResourceError(
+            f"key {old['accessKeyId']} is not retired: {why}. Render, restart Synapse, and then confirm: "
+            "`synapse-media rotate --finish --confirm`, or <homeserver>/retire-key in the stack file's allow."
+        )
+
+
+def retire_fault(old_used: datetime | None, new_used: datetime | None, new_made: datetime) -> str:
+    """Why the old key can't be taken for unused; "" if Synapse has moved on to the new one.
+
+    The proof uses the new key as soon as it is made; only a use well after that is Synapse's.
+    """
+    if new_used is None:
+        return "this store does not tell when a key was last used"
+    if new_used - new_made < _PROOF_TIME:
+        return "nobody but the proof has used the new key yet"
+    if old_used is not None and old_used >= new_used:
+        return f"it was used at {old_used:%Y-%m-%d %H:%M} UTC, after the new one was"
+    return ""
 
 
 def _last_used(iam: Any, key_id: str) -> datetime | None:
