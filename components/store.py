@@ -175,6 +175,7 @@ class Store(pulumi.ComponentResource):
             "cannot_refuse": list(cannot_refuse),
             "media_repo": dict(store.media_repo),
             "lacks": lacks,
+            "ca_file": str(store.options.get("ca_file", "")),
             "proof": {"made_for": proof.out("madeFor"), "lines": proof.out("lines")},
         }
         self.register_outputs({"outputs": self.outputs})

@@ -26,7 +26,7 @@ _VERBS = {
     "discard": "forget",
 }
 _POLICIES = ("s3store:index:UserPolicy", "aws:iam/userPolicy:UserPolicy")
-_BUCKETS = ("s3store:index:Bucket", "aws:s3/bucket:Bucket", "digitalocean:index/spacesBucket:SpacesBucket")
+BUCKETS = ("s3store:index:Bucket", "aws:s3/bucket:Bucket", "digitalocean:index/spacesBucket:SpacesBucket")
 
 
 class DangerError(SynapseMediaError):
@@ -221,7 +221,7 @@ def _methods(steps: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def _dangers(
     verb: str, kind: str, before: Mapping[str, Any], after: Mapping[str, Any], method: str
 ) -> Iterable[Danger]:
-    if kind in _BUCKETS:
+    if kind in BUCKETS:
         yield from _bucket_dangers(verb, before, after)
     if kind in _POLICIES:
         yield from _policy_dangers(verb, before, after, method)
@@ -265,3 +265,34 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
         yield Danger(
             "narrow-policy", f"{method}, which runs now, needs what the key may no longer do: {', '.join(missing)}"
         )
+
+
+def to_json(
+    changes: Iterable[Change], warnings: Iterable[str], refused: Iterable[tuple[Change, Danger]]
+) -> dict[str, Any]:
+    """For programs: {changes: [{verb, store, kind, details, dangers}], warnings, refused: [<homeserver>/<word>]}."""
+    return {
+        "changes": [
+            {
+                "verb": change.verb,
+                "store": change.store,
+                "kind": change.kind,
+                "details": list(change.details),
+                "dangers": [{"word": danger.word, "why": danger.why} for danger in change.dangers],
+            }
+            for change in changes
+        ],
+        "warnings": list(warnings),
+        "refused": sorted({f"{change.store}/{danger.word}" for change, danger in refused}),
+    }
+
+
+def refusal(refused: Iterable[tuple[Change, Danger]], path: str) -> str:
+    """The message of an `up` that does not go on."""
+    lines = [f"{change}: {danger.why}" for change, danger in refused]
+    words = sorted({f"{change.store}/{danger.word}" for change, danger in refused})
+    return (
+        "nothing was changed, because this can lose media or cut access:\n  "
+        + "\n  ".join(lines)
+        + f"\nTo have it made all the same, put {', '.join(words)} into synapse-media:allow in {path}."
+    )

@@ -69,6 +69,7 @@ class StorageOutputs:
         prefix: "" or ends with "/".
         policy_sha256: of the canonical policy document, "" where the store has none.
         media_repo: datastore ids `s3` and, while old media lies there, `file`; never invented.
+        ca_file: PEM file to trust for a private endpoint; "" for the system's.
         lacks: settings of the bucket that this store does not have, in words.
     """
 
@@ -91,6 +92,7 @@ class StorageOutputs:
     cannot_refuse: tuple[str, ...] = ()
     media_repo: Mapping[str, str] = field(default_factory=dict)
     lacks: tuple[str, ...] = ()
+    ca_file: str = ""
     proof: Proof | None = None
     version: int = VERSION
 
@@ -141,6 +143,11 @@ def policy_sha256(document: Mapping[str, Any] | str | None) -> str:
     return hashlib.sha256(json.dumps(parsed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def line_to_json(line: ProofLine) -> dict[str, str]:
+    """The wire form of one line of a proof."""
+    return {item.name: getattr(line, item.name) for item in fields(line)}
+
+
 def to_json(outputs: StorageOutputs) -> dict[str, Any]:
     """The wire form (camelCase-free plain JSON). Holds the secret: write it at 0600 only."""
     plain: dict[str, Any] = {}
@@ -149,10 +156,7 @@ def to_json(outputs: StorageOutputs) -> dict[str, Any]:
         if isinstance(value, Proof):
             value = {
                 "made_for": value.made_for,
-                "lines": [
-                    {"operation": x.operation, "expected": x.expected, "outcome": x.outcome, "detail": x.detail}
-                    for x in value.lines
-                ],
+                "lines": [line_to_json(line) for line in value.lines],
             }
         elif isinstance(value, tuple):
             value = list(value)

@@ -71,13 +71,25 @@ class ApiError(ResourceError):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """An access key. `secret` is kept out of every repr."""
+    """An access key, with the session token of a role. The secrets are kept out of every repr."""
 
     access_key_id: str
     secret: str
+    token: str = ""
 
     def __repr__(self) -> str:
         return f"Credential({self.access_key_id})"
+
+
+def ambient() -> Credential:
+    """The machine's own role, as boto3 finds it. Raises ResourceError where there is none."""
+    import boto3
+
+    found = boto3.session.Session().get_credentials()
+    if found is None:
+        raise ResourceError("this machine has no role to sign with: attach the instance profile, then prove again")
+    frozen = found.get_frozen_credentials()
+    return Credential(frozen.access_key, frozen.secret_key, frozen.token or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +203,7 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
                 region_name=connection.region,
                 aws_access_key_id=credential.access_key_id,
                 aws_secret_access_key=credential.secret,
+                aws_session_token=credential.token or None,
                 config=config,
                 verify=connection.ca_file or None,
             )

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from synapse_media.contract import PROOF_OBJECT, Proof, ProofLine, fingerprint
+from synapse_media.contract import PROOF_OBJECT, Proof, ProofLine, fingerprint, line_to_json
 from synapse_media.methods import Expected, Operation
 
 from .bucket import OWNER_TAG, remove_versions
@@ -361,9 +361,7 @@ class ProofResource(Resource):
                 forget_journal(connection.iam(), text(inputs, "userName"))
         except ResourceError as error:
             raise PartialError(f"the proof could not be run: {error}", resource_id, outputs) from None
-        outputs["lines"] = [
-            {"operation": x.operation, "expected": x.expected, "outcome": x.outcome, "detail": x.detail} for x in lines
-        ]
+        outputs["lines"] = [line_to_json(line) for line in lines]
         outputs["madeFor"] = fingerprint(
             access_key_id=credential.access_key_id,
             policy_sha256=text(inputs, "policySha256"),

@@ -1,0 +1,49 @@
+"""The command `synapse-media`: parse, call one function, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from synapse_media import __version__
+from synapse_media.errors import SynapseMediaError, UsageError
+
+COMMANDS = ("up", "diff", "destroy", "render", "prove", "embedded", "env")
+"""Each is a module of this package with `add_parser(subparsers)` and `run(arguments) -> exit code`."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="synapse-media",
+        description="Object storage for a Matrix homeserver's media: provisioned, proved, configured.",
+        epilog="exit codes: 0 done or nothing to do; 1 error, failed proof or finding; 2 changes pending; "
+        "3 dangerous changes pending; 64 wrong usage",
+    )
+    parser.add_argument("--version", action="version", version=f"synapse-media {__version__}")
+    commands: Any = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        import_module(f".{name}", __name__).add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = import_module(f".{parsed.command}", __name__).run(parsed)
+    except SynapseMediaError as error:
+        print(f"synapse-media {parsed.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"synapse-media {parsed.command}: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+    return code

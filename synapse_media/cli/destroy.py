@@ -1,0 +1,59 @@
+"""`synapse-media destroy`: give a stack up, as far as its `allow` says so."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from synapse_media import changes
+
+from . import stacks
+from .up import confirm
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "destroy",
+        help="delete what a stack made, as far as the stack file's `allow` says so",
+        description="A bucket is deleted only where `allow` names <homeserver>/delete-bucket, and only if it is empty or "
+        "<homeserver>/delete-media is there too; <homeserver>/retain-bucket gives it up and leaves it where it is.",
+    )
+    stacks.add_stack(parser)
+    parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    session = stacks.open_stack(arguments.stack, credentials=True)
+    engine, stack = session.engine, session.stack
+    buckets = _buckets(engine.export(stack.name))
+    kept = [name for name in buckets.values() if not _may_go(name, stack.allow)]
+    if kept:
+        raise changes.DangerError(
+            f"nothing was destroyed: the media of {', '.join(kept)} is protected. Put into synapse-media:allow in "
+            f"{stack.path} for each: <homeserver>/retain-bucket (give the bucket up, leave it where it is) or "
+            "<homeserver>/delete-bucket (with <homeserver>/delete-media, if there is media in it)."
+        )
+    if not arguments.yes:
+        confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
+    # Protection and `allow` live in state: a destroy acts on what the last `up` wrote there.
+    wanted = [urn for urn, name in buckets.items() if name in stack.stores]
+    if wanted:
+        engine.up(stack.name, [word for urn in wanted for word in ("--target", urn)])
+    engine.destroy(stack.name, arguments.options)
+    engine.clear_pending_creates(stack.name)
+    return 0
+
+
+def _buckets(export: Mapping[str, Any]) -> dict[str, str]:
+    """URN -> homeserver of every bucket in state."""
+    resources = export.get("deployment", {}).get("resources") or []
+    return {
+        resource["urn"]: resource["urn"].rpartition("::")[2]
+        for resource in resources
+        if resource["type"] in changes.BUCKETS
+    }
+
+
+def _may_go(server_name: str, allow: tuple[str, ...]) -> bool:
+    return bool({f"{server_name}/delete-bucket", f"{server_name}/retain-bucket"} & set(allow))

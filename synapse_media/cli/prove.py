@@ -1,0 +1,73 @@
+"""`synapse-media prove`: try a key again, from wherever this runs. On the server it needs nothing but the file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from synapse_media import catalog, contract
+from synapse_media.methods import METHODS, expectations
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "prove",
+        help="try a key again, here",
+        description="Tries every operation with the issued key. `--store FILE` needs no Pulumi and no passphrase: run it "
+        "on the server, with the store.json that `render` left there. One fixed object is overwritten.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack")
+    source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from . import stores
+
+    loaded = [stores.load_file(arguments.store)] if arguments.store else stores.load_stack(arguments.stack)
+    failed = False
+    report = {}
+    for store in loaded:
+        lines = prove(store) if METHODS[store.method].uses_store else ()
+        from synapse_media.plugin.proof import advice
+
+        failed = failed or any(line.failed for line in lines)
+        report[store.server_name] = {
+            "passed": not any(line.failed for line in lines),
+            "lines": [contract.line_to_json(line) for line in lines],
+            "advice": advice(lines),
+        }
+    print(json.dumps(report, indent=2) if arguments.json else _in_words(report))
+    return 1 if failed else 0
+
+
+def prove(store: contract.StorageOutputs) -> tuple[contract.ProofLine, ...]:
+    """Prove a store with nothing but its outputs: without an admin, so without a decoy bucket."""
+    from synapse_media.plugin.connection import Connection, Credential, ambient
+    from synapse_media.plugin.proof import prove as try_all
+
+    connection = Connection(
+        endpoint=store.endpoint_url,
+        region=store.region,
+        addressing=store.addressing,
+        checksums=store.checksums,
+        ca_file=store.ca_file,
+    )
+    credential = ambient() if store.keyless else Credential(store.access_key_id, store.secret_access_key)
+    expected = expectations(METHODS[store.method], "full" if store.access == "full" else "least", store.cannot_refuse)
+    settle = float(catalog.load(store.provider).value("key_settle_seconds", 0)) if store.keyless else 0
+    return try_all(connection, credential, store.bucket, store.prefix, expected, settle_seconds=settle)
+
+
+def _in_words(report: dict[str, Any]) -> str:
+    words = []
+    for name, result in report.items():
+        words.append(f"{name}: {'passed' if result['passed'] else 'FAILED'}")
+        for line in result["lines"]:
+            detail = f"  ({line['detail']})" if line["detail"] else ""
+            words.append(f"  {line['operation']:<18} expected {line['expected']}, was {line['outcome']}{detail}")
+        if result["advice"]:
+            words.append(result["advice"])
+    return "\n".join(words)

@@ -1,0 +1,109 @@
+"""What the commands on a stack share: its file, its engine, its credentials, its outputs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+
+from synapse_media import contract, stackfile
+from synapse_media.engine import embedded
+from synapse_media.engine.session import Engine
+from synapse_media.errors import SynapseMediaError
+
+EMBEDDED = "embedded"
+
+
+def say(message: str) -> None:
+    """To people, on standard error: standard output is for what a command was asked for."""
+    print(message, file=sys.stderr)
+
+
+def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
+    """The arguments of every command on a stack."""
+    parser.add_argument("--stack", "-s", required=True, metavar="S", help="the stack: stacks/Pulumi.S.yaml")
+    if options:
+        parser.add_argument("options", nargs="*", metavar="-- PULUMI OPTION", help="handed to pulumi as they are")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A stack that is ready for the engine."""
+
+    stack: stackfile.StackFile
+    engine: Engine
+
+
+def open_stack(name: str, *, credentials: bool) -> Session:
+    """Read and check the stack file, and make the engine ready for it.
+
+    Args:
+        credentials: fail where an admin variable is missing (a preview from nothing needs none).
+    """
+    project = stackfile.find_project()
+    stack = stackfile.read(project, name)
+    extra = embedded_environment() if name == EMBEDDED else {}
+    variables = stack.admin_variables
+    missing = [variable for variable in variables if not (os.environ.get(variable) or extra.get(variable))]
+    if missing and credentials:
+        raise SynapseMediaError(
+            f"the environment lacks {', '.join(missing)}: the admin credential of "
+            f"{', '.join(sorted({store.provider for store in stack.stores.values() if store.uses_store}))}. "
+            "It is needed to create or refresh, and is kept nowhere."
+        )
+    engine = Engine(project, variables, extra, say)
+    engine.ensure_stack(name)
+    if engine.unlock_if_dead(name):
+        say(f"stack {name}: the lock of a run that is dead was cleared")
+    return Session(stack, engine)
+
+
+def embedded_environment() -> dict[str, str]:
+    """The embedded store's root credential, for the children of one command alone."""
+    running = embedded.status()
+    if running is None:
+        raise SynapseMediaError("the embedded store does not run: start it with `synapse-media embedded start`")
+    return {
+        "S3_ACCESS_KEY_ID": running.access_key_id,
+        "S3_SECRET_ACCESS_KEY": running.secret_access_key,
+    }
+
+
+def outputs_of(session: Session) -> list[contract.StorageOutputs]:
+    """The stores of a stack as the last `up` left them."""
+    stores = session.engine.outputs(session.stack.name).get("stores")
+    if not isinstance(stores, dict) or not stores:
+        raise contract.ContractError(
+            f"stack {session.stack.name} has no stores yet: run `synapse-media up --stack {session.stack.name}` first"
+        )
+    return [contract.from_json(store) for store in stores.values()]
+
+
+def summary(stores: list[contract.StorageOutputs]) -> str:
+    """What exists now, and what each key may and may not do. No secret."""
+    lines: list[str] = []
+    for store in stores:
+        lines.append(f"{store.server_name}: {store.method}")
+        if store.method == "filesystem":
+            lines.append("  media stays on the server's own disk; no store is used")
+            continue
+        lines.append(f"  bucket     {store.bucket} at {store.endpoint_url} ({store.provider}, region {store.region})")
+        if store.user:
+            lines.append(f"  user       {store.user}")
+        if store.keyless:
+            lines.append("  key        none: the machine's own role signs; prove it on the instance")
+        else:
+            lines.append(f"  key        {store.access_key_id}")
+        if store.proof is not None:
+            lines += [f"  {outcome:<11}{', '.join(names)}" for outcome, names in _by_outcome(store.proof).items()]
+        lines += [f"  lacks      {words}" for words in store.lacks]
+    return "\n".join(lines)
+
+
+def _by_outcome(proof: contract.Proof) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in proof.lines:
+        outcome = line.expected if line.expected == "can't be refused here" else line.outcome
+        found.setdefault({"allowed": "may", "refused": "may not"}.get(outcome, outcome), []).append(line.operation)
+    return found

@@ -1,0 +1,53 @@
+"""`synapse-media up`: make the stack so, and prove its keys."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from synapse_media import changes
+from synapse_media.errors import SynapseMediaError
+
+from . import stacks
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "up",
+        help="make a stack so, and prove its keys",
+        description="Previews, refuses what can lose media unless the stack file's `allow` names it, and runs `pulumi up`.",
+    )
+    stacks.add_stack(parser)
+    parser.add_argument("--refresh", action="store_true", help="find and mend what was changed by hand")
+    parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    session = stacks.open_stack(arguments.stack, credentials=True)
+    apply(session, refresh=arguments.refresh, yes=arguments.yes, options=arguments.options)
+    print(stacks.summary(stacks.outputs_of(session)))
+    return 0
+
+
+def apply(session: stacks.Session, *, refresh: bool, yes: bool, options: list[str]) -> None:
+    """Preview, guard, ask, up."""
+    engine, stack = session.engine, session.stack
+    preview = engine.preview(stack.name, refresh=refresh)
+    found = changes.of_preview(preview)
+    stacks.say(changes.in_words(found, changes.warnings(preview)))
+    refused = changes.refused(found, stack.allow)
+    if refused:
+        raise changes.DangerError(changes.refusal(refused, str(stack.path)))
+    if found and not yes:
+        confirm("Make these changes?")
+    engine.up(stack.name, [*(["--refresh"] if refresh else []), *options])
+    engine.clear_pending_creates(stack.name)
+
+
+def confirm(question: str) -> None:
+    """Ask on a terminal; elsewhere `--yes` has to say it."""
+    if not sys.stdin.isatty():
+        raise SynapseMediaError("nothing was changed: this is no terminal to ask on. Add --yes.")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise SynapseMediaError("nothing was changed")

@@ -1,0 +1,84 @@
+"""Stack files on disk: where they are, what is in them, and the few edits that commands make to a user's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import catalog, settings
+from .errors import SynapseMediaError, UsageError
+
+_STACK = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+
+
+class StackFileError(SynapseMediaError):
+    """A stack file that is missing or can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackFile:
+    """A stack as its file has it. `allow` keeps the entries as written: they may outlive their store."""
+
+    name: str
+    path: Path
+    stores: Mapping[str, settings.StoreSettings]
+    allow: tuple[str, ...]
+
+    @property
+    def admin_variables(self) -> tuple[str, ...]:
+        """Environment variables with the admin credentials of every provider in the stack, each once."""
+        names: dict[str, None] = {}
+        for store in self.stores.values():
+            if store.uses_store:
+                names.update(dict.fromkeys(catalog.load(store.provider).admin_variables))
+        return tuple(names)
+
+
+def find_project(start: Path | None = None) -> Path:
+    """The directory with our Pulumi.yaml, from `start` (the current directory) upwards."""
+    here = (start or Path.cwd()).resolve()
+    for place in (here, *here.parents):
+        if (place / "Pulumi.yaml").is_file():
+            return place
+    raise UsageError(f"no Pulumi.yaml in {here} or above it: run this in a checkout of synapse-media")
+
+
+def path_of(project: Path, stack: str) -> Path:
+    """Where a stack's file is. Raises UsageError for a name that can't be one."""
+    if not _STACK.match(stack):
+        raise UsageError(f"--stack is {stack!r}; allowed: letters, digits, '-', '_' and '.', at most 100")
+    return project / "stacks" / f"Pulumi.{stack}.yaml"
+
+
+def read(project: Path, stack: str) -> StackFile:
+    """Read and check a stack file. Raises StackFileError, or SettingsError with every problem in it."""
+    path = path_of(project, stack)
+    raw = read_yaml(path)
+    config = raw.get("config")
+    if not isinstance(config, Mapping):
+        raise StackFileError(f"{path}: there is no `config:` object in it; see the examples in stacks/")
+    allow = config.get(f"{settings.PROJECT}:allow")
+    stores = settings.parse(config.get(f"{settings.PROJECT}:stores"), allow)
+    return StackFile(stack, path, stores, tuple(allow or ()))
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """A YAML file that holds an object. Raises StackFileError naming the file and the line."""
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        stacks = sorted(item.name[len("Pulumi.") : -len(".yaml")] for item in path.parent.glob("Pulumi.*.yaml"))
+        raise StackFileError(
+            f"{path} does not exist; stacks here: {', '.join(stacks) or 'none'}. `synapse-media init` makes one."
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise StackFileError(f"{path} can't be read as YAML: {first}") from None
+    if not isinstance(raw, Mapping):
+        raise StackFileError(f"{path} is no YAML object")
+    return raw
