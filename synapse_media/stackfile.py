@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,3 +85,36 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
         raise StackFileError(f"{path} is no YAML object")
     return raw
+
+
+@contextlib.contextmanager
+def editing(path: Path) -> Iterator[Any]:
+    """Change a stack file in place: comments, order and what isn't touched stay; written as a whole or not at all.
+
+    Yields the document, an empty one for a new file. An unchanged document is not written.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    try:
+        document = yaml.load(before) if before.strip() else {}
+    except YAMLError as error:
+        raise StackFileError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:300]}") from None
+    yield document
+    text = io.StringIO()
+    yaml.dump(document, text)
+    if text.getvalue() == before:
+        return
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StackFileError(f"{path} can't be written: {error.strerror}") from None

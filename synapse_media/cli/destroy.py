@@ -16,8 +16,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "destroy",
         help="delete what a stack made, as far as the stack file's `allow` says so",
-        description="A bucket is deleted only where `allow` names <homeserver>/delete-bucket, and only if it is empty or "
-        "<homeserver>/delete-media is there too; <homeserver>/retain-bucket gives it up and leaves it where it is.",
+        description="A bucket is deleted only where `allow` names <homeserver>/delete-bucket, and only if it is empty "
+        "or <homeserver>/delete-media is there too; <homeserver>/retain-bucket gives it up and leaves it where it is.",
     )
     stacks.add_stack(parser)
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")

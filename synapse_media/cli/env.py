@@ -16,8 +16,8 @@ def add_parser(commands: Any) -> None:
     commands.add_parser(
         "env",
         help="shell lines after which plain `pulumi` works",
-        description='`eval "$(synapse-media env)"`. Plain pulumi knows fewer guards: only Pulumi\'s own protection, and '
-        "what the plugin itself refuses. No credential is printed.",
+        description='`eval "$(synapse-media env)"`. Plain pulumi knows fewer guards: only its own '
+        "protection, and what the plugin itself refuses. No credential is printed.",
     )
 
 

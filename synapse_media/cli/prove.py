@@ -14,8 +14,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "prove",
         help="try a key again, here",
-        description="Tries every operation with the issued key. `--store FILE` needs no Pulumi and no passphrase: run it "
-        "on the server, with the store.json that `render` left there. One fixed object is overwritten.",
+        description="Tries every operation with the issued key. `--store FILE` needs no Pulumi and no passphrase: run "
+        "it on the server, with the store.json that `render` left there. One fixed object is overwritten.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack")

@@ -16,7 +16,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "up",
         help="make a stack so, and prove its keys",
-        description="Previews, refuses what can lose media unless the stack file's `allow` names it, and runs `pulumi up`.",
+        description="Previews, refuses what can lose media unless the stack file's `allow` names it, then "
+        "runs `pulumi up`.",
     )
     stacks.add_stack(parser)
     parser.add_argument("--refresh", action="store_true", help="find and mend what was changed by hand")

@@ -1,0 +1,145 @@
+"""`synapse-media embedded`: the S3 and IAM server of one's own machine, and the stack on it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from synapse_media import stackfile
+from synapse_media.engine import embedded
+from synapse_media.engine.session import Engine
+from synapse_media.errors import SynapseMediaError
+from synapse_media.methods import METHODS
+from synapse_media.settings import PROJECT
+
+from . import stacks, up
+
+SERVER_NAME = "matrix.example.com"
+BUCKET = "matrix-example-com-media"
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "embedded",
+        help="the embedded store: start, stop, status, up, clean",
+        description="A real S3 gateway with IAM (versitygw) on this machine's loopback, over a directory. For trying "
+        "everything before a provider is chosen, not for production.",
+    )
+    parser.add_argument("action", choices=("start", "stop", "status", "up", "clean"))
+    parser.add_argument("--tls", action="store_true", help="start, up: serve https with a certificate made here")
+    parser.add_argument("--method", choices=tuple(METHODS), help="up: the method of the stack")
+    parser.add_argument("--yes", action="store_true", help="clean: don't ask")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.action == "start":
+        return _show(embedded.start(tls=arguments.tls), as_json=arguments.json)
+    if arguments.action == "status":
+        return _show(embedded.status(), as_json=arguments.json)
+    if arguments.action == "stop":
+        stopped = embedded.stop()
+        print("the embedded store was stopped; its data stays" if stopped else "the embedded store does not run")
+        return 0
+    if arguments.action == "clean":
+        return _clean(yes=arguments.yes)
+    return _up(tls=arguments.tls, method=arguments.method)
+
+
+def _show(running: embedded.Running | None, *, as_json: bool) -> int:
+    if as_json:
+        shown: dict[str, Any] = {"running": running is not None}
+        if running is not None:
+            shown |= {
+                "endpoint": running.endpoint,
+                "iam_endpoint": running.iam_endpoint,
+                "region": running.region,
+                "ca_file": str(running.ca_file or ""),
+                "data_dir": str(running.data_dir),
+            }
+        print(json.dumps(shown, indent=2))
+    elif running is None:
+        print("the embedded store does not run")
+    else:
+        print(f"the embedded store runs: S3 at {running.endpoint}, IAM at {running.iam_endpoint}")
+        print(f"its data lies in {running.data_dir}")
+    return 0 if running is not None else 1
+
+
+def _up(*, tls: bool, method: str | None) -> int:
+    """Start the store, write the stack file, `up`, render, and say what there is."""
+    project = stackfile.find_project()
+    running = embedded.start(tls=tls)
+    write_stack_file(project, running, method)
+    session = stacks.open_stack(stacks.EMBEDDED, credentials=True)
+    up.apply(session, refresh=False, yes=True, options=[])
+    stores = stacks.outputs_of(session)
+    out = project / "out" / stacks.EMBEDDED
+    from . import main
+
+    for form in ("plain", "playbook"):
+        if main(["render", "--stack", stacks.EMBEDDED, "--form", form, "--out", str(out / form)]):
+            raise SynapseMediaError("the store is there and proved, but its configuration was not rendered: see above")
+    print()
+    print(stacks.summary(stores))
+    print(f"  rendered   {out}/plain (for any Synapse), {out}/playbook (for the Ansible playbook)")
+    print(
+        "\nTowards a real provider:\n"
+        "  .venv/bin/synapse-media init prod --provider amazon_s3 --server-name matrix.example.com\n"
+        "  .venv/bin/synapse-media diff --stack prod\n"
+        "  .venv/bin/synapse-media up --stack prod"
+    )
+    return 0
+
+
+def write_stack_file(project: Path, running: embedded.Running, method: str | None) -> None:
+    """The generated stack file: endpoints as they are now, the method if given, everything else as it was."""
+    path = stackfile.path_of(project, stacks.EMBEDDED)
+    with stackfile.editing(path) as document:
+        config = document.setdefault("config", {})
+        stores = config.setdefault(f"{PROJECT}:stores", {})
+        store = stores.setdefault(SERVER_NAME, {"provider": "s3_compatible", "bucket": BUCKET})
+        store["endpoint"], store["iam_endpoint"] = running.endpoint, running.iam_endpoint
+        store["region"] = running.region
+        store["settle_seconds"] = 0
+        if running.ca_file:
+            store["ca_file"] = str(running.ca_file)
+        else:
+            store.pop("ca_file", None)
+        if method:
+            store["method"] = method
+        store.setdefault("method", "synapse-s3-storage-provider")
+        if store["method"] == "matrix-media-repo":
+            store.setdefault("media_repo", {"s3_datastore_id": secrets.token_hex(20)})
+        else:
+            store.pop("media_repo", None)
+        # Nothing here is anybody's only copy: the method may change, the bucket may go.
+        config[f"{PROJECT}:allow"] = [
+            f"{SERVER_NAME}/{word}" for word in ("delete-bucket", "widen-policy", "narrow-policy")
+        ]
+
+
+def _clean(*, yes: bool) -> int:
+    """Delete the embedded stack, its server and its data; nothing else of the state directory."""
+    project = stackfile.find_project()
+    path = stackfile.path_of(project, stacks.EMBEDDED)
+    if not (yes or os.environ.get("YES") == stacks.EMBEDDED):
+        if not sys.stdin.isatty():
+            raise SynapseMediaError("nothing was deleted: this is no terminal to ask on. YES=embedded answers.")
+        print(f"This deletes the stack `embedded`, its server and all data in {embedded.data_dir()}.")
+        if input("Type embedded to go on: ").strip() != stacks.EMBEDDED:
+            raise SynapseMediaError("nothing was deleted")
+    embedded.stop()
+    if path.exists():
+        Engine(project, (), {}, stacks.say).remove_stack(stacks.EMBEDDED)
+        path.unlink(missing_ok=True)
+    embedded.wipe()
+    shutil.rmtree(project / "out" / stacks.EMBEDDED, ignore_errors=True)
+    print("the embedded stack, its server and its data are gone")
+    return 0
