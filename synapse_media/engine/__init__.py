@@ -1,0 +1,1 @@
+"""The engine room: the pinned engine and embedded store, how they are obtained, started and run."""

@@ -1,0 +1,388 @@
+"""How the engine and the embedded store's program get onto this machine. No root, nothing outside the cache directory.
+
+The engine: `pulumi` on PATH if it is new enough; else what was obtained before; else the vendor's installer, where it
+can be reached; else built with Go from the pinned modules in `sources/`. The embedded store is always built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal, cast
+
+from synapse_media.engine import versions
+from synapse_media.engine.files import locked
+from synapse_media.engine.paths import cache_dir
+from synapse_media.errors import SynapseMediaError
+
+Say = Callable[[str], None]
+Route = Literal["path", "vendor", "source"]
+
+ROUTE_VARIABLE = "SYNAPSE_MEDIA_ENGINE"
+_HOST = "pulumi-language-python"
+_LAUNCHERS = {f"{_HOST}-exec": "python/cmd", "pulumi-resource-pulumi-python": "python/dist"}
+_GET_GO = (
+    "Install Go {0}.{1} or newer: https://go.dev/dl/ (Debian: apt install golang-{0}.{1}, then put its bin on PATH)."
+)
+_VENDOR_SCRIPT = """
+import socket, sys
+socket.setdefaulttimeout(20)
+from semver import VersionInfo
+from pulumi.automation import PulumiCommand
+PulumiCommand.install(root=sys.argv[1], version=VersionInfo.parse(sys.argv[2]))
+"""
+
+
+class ObtainError(SynapseMediaError):
+    """The engine or the embedded store's program could not be obtained; says what is missing and how to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """The engine: the directory to put first on PATH, the CLI in it, and where it came from."""
+
+    bin: Path
+    pulumi: Path
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class GoProgram:
+    """A program to build: its directory with go.mod and go.sum, its package, the linker's -X setting, and what to say."""
+
+    name: str
+    source: Path
+    package: str
+    stamp: str = ""
+    note: str = ""
+
+
+def _source(name: str) -> Path:
+    return Path(str(resources.files("synapse_media.engine") / "sources" / name))
+
+
+PULUMI = GoProgram(
+    "pulumi",
+    _source("pulumi"),
+    "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+    # The Automation API, and the check below, want a version.
+    f"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{versions.PULUMI}",
+    "; the first time takes 4 to 15 minutes and 3 GB of Go's caches",
+)
+LANGUAGE_HOST = GoProgram(
+    _HOST, _source("language-python"), "github.com/pulumi/pulumi/sdk/v3/python/cmd/pulumi-language-python"
+)
+VERSITYGW = GoProgram(
+    "versitygw",
+    _source("versitygw"),
+    "github.com/versity/versitygw/cmd/versitygw",
+    f"main.Version={versions.VERSITYGW}",
+)
+
+
+def say_on_stderr(text: str) -> None:
+    """The default way to show progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def obtain_pulumi(say: Say = say_on_stderr) -> Toolchain:
+    """The engine, obtained if need be.
+
+    The variable SYNAPSE_MEDIA_ENGINE (path, vendor or source) forces one way. Raises ObtainError.
+    """
+    forced = os.environ.get(ROUTE_VARIABLE, "")
+    if forced not in ("", "path", "vendor", "source"):
+        raise ObtainError(f"{ROUTE_VARIABLE} is {forced!r}; allowed: path, vendor, source. Unset it to try all three.")
+    home = _engine_dir() / f"pulumi-{versions.PULUMI}"
+    why_not = ""
+    if forced in ("", "path"):
+        found, why_not = _on_path(home)
+        if found:
+            return found
+        if forced:
+            raise ObtainError(f"{ROUTE_VARIABLE}=path, but {why_not or 'there is no pulumi on PATH.'}")
+    routes = cast("tuple[Route, ...]", (forced,) if forced else ("vendor", "source"))
+    if kept := _kept(home, routes):
+        return kept
+    with _one_at_a_time(home.name, say):
+        if kept := _kept(home, routes):  # another process was quicker
+            return kept
+        if why_not:
+            say(f"Not using the pulumi on PATH: {why_not}")
+        if "vendor" in routes:
+            try:
+                return _from_vendor(home, say)
+            except ObtainError as error:
+                if forced:
+                    raise
+                say(f"{error} Building it from source instead.")
+        return _from_source(home, say)
+
+
+def obtain_versitygw(say: Say = say_on_stderr) -> Path:
+    """The embedded store's program, built if need be. Raises ObtainError."""
+    home = _engine_dir() / f"versitygw-{versions.VERSITYGW}"
+    return build_once(VERSITYGW, home, say)
+
+
+def build_once(program: GoProgram, home: Path, say: Say) -> Path:
+    """Build a program into `home` unless it is there; one process builds, the others wait for it."""
+    binary = home / program.name
+    if not binary.exists():
+        with _one_at_a_time(home.name, say), _staging(home) as staging:
+            if not binary.exists():
+                go_build(program, staging / program.name, say)
+                home.parent.mkdir(parents=True, exist_ok=True)
+                staging.rename(home)
+    return binary
+
+
+def _engine_dir() -> Path:
+    path = cache_dir() / "engine"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def _kept(home: Path, routes: Sequence[Route]) -> Toolchain | None:
+    for route in routes:
+        if (home / route / "bin" / "pulumi").exists():
+            return _toolchain(home, route)
+    return None
+
+
+def _toolchain(home: Path, route: Route) -> Toolchain:
+    bin_ = home / route / "bin"
+    return Toolchain(bin_, bin_ / "pulumi", route)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(name: str, say: Say) -> Iterator[None]:
+    with locked(_engine_dir() / f".{name}.lock", lambda: say(f"Another process is obtaining {name}; waiting for it.")):
+        yield
+
+
+@contextlib.contextmanager
+def _staging(home: Path) -> Iterator[Path]:
+    """A directory beside `home`, to be renamed to it when complete. Called under the lock, so older ones are waste."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{home.name}.staging-"
+    for waste in home.parent.glob(f"{prefix}*"):
+        shutil.rmtree(waste, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(dir=home.parent, prefix=prefix))
+    staging.chmod(0o755)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _on_path(home: Path) -> tuple[Toolchain | None, str]:
+    """The user's own `pulumi`, or why it won't do ("" where there is none)."""
+    found = shutil.which("pulumi")
+    if found is None:
+        return None, ""
+    pulumi = Path(found)
+    if pulumi.is_relative_to(home):  # `synapse-media env` put ours there
+        return None, ""
+    try:
+        answer = subprocess.run(
+            [found, "version"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "1"},
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"{found} does not answer `pulumi version` ({type(error).__name__})."
+    match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", answer)
+    version = tuple(int(part) for part in match.groups()) if match else (0,)
+    if version < versions.MINIMUM_PULUMI or version[0] != versions.MINIMUM_PULUMI[0]:
+        wanted = ".".join(map(str, versions.MINIMUM_PULUMI))
+        return None, f"{found} is {answer or 'of no version'}; {wanted} or newer (3.x) is needed."
+    if not (pulumi.resolve().parent / _HOST).exists() and shutil.which(_HOST) is None:
+        return None, f"{found} has no {_HOST} beside it or on PATH."
+    return Toolchain(pulumi.parent, pulumi, "path"), ""
+
+
+def _from_vendor(home: Path, say: Say, *, silence: float = 25, limit: float = 900) -> Toolchain:
+    """The vendor's installer, in a child that is ended when nothing arrives for `silence` seconds."""
+    say(f"Trying the vendor's installer for pulumi {versions.PULUMI} …")
+    target = home / "vendor"
+    with _staging(target) as staging:
+        scratch = staging / "tmp"
+        scratch.mkdir()
+        log = staging / "log"
+        deadline = time.monotonic() + limit
+        size, quiet_since = 0, time.monotonic()
+
+        def watch() -> str:
+            nonlocal size, quiet_since
+            now = time.monotonic()
+            if (grown := _tree_size(staging)) != size:
+                size, quiet_since = grown, now
+            if now - quiet_since > silence:
+                return f"nothing arrived for {silence:.0f} s"
+            return f"it took longer than {limit:.0f} s" if now > deadline else ""
+
+        command = [sys.executable, "-c", _VENDOR_SCRIPT, str(staging), versions.PULUMI]
+        # The installer downloads to TMPDIR, where its growth can be seen.
+        why = _run_watched(command, log, env={**os.environ, "TMPDIR": str(scratch)}, cwd=staging, watch=watch)
+        if why is None and not (staging / "bin" / _HOST).exists():
+            why = f"it brought no {_HOST}"
+        if why is not None:
+            last = _tail(log, 1)
+            raise ObtainError(f"The vendor's installer did not work: {why}{f' ({last})' if last else ''}.")
+        shutil.rmtree(scratch)
+        log.unlink()
+        staging.rename(target)
+    return _toolchain(home, "vendor")
+
+
+def _from_source(home: Path, say: Say) -> Toolchain:
+    target = home / "source"
+    with _staging(target) as staging:
+        bin_ = staging / "bin"
+        bin_.mkdir()
+        go_build(LANGUAGE_HOST, bin_ / _HOST, say)
+        go_build(PULUMI, bin_ / "pulumi", say)
+        with _writable(PULUMI.source) as module:
+            listed = _go(["list", "-m", "-f", "{{.Dir}}", "github.com/pulumi/pulumi/sdk/v3"], cwd=module)
+        sdk = Path(listed.stdout.strip())
+        for name, folder in _LAUNCHERS.items():
+            shutil.copyfile(sdk / folder / name, bin_ / name)
+            (bin_ / name).chmod(0o755)
+        staging.rename(target)
+    return _toolchain(home, "source")
+
+
+def go_build(program: GoProgram, output: Path, say: Say) -> None:
+    """Build one program with Go, from its go.mod and go.sum alone. Raises ObtainError."""
+    with _writable(program.source) as module:
+        version = _go_version(module)
+        say(f"Building {program.name} with Go {version}{program.note} …")
+        began = shown = time.monotonic()
+        log = output.with_name(f"{output.name}.log")
+
+        def watch() -> str:
+            nonlocal shown
+            if time.monotonic() - shown >= 5:
+                shown = time.monotonic()
+                say(f"  {program.name}: {shown - began:.0f} s, {_tail(log, 1)}")
+            return ""
+
+        ldflags = f"-s -w -X {program.stamp}" if program.stamp else "-s -w"
+        command = ["go", "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", str(output), program.package]
+        why = _run_watched(command, log, env=_go_environment(), cwd=module, watch=watch)
+        if why is not None:
+            output.unlink(missing_ok=True)
+            raise ObtainError(f"Building {program.name} failed: {why}.\n{_tail(log, 15)}\n{_hint(log)}".rstrip())
+        log.unlink()
+        say(f"Built {program.name} in {time.monotonic() - began:.0f} s.")
+
+
+def _go_environment() -> dict[str, str]:
+    """The user's environment (GOPROXY, GOTOOLCHAIN, caches), with what would change the result settled."""
+    return {
+        **os.environ,
+        "GOWORK": "off",
+        "GOFLAGS": "-mod=readonly -buildvcs=false",
+        # Without cgo the result is the same with and without a C compiler, and runs with any C library.
+        "CGO_ENABLED": "0",
+    }
+
+
+def _go(arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["go", *arguments], cwd=cwd, env=_go_environment(), capture_output=True, text=True, check=True
+        )
+    except FileNotFoundError as error:
+        raise ObtainError(
+            f"`go` is not on PATH; it builds what could not be downloaded. {_GET_GO.format(*versions.MINIMUM_GO)}"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if line.strip()]
+        hint = _GET_GO.format(*versions.MINIMUM_GO) if "requires go" in error.stderr else ""
+        raise ObtainError(f"`go {' '.join(arguments)}` failed: {' '.join(lines[-3:])} {hint}".rstrip()) from error
+
+
+def _go_version(module: Path) -> str:
+    """Asked inside the module, since Go may switch to the version that go.mod wants (GOTOOLCHAIN=auto)."""
+    answer = _go(["version"], cwd=module).stdout
+    match = re.search(r"\bgo(\d+)\.(\d+)(\S*)", answer)
+    if match is None or (int(match[1]), int(match[2])) < versions.MINIMUM_GO:
+        raise ObtainError(f"Go is too old: {answer.strip()!r}. {_GET_GO.format(*versions.MINIMUM_GO)}")
+    return f"{match[1]}.{match[2]}{match[3]}"
+
+
+def _hint(log: Path) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if re.search(r"dial tcp|no such host|i/o timeout|connection refused|TLS handshake|proxyconnect", text):
+        return (
+            "The Go module proxy can't be reached: check the network, or set GOPROXY to one that can be "
+            "(https://go.dev/ref/mod#module-proxy)."
+        )
+    if "no space left on device" in text:
+        return f"Free about 4 GB under {cache_dir()} and where `go env GOCACHE GOMODCACHE` point."
+    return ""
+
+
+@contextlib.contextmanager
+def _writable(source: Path) -> Iterator[Path]:
+    """A copy of a module: the installed one may be read-only, and Go looks for a go.work in the directories above."""
+    with tempfile.TemporaryDirectory(prefix="synapse-media-") as name:
+        for item in source.iterdir():
+            if item.is_file():
+                shutil.copyfile(item, Path(name) / item.name)
+        yield Path(name)
+
+
+def _run_watched(
+    command: Sequence[str], log: Path, *, env: Mapping[str, str], cwd: Path, watch: Callable[[], str]
+) -> str | None:
+    """Run to the end, asking `watch` twice a second for a reason to give up. None, or why it did not work.
+
+    The child and its children end with this call, however it is left (Ctrl-C, too).
+    """
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd, process_group=0
+        )
+    try:
+        while True:
+            try:
+                code = child.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                if why := watch():
+                    return why
+            else:
+                return None if code == 0 else f"it ended with code {code}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _tree_size(path: Path) -> int:
+    total = 0
+    for item in path.rglob("*"):
+        with contextlib.suppress(OSError):  # it may vanish meanwhile
+            total += item.lstat().st_size
+    return total
+
+
+def _tail(log: Path, lines: int) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,42 @@
+"""Fixtures for every room: directories of the run's own, the engine, and an embedded store of the run's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from synapse_media.engine import embedded
+from synapse_media.engine.obtain import Toolchain, obtain_pulumi
+
+# What a developer may have set, and no test may depend on.
+_FOREIGN = ("AWS_", "PULUMI_", "B2_", "DIGITALOCEAN_", "SPACES_", "WASABI_", "STORJ_", "GARAGE_")
+_KEPT = ("AWS_CA_BUNDLE",)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """XDG directories of the run's own, except the cache: the engine takes minutes to build."""
+    base = tmp_path_factory.mktemp("xdg")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in [name for name in os.environ if name.startswith(_FOREIGN) and name not in _KEPT]:
+            patch.delenv(variable)
+        for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+            patch.setenv(variable, str(base / variable))
+        yield base
+
+
+@pytest.fixture(scope="session")
+def engine_toolchain() -> Toolchain:
+    """The real engine, built where it is not in the user's cache."""
+    return obtain_pulumi()
+
+
+@pytest.fixture(scope="session")
+def embedded_store(own_directories: Path) -> Iterator[embedded.Running]:
+    """A real store over http, shared by the run: use bucket and user names of your own."""
+    running = embedded.start(name="tests")
+    yield running
+    embedded.wipe(name="tests")
