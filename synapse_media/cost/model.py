@@ -1,0 +1,477 @@
+"""What a store costs: pure functions of an offer and a usage, in exact decimals, line by line.
+
+Conventions, the same for every provider:
+
+* A month is billed at what is stored when it begins; `growth` is what more is stored when the next one begins.
+* What is deleted or overwritten was uploaded too: a month's uploads are growth and deletions together.
+* Without requests of its own, a usage has one upload a new file and one download a file read, each of mean size.
+* A smaller object than the minimum is billed as the minimum: exactly by `sizes`, else as if all files were equal.
+* What is deleted before the minimum retention is billed for the rest of it; 30 days are a month there.
+* Tiers start after a free allowance. Rounding up to whole units is done for each kind of usage.
+
+No clock, no network, no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Decimal
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+from synapse_media.errors import UsageError
+
+from .prices import Offer
+from .units import UNITS, show_count, show_size
+
+ZERO = Decimal(0)
+RETENTION_MONTH = Decimal(30)
+"""Days of a month where a minimum retention is billed."""
+
+# What a line is for, in the order of a bill; the shares in the pictures have the same names.
+TERMS = (
+    "subscription",
+    "storage",
+    "minimum object size",
+    "minimum storage",
+    "minimum retention",
+    "requests",
+    "retrieval",
+    "egress",
+    "minimum charge",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SizeGroup:
+    """Files that lie between two minimum object sizes: how many, and how many bytes together."""
+
+    files: Decimal | int
+    bytes: Decimal | int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What is stored and asked of a store.
+
+    Attributes:
+        stored: bytes stored when the first month begins.
+        growth: bytes more each month.
+        egress: bytes read over the internet each month.
+        files: how many files make up `stored`; None: not known, so requests and small files are not counted.
+        uploads, downloads: requests a month; None: derived from files.
+        deleted: bytes deleted or overwritten each month.
+        deleted_age: days that they were stored.
+        sizes: files by size, for the minimum object size; empty: all files equally large.
+    """
+
+    stored: Decimal
+    growth: Decimal = ZERO
+    egress: Decimal = ZERO
+    files: Decimal | None = None
+    uploads: Decimal | None = None
+    downloads: Decimal | None = None
+    deleted: Decimal = ZERO
+    deleted_age: int = 0
+    sizes: tuple[SizeGroup, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("stored", "growth", "egress", "files", "uploads", "downloads", "deleted", "deleted_age"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UsageError(f"{name} {value}: allowed is nothing below 0.")
+        if self.files is not None and self.files > self.stored:
+            raise UsageError(
+                f"{show_count(self.files)} files in {show_size(self.stored)}: allowed is one byte a file at least. "
+                "Check the number of files and the unit of the size."
+            )
+
+    @cached_property
+    def mean(self) -> Decimal | None:
+        """Bytes of a file on average."""
+        return self.stored / self.files if self.files else None
+
+    @property
+    def month_uploads(self) -> Decimal | None:
+        if self.uploads is not None:
+            return self.uploads
+        return (self.growth + self.deleted) / self.mean if self.mean else None
+
+    @property
+    def month_downloads(self) -> Decimal | None:
+        if self.downloads is not None:
+            return self.downloads
+        return self.egress / self.mean if self.mean else None
+
+    def padding(self, minimum: int) -> Decimal:
+        """Bytes that small files are billed for beyond their size."""
+        groups = self.sizes or (SizeGroup(self.files or 0, self.stored),)
+        return sum((max(ZERO, Decimal(group.files * minimum - group.bytes)) for group in groups), ZERO)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a bill. `term` is one of TERMS; an allowance is a negative line of the term it eases."""
+
+    term: str
+    what: str
+    quantity: str
+    amount: Decimal
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Lines and what they come to, in the offer's currency, without VAT."""
+
+    lines: tuple[Line, ...]
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def total(self) -> Decimal:
+        return sum((line.amount for line in self.lines), ZERO)
+
+    @cached_property
+    def shares(self) -> Mapping[str, Decimal]:
+        """The amount of each term, allowances taken off, in the order of TERMS; terms of no amount are left out."""
+        found = {
+            term: sum((line.amount for line in self.lines if line.term == term), ZERO)
+            for term in TERMS
+            if any(line.term == term for line in self.lines)
+        }
+        return {term: amount for term, amount in found.items() if amount}
+
+    @property
+    def dominant(self) -> str:
+        """The term that costs most; "" where nothing costs anything."""
+        return max(self.shares, key=lambda term: self.shares[term], default="")
+
+
+def month(offer: Offer, usage: Usage) -> Bill:
+    """One month's bill."""
+    return _Counter(offer, usage).bill()
+
+
+class _Counter:
+    """The lines of one month, as they come up."""
+
+    def __init__(self, offer: Offer, usage: Usage) -> None:
+        self.offer = offer
+        self.usage = usage
+        self.lines: list[Line] = []
+        self.warnings: list[str] = []
+
+    def add(self, term: str, what: str, quantity: str, amount: Decimal) -> None:
+        if amount:
+            self.lines.append(Line(term, what, quantity, amount))
+
+    def bytes(self, name: str, key: str = "amount") -> Decimal:
+        term = self.offer.terms.get(name)
+        return term.bytes(key) if term else ZERO
+
+    def number(self, name: str, key: str) -> Decimal:
+        term = self.offer.terms.get(name)
+        return Decimal(term.value[key]) if term else ZERO
+
+    def priced(self, name: str, quantity: Decimal) -> Decimal:
+        """The price of so many bytes under the tiers of a term."""
+        value = self.offer.terms[name].value
+        return _tiered(value["tiers"], self.rounded(quantity) / UNITS[value["per"]])
+
+    def rounded(self, quantity: Decimal) -> Decimal:
+        term = self.offer.terms.get("rounding")
+        return _up(quantity, UNITS[term.value["per"]]) if term else quantity
+
+    def bill(self) -> Bill:
+        self.add("subscription", "base price", "", self.number("subscription", "price"))
+        self.storage()
+        self.retention()
+        self.requests("requests_put", "uploads", self.usage.month_uploads)
+        self.requests("requests_get", "downloads", self.usage.month_downloads)
+        self.reading()
+        floor = self.number("minimum_charge", "price")
+        so_far = sum((line.amount for line in self.lines), ZERO)
+        self.add("minimum charge", "up to the minimum charge", "", max(ZERO, floor - so_far))
+        return Bill(tuple(self.lines), tuple(self.warnings))
+
+    def storage(self) -> None:
+        stored, free = self.usage.stored, self.bytes("storage_free")
+        padding = self.usage.padding(self.offer.terms["minimum_object"].value["bytes"])
+        least = self.bytes("minimum_storage")
+
+        def net(quantity: Decimal) -> Decimal:
+            return self.priced("storage", max(ZERO, quantity - free))
+
+        gross = self.priced("storage", stored)
+        self.add("storage", "storage", show_size(stored), gross)
+        self.add("storage", "free storage", show_size(min(stored, free)), net(stored) - gross)
+        self.add("minimum object size", "small files", show_size(padding), net(stored + padding) - net(stored))
+        short = max(ZERO, least - stored - padding)
+        top_up = net(stored + padding + short) - net(stored + padding)
+        self.add("minimum storage", "up to the minimum storage", show_size(short), top_up)
+
+    def retention(self) -> None:
+        days = max(0, self.offer.terms["minimum_days"].value["days"] - self.usage.deleted_age)
+        amount = self.early(self.usage.deleted, Decimal(days))
+        self.add("minimum retention", f"deleted {days} days early", show_size(self.usage.deleted), amount)
+
+    def early(self, quantity: Decimal, days: Decimal) -> Decimal:
+        """The rest of the minimum retention of so many bytes, at the price of the first tier."""
+        value = self.offer.terms["storage"].value
+        price = Decimal(value["tiers"][0]["price"]) / UNITS[value["per"]]
+        return quantity * price * days / RETENTION_MONTH
+
+    def requests(self, name: str, what: str, number: Decimal | None) -> None:
+        value = self.offer.terms[name].value
+        price, per, free = Decimal(value["price"]), Decimal(value["per"]), Decimal(value["free"])
+        if number is None:
+            if price:
+                self.warnings.append(f"{what} are not counted: the number of files is not known")
+            return
+
+        def cost(requests: Decimal) -> Decimal:
+            return (_up(requests, per) if value["whole"] else requests) / per * price
+
+        self.add("requests", what, show_count(number), cost(number))
+        allowance = cost(max(ZERO, number - free)) - cost(number)
+        self.add("requests", f"free {what}", show_count(min(number, free)), allowance)
+
+    def reading(self) -> None:
+        egress = self.usage.egress
+        retrieval = self.offer.terms.get("retrieval")
+        if retrieval:
+            amount = self.rounded(egress) * Decimal(retrieval.value["price"]) / UNITS[retrieval.value["per"]]
+            self.add("retrieval", "retrieval", show_size(egress), amount)
+        free = self.bytes("egress_free") + self.usage.stored * self.number("egress_free_times_stored", "times")
+        gross = self.priced("egress", egress)
+        self.add("egress", "egress", show_size(egress), gross)
+        allowance = self.priced("egress", max(ZERO, egress - free)) - gross
+        self.add("egress", "free egress", show_size(min(egress, free)), allowance)
+        fair = self.offer.terms.get("fair_egress_times_stored")
+        if fair and egress > self.usage.stored * Decimal(fair.value["times"]):
+            self.warnings.append(
+                f"reads {show_size(egress)} a month, more than fair use allows ({fair.value['times']} times what is "
+                "stored): the account may be limited"
+            )
+
+
+def _tiered(tiers: Sequence[Mapping[str, Any]], quantity: Decimal) -> Decimal:
+    cost, start = ZERO, ZERO
+    for tier in tiers:
+        end = Decimal(tier["up_to"]) if "up_to" in tier else quantity
+        cost += max(ZERO, min(quantity, end) - start) * Decimal(tier["price"])
+        start = end
+    return cost
+
+
+def _up(quantity: Decimal, unit: Decimal | int) -> Decimal:
+    return (quantity / unit).to_integral_value(ROUND_CEILING) * unit
+
+
+def later(usage: Usage, months: int) -> Usage:
+    """The usage after so many months of growth: files grow with the bytes, what is asked a month stays."""
+    stored = usage.stored + usage.growth * months
+    if not usage.stored or stored == usage.stored:
+        return replace(usage, stored=stored)
+    grown = scaled(usage, stored / usage.stored)
+    return replace(
+        grown,
+        growth=usage.growth,
+        egress=usage.egress,
+        deleted=usage.deleted,
+        uploads=usage.month_uploads,
+        downloads=usage.month_downloads,
+    )
+
+
+def scaled(usage: Usage, factor: Decimal) -> Usage:
+    """A usage of the same kind and another size: everything in proportion."""
+
+    def times(value: Decimal | None) -> Decimal | None:
+        return None if value is None else value * factor
+
+    return replace(
+        usage,
+        stored=usage.stored * factor,
+        growth=usage.growth * factor,
+        egress=usage.egress * factor,
+        deleted=usage.deleted * factor,
+        files=times(usage.files),
+        uploads=times(usage.uploads),
+        downloads=times(usage.downloads),
+        sizes=tuple(replace(group, files=group.files * factor, bytes=group.bytes * factor) for group in usage.sizes),
+    )
+
+
+def first_upload(offer: Offer, usage: Usage) -> Bill:
+    """What it costs to bring in what is stored today: one upload a file, on top of the first month."""
+    if usage.files is None:
+        return Bill(())
+    more = replace(usage, uploads=(usage.month_uploads or ZERO) + usage.files)
+    return _difference(month(offer, more), month(offer, usage), "first upload")
+
+
+def months(offer: Offer, usage: Usage, number: int) -> list[Bill]:
+    """The bills of so many months, growing."""
+    return [month(offer, later(usage, at)) for at in range(number)]
+
+
+def year(offer: Offer, usage: Usage) -> Bill:
+    """The first year: twelve months, growing, and the first upload."""
+    lines: dict[tuple[str, str], Decimal] = {}
+    bills = [*months(offer, usage, 12), first_upload(offer, usage)]
+    for bill in bills:
+        for line in bill.lines:
+            lines[line.term, line.what] = lines.get((line.term, line.what), ZERO) + line.amount
+    order = sorted(lines, key=lambda key: TERMS.index(key[0]))
+    warnings = dict.fromkeys(warning for bill in bills for warning in bill.warnings)
+    return Bill(tuple(Line(term, what, "", lines[term, what]) for term, what in order), tuple(warnings))
+
+
+def restore(offer: Offer, usage: Usage) -> Bill:
+    """What reading everything once adds to a month: a restore after the loss of the local disk."""
+    downloads = None if usage.files is None else (usage.month_downloads or ZERO) + usage.files
+    more = replace(usage, egress=usage.egress + usage.stored, downloads=downloads)
+    return _difference(month(offer, more), month(offer, usage), "")
+
+
+def leaving(offer: Offer, usage: Usage) -> Bill:
+    """What moving away costs once: reading everything, and the rest of the minimum retention of what is young.
+
+    Growth came in evenly, so what is younger than the minimum retention has half of it to go on average.
+    """
+    bill = restore(offer, usage)
+    days = Decimal(offer.terms["minimum_days"].value["days"])
+    young = min(usage.stored, usage.growth * days / RETENTION_MONTH)
+    amount = _Counter(offer, usage).early(young, days / 2)
+    if not amount:
+        return bill
+    line = Line("minimum retention", "deleted early", show_size(young), amount)
+    return Bill((*bill.lines, line), bill.warnings)
+
+
+def _difference(more: Bill, less: Bill, prefix: str) -> Bill:
+    """What `more` has beyond `less`, term by term."""
+    lines = []
+    for term in TERMS:
+        amount = more.shares.get(term, ZERO) - less.shares.get(term, ZERO)
+        if amount:
+            lines.append(Line(term, f"{prefix} {term}".strip(), "", amount))
+    return Bill(tuple(lines), tuple(warning for warning in more.warnings if warning not in less.warnings))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One offer judged against a usage."""
+
+    offer: Offer
+    month: Bill
+    year: Bill
+    restore: Bill
+    leaving: Bill
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """At about `stored` bytes, everything else in proportion, `above` becomes cheaper than `below`.
+
+    `leads`: it is the cheapest of all that changes there.
+    """
+
+    stored: Decimal
+    currency: str
+    below: Offer
+    above: Offer
+    monthly: Decimal
+    leads: bool
+
+
+def compare(offers: Iterable[Offer], usage: Usage) -> dict[str, list[Result]]:
+    """Every offer against a usage, by currency, the cheapest month first (then the cheapest year)."""
+    found: dict[str, list[Result]] = {}
+    for offer in offers:
+        result = Result(
+            offer=offer,
+            month=month(offer, usage),
+            year=year(offer, usage),
+            restore=restore(offer, usage),
+            leaving=leaving(offer, usage),
+        )
+        found.setdefault(offer.currency, []).append(result)
+    for results in found.values():
+        results.sort(key=lambda result: (result.month.total, result.year.total, result.offer.key))
+    # The currency with more offers first; equal numbers by name.
+    return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A month's cost over what is stored, everything else in proportion."""
+
+    offer: Offer
+    stored: tuple[Decimal, ...]
+    cost: tuple[Decimal, ...]
+
+
+def curve(offer: Offer, usage: Usage, low: Decimal, high: Decimal, points: int) -> Curve:
+    """The cost at `points` sizes from `low` to `high`, evenly on a log axis."""
+    step = (high / low).ln() / (points - 1)
+    sizes = tuple(low * (step * at).exp() for at in range(points))
+    return Curve(offer, sizes, tuple(month(offer, scaled(usage, size / usage.stored)).total for size in sizes))
+
+
+def crossings(offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal, points: int = 61) -> list[Crossing]:
+    """Where the ranking flips between `low` and `high` bytes stored, smallest first.
+
+    A pair that is equal over a stretch (both free) flips where the stretch ends. Two flips between neighbouring
+    points of the grid are not seen.
+    """
+    curves = [curve(offer, usage, low, high, points) for offer in offers]
+    found = []
+    for one, other in combinations(curves, 2):
+        if one.offer.currency == other.offer.currency:
+            found += [_crossing(one.offer, other.offer, usage, *ends) for ends in _sign_changes(one, other)]
+    return sorted((_lead(item, curves, usage) for item in found), key=lambda item: item.stored)
+
+
+def _sign_changes(one: Curve, other: Curve) -> list[tuple[Decimal, Decimal]]:
+    changes = []
+    last = 0
+    for at, size in enumerate(one.stored):
+        gap = one.cost[at] - other.cost[at]
+        sign = (gap > 0) - (gap < 0)
+        if sign and last and sign != last:
+            changes.append((one.stored[at - 1], size))
+        last = sign or last
+    return changes
+
+
+def _crossing(one: Offer, other: Offer, usage: Usage, low: Decimal, high: Decimal) -> Crossing:
+    def cost(offer: Offer, size: Decimal) -> Decimal:
+        return month(offer, scaled(usage, size / usage.stored)).total
+
+    if cost(one, high) < cost(other, high):
+        one, other = other, one
+    # `one` is cheaper at the low end, `other` at the high end.
+    end = _bisect(lambda size: cost(other, size) < cost(one, size), low, high)
+    return Crossing(end, one.currency, one, other, cost(other, end), leads=False)
+
+
+def _bisect(holds: Callable[[Decimal], bool], low: Decimal, high: Decimal) -> Decimal:
+    """The least size at which it holds, to one part in ten thousand; it does at `high`."""
+    while high - low > high / 10_000:
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _lead(item: Crossing, curves: Iterable[Curve], usage: Usage) -> Crossing:
+    """Whether nothing else was cheaper there."""
+    mine = {item.below.key, item.above.key}
+    for other in curves:
+        if other.offer.currency == item.currency and other.offer.key not in mine:
+            cost = month(other.offer, scaled(usage, item.stored / usage.stored)).total
+            if cost < item.monthly:
+                return item
+    return replace(item, leads=True)

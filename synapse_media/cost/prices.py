@@ -1,0 +1,296 @@
+"""Offers: what a provider asks for one storage class, read from the catalog or from a file of one's own.
+
+Shapes and units are those of `prices` in catalog/schema.json. A file of one's own is JSON: an object with a list of
+offers per provider; an offer with the class, region and variant of a catalog's offer replaces the terms it names,
+any other is added and has to be whole. `source`, `date` and `certainty` of a term may be left out there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from synapse_media import catalog
+from synapse_media.errors import UsageError
+
+from .units import UNITS
+
+STALE_DAYS = 180
+"""A price older than this is flagged."""
+
+REQUIRED = ("storage", "egress", "requests_put", "requests_get", "minimum_object", "minimum_days")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One term of an offer, with why to believe it. `value` as in the catalog's schema."""
+
+    name: str
+    value: Mapping[str, Any]
+    source: str
+    when: date
+    certainty: str
+    note: str = ""
+
+    def flags(self, today: date) -> tuple[str, ...]:
+        """Why not to rely on it: `uncertain`, `old`."""
+        found = []
+        if self.certainty == "uncertain":
+            found.append("uncertain")
+        if (today - self.when).days > STALE_DAYS:
+            found.append("old")
+        return tuple(found)
+
+    def bytes(self, key: str) -> Decimal:
+        """A number that is given in units of `per`, in bytes."""
+        return Decimal(self.value[key]) * UNITS[self.value["per"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one provider asks for one storage class, in one region (empty: all) and variant (empty: there is one)."""
+
+    provider: str
+    title: str
+    storage_class: str
+    region: str
+    variant: str
+    currency: str
+    terms: Mapping[str, Term]
+    note: str = ""
+
+    @property
+    def key(self) -> str:
+        """`backblaze_b2/STANDARD`, `amazon_s3/STANDARD@eu-central-1`: the same in every output."""
+        tail = (f"/{self.variant}" if self.variant else "") + (f"@{self.region}" if self.region else "")
+        return f"{self.provider}/{self.storage_class}{tail}"
+
+    @property
+    def label(self) -> str:
+        """For people: the title, and of class, variant and region what tells it from its neighbours."""
+        shown = [self.storage_class] if self.storage_class != "STANDARD" else []
+        return " ".join([self.title, *shown, *filter(None, (self.variant, self.region))])
+
+    def flags(self, today: date) -> dict[str, tuple[str, ...]]:
+        """Flagged terms by name."""
+        return {name: found for name, term in self.terms.items() if (found := term.flags(today))}
+
+
+def offers(
+    providers: Iterable[str] = (), classes: Iterable[str] = (), overrides: Mapping[str, list[Offer]] | None = None
+) -> tuple[Offer, ...]:
+    """Every offer of the catalog, or of the providers and classes named.
+
+    Raises UsageError for a provider or class that the catalog does not have, or has no price for.
+    """
+    chosen = tuple(providers)
+    wanted = tuple(classes)
+    known = catalog.names()
+    for name in chosen:
+        if name not in known:
+            raise UsageError(_unknown("--provider", name, known))
+    found = [offer for name in chosen or known for offer in _with_overrides(name, overrides or {})]
+    for name in chosen:
+        if not any(offer.provider == name for offer in found):
+            raise UsageError(
+                f"--provider {name!r}: the catalog has no price for {catalog.load(name).title}. "
+                "Give your own with --prices FILE, or leave it out."
+            )
+    priced = sorted({offer.storage_class for offer in found})
+    for name in wanted:
+        if name not in priced:
+            raise UsageError(_unknown("--class", name, priced))
+    return tuple(offer for offer in found if not wanted or offer.storage_class in wanted)
+
+
+def _unknown(option: str, name: str, allowed: Iterable[str]) -> str:
+    choices = tuple(allowed)
+    guess = catalog.nearest(name, choices)
+    hint = f" Did you mean {guess!r}?" if guess else ""
+    return f"{option} {name!r}: allowed is one of {', '.join(choices)}.{hint}"
+
+
+def _with_overrides(name: str, overrides: Mapping[str, list[Offer]]) -> list[Offer]:
+    provider = catalog.load(name)
+    own = {offer.key: offer for raw in provider.value("prices", ()) if (offer := _offer(name, provider.title, raw))}
+    for offer in overrides.get(name, ()):
+        before = own.get(offer.key)
+        own[offer.key] = replace(before, terms={**before.terms, **offer.terms}) if before else offer
+    return list(own.values())
+
+
+def _offer(name: str, title: str, raw: Mapping[str, Any]) -> Offer:
+    return Offer(
+        provider=name,
+        title=title,
+        storage_class=raw["class"],
+        region=raw["region"],
+        variant=raw["variant"],
+        currency=raw["currency"],
+        note=raw.get("note", ""),
+        terms={
+            key: Term(
+                name=key,
+                value=item["value"],
+                source=item["source"],
+                when=date.fromisoformat(item["date"]),
+                certainty=item["certainty"],
+                note=item.get("note", ""),
+            )
+            for key, item in raw["terms"].items()
+        },
+    )
+
+
+def read_overrides(path: Path, today: date) -> dict[str, list[Offer]]:
+    """The offers of a prices file, by provider. Raises UsageError that names the file, the place and what is wrong.
+
+    Args:
+        today: the date of a term that has none of its own.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--prices {str(path)!r}: can't be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--prices {str(path)!r}: is not JSON ({error}).") from error
+    return _Overrides(path, today).read(raw)
+
+
+_AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
+
+
+def _amount(value: object) -> bool:
+    return isinstance(value, str) and _AMOUNT.fullmatch(value) is not None
+
+
+def _positive(value: object) -> bool:
+    return _amount(value) and Decimal(str(value)) > 0
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**9
+
+
+def _tiers(value: object) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    *bounded, last = value
+    if not all(isinstance(tier, dict) and _amount(tier.get("price")) for tier in value) or set(last) != {"price"}:
+        return False
+    if not all(set(tier) == {"price", "up_to"} and _positive(tier["up_to"]) for tier in bounded):
+        return False
+    ends = [Decimal(tier["up_to"]) for tier in bounded]
+    return all(low < high for low, high in pairwise(ends))
+
+
+_MONEY = 'a decimal number in quotes, such as "6.95"'
+_KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "price": (_amount, _MONEY),
+    "amount": (_amount, _MONEY),
+    "times": (_amount, _MONEY),
+    "free": (_amount, _MONEY),
+    "tiers": (_tiers, 'a list of {"price": "0.02", "up_to": "50"}, rising, the last one without up_to'),
+    "bytes": (_whole, "a whole number of bytes"),
+    "days": (_whole, "a whole number of days"),
+    "whole": (lambda value: isinstance(value, bool), "true or false"),
+}
+_UNIT: tuple[Callable[[object], bool], str] = (lambda value: value in ("GB", "GiB", "TB", "TiB"), "GB, GiB, TB or TiB")
+_COUNTED: tuple[Callable[[object], bool], str] = (_positive, 'a number of requests in quotes, such as "1000"')
+
+_TERMS: Mapping[str, tuple[str, ...]] = {
+    "storage": ("tiers", "per"),
+    "storage_free": ("amount", "per"),
+    "minimum_storage": ("amount", "per"),
+    "egress": ("tiers", "per"),
+    "egress_free": ("amount", "per"),
+    "egress_free_times_stored": ("times",),
+    "fair_egress_times_stored": ("times",),
+    "retrieval": ("price", "per"),
+    "requests_put": ("price", "per", "free", "whole"),
+    "requests_get": ("price", "per", "free", "whole"),
+    "subscription": ("price",),
+    "minimum_charge": ("price",),
+    "rounding": ("per",),
+    "minimum_object": ("bytes",),
+    "minimum_days": ("days",),
+}
+
+
+class _Overrides:
+    """A prices file on its way in; every fault names its place."""
+
+    def __init__(self, path: Path, today: date) -> None:
+        self.path = path
+        self.today = today
+
+    def fault(self, place: str, allowed: str) -> UsageError:
+        return UsageError(f"--prices {str(self.path)!r}, {place}: allowed is {allowed}.")
+
+    def read(self, raw: object) -> dict[str, list[Offer]]:
+        if not isinstance(raw, dict):
+            raise self.fault("at the top", "an object with a list of offers per provider")
+        found: dict[str, list[Offer]] = {}
+        for name, items in raw.items():
+            if name not in catalog.names():
+                raise self.fault(f"provider {name!r}", f"one of {', '.join(catalog.names())}")
+            if not isinstance(items, list) or not items:
+                raise self.fault(name, "a list of offers")
+            known = {offer.key for offer in _with_overrides(name, {})}
+            found[name] = [self.offer(name, f"{name}[{at}]", item, known) for at, item in enumerate(items)]
+        return found
+
+    def offer(self, name: str, place: str, raw: object, known: set[str]) -> Offer:
+        allowed = ("class", "region", "variant", "currency", "note", "terms")
+        if not isinstance(raw, dict) or set(raw) - set(allowed) or not isinstance(raw.get("terms"), dict):
+            raise self.fault(place, f"an object with {', '.join(allowed)}; terms is an object, the others text")
+        text = {"class": "STANDARD", "region": "", "variant": "", "currency": "USD", "note": ""}
+        text |= {key: raw[key] for key in text if key in raw}
+        if not all(isinstance(value, str) for value in text.values()) or text["currency"] not in ("USD", "EUR"):
+            raise self.fault(place, "text for class, region, variant and note, and USD or EUR for currency")
+        offer = Offer(
+            provider=name,
+            title=catalog.load(name).title,
+            storage_class=text["class"],
+            region=text["region"],
+            variant=text["variant"],
+            currency=text["currency"],
+            note=text["note"],
+            terms={key: self.term(f"{place}.terms.{key}", key, item) for key, item in raw["terms"].items()},
+        )
+        missing = [key for key in REQUIRED if key not in offer.terms]
+        if offer.key not in known and missing:
+            raise self.fault(f"{place}.terms", f"all of {', '.join(REQUIRED)}, since the catalog has no {offer.key}")
+        same = next((item for item in _with_overrides(name, {}) if item.key == offer.key), offer)
+        if same.currency != offer.currency:
+            raise self.fault(f"{place}.currency", f"{same.currency}, as the catalog has it: currencies are not mixed")
+        return offer
+
+    def term(self, place: str, key: str, raw: object) -> Term:
+        if key not in _TERMS:
+            raise self.fault(place, f"one of {', '.join(_TERMS)}")
+        fields = {"value", "source", "date", "certainty", "note"}
+        if not isinstance(raw, dict) or set(raw) - fields or not isinstance(raw.get("value"), dict):
+            raise self.fault(place, f"an object with value, and perhaps {', '.join(sorted(fields - {'value'}))}")
+        value = raw["value"]
+        if set(value) != set(_TERMS[key]):
+            raise self.fault(f"{place}.value", f"an object with {', '.join(_TERMS[key])}")
+        for name in _TERMS[key]:
+            right, allowed = (_COUNTED if "free" in value else _UNIT) if name == "per" else _KINDS[name]
+            if not right(value[name]):
+                raise self.fault(f"{place}.value.{name}", allowed)
+        try:
+            when = date.fromisoformat(raw.get("date", self.today.isoformat()))
+        except (TypeError, ValueError) as error:
+            raise self.fault(f"{place}.date", "a date such as 2026-11-23") from error
+        certainty = raw.get("certainty", "primary")
+        if certainty not in ("primary", "secondary", "uncertain"):
+            raise self.fault(f"{place}.certainty", "primary, secondary or uncertain")
+        return Term(key, value, str(raw.get("source", self.path)), when, certainty, str(raw.get("note", "")))
