@@ -13,13 +13,12 @@ from urllib.parse import urlsplit
 from synapse_media.contract import StorageOutputs
 from synapse_media.methods import METHODS
 
-from . import synapse_s3_storage_provider
-from .parts import MEDIA_PATH, Effect, Form, Method, Request, Seal, Secrets, host, lookup, secret_variable
+from . import filesystem, goofys, matrix_media_repo, synapse_s3_storage_provider
+from .parts import Effect, Form, Method, Request, Seal, Secrets, host, lookup, secret_variable
 from .quoting import RenderError, ansible
 
 __all__ = [
     "FORMS",
-    "MEDIA_PATH",
     "SECRETS",
     "Effect",
     "Form",
@@ -38,6 +37,9 @@ SECRETS: tuple[Secrets, ...] = ("plain", "reference")
 _METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "synapse-s3-storage-provider": synapse_s3_storage_provider,
+        "goofys": goofys,
+        "matrix-media-repo": matrix_media_repo,
+        "filesystem": filesystem,
     }
 )
 
@@ -48,7 +50,7 @@ def render(
     secrets: Secrets = "plain",
     *,
     seal: Seal | None = None,
-    media_path: str = MEDIA_PATH,
+    media_path: str = "",
 ) -> dict[str, str]:
     """The files of one store: {relative path: text}, byte-identical for identical input.
 
@@ -57,7 +59,8 @@ def render(
         secrets: `plain`; or `reference`: a vars file looks the secret up in Ansible's environment (see
             `secret_variable`), plain Synapse has it from an environment file.
         seal: writes a secret into a vars file in place of the two, for Ansible Vault.
-        media_path: the local directory of Synapse's media store (plain form).
+        media_path: a local directory, in the plain form: where Goofys mounts, matrix-media-repo's file datastore, or
+            Synapse's media store; "" is the method's own choice.
 
     Raises:
         ContractError: no passed proof was made for these outputs. Without a key it is to be made on the instance,
@@ -70,7 +73,7 @@ def render(
     return dict(sorted(files.items()))
 
 
-def effect(outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = MEDIA_PATH) -> Effect:
+def effect(outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = "") -> Effect:
     """What the files of `render` with the same arguments do on the server, how to apply and how to undo them."""
     return _METHODS[outputs.method].effect(_request(outputs, form, secrets, None, media_path), form)
 
@@ -81,8 +84,8 @@ def _request(outputs: StorageOutputs, form: Form, secrets: Secrets, seal: Seal |
     outputs.require_proof()
     problems = [*_store_problems(outputs)] if METHODS[outputs.method].uses_store else []
     host(outputs.server_name)
-    if not media_path.startswith("/") or "\n" in media_path:
-        problems.append(f"media_path {media_path!r} is not an absolute path on one line. Name the directory in full.")
+    if media_path and not media_path.startswith("/"):
+        problems.append(f"media_path {media_path!r} is not an absolute path. Name the directory in full.")
     sealed = secrets == "reference" and form == "playbook"
     if METHODS[outputs.method].uses_store and not (outputs.keyless or outputs.secret_access_key or sealed):
         problems.append(

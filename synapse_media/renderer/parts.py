@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from synapse_media.contract import StorageOutputs
+from synapse_media.methods import METHODS
 
 from . import quoting
 
@@ -16,9 +17,6 @@ Form = Literal["playbook", "plain"]
 Secrets = Literal["plain", "reference"]
 Seal = Callable[[str, str], str]
 """How a secret stands in a vars file: (setting, value) -> the YAML after `name: `."""
-
-MEDIA_PATH = "/var/lib/matrix-synapse/media"
-"""Where Debian's package of Synapse keeps its media."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +38,13 @@ class Request:
     Attributes:
         secrets: `plain` or by `reference`; the vars files ask `seal`, whatever this says.
         seal: writes a secret into a vars file.
-        media_path: the local directory of Synapse's media store, in the plain form.
+        media_path: a local directory of the plain form; "": the method's own choice.
     """
 
     store: StorageOutputs
     secrets: Secrets
     seal: Seal
-    media_path: str = MEDIA_PATH
+    media_path: str = ""
 
     @property
     def by_reference(self) -> bool:
@@ -102,13 +100,22 @@ def playbook_commands(tags: str) -> tuple[str, ...]:
     )
 
 
-def proof_line(store: StorageOutputs) -> str:
+CONTAINER_ROLE = (
+    "The role is asked for from within a container: the instance's metadata service must allow two hops "
+    "(`http-put-response-hop-limit` 2)."
+)
+
+
+def proof_lines(store: StorageOutputs) -> tuple[str, ...]:
+    """What is to be said of the proof; nothing for the method that has no key."""
+    if not METHODS[store.method].uses_store:
+        return ()
     if store.keyless:
         return (
             "There is no key: the machine's own role signs. It is to be proved on the instance: "
-            "`synapse-media prove --store store.json` there."
+            "`synapse-media prove --store store.json` there.",
         )
-    return "The key was proved to do what this needs, before this was written."
+    return ("The key was proved to do what this needs, before this was written.",)
 
 
 def comment(*paragraphs: str) -> str:
@@ -139,8 +146,7 @@ def header(request: Request, effect: Effect, *more: str) -> str:
         f"Written by `synapse-media render` for {host(request.store.server_name)}; the next run writes it again.",
         "",
         "What it does on the server:",
-        *(f"- {line}" for line in effect.does),
-        f"- {proof_line(request.store)}",
+        *(f"- {line}" for line in (*effect.does, *proof_lines(request.store))),
         "To apply:",
         *effect.apply,
         "To undo:",

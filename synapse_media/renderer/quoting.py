@@ -89,7 +89,14 @@ def systemd_word(setting: str, value: str) -> str:
     if re.fullmatch(r"[\w@+=:,./-]+", value, re.ASCII):
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return '"' + re.sub(r"[\x01-\x1f\x7f]", lambda found: f"\\x{ord(found.group()):02x}", escaped) + '"'
+    return '"' + "".join(map(_c_escape, escaped)) + '"'
+
+
+def _c_escape(character: str) -> str:
+    number = ord(character)
+    if character.isprintable():
+        return character
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
 def environment(setting: str, value: str) -> str:
@@ -128,9 +135,22 @@ def sh(setting: str, value: str) -> str:
     return shlex.quote(value)
 
 
+_CREDENTIAL = re.compile(r"[A-Za-z0-9/+][A-Za-z0-9/+._~-]*={0,2}")
+_NUMBER = re.compile(r"(?:[-0-9.eEbox]+|[0-9]+x[0-9a-fA-F]+)=*")
+
+
 def credentials(setting: str, value: str) -> str:
-    """A value for `~/.aws/credentials`, which has no quoting that its readers agree on."""
-    return need(setting, value, r"[A-Za-z0-9/+=._~-]+", "letters, digits and / + = . _ ~ -", "a credentials file")
+    """A value for `~/.aws/credentials`, which has no quoting that its readers agree on.
+
+    Goofys reads it with aws-sdk-go 1.44, which fails on most signs, and on words that look like a number to it.
+    """
+    if not _CREDENTIAL.fullmatch(value) or _NUMBER.fullmatch(value):
+        raise refuse(
+            setting,
+            "has a character that a credentials file can't hold, or looks like a number there",
+            "Allowed: letters, digits and / + . _ ~ -, and = at the end. Use another key.",
+        )
+    return value
 
 
 def _no_nul(setting: str, value: str, where: str) -> None:

@@ -10,6 +10,7 @@ from synapse_media.contract import StorageOutputs
 
 from . import quoting
 from .parts import (
+    CONTAINER_ROLE,
     Effect,
     Form,
     Request,
@@ -41,6 +42,7 @@ def effect(request: Request, form: Form) -> Effect:
                 "The playbook's nightly job (05:00), which would delete local files by name, is given a day count "
                 f"that selects nothing: {_NEVER}.",
                 "The playbook builds a Synapse image of its own with the module in it.",
+                *((CONTAINER_ROLE,) if request.store.keyless else ()),
             ),
             apply=playbook_commands("setup-synapse,start"),
             undo=(

@@ -1,0 +1,236 @@
+"""The files for matrix-media-repo 1.3.8 with an s3 datastore.
+
+Its options are a map of strings; one that is unknown or of another case is ignored in silence (config.sample.yaml and
+datastores/s3.go). https://github.com/t2bot/matrix-media-repo
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from synapse_media.contract import StorageOutputs
+
+from . import quoting
+from .parts import Effect, Form, Request, comment, header, host, playbook_commands, variables, vars_path
+
+FILE_PATH = "/data/media"
+"""The file datastore of the playbook and of the image's volume."""
+
+_KINDS = ("thumbnails", "remote_media", "local_media", "archives")
+_VARIABLE = "matrix_media_repo_"
+_ADDRESS = "127.0.0.1:8000"
+# Of api/routes.go: the three are Matrix's media, the rest is the repository's own.
+_PATHS = ("/_matrix/media", "/_matrix/client/v1/media", "/_matrix/federation/v1/media")
+_OWN_PATHS = "^/_matrix/client/(unstable/io.t2bot.media|(r0|v1|v3|unstable)/admin/(purge_media_cache|quarantine_media))"
+
+
+def effect(request: Request, form: Form) -> Effect:
+    bucket = quoting.yaml("bucket", request.store.bucket)
+    old = (
+        "The file datastore stays readable and takes nothing new, until its media is transferred to the s3 datastore."
+        if request.store.media_repo.get("file_datastore_id")
+        else "There is no file datastore: an installation that has one must name its id in the stack file first, or "
+        "its media is lost to it."
+    )
+    does = (
+        "matrix-media-repo takes the place of Synapse's media repository and keeps all new media in the bucket "
+        f"{bucket}. Media that Synapse has is not found until it is imported.",
+        old,
+        "The datastore ids are how its database finds media: they must never change.",
+    )
+    undo = (
+        "Media that came in since is known to matrix-media-repo alone, so Synapse would not find it: take it over first "
+        "with its own tools, `gdpr_export` and then `import_to_synapse`, or accept its loss."
+    )
+    if form == "playbook":
+        return Effect(
+            does=does,
+            apply=playbook_commands("setup-all,start"),
+            undo=(undo, "Then remove this file and run the same command."),
+        )
+    return Effect(
+        does=does,
+        apply=("Install these files as INSTALL.md says, and restart matrix-media-repo, Synapse and the proxy.",),
+        undo=(undo, "Then remove these files and the routes, and restart Synapse and the proxy."),
+    )
+
+
+def playbook(request: Request) -> dict[str, str]:
+    store = request.store
+    ids = _ids(store)
+    endpoint = urlsplit(store.endpoint_url)
+    s3 = f"{_VARIABLE}datastore_s3_"
+    pairs = [(f"{_VARIABLE}enabled", "true"), (f"{_VARIABLE}datastore_file_for_kinds", "[]")]
+    if "file" in ids:
+        pairs += [
+            (f"{_VARIABLE}datastore_file_enabled", "true"),
+            (f"{_VARIABLE}datastore_file_id", quoting.ansible("media_repo.file_datastore_id", ids["file"])),
+        ]
+    pairs += [
+        (f"{s3}for_kinds", quoting.ansible("kinds", _KINDS)),
+        (f"{s3}id", quoting.ansible("media_repo.s3_datastore_id", ids["s3"])),
+        (f"{s3}opts_endpoint", quoting.ansible("endpoint_url", endpoint.netloc)),
+        (f"{s3}opts_ssl", quoting.yaml("endpoint_url", endpoint.scheme == "https")),
+        (f"{s3}opts_region", quoting.ansible("region", store.region)),
+        (f"{s3}opts_bucket_name", quoting.ansible("bucket", store.bucket)),
+        (f"{s3}opts_storage_class", quoting.ansible("storage_class", store.storage_class)),
+        (f"{s3}opts_access_key_id", quoting.ansible("access_key_id", store.access_key_id)),
+        (f"{s3}opts_access_secret", request.seal("secret_access_key", store.secret_access_key)),
+    ]
+    return {vars_path(store): header(request, effect(request, "playbook")) + "---\n" + variables(pairs)}
+
+
+def plain(request: Request) -> dict[str, str]:
+    what = effect(request, "plain")
+    return {
+        "INSTALL.md": _install(request, what),
+        "conf.d/synapse-media.yaml": header(request, what) + "enable_media_repo: false\n",
+        "media-repo.d/synapse-media.yaml": _datastores(request, what),
+        "reverse-proxy/Caddyfile": _caddy(request.store),
+        "reverse-proxy/nginx.conf": _nginx(request.store),
+        "reverse-proxy/traefik.yaml": _traefik(request.store),
+    }
+
+
+def _ids(store: StorageOutputs) -> dict[str, str]:
+    """`s3` and perhaps `file`: the ids as the operator has set them, for an invented one loses media."""
+    if store.keyless:
+        raise quoting.refuse(
+            "keyless", "can't be had with matrix-media-repo, which signs with a key only", "Give the store a key."
+        )
+    found = {kind: store.media_repo.get(f"{kind}_datastore_id", "") for kind in ("s3", "file")}
+    if not found["s3"]:
+        raise quoting.refuse(
+            "media_repo.s3_datastore_id", "is missing", "Set it in the stack file, once and for ever, then `up`."
+        )
+    if found["s3"] == found["file"]:
+        raise quoting.refuse(
+            "media_repo", "has one id for two datastores", "Give each its own, as media-repo.yaml has."
+        )
+    return {kind: value for kind, value in found.items() if value}
+
+
+def _datastores(request: Request, what: Effect) -> str:
+    store = request.store
+    ids = _ids(store)
+    endpoint = urlsplit(store.endpoint_url)
+    file_datastore = ""
+    if "file" in ids:
+        file_datastore = (
+            "  - type: file\n"
+            f"    id: {quoting.yaml('media_repo.file_datastore_id', ids['file'])}\n"
+            "    # Read only. The path must be the one that media-repo.yaml has for this datastore.\n"
+            "    forKinds: []\n"
+            "    opts:\n"
+            f"      path: {quoting.yaml('media_path', request.media_path or FILE_PATH)}\n"
+        )
+    options = (
+        ("endpoint", quoting.yaml("endpoint_url", endpoint.netloc)),
+        ("ssl", quoting.yaml("endpoint_url", endpoint.scheme == "https")),
+        ("region", quoting.yaml("region", store.region)),
+        ("bucketName", quoting.yaml("bucket", store.bucket)),
+        ("storageClass", quoting.yaml("storage_class", store.storage_class)),
+        ("accessKeyId", quoting.yaml("access_key_id", store.access_key_id)),
+        ("accessSecret", quoting.yaml("secret_access_key", store.secret_access_key)),
+    )
+    return (
+        header(
+            request,
+            what,
+            "It replaces the `datastores` list of media-repo.yaml, so it holds every datastore. Further ones of "
+            "yours, with their ids, go into this list.",
+        )
+        + "datastores:\n"
+        + file_datastore
+        + "  - type: s3\n"
+        + f"    id: {quoting.yaml('media_repo.s3_datastore_id', ids['s3'])}\n"
+        + f"    forKinds: {quoting.yaml('kinds', _KINDS)}\n"
+        + "    opts:\n"
+        + "".join(f"      {name}: {value}\n" for name, value in options)
+    )
+
+
+def _routes(store: StorageOutputs) -> str:
+    return comment(
+        f"The routes that matrix-media-repo must be given, before those of Synapse; it listens on {_ADDRESS} here. "
+        "It knows its homeserver by the Host header, which must be the `name` that media-repo.yaml has: the "
+        f"homeserver's server_name, {host(store.server_name)} here.",
+        "Where access tokens are cached (`maxCacheTimeSeconds`), /_matrix/client/*/logout goes to it as well.",
+    )
+
+
+def _nginx(store: StorageOutputs) -> str:
+    name = quoting.need("server_name", store.server_name, r"[A-Za-z0-9.:-]+", "a host name", "nginx.conf")
+    body = (
+        f" {{\n    proxy_pass http://{_ADDRESS};\n    proxy_set_header Host {name};\n"
+        f"    proxy_set_header X-Forwarded-Host {name};\n    proxy_set_header X-Forwarded-For $remote_addr;\n"
+        "    proxy_read_timeout 60s;\n    client_max_body_size 100M;\n}\n"
+    )
+    places = [f"location ^~ {path}" for path in _PATHS] + [f"location ~ {_OWN_PATHS}"]
+    return _routes(store) + "".join(place + body for place in places)
+
+
+def _caddy(store: StorageOutputs) -> str:
+    prefixes = " ".join(f"{path}/*" for path in _PATHS)
+    proxy = (
+        f" {{\n\treverse_proxy {_ADDRESS} {{\n\t\theader_up Host {store.server_name}\n"
+        f"\t\theader_up X-Forwarded-Host {store.server_name}\n\t}}\n}}\n"
+    )
+    return (
+        _routes(store)
+        + f"@media path {prefixes}\nhandle @media{proxy}"
+        + f"@media_own path_regexp {_OWN_PATHS}\nhandle @media_own{proxy}"
+    )
+
+
+def _traefik(store: StorageOutputs) -> str:
+    rule = " || ".join([*(f"PathPrefix(`{path}`)" for path in _PATHS), f"PathRegexp(`{_OWN_PATHS}`)"])
+    name = quoting.yaml("server_name", store.server_name)
+    return (
+        _routes(store)
+        + "http:\n  routers:\n    matrix-media-repo:\n"
+        + f"      rule: {quoting.yaml('rule', rule)}\n"
+        + "      priority: 1000\n      middlewares: [matrix-media-repo-host]\n      service: matrix-media-repo\n"
+        + "  middlewares:\n    matrix-media-repo-host:\n      headers:\n        customRequestHeaders:\n"
+        + f"          Host: {name}\n          X-Forwarded-Host: {name}\n"
+        + "  services:\n    matrix-media-repo:\n      loadBalancer:\n        servers:\n"
+        + f"          - url: {quoting.yaml('url', f'http://{_ADDRESS}')}\n"
+    )
+
+
+def _install(request: Request, what: Effect) -> str:
+    store = request.store
+    transfer = ""
+    if store.media_repo.get("file_datastore_id"):
+        transfer = f"""
+Media of the file datastore moves to the bucket with, as an administrator of the repository:
+
+    POST /_matrix/media/unstable/admin/datastores/{store.media_repo["file_datastore_id"]}/transfer_to/{
+            store.media_repo["s3_datastore_id"]
+        }
+
+Keep the file datastore in the list until `GET …/admin/datastores/<file id>/size_estimate` finds nothing there.
+"""
+    return f"""# {host(store.server_name)}: media on S3 with matrix-media-repo
+
+What it does: {" ".join(what.does)}
+
+An S3 setting that is wrong shows at the first upload, not at the start: prove the key from the server itself first,
+with `synapse-media prove --store store.json`.
+
+## Install
+
+1. matrix-media-repo 1.3.8 with its media-repo.yaml (database, `homeservers`), as
+   https://docs.t2bot.io/matrix-media-repo/ says. For media over federation it needs a signing key that is merged
+   into Synapse's: `generate_signing_key` and `combine_signing_keys` of the same release.
+2. media-repo.d/synapse-media.yaml, readable by matrix-media-repo alone. `REPO_CONFIG` may name a directory, whose
+   files are merged in the order of their names; a later `datastores` list replaces an earlier one, so let the name
+   of this file sort last. Or put its list in place of the one in media-repo.yaml.
+3. conf.d/synapse-media.yaml into /etc/matrix-synapse/conf.d/: Synapse's own media repository is switched off.
+4. One of reverse-proxy/ into your proxy, before the routes of Synapse.
+5. Restart matrix-media-repo, Synapse and the proxy.
+{transfer}
+## Undo
+
+{" ".join(what.undo)}
+"""
