@@ -32,7 +32,11 @@ def add_parser(commands: Any) -> None:
         "everything before a provider is chosen, not for production.",
     )
     parser.add_argument("action", choices=("start", "stop", "status", "up", "clean"))
-    parser.add_argument("--tls", action="store_true", help="start, up: serve https with a certificate made here")
+    parser.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="start, up: serve https with a certificate made here; without it as last time",
+    )
     parser.add_argument("--method", choices=tuple(METHODS), help="up: the method of the stack")
     parser.add_argument("--yes", action="store_true", help="clean: don't ask")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -72,7 +76,7 @@ def _show(running: embedded.Running | None, *, as_json: bool) -> int:
     return 0 if running is not None else 1
 
 
-def _up(*, tls: bool, method: str | None) -> int:
+def _up(*, tls: bool | None, method: str | None) -> int:
     """Start the store, write the stack file, `up`, render, and say what there is."""
     project = stackfile.find_project()
     running = embedded.start(tls=tls)
@@ -132,7 +136,7 @@ def _clean(*, yes: bool) -> int:
     if not (yes or os.environ.get("YES") == stacks.EMBEDDED):
         if not sys.stdin.isatty():
             raise SynapseMediaError("nothing was deleted: this is no terminal to ask on. YES=embedded answers.")
-        print(f"This deletes the stack `embedded`, its server and all data in {embedded.data_dir()}.")
+        print(f"This deletes the stack `embedded`, its server and all its data.")
         if input("Type embedded to go on: ").strip() != stacks.EMBEDDED:
             raise SynapseMediaError("nothing was deleted")
     embedded.stop()

@@ -163,11 +163,12 @@ class Connection:
         return _client("s3", self, credential or self.admin(), ATTEMPTS)
 
     def iam(self) -> Any:
-        return _client("iam", self, self.admin(), ATTEMPTS)
+        """An IAM client. Amazon's and Wasabi's IAM is one service for all regions, signed for us-east-1."""
+        return _client("iam", self.with_region("us-east-1"), self.admin(), ATTEMPTS)
 
     def iam_once(self) -> Any:
         """An IAM client that never repeats a call: making a key twice leaves a key that nobody knows."""
-        return _client("iam", self, self.admin(), 1)
+        return _client("iam", self.with_region("us-east-1"), self.admin(), 1)
 
     def with_region(self, region: str) -> Connection:
         return replace(self, region=region)
