@@ -59,7 +59,7 @@ class Toolchain:
 
 @dataclass(frozen=True, slots=True)
 class GoProgram:
-    """A program to build: its directory with go.mod and go.sum, its package, the linker's -X setting, and what to say."""
+    """A program to build: its go.mod and go.sum, its package, the linker's -X setting, and what to say of it."""
 
     name: str
     source: Path

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from datetime import datetime
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -18,38 +17,31 @@ def identity(pid: int) -> str | None:
 
     A process that ended, but was not waited for by its parent, does not run.
     """
-    if (_PROC / "self/stat").exists():
-        ticks = _ticks(pid)
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        return None if ticks is None else f"{boot}:{ticks}"
-    return _started_by_ps(pid)
-
-
-def started_at(pid: int) -> float | None:
-    """Seconds since the epoch, right to a few seconds; None where no such process runs."""
-    if (_PROC / "self/stat").exists():
-        ticks = _ticks(pid)
-        lines = (_PROC / "stat").read_text(encoding="utf-8").splitlines()
-        boot = next(float(line.split()[1]) for line in lines if line.startswith("btime "))
-        return None if ticks is None else boot + ticks / os.sysconf("SC_CLK_TCK")
-    text = _started_by_ps(pid)
-    return None if text is None else datetime.strptime(text, "%a %b %d %H:%M:%S %Y").astimezone().timestamp()
-
-
-def _ticks(pid: int) -> int | None:
-    """Field 22 of proc(5)'s stat: the start, in clock ticks since boot."""
+    if not (_PROC / "self/stat").exists():
+        return _ps(pid, "lstart")
     try:
-        # The second field is the name in parentheses, which may itself hold anything.
+        # proc(5): after the name in parentheses, which may hold anything, field 3 is the state, field 22 the start.
         fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
 
 
-def _started_by_ps(pid: int) -> str | None:
+def program_name(pid: int) -> str | None:
+    """The name of a process's program, perhaps cut off; None where no such process runs."""
+    if identity(pid) is None:
+        return None
+    try:
+        return (_PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return _ps(pid, "comm")
+
+
+def _ps(pid: int, column: str) -> str | None:
     """Where there is no /proc, as on macOS."""
     answer = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)],
+        ["ps", "-o", f"{column}=", "-p", str(pid)],
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,351 @@
+"""Everything about running pulumi for a project: its environment, its stacks, its locks, its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+from urllib.parse import unquote
+
+from synapse_media.engine.files import write_private
+from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
+from synapse_media.engine.paths import private_dir, state_dir
+from synapse_media.engine.processes import program_name
+from synapse_media.errors import SynapseMediaError
+
+_PASSED = re.compile(
+    r"HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TERM|NO_COLOR|TMPDIR|XDG_\w+|PULUMI_\w+"
+    r"|SSL_CERT_FILE|SSL_CERT_DIR|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+    r"|(?i:https?|all|no)_(?i:proxy)"
+)
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|CREDENTIAL", re.IGNORECASE)
+# Colours of a terminal, and pulumi's own marks for them in JSON.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|<\{%[^%]*%\}>")
+
+
+class EngineError(SynapseMediaError):
+    """Pulumi failed; the text is what it said, without colours, progress and secrets."""
+
+
+def find_project(start: Path | None = None) -> Path:
+    """The nearest directory upwards with a Pulumi.yaml. Raises EngineError."""
+    here = (start or Path.cwd()).resolve()
+    for directory in (here, *here.parents):
+        if (directory / "Pulumi.yaml").is_file():
+            return directory
+    raise EngineError(f"There is no Pulumi.yaml in {here} or above it. Change to the project's directory.")
+
+
+def environment(variables: Iterable[str] = (), *, say: Say = say_on_stderr) -> dict[str, str]:
+    """The whole environment for pulumi and its children: no more of the user's than they need.
+
+    `variables` are the names of admin credentials and the like that this stack's provider reads; those unset stay
+    unset. Obtains the engine, and generates the passphrase, where they are missing.
+    """
+    return _environment(obtain_pulumi(say), variables, say)
+
+
+def _environment(toolchain: Toolchain, variables: Iterable[str], say: Say) -> dict[str, str]:
+    named = set(variables)
+    result = {name: value for name, value in os.environ.items() if name in named or _PASSED.fullmatch(name)}
+    # The older language host knows no virtualenv option: the interpreter comes from PATH.
+    path = [str(Path(sys.executable).parent), str(toolchain.bin), os.environ.get("PATH", os.defpath)]
+    result["PATH"] = os.pathsep.join(path)
+    result["PULUMI_SKIP_UPDATE_CHECK"] = "1"
+    if toolchain.route == "source":
+        # Here the vendor's plugins can't be downloaded either; without this it tries five times.
+        result["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+    if "PULUMI_HOME" not in result:
+        result["PULUMI_HOME"] = str(private_dir(state_dir() / "pulumi-home"))
+    if "PULUMI_BACKEND_URL" not in result:
+        result["PULUMI_BACKEND_URL"] = f"file://{private_dir(state_dir() / 'backend')}"
+    if not result.keys() & {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"}:
+        result["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(say))
+    return result
+
+
+def _project_settings(project: Path) -> dict[str, Any]:
+    import yaml
+
+    loaded: dict[str, Any] = yaml.safe_load((project / "Pulumi.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def _passphrase_file(say: Say) -> Path:
+    path = state_dir() / "passphrase"
+    if not path.exists() and write_private(path, secrets.token_urlsafe(32), replace=False):
+        say(
+            f"Made a passphrase for the secrets in the state: {path}. Back up {state_dir()}: without the passphrase "
+            "and the state, what was provisioned can no longer be managed from here."
+        )
+    return path
+
+
+class Engine:
+    """Pulumi for one project.
+
+    `variables`: names of environment variables to pass on (see `environment`); `extra`: further ones with their
+    values, such as the embedded store's credentials.
+    """
+
+    def __init__(
+        self,
+        project: Path,
+        variables: Iterable[str] = (),
+        extra: Mapping[str, str] | None = None,
+        say: Say = say_on_stderr,
+    ) -> None:
+        self.project = project
+        self.say = say
+        self.toolchain = obtain_pulumi(say)
+        self.environment = {**_environment(self.toolchain, variables, say), **(extra or {})}
+        self._secrets = {
+            value
+            for name, value in self.environment.items()
+            if _SECRET_NAME.search(name) and not name.endswith("_FILE") and len(value) >= 6
+        }
+
+    def run(self, args: Sequence[str], *, capture: bool = True, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `pulumi <args>` in the project. Raises EngineError where it fails, unless `check` is False.
+
+        A first Ctrl-C (or SIGTERM) asks pulumi to stop after the step it is at; this call then still waits for it,
+        since killing it would leave a locked stack behind.
+        """
+        return self._run(args, capture=capture, check=check, cwd=self.project, env=self.environment)
+
+    def _run(
+        self, args: Sequence[str], *, capture: bool, check: bool, cwd: Path, env: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        command = [str(self.toolchain.pulumi), "--non-interactive", *args]
+        pipe = subprocess.PIPE if capture else None
+        with (
+            _Relay() as relay,
+            subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=pipe,
+                stderr=pipe,
+                encoding="utf-8",
+                errors="replace",
+                # So that a Ctrl-C reaches pulumi once: from here, and not from the terminal as well.
+                process_group=0,
+            ) as child,
+        ):
+            relay.to(child.pid)
+            stdout, stderr = child.communicate()
+        if relay.received:
+            raise KeyboardInterrupt if relay.received == signal.SIGINT else SystemExit(128 + relay.received)
+        done = subprocess.CompletedProcess(command, child.returncode, stdout or "", stderr or "")
+        if check and done.returncode:
+            raise self._error(args, done)
+        return done
+
+    def ensure_stack(self, stack: str) -> None:
+        """Make the stack where there is none, its secrets under the passphrase."""
+        listed = json.loads(self.run(["stack", "ls", "--json"]).stdout)
+        if not any(item["name"].rpartition("/")[2] == stack.rpartition("/")[2] for item in listed):
+            self.run(["stack", "init", "--no-select", "--secrets-provider", "passphrase", "--stack", stack])
+
+    def outputs(self, stack: str) -> dict[str, Any]:
+        """The stack's outputs, secrets in clear text."""
+        return self._json(["stack", "output", "--json", "--show-secrets", "--stack", stack])
+
+    def export(self, stack: str) -> dict[str, Any]:
+        """The stack's state, secrets encrypted."""
+        return self._json(["stack", "export", "--stack", stack])
+
+    def preview(self, stack: str, refresh: bool = False) -> dict[str, Any]:
+        """What `up` would do, as `pulumi preview --json` has it: steps, diagnostics, changeSummary."""
+        return self._json(["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack])
+
+    def preview_from_nothing(self, stack: str) -> dict[str, Any]:
+        """What `up` would do in an empty world. Reads the stack file and writes nothing that stays; no credentials."""
+        import yaml
+
+        settings = _project_settings(self.project)
+        stacks = settings.get("stackConfigDir", ".")
+        source = self.project / stacks / f"Pulumi.{stack}.yaml"
+        if not source.is_file():
+            raise EngineError(f"There is no stack file {source}.")
+        config = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
+        # It belongs to another passphrase.
+        config.pop("encryptionsalt", None)
+        settings["main"] = str(self.project / settings.get("main", "."))
+        for kind in settings.get("plugins", {}).values():
+            for plugin in kind:
+                plugin["path"] = str(self.project / plugin["path"])
+        options = settings["runtime"].get("options", {}) if isinstance(settings["runtime"], dict) else {}
+        if "virtualenv" in options:
+            options["virtualenv"] = str(self.project / options["virtualenv"])
+        with tempfile.TemporaryDirectory(prefix="synapse-media-") as name:
+            copy = Path(name) / "project"
+            (copy / stacks).mkdir(parents=True)
+            (Path(name) / "backend").mkdir()
+            (copy / "Pulumi.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+            (copy / stacks / source.name).write_text(yaml.safe_dump(config), encoding="utf-8")
+            # Without what was named for this stack or given to it: no credentials.
+            env = {key: value for key, value in self.environment.items() if key == "PATH" or _PASSED.fullmatch(key)}
+            env["PULUMI_BACKEND_URL"] = f"file://{name}/backend"
+            env["PULUMI_CONFIG_PASSPHRASE"] = secrets.token_urlsafe(16)
+            for variable in ("PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_ACCESS_TOKEN"):
+                env.pop(variable, None)
+            for args in (
+                ["stack", "init", "--no-select", "--secrets-provider", "passphrase", "--stack", stack],
+                ["preview", "--json", "--stack", stack],
+            ):
+                done = self._run(args, capture=True, check=True, cwd=copy, env=env)
+            loaded: dict[str, Any] = json.loads(done.stdout)
+            return loaded
+
+    def up(self, stack: str, options: Sequence[str] = ()) -> None:
+        """`pulumi up`, shown as it goes; `options` are pulumi's own."""
+        self.run(["up", "--yes", "--stack", stack, *options], capture=False)
+
+    def destroy(self, stack: str, options: Sequence[str] = ()) -> None:
+        """`pulumi destroy`, shown as it goes."""
+        self.run(["destroy", "--yes", "--stack", stack, *options], capture=False)
+
+    def refresh(self, stack: str, options: Sequence[str] = ()) -> None:
+        """`pulumi refresh`, shown as it goes."""
+        self.run(["refresh", "--yes", "--stack", stack, *options], capture=False)
+
+    def remove_stack(self, stack: str) -> None:
+        """Forget an empty stack, its backups too; its stack file stays."""
+        backups = ["--remove-backups"] if self._file_backend() else []
+        self.run(["stack", "rm", "--yes", "--preserve-config", *backups, "--stack", stack])
+
+    def unlock_if_dead(self, stack: str) -> bool:
+        """Remove what an engine that was killed left locked; True if something was.
+
+        Only in a file backend, and only a lock whose owner was a process of this host that no longer runs. Unlike
+        `pulumi cancel`, which removes every lock, this can't hit one that was taken a moment ago.
+        """
+        backend = self._file_backend()
+        if backend is None:
+            return False
+        project = _project_settings(self.project)["name"]
+        cleared = False
+        for lock in (backend / ".pulumi" / "locks" / "organization" / project / stack.rpartition("/")[2]).glob(
+            "*.json"
+        ):
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, ValueError):
+                owner = json.loads(lock.read_text(encoding="utf-8"))
+                if owner["hostname"] == socket.gethostname() and _is_dead(owner["pid"]):
+                    lock.unlink()
+                    self.say(f"Removed the lock of pulumi process {owner['pid']}, which no longer runs.")
+                    cleared = True
+        return cleared
+
+    def clear_pending_creates(self, stack: str) -> bool:
+        """Refresh away the record of creates that were cut off, where there is one; True if there was.
+
+        Pulumi warns of them for ever otherwise. What they made is found again by the plugin.
+        """
+        if not self.export(stack).get("deployment", {}).get("pending_operations"):
+            return False
+        self.run(["refresh", "--yes", "--clear-pending-creates", "--stack", stack])
+        return True
+
+    def _file_backend(self) -> Path | None:
+        url = self.environment.get("PULUMI_BACKEND_URL", "")
+        if not url.startswith("file://"):
+            return None
+        path = unquote(url.removeprefix("file://").partition("?")[0])
+        return self.project / Path(path or "~").expanduser()
+
+    def _json(self, args: Sequence[str]) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads(self.run(args).stdout)
+        return loaded
+
+    def _error(self, args: Sequence[str], done: subprocess.CompletedProcess[str]) -> EngineError:
+        said = self._clean(_diagnostics(done.stdout) + "\n" + done.stderr)
+        what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
+        if "incorrect passphrase" in said:
+            how = next(
+                (
+                    name
+                    for name in ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
+                    if name in self.environment
+                ),
+                "the passphrase",
+            )
+            value = f" ({self.environment[how]})" if how.endswith("_FILE") else ""
+            return EngineError(
+                f"{what} failed: {how}{value} does not hold the passphrase this stack was made with. Set "
+                "PULUMI_CONFIG_PASSPHRASE_FILE to the file that does. A stack file with somebody else's "
+                "`encryptionsalt:` fails like this too: remove that line if there is no `secure:` value."
+            )
+        tail = "\n".join(said.splitlines()[-30:]) or "see above."
+        return EngineError(f"{what} failed (code {done.returncode}): {tail}")
+
+    def _clean(self, text: str) -> str:
+        text = _COLOURS.sub("", text)
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "[secret]")
+        return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def _diagnostics(stdout: str) -> str:
+    """The errors in the answer of a failed `--json` command."""
+    try:
+        loaded = json.loads(stdout)
+    except json.JSONDecodeError:
+        return stdout
+    diagnostics = loaded.get("diagnostics", []) if isinstance(loaded, dict) else []
+    return "\n".join(item["message"] for item in diagnostics if item.get("severity") == "error")
+
+
+class _Relay:
+    """Passes SIGINT, SIGTERM and SIGHUP on to a child, so that it can end what it is at.
+
+    Entered before the child is started: what has a handler here is at its default there. Where SIGINT is ignored
+    (nohup, a script's background job) pulumi's children would ignore it too, and pulumi waits 5 s for each of them.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._pid = 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self._old[number] = signal.signal(number, self._pass_on)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def to(self, pid: int) -> None:
+        self._pid = pid
+        if self.received:
+            self._pass_on(self.received, None)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        if self._old.get(number) == signal.SIG_IGN:
+            return
+        self.received = number
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether the number is free, or another program's by now."""
+    name = program_name(pid)
+    return name is None or "pulumi" not in name
