@@ -141,7 +141,9 @@ def _clean(*, yes: bool) -> int:
             raise SynapseMediaError("nothing was deleted")
     embedded.stop()
     if path.exists():
-        Engine(project, (), {}, stacks.say).remove_stack(stacks.EMBEDDED)
+        engine = Engine(project, (), {}, stacks.say)
+        engine.ensure_stack(stacks.EMBEDDED)
+        engine.remove_stack(stacks.EMBEDDED, with_resources=True)
         path.unlink(missing_ok=True)
     embedded.wipe()
     shutil.rmtree(project / "out" / stacks.EMBEDDED, ignore_errors=True)

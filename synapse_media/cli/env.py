@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from typing import Any
 
@@ -23,6 +24,9 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     del arguments
-    for name, value in session.shell_variables(stackfile.find_project(), stacks.say).items():
-        print(f"export {name}={shlex.quote(value)}")
+    stackfile.find_project()
+    for name, value in sorted(session.environment(say=stacks.say).items()):
+        # What the user's own shell has already is not repeated: it may be a secret.
+        if (name == "PATH" or name.startswith("PULUMI_")) and os.environ.get(name) != value:
+            print(f"export {name}={shlex.quote(value)}")
     return 0

@@ -54,8 +54,7 @@ def open_stack(name: str, *, credentials: bool) -> Session:
         )
     engine = Engine(project, variables, extra, say)
     engine.ensure_stack(name)
-    if engine.unlock_if_dead(name):
-        say(f"stack {name}: the lock of a run that is dead was cleared")
+    engine.unlock_if_dead(name)
     return Session(stack, engine)
 
 

@@ -223,10 +223,15 @@ class Engine:
         """`pulumi refresh`, shown as it goes."""
         self.run(["refresh", "--yes", "--stack", stack, *options], capture=False)
 
-    def remove_stack(self, stack: str) -> None:
-        """Forget an empty stack, its backups too; its stack file stays."""
-        backups = ["--remove-backups"] if self._file_backend() else []
-        self.run(["stack", "rm", "--yes", "--preserve-config", *backups, "--stack", stack])
+    def remove_stack(self, stack: str, *, with_resources: bool = False) -> None:
+        """Forget a stack, its backups too; its stack file stays.
+
+        One that still has resources is refused, unless `with_resources` says that they are gone or given up.
+        """
+        options = ["--remove-backups"] if self._file_backend() else []
+        if with_resources:
+            options.append("--force")
+        self.run(["stack", "rm", "--yes", "--preserve-config", *options, "--stack", stack])
 
     def unlock_if_dead(self, stack: str) -> bool:
         """Remove what an engine that was killed left locked; True if something was.
