@@ -1,0 +1,49 @@
+# GNU make 4.3 or newer and a POSIX shell. `make help` lists the targets.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Left when the environment is complete. It is made again when what it was made from changed, or its Python is gone.
+READY := $(VENV)/.ready
+STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup check test FORCE
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make the Python environment, obtain the engine and the embedded store
+	@$(BIN)/python -m synapse_media.engine
+
+check: $(READY) ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: setup check ## all checks and all tests, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+# Every tool is asked for before the first minute is spent. Go is not needed where the engine was built before.
+# An environment without a working pip was cut off while it was made.
+$(READY): requirements.lock pyproject.toml $(STALE)
+	@missing() { echo "$$1" >&2; exit 1; }; \
+	command -v "$(PYTHON)" >/dev/null || missing \
+	  "$(PYTHON) is not on PATH. Install Python 3.11 or newer (https://www.python.org/downloads/; Debian: apt install python3 python3-venv), or name one: make setup PYTHON=python3.12"; \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || missing \
+	  "$(PYTHON) is $$("$(PYTHON)" -V 2>&1); 3.11 or newer is needed (https://www.python.org/downloads/). Or name one: make setup PYTHON=python3.12"; \
+	"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || missing \
+	  "$(PYTHON) can't make virtual environments. Install its venv module (Debian: apt install python3-venv)."; \
+	command -v git >/dev/null || missing \
+	  "git is not on PATH. Install it (https://git-scm.com/downloads; Debian: apt install git)."; \
+	command -v go >/dev/null || [ -d "$${XDG_CACHE_HOME:-$$HOME/.cache}/synapse-media/engine" ] || missing \
+	  "go is not on PATH; it builds the embedded store. Install Go 1.25 or newer (https://go.dev/dl/; Debian: apt install golang-1.25, then put its bin on PATH)."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear "$(VENV)"
+	@echo "Installing the locked dependencies into $(VENV) …"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+FORCE:
