@@ -16,7 +16,10 @@ from typing import Any, Final
 
 from .bucket import canonical
 from .connection import ApiError, Connection, call
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
+from .keyring import KeyFamily, MadeKey, RingBase, retire_fault
+from .resource import UNKNOWN, Context, Found, Resource, ResourceError, Values, text
+
+__all__ = ("JOURNAL", "IamKeys", "KeyRing", "User", "UserPolicy", "forget_journal", "retire_fault")
 
 JOURNAL: Final = "s3store-making-"
 _WINDOW = timedelta(minutes=5)
@@ -168,144 +171,71 @@ class _Entry:
     before: frozenset[str]
 
 
-class KeyRing(Resource):
-    """All access keys of one user, by slot.
+class IamKeys(KeyFamily):
+    """The access keys of an IAM user."""
 
-    Inputs: `userName`, `active` (slot), `slots` (all slots there shall be), `retireConfirmed`, `connection`.
-    Outputs: the inputs, `keys` {slot: {accessKeyId, createdAt}}, `secrets` {slot: secret access key} (secret),
-    `accessKeyId` and `secretAccessKey` (secret) of the active slot, `unknownKeys`, `inactiveKeys`.
-    """
+    def __init__(self, connection: Connection, user: str) -> None:
+        self.who = f"user {user}"
+        self._connection = connection
+        self._iam = connection.iam()
+        self._user = user
 
-    pulumi_type = "s3store:index:KeyRing"
-    secrets = frozenset({"secrets", "secretAccessKey"})
-    replace_on = frozenset({"userName"})
-    required = frozenset({"userName", "active", "slots", "connection"})
-
-    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        inputs = {"retireConfirmed": False, **inputs}
-        if isinstance(inputs.get("slots"), list):
-            inputs["slots"] = sorted(inputs["slots"])
-        return super().check(inputs)
-
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        keys = (old or {}).get("keys", {})
-        active = inputs.get("active")
-        if old is not None and set(inputs["slots"]) == set(keys):
-            return {**old, **inputs, **_of_active(active, keys, old.get("secrets", {}))}
-        known = active in keys
-        return {
-            **inputs,
-            "keys": UNKNOWN,
-            "secrets": UNKNOWN,
-            "accessKeyId": keys[active]["accessKeyId"] if known else UNKNOWN,
-            "secretAccessKey": (old or {}).get("secrets", {})[active] if known else UNKNOWN,
-            "unknownKeys": UNKNOWN,
-            "inactiveKeys": UNKNOWN,
-        }
-
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        outputs: Values = {**inputs, "keys": {}, "secrets": {}, "unknownKeys": [], "inactiveKeys": []}
-        return text(inputs, "userName"), self._converge(outputs, inputs, context)
-
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            raise ResourceError(
-                "a key ring can't be imported: a store never shows a secret access key again. Let `up` make new keys, "
-                "and delete the old ones once nothing uses them."
-            )
-        user = text(inputs, "userName", resource_id)
-        iam = Connection.parse(inputs).iam()
-        if _user(iam, user) is None:
-            return None
-        listed = {key["AccessKeyId"]: key for key in _listed(iam, user)}
-        kept = {slot: key for slot, key in outputs.get("keys", {}).items() if key["accessKeyId"] in listed}
-        outputs = {
-            **outputs,
-            "keys": kept,
-            "secrets": {slot: secret for slot, secret in outputs.get("secrets", {}).items() if slot in kept},
-        }
-        outputs |= _strangers(listed, kept)
-        _report(user, outputs, context)
-        outputs |= _of_active(inputs.get("active"), kept, outputs["secrets"])
-        return Found(user, {**inputs, "slots": sorted(kept)}, outputs)
-
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        outputs: Values = {"keys": {}, "secrets": {}, **old, **inputs}
-        outputs["keys"], outputs["secrets"] = dict(outputs["keys"]), dict(outputs["secrets"])
-        return self._converge(outputs, inputs, context)
-
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        user = text(outputs, "userName", resource_id)
-        iam = Connection.parse(outputs).iam()
+    def listed(self) -> dict[str, bool] | None:
         try:
-            before = frozenset(key["accessKeyId"] for key in outputs.get("keys", {}).values())
-            for orphan in _orphans(iam, user, before):
-                call(iam, "delete_access_key", UserName=user, AccessKeyId=orphan)
-            for key_id in before:
-                _delete_key(iam, user, key_id)
-            forget_journal(iam, user)
+            return {key["AccessKeyId"]: key.get("Status") != "Inactive" for key in _listed(self._iam, self._user)}
+        except ApiError as error:
+            if error.absent:
+                return None
+            raise
+
+    def make(self, slot: str, before: frozenset[str]) -> MadeKey:
+        answer = call(self._iam, "list_access_keys", UserName=self._user)
+        listed = [key["AccessKeyId"] for key in answer["AccessKeyMetadata"]]
+        at = _server_time(answer)
+        _write_journal(self._iam, self._user, _Entry(slot, at, before.union(listed)))
+        try:
+            made = call(self._connection.iam_once(), "create_access_key", UserName=self._user)["AccessKey"]
+        except ApiError as error:
+            if error.code in ("LimitExceeded", "LimitExceededException"):
+                raise ResourceError(
+                    f"{self.who} has as many keys as it may have ({', '.join(listed)}) and slot {slot!r} needs "
+                    f"another. Delete one that nothing uses. {error}"
+                ) from None
+            raise
+        created = (made.get("CreateDate") or at).astimezone(UTC)
+        return MadeKey(made["AccessKeyId"], made["SecretAccessKey"], created.isoformat())
+
+    def delete(self, key_id: str) -> None:
+        try:
+            call(self._iam, "delete_access_key", UserName=self._user, AccessKeyId=key_id)
         except ApiError as error:
             if not error.absent:
                 raise
 
-    def _converge(self, outputs: Values, inputs: Values, context: Context) -> Values:
-        """Make the ring as the inputs say; what was reached is in the PartialError where something stops it."""
-        user, slots, active = text(inputs, "userName"), list(inputs["slots"]), inputs["active"]
-        connection = Connection.parse(inputs)
-        iam = connection.iam()
-        keys, secrets = outputs["keys"], outputs["secrets"]
+    def orphans(self, known: frozenset[str]) -> list[str]:
+        return _orphans(self._iam, self._user, known)
+
+    def settle(self) -> None:
+        forget_journal(self._iam, self._user)
+
+    def last_used(self, key_id: str) -> datetime | None:
         try:
-            known = frozenset(key["accessKeyId"] for key in keys.values())
-            for orphan in _orphans(iam, user, known):
-                call(iam, "delete_access_key", UserName=user, AccessKeyId=orphan)
-                context.warn(f"user {user}: key {orphan}, made by an interrupted run and never handed out, is deleted")
-            forget_journal(iam, user)
-            listed = {key["AccessKeyId"]: key for key in _listed(iam, user)}
-            for slot in [slot for slot, key in keys.items() if key["accessKeyId"] not in listed]:
-                del keys[slot]
-                secrets.pop(slot, None)
-            for slot in slots:
-                if slot not in keys:
-                    keys[slot], secrets[slot] = _make_key(connection, user, slot, set(listed), context)
-                    listed[keys[slot]["accessKeyId"]] = {"Status": "Active"}
-            for slot in [slot for slot in keys if slot not in slots]:
-                _may_retire(iam, keys[slot], keys[active], confirmed=bool(inputs.get("retireConfirmed")))
-                _delete_key(iam, user, keys[slot]["accessKeyId"])
-                listed.pop(keys[slot]["accessKeyId"], None)
-                del keys[slot]
-                secrets.pop(slot, None)
-            outputs |= _strangers(listed, keys)
-            _report(user, outputs, context)
-        except ResourceError as error:
-            outputs |= {"slots": sorted(keys), **_of_active(active, keys, secrets)}
-            raise PartialError(str(error), user, outputs) from None
-        return {**outputs, **_of_active(active, keys, secrets)}
+            answer = call(self._iam, "get_access_key_last_used", AccessKeyId=key_id)
+        except ApiError as error:
+            if error.lacking or error.absent:
+                return None
+            raise
+        used = answer["AccessKeyLastUsed"].get("LastUsedDate")
+        return used.astimezone(UTC) if isinstance(used, datetime) else None
 
 
-def _of_active(active: Any, keys: Mapping[str, Any], secrets: Mapping[str, Any]) -> Values:
-    if active not in keys:
-        return {"accessKeyId": "", "secretAccessKey": ""}
-    return {"accessKeyId": keys[active]["accessKeyId"], "secretAccessKey": secrets[active]}
+class KeyRing(RingBase):
+    """The access keys of an IAM user, by slot (see RingBase)."""
 
+    pulumi_type = "s3store:index:KeyRing"
 
-def _strangers(listed: Mapping[str, Any], keys: Mapping[str, Any]) -> Values:
-    ours = {key["accessKeyId"] for key in keys.values()}
-    return {
-        "unknownKeys": sorted(set(listed) - ours),
-        "inactiveKeys": sorted(key for key in ours if listed.get(key, {}).get("Status") == "Inactive"),
-    }
-
-
-def _report(user: str, outputs: Values, context: Context) -> None:
-    for key in outputs["unknownKeys"]:
-        context.warn(
-            f"user {user} has the key {key}, not made by this stack. It is left alone: delete it if nobody uses it."
-        )
-    for key in outputs["inactiveKeys"]:
-        context.warn(
-            f"user {user}: key {key} was switched off by somebody. It is left so; Synapse can't use it. Switch it "
-            "on at the provider, or rotate."
-        )
+    def family(self, values: Values) -> IamKeys:
+        return IamKeys(Connection.parse(values), text(values, "userName"))
 
 
 def _user(iam: Any, user: str) -> dict[str, Any] | None:
@@ -324,45 +254,10 @@ def _listed(iam: Any, user: str) -> list[dict[str, Any]]:
     return listed
 
 
-def _delete_key(iam: Any, user: str, key_id: str) -> None:
-    try:
-        call(iam, "delete_access_key", UserName=user, AccessKeyId=key_id)
-    except ApiError as error:
-        if not error.absent:
-            raise
-
-
-def _make_key(
-    connection: Connection, user: str, slot: str, before: Iterable[str], context: Context
-) -> tuple[dict[str, str], str]:
-    """({accessKeyId, createdAt}, secret access key). One try: a repeated call would leave a key that nobody knows."""
-    iam = connection.iam()
-    answer = call(iam, "list_access_keys", UserName=user)
-    listed = [key["AccessKeyId"] for key in answer["AccessKeyMetadata"]]
-    at = _server_time(answer)
-    _write_journal(iam, user, _Entry(slot, at, frozenset([*before, *listed])))
-    try:
-        made = call(connection.iam_once(), "create_access_key", UserName=user)["AccessKey"]
-    except ApiError as error:
-        if error.code in ("LimitExceeded", "LimitExceededException"):
-            raise ResourceError(
-                f"user {user!r} has as many keys as it may have ({', '.join(listed)}) and slot {slot!r} needs another. "
-                f"Delete one that nothing uses. {error}"
-            ) from None
-        raise
-    context.warn(f"user {user}: key {made['AccessKeyId']} is new. Render, and restart Synapse to use it.")
-    created = made.get("CreateDate") or at
-    return {"accessKeyId": made["AccessKeyId"], "createdAt": created.astimezone(UTC).isoformat()}, made[
-        "SecretAccessKey"
-    ]
-
-
 def _server_time(answer: Mapping[str, Any]) -> datetime:
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
 
-
-_PROOF_TIME = timedelta(minutes=5)
 
 _SID = re.compile(r"^At(\d{8}T\d{6})Z(?:Before([A-Z0-9x]+))?$")
 
@@ -417,39 +312,3 @@ def forget_journal(iam: Any, user: str) -> None:
             except ApiError as error:
                 if not error.absent:
                     raise
-
-
-def _may_retire(iam: Any, old: Mapping[str, str], new: Mapping[str, str], *, confirmed: bool) -> None:
-    if confirmed:
-        return
-    made = datetime.fromisoformat(new["createdAt"])
-    why = retire_fault(_last_used(iam, old["accessKeyId"]), _last_used(iam, new["accessKeyId"]), made)
-    if why:
-        raise ResourceError(
-            f"key {old['accessKeyId']} is not retired: {why}. Render, restart Synapse, and then confirm: "
-            "`synapse-media rotate --finish --confirm`, or <homeserver>/retire-key in the stack file's allow."
-        )
-
-
-def retire_fault(old_used: datetime | None, new_used: datetime | None, new_made: datetime) -> str:
-    """Why the old key can't be taken for unused; "" if Synapse has moved on to the new one.
-
-    The proof uses the new key as soon as it is made; only a use well after that is Synapse's.
-    """
-    if new_used is None:
-        return "this store does not tell when a key was last used"
-    if new_used - new_made < _PROOF_TIME:
-        return "nobody but the proof has used the new key yet"
-    if old_used is not None and old_used >= new_used:
-        return f"it was used at {old_used:%Y-%m-%d %H:%M} UTC, after the new one was"
-    return ""
-
-
-def _last_used(iam: Any, key_id: str) -> datetime | None:
-    try:
-        used = call(iam, "get_access_key_last_used", AccessKeyId=key_id)["AccessKeyLastUsed"].get("LastUsedDate")
-    except ApiError as error:
-        if error.lacking or error.absent:
-            return None
-        raise
-    return used.astimezone(UTC) if isinstance(used, datetime) else None

@@ -1,0 +1,234 @@
+"""A key ring: all access keys of one user, by slot, kept alike for every provider.
+
+A family says how its keys are listed, made and deleted (`KeyFamily`); the ring says when (`RingBase`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
+
+_PROOF_TIME: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeKey:
+    """A key that was just made. `created_at` is ISO 8601, by the provider's clock where it tells."""
+
+    key_id: str
+    secret: str
+    created_at: str
+
+
+class KeyFamily(ABC):
+    """The keys of one user at one provider, for the time of one call. Every method may raise ApiError.
+
+    Attributes:
+        who: whose keys these are, as messages begin: "user synapse-media-example".
+    """
+
+    who: str
+
+    @abstractmethod
+    def listed(self) -> dict[str, bool] | None:
+        """{access key ID: is it switched on} of every key of the user; None where the user is gone."""
+
+    @abstractmethod
+    def make(self, slot: str, before: frozenset[str]) -> MadeKey:
+        """Make a key. One try, whatever fails: a repeated call would leave a key that nobody knows.
+
+        Args:
+            before: the keys there are already.
+        """
+
+    @abstractmethod
+    def delete(self, key_id: str) -> None:
+        """Delete a key; already gone is done."""
+
+    @abstractmethod
+    def orphans(self, known: frozenset[str]) -> list[str]:
+        """Keys that an interrupted run made and nobody was ever given; none of `known`."""
+
+    def settle(self) -> None:  # noqa: B027 - where names tell orphans, nothing was noted
+        """Forget what was noted to find orphans by: it is in state, or undone."""
+
+    def last_used(self, key_id: str) -> datetime | None:
+        """When the key was last used (UTC); None where the provider does not tell."""
+        return None
+
+    def mend(self, slot: str, key_id: str) -> None:  # noqa: B027 - most keys can't be changed
+        """Make a key that is kept be as the inputs say, where a family's keys can be changed."""
+
+    def drifted(self, slots: Mapping[str, str]) -> Values:
+        """Inputs that no longer describe the kept keys ({slot: access key ID}), as they are now."""
+        return {}
+
+
+class RingBase(Resource):
+    """All access keys of one user, by slot.
+
+    Inputs: `userName`, `active` (slot), `slots` (all slots there shall be), `retireConfirmed`, `connection`.
+    Outputs: the inputs, `keys` {slot: {accessKeyId, createdAt}}, `secrets` {slot: secret access key} (secret),
+    `accessKeyId` and `secretAccessKey` (secret) of the active slot, `unknownKeys`, `inactiveKeys`.
+    """
+
+    secrets = frozenset({"secrets", "secretAccessKey"})
+    replace_on = frozenset({"userName"})
+    required = frozenset({"userName", "active", "slots", "connection"})
+
+    @abstractmethod
+    def family(self, values: Values) -> KeyFamily:
+        """The keys that a resource's inputs or outputs speak of. No call is made."""
+
+    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
+        inputs = {"retireConfirmed": False, **inputs}
+        if isinstance(inputs.get("slots"), list):
+            inputs["slots"] = sorted(inputs["slots"])
+        return super().check(inputs)
+
+    def planned(self, inputs: Values, old: Values | None) -> Values:
+        keys = (old or {}).get("keys", {})
+        active = inputs.get("active")
+        if old is not None and set(inputs["slots"]) == set(keys):
+            return {**old, **inputs, **_of_active(active, keys, old.get("secrets", {}))}
+        known = active in keys
+        return {
+            **inputs,
+            "keys": UNKNOWN,
+            "secrets": UNKNOWN,
+            "accessKeyId": keys[active]["accessKeyId"] if known else UNKNOWN,
+            "secretAccessKey": (old or {}).get("secrets", {})[active] if known else UNKNOWN,
+            "unknownKeys": UNKNOWN,
+            "inactiveKeys": UNKNOWN,
+        }
+
+    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+        outputs: Values = {**inputs, "keys": {}, "secrets": {}, "unknownKeys": [], "inactiveKeys": []}
+        return text(inputs, "userName"), self._converge(outputs, inputs, context)
+
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        if not inputs:
+            raise ResourceError(
+                "a key ring can't be imported: a store never shows a secret access key again. Let `up` make new keys, "
+                "and delete the old ones once nothing uses them."
+            )
+        family = self.family(inputs)
+        listed = family.listed()
+        if listed is None:
+            return None
+        kept = {slot: key for slot, key in outputs.get("keys", {}).items() if key["accessKeyId"] in listed}
+        outputs = {
+            **outputs,
+            "keys": kept,
+            "secrets": {slot: secret for slot, secret in outputs.get("secrets", {}).items() if slot in kept},
+        }
+        outputs |= _strangers(listed, kept)
+        _report(family.who, outputs, context)
+        outputs |= _of_active(inputs.get("active"), kept, outputs["secrets"])
+        drifted = family.drifted({slot: key["accessKeyId"] for slot, key in kept.items()})
+        return Found(text(inputs, "userName", resource_id), {**inputs, "slots": sorted(kept), **drifted}, outputs)
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        outputs: Values = {"keys": {}, "secrets": {}, **old, **inputs}
+        outputs["keys"], outputs["secrets"] = dict(outputs["keys"]), dict(outputs["secrets"])
+        return self._converge(outputs, inputs, context)
+
+    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        family = self.family({"userName": resource_id, **outputs})
+        if family.listed() is None:
+            return
+        known = frozenset(key["accessKeyId"] for key in outputs.get("keys", {}).values())
+        for key_id in (*family.orphans(known), *sorted(known)):
+            family.delete(key_id)
+        family.settle()
+
+    def _converge(self, outputs: Values, inputs: Values, context: Context) -> Values:
+        """Make the ring as the inputs say; what was reached is in the PartialError where something stops it."""
+        slots, active = list(inputs["slots"]), inputs["active"]
+        family = self.family(inputs)
+        keys, secrets = outputs["keys"], outputs["secrets"]
+        try:
+            for orphan in family.orphans(frozenset(key["accessKeyId"] for key in keys.values())):
+                family.delete(orphan)
+                context.warn(f"{family.who}: key {orphan}, made by an interrupted run and never handed out, is deleted")
+            family.settle()
+            listed = dict(family.listed() or {})
+            for slot in [slot for slot, key in keys.items() if key["accessKeyId"] not in listed]:
+                del keys[slot]
+                secrets.pop(slot, None)
+            for slot in slots:
+                if slot in keys:
+                    family.mend(slot, keys[slot]["accessKeyId"])
+                    continue
+                made = family.make(slot, frozenset(listed))
+                keys[slot] = {"accessKeyId": made.key_id, "createdAt": made.created_at}
+                secrets[slot] = made.secret
+                listed[made.key_id] = True
+                context.warn(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
+            for slot in [slot for slot in keys if slot not in slots]:
+                _may_retire(family, keys[slot], keys[active], confirmed=bool(inputs.get("retireConfirmed")))
+                family.delete(keys[slot]["accessKeyId"])
+                listed.pop(keys[slot]["accessKeyId"], None)
+                del keys[slot]
+                secrets.pop(slot, None)
+            outputs |= _strangers(listed, keys)
+            _report(family.who, outputs, context)
+        except ResourceError as error:
+            outputs |= {"slots": sorted(keys), **_of_active(active, keys, secrets)}
+            raise PartialError(str(error), text(inputs, "userName"), outputs) from None
+        return {**outputs, **_of_active(active, keys, secrets)}
+
+
+def _of_active(active: Any, keys: Mapping[str, Any], secrets: Mapping[str, Any]) -> Values:
+    if active not in keys:
+        return {"accessKeyId": "", "secretAccessKey": ""}
+    return {"accessKeyId": keys[active]["accessKeyId"], "secretAccessKey": secrets[active]}
+
+
+def _strangers(listed: Mapping[str, bool], keys: Mapping[str, Any]) -> Values:
+    ours = {key["accessKeyId"] for key in keys.values()}
+    return {
+        "unknownKeys": sorted(set(listed) - ours),
+        "inactiveKeys": sorted(key for key in ours if listed.get(key) is False),
+    }
+
+
+def _report(who: str, outputs: Values, context: Context) -> None:
+    for key in outputs["unknownKeys"]:
+        context.warn(f"{who} has the key {key}, not made by this stack. It is left alone: delete it if nobody uses it.")
+    for key in outputs["inactiveKeys"]:
+        context.warn(
+            f"{who}: key {key} was switched off by somebody. It is left so; Synapse can't use it. Switch it "
+            "on at the provider, or rotate."
+        )
+
+
+def _may_retire(family: KeyFamily, old: Mapping[str, str], new: Mapping[str, str], *, confirmed: bool) -> None:
+    if confirmed:
+        return
+    made = datetime.fromisoformat(new["createdAt"])
+    why = retire_fault(family.last_used(old["accessKeyId"]), family.last_used(new["accessKeyId"]), made)
+    if why:
+        raise ResourceError(
+            f"key {old['accessKeyId']} is not retired: {why}. Render, restart Synapse, and then confirm: "
+            "`synapse-media rotate --finish --confirm`, or <homeserver>/retire-key in the stack file's allow."
+        )
+
+
+def retire_fault(old_used: datetime | None, new_used: datetime | None, new_made: datetime) -> str:
+    """Why the old key can't be taken for unused; "" if Synapse has moved on to the new one.
+
+    The proof uses the new key as soon as it is made; only a use well after that is Synapse's.
+    """
+    if new_used is None:
+        return "this store does not tell when a key was last used"
+    if new_used - new_made < _PROOF_TIME:
+        return "nobody but the proof has used the new key yet"
+    if old_used is not None and old_used >= new_used:
+        return f"it was used at {old_used:%Y-%m-%d %H:%M} UTC, after the new one was"
+    return ""
