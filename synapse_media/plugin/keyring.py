@@ -5,6 +5,7 @@ A family says how its keys are listed, made and deleted (`KeyFamily`); the ring 
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,6 +70,45 @@ class KeyFamily(ABC):
         return {}
 
 
+@dataclass(frozen=True, slots=True)
+class NamedKey:
+    """A key where keys have names."""
+
+    key_id: str
+    name: str
+    active: bool = True
+
+
+def key_name(user: str, owner: str, slot: str) -> str:
+    """The name of the key in a slot; it follows from whose it is, so a key nobody noted is known again by it."""
+    return f"{user}-{slot}-{hashlib.sha256(owner.encode()).hexdigest()[:8]}"
+
+
+class NamedKeys(KeyFamily):
+    """Keys that carry a name: what a key is for is read from it, and nothing needs to be noted beforehand.
+
+    Attributes:
+        names: {slot: name of its key}, of every slot there may be.
+        adopted: the store was taken over: whatever is found there may be in use, and is only reported.
+    """
+
+    names: Mapping[str, str]
+    adopted: bool = False
+
+    @abstractmethod
+    def found(self) -> list[NamedKey]:
+        """Every key that carries one of `names`, and any other that reaches the bucket."""
+
+    def listed(self) -> dict[str, bool] | None:
+        return {key.key_id: key.active for key in self.found()}
+
+    def orphans(self, known: frozenset[str]) -> list[str]:
+        if self.adopted:
+            return []
+        ours = frozenset(self.names.values())
+        return [key.key_id for key in self.found() if key.name in ours and key.key_id not in known]
+
+
 class RingBase(Resource):
     """All access keys of one user, by slot.
 
@@ -90,6 +130,10 @@ class RingBase(Resource):
         if isinstance(inputs.get("slots"), list):
             inputs["slots"] = sorted(inputs["slots"])
         return super().check(inputs)
+
+    def diff(self, old: Values, new: Values) -> Diff:
+        # A confirmation is about one run; that it is gone again is no change.
+        return super().diff({**old, "retireConfirmed": new.get("retireConfirmed")}, new)
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
         keys = (old or {}).get("keys", {})

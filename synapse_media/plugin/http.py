@@ -1,0 +1,172 @@
+"""A client for the JSON APIs of providers: retries, time limits, size limits, and errors in words.
+
+Only a call that does no harm when it is repeated is repeated. What an answer holds is never put into an error beyond
+the server's own message: it may be a secret.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+from .connection import ApiError
+
+SECONDS: Final = 30
+"""Time limit of one try, connecting and reading together."""
+ATTEMPTS: Final = 5
+LIMIT: Final = 8 * 1024 * 1024
+"""Bytes; no answer of a control plane is that long."""
+_REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
+_PATIENCE = 20.0
+"""Seconds; the longest pause between two tries, whatever the server asks for."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """A redirect would carry the credential to a place nobody named: it stays an answer."""
+
+
+@dataclass(slots=True)
+class JsonClient:
+    """One API at `base` (scheme, host and path, no slash at the end).
+
+    Attributes:
+        what: the API's name in errors, "DigitalOcean's API".
+        headers: sent with every call; the credential is in them and in no error.
+        ca_file: PEM file to trust in place of the system's; "" for the system's.
+        pause: how it waits between tries (seconds).
+    """
+
+    base: str
+    what: str
+    headers: Mapping[str, str] = field(repr=False)
+    ca_file: str = ""
+    seconds: float = SECONDS
+    attempts: int = ATTEMPTS
+    pause: Callable[[float], None] = time.sleep
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        repeatable: bool | None = None,
+    ) -> Any:
+        """The parsed answer; None for an empty one. Raises ApiError, its code that of the server where it gives one.
+
+        Args:
+            repeatable: may the call be tried again; by default, what HTTP says of its method (POST: no).
+        """
+        again = method in _REPEATABLE if repeatable is None else repeatable
+        url = f"{self.base}{path}{'?' + urlencode(query) if query else ''}"
+        where = f"{method} {path} at {self.what} ({urlsplit(self.base).netloc})"
+        for attempt in range(1, self.attempts + 1):
+            try:
+                return self._once(method, url, body, where)
+            except _TransientError as error:
+                if not again or attempt == self.attempts:
+                    tries = f", tried {attempt} times" if attempt > 1 else ""
+                    raise ApiError(error.code, error.status, f"{error}{tries}") from None
+                backoff = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
+                self.pause(min(max(backoff, error.after), _PATIENCE))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _once(self, method: str, url: str, body: Any, where: str) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Accept": "application/json", "User-Agent": "synapse-media", **self.headers}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(url, data=data, headers=headers, method=method)  # noqa: S310 - see settings
+        context = ssl.create_default_context(cafile=self.ca_file or None)
+        opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
+        deadline = time.monotonic() + self.seconds
+        try:
+            with opener.open(request, timeout=self.seconds) as answer:
+                raw = _read(answer, deadline, where)
+                return _parsed(raw, answer.headers.get_content_type(), answer.status, where)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _refusal(error, deadline, where) from None
+        except urllib.error.URLError as error:
+            fault = error.reason
+            if isinstance(fault, ssl.SSLCertVerificationError):
+                raise ApiError("BadCertificate", 0, f"{where}: its certificate is not valid: {fault.reason}") from None
+            raise _TransientError("NoConnection", 0, f"{where}: no connection: {fault}") from None
+        except (http.client.HTTPException, OSError) as error:
+            kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
+            raise _TransientError("Truncated", 0, f"{where}: the answer broke off ({kind})") from None
+
+
+class _TransientError(ApiError):
+    """May go away by itself. `after`: seconds the server asks to wait."""
+
+    def __init__(self, code: str, status: int, message: str, after: float = 0) -> None:
+        super().__init__(code, status, message)
+        self.after = after
+
+
+def _read(answer: Any, deadline: float, where: str) -> bytes:
+    """The body, within the time and size that an answer may have."""
+    parts: list[bytes] = []
+    size = 0
+    while piece := answer.read1(64 * 1024):
+        parts.append(piece)
+        size += len(piece)
+        if size > LIMIT:
+            raise ApiError("TooLong", answer.status, f"{where}: the answer is longer than {LIMIT // 1024**2} MiB")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    # read1 takes an early end for the end of the body.
+    if getattr(answer, "length", None):
+        raise http.client.IncompleteRead(b"", answer.length)
+    return b"".join(parts)
+
+
+def _parsed(raw: bytes, kind: str, status: int, where: str) -> Any:
+    if not raw.strip():
+        return None
+    try:
+        return json.loads(raw)
+    except ValueError:
+        raise ApiError(
+            "NotJson",
+            status,
+            f"{where}: the answer is not JSON ({kind}, {len(raw)} bytes): is this the API's address, with no portal or "
+            "proxy before it?",
+        ) from None
+
+
+def _refusal(error: urllib.error.HTTPError, deadline: float, where: str) -> ApiError:
+    """An error status in words, with the server's code, message and request id where it sends them."""
+    if 300 <= error.code < 400:
+        target = urlsplit(error.headers.get("Location") or "").netloc or "elsewhere"
+        return ApiError(
+            "Redirected", error.code, f"{where}: it redirects to {target}, which is not followed. Mend the address."
+        )
+    try:
+        parsed = _parsed(_read(error.fp, deadline, where), error.headers.get_content_type(), error.code, where)
+    except (ApiError, OSError, http.client.HTTPException):
+        parsed = None
+    told: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
+    code = str(next((told[name] for name in ("id", "code", "error") if isinstance(told.get(name), str)), error.code))
+    message = " ".join(str(told.get("message") or error.reason or "").split())[:300]
+    request_id = error.headers.get("x-request-id") or told.get("request_id") or ""
+    words = f"{where}: {code}: {message} (HTTP {error.code}{f', request {request_id}' if request_id else ''})"
+    if error.code in (408, 429) or error.code >= 500:
+        return _TransientError(code, error.code, words, _seconds(error.headers.get("Retry-After")))
+    return ApiError(code, error.code, words)
+
+
+def _seconds(header: str | None) -> float:
+    return float(header) if header and header.isdigit() else 0.0
