@@ -59,4 +59,5 @@ class S3IamStore(Store):
             made=(bucket, ring, policy),
             user=store.user,
             policy=document,
+            created_at=ring.out("keys").apply(lambda keys: keys[store.keys.active]["createdAt"]),
         )

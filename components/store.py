@@ -120,6 +120,7 @@ class Store(pulumi.ComponentResource):
         user: str = "",
         policy: dict[str, Any] | None = None,
         admin: bool = True,
+        created_at: pulumi.Input[str] = "",
     ) -> None:
         """Prove the key and set `outputs`.
 
@@ -128,6 +129,7 @@ class Store(pulumi.ComponentResource):
             user: the IAM user whose key it is; "" if the store has none.
             policy: the key's policy document; None if the store has none.
             admin: an admin credential is there, who lends a decoy bucket and clears up.
+            created_at: when the active key was made.
         """
         store = self.store
         policy_hash = policy_sha256(policy)
@@ -166,6 +168,7 @@ class Store(pulumi.ComponentResource):
             "endpoint_url": endpoint_url,
             "access_key_id": access_key_id,
             "secret_access_key": pulumi.Output.secret(secret_access_key),
+            "key_created_at": created_at,
             "user": user,
             "storage_class": store.storage_class,
             "prefix": store.prefix,

@@ -69,6 +69,7 @@ class StorageOutputs:
         prefix: "" or ends with "/".
         policy_sha256: of the canonical policy document, "" where the store has none.
         media_repo: datastore ids `s3` and, while old media lies there, `file`; never invented.
+        key_created_at: when the active key was made, ISO 8601 in UTC; "" where the store does not tell.
         ca_file: PEM file to trust for a private endpoint; "" for the system's.
         lacks: settings of the bucket that this store does not have, in words.
     """
@@ -93,6 +94,7 @@ class StorageOutputs:
     media_repo: Mapping[str, str] = field(default_factory=dict)
     lacks: tuple[str, ...] = ()
     ca_file: str = ""
+    key_created_at: str = ""
     proof: Proof | None = None
     version: int = VERSION
 

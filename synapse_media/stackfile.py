@@ -88,10 +88,10 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
 
 
 @contextlib.contextmanager
-def editing(path: Path) -> Iterator[Any]:
+def editing(path: Path, like: Path | None = None) -> Iterator[Any]:
     """Change a stack file in place: comments, order and what isn't touched stay; written as a whole or not at all.
 
-    Yields the document, an empty one for a new file. An unchanged document is not written.
+    Yields the document; for a new file that of `like`, or an empty one. An unchanged document is not written.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -101,7 +101,8 @@ def editing(path: Path) -> Iterator[Any]:
     yaml.width = 4096
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     try:
-        document = yaml.load(before) if before.strip() else {}
+        start = before or (like.read_text(encoding="utf-8") if like else "")
+        document = yaml.load(start) if start.strip() else {}
     except YAMLError as error:
         raise StackFileError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:300]}") from None
     yield document

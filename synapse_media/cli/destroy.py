@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Protection and `allow` live in state: a destroy acts on what the last `up` wrote there.
     wanted = [urn for urn, name in buckets.items() if name in stack.stores]
     if wanted:
-        engine.up(stack.name, [word for urn in wanted for word in ("--target", urn)])
+        engine.up(stack.name, ["--skip-preview", "--suppress-outputs", *(word for urn in wanted for word in ("--target", urn))])
     engine.destroy(stack.name, arguments.options)
     engine.clear_pending_creates(stack.name)
     return 0

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from synapse_media import contract, stackfile
 from synapse_media.engine import embedded
@@ -93,11 +94,19 @@ def summary(stores: list[contract.StorageOutputs]) -> str:
         if store.keyless:
             lines.append("  key        none: the machine's own role signs; prove it on the instance")
         else:
-            lines.append(f"  key        {store.access_key_id}")
+            lines.append(f"  key        {store.access_key_id}{_age(store.key_created_at)}")
         if store.proof is not None:
             lines += [f"  {outcome:<11}{', '.join(names)}" for outcome, names in _by_outcome(store.proof).items()]
         lines += [f"  lacks      {words}" for words in store.lacks]
     return "\n".join(lines)
+
+
+def _age(created_at: str) -> str:
+    """How old a key is, for people: whoever rotates wants to know."""
+    if not created_at:
+        return ""
+    days = (datetime.now(UTC) - datetime.fromisoformat(created_at)).days
+    return f", made {created_at[:10]} ({days} days ago)" if days else f", made {created_at[:10]} (today)"
 
 
 def _by_outcome(proof: contract.Proof) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from synapse_media import changes
@@ -31,18 +32,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def apply(session: stacks.Session, *, refresh: bool, yes: bool, options: list[str]) -> None:
-    """Preview, guard, ask, up."""
+def apply(
+    session: stacks.Session, *, refresh: bool, yes: bool, options: Sequence[str], allow: Sequence[str] = ()
+) -> None:
+    """Preview, guard, ask, up.
+
+    Args:
+        allow: guards this command may pass beside those of the stack file.
+    """
     engine, stack = session.engine, session.stack
     preview = engine.preview(stack.name, refresh=refresh)
     found = changes.of_preview(preview)
     stacks.say(changes.in_words(found, changes.warnings(preview)))
-    refused = changes.refused(found, stack.allow)
+    refused = changes.refused(found, [*stack.allow, *allow])
     if refused:
         raise changes.DangerError(changes.refusal(refused, str(stack.path)))
     if found and not yes:
         confirm("Make these changes?")
-    engine.up(stack.name, [*(["--refresh"] if refresh else []), *options])
+    shown = ["--skip-preview", "--suppress-outputs"]  # what it is, was said above; the outputs hold keys
+    engine.up(stack.name, [*shown, *(["--refresh"] if refresh else []), *options])
     engine.clear_pending_creates(stack.name)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
+from .resource import UNKNOWN, Context, Diff, Found, PartialError, Resource, ResourceError, Values, text
 
 _PROOF_TIME: Final = timedelta(minutes=5)
 

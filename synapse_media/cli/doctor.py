@@ -1,0 +1,137 @@
+"""`synapse-media doctor`: what a stack needs, and what is wrong before anything is tried."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from synapse_media import catalog, stackfile
+from synapse_media.engine.session import Engine
+from synapse_media.errors import SynapseMediaError
+
+from . import stacks
+
+_SECRET_NAME = re.compile(r"secret|token|passw|grant|private", re.IGNORECASE)
+
+MODULE = "synapse-s3-storage-provider"
+MODULE_MINIMUM = (1, 7, 0)
+"""1.7.0 is the first release with the fix for requests that hang on a missing key:
+https://github.com/matrix-org/synapse-s3-storage-provider/pull/159"""
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="what the admin credential needs, and what is wrong here",
+        description="Prints the permissions the admin credential needs, checks versions and credentials, and looks for "
+        "secrets in clear in the state. Exit code 1 if something is wrong.",
+    )
+    stacks.add_stack(parser, options=False)
+    parser.add_argument("--synapse-python", metavar="FILE", help="the Python that runs Synapse: its module is checked")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    project = stackfile.find_project()
+    stack = stackfile.read(project, arguments.stack)
+    findings: list[str] = []
+    needs: dict[str, Any] = {}
+    for name in sorted({store.provider for store in stack.stores.values() if store.uses_store}):
+        provider = catalog.load(name)
+        needs[name] = permissions(provider, [s.bucket for s in stack.stores.values() if s.provider == name])
+        if stack.name != stacks.EMBEDDED:
+            findings += credential_findings(provider)
+    findings += state_findings(Engine(project, (), {}, stacks.say), arguments.stack)
+    if arguments.synapse_python:
+        findings += module_findings(arguments.synapse_python)
+    if arguments.json:
+        print(json.dumps({"needs": needs, "findings": findings}, indent=2))
+    else:
+        for name, need in needs.items():
+            print(f"{name}: the admin credential needs")
+            print(need["text"])
+            print(f"Once everything is made, it may be deleted: {need['afterwards']}\n")
+        print("\n".join(f"wrong: {finding}" for finding in findings) or "nothing wrong was found")
+    return 1 if findings else 0
+
+
+def permissions(provider: catalog.Provider, buckets: Iterable[str]) -> dict[str, str]:
+    """{text: what the admin credential must be allowed, afterwards: what deleting it would cost}."""
+    need: Mapping[str, Any] = provider.value("admin_permissions", {})
+    text = f"  {need.get('what', 'the right to administer buckets and keys')}"
+    actions = need.get("actions") or []
+    if actions and provider.can("iam"):
+        text += "\n" + json.dumps(_policy(actions, sorted(set(buckets))), indent=2)
+    elif actions:
+        text += "\n  " + ", ".join(actions)
+    return {
+        "text": text,
+        "afterwards": "then nothing can be created, refreshed, rotated or destroyed until there is another; Synapse "
+        "goes on with its own key, and `diff` still works.",
+    }
+
+
+def _policy(actions: Iterable[str], buckets: Iterable[str]) -> dict[str, Any]:
+    """A policy document for the admin: bucket actions on the buckets and their decoys, IAM actions under our path."""
+    arns = [f"arn:aws:s3:::{name}{rest}" for name in (*buckets, "synapse-media-decoy-*") for rest in ("", "/*")]
+    s3 = sorted(action for action in actions if action.startswith("s3:"))
+    iam = sorted(action for action in actions if action.startswith("iam:"))
+    ours = [f"arn:aws:iam::*:{kind}/synapse-media/*" for kind in ("user", "role", "instance-profile")]
+    other = sorted(set(actions) - set(s3) - set(iam))
+    statements = [("Buckets", s3, arns), ("Identities", iam, ours), ("Other", other, ["*"])]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Sid": sid, "Effect": "Allow", "Action": allowed, "Resource": on}
+            for sid, allowed, on in statements
+            if allowed
+        ],
+    }
+
+
+def credential_findings(provider: catalog.Provider) -> list[str]:
+    """The admin variables that are not set, each by name."""
+    return [
+        f"{item['name']} is not set: {item['what']}. `up`, refresh, rotate and destroy need it; `diff` does not"
+        for item in provider.value("admin_variables", ())
+        if not os.environ.get(item["name"])
+    ]
+
+
+def state_findings(engine: Engine, stack: str) -> list[str]:
+    """Secrets that the stack's state holds in clear text: values under names that must be secret."""
+    try:
+        export = engine.export(stack)
+    except SynapseMediaError:
+        return []  # no state yet
+    found = []
+    for resource in export.get("deployment", {}).get("resources") or []:
+        for part in ("inputs", "outputs"):
+            for name, value in (resource.get(part) or {}).items():
+                if _SECRET_NAME.search(name) and isinstance(value, str) and value:
+                    found.append(
+                        f"the state of {stack} holds {name} of {resource['urn']} in clear text: rotate that key"
+                    )
+    return found
+
+
+def module_findings(python: str) -> list[str]:
+    """Whether the module that a Synapse loads is new enough."""
+    code = f"import importlib.metadata as m; print(m.version({MODULE!r}))"
+    try:
+        answer = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    except OSError as error:
+        return [f"--synapse-python {python}: {error.strerror}"]
+    if answer.returncode:
+        return [f"{MODULE} is not installed for {python}: Synapse would not start with the rendered file"]
+    version = answer.stdout.strip()
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    if numbers < MODULE_MINIMUM:
+        wanted = ".".join(map(str, MODULE_MINIMUM))
+        return [f"{MODULE} is {version}: before {wanted} a missing object leaves requests hanging. Upgrade it"]
+    return []

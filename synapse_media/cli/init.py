@@ -1,0 +1,115 @@
+"""`synapse-media init`: a stack file of one's own, from the provider's example."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from synapse_media import catalog, settings, stackfile
+from synapse_media.errors import UsageError
+from synapse_media.methods import METHODS
+
+from . import doctor, stacks
+
+_ASKED = {
+    "provider": "Provider",
+    "server_name": "Server name of the homeserver (example.com or matrix.example.com)",
+    "bucket": "Bucket",
+    "region": "Region",
+    "endpoint": "Endpoint (https://…)",
+}
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "init",
+        help="write a stack file of your own",
+        description="Writes stacks/Pulumi.NAME.yaml, checks it and the admin credential, and says what comes next. "
+        "Asks for what is missing on a terminal.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the stack's name, for example prod")
+    parser.add_argument("--provider", choices=catalog.names())
+    parser.add_argument("--server-name", metavar="HOST", help="the homeserver whose media it is")
+    parser.add_argument("--bucket", help="default: made from the server name")
+    parser.add_argument("--region")
+    parser.add_argument("--endpoint", metavar="URL")
+    parser.add_argument("--iam-endpoint", metavar="URL")
+    parser.add_argument("--method", choices=tuple(METHODS), default="synapse-s3-storage-provider")
+    parser.add_argument("--prefix", help='a folder in the bucket, such as "media/"')
+    parser.add_argument("--adopt", action="store_true", help="the bucket is there already: take it over as it is")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    project = stackfile.find_project()
+    path = stackfile.path_of(project, arguments.name)
+    if path.exists():
+        raise UsageError(f"{path} exists already: edit it, or choose another name")
+    store = _answers(arguments)
+    server_name = str(store.pop("server_name"))
+    settings.parse({server_name: store})
+    _write(path, project, server_name, store)
+    print(f"wrote {path}")
+    for finding in doctor.credential_findings(catalog.load(str(store["provider"]))):
+        stacks.say(finding)
+    variables = " ".join(catalog.load(str(store["provider"])).admin_variables)
+    print(
+        f"Next:\n"
+        f"  synapse-media diff --stack {arguments.name}      # what would be made\n"
+        f"  export {variables}      # `synapse-media doctor --stack {arguments.name}` says what it must be allowed\n"
+        f"  synapse-media up --stack {arguments.name}        # make it, and prove the key\n"
+        f"  synapse-media render --stack {arguments.name} --out DIR"
+    )
+    return 0
+
+
+def _answers(arguments: argparse.Namespace) -> dict[str, Any]:
+    provider = catalog.load(arguments.provider or _ask("provider", ""))
+    server_name = arguments.server_name or _ask("server_name", "")
+    bucket = arguments.bucket or _bucket_of(server_name)
+    store: dict[str, Any] = {"server_name": server_name, "provider": provider.name, "bucket": bucket}
+    if not provider.value("endpoint_from_account", False):
+        region = arguments.region or str(provider.value("default_region", "")) or _ask("region", "", provider.regions)
+        store["region"] = region
+        if arguments.endpoint or not provider.endpoint(region):
+            store["endpoint"] = arguments.endpoint or _ask("endpoint", "")
+    if arguments.iam_endpoint:
+        store["iam_endpoint"] = arguments.iam_endpoint
+    store["method"] = arguments.method
+    if arguments.prefix:
+        store["prefix"] = arguments.prefix
+    if arguments.adopt:
+        store["adopt"] = True
+    return store
+
+
+def _bucket_of(server_name: str) -> str:
+    plain = "".join(letter if letter.isalnum() else "-" for letter in server_name.lower())
+    return f"{plain}-media"
+
+
+def _ask(name: str, default: str, allowed: tuple[str, ...] = ()) -> str:
+    """Ask on a terminal; elsewhere say which flag is missing."""
+    flag = "--" + name.replace("_", "-")
+    if not sys.stdin.isatty():
+        hint = f"; allowed: {', '.join(allowed)}" if allowed else ""
+        raise UsageError(f"{flag} is missing, and this is no terminal to ask on{hint}")
+    if allowed:
+        print(", ".join(allowed))
+    return input(f"{_ASKED[name]}: ").strip() or default
+
+
+def _write(path: Path, project: Path, server_name: str, store: dict[str, Any]) -> None:
+    """The example of the provider (of its family, for a preset) with this store in it, comments kept."""
+    names = (str(store["provider"]), catalog.load(str(store["provider"])).component)
+    examples = [stackfile.path_of(project, name.replace("_", "-")) for name in names]
+    example = next(place for place in examples if place.exists())
+    with stackfile.editing(path, like=example) as document:
+        stores = document["config"][f"{settings.PROJECT}:stores"]
+        old = next(iter(stores))
+        stores.insert(0, server_name, stores.pop(old))
+        # The example's endpoint, prefix and the like are its own.
+        for name in [name for name in stores[server_name] if name not in store and name not in ("access", "keys")]:
+            del stores[server_name][name]
+        stores[server_name].update(store)

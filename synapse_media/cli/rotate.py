@@ -1,0 +1,111 @@
+"""`synapse-media rotate`: another key, without a moment in which none works.
+
+The stack file's `keys` line is what is wanted; this edits it, and `up` makes it so. Plain `up` in between keeps both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from synapse_media import stackfile
+from synapse_media.errors import UsageError
+from synapse_media.settings import PROJECT, SLOTS, StoreSettings
+
+from . import stacks, up
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "rotate",
+        help="replace a store's access key, in two steps",
+        description="First a second key is made and proved, and becomes the one that `render` writes; the old one "
+        "still works. After Synapse was restarted with it, `--finish` retires the old one.",
+    )
+    stacks.add_stack(parser, options=False)
+    parser.add_argument("--server", metavar="NAME", help="the homeserver; needed if the stack has several")
+    parser.add_argument("--finish", action="store_true", help="retire the old key, if nothing uses it any more")
+    parser.add_argument("--confirm", action="store_true", help="with --finish: Synapse was restarted with the new key")
+    parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.confirm and not arguments.finish:
+        raise UsageError("--confirm goes with --finish")
+    session = stacks.open_stack(arguments.stack, credentials=True)
+    store = _choose(session.stack, arguments.server)
+    if arguments.finish:
+        return _finish(session, store, confirmed=arguments.confirm, yes=arguments.yes)
+    if store.keys.retiring:
+        raise UsageError(
+            f"store {store.server_name} is in the middle of a rotation: keys of slot {store.keys.active} (active) and "
+            f"{', '.join(store.keys.retiring)}. Render, restart Synapse, then `synapse-media rotate --finish`."
+        )
+    other = next(slot for slot in SLOTS if slot != store.keys.active)
+    _write_keys(session.stack, store.server_name, other, [store.keys.active])
+    session = stacks.open_stack(arguments.stack, credentials=True)
+    up.apply(session, refresh=False, yes=arguments.yes, options=[])
+    print(stacks.summary([found for found in stacks.outputs_of(session) if found.server_name == store.server_name]))
+    print(
+        f"The key of slot {other} is new and proved; that of slot {store.keys.active} still works. Now:\n"
+        f"  synapse-media render --stack {arguments.stack} --out DIR    and bring the files to the server\n"
+        "  restart Synapse\n"
+        f"  synapse-media rotate --stack {arguments.stack} --finish"
+    )
+    return 0
+
+
+def _finish(session: stacks.Session, store: StoreSettings, *, confirmed: bool, yes: bool) -> int:
+    if not store.keys.retiring:
+        raise UsageError(
+            f"store {store.server_name} has one key, in slot {store.keys.active}: nothing is being retired"
+        )
+    retiring = list(store.keys.retiring)
+    word = f"{store.server_name}/retire-key"
+    _write_keys(session.stack, store.server_name, store.keys.active, [])
+    try:
+        with _allowed(session.stack, word) if confirmed else contextlib.nullcontext():
+            session = stacks.open_stack(session.stack.name, credentials=True)
+            # The guard asks for a word of `allow`; here the plugin itself looks whether the old key is still used.
+            up.apply(session, refresh=False, yes=yes, options=[], allow=[word])
+    except BaseException:
+        # The old key was not retired: the stack file must go on to say so.
+        _write_keys(session.stack, store.server_name, store.keys.active, retiring)
+        raise
+    print(f"the key of slot {', '.join(retiring)} of {store.server_name} is retired")
+    return 0
+
+
+@contextlib.contextmanager
+def _allowed(stack: stackfile.StackFile, word: str) -> Iterator[None]:
+    """`word` in the stack file's `allow` for one run: a confirmation holds for one rotation only."""
+    if word in stack.allow:
+        yield
+        return
+    key = f"{PROJECT}:allow"
+    with stackfile.editing(stack.path) as document:
+        document["config"].setdefault(key, []).append(word)
+    try:
+        yield
+    finally:
+        with stackfile.editing(stack.path) as document:
+            document["config"][key].remove(word)
+            if not document["config"][key]:
+                del document["config"][key]
+
+
+def _choose(stack: stackfile.StackFile, server: str | None) -> StoreSettings:
+    stores = {name: store for name, store in stack.stores.items() if store.uses_store}
+    if server is None and len(stores) == 1:
+        return next(iter(stores.values()))
+    if server not in stores:
+        raise UsageError(f"--server is {server!r}; the stores of {stack.path}: {', '.join(stores) or 'none'}")
+    return stores[server]
+
+
+def _write_keys(stack: stackfile.StackFile, server_name: str, active: str, retiring: list[str]) -> None:
+    with stackfile.editing(stack.path) as document:
+        store: MutableMapping[str, Any] = document["config"][f"{PROJECT}:stores"][server_name]
+        store["keys"] = {"active": active, "retiring": retiring}
