@@ -39,7 +39,7 @@ $(READY): requirements.lock pyproject.toml $(STALE)
 	command -v git >/dev/null || missing \
 	  "git is not on PATH. Install it (https://git-scm.com/downloads; Debian: apt install git)."; \
 	command -v go >/dev/null || [ -d "$${XDG_CACHE_HOME:-$$HOME/.cache}/synapse-media/engine" ] || missing \
-	  "go is not on PATH; it builds the embedded store. Install Go 1.25 or newer (https://go.dev/dl/; Debian: apt install golang-1.25, then put its bin on PATH)."
+	  "go is not on PATH; it builds the embedded store. Install Go 1.25 or newer (https://go.dev/dl/)."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear "$(VENV)"
 	@echo "Installing the locked dependencies into $(VENV) …"
 	@$(PIP) --require-hashes -r requirements.lock

@@ -230,30 +230,34 @@ def _start(home: Path, known: _Known, program: Path) -> None:
         "ROOT_SECRET_KEY": credentials["secret_access_key"],
     }
     deadline = time.monotonic() + _PATIENCE
+    children: dict[str, subprocess.Popen[bytes]] = {}
     try:
         # The gateway ends at once where the IAM service does not listen yet.
         for name, arguments, ready in (("iam", iam, sock.exists), ("s3", s3, lambda: _answers(home, known))):
-            child = _spawn([str(program), *arguments], home / f"{name}.log", environment, home)
+            child = children[name] = _spawn([str(program), *arguments], home / f"{name}.log", environment, home)
             known.processes.append((child.pid, identity(child.pid) or ""))
             _write(home, known)
             while not ready():
-                if child.poll() is not None or time.monotonic() > deadline:
-                    raise _failure(home / f"{name}.log", name, credentials, ended=child.returncode is not None)
+                for service, started in children.items():
+                    if started.poll() is not None:
+                        raise _failure(home / f"{service}.log", f"{service} service ended", credentials)
+                if time.monotonic() > deadline:
+                    why = f"{name} service did not answer within {_PATIENCE:.0f} s"
+                    raise _failure(home / f"{name}.log", why, credentials)
                 time.sleep(0.02)
     except BaseException:
         _end(home, known)
         raise
 
 
-def _failure(log: Path, name: str, credentials: Mapping[str, str], *, ended: bool) -> Exception:
+def _failure(log: Path, why: str, credentials: Mapping[str, str]) -> Exception:
     text = log.read_text(encoding="utf-8", errors="replace").strip()
-    if ended and "address already in use" in text:
+    if "address already in use" in text:
         return _PortTakenError()
     for secret in credentials.values():
         text = text.replace(secret, "[secret]")
     tail = "\n".join(text.splitlines()[-10:]) or "(the log is empty)"
-    what = "ended" if ended else f"did not answer within {_PATIENCE:.0f} s"
-    return EmbeddedError(f"The embedded store's {name} service {what}. The end of {log}:\n{tail}")
+    return EmbeddedError(f"The embedded store's {why}. The end of {log}:\n{tail}")
 
 
 def _spawn(command: list[str], log: Path, environment: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:

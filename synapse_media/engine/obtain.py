@@ -32,9 +32,7 @@ Route = Literal["path", "vendor", "source"]
 ROUTE_VARIABLE = "SYNAPSE_MEDIA_ENGINE"
 _HOST = "pulumi-language-python"
 _LAUNCHERS = {f"{_HOST}-exec": "python/cmd", "pulumi-resource-pulumi-python": "python/dist"}
-_GET_GO = (
-    "Install Go {0}.{1} or newer: https://go.dev/dl/ (Debian: apt install golang-{0}.{1}, then put its bin on PATH)."
-)
+_GET_GO = f"Install Go {'.'.join(map(str, versions.MINIMUM_GO))} or newer: https://go.dev/dl/"
 _VENDOR_SCRIPT = """
 import socket, sys
 socket.setdefaulttimeout(20)
@@ -309,12 +307,10 @@ def _go(arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]
             ["go", *arguments], cwd=cwd, env=_go_environment(), capture_output=True, text=True, check=True
         )
     except FileNotFoundError as error:
-        raise ObtainError(
-            f"`go` is not on PATH; it builds what could not be downloaded. {_GET_GO.format(*versions.MINIMUM_GO)}"
-        ) from error
+        raise ObtainError(f"`go` is not on PATH; it builds what could not be downloaded. {_GET_GO}") from error
     except subprocess.CalledProcessError as error:
         lines = [line for line in error.stderr.splitlines() if line.strip()]
-        hint = _GET_GO.format(*versions.MINIMUM_GO) if "requires go" in error.stderr else ""
+        hint = _GET_GO if "requires go" in error.stderr else ""
         raise ObtainError(f"`go {' '.join(arguments)}` failed: {' '.join(lines[-3:])} {hint}".rstrip()) from error
 
 
@@ -323,7 +319,7 @@ def _go_version(module: Path) -> str:
     answer = _go(["version"], cwd=module).stdout
     match = re.search(r"\bgo(\d+)\.(\d+)(\S*)", answer)
     if match is None or (int(match[1]), int(match[2])) < versions.MINIMUM_GO:
-        raise ObtainError(f"Go is too old: {answer.strip()!r}. {_GET_GO.format(*versions.MINIMUM_GO)}")
+        raise ObtainError(f"Go is too old: {answer.strip()!r}. {_GET_GO}")
     return f"{match[1]}.{match[2]}{match[3]}"
 
 

@@ -39,15 +39,6 @@ class EngineError(SynapseMediaError):
     """Pulumi failed; the text is what it said, without colours, progress and secrets."""
 
 
-def find_project(start: Path | None = None) -> Path:
-    """The nearest directory upwards with a Pulumi.yaml. Raises EngineError."""
-    here = (start or Path.cwd()).resolve()
-    for directory in (here, *here.parents):
-        if (directory / "Pulumi.yaml").is_file():
-            return directory
-    raise EngineError(f"There is no Pulumi.yaml in {here} or above it. Change to the project's directory.")
-
-
 def environment(variables: Iterable[str] = (), *, say: Say = say_on_stderr) -> dict[str, str]:
     """The whole environment for pulumi and its children: no more of the user's than they need.
 
@@ -251,7 +242,6 @@ class Engine:
                 owner = json.loads(lock.read_text(encoding="utf-8"))
                 if owner["hostname"] == socket.gethostname() and _is_dead(owner["pid"]):
                     lock.unlink()
-                    self.say(f"Removed the lock of pulumi process {owner['pid']}, which no longer runs.")
                     cleared = True
         return cleared
 
