@@ -11,6 +11,7 @@ from synapse_media.settings import StoreSettings
 
 REGISTRY = {
     "s3_compatible": ("s3_compatible", "S3Compatible"),
+    "wasabi": ("wasabi", "Wasabi"),
 }
 """Component family -> (module, class). Imported when used: a vendor's SDK is slow to load."""
 

@@ -1,0 +1,13 @@
+"""Wasabi: its S3 API per region, its one IAM endpoint for all of them."""
+
+from __future__ import annotations
+
+from .s3_iam import S3IamStore
+
+
+class Wasabi(S3IamStore):
+    """A versioned bucket with lifecycle rule and HTTPS-only policy; an IAM user with one inline policy and its keys.
+
+    Tags on users are not among Wasabi's documented calls, so a user is ours by its path alone.
+    https://docs.wasabi.com/docs/iam-and-sts-support
+    """
