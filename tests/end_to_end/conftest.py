@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 
 from synapse_media.contract import StorageOutputs
+from synapse_media.engine.embedded import Running
 from synapse_media.renderer import render
 from tests.end_to_end import synapse
 from tests.end_to_end.by_hand import Admin
 
-Write = Callable[[StorageOutputs], dict[str, Path]]
-
 
 @pytest.fixture(scope="session")
-def admin(embedded_store: Any) -> Admin:
+def admin(embedded_store: Running) -> Admin:
     """The embedded store with root credentials, to provision and to look behind the program under test."""
     return Admin(
-        endpoint_url=embedded_store.endpoint_url,
-        iam_endpoint_url=embedded_store.iam_endpoint_url,
+        endpoint_url=embedded_store.endpoint,
+        iam_endpoint_url=embedded_store.iam_endpoint,
         access_key_id=embedded_store.access_key_id,
         secret_access_key=embedded_store.secret_access_key,
         region=embedded_store.region,

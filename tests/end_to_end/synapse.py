@@ -40,9 +40,9 @@ else:
             {"class": f"{cls.__module__}.{cls.__name__}", "config": parsed,
              "store_local": store.store_local, "store_remote": store.store_remote,
              "store_synchronous": store.store_synchronous}
-            for cls, parsed, store in config.media.media_storage_providers
+            for cls, parsed, store in getattr(config.media, "media_storage_providers", [])
         ],
-        "media_store_path": config.media.media_store_path,
+        "media_store_path": getattr(config.media, "media_store_path", None),
         "enable_media_repo": config.media.can_load_media_repo,
     }))
 """
@@ -77,11 +77,11 @@ class Loaded:
 
     Attributes:
         media_storage_providers: one dict a provider: class, config (as the module parsed it), store_*.
-        enable_media_repo: whether this process would serve media itself.
+        enable_media_repo: whether this process would serve media itself; where not, the rest is not even read.
     """
 
     media_storage_providers: list[dict[str, Any]]
-    media_store_path: str
+    media_store_path: str | None
     enable_media_repo: bool
 
 

@@ -119,6 +119,25 @@ def test_synapse_reads_what_was_meant(prefix: str, secret: str, rendered: Render
     }
 
 
+def test_synapse_refuses_a_storage_class_that_the_module_does_not_know(
+    admin: Admin, rendered: Rendered, home: synapse.Home
+) -> None:
+    """Why the settings refuse it first: the playbook accepts it, and Synapse then does not start."""
+    drop_in = rendered(admin.provision())[DROP_IN]
+    drop_in.write_text(drop_in.read_text().replace('"STANDARD"', '"ONEZONE_IA"'))
+    with pytest.raises(synapse.ConfigError):
+        home.load(drop_in)
+    with pytest.raises(synapse.StartError, match="media_storage_providers"), home.running(drop_in):
+        pass
+
+
+def test_the_filesystem_is_the_directory_that_was_named(admin: Admin, rendered: Rendered, home: synapse.Home) -> None:
+    directory = str(home.directory / "100% of: it's")
+    store = replace(admin.provision(), method="filesystem")
+    loaded = home.load(rendered(store, media_path=directory)["conf.d/synapse-media.yaml"])
+    assert (loaded.media_store_path, loaded.media_storage_providers) == (directory, [])
+
+
 class TestWhatAnUnprovedKeyWouldHaveCost:
     """Synapse starts with each of these, says nothing, and then fails its users: why nothing unproved is rendered."""
 
