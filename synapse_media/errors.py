@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 
 class SynapseMediaError(Exception):
@@ -16,6 +17,15 @@ class UsageError(SynapseMediaError):
     """A command line that can't be carried out (exit code 64, as in sysexits.h)."""
 
     exit_code = 64
+
+
+class _NoSetting:
+    def __repr__(self) -> str:
+        return "no setting"
+
+
+NO_SETTING: Final = _NoSetting()
+"""The value of a problem with a name that is not known: what stands there is nobody's business."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ The stack file's `synapse-media:stores` has a key per homeserver; `synapse-media
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from . import catalog
-from .errors import Problem, SettingsError
+from .errors import NO_SETTING, Problem, SettingsError
 from .methods import ACCESS, METHODS, Access
 
 PROJECT = "synapse-media"
@@ -36,9 +36,13 @@ ALLOWABLE = (
 )
 """What `allow` may name, as `<homeserver>/<word>`: the only way past a guard."""
 
-_SERVER_NAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?$")
-_PREFIX = re.compile(r"^[\w!.*'() /-]+/$")
-_USER = re.compile(r"^[A-Za-z0-9+=,.@_-]{1,64}$")
+# All are matched in full: `$` would let a newline through at the end.
+_SERVER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
+# No '*' or '?': they are wildcards in the key's policy.
+_PREFIX = re.compile(r"[\w!.() /-]+/")
+_USER = re.compile(r"[A-Za-z0-9+=,.@_-]{1,64}")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+_REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
 
 _COMMON = {
     "provider",
@@ -131,12 +135,12 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
         raise SettingsError(problems)
     for server_name, raw in stores.items():
         reader = _Reader(f"stores.{server_name}", raw, problems)
-        if not isinstance(server_name, str) or not _SERVER_NAME.match(server_name):
+        if not isinstance(server_name, str) or not _SERVER_NAME.fullmatch(server_name):
             reader.add("", server_name, "a host name such as matrix.example.com", "It is the key of the store.")
         store = _parse_store(str(server_name), reader, words.get(str(server_name), frozenset()))
         if store is not None:
             parsed[store.server_name] = store
-    _check_together(parsed, problems)
+    _check_together(parsed.values(), problems)
     if problems:
         raise SettingsError(problems)
     return parsed
@@ -193,33 +197,30 @@ class _Reader:
 
 def _parse_allow(allow: object, problems: list[Problem]) -> dict[str, frozenset[str]]:
     words: dict[str, set[str]] = {}
-    entries = allow if isinstance(allow, list) else ([] if allow is None else [allow])
-    for entry in entries:
-        server_name, slash, word = str(entry).rpartition("/")
-        if not slash or not server_name or word not in ALLOWABLE:
-            guess = catalog.nearest(word, ALLOWABLE)
-            problems.append(
-                Problem(
-                    f"{PROJECT}:allow",
-                    entry,
-                    f"a list of <homeserver>/<word>, the word one of {', '.join(ALLOWABLE)}",
-                    f"Did you mean {server_name or 'matrix.example.com'}/{guess}?" if guess else "Mend or remove it.",
-                )
-            )
-        else:
+    allowed = f"a list of <homeserver>/<word>, the word one of {', '.join(ALLOWABLE)}"
+    if allow is not None and not isinstance(allow, list):
+        problems.append(Problem(f"{PROJECT}:allow", allow, allowed, "Write it as a list, even of one."))
+        return {}
+    for entry in allow or []:
+        server_name, _, word = entry.rpartition("/") if isinstance(entry, str) else ("", "", "")
+        if server_name and word in ALLOWABLE:
             words.setdefault(server_name, set()).add(word)
+            continue
+        guess = catalog.nearest(word, ALLOWABLE)
+        next_step = f"Did you mean {server_name or 'matrix.example.com'}/{guess}?" if guess else "Mend or remove it."
+        problems.append(Problem(f"{PROJECT}:allow", entry, allowed, next_step))
     return {name: frozenset(found) for name, found in words.items()}
 
 
 def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> StoreSettings | None:
-    before = len(reader.problems)
     method_name = reader.choice("method", "synapse-s3-storage-provider", tuple(METHODS))
     if method_name == "filesystem":
         return StoreSettings(server_name, provider="", bucket="", method=method_name, allow=allow)
     provider_name = reader.choice("provider", "", catalog.names())
     if not provider_name or not method_name:
-        # Without the two, nothing else can be judged; names of settings still can't be known.
-        _check_bucket(reader, catalog.load("s3_compatible"))
+        # What does not hang on the two.
+        _check_user(reader, _check_bucket(reader, catalog.load("s3_compatible")))
+        _check_plain(reader)
         return None
     provider = catalog.load(provider_name)
     own: Mapping[str, Mapping[str, Any]] = provider.value("settings", {})
@@ -227,8 +228,9 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
         guess = catalog.nearest(name, _COMMON | set(own))
         reader.add(
             name,
-            reader.raw.get(name),
-            f"no such setting; known: {', '.join(sorted(_COMMON | set(own)))}",
+            # Not its value: somebody may have put a secret there.
+            NO_SETTING,
+            ", ".join(sorted(_COMMON | set(own))),
             f"Did you mean {guess!r}?" if guess else "Remove it.",
         )
     region = _check_region(reader, provider)
@@ -236,46 +238,69 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
         reader, "endpoint", provider.endpoint(region), required=not provider.value("endpoint_from_account", False)
     )
     iam_endpoint = _check_url(reader, "iam_endpoint", provider.iam_endpoint(region), required=False)
+    issues_keys = reader.raw.get("iam_endpoint", iam_endpoint) or reader.raw.get("existing_key")
+    if "existing_key" in own and not issues_keys:
+        reader.add(
+            "iam_endpoint",
+            None,
+            "the URL of the store's IAM-style API, which makes the user and the key",
+            "If the store has none, make a key limited to the bucket by hand and set existing_key: true.",
+        )
     bucket = _check_bucket(reader, provider)
-    store = StoreSettings(
+    access, keys, adopt, noncurrent_days, abort_days = _check_plain(reader)
+    return StoreSettings(
         server_name=server_name,
         provider=provider_name,
         bucket=bucket,
         method=method_name,
-        access=cast("Access", reader.choice("access", "least", ACCESS)),
+        access=access,
         region=region,
         endpoint=endpoint,
         iam_endpoint=iam_endpoint,
         prefix=_check_prefix(reader, method_name),
         storage_class=_check_class(reader, provider, method_name),
         user=_check_user(reader, bucket),
-        keys=_check_keys(reader),
-        adopt=reader.flag("adopt"),
-        noncurrent_days=reader.number("noncurrent_days", 30, 1, 3650),
-        abort_days=reader.number("abort_days", 7, 1, 365),
+        keys=keys,
+        adopt=adopt,
+        noncurrent_days=noncurrent_days,
+        abort_days=abort_days,
         media_repo=_check_media_repo(reader, method_name),
         options=_check_options(reader, own),
         allow=allow,
     )
-    return store if len(reader.problems) == before else None
+
+
+def _check_plain(reader: _Reader) -> tuple[Access, Keys, bool, int, int]:
+    """What is the same for every provider and method: access, keys, adopt, noncurrent_days, abort_days."""
+    return (
+        cast("Access", reader.choice("access", "least", ACCESS)),
+        _check_keys(reader),
+        reader.flag("adopt"),
+        reader.number("noncurrent_days", 30, 1, 3650),
+        reader.number("abort_days", 7, 1, 365),
+    )
 
 
 def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:
+    """The name of the bucket; "" where it is none."""
+    limits = provider.value("bucket_name", {"min": 3, "max": 63})
+    allowed = f"{limits['min']} to {limits['max']} characters a-z, 0-9 and '-', not starting with b2- or xn--"
+    if "bucket" not in reader.raw:
+        reader.add("bucket", None, allowed, "Choose a name that nobody else has at this provider.")
+        return ""
+    told = len(reader.problems)
     bucket = reader.text("bucket")
-    fault = catalog.bucket_name_fault(bucket, provider) if bucket else "it is missing"
-    if fault and not (reader.raw.get("adopt") is True and "character" in fault and _LEGACY_BUCKET.match(bucket)):
-        limits = provider.value("bucket_name", {"min": 3, "max": 63})
-        reader.add(
-            "bucket",
-            reader.raw.get("bucket"),
-            f"{limits['min']} to {limits['max']} characters a-z, 0-9 and '-', not starting with b2- or xn--",
-            f"{fault[0].upper()}{fault[1:]}: choose another name.",
-        )
-    return bucket
+    if len(reader.problems) > told:
+        return ""
+    fault = catalog.bucket_name_fault(bucket, provider)
+    if not fault or (reader.raw.get("adopt") is True and "character" in fault and _LEGACY_BUCKET.fullmatch(bucket)):
+        return bucket
+    reader.add("bucket", bucket, allowed, f"{fault[0].upper()}{fault[1:]}: choose another name.")
+    return ""
 
 
 # A bucket that is there already may carry a name that nobody should choose today.
-_LEGACY_BUCKET = re.compile(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+_LEGACY_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def _check_region(reader: _Reader, provider: catalog.Provider) -> str:
@@ -290,7 +315,7 @@ def _check_region(reader: _Reader, provider: catalog.Provider) -> str:
     elif regions and region not in regions:
         guess = catalog.nearest(region, regions)
         reader.add("region", region, ", ".join(regions), f"Did you mean {guess!r}?" if guess else "Choose one of them.")
-    elif not re.match(r"^[A-Za-z0-9-]{1,40}$", region):
+    elif not _REGION.fullmatch(region):
         reader.add("region", region, "letters, digits and '-'", "Use the region as the store signs it.")
     return region
 
@@ -303,18 +328,22 @@ def _check_url(reader: _Reader, name: str, default: str, *, required: bool) -> s
         return ""
     try:
         parts = urlsplit(value)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        scheme, host, port = parts.scheme.lower(), parts.netloc.rpartition("@")[2].lower(), parts.port
+        bare = host.removesuffix(f":{port}")
+        whole = scheme in ("http", "https") and port != 0 and _HOST.fullmatch(bare) is not None
     except ValueError:
-        whole = False
-        parts = urlsplit("")
-    if not whole or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+        whole, scheme, bare, port = False, "", "", None
+    if not whole or value.lower() not in (f"{scheme}://{host}", f"{scheme}://{host}/"):
         reader.add(
             name,
-            value,
+            # A password in it stays out of the message.
+            f"…@{value.rpartition('@')[2]}" if "@" in value else value,
             "scheme and host, perhaps a port: https://s3.example.com",
             "Add the scheme." if "://" not in value else "Leave out the path, the bucket and any user name.",
         )
-    return value.rstrip("/")
+        return ""
+    # In one form, so that two stores at one place are seen to be.
+    return f"{scheme}://{bare}" + (f":{port}" if port and port != {"http": 80, "https": 443}[scheme] else "")
 
 
 def _check_prefix(reader: _Reader, method: str) -> str:
@@ -330,11 +359,11 @@ def _check_prefix(reader: _Reader, method: str) -> str:
             'a folder such as "media/": ends with "/", does not start with it',
             "The module puts it before every key as it is, without adding a '/'.",
         )
-    elif not _PREFIX.match(prefix) or len(prefix) > 200 or "'" in prefix:
+    elif not _PREFIX.fullmatch(prefix) or len(prefix) > 200 or {".", ".."} & set(prefix.split("/")):
         reader.add(
             "prefix",
             prefix,
-            "letters, digits and !.*()_- / (no quotes, no control characters), at most 200",
+            "letters, digits, spaces and !.()_-/, at most 200, no folder called '.' or '..'",
             "Choose a plainer one.",
         )
     return prefix
@@ -359,8 +388,12 @@ def _check_class(reader: _Reader, provider: catalog.Provider, method: str) -> st
 
 
 def _check_user(reader: _Reader, bucket: str) -> str:
-    user = reader.text("user", f"synapse-media-{bucket}"[:64])
-    if not _USER.match(user):
+    """The name of the user; "" where it follows from a bucket that has none."""
+    if "user" not in reader.raw:
+        return f"synapse-media-{bucket}"[:64] if bucket else ""
+    told = len(reader.problems)
+    user = reader.text("user")
+    if len(reader.problems) == told and not _USER.fullmatch(user):
         reader.add("user", user, "1 to 64 letters, digits and +=,.@_-", "It names the user that owns the key.")
     return user
 
@@ -402,6 +435,8 @@ def _check_media_repo(reader: _Reader, method: str) -> dict[str, str]:
             "the id of the s3 datastore, which can never change",
             "Existing installation: take it from media-repo.yaml. New one: make it up once (`openssl rand -hex 20`).",
         )
+    if len(set(raw.values())) < len(raw):
+        reader.add("media_repo", dict(raw), "an id of its own for each datastore", "Take them from media-repo.yaml.")
     if method != "matrix-media-repo" and raw:
         reader.add(
             "media_repo", dict(raw), f"nothing with method {method}", "Remove it, or set method: matrix-media-repo."
@@ -428,11 +463,11 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dic
     return options
 
 
-def _check_together(stores: Mapping[str, StoreSettings], problems: list[Problem]) -> None:
+def _check_together(stores: Collection[StoreSettings], problems: list[Problem]) -> None:
     """One bucket, one store: two methods on one bucket destroy media."""
     seen: dict[tuple[str, str], str] = {}
-    for store in stores.values():
-        if not store.uses_store:
+    for store in stores:
+        if not store.uses_store or not store.bucket:
             continue
         place = (store.endpoint or store.provider, store.bucket)
         other = seen.setdefault(place, store.server_name)
@@ -447,8 +482,8 @@ def _check_together(stores: Mapping[str, StoreSettings], problems: list[Problem]
                 )
             )
     users: dict[tuple[str, str], str] = {}
-    for store in stores.values():
-        if store.uses_store and store.iam_endpoint:
+    for store in stores:
+        if store.uses_store and store.iam_endpoint and store.user:
             other = users.setdefault((store.iam_endpoint, store.user), store.server_name)
             if other != store.server_name:
                 problems.append(

@@ -14,7 +14,7 @@ from typing import Any
 from . import catalog, settings
 from .errors import SynapseMediaError, UsageError
 
-_STACK = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+_STACK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 class StackFileError(SynapseMediaError):
@@ -51,7 +51,7 @@ def find_project(start: Path | None = None) -> Path:
 
 def path_of(project: Path, stack: str) -> Path:
     """Where a stack's file is. Raises UsageError for a name that can't be one."""
-    if not _STACK.match(stack):
+    if not _STACK.fullmatch(stack):
         raise UsageError(f"--stack is {stack!r}; allowed: letters, digits, '-', '_' and '.', at most 100")
     return project / "stacks" / f"Pulumi.{stack}.yaml"
 

@@ -118,7 +118,7 @@ def nearest(value: str, allowed: Iterable[str]) -> str:
 
 # Safe on every provider of the catalog: no dots (TLS wildcard certificates; B2 forbids them), no reserved affix.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html ; B2 and Spaces pages in the entries.
-_BUCKET = re.compile(r"^[a-z0-9][a-z0-9-]*[a-z0-9]$")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]*[a-z0-9]")
 _RESERVED_START = ("b2-", "xn--", "sthree-", "amzn-s3-demo-")
 _RESERVED_END = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
@@ -128,7 +128,7 @@ def bucket_name_fault(name: str, provider: Provider) -> str:
     limits = provider.value("bucket_name", {"min": 3, "max": 63})
     if not limits["min"] <= len(name) <= limits["max"]:
         return f"it has {len(name)} characters"
-    if not _BUCKET.match(name):
+    if not _BUCKET.fullmatch(name):
         return "it has a character other than a-z, 0-9 and '-', or '-' at an end"
     for start in _RESERVED_START:
         if name.startswith(start):

@@ -1,0 +1,541 @@
+"""The stack file's settings: what is refused, how it is said, and that nothing else ever happens."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from synapse_media import catalog, settings
+from synapse_media.errors import Problem, SettingsError
+from synapse_media.methods import METHODS
+
+NAME = "matrix.example.com"
+
+GOOD: dict[str, Any] = {
+    "provider": "s3_compatible",
+    "endpoint": "https://s3.example.com",
+    "iam_endpoint": "https://iam.example.com",
+    "bucket": "example-com-media",
+}
+
+
+def problems_of(stores: object, allow: object = None) -> tuple[Problem, ...]:
+    with pytest.raises(SettingsError) as refused:
+        settings.parse(stores, allow)
+    return refused.value.problems
+
+
+def problems_with(**changes: Any) -> tuple[Problem, ...]:
+    return problems_of({NAME: {**GOOD, **changes}})
+
+
+def parsed_with(**changes: Any) -> settings.StoreSettings:
+    return settings.parse({NAME: {**GOOD, **changes}})[NAME]
+
+
+def test_a_minimal_store_is_filled_in_from_the_catalog() -> None:
+    assert parsed_with() == settings.StoreSettings(
+        server_name=NAME,
+        provider="s3_compatible",
+        bucket="example-com-media",
+        method="synapse-s3-storage-provider",
+        access="least",
+        region="us-east-1",
+        endpoint="https://s3.example.com",
+        iam_endpoint="https://iam.example.com",
+        user="synapse-media-example-com-media",
+    )
+
+
+def test_every_setting_is_taken_over() -> None:
+    store = settings.parse(
+        {
+            NAME: {
+                **GOOD,
+                "method": "matrix-media-repo",
+                "access": "full",
+                "region": "eu-1",
+                "storage_class": "STANDARD",
+                "user": "media",
+                "keys": {"active": "b", "retiring": ["a"]},
+                "adopt": True,
+                "noncurrent_days": 90,
+                "abort_days": 1,
+                "media_repo": {"s3_datastore_id": "s", "file_datastore_id": "f"},
+                "ca_file": "/etc/ssl/private-ca.pem",
+            }
+        },
+        [f"{NAME}/delete-bucket", f"{NAME}/retire-key", "gone.example.com/retain-bucket"],
+    )[NAME]
+    assert (store.method, store.access, store.region, store.user) == ("matrix-media-repo", "full", "eu-1", "media")
+    assert store.keys == settings.Keys("b", ("a",))
+    assert store.keys.slots == ("b", "a")
+    assert (store.adopt, store.noncurrent_days, store.abort_days) == (True, 90, 1)
+    assert store.media_repo == {"s3_datastore_id": "s", "file_datastore_id": "f"}
+    assert store.options == {"ca_file": "/etc/ssl/private-ca.pem"}
+    assert store.allow == {"delete-bucket", "retire-key"}
+
+
+def test_a_region_makes_the_endpoint_where_the_catalog_knows_it() -> None:
+    store = settings.parse({NAME: {"provider": "amazon_s3", "region": "eu-central-1", "bucket": "example-com-media"}})
+    assert store[NAME].endpoint == "https://s3.eu-central-1.amazonaws.com"
+    assert store[NAME].iam_endpoint == "https://iam.amazonaws.com"
+
+
+def test_filesystem_needs_nothing_but_its_name() -> None:
+    store = settings.parse({NAME: {"method": "filesystem"}})[NAME]
+    assert not store.uses_store
+    assert store.bucket == ""
+
+
+BAD_BUCKETS = [
+    "Example-Media",
+    "example.com.media",
+    "ab",
+    "a" * 64,
+    "xn--media",
+    "b2-media",
+    "sthree-media",
+    "-media",
+    "media-",
+    "media_example",
+    "médiathèque",
+    "media example",
+    "media-s3alias",
+    "media--ol-s3",
+    "media--x-s3",
+    "media/../other",
+    "{{ lookup('env','HOME') }}",
+    "media'; drop",
+    "192.168.5.4",
+]
+
+
+@pytest.mark.parametrize("bucket", BAD_BUCKETS)
+def test_a_bucket_name_that_no_store_accepts_is_refused(bucket: str) -> None:
+    [problem] = problems_with(bucket=bucket)
+    assert problem.setting == f"stores.{NAME}.bucket"
+    assert problem.value == bucket
+    assert "a-z, 0-9 and '-'" in problem.allowed
+    assert "choose another name" in problem.next_step
+
+
+def test_a_provider_may_ask_more_of_a_bucket_name() -> None:
+    raw = {"provider": "backblaze_b2", "bucket": "media"}
+    [problem] = problems_of({NAME: raw})
+    assert "6 to" in problem.allowed
+    assert problem.next_step.startswith("It has 5 characters")
+
+
+def test_an_adopted_bucket_may_carry_a_name_of_old() -> None:
+    assert parsed_with(bucket="media.example.com", adopt=True).bucket == "media.example.com"
+    [problem] = problems_with(bucket="media.example.com")
+    assert problem.setting.endswith(".bucket")
+    assert problems_with(bucket="Media/../x", adopt=True)
+    assert problems_with(bucket="xn--media", adopt=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("provider", "backblaze", "backblaze_b2"),
+        ("provider", "amazon-s3", "amazon_s3"),
+        ("method", "synapse-s3-storage", "synapse-s3-storage-provider"),
+        ("method", "goofy", "goofys"),
+        ("access", "leest", "least"),
+        ("storage_class", "STANDRD", "STANDARD"),
+    ],
+)
+def test_a_wrong_choice_is_answered_with_all_of_them_and_the_nearest(name: str, value: str, meant: str) -> None:
+    [problem] = problems_with(**{name: value})
+    assert problem.setting == f"stores.{NAME}.{name}"
+    assert problem.value == value
+    assert meant in problem.allowed
+    assert f"Did you mean {meant!r}?" in problem.next_step
+
+
+def test_an_unknown_region_is_answered_with_the_nearest() -> None:
+    [problem] = problems_of({NAME: {"provider": "amazon_s3", "region": "eu-centrall-1", "bucket": "example-media"}})
+    assert problem.setting == f"stores.{NAME}.region"
+    assert problem.next_step == "Did you mean 'eu-central-1'?"
+
+
+@pytest.mark.parametrize("provider", ["", None, 7, [], {"a": 1}, True])
+def test_a_provider_that_is_no_text_is_refused(provider: object) -> None:
+    assert [problem.setting for problem in problems_with(provider=provider)] == [f"stores.{NAME}.provider"]
+
+
+def test_an_unknown_setting_is_named_with_the_nearest() -> None:
+    [problem] = problems_with(bukcet="x")
+    assert problem.setting == f"stores.{NAME}.bukcet"
+    assert str(problem).startswith(f"stores.{NAME}.bukcet is no setting; allowed: abort_days, access, adopt, bucket, ")
+    assert str(problem).endswith(". Did you mean 'bucket'?")
+
+
+def test_a_secret_put_into_the_stack_file_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings.parse(
+            {NAME: {**GOOD, "secret_access_key": "wJalrXUtnFEMI", "endpoint": "https://admin:hunter2@s3.example.com"}}
+        )
+    assert len(refused.value.problems) == 2
+    assert "secret_access_key" in str(refused.value)
+    assert "wJalrXUtnFEMI" not in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "s3.example.com",
+        "s3.example.com:9000",
+        "https://s3.example.com/bucket",
+        "https://s3.example.com//",
+        "https://s3.example.com?x=1",
+        "https://s3.example.com?",
+        "https://s3.example.com#a",
+        "https://user:pass@s3.example.com",
+        "https://@s3.example.com",
+        "ftp://s3.example.com",
+        "s3://bucket",
+        "https://",
+        "https://:9000",
+        "https://s3.example.com:0",
+        "https://s3.example.com:99999",
+        "https://s3.example.com:port",
+        "https://s3 .example.com",
+        "https://s3.\texample.com",
+        "https://[::1",
+        "https://{{ host }}",
+        "https://s3.example.com'",
+        "https://$(host)",
+    ],
+)
+@pytest.mark.parametrize("name", ["endpoint", "iam_endpoint"])
+def test_an_endpoint_is_scheme_and_host(name: str, endpoint: str) -> None:
+    [problem] = problems_with(**{name: endpoint})
+    assert problem.setting == f"stores.{NAME}.{name}"
+    assert "https://s3.example.com" in problem.allowed
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "kept"),
+    [
+        ("https://s3.example.com/", "https://s3.example.com"),
+        ("http://127.0.0.1:7271", "http://127.0.0.1:7271"),
+        ("https://[::1]:9000", "https://[::1]:9000"),
+        ("http://minio_1:9000", "http://minio_1:9000"),
+        ("HTTPS://S3.Example.COM", "https://s3.example.com"),
+        ("https://s3.example.com:443", "https://s3.example.com"),
+        ("http://s3.example.com:80/", "http://s3.example.com"),
+        ("http://s3.example.com:443", "http://s3.example.com:443"),
+    ],
+)
+def test_an_endpoint_is_kept_in_one_form(endpoint: str, kept: str) -> None:
+    assert parsed_with(endpoint=endpoint).endpoint == kept
+
+
+def test_an_endpoint_that_nothing_tells_has_to_be_said() -> None:
+    raw = {name: value for name, value in GOOD.items() if name != "endpoint"}
+    [problem] = problems_of({NAME: raw})
+    assert problem.setting == f"stores.{NAME}.endpoint"
+    assert "is missing" in str(problem)
+
+
+def test_a_store_without_iam_needs_a_key_of_ones_own() -> None:
+    raw = {name: value for name, value in GOOD.items() if name != "iam_endpoint"}
+    [problem] = problems_of({NAME: raw})
+    assert problem.setting == f"stores.{NAME}.iam_endpoint"
+    assert "existing_key: true" in problem.next_step
+    assert settings.parse({NAME: {**raw, "existing_key": True}})[NAME].options == {"existing_key": True}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["media", "/media/", "a//b/", "/", "../", "a/../b/", "./", "a/./", "m'/", 'm"/', "m*/", "m?/", "${x}/", "{{x}}/"],
+)
+def test_a_prefix_is_a_plain_folder(prefix: str) -> None:
+    [problem] = problems_with(prefix=prefix)
+    assert problem.setting == f"stores.{NAME}.prefix"
+
+
+@pytest.mark.parametrize("prefix", ["a\n/", "m\x00/", "m\r/", "m%20/", "m\\/", "m\u2028/", "a" * 200 + "/", 5, None])
+def test_a_prefix_has_no_character_that_somebody_reads_otherwise(prefix: object) -> None:
+    [problem] = problems_with(prefix=prefix)
+    assert problem.setting == f"stores.{NAME}.prefix"
+
+
+@pytest.mark.parametrize("prefix", ["", "media/", "a/b/", "Media 2024/", "(old)/", "m.d_-!/", "...a/"])
+def test_a_good_prefix_is_kept_as_it_is(prefix: str) -> None:
+    assert parsed_with(prefix=prefix).prefix == prefix
+
+
+@pytest.mark.parametrize("method", ["goofys", "matrix-media-repo"])
+def test_a_prefix_is_refused_where_the_method_has_none(method: str) -> None:
+    extra = {"media_repo": {"s3_datastore_id": "x"}} if method == "matrix-media-repo" else {}
+    [problem] = problems_with(method=method, prefix="media/", **extra)
+    assert problem.setting == f"stores.{NAME}.prefix"
+    assert method in problem.allowed
+
+
+@pytest.mark.parametrize(
+    "storage_class", ["ONEZONE_IA", "GLACIER", "GLACIER_IR", "DEEP_ARCHIVE", "standard", "", None, 1]
+)
+def test_a_class_that_the_module_refuses_or_that_is_not_read_at_once(storage_class: object) -> None:
+    raw = {
+        "provider": "amazon_s3",
+        "region": "eu-central-1",
+        "bucket": "example-media",
+        "storage_class": storage_class,
+    }
+    found = problems_of({NAME: raw})
+    assert {problem.setting for problem in found} == {f"stores.{NAME}.storage_class"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        None,
+        "a",
+        [],
+        {"active": "c"},
+        {"active": None},
+        {"active": "a", "retiring": ["a"]},
+        {"active": "a", "retiring": ["b", "b"]},
+        {"active": "a", "retiring": "c"},
+        {"active": ["a"]},
+        {"active": "a", "retiring": [["b"]]},
+        {"active": "a", "old": "b"},
+    ],
+)
+def test_keys_are_two_slots(keys: object) -> None:
+    assert [problem.setting for problem in problems_with(keys=keys)] == [f"stores.{NAME}.keys"]
+
+
+@pytest.mark.parametrize("name", ["noncurrent_days", "abort_days"])
+@pytest.mark.parametrize("value", [0, -1, 10_000, "7", 7.0, True, None, [], float("nan")])
+def test_days_are_whole_numbers_in_a_range(name: str, value: object) -> None:
+    [problem] = problems_with(**{name: value})
+    assert problem.setting == f"stores.{NAME}.{name}"
+    assert "a whole number from 1 to" in problem.allowed
+
+
+@pytest.mark.parametrize("value", ["true", 1, 0, None, []])
+def test_adopt_is_true_or_false(value: object) -> None:
+    assert [problem.setting for problem in problems_with(adopt=value)] == [f"stores.{NAME}.adopt"]
+
+
+@pytest.mark.parametrize("user", ["", "a b", "x" * 65, "jö", "a/b", "a\nb", 3, None, "a'b"])
+def test_a_user_name_is_one_that_iam_takes(user: object) -> None:
+    assert {problem.setting for problem in problems_with(user=user)} == {f"stores.{NAME}.user"}
+
+
+@pytest.mark.parametrize("value", [1234, 12.5, True, ["b"], {"a": "b"}, "two\nlines"])
+def test_what_yaml_reads_as_something_else_is_told_once(value: object) -> None:
+    [problem] = problems_with(bucket=value)
+    assert problem.setting == f"stores.{NAME}.bucket"
+
+
+def test_a_missing_bucket_is_called_missing() -> None:
+    raw = {name: value for name, value in GOOD.items() if name != "bucket"}
+    [problem] = problems_of({NAME: raw})
+    assert str(problem).startswith(f"stores.{NAME}.bucket is missing; allowed: 3 to 63")
+
+
+def test_media_repo_ids_are_never_invented() -> None:
+    [problem] = problems_with(method="matrix-media-repo")
+    assert problem.setting == f"stores.{NAME}.media_repo.s3_datastore_id"
+    assert "openssl rand" in problem.next_step
+    [problem] = problems_with(media_repo={"s3_datastore_id": "x"})
+    assert "method: matrix-media-repo" in problem.next_step
+    for raw in (None, "x", {"s3": "x"}, {"s3_datastore_id": ""}, {"s3_datastore_id": 5}):
+        [problem] = problems_with(method="matrix-media-repo", media_repo=raw)
+        assert problem.setting == f"stores.{NAME}.media_repo"
+
+
+def test_two_datastores_have_two_ids() -> None:
+    ids = {"s3_datastore_id": "same", "file_datastore_id": "same"}
+    [problem] = problems_with(method="matrix-media-repo", media_repo=ids)
+    assert problem.setting == f"stores.{NAME}.media_repo"
+
+
+@pytest.mark.parametrize("value", ["true", 1, None])
+def test_an_option_of_the_provider_has_its_type(value: object) -> None:
+    [problem] = problems_with(existing_key=value)
+    assert problem.setting == f"stores.{NAME}.existing_key"
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "-a", "a-", "a b", "http://a", "a/b", "a\n", "a:b", "a::1", "{{x}}", "a:123456", "ä.example"]
+)
+def test_a_store_is_named_by_its_homeserver(name: str) -> None:
+    [problem] = problems_of({name: GOOD})
+    assert problem.setting == f"stores.{name}"
+    assert "matrix.example.com" in problem.allowed
+
+
+@pytest.mark.parametrize("name", ["matrix.example.com", "example.com:8448", "localhost", "EXAMPLE.com", "1.2.3.4"])
+def test_a_homeserver_may_have_a_port(name: str) -> None:
+    assert list(settings.parse({name: GOOD})) == [name]
+
+
+@pytest.mark.parametrize("stores", [None, {}, [], "x", 3, [GOOD]])
+def test_stores_are_an_object(stores: object) -> None:
+    [problem] = problems_of(stores)
+    assert problem.setting == "synapse-media:stores"
+
+
+@pytest.mark.parametrize("raw", [None, [], "x", 3])
+def test_a_store_is_an_object(raw: object) -> None:
+    assert f"stores.{NAME}" in {problem.setting for problem in problems_of({NAME: raw})}
+
+
+@pytest.mark.parametrize(
+    "allow",
+    [
+        ["delete-bucket"],
+        [f"{NAME}/"],
+        ["/delete-bucket"],
+        [f"{NAME}/delete"],
+        [None],
+        [3],
+        [[f"{NAME}/delete-bucket"]],
+        f"{NAME}/delete-bucket",
+        {f"{NAME}/delete-bucket": True},
+        "",
+        True,
+    ],
+)
+def test_allow_is_a_list_of_homeserver_and_word(allow: object) -> None:
+    found = problems_of({NAME: GOOD}, allow)
+    assert {problem.setting for problem in found} == {"synapse-media:allow"}
+    assert "delete-bucket" in found[0].allowed
+
+
+def test_a_misspelt_word_of_allow_is_answered_with_the_nearest() -> None:
+    [problem] = problems_of({NAME: GOOD}, [f"{NAME}/delete-buckett"])
+    assert problem.next_step == f"Did you mean {NAME}/delete-bucket?"
+
+
+def test_two_stores_never_share_a_bucket() -> None:
+    other = {**GOOD, "method": "goofys", "user": "other", "endpoint": "https://S3.example.com:443/"}
+    [problem] = problems_of({NAME: GOOD, "other.example.com": other})
+    assert problem.setting == "stores.other.example.com.bucket"
+    assert f"stores.{NAME} uses it already" in problem.next_step
+
+
+def test_a_shared_bucket_is_found_beside_other_problems() -> None:
+    found = problems_of({NAME: {**GOOD, "access": "all"}, "other.example.com": {**GOOD, "user": "other"}})
+    assert {problem.setting for problem in found} == {f"stores.{NAME}.access", "stores.other.example.com.bucket"}
+
+
+def test_two_stores_never_share_a_user() -> None:
+    other = {**GOOD, "bucket": "other-media", "user": "synapse-media-example-com-media"}
+    [problem] = problems_of({NAME: GOOD, "other.example.com": other})
+    assert problem.setting == "stores.other.example.com.user"
+
+
+def test_one_bucket_name_at_two_stores_is_two_buckets() -> None:
+    other = {**GOOD, "endpoint": "https://s3.example.net", "iam_endpoint": "https://iam.example.net"}
+    assert len(settings.parse({NAME: GOOD, "other.example.com": other})) == 2
+
+
+def test_every_problem_of_every_store_is_told_at_once() -> None:
+    stores = {
+        "-bad-": GOOD,
+        "a.example.com": {
+            "provider": "s3_compatible",
+            "bucket": "B",
+            "method": "goofys",
+            "access": "x",
+            "region": "no region",
+            "endpoint": "s3",
+            "prefix": "p",
+            "storage_class": "GLACIER",
+            "user": "a b",
+            "keys": 1,
+            "adopt": "yes",
+            "noncurrent_days": 0,
+            "abort_days": 0,
+            "media_repo": 1,
+            "existing_key": "no",
+            "nonsense": 1,
+        },
+        "b.example.com": {"provider": "nobody", "bucket": "B", "access": "x", "user": "a b", "keys": 1, "adopt": 1},
+    }
+    found = {problem.setting for problem in problems_of(stores, ["x"])}
+    of_a = ["bucket", "access", "region", "endpoint", "prefix", "storage_class", "user", "keys", "adopt", "nonsense"]
+    of_a += ["noncurrent_days", "abort_days", "media_repo", "existing_key"]
+    of_b = ["provider", "bucket", "access", "user", "keys", "adopt"]
+    assert found == {
+        "synapse-media:allow",
+        "stores.-bad-",
+        *(f"stores.a.example.com.{name}" for name in of_a),
+        *(f"stores.b.example.com.{name}" for name in of_b),
+    }
+
+
+def test_the_message_has_a_line_for_each_problem() -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings.parse({NAME: {**GOOD, "bucket": "B", "access": "x"}})
+    lines = str(refused.value).splitlines()
+    assert len(lines) == len(refused.value.problems) == 2
+    assert lines[0].startswith(f"stores.{NAME}.bucket is 'B'; allowed: ")
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
+    max_leaves=6,
+)
+WORDS = st.sampled_from(
+    [*catalog.names(), *METHODS, "least", "full", "a", "b", "media/", "https://s3.example.com", "us-east-1", "bucket-1"]
+)
+NAMES = st.sampled_from(sorted(settings._COMMON | {"existing_key", "ca_file", "kms_key", "tags", "keyless", "x"}))
+STORE = st.dictionaries(NAMES, WORDS | ANYTHING, max_size=12)
+LIKELY = st.fixed_dictionaries(
+    {"provider": st.sampled_from(catalog.names()), "bucket": st.just("example-media")},
+    optional={"region": WORDS, "endpoint": WORDS, "iam_endpoint": WORDS, "method": WORDS, "keys": ANYTHING},
+)
+
+
+KEY = st.text(max_size=20) | st.integers() | st.none() | st.dates() | st.sampled_from([NAME, "other.example.com"])
+
+
+@given(
+    stores=ANYTHING | st.dictionaries(KEY, STORE | LIKELY | ANYTHING, max_size=3),
+    allow=st.none() | st.lists(st.text(max_size=20), max_size=2) | ANYTHING,
+)
+@example(stores={NAME: GOOD}, allow=[f"{NAME}/delete-bucket"])
+def test_no_input_ends_in_anything_but_settings_or_an_error_that_names_them(stores: object, allow: object) -> None:
+    try:
+        parsed = settings.parse(stores, allow)
+    except SettingsError as refused:
+        parsed = {}
+        told = refused.problems
+    else:
+        told = ()
+    assert bool(parsed) != bool(told)
+    assert all(str(problem) for problem in told)
+    for name, store in parsed.items():
+        assert store.server_name == name
+        assert not store.uses_store or store.bucket
+
+
+@given(text=st.text(alphabet=string.printable + "\u0085\u2028äöü", max_size=30))
+def test_what_is_accepted_as_a_name_has_only_what_it_may_have(text: str) -> None:
+    """Newlines above all: `$` in a pattern lets one through at the end."""
+    for name, allowed in (
+        ("bucket", string.ascii_lowercase + string.digits + "-"),
+        ("user", string.ascii_letters + string.digits + "+=,.@_-"),
+        ("endpoint", string.ascii_letters + string.digits + ":/.-_[]"),
+        ("region", string.ascii_letters + string.digits + "-"),
+    ):
+        try:
+            store = parsed_with(**{name: text})
+        except SettingsError:
+            continue
+        assert set(getattr(store, name)) <= set(allowed)
