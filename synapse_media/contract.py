@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .errors import SynapseMediaError
+from .methods import ACCESS, METHODS
 
 VERSION = 1
 
@@ -168,50 +169,76 @@ def to_json(outputs: StorageOutputs) -> dict[str, Any]:
     return plain
 
 
+_REQUIRED = (
+    "server_name",
+    "provider",
+    "method",
+    "access",
+    "bucket",
+    "region",
+    "endpoint_url",
+    "access_key_id",
+    "secret_access_key",
+)
+_CHOICES: Mapping[str, Collection[str]] = {
+    "method": METHODS,
+    "access": ACCESS,
+    "addressing": get_args(Addressing),
+    "checksums": get_args(Checksums),
+}
+
+
 def from_json(plain: Mapping[str, Any]) -> StorageOutputs:
-    """Read the wire form. Raises ContractError naming what is missing, unknown, or of a newer version."""
+    """Read the wire form. Raises ContractError naming what is missing, unknown, wrong, or of a newer version."""
     version = plain.get("version")
     if version != VERSION:
         raise ContractError(
             f"store outputs of version {version!r}; this release reads version {VERSION}. "
             "Run `synapse-media up` and `render` with one release."
         )
-    known = {item.name: item for item in fields(StorageOutputs)}
-    unknown = sorted(set(plain) - set(known))
-    missing = sorted(
-        name
-        for name in (
-            "server_name",
-            "provider",
-            "method",
-            "access",
-            "bucket",
-            "region",
-            "endpoint_url",
-            "access_key_id",
-            "secret_access_key",
-        )
-        if not isinstance(plain.get(name), str)
-    )
-    if unknown or missing:
-        raise ContractError(
-            "not the outputs of a store: "
-            + "; ".join(
-                part
-                for part in (
-                    f"missing {', '.join(missing)}" if missing else "",
-                    f"unknown {', '.join(unknown)}" if unknown else "",
-                )
-                if part
-            )
-        )
-    values = dict(plain)
-    proof = values.get("proof")
-    if proof is not None:
-        values["proof"] = Proof(
-            made_for=str(proof["made_for"]),
-            lines=tuple(ProofLine(**line) for line in proof["lines"]),
-        )
+    # What is not said is as if it was left out.
+    values = {str(name): value for name, value in plain.items() if value is not None}
+    known = {item.name for item in fields(StorageOutputs)}
+    faults = {
+        "missing": [name for name in _REQUIRED if name not in values],
+        "unknown": sorted(set(values) - known),
+        # Only their names: the secret may be among them.
+        "not what they should be:": sorted(name for name in known & set(values) if not _is_right(name, values[name])),
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{what} {', '.join(names)}" for what, names in faults.items() if names)
+        raise ContractError(f"not the outputs of a store: {told}")
+    if "proof" in values:
+        proof = values["proof"]
+        values["proof"] = Proof(proof["made_for"], tuple(ProofLine(**line) for line in proof["lines"]))
     for name in ("cannot_refuse", "lacks"):
-        values[name] = tuple(values.get(name) or ())
+        values[name] = tuple(values.get(name, ()))
     return StorageOutputs(**values)
+
+
+def _is_right(name: str, value: object) -> bool:
+    if name in _CHOICES:
+        return isinstance(value, str) and value in _CHOICES[name]
+    if name == "version":
+        return True
+    if name == "keyless":
+        return isinstance(value, bool)
+    if name in ("cannot_refuse", "lacks"):
+        return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+    if name == "media_repo":
+        return isinstance(value, Mapping) and all(isinstance(item, str) for pair in value.items() for item in pair)
+    if name == "proof":
+        return _is_proof(value)
+    return isinstance(value, str)
+
+
+def _is_proof(value: object) -> bool:
+    if not isinstance(value, Mapping) or set(value) != {"made_for", "lines"} or not isinstance(value["lines"], list):
+        return False
+    needed, known = {"operation", "expected", "outcome"}, {item.name for item in fields(ProofLine)}
+    return isinstance(value["made_for"], str) and all(
+        isinstance(line, Mapping)
+        and needed <= set(line) <= known
+        and all(isinstance(text, str) for text in line.values())
+        for line in value["lines"]
+    )

@@ -1,0 +1,128 @@
+"""Stack files on disk: found, read, and refused in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from synapse_media import stackfile
+from synapse_media.errors import SettingsError, UsageError
+
+GOOD = """\
+config:
+  synapse-media:stores:
+    matrix.example.com:
+      provider: s3_compatible
+      endpoint: https://s3.example.com
+      iam_endpoint: https://iam.example.com
+      bucket: example-media
+    local.example.com: {method: filesystem}
+    other.example.com: {provider: wasabi, region: eu-central-1, bucket: other-media}
+  synapse-media:allow: [matrix.example.com/delete-bucket, gone.example.com/retain-bucket]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "Pulumi.yaml").write_text("name: synapse-media\n")
+    (tmp_path / "stacks/Pulumi.good.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def write(project: Path, text: str | bytes) -> None:
+    data = text.encode() if isinstance(text, str) else text
+    (project / "stacks/Pulumi.s.yaml").write_bytes(data)
+
+
+def test_a_stack_file_is_read(project: Path) -> None:
+    stack = stackfile.read(project, "good")
+    assert set(stack.stores) == {"matrix.example.com", "local.example.com", "other.example.com"}
+    assert stack.path == project / "stacks/Pulumi.good.yaml"
+    assert stack.allow == ("matrix.example.com/delete-bucket", "gone.example.com/retain-bucket")
+    assert stack.stores["matrix.example.com"].allow == {"delete-bucket"}
+
+
+def test_each_admin_variable_is_named_once(project: Path) -> None:
+    assert stackfile.read(project, "good").admin_variables == (
+        "S3_ACCESS_KEY_ID",
+        "S3_SECRET_ACCESS_KEY",
+        "WASABI_ACCESS_KEY_ID",
+        "WASABI_SECRET_ACCESS_KEY",
+    )
+
+
+def test_a_missing_stack_is_answered_with_those_there_are(project: Path) -> None:
+    with pytest.raises(stackfile.StackFileError, match=r"Pulumi\.nosuch\.yaml does not exist; stacks here: good"):
+        stackfile.read(project, "nosuch")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-s", ".x", "a b", "a\n", "x" * 101, "ä"])
+def test_a_stack_name_is_no_path(project: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="--stack is"):
+        stackfile.read(project, name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "config: [",
+        "a: b: c",
+        "config:\n\t- x",
+        b"\xff\xfe\x00bad",
+        b"config: \x00",
+        "config: !!python/object/apply:os.system ['true']",
+    ],
+)
+def test_what_is_not_yaml_is_refused_with_its_place(project: Path, text: str | bytes) -> None:
+    write(project, text)
+    with pytest.raises(stackfile.StackFileError, match=r"Pulumi\.s\.yaml can't be read as YAML"):
+        stackfile.read(project, "s")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "just text", "3"])
+def test_what_is_no_object_is_refused(project: Path, text: str) -> None:
+    write(project, text)
+    with pytest.raises(stackfile.StackFileError, match="is no YAML object"):
+        stackfile.read(project, "s")
+
+
+@pytest.mark.parametrize("text", ["a: 1", "config:", "config: []", "config: x"])
+def test_a_file_without_config_is_refused(project: Path, text: str) -> None:
+    write(project, text)
+    with pytest.raises(stackfile.StackFileError, match="no `config:` object"):
+        stackfile.read(project, "s")
+
+
+def test_settings_are_checked_all_at_once(project: Path) -> None:
+    write(
+        project, "config: {synapse-media:stores: {a: {provider: x, bucket: Y}}, synapse-media:allow: a/delete-bucket}"
+    )
+    with pytest.raises(SettingsError) as refused:
+        stackfile.read(project, "s")
+    assert [problem.setting for problem in refused.value.problems] == [
+        "synapse-media:allow",
+        "stores.a.provider",
+        "stores.a.bucket",
+    ]
+
+
+def test_a_directory_in_its_place_is_refused(project: Path) -> None:
+    (project / "stacks/Pulumi.s.yaml").mkdir()
+    with pytest.raises(stackfile.StackFileError, match=r"Pulumi\.s\.yaml can't be read"):
+        stackfile.read(project, "s")
+
+
+def test_the_project_is_found_from_below(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = project / "a/b"
+    below.mkdir(parents=True)
+    assert stackfile.find_project(below) == project
+    monkeypatch.chdir(below)
+    assert stackfile.find_project() == project
+
+
+def test_no_project_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no Pulumi\.yaml in") as refused:
+        stackfile.find_project(tmp_path)
+    assert refused.value.exit_code == 64
