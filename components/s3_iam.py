@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pulumi
 
 from synapse_media.settings import StoreSettings
@@ -9,44 +11,39 @@ from synapse_media.settings import StoreSettings
 from . import policies, resources
 from .store import Store
 
+POLICY_NAME = "synapse-media"
+
 
 class S3IamStore(Store):
     """Bucket, user under a path of ours, its keys and its one inline policy. No secret but the key's."""
 
     def __init__(self, name: str, store: StoreSettings) -> None:
         super().__init__(name, store)
+        self.provision()
+
+    def provision(self) -> None:
+        """Make the parts; `outputs` is there at the end of it."""
+        made, lacks = self.make_bucket()
+        self.make_key(made, lacks)
+
+    def make_bucket(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
+        """The bucket, or what is made last of it; in words what it lacks."""
         inputs, known_lacks = self.bucket_inputs()
-        bucket = resources.Bucket(name, inputs, self.of_bucket())
-        connection = self.connection()
-        user = resources.User(
-            name,
-            {
-                "userName": store.user,
-                "path": f"/synapse-media/{pulumi.get_stack()}/",
-                "connection": connection,
-                "adopt": store.adopt,
-            },
-            self.child(),
-        )
+        bucket = resources.Bucket(self.name, inputs, self.of_bucket())
+        return bucket, bucket.out("lacks").apply(lambda found: [*known_lacks, *(found or [])])
+
+    def make_key(self, bucket: pulumi.Resource, lacks: pulumi.Input[Sequence[str]]) -> None:
+        """The user with its policy and its keys, and the proof."""
+        store, document = self.store, self.key_policy()
+        user = self.make_user()
         ring = resources.KeyRing(
-            name,
+            self.name,
             {
                 "userName": store.user,
                 "active": store.keys.active,
                 "slots": sorted(store.keys.slots),
                 "retireConfirmed": "retire-key" in store.allow,
-                "connection": connection,
-            },
-            self.child(user),
-        )
-        document = self.key_policy()
-        policy = resources.UserPolicy(
-            name,
-            {
-                "userName": store.user,
-                "policyName": "synapse-media",
-                "policy": policies.to_json(document),
-                "connection": connection,
+                "connection": self.connection(),
             },
             self.child(user),
         )
@@ -55,9 +52,38 @@ class S3IamStore(Store):
             endpoint_url=store.endpoint,
             access_key_id=ring.out("accessKeyId"),
             secret_access_key=ring.out("secretAccessKey"),
-            lacks=bucket.out("lacks").apply(lambda found: [*known_lacks, *(found or [])]),
-            made=(bucket, ring, policy),
+            lacks=lacks,
+            made=(bucket, ring, self.make_user_policy(user, policies.to_json(document))),
             user=store.user,
             policy=document,
             created_at=ring.out("keys").apply(lambda keys: keys[store.keys.active]["createdAt"]),
+        )
+
+    @property
+    def path(self) -> str:
+        """Where users of this stack are: what is under it is ours."""
+        return f"/synapse-media/{pulumi.get_stack()}/"
+
+    def make_user(self) -> pulumi.Resource:
+        return resources.User(
+            self.name,
+            {
+                "userName": self.store.user,
+                "path": self.path,
+                "connection": self.connection(),
+                "adopt": self.store.adopt,
+            },
+            self.child(),
+        )
+
+    def make_user_policy(self, user: pulumi.Resource, document: str) -> pulumi.Resource:
+        return resources.UserPolicy(
+            self.name,
+            {
+                "userName": self.store.user,
+                "policyName": POLICY_NAME,
+                "policy": document,
+                "connection": self.connection(),
+            },
+            self.child(user),
         )

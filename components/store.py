@@ -9,7 +9,7 @@ import pulumi
 
 from synapse_media import catalog
 from synapse_media.contract import VERSION, policy_sha256
-from synapse_media.methods import METHODS, expectations
+from synapse_media.methods import METHODS, Operation, expectations
 from synapse_media.settings import StoreSettings
 
 from . import policies, resources
@@ -53,13 +53,18 @@ class Store(pulumi.ComponentResource):
         """The mark on what is ours: project, stack and homeserver."""
         return f"{pulumi.get_project()}/{pulumi.get_stack()}/{self.name}"
 
+    @property
+    def addressing(self) -> str:
+        """How the bucket is named in a URL: "path" or "virtual"."""
+        return str(self.provider.value("addressing", "path"))
+
     def connection(self) -> dict[str, Any]:
         """How the plugin reaches the store (synapse_media.plugin.connection.Connection)."""
         return {
             "endpoint": self.store.endpoint,
             "region": self.store.region,
             "iamEndpoint": self.store.iam_endpoint,
-            "addressing": self.provider.value("addressing", "path"),
+            "addressing": self.addressing,
             "checksums": self.provider.value("checksums", "when_required"),
             "variables": list(self.provider.admin_variables),
             "caFile": str(self.store.options.get("ca_file", "")),
@@ -120,6 +125,8 @@ class Store(pulumi.ComponentResource):
         user: str = "",
         policy: dict[str, Any] | None = None,
         admin: bool = True,
+        lender: str = "",
+        cannot_refuse: Sequence[str] | None = None,
         created_at: pulumi.Input[str] = "",
     ) -> None:
         """Prove the key and set `outputs`.
@@ -129,12 +136,17 @@ class Store(pulumi.ComponentResource):
             user: the IAM user whose key it is; "" if the store has none.
             policy: the key's policy document; None if the store has none.
             admin: an admin credential is there, who lends a decoy bucket and clears up.
+            lender: who does that in the plugin where the admin has no S3 key; "" for the admin's own S3 key.
+            cannot_refuse: operations this key can't be denied; None for those of the catalog.
             created_at: when the active key was made.
         """
         store = self.store
         policy_hash = policy_sha256(policy)
-        cannot_refuse = tuple(self.provider.value("cannot_refuse", ()))
-        expected = expectations(self.method, store.access, cannot_refuse)
+        open_anyway = tuple(self.provider.value("cannot_refuse", ()) if cannot_refuse is None else cannot_refuse)
+        expected = expectations(self.method, store.access, open_anyway)
+        if self.provider.can("bucket_policy") is False and store.access == "full":
+            # Granted, but there is nothing to do with it.
+            del expected[Operation.PUT_BUCKET_POLICY]
         proof = resources.Proof(
             self.name,
             {
@@ -151,12 +163,42 @@ class Store(pulumi.ComponentResource):
                 "expected": {operation.value: value.value for operation, value in expected.items()},
                 "admin": admin,
                 "decoy": admin and self.provider.can("decoy_bucket") is not False,
+                "lender": lender,
                 "owner": self.owner,
                 "userName": user,
                 "settleSeconds": store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
             },
             self.child(*made),
         )
+        self._publish(
+            region=region,
+            endpoint_url=endpoint_url,
+            policy_sha256=policy_hash,
+            cannot_refuse=list(open_anyway),
+            lacks=lacks,
+            access_key_id=access_key_id,
+            secret_access_key=pulumi.Output.secret(secret_access_key),
+            key_created_at=created_at,
+            user=user,
+            proof={"made_for": proof.out("madeFor"), "lines": proof.out("lines")},
+        )
+
+    def finish_keyless(self, *, policy: dict[str, Any], lacks: pulumi.Input[Sequence[str]]) -> None:
+        """Set `outputs` of a store that a machine's own role signs for: there is no key, and no proof but there."""
+        self._publish(
+            region=self.store.region,
+            endpoint_url=self.store.endpoint,
+            policy_sha256=policy_sha256(policy),
+            cannot_refuse=list(self.provider.value("cannot_refuse", ())),
+            lacks=lacks,
+            access_key_id="",
+            secret_access_key="",
+            keyless=True,
+            proof=None,
+        )
+
+    def _publish(self, **found: Any) -> None:
+        store = self.store
         self.outputs = {
             "version": VERSION,
             "server_name": store.server_name,
@@ -164,21 +206,12 @@ class Store(pulumi.ComponentResource):
             "method": store.method,
             "access": store.access,
             "bucket": store.bucket,
-            "region": region,
-            "endpoint_url": endpoint_url,
-            "access_key_id": access_key_id,
-            "secret_access_key": pulumi.Output.secret(secret_access_key),
-            "key_created_at": created_at,
-            "user": user,
             "storage_class": store.storage_class,
             "prefix": store.prefix,
-            "addressing": self.provider.value("addressing", "path"),
+            "addressing": self.addressing,
             "checksums": self.provider.value("checksums", "when_required"),
-            "policy_sha256": policy_hash,
-            "cannot_refuse": list(cannot_refuse),
             "media_repo": dict(store.media_repo),
-            "lacks": lacks,
             "ca_file": str(store.options.get("ca_file", "")),
-            "proof": {"made_for": proof.out("madeFor"), "lines": proof.out("lines")},
+            **found,
         }
         self.register_outputs({"outputs": self.outputs})
