@@ -15,6 +15,7 @@ MIGRATION_MOUNT = "/matrix/s3-media-store"
 """Where the playbook mounts it during the migration, beside its media store (the playbook's own guide)."""
 
 _UNIT = "synapse-media-goofys.service"
+_ENVIRONMENT = "synapse-media-goofys.env"
 _OLD = "Goofys has had no release since 2020. The storage provider module is the way off it."
 
 
@@ -56,6 +57,12 @@ def effect(request: Request, form: Form) -> Effect:
 def playbook(request: Request) -> dict[str, str]:
     store = request.store
     _check(request)
+    if store.ca_file:
+        raise quoting.refuse(
+            "ca_file",
+            "can't be given to the Goofys of the playbook, which starts it without a way to name one",
+            "Use the storage provider module, or a certificate of a public authority.",
+        )
     for setting, value in (("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)):
         quoting.docker_environment(setting, value)
     # Empty keys are as good as none to the SDK, which then asks the instance; the defaults are words that are not.
@@ -113,18 +120,32 @@ def plain(request: Request) -> dict[str, str]:
         )
         + f"[Unit]\nRequires={_UNIT}\nAfter={_UNIT}\n",
     }
-    if not store.keyless:
-        files["synapse-media-goofys.env"] = (
-            comment(f"The key of {name}'s bucket, for {_UNIT}.")
-            + f"AWS_ACCESS_KEY_ID={quoting.environment('access_key_id', store.access_key_id)}\n"
-            + f"AWS_SECRET_ACCESS_KEY={quoting.environment('secret_access_key', store.secret_access_key)}\n"
+    pairs = _environment(request)
+    if pairs:
+        files[_ENVIRONMENT] = comment(f"What Goofys needs for {name}'s bucket, for {_UNIT}.") + "".join(
+            f"{variable}={value}\n" for variable, value in pairs
         )
+    if not store.keyless:
         files["credentials"] = (
             comment(f"The key of {name}'s bucket, for the line in fstab: goes to /root/.aws/credentials.")
             + f"[default]\naws_access_key_id = {quoting.credentials('access_key_id', store.access_key_id)}\n"
             + f"aws_secret_access_key = {quoting.credentials('secret_access_key', store.secret_access_key)}\n"
         )
     return files
+
+
+def _environment(request: Request) -> list[tuple[str, str]]:
+    store = request.store
+    pairs: list[tuple[str, str]] = []
+    if not store.keyless:
+        pairs += [
+            ("AWS_ACCESS_KEY_ID", quoting.environment("access_key_id", store.access_key_id)),
+            ("AWS_SECRET_ACCESS_KEY", quoting.environment("secret_access_key", store.secret_access_key)),
+        ]
+    if store.ca_file:
+        # Go's own variable, for the whole process: it talks to nothing but the store.
+        pairs.append(("SSL_CERT_FILE", quoting.environment("ca_file", store.ca_file)))
+    return pairs
 
 
 def _check(request: Request) -> None:
@@ -154,7 +175,7 @@ def _unit(request: Request, mount: str) -> str:
         + "[Unit]\nDescription=Synapse's media on S3, mounted with Goofys\n"
         + "Wants=network-online.target\nAfter=network-online.target\nBefore=matrix-synapse.service\n\n"
         + "[Service]\nType=simple\nUser=matrix-synapse\n"
-        + ("" if store.keyless else "EnvironmentFile=/etc/matrix-synapse/synapse-media-goofys.env\n")
+        + (f"EnvironmentFile=/etc/matrix-synapse/{_ENVIRONMENT}\n" if _environment(request) else "")
         + "# What a Goofys that died has left in the way.\n"
         + f"ExecStartPre=-/bin/fusermount -u -z {path}\n"
         + f"ExecStart=/usr/local/bin/goofys {start} {path}\n"
@@ -180,12 +201,13 @@ def _fstab(request: Request, mount: str) -> str:
             "--uid=UID",
         )
     )
+    credentials = "" if store.keyless else "put the file credentials at /root/.aws/credentials, "
     fields = (f"goofys#{store.bucket}", quoting.fstab("media_path", mount), "fuse", options, "0", "0")
     return (
         comment(
             f"In place of {_UNIT}, for those who mount in /etc/fstab. Write the number that `id -u matrix-synapse` "
-            "prints for UID, put the file credentials at /root/.aws/credentials, and give Synapse's unit "
-            "`RequiresMountsFor=` this directory in place of Requires= and After=."
+            f"prints for UID, {credentials}and give Synapse's unit `RequiresMountsFor=` this directory in place of "
+            "Requires= and After=. A certificate of a private authority must be among the system's own here."
         )
         + " ".join(fields)
         + "\n"
@@ -197,14 +219,13 @@ def _install(request: Request, mount: str) -> str:
     what = effect(request, "plain")
     path = quoting.sh("media_path", mount)
     environment = (
-        "First run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
-        if store.keyless
-        else "    sudo install -o root -m 0600 synapse-media-goofys.env /etc/matrix-synapse/\n"
+        f"    sudo install -o root -m 0600 {_ENVIRONMENT} /etc/matrix-synapse/\n" if _environment(request) else ""
     )
+    keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
     return f"""# {host(store.server_name)}: media on S3 with Goofys
 
 What it does: {" ".join(what.does)}
-
+{keyless if store.keyless else ""}
 ## Install
 
 1. Goofys 0.24.0 as /usr/local/bin/goofys, and the package that has fusermount (`apt install fuse`).

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from synapse_media.contract import StorageOutputs
 
 from . import quoting
-from .parts import Effect, Form, Request, comment, header, host, playbook_commands, variables, vars_path
+from .parts import Effect, Form, Request, ca_arguments, comment, header, host, playbook_commands, variables, vars_path
 
 FILE_PATH = "/data/media"
 """The file datastore of the playbook and of the image's volume."""
@@ -39,8 +39,8 @@ def effect(request: Request, form: Form) -> Effect:
         "The datastore ids are how its database finds media: they must never change.",
     )
     undo = (
-        "Media that came in since is known to matrix-media-repo alone, so Synapse would not find it: take it over first "
-        "with its own tools, `gdpr_export` and then `import_to_synapse`, or accept its loss."
+        "Media that came in since is known to matrix-media-repo alone, so Synapse would not find it: take it over "
+        "first with its own tools, `gdpr_export` and then `import_to_synapse`, or accept its loss."
     )
     if form == "playbook":
         return Effect(
@@ -77,10 +77,19 @@ def playbook(request: Request) -> dict[str, str]:
         (f"{s3}opts_access_key_id", quoting.ansible("access_key_id", store.access_key_id)),
         (f"{s3}opts_access_secret", request.seal("secret_access_key", store.secret_access_key)),
     ]
+    authority = ca_arguments(store, "SSL_CERT_FILE")
+    if authority:
+        pairs.append((f"{_VARIABLE}container_extra_arguments", quoting.ansible("ca_file", authority)))
     return {vars_path(store): header(request, effect(request, "playbook")) + "---\n" + variables(pairs)}
 
 
 def plain(request: Request) -> dict[str, str]:
+    if request.by_reference:
+        raise quoting.refuse(
+            "secrets",
+            "can't be by reference in media-repo.yaml, which is where matrix-media-repo has its key from",
+            "Render it with `--secrets plain`: the file is 0600.",
+        )
     what = effect(request, "plain")
     return {
         "INSTALL.md": _install(request, what),
@@ -200,6 +209,10 @@ def _traefik(store: StorageOutputs) -> str:
 
 def _install(request: Request, what: Effect) -> str:
     store = request.store
+    authority = ""
+    if store.ca_file:
+        variable = f"SSL_CERT_FILE={quoting.sh('ca_file', store.ca_file)}"
+        authority = f"   The store's authority is a private one: `{variable}` in its environment.\n"
     transfer = ""
     if store.media_repo.get("file_datastore_id"):
         transfer = f"""
@@ -226,7 +239,7 @@ with `synapse-media prove --store store.json`.
 2. media-repo.d/synapse-media.yaml, readable by matrix-media-repo alone. `REPO_CONFIG` may name a directory, whose
    files are merged in the order of their names; a later `datastores` list replaces an earlier one, so let the name
    of this file sort last. Or put its list in place of the one in media-repo.yaml.
-3. conf.d/synapse-media.yaml into /etc/matrix-synapse/conf.d/: Synapse's own media repository is switched off.
+{authority}3. conf.d/synapse-media.yaml into /etc/matrix-synapse/conf.d/: it switches Synapse's own repository off.
 4. One of reverse-proxy/ into your proxy, before the routes of Synapse.
 5. Restart matrix-media-repo, Synapse and the proxy.
 {transfer}

@@ -106,6 +106,36 @@ CONTAINER_ROLE = (
 )
 
 
+CA_IN_CONTAINER = "/synapse-media-ca.pem"
+
+
+def ca_lines(store: StorageOutputs) -> tuple[str, ...]:
+    """What is to be said of a private certificate authority."""
+    if not store.ca_file:
+        return ()
+    return (f"The store's certificate is trusted with {quoting.yaml('ca_file', store.ca_file)}: copy it there.",)
+
+
+def ca_path(store: StorageOutputs) -> str:
+    """The authority's file, for a mount of Docker."""
+    allowed = "an absolute path of letters, digits and . _ / + -"
+    return quoting.need("ca_file", store.ca_file, r"/[A-Za-z0-9._/+-]+", allowed, "a mount of Docker")
+
+
+def ca_arguments(store: StorageOutputs, variable: str) -> tuple[str, ...]:
+    """Arguments of `docker run` that bring the authority into a container, in a unit and in sh; none without one.
+
+    Args:
+        variable: the environment variable that the program in it asks.
+    """
+    if not store.ca_file:
+        return ()
+    return (
+        f"--mount=type=bind,src={ca_path(store)},dst={CA_IN_CONTAINER},ro",
+        f"--env={variable}={CA_IN_CONTAINER}",
+    )
+
+
 def proof_lines(store: StorageOutputs) -> tuple[str, ...]:
     """What is to be said of the proof; nothing for the method that has no key."""
     if not METHODS[store.method].uses_store:
@@ -146,7 +176,7 @@ def header(request: Request, effect: Effect, *more: str) -> str:
         f"Written by `synapse-media render` for {host(request.store.server_name)}; the next run writes it again.",
         "",
         "What it does on the server:",
-        *(f"- {line}" for line in (*effect.does, *proof_lines(request.store))),
+        *(f"- {line}" for line in (*effect.does, *ca_lines(request.store), *proof_lines(request.store))),
         "To apply:",
         *effect.apply,
         "To undo:",

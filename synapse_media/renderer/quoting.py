@@ -126,7 +126,7 @@ def fstab(setting: str, value: str) -> str:
     _no_nul(setting, value, "/etc/fstab")
     if not value or value.startswith("#"):
         raise refuse(setting, "is empty or starts with '#', which a field of /etc/fstab can't", "Choose another.")
-    return re.sub(r"[\s\\]", lambda found: f"\\{ord(found.group()):03o}", value, flags=re.ASCII)
+    return re.sub(r"[ \t\n\\]", lambda found: f"\\{ord(found.group()):03o}", value)
 
 
 def sh(setting: str, value: str) -> str:

@@ -10,10 +10,13 @@ from synapse_media.contract import StorageOutputs
 
 from . import quoting
 from .parts import (
+    CA_IN_CONTAINER,
     CONTAINER_ROLE,
     Effect,
     Form,
     Request,
+    ca_arguments,
+    ca_path,
     comment,
     header,
     host,
@@ -103,30 +106,30 @@ def playbook(request: Request) -> dict[str, str]:
         )
         + variables(((f"{_EXT}update_db_day_count", str(_NEVER)),))
     )
-    if store.checksums == "when_required":
-        lines += (
-            "\n"
-            + comment(
-                "boto3 sends newer checksum headers in s3_media_upload (bin/migrate), which this store may reject. "
-                "Add your own arguments to this list, if you have some."
-            )
-            + variables(
-                (
-                    (
-                        "matrix_synapse_ext_s3_storage_provider_container_arguments",
-                        quoting.ansible("checksums", [f"--env={name}=when_required" for name in _CHECKSUM_VARIABLES]),
-                    ),
-                )
-            )
+    checksums = tuple(f"--env={name}=when_required" for name in _checksum_variables(store))
+    authority = ca_arguments(store, "AWS_CA_BUNDLE")
+    if checksums:
+        lines += "\n" + comment(
+            "boto3 sends newer checksum headers in s3_media_upload (bin/migrate), which this store may reject. "
+            "Add your own arguments to this list, if you have some."
         )
+    if checksums or authority:
+        name = "matrix_synapse_ext_s3_storage_provider_container_arguments"
+        lines += variables(((name, quoting.ansible("checksums", checksums + authority)),))
+    if authority:
+        lines += variables((("matrix_synapse_container_extra_arguments", quoting.ansible("ca_file", authority)),))
     more = (
         "A variable that vars.yml sets as well has the value from there: Ansible reads the files of this directory in "
+        "the order of their names, and the last one wins."
     )
-    more += "the order of their names, and the last one wins."
     return {vars_path(store): header(request, effect(request, "playbook"), more) + "---\n" + lines}
 
 
-_CHECKSUM_VARIABLES = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
+def _checksum_variables(store: StorageOutputs) -> tuple[str, ...]:
+    """Those that make boto3 leave the newer checksums out, for a store that may reject them."""
+    if store.checksums != "when_required":
+        return ()
+    return ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
 
 
 def plain(request: Request) -> dict[str, str]:
@@ -137,15 +140,18 @@ def plain(request: Request) -> dict[str, str]:
         "docker/synapse-media/image/Dockerfile": _dockerfile(),
         "synapse-media.env": _environment(request.store, docker=False),
     }
-    if request.by_reference:
+    if _needs_environment(request):
         files["docker/synapse-media/synapse-media.env"] = _environment(request.store, docker=True)
         files["systemd/matrix-synapse.service.d/synapse-media.conf"] = (
-            comment(
-                "Gives Synapse the key of its media's bucket. Goes to /etc/systemd/system/matrix-synapse.service.d/."
-            )
+            comment("What Synapse needs for its media's bucket. Goes to /etc/systemd/system/matrix-synapse.service.d/.")
             + "[Service]\nEnvironmentFile=/etc/matrix-synapse/synapse-media.env\n"
         )
     return files
+
+
+def _needs_environment(request: Request) -> bool:
+    """Whether Synapse itself needs the environment file; the machine's role it finds without one."""
+    return (request.by_reference and not request.store.keyless) or bool(request.store.ca_file)
 
 
 def _drop_in(request: Request) -> str:
@@ -184,8 +190,9 @@ def _environment(store: StorageOutputs, *, docker: bool) -> str:
             ("AWS_ACCESS_KEY_ID", value("access_key_id", store.access_key_id)),
             ("AWS_SECRET_ACCESS_KEY", value("secret_access_key", store.secret_access_key)),
         ]
-    if store.checksums == "when_required":
-        pairs += [(name, "when_required") for name in _CHECKSUM_VARIABLES]
+    pairs += [(name, "when_required") for name in _checksum_variables(store)]
+    if store.ca_file:
+        pairs.append(("AWS_CA_BUNDLE", CA_IN_CONTAINER if docker else value("ca_file", store.ca_file)))
     reader = "`docker run --env-file`: values as they are" if docker else "systemd's EnvironmentFile= and sh"
     return comment(f"The key and region of {host(store.server_name)}'s bucket. For {reader}.") + "".join(
         f"{name}={text}\n" for name, text in pairs
@@ -200,6 +207,7 @@ def _dockerfile() -> str:
 
 
 def _compose(request: Request) -> str:
+    store = request.store
     environment = "    env_file:\n      - path: ./synapse-media/synapse-media.env\n        format: raw\n"
     return (
         comment(
@@ -211,7 +219,8 @@ def _compose(request: Request) -> str:
         + '    image: "synapse-with-s3-storage-provider:local"\n'
         + '    command: ["run", "--config-path", "/data/homeserver.yaml", "--config-path", "/synapse-media.yaml"]\n'
         + "    volumes:\n      - ./synapse-media/synapse-media.yaml:/synapse-media.yaml:ro\n"
-        + (environment if request.by_reference else "")
+        + (f"      - {ca_path(store)}:{CA_IN_CONTAINER}:ro\n" if store.ca_file else "")
+        + (environment if _needs_environment(request) else "")
     )
 
 
@@ -220,19 +229,19 @@ def _install(request: Request) -> str:
     what = effect(request, "plain")
     systemd = (
         """
-   The key is not in that file but in the environment:
+   What Synapse needs beside that file, in its environment:
 
        sudo install -o root -m 0600 synapse-media.env /etc/matrix-synapse/synapse-media.env
        sudo install -D -m 0644 systemd/matrix-synapse.service.d/synapse-media.conf \\
            /etc/systemd/system/matrix-synapse.service.d/synapse-media.conf
        sudo systemctl daemon-reload
 """
-        if request.by_reference
+        if _needs_environment(request)
         else ""
     )
     elsewhere = (
-        "   with `set -a; . ./synapse-media.env; set +a` in its shell before, since the key is in the environment.\n"
-        if request.by_reference
+        "   with `set -a; . ./synapse-media.env; set +a` in its shell before, for what it needs beside that file.\n"
+        if _needs_environment(request)
         else ""
     )
     keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"

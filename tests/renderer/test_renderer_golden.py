@@ -22,7 +22,8 @@ COMBINATIONS = [
     for secrets in renderer.SECRETS
     # matrix-media-repo can't do without a key, and the filesystem has no store.
     if (method, case) != ("matrix-media-repo", "keyless") and (method != "filesystem" or case == "amazon")
-    if secrets == "plain" or case == "compatible"
+    # By reference once a form; plain Goofys and matrix-media-repo have one place for a key, whatever is asked.
+    if secrets == "plain" or (case == "compatible" and (form == "playbook" or method == "synapse-s3-storage-provider"))
 ]
 
 

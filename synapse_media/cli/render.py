@@ -1,0 +1,165 @@
+"""`synapse-media render`: what the homeserver reads, in files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from synapse_media import renderer
+from synapse_media.contract import StorageOutputs, to_json
+from synapse_media.errors import UsageError
+from synapse_media.renderer import writing
+
+if TYPE_CHECKING:
+    from synapse_media.renderer.vault import Vault
+
+CONTRACT = "store.json"
+_VAULT = ("vault", "vault-file")
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "render",
+        help="write what the homeserver reads",
+        description="Writes DIR/<homeserver>/…: the files of the store's method, and store.json, which the commands "
+        "on the server take with --store. All at 0600; a file that would not change is not touched.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack")
+    source.add_argument("--store", metavar="FILE", help="a store.json written by an earlier `render`")
+    parser.add_argument("--server", metavar="NAME", help="this homeserver of the stack alone")
+    parser.add_argument(
+        "--form",
+        choices=renderer.FORMS,
+        default="playbook",
+        help="for matrix-docker-ansible-deploy (default), or for any other Synapse",
+    )
+    parser.add_argument(
+        "--secrets",
+        choices=(*renderer.SECRETS, *_VAULT),
+        default="plain",
+        help="plain (default); by reference: looked up in Ansible's environment, or in an environment file; "
+        "vault: the value encrypted with Ansible Vault; vault-file: the whole vars file",
+    )
+    parser.add_argument("--vault-password-file", metavar="FILE", help="for the two with vault")
+    parser.add_argument(
+        "--media-path",
+        metavar="PATH",
+        default="",
+        help="plain form: where Goofys mounts, or the local directory of the other methods",
+    )
+    parser.add_argument("--diff", action="store_true", help="show what would change, secrets masked, and write nothing")
+    parser.add_argument("--out", metavar="DIR", required=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    vault = _vault(arguments)
+    selected = _select(arguments)
+    out = Path(arguments.out)
+    files: dict[str, str] = {}
+    comparable: dict[str, str] = {}
+    for store in selected:
+        place = renderer.host(store.server_name)
+        if f"{place}/{CONTRACT}" in files:
+            raise UsageError(f"two homeservers would be written to {out / place}: choose one with --server")
+        for path, (text, plain) in _files(store, arguments, vault, out / place).items():
+            files[f"{place}/{path}"] = text
+            comparable[f"{place}/{path}"] = plain
+    if arguments.diff:
+        shown = writing.difference(
+            comparable,
+            out,
+            [store.secret_access_key for store in selected],
+            reveal=vault.decrypt if vault else str,
+        )
+        print(shown, end="")
+        return 2 if shown else 0
+    report = writing.write(files, out)
+    for store in selected:
+        print(_in_words(store, arguments, report, files, out))
+    return 0
+
+
+def _vault(arguments: argparse.Namespace) -> Vault | None:
+    if arguments.secrets not in _VAULT:
+        if arguments.vault_password_file:
+            raise UsageError("--vault-password-file is for --secrets vault or vault-file")
+        return None
+    if arguments.form != "playbook":
+        raise UsageError(f"--secrets {arguments.secrets} is Ansible's: it goes with --form playbook alone")
+    if not arguments.vault_password_file:
+        raise UsageError(f"--secrets {arguments.secrets} needs --vault-password-file FILE")
+    from synapse_media.renderer.vault import Vault
+
+    return Vault(Path(arguments.vault_password_file))
+
+
+def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
+    from . import stores
+
+    loaded = [stores.load_file(arguments.store)] if arguments.store else stores.load_stack(arguments.stack)
+    selected = [store for store in loaded if arguments.server in (None, store.server_name)]
+    if not selected:
+        names = ", ".join(store.server_name for store in loaded)
+        raise UsageError(f"--server {arguments.server} is not among the stores; there are: {names}")
+    return selected
+
+
+def _files(
+    store: StorageOutputs, arguments: argparse.Namespace, vault: Vault | None, place: Path
+) -> dict[str, tuple[str, str]]:
+    """{path: (text to write, text to compare)}: they differ where a whole file is encrypted."""
+    rendered = _render(store, arguments, vault, place)
+    files = {path: (text, text) for path, text in rendered.items()}
+    if vault and arguments.secrets == "vault-file" and store.secret_access_key:
+        files = {path: (vault.encrypt(text, writing.read(place / path)), text) for path, text in rendered.items()}
+    # Who keeps the secret out of the files wants it in none.
+    kept = store if arguments.secrets == "plain" else replace(store, secret_access_key="")
+    contract = json.dumps(to_json(kept), indent=2) + "\n"
+    return {**files, CONTRACT: (contract, contract)}
+
+
+def _render(
+    store: StorageOutputs, arguments: argparse.Namespace, vault: Vault | None, place: Path
+) -> Mapping[str, str]:
+    if vault is None:
+        return renderer.render(store, arguments.form, arguments.secrets, media_path=arguments.media_path)
+    if arguments.secrets == "vault-file":
+        return renderer.render(store, "playbook")
+    # The paths alone: an encrypted value is kept where a file of the same path has it already.
+    existing = [text for path in renderer.render(store, "playbook") if (text := writing.read(place / path)) is not None]
+    return renderer.render(store, "playbook", seal=lambda _, value: vault.value(value, existing))
+
+
+def _in_words(
+    store: StorageOutputs,
+    arguments: argparse.Namespace,
+    report: writing.Report,
+    files: Iterable[str],
+    out: Path,
+) -> str:
+    place = renderer.host(store.server_name)
+    secrets = cast("renderer.Secrets", arguments.secrets if arguments.secrets in renderer.SECRETS else "plain")
+    effect = renderer.effect(store, arguments.form, secrets, media_path=arguments.media_path)
+    written = sum(path.startswith(f"{place}/") for path in report.written)
+    unchanged = sum(path.startswith(f"{place}/") for path in report.unchanged)
+    lines = [
+        f"{store.server_name}: {store.method}, {arguments.form} form, in {out / place} "
+        f"({written} written, {unchanged} unchanged)",
+        *(f"  {line}" for line in effect.does),
+        "To apply:",
+        *([f"      cp -r {out / place / 'inventory'} PLAYBOOK/"] if arguments.form == "playbook" else []),
+        *(f"  {line}" for line in effect.apply),
+        "To undo:",
+        *(f"  {line}" for line in effect.undo),
+    ]
+    if arguments.secrets == "reference" and arguments.form == "playbook" and store.secret_access_key:
+        lines.append(f"The secret is looked up in the environment: {renderer.secret_variable(store.server_name)}")
+    left = writing.others(files, out, place)
+    if left:
+        lines.append(f"Not of this run, and not to be used with it: {', '.join(left)}")
+    return "\n".join(lines)

@@ -1,0 +1,44 @@
+"""The stores that a command works on: from a stack, or from the file that `render` left."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from synapse_media.contract import ContractError, StorageOutputs, from_json
+from synapse_media.renderer import secret_variable
+
+
+def load_file(path: str) -> StorageOutputs:
+    """The store of a store.json.
+
+    Where the file was written without the secret, the environment has it: under `renderer.secret_variable`, or as
+    AWS_SECRET_ACCESS_KEY beside this very AWS_ACCESS_KEY_ID.
+
+    Raises:
+        ContractError: there is no such file, or it is not a store's.
+    """
+    try:
+        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ContractError(f"{path}: {error.strerror}. `synapse-media render` writes it as store.json.") from None
+    except ValueError:
+        raise ContractError(f"{path} is not JSON. `synapse-media render` writes it as store.json.") from None
+    if not isinstance(plain, dict):
+        raise ContractError(f"{path} is not the outputs of a store. `synapse-media render` writes it as store.json.")
+    store = from_json(plain)
+    if store.secret_access_key or store.keyless or not store.access_key_id:
+        return store
+    secret = os.environ.get(secret_variable(store.server_name), "")
+    if not secret and os.environ.get("AWS_ACCESS_KEY_ID") == store.access_key_id:
+        secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
+    return replace(store, secret_access_key=secret)
+
+
+def load_stack(name: str) -> list[StorageOutputs]:
+    """The stores of a stack, as the last `up` left them."""
+    from . import stacks
+
+    return stacks.outputs_of(stacks.open_stack(name, credentials=False))

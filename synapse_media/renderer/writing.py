@@ -1,0 +1,234 @@
+"""Rendered text to files and back: the one module of the renderer that touches the disk.
+
+Everything or nothing: all files are written beside their places first, and only then take them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from synapse_media.errors import SynapseMediaError
+
+from . import quoting
+
+MASK = "<secret>"
+
+
+class WriteError(SynapseMediaError):
+    """Files that could not be written. Nothing of the run is there then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run left, by path relative to the output directory."""
+
+    written: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+
+def write(files: Mapping[str, str], out_dir: Path) -> Report:
+    """Write files at 0600, new directories at 0700. A file that has its text already is left alone, time and all.
+
+    Raises:
+        WriteError: the disk is full, a place can't be written …; then nothing was changed.
+    """
+    changed = {path: text for path, text in files.items() if read(out_dir / _safe(path)) != text}
+    staged: list[tuple[Path, Path]] = []
+    made: list[Path] = []
+    try:
+        for path, text in changed.items():
+            target = out_dir / path
+            if target.is_dir():
+                raise WriteError(f"{target} is a directory, and a file has to be there. Move it away.")
+            _make_directories(target.parent, made)
+            staged.append((_stage(target, text), target))
+        for temporary, target in staged:
+            temporary.replace(target)
+        for directory in {target.parent for _, target in staged}:
+            _sync(directory)
+    except OSError as error:
+        _clear(staged, made)
+        raise WriteError(
+            f"{error.filename or out_dir}: {error.strerror or error}. No file was changed. Mend that, or choose "
+            "another directory, and run it again."
+        ) from None
+    except BaseException:
+        _clear(staged, made)
+        raise
+    for path in files:
+        # A file of an earlier hand may be open to others; the text does not tell.
+        if path not in changed:
+            _close_to_others(out_dir / path)
+    return Report(written=tuple(changed), unchanged=tuple(path for path in files if path not in changed))
+
+
+def others(files: Iterable[str], out_dir: Path, below: str) -> tuple[str, ...]:
+    """What lies in the directory `below` and is not among `files`: left by another method or form, perhaps."""
+    known = set(files)
+    found = (str(path.relative_to(out_dir)) for path in (out_dir / below).rglob("*") if path.is_file())
+    return tuple(sorted(path for path in found if path not in known))
+
+
+def read(path: Path) -> str | None:
+    """The text of a file that is there; None where there is none. Raises WriteError where it can't be read."""
+    try:
+        return path.read_bytes().decode("utf-8", errors="backslashreplace")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise WriteError(f"{path} can't be read: {error.strerror}. Mend its permissions.") from None
+
+
+def _safe(path: str) -> str:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise WriteError(f"{path} would lie outside of the output directory")
+    return path
+
+
+def _make_directories(directory: Path, made: list[Path]) -> None:
+    if directory.is_dir():
+        return
+    _make_directories(directory.parent, made)
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+        made.append(directory)
+
+
+def _stage(target: Path, text: str) -> Path:
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        Path(name).unlink()
+        raise
+    return Path(name)
+
+
+def _clear(staged: Iterable[tuple[Path, Path]], made: list[Path]) -> None:
+    for temporary, _ in staged:
+        temporary.unlink(missing_ok=True)
+    for directory in reversed(made):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _close_to_others(path: Path) -> None:
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+
+
+def difference(
+    files: Mapping[str, str],
+    out_dir: Path,
+    secrets: Iterable[str] = (),
+    *,
+    reveal: Callable[[str], str] = str,
+) -> str:
+    """What `write` would change, as a unified diff with secrets masked; "" for nothing.
+
+    A changed secret shows as a changed line that is masked on both sides.
+
+    Args:
+        secrets: values to mask wherever they stand. The value of a key that is named like a secret is masked
+            anyway: the file on disk may hold an older one.
+        reveal: the text to compare in place of the one on disk (to look into an encrypted file).
+    """
+    hidden = tuple(secrets)
+    parts: list[str] = []
+    for path, text in files.items():
+        before = read(out_dir / _safe(path))
+        if before is not None:
+            before = reveal(before)
+        if before != text:
+            parts += _unified(path, before, text, hidden)
+    return "".join(f"{line}\n" for line in parts)
+
+
+def _unified(path: str, before: str | None, after: str, secrets: tuple[str, ...]) -> list[str]:
+    old, new = (before or "").split("\n"), after.split("\n")
+    shown_old, shown_new = masked(old, secrets), masked(new, secrets)
+    lines = [f"--- {path if before is not None else '/dev/null'}", f"+++ {path}"]
+    # Compared as they are and shown masked: else a new secret would look like no change.
+    for group in difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(2):
+        lines.append(
+            f"@@ -{group[0][1] + 1},{group[-1][2] - group[0][1]} +{group[0][3] + 1},{group[-1][4] - group[0][3]} @@"
+        )
+        for tag, from_old, to_old, from_new, to_new in group:
+            if tag == "equal":
+                lines += [f" {line}" for line in shown_old[from_old:to_old]]
+                continue
+            lines += [f"-{line}" for line in shown_old[from_old:to_old]]
+            lines += [f"+{line}" for line in shown_new[from_new:to_new]]
+    return lines
+
+
+_SECRET_KEY = re.compile(
+    r"""[\w.-]*(?:secret|passw|token|private_?key|customer_key)[\w.-]*["']?\s*[:=]\s*(?P<value>.*)""", re.IGNORECASE
+)
+_BLOCK = re.compile(r"(?:!\w+)?\s*(?:[|>][-+0-9]*)?\s*")
+_LOOKUP = "\"{{ lookup('"
+
+
+def masked(lines: list[str], secrets: Iterable[str] = ()) -> list[str]:
+    """Lines with their secrets masked, one for one: known values, and whatever a secret's key has, in all its lines."""
+    values = sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True)
+    result: list[str] = []
+    within: int | None = None
+    quote = ""
+    for line in lines:
+        if not line.strip():
+            result.append(line)
+            continue
+        indent = len(line) - len(line.lstrip())
+        if quote or (within is not None and indent > within):
+            quote = "" if quote and _ends(line, quote) else quote
+            result.append(MASK)
+            continue
+        shown = line
+        found = _SECRET_KEY.search(line)
+        within = indent if found else None
+        if found and not _BLOCK.fullmatch(found["value"]) and not found["value"].startswith(_LOOKUP):
+            quote = _left_open(found["value"])
+            shown = line[: found.start("value")] + MASK
+        for value in values:
+            shown = shown.replace(value, MASK)
+        result.append(shown)
+    return result
+
+
+def _left_open(value: str) -> str:
+    """The quote that a value begins with and does not end with: it goes on in the next line."""
+    quote = re.sub(r"^!\w+\s+", "", value)[:1]
+    return quote if quote in ('"', "'") and (len(value) == 1 or not _ends(value, quote)) else ""
+
+
+def _ends(line: str, quote: str) -> bool:
+    return line.rstrip(", \t").endswith(quote) and not line.rstrip(", \t").endswith(f"\\{quote}")
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """A secret as the syntaxes that are rendered write it; without the quotes around it."""
+    forms = [secret, json.dumps(secret)[1:-1], quoting.yaml("secret", secret)[1:-1]]
+    with contextlib.suppress(quoting.RenderError):
+        forms.append(quoting.environment("secret", secret).removeprefix('"').removesuffix('"'))
+    return tuple(forms)
