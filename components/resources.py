@@ -26,10 +26,12 @@ class _Resource(pulumi.CustomResource):
 
 
 class Bucket(_Resource):
-    """synapse_media.plugin.bucket.Bucket"""
+    """A bucket over the S3 API; `kind` says whose credential makes it."""
 
-    def __init__(self, name: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
-        super().__init__("Bucket", name, inputs, ("arn", "lacks", "adopted", "differences"), options)
+    def __init__(
+        self, name: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions, kind: str = "Bucket"
+    ) -> None:
+        super().__init__(kind, name, inputs, ("arn", "lacks", "adopted", "differences"), options)
 
 
 class User(_Resource):
@@ -54,6 +56,13 @@ class KeyRing(_Resource):
     ) -> None:
         outputs = ("keys", "secrets", "accessKeyId", "secretAccessKey", "unknownKeys", "inactiveKeys")
         super().__init__(kind, name, inputs, outputs, options)
+
+
+class ExistingKey(_Resource):
+    """synapse_media.plugin.existing_key.ExistingKey"""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
+        super().__init__("ExistingKey", name, inputs, ("accessKeyId", "secretAccessKey"), options)
 
 
 class Proof(_Resource):

@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
+from synapse_media.methods import NEVER, Operation
+
+from . import resources
 from .s3_iam import S3IamStore
 
 
 class S3Compatible(S3IamStore):
-    """Bucket, user, policy and key over the S3 and IAM query APIs (versitygw, Ceph, …)."""
+    """Bucket, user, policy and key over the S3 and IAM query APIs (versitygw, Ceph, …).
+
+    With `existing_key: true` and no IAM endpoint: the bucket, and the operator's own key for Synapse. What such a key
+    may do beyond that is the operator's affair, so the proof says what it may and demands no refusal.
+    """
+
+    def provision(self) -> None:
+        if self.store.iam_endpoint:
+            super().provision()
+            return
+        inputs, known_lacks = self.bucket_inputs()
+        bucket = resources.Bucket(self.name, {**inputs, "mayBeDenied": True}, self.of_bucket())
+        key = resources.ExistingKey(
+            self.name, {"active": self.store.keys.active, "connection": self.connection()}, self.child()
+        )
+        self.finish(
+            region=self.store.region,
+            endpoint_url=self.store.endpoint,
+            access_key_id=key.out("accessKeyId"),
+            secret_access_key=key.out("secretAccessKey"),
+            lacks=bucket.out("lacks").apply(lambda found: [*known_lacks, *(found or [])]),
+            made=(bucket, key),
+            # The only key there is can't lend itself a decoy.
+            admin=False,
+            cannot_refuse=sorted(NEVER | {Operation.DELETE}),
+        )

@@ -3,9 +3,10 @@
 import sys
 
 from .bucket import Bucket
+from .existing_key import ExistingKey
 from .iam import KeyRing, User, UserPolicy
 from .proof import ProofResource
 from .protocol import serve
 
 if __name__ == "__main__":
-    serve([Bucket(), User(), UserPolicy(), KeyRing(), ProofResource()], sys.argv[1:])
+    serve([Bucket(), User(), UserPolicy(), KeyRing(), ExistingKey(), ProofResource()], sys.argv[1:])

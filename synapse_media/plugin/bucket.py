@@ -3,7 +3,7 @@
 Inputs: `bucket`, `connection`, `owner` (the mark it carries), `adopt`, `manage` (settings of an adopted bucket that
 may be changed: versioning, access, encryption, lifecycle, policy), `versioning`, `noncurrentDays`, `abortDays`,
 `policy` (canonical JSON; "": none may be there; null: not looked at), `publicAccessBlock`, `encryption`, `acl`,
-`forceDestroy`.
+`forceDestroy`, `mayBeDenied` (the key is no administrator's: what it may not set or see is said in `lacks`).
 Outputs: the inputs, `arn`, `lacks` (settings this store does not have, in words), `adopted`, `differences` (what an
 adopted bucket has otherwise than a new one would, in words).
 """
@@ -105,7 +105,7 @@ def _read_policy(s3: Any, bucket: str) -> Values:
     except ApiError as error:
         if error.code != "NoSuchBucketPolicy":
             raise
-        return {"policy": None}
+        return {"policy": ""}
 
 
 def _write_policy(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
@@ -205,8 +205,12 @@ class Bucket(Resource):
     replace_on = frozenset({"bucket"})
     required = frozenset({"bucket", "connection", "owner"})
 
+    def s3(self, values: Values) -> Any:
+        """The administrator's S3 client, for a resource's inputs or outputs."""
+        return Connection.parse(values).s3()
+
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        filled: Values = {"adopt": False, "manage": [], "forceDestroy": False, **_OFF, **inputs}
+        filled: Values = {"adopt": False, "manage": [], "forceDestroy": False, "mayBeDenied": False, **_OFF, **inputs}
         inputs, failures = super().check(filled)
         if isinstance(inputs["policy"], str):
             try:
@@ -222,9 +226,9 @@ class Bucket(Resource):
         return known
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        bucket, connection = text(inputs, "bucket"), Connection.parse(inputs)
-        s3 = connection.s3()
-        adopted = self._take_or_make(s3, bucket, connection.region, inputs)
+        bucket = text(inputs, "bucket")
+        s3 = self.s3(inputs)
+        adopted = self._take_or_make(s3, bucket, Connection.parse(inputs).region, inputs)
         outputs: Values = {
             **inputs,
             "arn": f"arn:aws:s3:::{bucket}",
@@ -233,7 +237,7 @@ class Bucket(Resource):
             "differences": [],
         }
         try:
-            self._mark(s3, bucket, text(inputs, "owner"), outputs)
+            self._mark(s3, bucket, inputs, outputs)
             _apply(s3, bucket, inputs, outputs)
             if adopted:
                 outputs["differences"] = _differences(s3, bucket, inputs)
@@ -249,6 +253,7 @@ class Bucket(Resource):
             call(s3, "head_bucket", Bucket=bucket)
         except ApiError as error:
             if error.denied:
+                _raise_if_bad_key(s3, bucket)
                 raise ResourceError(
                     f"bucket: {bucket!r} exists and this credential may not look at it: it belongs to somebody else, "
                     "or the admin credential may not administer buckets. Choose another name. " + str(error)
@@ -262,7 +267,8 @@ class Bucket(Resource):
                 ) from None
             self._make(s3, bucket, region)
             return False
-        mark = _mark_of(s3, bucket)
+        may_be_denied = bool(inputs.get("mayBeDenied"))
+        mark = _mark_of(s3, bucket, may_be_denied=may_be_denied)
         if mark not in ("", text(inputs, "owner")):
             raise ResourceError(
                 f"bucket: {bucket!r} is marked as that of another stack ({mark}). Choose another bucket, or remove "
@@ -271,8 +277,12 @@ class Bucket(Resource):
         if inputs.get("adopt"):
             return True
         # What an interrupted run leaves: made, perhaps marked, nothing in it.
-        if _is_empty(s3, bucket) and (mark or not _touched(s3, bucket)):
-            return False
+        try:
+            if _is_empty(s3, bucket) and (mark or not _touched(s3, bucket)):
+                return False
+        except ApiError as error:
+            if not (may_be_denied and error.denied):
+                raise
         raise ResourceError(
             f"bucket: {bucket!r} exists already and is not empty or not new. Nothing in it was "
             "touched. To keep Synapse's media in it, set adopt: true for this store; otherwise choose another name."
@@ -295,14 +305,15 @@ class Bucket(Resource):
                 ) from None
             raise
 
-    def _mark(self, s3: Any, bucket: str, owner: str, outputs: Values) -> None:
+    def _mark(self, s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
+        owner = text(inputs, "owner")
         try:
             tags = _tags(s3, bucket)
             if tags.get(OWNER_TAG) != owner:
                 tag_set = [{"Key": key, "Value": value} for key, value in {**tags, OWNER_TAG: owner}.items()]
                 call(s3, "put_bucket_tagging", Bucket=bucket, Tagging={"TagSet": tag_set})
         except ApiError as error:
-            if not error.lacking:
+            if not _excused(error, inputs):
                 raise
             outputs["lacks"].append("bucket tags (the bucket carries no mark of its stack)")
 
@@ -320,7 +331,7 @@ class Bucket(Resource):
             }
             outputs = {**inputs, "arn": f"arn:aws:s3:::{bucket}", "adopted": True, "lacks": [], "differences": []}
         bucket = text(inputs, "bucket", resource_id)
-        s3 = Connection.parse(inputs).s3()
+        s3 = self.s3(inputs)
         try:
             call(s3, "head_bucket", Bucket=bucket)
         except ApiError as error:
@@ -339,13 +350,13 @@ class Bucket(Resource):
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
         bucket = text(inputs, "bucket")
-        s3 = Connection.parse(inputs).s3()
+        s3 = self.s3(inputs)
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs["arn"] = f"arn:aws:s3:::{bucket}"
         outputs.pop("expiringRules", None)
         outputs["lacks"] = [words for words in outputs["lacks"] if words.startswith("bucket tags")]
         try:
-            self._mark(s3, bucket, text(inputs, "owner"), {"lacks": []} if outputs["lacks"] else outputs)
+            self._mark(s3, bucket, inputs, {"lacks": []} if outputs["lacks"] else outputs)
             _apply(s3, bucket, inputs, outputs)
         except ResourceError as error:
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
@@ -353,7 +364,7 @@ class Bucket(Resource):
 
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
         bucket = text(outputs, "bucket", resource_id)
-        s3 = Connection.parse(outputs).s3()
+        s3 = self.s3(outputs)
         try:
             if not outputs.get("forceDestroy") and not _is_empty(s3, bucket):
                 raise ResourceError(
@@ -368,13 +379,27 @@ class Bucket(Resource):
                 raise
 
 
+def _excused(error: ApiError, inputs: Mapping[str, Any]) -> bool:
+    """Nothing to fail for: the store doesn't have it, or a key that is no administrator's may not."""
+    return error.lacking or (bool(inputs.get("mayBeDenied")) and error.denied)
+
+
+def _raise_if_bad_key(s3: Any, bucket: str) -> None:
+    """An answer to HEAD has no body: only another call tells that it is the key itself that is refused."""
+    try:
+        call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
+    except ApiError as error:
+        if error.bad_key:
+            raise
+
+
 def _apply(s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
     for setting in _managed(inputs, outputs):
         try:
             if _wanted(setting, inputs):
                 setting.write(s3, bucket, inputs)
         except ApiError as error:
-            if not error.lacking:
+            if not _excused(error, inputs):
                 raise
             outputs["lacks"].append(setting.words)
 
@@ -386,14 +411,15 @@ def _differences(s3: Any, bucket: str, inputs: Values) -> list[str]:
         try:
             found = setting.read(s3, bucket)
         except ApiError as error:
-            if not error.lacking:
+            if not _excused(error, inputs):
                 raise
-            words.append(f"this store has no {setting.words}")
+            what = "this store has no" if error.lacking else "this key may not look at"
+            words.append(f"{what} {setting.words}")
             continue
         words.extend(
             f"{name} is {found[name]!r}, a new bucket would have {inputs[name]!r}"
             for name in setting.inputs
-            if found[name] != inputs[name]
+            if inputs[name] is not None and found[name] != inputs[name]
         )
         if "expiringRules" in found:
             words.append(f"the lifecycle rules {', '.join(found['expiringRules'])} delete media by age: remove them")
@@ -409,11 +435,11 @@ def _tags(s3: Any, bucket: str) -> dict[str, str]:
         raise
 
 
-def _mark_of(s3: Any, bucket: str) -> str:
+def _mark_of(s3: Any, bucket: str, *, may_be_denied: bool = False) -> str:
     try:
         return _tags(s3, bucket).get(OWNER_TAG, "")
     except ApiError as error:
-        if error.lacking:
+        if error.lacking or (may_be_denied and error.denied):
             return ""
         raise
 

@@ -211,8 +211,25 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
             if service == "s3" and connection.checksums == "when_required":
                 for operation in _WANT_MD5:
                     client.meta.events.register(f"before-sign.s3.{operation}", _content_md5)
+            if _looks_swapped(credential):
+                client.meta.events.register(f"after-call.{service}", _say_swapped)
             _clients[key] = client
         return _clients[key]
+
+
+def _looks_swapped(credential: Credential) -> bool:
+    """A secret access key is longer than its ID, and often Base64; no provider's ID is."""
+    key_id, secret = credential.access_key_id, credential.secret
+    return len(key_id) > len(secret) or (bool({"/", "+", "="} & set(key_id)) and secret.isalnum())
+
+
+def _say_swapped(parsed: dict[str, Any], **_: object) -> None:
+    error = parsed.get("Error", {})
+    if error.get("Code") in BAD_KEY:
+        error["Message"] = (
+            "the access key ID looks like a secret and the secret like an ID: were the two swapped? "
+            + str(error.get("Message") or "")
+        )
 
 
 def _content_md5(request: AWSRequest, **_: object) -> None:
@@ -228,20 +245,39 @@ def _content_md5(request: AWSRequest, **_: object) -> None:
 def call(client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
     """One call of a boto3 client. Raises ApiError with the operation, the target, the answer and the request id."""
     import botocore.exceptions as faults
+    from botocore.parsers import ResponseParserError
 
     where = client.meta.endpoint_url
     try:
         answer: dict[str, Any] = getattr(client, operation)(**arguments)
     except faults.ClientError as error:
+        _refuse_page(error.response, operation, where)
         raise _in_words(error, operation, where, arguments) from None
     except faults.BotoCoreError as error:
         raise ApiError(type(error).__name__, 0, f"{operation} at {where}: {_first_line(error)}") from None
-    except ValueError as error:
-        # An answer that is no XML at all: a proxy's page, or a server of another kind.
+    except (ValueError, KeyError, AttributeError, ResponseParserError) as error:
+        # An answer that is not the XML of this API: cut off, a proxy's page, or a server of another kind.
         raise ApiError(
-            "Unparsable", 0, f"{operation} at {where}: the answer is not S3's: {_first_line(error)}"
+            "Unparsable", 0, f"{operation} at {where}: the answer is not that of an S3 or IAM API: {_first_line(error)}"
         ) from None
+    _refuse_page(answer, operation, where)
     return answer
+
+
+def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
+    """A web page, whatever its status, says nothing of a store: above all not that something is gone."""
+    meta = answer.get("ResponseMetadata", {})
+    headers = meta.get("HTTPHeaders", {})
+    # A store's own answer has a request id, whatever its content type (an object may be a page, too).
+    if str(headers.get("content-type", "")).startswith("text/html") and not any(
+        name.startswith("x-amz") for name in headers
+    ):
+        raise ApiError(
+            "Unparsable",
+            int(meta.get("HTTPStatusCode") or 0),
+            f"{operation} at {where}: a web page answers there (HTTP {meta.get('HTTPStatusCode')}), not a store: check "
+            "the endpoint, and what stands in front of it.",
+        )
 
 
 def _in_words(error: Any, operation: str, where: str, arguments: Mapping[str, Any]) -> ApiError:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from synapse_media.contract import PROOF_OBJECT, Proof, ProofLine, fingerprint, line_to_json
 from synapse_media.methods import Expected, Operation
@@ -251,10 +251,10 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
         else:
             yield ProofLine(operation.value, wanted, "allowed")
     for upload in list(at.uploads):
-        _quietly(call, at.s3, "abort_multipart_upload", Bucket=at.bucket, Key=at.key, UploadId=upload)
+        quietly(call, at.s3, "abort_multipart_upload", Bucket=at.bucket, Key=at.key, UploadId=upload)
 
 
-def _quietly(action: Callable[..., object], *arguments: Any, **named: Any) -> None:
+def quietly(action: Callable[..., object], *arguments: Any, **named: Any) -> None:
     """Clearing up after a failed probe: what failed is told already."""
     try:
         action(*arguments, **named)
@@ -287,12 +287,16 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
     return " ".join(told)
 
 
+def decoy_name(connection: Connection, bucket: str) -> str:
+    """The same name for the same store: what a killed run left is found again."""
+    seed = f"{connection.endpoint}/{connection.region}/{bucket}"
+    return f"synapse-media-decoy-{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
+
+
 @contextmanager
 def _lent_decoy(connection: Connection, bucket: str, owner: str) -> Iterator[str]:
-    """A bucket of the admin's, there for the time of the proof. Its name follows from the bucket's: a killed run's is
-    found again."""
-    seed = f"{connection.endpoint}/{connection.region}/{bucket}"
-    decoy = f"synapse-media-decoy-{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
+    """A bucket of the admin's, there for the time of the proof."""
+    decoy = decoy_name(connection, bucket)
     s3 = connection.s3()
     arguments: dict[str, Any] = {"Bucket": decoy}
     if connection.region != "us-east-1":
@@ -302,11 +306,33 @@ def _lent_decoy(connection: Connection, bucket: str, owner: str) -> Iterator[str
     except ApiError as error:
         if error.code != "BucketAlreadyOwnedByYou":
             raise
-    _quietly(call, s3, "put_bucket_tagging", Bucket=decoy, Tagging={"TagSet": [{"Key": OWNER_TAG, "Value": owner}]})
+    quietly(call, s3, "put_bucket_tagging", Bucket=decoy, Tagging={"TagSet": [{"Key": OWNER_TAG, "Value": owner}]})
     try:
         yield decoy
     finally:
-        _quietly(call, s3, "delete_bucket", Bucket=decoy)
+        quietly(call, s3, "delete_bucket", Bucket=decoy)
+
+
+class Lender(Protocol):
+    """What the proof needs an administrator for. Takes the proof's inputs; may raise ApiError."""
+
+    def decoy(self, inputs: Values) -> AbstractContextManager[str]:
+        """A bucket that the key must not reach, there for the time of the proof; its name."""
+
+    def clear(self, inputs: Values) -> None:
+        """Remove what the proof wrote."""
+
+
+class S3Lender:
+    """An administrator with an S3 key."""
+
+    def decoy(self, inputs: Values) -> AbstractContextManager[str]:
+        return _lent_decoy(Connection.parse(inputs), text(inputs, "bucket"), text(inputs, "owner"))
+
+    def clear(self, inputs: Values) -> None:
+        # Its name is long enough to be no prefix of anything but what the proof wrote.
+        prefix = text(inputs, "prefix") + PROOF_OBJECT
+        remove_versions(Connection.parse(inputs).s3(), text(inputs, "bucket"), prefix)
 
 
 class ProofResource(Resource):
@@ -314,13 +340,17 @@ class ProofResource(Resource):
 
     Inputs: `connection`, `bucket`, `prefix`, `method`, `access`, `endpointUrl`, `region`, `policySha256`,
     `accessKeyId`, `secretAccessKey` (secret), `expected` {operation: expectation}, `admin` (is there one), `decoy`
-    (may it lend a bucket), `owner`, `userName` ("" if the store has no users), `settleSeconds`.
+    (may it lend a bucket), `lender` (a name in `lenders`; "": an S3 key), `owner`, `userName` ("" if the store has no
+    users), `settleSeconds`.
     Outputs: the inputs, `madeFor`, `lines` [{operation, expected, outcome, detail}].
     """
 
     pulumi_type = "s3store:index:Proof"
     secrets = frozenset({"secretAccessKey"})
     required = frozenset({"connection", "bucket", "accessKeyId", "secretAccessKey", "expected"})
+
+    def __init__(self, lenders: Mapping[str, Lender] | None = None) -> None:
+        self._lenders: dict[str, Lender] = {"": S3Lender(), **(lenders or {})}
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
         return {**inputs, "madeFor": UNKNOWN, "lines": UNKNOWN}
@@ -348,15 +378,15 @@ class ProofResource(Resource):
         expected = {Operation(name): Expected(value) for name, value in inputs["expected"].items()}
         settle = float(inputs.get("settleSeconds") or 0)
         outputs: Values = {**inputs, "madeFor": "", "lines": []}
+        lender = self._lenders[text(inputs, "lender")]
         try:
             if inputs.get("admin") and inputs.get("decoy"):
-                with _lent_decoy(connection, bucket, text(inputs, "owner")) as decoy:
+                with lender.decoy(inputs) as decoy:
                     lines = prove(connection, credential, bucket, prefix, expected, decoy=decoy, settle_seconds=settle)
             else:
                 lines = prove(connection, credential, bucket, prefix, expected, settle_seconds=settle)
             if inputs.get("admin"):
-                # Its name is long enough to be no prefix of anything but what the proof wrote.
-                _quietly(remove_versions, connection.s3(), bucket, prefix + PROOF_OBJECT)
+                quietly(lender.clear, inputs)
             if inputs.get("userName"):
                 forget_journal(connection.iam(), text(inputs, "userName"))
         except ResourceError as error:
