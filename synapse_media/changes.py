@@ -26,7 +26,11 @@ _VERBS = {
     "discard": "forget",
 }
 _POLICIES = ("s3store:index:UserPolicy", "aws:iam/userPolicy:UserPolicy")
-BUCKETS = ("s3store:index:Bucket", "aws:s3/bucket:Bucket", "digitalocean:index/spacesBucket:SpacesBucket")
+
+
+def is_bucket(kind: str) -> bool:
+    """Whether a resource type is a bucket: ours and the vendors' all end in it, and nothing else does."""
+    return kind.endswith("Bucket")
 
 
 class DangerError(SynapseMediaError):
@@ -221,7 +225,7 @@ def _methods(steps: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def _dangers(
     verb: str, kind: str, before: Mapping[str, Any], after: Mapping[str, Any], method: str
 ) -> Iterable[Danger]:
-    if kind in BUCKETS:
+    if is_bucket(kind):
         yield from _bucket_dangers(verb, before, after)
     if kind in _POLICIES:
         yield from _policy_dangers(verb, before, after, method)

@@ -51,7 +51,7 @@ def _buckets(export: Mapping[str, Any]) -> dict[str, str]:
     return {
         resource["urn"]: resource["urn"].rpartition("::")[2]
         for resource in resources
-        if resource["type"] in changes.BUCKETS
+        if changes.is_bucket(resource["type"])
     }
 
 
