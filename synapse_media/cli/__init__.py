@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from synapse_media import __version__
 from synapse_media.errors import SynapseMediaError, UsageError
 
-COMMANDS = ("init", "diff", "up", "render", "prove", "rotate", "doctor", "destroy", "embedded", "env")
+COMMANDS = ("init", "diff", "up", "render", "prove", "rotate", "doctor", "destroy", "cost", "embedded", "env")
 """Each is a module of this package with `add_parser(subparsers)` and `run(arguments) -> exit code`."""
 
 

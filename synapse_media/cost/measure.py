@@ -61,11 +61,15 @@ class Measured:
 
     @property
     def files(self) -> int:
-        return sum(folder.files for name, folder in self.folders.items() if name in STORED)
+        return sum(folder.files for name, folder in self.folders.items() if self.goes(name))
 
     @property
     def bytes(self) -> int:
-        return sum(folder.bytes for name, folder in self.folders.items() if name in STORED)
+        return sum(folder.bytes for name, folder in self.folders.items() if self.goes(name))
+
+    def goes(self, folder: str) -> bool:
+        """Whether Synapse gives the files of a folder to the store."""
+        return folder in STORED
 
     def usage(self, growth: Decimal | None, egress: Decimal) -> Usage:
         """The usage for the cost model. `growth` None: as measured, else nothing."""
@@ -194,7 +198,7 @@ class _Count:
             self.progress(self.seen)
         folder.files += 1
         folder.bytes += status.st_size
-        if name in STORED:
+        if self.found.goes(name):
             group = self.groups[bisect_left(self.edges, status.st_size)]
             group.files += 1
             group.bytes += status.st_size

@@ -226,8 +226,6 @@ class _Counter:
         value = self.offer.terms[name].value
         price, per, free = Decimal(value["price"]), Decimal(value["per"]), Decimal(value["free"])
         if number is None:
-            if price:
-                self.warnings.append(f"{what} are not counted: the number of files is not known")
             return
 
         def cost(requests: Decimal) -> Decimal:
@@ -251,8 +249,8 @@ class _Counter:
         fair = self.offer.terms.get("fair_egress_times_stored")
         if fair and egress > self.usage.stored * Decimal(fair.value["times"]):
             self.warnings.append(
-                f"reads {show_size(egress)} a month, more than fair use allows ({fair.value['times']} times what is "
-                "stored): the account may be limited"
+                f"reads {show_size(egress)} a month, beyond fair use ({fair.value['times']} × what is stored): "
+                "the account may be limited"
             )
 
 

@@ -1,0 +1,306 @@
+"""A usage studied against offers: what every output (table, JSON, pictures, report, docs) shows, computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from synapse_media import catalog
+
+from .model import ZERO, Bill, Crossing, Result, Usage, compare, crossings
+from .prices import STALE_DAYS, Offer
+from .units import show_count, show_size
+
+CAVEAT = "List prices without VAT and discounts, from copies of the dates given: a guide, never a quote."
+
+_GB = Decimal(10**9)
+_EARTH_KM = 6371.0
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A provider's region nearest to a place, and how far it is."""
+
+    name: str
+    where: str
+    km: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.where}), {self.km:,} km"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Attributes:
+    results: by currency, the cheapest first.
+    flips: where two offers change places as the stored size does, everything else in proportion.
+    span: the sizes between which flips were looked for, in bytes.
+    nearest: by provider, with a place given.
+    notes: what the reader should know, each a sentence.
+    """
+
+    usage: Usage
+    today: date
+    results: Mapping[str, list[Result]]
+    flips: Sequence[Crossing]
+    span: tuple[Decimal, Decimal]
+    nearest: Mapping[str, Region]
+    notes: Sequence[str]
+
+    @property
+    def typical(self) -> Usage:
+        """The usage that the pictures scale: this one, or one GB where nothing is stored yet."""
+        return _typical(self.usage)
+
+    def drawn(self, currency: str) -> list[Offer]:
+        """One offer a provider for the pictures: its first in the catalog's order that was asked for."""
+        first: dict[str, Offer] = {}
+        for result in sorted(self.results[currency], key=lambda result: _catalog_order(result.offer)):
+            first.setdefault(result.offer.provider, result.offer)
+        return list(first.values())
+
+
+def _typical(usage: Usage) -> Usage:
+    return usage if usage.stored else Usage(stored=_GB)
+
+
+def _catalog_order(offer: Offer) -> tuple[str, bool, int]:
+    raw = catalog.load(offer.provider).value("prices", ())
+    keys = [(item["class"], item["region"], item["variant"]) for item in raw]
+    mine = (offer.storage_class, offer.region, offer.variant)
+    return offer.provider, mine not in keys, keys.index(mine) if mine in keys else 0
+
+
+def study(
+    offers: Iterable[Offer],
+    usage: Usage,
+    today: date,
+    near: tuple[float, float] | None = None,
+    notes: Iterable[str] = (),
+) -> Study:
+    """Compare offers for a usage.
+
+    Args:
+        today: decides which prices are old.
+        near: latitude and longitude in degrees; of an offer priced in several regions the nearest one is kept.
+        notes: sentences to begin the notes with.
+    """
+    kept = list(offers) if near is None else _keep_nearest(offers, near)
+    results = compare(kept, usage)
+    typical = _typical(usage)
+    low, high = min(10 * _GB, typical.stored / 10), max(10_000 * _GB, typical.stored * 10)
+    nearest = {}
+    if near is not None:
+        for name in sorted({offer.provider for offer in kept}):
+            region = nearest_region(catalog.load(name), near)
+            if region:
+                nearest[name] = region
+    flips = crossings(kept, typical, low, high)
+    said = [*notes, *_notes(results, usage, today)]
+    return Study(usage, today, results, flips, (low, high), nearest, said)
+
+
+def nearest_region(provider: catalog.Provider, near: tuple[float, float]) -> Region | None:
+    """The provider's region nearest to a place; None where it has no regions."""
+    found = [
+        (_km(near, (region["lat"], region["lon"])), region["name"], region["where"])
+        for region in provider.value("regions", ())
+    ]
+    if not found:
+        return None
+    km, name, where = min(found)
+    return Region(name, where, round(km))
+
+
+def _km(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Great-circle distance by the haversine formula."""
+    (lat1, lon1), (lat2, lon2) = ([math.radians(part) for part in place] for place in (one, other))
+    half = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
+    return 2 * _EARTH_KM * math.asin(min(1.0, math.sqrt(half)))
+
+
+def _keep_nearest(offers: Iterable[Offer], near: tuple[float, float]) -> list[Offer]:
+    best: dict[tuple[str, str, str], tuple[float, Offer]] = {}
+    for offer in offers:
+        places: dict[str, Any] = {item["name"]: item for item in catalog.load(offer.provider).value("regions", ())}
+        at = places.get(offer.region)
+        km = _km(near, (at["lat"], at["lon"])) if at else 0.0
+        key = (offer.provider, offer.storage_class, offer.variant)
+        if key not in best or km < best[key][0]:
+            best[key] = (km, offer)
+    return [offer for _, offer in best.values()]
+
+
+def _notes(results: Mapping[str, list[Result]], usage: Usage, today: date) -> list[str]:
+    found = []
+    everything = [result for items in results.values() for result in items]
+    if usage.files is None:
+        found.append("The number of files is not known (--files): requests and small files are not counted.")
+    elif not usage.sizes and usage.mean:
+        found.append(
+            f"All files are taken as equally large ({show_size(usage.mean)}). Thumbnails are smaller and cost more "
+            "where small objects are billed as larger ones: --media measures them, --small-files says how many."
+        )
+    found += _losers(everything)
+    for result in everything:
+        found += [f"{result.offer.label}: {warning}." for warning in result.month.warnings]
+        found += [f"{result.offer.label}: a restore {warning}." for warning in result.restore.warnings]
+    old = [result.offer.label for result in everything if _flagged(result.offer, today, "old")]
+    if old:
+        found.append(f"Older than {STALE_DAYS} days, at least one term (marked '!'): {', '.join(old)}.")
+    unsure = [result.offer.label for result in everything if _flagged(result.offer, today, "uncertain")]
+    if unsure:
+        found.append(f"Uncertain, at least one term (marked '?'): {', '.join(unsure)}.")
+    return found
+
+
+def _flagged(offer: Offer, today: date, flag: str) -> bool:
+    return any(flag in flags for flags in offer.flags(today).values())
+
+
+def marks(offer: Offer, today: date) -> str:
+    """`?` for an uncertain term, `!` for an old one."""
+    return ("?" if _flagged(offer, today, "uncertain") else "") + ("!" if _flagged(offer, today, "old") else "")
+
+
+def _losers(results: Iterable[Result]) -> list[str]:
+    """Cheaper classes that come out dearer than STANDARD of the same provider and region."""
+    listed = list(results)
+    standard = {
+        (result.offer.provider, result.offer.region): result
+        for result in reversed(listed)
+        if result.offer.storage_class == "STANDARD"
+    }
+    found = []
+    for result in listed:
+        plain = standard.get((result.offer.provider, result.offer.region))
+        if plain is None or result.offer.storage_class == "STANDARD":
+            continue
+        more = result.month.total - plain.month.total
+        if more <= 0:
+            continue
+        grown = {term: amount - plain.month.shares.get(term, ZERO) for term, amount in result.month.shares.items()}
+        worst = max(grown, key=lambda term: grown[term])
+        least = show_size(result.offer.terms["minimum_object"].value["bytes"])
+        small = f": thumbnails and other files below {least} are billed as {least}"
+        why = small if worst == "minimum object size" else ""
+        found.append(
+            f"{result.offer.label} loses money here: {money(more, result.offer.currency)} a month more than STANDARD, "
+            f"most of it for {worst} ({money(grown[worst], result.offer.currency)}){why}."
+        )
+    return found
+
+
+def money(amount: Decimal, currency: str) -> str:
+    """An amount for people, in cents; below half a cent as such."""
+    if 0 < amount < Decimal("0.005"):
+        return f"< 0.01 {currency}"
+    return f"{amount:,.2f} {currency}"
+
+
+def flips_in_words(found: Study, currency: str) -> str:
+    """`Backblaze B2 is the cheapest; from 873 GB on IDrive e2.`"""
+    results = found.results[currency]
+    flips = [item for item in found.flips if item.currency == currency and item.leads]
+    low, high = (show_size(size) for size in found.span)
+    if not flips:
+        return f"{results[0].offer.label} is the cheapest from {low} to {high}."
+    words = [f"{flips[0].below.label} is the cheapest below {show_size(flips[0].stored)}"]
+    words += [f"{item.above.label} from there" for item in flips[:1]]
+    words += [f"{item.above.label} from {show_size(item.stored)}" for item in flips[1:]]
+    return f"{', '.join(words)} (looked at from {low} to {high}, everything else in proportion)."
+
+
+def usage_in_words(usage: Usage) -> str:
+    """`400 GB stored, 10 GB more a month, 50 GB read a month, 900,000 files.`"""
+    words = [f"{show_size(usage.stored)} stored"]
+    if usage.growth:
+        words.append(f"{show_size(usage.growth)} more a month")
+    words.append(f"{show_size(usage.egress)} read a month")
+    if usage.deleted:
+        words.append(f"{show_size(usage.deleted)} deleted a month after {usage.deleted_age} days")
+    if usage.files is not None:
+        words.append(f"{show_count(usage.files)} files")
+    return ", ".join(words)
+
+
+def as_json(found: Study) -> dict[str, Any]:
+    """Everything as plain JSON. Amounts are text with four decimals, in the currency they stand under; sizes bytes."""
+
+    def bill(item: Bill) -> dict[str, Any]:
+        return {
+            "total": f"{item.total:.4f}",
+            "dominant": item.dominant,
+            "lines": [
+                {"term": line.term, "what": line.what, "quantity": line.quantity, "amount": f"{line.amount:.4f}"}
+                for line in item.lines
+            ],
+            "warnings": list(item.warnings),
+        }
+
+    def number(value: Decimal | None) -> int | None:
+        return None if value is None else int(value)
+
+    usage = found.usage
+    return {
+        "version": 1,
+        "date": found.today.isoformat(),
+        "caveat": CAVEAT,
+        "usage": {
+            "stored_bytes": number(usage.stored),
+            "growth_bytes_per_month": number(usage.growth),
+            "egress_bytes_per_month": number(usage.egress),
+            "deleted_bytes_per_month": number(usage.deleted),
+            "files": number(usage.files),
+            "uploads_per_month": number(usage.month_uploads),
+            "downloads_per_month": number(usage.month_downloads),
+        },
+        "currencies": {
+            currency: [
+                {
+                    "offer": result.offer.key,
+                    "label": result.offer.label,
+                    "provider": result.offer.provider,
+                    "class": result.offer.storage_class,
+                    "region": result.offer.region,
+                    "variant": result.offer.variant,
+                    "month": bill(result.month),
+                    "first_year": bill(result.year),
+                    "restore": bill(result.restore),
+                    "leaving": bill(result.leaving),
+                    "flags": {name: list(flags) for name, flags in result.offer.flags(found.today).items()},
+                    "terms": {
+                        name: {
+                            "value": dict(term.value),
+                            "source": term.source,
+                            "date": term.when.isoformat(),
+                            "certainty": term.certainty,
+                        }
+                        for name, term in result.offer.terms.items()
+                    },
+                }
+                for result in results
+            ]
+            for currency, results in found.results.items()
+        },
+        "flips": [
+            {
+                "stored_bytes": int(item.stored),
+                "currency": item.currency,
+                "below": item.below.key,
+                "above": item.above.key,
+                "cheapest": item.leads,
+                "monthly": f"{item.monthly:.4f}",
+            }
+            for item in found.flips
+        ],
+        "nearest": {
+            name: {"region": region.name, "where": region.where, "km": region.km}
+            for name, region in found.nearest.items()
+        },
+        "notes": list(found.notes),
+    }

@@ -1,0 +1,104 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .fit import Fit
+from .measure import Measured
+from .model import Bill
+from .study import CAVEAT, Study, flips_in_words, marks, money, usage_in_words
+from .units import show_count, show_size
+
+_COLUMNS = "Month: at what is stored now. Restore: reading everything once. Leaving: reading it and early deletion."
+
+
+def show(console: Console, study: Study, *, lines: bool) -> None:
+    """The comparison, a table a currency; with `lines` each month line by line."""
+    console.print(Text(f"{usage_in_words(study.usage)}; prices as known on {study.today}.", style="bold"))
+    for currency, results in study.results.items():
+        console.print()
+        console.print(_comparison(study, currency))
+        console.print(Text(flips_in_words(study, currency)))
+        if lines:
+            for result in results:
+                console.print()
+                console.print(_bill(f"{result.offer.label}, a month", result.month, currency))
+    console.print()
+    for note in study.notes:
+        console.print(Text(f"• {note}"))
+    console.print(Text(f"• {_COLUMNS}", style="dim"))
+    console.print(Text(f"• {CAVEAT}", style="dim"))
+
+
+def _comparison(study: Study, currency: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(currency, ratio=1)
+    for name in ("month", "1st year", "restore", "leaving"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("mostly for")
+    for at, result in enumerate(study.results[currency]):
+        label = Text().append(result.offer.label, style="" if at else "bold")
+        label.append(f" {marks(result.offer, study.today)}".rstrip(), style="yellow")
+        region = study.nearest.get(result.offer.provider)
+        if region:
+            label.append(f"\n{region}", style="dim")
+        bills = (result.month, result.year, result.restore, result.leaving)
+        row = [
+            label,
+            *(Text(money(bill.total, "").strip()) for bill in bills),
+            Text(result.month.dominant or "nothing"),
+        ]
+        table.add_row(*row)
+    return table
+
+
+def _bill(title: str, bill: Bill, currency: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table.add_column("what")
+    table.add_column("how much", justify="right")
+    table.add_column(currency, justify="right")
+    for line in bill.lines:
+        table.add_row(line.what, line.quantity, f"{line.amount:,.4f}")
+    table.add_row(Text("together", style="bold"), "", Text(f"{bill.total:,.4f}", style="bold"))
+    return table
+
+
+def show_measured(console: Console, found: Measured) -> None:
+    """What lies in a media directory, by folder."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=str(found.path), title_justify="left", title_style="bold")
+    table.add_column("folder")
+    table.add_column("files", justify="right")
+    table.add_column("size", justify="right")
+    table.add_column("goes to the store")
+    for name, folder in sorted(found.folders.items(), key=lambda item: -item[1].bytes):
+        table.add_row(name, show_count(folder.files), show_size(folder.bytes), "yes" if found.goes(name) else "no")
+    console.print(table)
+    growth = f"{show_size(found.growth)} a month" if found.growth is not None else "not known"
+    console.print(Text(f"Growth: {growth} ({found.growth_note})."))
+    if found.skipped:
+        shown = "; ".join(found.unreadable)
+        more = found.skipped - len(found.unreadable)
+        console.print(Text(f"Not counted: {shown}" + (f"; and {more:,} more." if more else "."), style="yellow"))
+    console.print()
+
+
+def show_fit(console: Console, fits: Iterable[Fit]) -> None:
+    """The aspects beside the price."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
+    for name in ("provider", "who holds it", "encryption", "price, egress", "it can't"):
+        table.add_column(name, ratio=1, overflow="fold")
+    for fit in fits:
+        table.add_row(
+            Text(f"{fit.title}\n", style="bold").append(f"{fit.layout}; {fit.regions}", style="dim"),
+            Text(fit.held_by),
+            Text(fit.encryption + (" (not sure)" if "encryption" in fit.uncertain else "")),
+            Text(f"{fit.prices}. Egress: {fit.egress}"),
+            Text("\n".join(f"• {item}" for item in fit.cannot) or "–"),
+        )
+    console.print(table)
