@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from synapse_media.methods import NEVER, Operation
 
 from . import resources
@@ -15,12 +17,15 @@ class S3Compatible(S3IamStore):
     may do beyond that is the operator's affair, so the proof says what it may and demands no refusal.
     """
 
+    def bucket_inputs(self) -> tuple[dict[str, Any], list[str]]:
+        inputs, lacks = super().bucket_inputs()
+        return {**inputs, "mayBeDenied": not self.store.iam_endpoint}, lacks
+
     def provision(self) -> None:
         if self.store.iam_endpoint:
             super().provision()
             return
-        inputs, known_lacks = self.bucket_inputs()
-        bucket = resources.Bucket(self.name, {**inputs, "mayBeDenied": True}, self.of_bucket())
+        bucket, lacks = self.make_bucket()
         key = resources.ExistingKey(
             self.name, {"active": self.store.keys.active, "connection": self.connection()}, self.child()
         )
@@ -29,7 +34,7 @@ class S3Compatible(S3IamStore):
             endpoint_url=self.store.endpoint,
             access_key_id=key.out("accessKeyId"),
             secret_access_key=key.out("secretAccessKey"),
-            lacks=bucket.out("lacks").apply(lambda found: [*known_lacks, *(found or [])]),
+            lacks=lacks,
             made=(bucket, key),
             # The only key there is can't lend itself a decoy.
             admin=False,

@@ -246,8 +246,15 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
             "the URL of the store's IAM-style API, which makes the user and the key",
             "If the store has none, make a key limited to the bucket by hand and set existing_key: true.",
         )
+    if iam_endpoint and reader.raw.get("existing_key") is True:
+        reader.add(
+            "existing_key",
+            True,
+            "nothing beside iam_endpoint, by which a user and a key are made",
+            "Remove the one that does not apply.",
+        )
     bucket = _check_bucket(reader, provider)
-    access, keys, adopt, noncurrent_days, abort_days = _check_plain(reader)
+    access, keys, adopt, noncurrent_days, abort_days = _check_plain(reader, provider.value("noncurrent_days", 30))
     return StoreSettings(
         server_name=server_name,
         provider=provider_name,
@@ -270,13 +277,13 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
     )
 
 
-def _check_plain(reader: _Reader) -> tuple[Access, Keys, bool, int, int]:
+def _check_plain(reader: _Reader, noncurrent_days: int = 30) -> tuple[Access, Keys, bool, int, int]:
     """What is the same for every provider and method: access, keys, adopt, noncurrent_days, abort_days."""
     return (
         cast("Access", reader.choice("access", "least", ACCESS)),
         _check_keys(reader),
         reader.flag("adopt"),
-        reader.number("noncurrent_days", 30, 1, 3650),
+        reader.number("noncurrent_days", noncurrent_days, 1, 3650),
         reader.number("abort_days", 7, 1, 365),
     )
 
