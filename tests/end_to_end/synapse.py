@@ -280,6 +280,15 @@ def picture() -> bytes:
     return subprocess.run([str(installed()), "-c", _PICTURE], check=True, stdout=subprocess.PIPE).stdout
 
 
+def files_of(directory: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file."""
+    return {
+        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
 def _config_arguments(base: Path, drop_ins: Sequence[Path]) -> list[str]:
     return [word for path in (base, *drop_ins) for word in ("-c", str(path))]
 

@@ -14,7 +14,6 @@ import pytest
 
 from tests.end_to_end import goofys, synapse
 from tests.end_to_end.by_hand import Admin
-from tests.end_to_end.test_synapse import files_of
 
 Rendered = Callable[..., dict[str, Path]]
 
@@ -36,7 +35,7 @@ def test_synapse_stores_through_the_unit(
             user = server.register("alice")
             uploads = [(server.upload(user, content, kind), content) for content, kind in contents]
             thumbnail = server.thumbnail(user, uploads[1][0])
-        seen = files_of(mount_point)
+        seen = synapse.files_of(mount_point)
     assert len([name for name in seen if name.startswith("local_content/")]) == 3
     in_bucket = admin.objects(store.bucket)
     assert {key: digest for key, digest in in_bucket.items() if not key.endswith("/")} == seen

@@ -107,7 +107,7 @@ def test_black_hole_holds_until_the_client_or_the_double_gives_up(store: Storage
         with pytest.raises(ReadTimeoutError):
             client.list_objects_v2(Bucket=store.bucket)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_html(store: StorageOutputs, double: proxy.Proxy, client: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -38,7 +37,7 @@ def test_media_lives_in_the_bucket(
         image = uploads[1][0]
         thumbnail = server.thumbnail(user, image)
 
-        local = files_of(home.media)
+        local = synapse.files_of(home.media)
         assert len([name for name in local if name.startswith("local_content/")]) == 3
         assert len([name for name in local if name.startswith("local_thumbnails/")]) > 1
         assert admin.objects(store.bucket) == {store.prefix + name: digest for name, digest in local.items()}
@@ -180,12 +179,3 @@ def upload_status(home: synapse.Home, drop_in: Path) -> int:
         with pytest.raises(synapse.AnswerError) as caught:
             server.upload(user, b"content")
     return caught.value.status
-
-
-def files_of(directory: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file."""
-    return {
-        path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in directory.rglob("*")
-        if path.is_file()
-    }
