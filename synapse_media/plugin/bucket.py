@@ -89,13 +89,11 @@ def _read_lifecycle(s3: Any, bucket: str) -> Values:
 
 
 def _write_lifecycle(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
-    rule = {
-        "ID": _RULE,
-        "Status": "Enabled",
-        "Filter": {"Prefix": ""},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": int(wanted["abortDays"])},
-        "NoncurrentVersionExpiration": {"NoncurrentDays": int(wanted["noncurrentDays"])},
-    }
+    rule: Values = {"ID": _RULE, "Status": "Enabled", "Filter": {"Prefix": ""}}
+    if wanted["abortDays"]:
+        rule["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": int(wanted["abortDays"])}
+    if wanted["noncurrentDays"]:
+        rule["NoncurrentVersionExpiration"] = {"NoncurrentDays": int(wanted["noncurrentDays"])}
     call(s3, "put_bucket_lifecycle_configuration", Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
 
 
@@ -250,10 +248,9 @@ class Bucket(Resource):
     def _take_or_make(self, s3: Any, bucket: str, region: str, inputs: Values) -> bool:
         """Make the bucket, or take the one that is there; True where an existing one was adopted."""
         try:
-            call(s3, "head_bucket", Bucket=bucket)
+            _head(s3, bucket)
         except ApiError as error:
             if error.denied:
-                _raise_if_bad_key(s3, bucket)
                 raise ResourceError(
                     f"bucket: {bucket!r} exists and this credential may not look at it: it belongs to somebody else, "
                     "or the admin credential may not administer buckets. Choose another name. " + str(error)
@@ -333,7 +330,7 @@ class Bucket(Resource):
         bucket = text(inputs, "bucket", resource_id)
         s3 = self.s3(inputs)
         try:
-            call(s3, "head_bucket", Bucket=bucket)
+            _head(s3, bucket)
         except ApiError as error:
             if error.absent:
                 return None
@@ -358,7 +355,15 @@ class Bucket(Resource):
         try:
             self._mark(s3, bucket, inputs, {"lacks": []} if outputs["lacks"] else outputs)
             _apply(s3, bucket, inputs, outputs)
+            if outputs["adopted"]:
+                outputs["differences"] = _differences(s3, bucket, inputs)
         except ResourceError as error:
+            if isinstance(error, ApiError) and error.code == "NoSuchBucket":
+                # State keeps the old place: there the media is.
+                raise ResourceError(
+                    f"bucket: {bucket!r} does not exist at {inputs['connection']['endpoint']}. Check the endpoint; if "
+                    "the bucket was deleted, `synapse-media up --refresh` finds out and makes it again, empty."
+                ) from None
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
         return outputs
 
@@ -384,13 +389,18 @@ def _excused(error: ApiError, inputs: Mapping[str, Any]) -> bool:
     return error.lacking or (bool(inputs.get("mayBeDenied")) and error.denied)
 
 
-def _raise_if_bad_key(s3: Any, bucket: str) -> None:
-    """An answer to HEAD has no body: only another call tells that it is the key itself that is refused."""
+def _head(s3: Any, bucket: str) -> None:
     try:
-        call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
-    except ApiError as error:
-        if error.bad_key:
-            raise
+        call(s3, "head_bucket", Bucket=bucket)
+    except ApiError as denied:
+        if denied.denied:
+            # An answer to HEAD has no body: only another call tells that it is the key itself that is refused.
+            try:
+                call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
+            except ApiError as error:
+                if error.bad_key:
+                    raise
+        raise
 
 
 def _apply(s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
@@ -408,6 +418,8 @@ def _differences(s3: Any, bucket: str, inputs: Values) -> list[str]:
     """What a new bucket would have had, and this one has not; in words, nothing changed."""
     words = []
     for setting in _SETTINGS:
+        if not _wanted(setting, inputs):
+            continue
         try:
             found = setting.read(s3, bucket)
         except ApiError as error:
@@ -419,7 +431,7 @@ def _differences(s3: Any, bucket: str, inputs: Values) -> list[str]:
         words.extend(
             f"{name} is {found[name]!r}, a new bucket would have {inputs[name]!r}"
             for name in setting.inputs
-            if inputs[name] is not None and found[name] != inputs[name]
+            if inputs[name] != _OFF[name] and found[name] != inputs[name]
         )
         if "expiringRules" in found:
             words.append(f"the lifecycle rules {', '.join(found['expiringRules'])} delete media by age: remove them")
@@ -446,12 +458,20 @@ def _mark_of(s3: Any, bucket: str, *, may_be_denied: bool = False) -> str:
 
 def _touched(s3: Any, bucket: str) -> bool:
     """Somebody has configured it: an empty bucket without our mark that is not just a minute old."""
-    try:
-        return bool(call(s3, "get_bucket_versioning", Bucket=bucket).get("Status") or _tags(s3, bucket))
-    except ApiError as error:
-        if error.lacking:
-            return False
-        raise
+    looks: tuple[Callable[[], object], ...] = (
+        lambda: call(s3, "get_bucket_versioning", Bucket=bucket).get("Status"),
+        lambda: _tags(s3, bucket),
+        lambda: _read_policy(s3, bucket)["policy"],
+        lambda: any(_read_lifecycle(s3, bucket).values()),
+    )
+    for look in looks:
+        try:
+            if look():
+                return True
+        except ApiError as error:
+            if not error.lacking:
+                raise
+    return False
 
 
 def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -489,8 +509,12 @@ def _is_empty(s3: Any, bucket: str) -> bool:
 
 
 def _empty(s3: Any, bucket: str) -> None:
-    for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", []):
-        call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    try:
+        for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", []):
+            call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    except ApiError as error:
+        if not error.lacking:
+            raise
     remove_versions(s3, bucket, "")
 
 

@@ -46,7 +46,9 @@ class Stack:
     def up(self, *, refresh: bool = False) -> str:
         """What pulumi said. Raises EngineError with it."""
         options = ["--refresh"] if refresh else []
-        return self.engine.run(["up", "--yes", "--skip-preview", "--stack", self.name, *options]).stdout
+        return self.engine.run(
+            ["up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", self.name, *options]
+        ).stdout
 
     def preview(self, *, refresh: bool = False) -> tuple[changes.Change, ...]:
         return changes.of_preview(self.engine.preview(self.name, refresh=refresh))
