@@ -36,7 +36,8 @@ def effect(request: Request, form: Form) -> Effect:
             undo=(
                 "Copy the media back first, since it lies in the bucket alone: set matrix_s3_media_store_path as in "
                 "the variant under migration/, run the same command, and copy from there to "
-                "/matrix/synapse/storage/media-store with Synapse stopped. Then remove this file and run it again.",
+                "/matrix/synapse/storage/media-store with Synapse stopped. Then remove synapse-media.yml from "
+                "host_vars and run it again.",
             ),
         )
     return Effect(
@@ -66,7 +67,10 @@ def playbook(request: Request) -> dict[str, str]:
     for setting, value in (("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)):
         quoting.docker_environment(setting, value)
     # Empty keys are as good as none to the SDK, which then asks the instance; the defaults are words that are not.
-    secret = '""' if store.keyless else request.seal("secret_access_key", store.secret_access_key)
+    identity, secret = '""', '""'
+    if not store.keyless:
+        identity = quoting.ansible("access_key_id", store.access_key_id)
+        secret = request.seal("secret_access_key", store.secret_access_key)
     lines = variables(
         (
             ("matrix_s3_media_store_enabled", "true"),
@@ -74,7 +78,7 @@ def playbook(request: Request) -> dict[str, str]:
             ("matrix_s3_media_store_region", quoting.ansible("region", store.region)),
             ("matrix_s3_media_store_custom_endpoint_enabled", "true"),
             ("matrix_s3_media_store_custom_endpoint", quoting.ansible("endpoint_url", store.endpoint_url)),
-            ("matrix_s3_media_store_aws_access_key", quoting.ansible("access_key_id", store.access_key_id)),
+            ("matrix_s3_media_store_aws_access_key", identity),
             ("matrix_s3_media_store_aws_secret_key", secret),
         )
     )

@@ -46,7 +46,7 @@ def effect(request: Request, form: Form) -> Effect:
         return Effect(
             does=does,
             apply=playbook_commands("setup-all,start"),
-            undo=(undo, "Then remove this file and run the same command."),
+            undo=(undo, "Then remove synapse-media.yml from host_vars and run the same command."),
         )
     return Effect(
         does=does,
@@ -169,7 +169,7 @@ def _routes(store: StorageOutputs) -> str:
 
 
 def _nginx(store: StorageOutputs) -> str:
-    name = quoting.need("server_name", store.server_name, r"[A-Za-z0-9.:-]+", "a host name", "nginx.conf")
+    name = store.server_name
     body = (
         f" {{\n    proxy_pass http://{_ADDRESS};\n    proxy_set_header Host {name};\n"
         f"    proxy_set_header X-Forwarded-Host {name};\n    proxy_set_header X-Forwarded-For $remote_addr;\n"

@@ -49,16 +49,16 @@ def effect(request: Request, form: Form) -> Effect:
             ),
             apply=playbook_commands("setup-synapse,start"),
             undo=(
-                "Remove this file and run the same command. Local copies stay, so no media is lost as long as "
-                "nobody cleaned the local disk up.",
+                "Remove synapse-media.yml from host_vars and run the same command. Local copies stay, so no media is "
+                "lost as long as nobody cleaned the local disk up.",
             ),
         )
     return Effect(
         does=does,
-        apply=("Install the module and this file as INSTALL.md says, then restart Synapse.",),
+        apply=("Install the module and synapse-media.yaml as INSTALL.md says, then restart Synapse.",),
         undo=(
-            "Remove this file and restart Synapse. Local copies stay, so no media is lost as long as nobody cleaned "
-            "the local disk up.",
+            "Remove synapse-media.yaml from conf.d and restart Synapse. Local copies stay, so no media is lost as long "
+            "as nobody cleaned the local disk up.",
         ),
     )
 

@@ -165,14 +165,12 @@ def difference(
 
 
 def _unified(path: str, before: str | None, after: str, secrets: tuple[str, ...]) -> list[str]:
-    old, new = (before or "").split("\n"), after.split("\n")
+    old, new = _lines(before or ""), _lines(after)
     shown_old, shown_new = masked(old, secrets), masked(new, secrets)
     lines = [f"--- {path if before is not None else '/dev/null'}", f"+++ {path}"]
     # Compared as they are and shown masked: else a new secret would look like no change.
     for group in difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(2):
-        lines.append(
-            f"@@ -{group[0][1] + 1},{group[-1][2] - group[0][1]} +{group[0][3] + 1},{group[-1][4] - group[0][3]} @@"
-        )
+        lines.append(_hunk(group))
         for tag, from_old, to_old, from_new, to_new in group:
             if tag == "equal":
                 lines += [f" {line}" for line in shown_old[from_old:to_old]]
@@ -182,11 +180,23 @@ def _unified(path: str, before: str | None, after: str, secrets: tuple[str, ...]
     return lines
 
 
+def _hunk(group: list[tuple[str, int, int, int, int]]) -> str:
+    ranges = ((group[0][1], group[-1][2]), (group[0][3], group[-1][4]))
+    # A range of no lines is named by the line before it.
+    old, new = (f"{start + (start != end)},{end - start}" for start, end in ranges)
+    return f"@@ -{old} +{new} @@"
+
+
+def _lines(text: str) -> list[str]:
+    *whole, rest = text.split("\n")
+    return [*whole, f"{rest}\n\\ No newline at end of file"] if rest else whole
+
+
 _SECRET_KEY = re.compile(
     r"""[\w.-]*(?:secret|passw|token|private_?key|customer_key)[\w.-]*["']?\s*[:=]\s*(?P<value>.*)""", re.IGNORECASE
 )
-_BLOCK = re.compile(r"(?:!\w+)?\s*(?:[|>][-+0-9]*)?\s*")
-_LOOKUP = "\"{{ lookup('"
+# Nothing, an empty string, the head of a block, a reference.
+_TELLS_NOTHING = re.compile(r"""(?:(?:""|'')?,?|(?:!\w+\s+)?[|>][-+0-9]*)\s*$|"\{\{ lookup\('""")
 
 
 def masked(lines: list[str], secrets: Iterable[str] = ()) -> list[str]:
@@ -207,7 +217,7 @@ def masked(lines: list[str], secrets: Iterable[str] = ()) -> list[str]:
         shown = line
         found = _SECRET_KEY.search(line)
         within = indent if found else None
-        if found and not _BLOCK.fullmatch(found["value"]) and not found["value"].startswith(_LOOKUP):
+        if found and not _TELLS_NOTHING.match(found["value"]):
             quote = _left_open(found["value"])
             shown = line[: found.start("value")] + MASK
         for value in values:

@@ -18,7 +18,7 @@ from tests.end_to_end import systemd
 from tests.renderer import readers
 from tests.renderer.readers import texts
 
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quick

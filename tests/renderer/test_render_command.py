@@ -1,0 +1,140 @@
+"""`synapse-media render` from a store.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synapse_media.cli import main, render, stores
+from synapse_media.contract import ContractError, to_json
+from synapse_media.errors import UsageError
+from tests.renderer.samples import SECRET, store
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    render.add_parser(parser.add_subparsers())
+    return parser.parse_args(["render", *words])
+
+
+@pytest.fixture
+def store_file(tmp_path: Path) -> Path:
+    path = tmp_path / "given.json"
+    path.write_text(json.dumps(to_json(store("amazon"))))
+    return path
+
+
+def test_render_says_what_it_does_and_how_to_undo_it(
+    store_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["render", "--store", str(store_file), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "2 written, 0 unchanged" in shown
+    assert "just run-tags setup-synapse,start" in shown
+    assert "Local copies stay" in shown
+    assert SECRET not in shown
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
+        "matrix.example.com/store.json",
+        "matrix.example.com/inventory/host_vars/matrix.example.com/synapse-media.yml",
+    }
+    assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o600}
+    assert stores.load_file(str(out / "matrix.example.com/store.json")) == store("amazon")
+    assert main(["render", "--store", str(store_file), "--out", str(out)]) == 0
+    assert "0 written, 2 unchanged" in capsys.readouterr().out
+
+
+def test_what_another_form_left_is_named(store_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["render", "--store", str(store_file), "--out", str(tmp_path)])
+    assert "Not of this run" not in capsys.readouterr().out
+    main(["render", "--store", str(store_file), "--out", str(tmp_path), "--form", "plain"])
+    assert "Not of this run, and not to be used with it: matrix.example.com/inventory/" in capsys.readouterr().out
+
+
+def test_diff_writes_nothing(store_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = ["render", "--store", str(store_file), "--out", str(out), "--form", "plain"]
+    assert main([*words, "--diff"]) == 2
+    shown = capsys.readouterr().out
+    assert not out.exists()
+    assert '+      bucket: "example-com-media"' in shown
+    assert SECRET not in shown
+    main(words)
+    capsys.readouterr()
+    assert main([*words, "--diff"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_by_reference_the_secret_is_in_no_file_and_comes_from_the_environment(
+    store_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", "--store", str(store_file), "--out", str(tmp_path / "out"), "--secrets", "reference"]) == 0
+    assert "SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM" in capsys.readouterr().out
+    assert all(SECRET not in path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    bare = str(tmp_path / "out/matrix.example.com/store.json")
+    assert stores.load_file(bare).secret_access_key == ""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of somebody else")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "SOMEBODY-ELSE")
+    assert stores.load_file(bare).secret_access_key == ""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", store("amazon").access_key_id)
+    assert stores.load_file(bare).secret_access_key == "of somebody else"
+    monkeypatch.setenv("SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM", SECRET)
+    assert stores.load_file(bare) == store("amazon")
+
+
+def test_several_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The double: outputs of a stack, without an engine."""
+    loaded = [store("amazon"), store("compatible", server_name="example.org:8448", bucket="two")]
+    monkeypatch.setattr(stores, "load_stack", lambda _: loaded)
+    assert render.run(arguments("--stack", "prod", "--form", "plain", "--out", str(tmp_path))) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["example.org", "matrix.example.com"]
+    one = arguments("--stack", "prod", "--server", "example.org:8448", "--out", str(tmp_path / "one"))
+    assert render.run(one) == 0
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["example.org"]
+    with pytest.raises(
+        UsageError, match=r"--server other is not among the stores; there are: matrix\.example\.com, ex"
+    ):
+        render.run(arguments("--stack", "prod", "--server", "other", "--out", str(tmp_path)))
+    loaded.append(store("amazon", server_name="example.org"))
+    with pytest.raises(UsageError, match="two homeservers would be written to"):
+        render.run(arguments("--stack", "prod", "--out", str(tmp_path / "two")))
+    assert not (tmp_path / "two").exists()
+
+
+def test_nothing_is_written_where_one_store_can_not_be_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = [store("amazon"), store("compatible", server_name="example.org", prefix="no-slash")]
+    monkeypatch.setattr(stores, "load_stack", lambda _: loaded)
+    monkeypatch.chdir(tmp_path)
+    assert main(["render", "--stack", "prod", "--out", "out"]) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--secrets", "vault"], "needs --vault-password-file"),
+        (["--secrets", "vault", "--form", "plain", "--vault-password-file", "f"], "goes with --form playbook alone"),
+        (["--vault-password-file", "f"], "is for --secrets vault"),
+    ],
+)
+def test_wrong_usage(words: list[str], said: str, store_file: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["render", "--store", str(store_file), "--out", str(tmp_path), *words]) == 64
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "No such file"), ("{", "is not JSON"), ("[]", "not the outputs of a store"), ("{}", "version None")],
+)
+def test_a_file_that_is_no_store(text: str | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "store.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ContractError, match=said):
+        stores.load_file(str(path))
