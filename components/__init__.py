@@ -10,7 +10,10 @@ from synapse_media.contract import VERSION
 from synapse_media.settings import StoreSettings
 
 REGISTRY = {
+    "amazon_s3": ("amazon_s3", "AmazonS3"),
+    "digitalocean_spaces": ("digitalocean_spaces", "DigitalOceanSpaces"),
     "s3_compatible": ("s3_compatible", "S3Compatible"),
+    "storj": ("storj", "Storj"),
     "wasabi": ("wasabi", "Wasabi"),
 }
 """Component family -> (module, class). Imported when used: a vendor's SDK is slow to load."""

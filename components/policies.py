@@ -63,3 +63,8 @@ def tls_only(bucket: str) -> dict[str, Any]:
             "Condition": {"Bool": {"aws:SecureTransport": "false"}},
         }
     )
+
+
+def for_service(service: str) -> dict[str, Any]:
+    """Who may take on a role: machines of one of Amazon's services, for example ec2.amazonaws.com."""
+    return document({"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"})

@@ -1,0 +1,248 @@
+"""Amazon S3 on the vendor's plugin: bucket with its settings, IAM user and policy, or a role for EC2 without any key.
+
+The keys and the proof are our plugin's, and so is a bucket that is taken over (`adopt: true`): the vendor's plugin
+would set what it finds otherwise, ours reports it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import pulumi
+import pulumi_aws as aws
+
+from synapse_media.plugin.bucket import OWNER_TAG
+
+from . import policies
+from .s3_iam import POLICY_NAME, S3IamStore
+
+
+class AmazonS3(S3IamStore):
+    """What the vendor's plugin makes of a store.
+
+    Produces a private bucket: public access block, owner-enforced objects, encryption, versions that expire, unfinished
+    uploads that are removed, TLS only, its access logged by option; an IAM user with one inline policy, or with
+    `keyless: true` a role and an instance profile of the same name.
+    """
+
+    def provision(self) -> None:
+        if self.keyless and self.store.method == "matrix-media-repo":
+            raise pulumi.RunError(
+                f"stores.{self.name}.keyless: matrix-media-repo signs with an access key only. Remove keyless, or "
+                "choose another method."
+            )
+        if not self.store.adopt or self.keyless:
+            self.vendor = _vendor(
+                pulumi.runtime.settings.get_monitor(),
+                self.store.region,
+                self.store.endpoint if self.own_endpoint else "",
+                self.store.iam_endpoint if self.store.iam_endpoint != self.provider.iam_endpoint("") else "",
+                self.provider.admin_variables,
+            )
+        super().provision()
+
+    @property
+    def keyless(self) -> bool:
+        return bool(self.store.options.get("keyless"))
+
+    @property
+    def own_endpoint(self) -> bool:
+        """A private endpoint, or a stand-in: not the one of the catalog."""
+        return self.store.endpoint != self.provider.endpoint(self.store.region)
+
+    @property
+    def addressing(self) -> str:
+        return "path" if self.own_endpoint else super().addressing
+
+    @property
+    def tags(self) -> dict[str, str]:
+        given = {str(name): str(value) for name, value in self.store.options.get("tags", {}).items()}
+        return {**given, OWNER_TAG: self.owner}
+
+    def by_vendor(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
+        options = pulumi.ResourceOptions(provider=self.vendor)
+        return pulumi.ResourceOptions.merge(self.child(*depends_on), options)
+
+    def key_policy(self) -> dict[str, Any]:
+        document = super().key_policy()
+        key = self.store.options.get("kms_key")
+        if key:
+            # Writing takes a data key, reading decrypts it; a multipart upload does both.
+            # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
+            actions = ["kms:Decrypt", "kms:GenerateDataKey"]
+            document["Statement"].append(
+                {"Sid": "MediaEncryption", "Effect": "Allow", "Action": actions, "Resource": [key]}
+            )
+        return document
+
+    # ---- the bucket
+
+    def make_bucket(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
+        if self.store.adopt:
+            return super().make_bucket()
+        options = pulumi.ResourceOptions(provider=self.vendor)
+        bucket = aws.s3.Bucket(
+            self.name,
+            bucket=self.store.bucket,
+            force_destroy="delete-media" in self.store.allow,
+            tags=self.tags,
+            opts=pulumi.ResourceOptions.merge(self.of_bucket(), options),
+        )
+        return self._settings(bucket), []
+
+    def _settings(self, bucket: aws.s3.Bucket) -> pulumi.Resource:
+        """The bucket's settings one after the other (Amazon answers 409 to two at a time); the last of them."""
+        name, store = self.name, self.store
+        last: pulumi.Resource = bucket
+
+        def of_setting() -> pulumi.ResourceOptions:
+            # With the bucket: where its deletion is refused, or it is retained, it keeps its settings.
+            kept = pulumi.ResourceOptions(deleted_with=bucket)
+            return pulumi.ResourceOptions.merge(self.by_vendor(last), kept)
+
+        last = aws.s3.BucketPublicAccessBlock(
+            name,
+            bucket=bucket.bucket,
+            block_public_acls=True,
+            block_public_policy=True,
+            ignore_public_acls=True,
+            restrict_public_buckets=True,
+            opts=of_setting(),
+        )
+        last = aws.s3.BucketOwnershipControls(
+            name,
+            bucket=bucket.bucket,
+            rule=aws.s3.BucketOwnershipControlsRuleArgs(object_ownership="BucketOwnerEnforced"),
+            opts=of_setting(),
+        )
+        key = store.options.get("kms_key")
+        by_default = aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(
+            sse_algorithm="aws:kms" if key else "AES256", kms_master_key_id=key
+        )
+        encryption = aws.s3.BucketServerSideEncryptionConfigurationRuleArgs(
+            apply_server_side_encryption_by_default=by_default,
+            # One data key for many objects: a request to KMS for each thumbnail costs more than its storage.
+            bucket_key_enabled=True if key else None,
+        )
+        last = aws.s3.BucketServerSideEncryptionConfiguration(
+            name, bucket=bucket.bucket, rules=[encryption], opts=of_setting()
+        )
+        last = aws.s3.BucketVersioning(
+            name,
+            bucket=bucket.bucket,
+            versioning_configuration=aws.s3.BucketVersioningVersioningConfigurationArgs(status="Enabled"),
+            opts=of_setting(),
+        )
+        rule = aws.s3.BucketLifecycleConfigurationRuleArgs(
+            id=POLICY_NAME,
+            status="Enabled",
+            filter=aws.s3.BucketLifecycleConfigurationRuleFilterArgs(prefix=""),
+            noncurrent_version_expiration=aws.s3.BucketLifecycleConfigurationRuleNoncurrentVersionExpirationArgs(
+                noncurrent_days=store.noncurrent_days
+            ),
+            abort_incomplete_multipart_upload=aws.s3.BucketLifecycleConfigurationRuleAbortIncompleteMultipartUploadArgs(
+                days_after_initiation=store.abort_days
+            ),
+        )
+        last = aws.s3.BucketLifecycleConfiguration(name, bucket=bucket.bucket, rules=[rule], opts=of_setting())
+        if "log_bucket" in store.options:
+            last = aws.s3.BucketLogging(
+                name,
+                bucket=bucket.bucket,
+                target_bucket=store.options["log_bucket"],
+                target_prefix=f"{store.bucket}/",
+                opts=of_setting(),
+            )
+        # Over plain http (a stand-in) it would lock everybody out.
+        if store.endpoint.startswith("https://"):
+            # After the public access block: pulumi-aws#2927.
+            document = policies.to_json(policies.tls_only(store.bucket))
+            last = aws.s3.BucketPolicy(name, bucket=bucket.bucket, policy=document, opts=of_setting())
+        return last
+
+    # ---- who may use it
+
+    def make_key(self, bucket: pulumi.Resource, lacks: pulumi.Input[Sequence[str]]) -> None:
+        if not self.keyless:
+            super().make_key(bucket, lacks)
+            return
+        document = self.key_policy()
+        role = aws.iam.Role(
+            self.name,
+            name=self.store.user,
+            path=self.path,
+            assume_role_policy=policies.to_json(policies.for_service("ec2.amazonaws.com")),
+            tags=self.tags,
+            opts=self.by_vendor(),
+        )
+        aws.iam.RolePolicy(
+            self.name,
+            name=POLICY_NAME,
+            role=role.name,
+            policy=policies.to_json(document),
+            opts=self.by_vendor(bucket),
+        )
+        aws.iam.InstanceProfile(
+            self.name, name=self.store.user, path=self.path, role=role.name, tags=self.tags, opts=self.by_vendor()
+        )
+        self.finish_keyless(policy=document, lacks=lacks)
+
+    def make_user(self) -> pulumi.Resource:
+        if self.store.adopt:
+            return super().make_user()
+        user: pulumi.Resource = aws.iam.User(
+            self.name,
+            name=self.store.user,
+            path=self.path,
+            # A key somebody made by hand must not stand in the way of deleting the user.
+            force_destroy=True,
+            tags=self.tags,
+            opts=self.by_vendor(),
+        )
+        return user
+
+    def make_user_policy(self, user: pulumi.Resource, document: str) -> pulumi.Resource:
+        if self.store.adopt:
+            return super().make_user_policy(user, document)
+        made: pulumi.Resource = aws.iam.UserPolicy(
+            self.name, name=POLICY_NAME, user=self.store.user, policy=document, opts=self.by_vendor(user)
+        )
+        return made
+
+
+@cache
+def _vendor(
+    program: object,  # noqa: ARG001 - a cache key: another run of the program needs a resource of its own
+    region: str,
+    endpoint: str,
+    iam_endpoint: str,
+    variables: tuple[str, ...],
+) -> aws.Provider:
+    """The vendor's plugin for a region, one for all stores there: each is a process of its own.
+
+    Credentials come from the environment, where the plugin itself finds them.
+
+    Args:
+        endpoint, iam_endpoint: "" for the vendor's own.
+    """
+    options: dict[str, Any] = {}
+    places = {"s3": endpoint, "s3control": endpoint, "iam": iam_endpoint, "sts": iam_endpoint}
+    named = {service: url for service, url in places.items() if url}
+    if named:
+        options["endpoints"] = [aws.ProviderEndpointArgs(**named)]
+        options["s3_use_path_style"] = bool(endpoint)
+    if pulumi.runtime.is_dry_run() and not all(map(os.environ.get, variables)):
+        # A preview from nothing: the plugin doesn't start without a credential, and asks nobody with this one.
+        options |= {"access_key": "none", "secret_key": "none", "skip_requesting_account_id": True}
+    return aws.Provider(
+        "-".join(["aws", region, *(urlsplit(url).netloc for url in (endpoint, iam_endpoint) if url)]),
+        region=region,
+        skip_credentials_validation=True,
+        skip_metadata_api_check=True,
+        skip_region_validation=True,
+        **options,
+    )

@@ -1,0 +1,417 @@
+"""A stand-in for Amazon's plugin: the types that components/amazon_s3.py uses, by boto3.
+
+Buckets, policies and users are made at the endpoints the program gives; what the store there lacks (public access
+block, encryption, lifecycle, logging, roles) at the one that STAND_IN_AWS_REST names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from synapse_media.plugin.bucket import canonical
+from synapse_media.plugin.resource import UNKNOWN, Context, Found, Resource, ResourceError, Values
+from tests.doubles.vendor_plugin import serve
+
+_settings: dict[str, Any] = {}
+_GONE = ("NoSuch", "NotFound", "404", "ServerSideEncryptionConfigurationNotFound", "OwnershipControlsNotFound")
+
+
+def _configure(values: Mapping[str, Any]) -> None:
+    _settings.update(values)
+
+
+def client(service: str, *, rest: bool = False) -> Any:
+    named = (_settings.get("endpoints") or [{}])[0]
+    style = "path" if _settings.get("s3UsePathStyle") or rest else "virtual"
+    return boto3.client(
+        service,
+        endpoint_url=os.environ["STAND_IN_AWS_REST"] if rest else named.get(service),
+        region_name=_settings["region"],
+        config=Config(s3={"addressing_style": style}, retries={"mode": "standard"}),
+        verify=False if rest else None,
+    )
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response["Error"].get("Code", ""))
+
+
+class _Vendor(Resource):
+    """A resource whose `put` makes and changes it, `get` reads its inputs (None: gone) and `remove` deletes it."""
+
+    documents: ClassVar[frozenset[str]] = frozenset()
+
+    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
+        for name in self.documents & set(inputs):
+            if isinstance(inputs[name], str):
+                inputs[name] = canonical(inputs[name])
+        return super().check(inputs)
+
+    def planned(self, inputs: Values, old: Values | None) -> Values:
+        return {**inputs, "arn": (old or {}).get("arn", UNKNOWN)}
+
+    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+        return self.identity(inputs), {**inputs, **self._put(inputs, new=True)}
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        return {**old, **inputs, **self._put(inputs, new=False)}
+
+    def _put(self, inputs: Values, *, new: bool) -> Values:
+        try:
+            return self.put(inputs, new=new)
+        except ClientError as error:
+            raise ResourceError(f"{type(self).__name__}: {error}") from None
+
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        try:
+            found = self.get(inputs)
+        except ClientError as error:
+            if _code(error).startswith(_GONE):
+                return None
+            raise ResourceError(str(error)) from None
+        return Found(resource_id, {**inputs, **found}, {**outputs, **found})
+
+    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        try:
+            self.remove(outputs)
+        except ClientError as error:
+            if not _code(error).startswith(_GONE):
+                raise ResourceError(str(error)) from None
+
+    def identity(self, inputs: Values) -> str:
+        return str(inputs.get("name") or inputs["bucket"])
+
+    @abstractmethod
+    def put(self, inputs: Values, *, new: bool) -> Values: ...
+
+    @abstractmethod
+    def get(self, inputs: Values) -> Values: ...
+
+    @abstractmethod
+    def remove(self, outputs: Values) -> None: ...
+
+
+class Bucket(_Vendor):
+    pulumi_type = "aws:s3/bucket:Bucket"
+    replace_on = frozenset({"bucket"})
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        s3, name = client("s3"), inputs["bucket"]
+        if new:
+            region = _settings["region"]
+            where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            s3.create_bucket(Bucket=name, **where)
+            client("s3", rest=True).create_bucket(Bucket=name, **where)
+        tags = [{"Key": key, "Value": value} for key, value in inputs.get("tags", {}).items()]
+        s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags})
+        return {"arn": f"arn:aws:s3:::{name}"}
+
+    def get(self, inputs: Values) -> Values:
+        s3, name = client("s3"), inputs["bucket"]
+        s3.head_bucket(Bucket=name)
+        return {"tags": {tag["Key"]: tag["Value"] for tag in s3.get_bucket_tagging(Bucket=name)["TagSet"]}}
+
+    def remove(self, outputs: Values) -> None:
+        s3, name = client("s3"), outputs["bucket"]
+        if outputs.get("forceDestroy"):
+            found = s3.list_object_versions(Bucket=name)
+            for item in [*found.get("Versions", []), *found.get("DeleteMarkers", [])]:
+                s3.delete_object(Bucket=name, Key=item["Key"], VersionId=item["VersionId"])
+        s3.delete_bucket(Bucket=name)
+        client("s3", rest=True).delete_bucket(Bucket=name)
+
+
+class _OfBucket(_Vendor):
+    """A setting of a bucket."""
+
+    replace_on = frozenset({"bucket"})
+
+    def identity(self, inputs: Values) -> str:
+        return str(inputs["bucket"])
+
+
+_BLOCK = {
+    "blockPublicAcls": "BlockPublicAcls",
+    "blockPublicPolicy": "BlockPublicPolicy",
+    "ignorePublicAcls": "IgnorePublicAcls",
+    "restrictPublicBuckets": "RestrictPublicBuckets",
+}
+
+
+class PublicAccessBlock(_OfBucket):
+    pulumi_type = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        wanted = {theirs: inputs[ours] for ours, theirs in _BLOCK.items()}
+        client("s3", rest=True).put_public_access_block(Bucket=inputs["bucket"], PublicAccessBlockConfiguration=wanted)
+        return {}
+
+    def get(self, inputs: Values) -> Values:
+        answer = client("s3", rest=True).get_public_access_block(Bucket=inputs["bucket"])
+        return {ours: answer["PublicAccessBlockConfiguration"][theirs] for ours, theirs in _BLOCK.items()}
+
+    def remove(self, outputs: Values) -> None:
+        client("s3", rest=True).delete_public_access_block(Bucket=outputs["bucket"])
+
+
+class OwnershipControls(_OfBucket):
+    pulumi_type = "aws:s3/bucketOwnershipControls:BucketOwnershipControls"
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        rules = [{"ObjectOwnership": inputs["rule"]["objectOwnership"]}]
+        client("s3").put_bucket_ownership_controls(Bucket=inputs["bucket"], OwnershipControls={"Rules": rules})
+        return {}
+
+    def get(self, inputs: Values) -> Values:
+        answer = client("s3").get_bucket_ownership_controls(Bucket=inputs["bucket"])
+        return {"rule": {"objectOwnership": answer["OwnershipControls"]["Rules"][0]["ObjectOwnership"]}}
+
+    def remove(self, outputs: Values) -> None:
+        client("s3").delete_bucket_ownership_controls(Bucket=outputs["bucket"])
+
+
+class Encryption(_OfBucket):
+    pulumi_type = "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration"
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        rules = []
+        for rule in inputs["rules"]:
+            by_default = rule["applyServerSideEncryptionByDefault"]
+            wanted = {"SSEAlgorithm": by_default["sseAlgorithm"]}
+            if "kmsMasterKeyId" in by_default:
+                wanted["KMSMasterKeyID"] = by_default["kmsMasterKeyId"]
+            rules.append(
+                {
+                    "ApplyServerSideEncryptionByDefault": wanted,
+                    "BucketKeyEnabled": rule.get("bucketKeyEnabled", False),
+                }
+            )
+        client("s3", rest=True).put_bucket_encryption(
+            Bucket=inputs["bucket"], ServerSideEncryptionConfiguration={"Rules": rules}
+        )
+        return {}
+
+    def get(self, inputs: Values) -> Values:
+        answer = client("s3", rest=True).get_bucket_encryption(Bucket=inputs["bucket"])
+        found = []
+        for rule in answer["ServerSideEncryptionConfiguration"]["Rules"]:
+            theirs = rule["ApplyServerSideEncryptionByDefault"]
+            by_default = {"sseAlgorithm": theirs["SSEAlgorithm"]}
+            if "KMSMasterKeyID" in theirs:
+                by_default["kmsMasterKeyId"] = theirs["KMSMasterKeyID"]
+            ours: Values = {"applyServerSideEncryptionByDefault": by_default}
+            if rule.get("BucketKeyEnabled"):
+                ours["bucketKeyEnabled"] = True
+            found.append(ours)
+        return {"rules": found}
+
+    def remove(self, outputs: Values) -> None:
+        client("s3", rest=True).delete_bucket_encryption(Bucket=outputs["bucket"])
+
+
+class Versioning(_OfBucket):
+    pulumi_type = "aws:s3/bucketVersioning:BucketVersioning"
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        status = inputs["versioningConfiguration"]["status"]
+        client("s3").put_bucket_versioning(Bucket=inputs["bucket"], VersioningConfiguration={"Status": status})
+        return {}
+
+    def get(self, inputs: Values) -> Values:
+        status = client("s3").get_bucket_versioning(Bucket=inputs["bucket"]).get("Status", "Disabled")
+        return {"versioningConfiguration": {"status": status}}
+
+    def remove(self, outputs: Values) -> None:
+        client("s3").put_bucket_versioning(Bucket=outputs["bucket"], VersioningConfiguration={"Status": "Suspended"})
+
+
+class Lifecycle(_OfBucket):
+    pulumi_type = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        rules = [
+            {
+                "ID": rule["id"],
+                "Status": rule["status"],
+                "Filter": {"Prefix": rule["filter"]["prefix"]},
+                "NoncurrentVersionExpiration": {
+                    "NoncurrentDays": rule["noncurrentVersionExpiration"]["noncurrentDays"]
+                },
+                "AbortIncompleteMultipartUpload": {
+                    "DaysAfterInitiation": rule["abortIncompleteMultipartUpload"]["daysAfterInitiation"]
+                },
+            }
+            for rule in inputs["rules"]
+        ]
+        client("s3", rest=True).put_bucket_lifecycle_configuration(
+            Bucket=inputs["bucket"], LifecycleConfiguration={"Rules": rules}
+        )
+        return {}
+
+    def get(self, inputs: Values) -> Values:
+        answer = client("s3", rest=True).get_bucket_lifecycle_configuration(Bucket=inputs["bucket"])
+        rules = []
+        for rule in answer["Rules"]:
+            found: Values = {"id": rule["ID"], "status": rule["Status"], "filter": {"prefix": ""}}
+            if "NoncurrentVersionExpiration" in rule:
+                days = rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
+                found["noncurrentVersionExpiration"] = {"noncurrentDays": days}
+            if "AbortIncompleteMultipartUpload" in rule:
+                days = rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
+                found["abortIncompleteMultipartUpload"] = {"daysAfterInitiation": days}
+            rules.append(found)
+        return {"rules": rules}
+
+    def remove(self, outputs: Values) -> None:
+        client("s3", rest=True).delete_bucket_lifecycle(Bucket=outputs["bucket"])
+
+
+class Policy(_OfBucket):
+    pulumi_type = "aws:s3/bucketPolicy:BucketPolicy"
+    documents = frozenset({"policy"})
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        client("s3").put_bucket_policy(Bucket=inputs["bucket"], Policy=inputs["policy"])
+        return {}
+
+    def get(self, inputs: Values) -> Values:
+        return {"policy": canonical(client("s3").get_bucket_policy(Bucket=inputs["bucket"])["Policy"])}
+
+    def remove(self, outputs: Values) -> None:
+        client("s3").delete_bucket_policy(Bucket=outputs["bucket"])
+
+
+class User(_Vendor):
+    pulumi_type = "aws:iam/user:User"
+    replace_on = frozenset({"name"})
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        iam = client("iam")
+        tags = [{"Key": key, "Value": value} for key, value in inputs.get("tags", {}).items()]
+        if new:
+            iam.create_user(UserName=inputs["name"], Path=inputs["path"], Tags=tags)
+        else:
+            iam.tag_user(UserName=inputs["name"], Tags=tags)
+        return {"arn": iam.get_user(UserName=inputs["name"])["User"]["Arn"]}
+
+    def get(self, inputs: Values) -> Values:
+        iam = client("iam")
+        found = iam.get_user(UserName=inputs["name"])["User"]
+        tags = iam.list_user_tags(UserName=inputs["name"])["Tags"]
+        return {"path": found["Path"], "tags": {tag["Key"]: tag["Value"] for tag in tags}}
+
+    def remove(self, outputs: Values) -> None:
+        iam, name = client("iam"), outputs["name"]
+        if outputs.get("forceDestroy"):
+            for key in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+                iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+        iam.delete_user(UserName=name)
+
+
+class UserPolicy(_Vendor):
+    pulumi_type = "aws:iam/userPolicy:UserPolicy"
+    replace_on = frozenset({"name", "user"})
+    documents = frozenset({"policy"})
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        client("iam").put_user_policy(
+            UserName=inputs["user"], PolicyName=inputs["name"], PolicyDocument=inputs["policy"]
+        )
+        return {}
+
+    def get(self, inputs: Values) -> Values:
+        found = client("iam").get_user_policy(UserName=inputs["user"], PolicyName=inputs["name"])["PolicyDocument"]
+        return {"policy": canonical(found if isinstance(found, str) else json.dumps(found))}
+
+    def remove(self, outputs: Values) -> None:
+        client("iam").delete_user_policy(UserName=outputs["user"], PolicyName=outputs["name"])
+
+
+class Role(_Vendor):
+    pulumi_type = "aws:iam/role:Role"
+    replace_on = frozenset({"name", "path"})
+    documents = frozenset({"assumeRolePolicy"})
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        iam = client("iam", rest=True)
+        if new:
+            tags = [{"Key": key, "Value": value} for key, value in inputs["tags"].items()]
+            iam.create_role(
+                RoleName=inputs["name"],
+                Path=inputs["path"],
+                AssumeRolePolicyDocument=inputs["assumeRolePolicy"],
+                Tags=tags,
+            )
+        return {"arn": iam.get_role(RoleName=inputs["name"])["Role"]["Arn"]}
+
+    def get(self, inputs: Values) -> Values:
+        return {"path": client("iam", rest=True).get_role(RoleName=inputs["name"])["Role"]["Path"]}
+
+    def remove(self, outputs: Values) -> None:
+        client("iam", rest=True).delete_role(RoleName=outputs["name"])
+
+
+class RolePolicy(_Vendor):
+    pulumi_type = "aws:iam/rolePolicy:RolePolicy"
+    replace_on = frozenset({"name", "role"})
+    documents = frozenset({"policy"})
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        client("iam", rest=True).put_role_policy(
+            RoleName=inputs["role"], PolicyName=inputs["name"], PolicyDocument=inputs["policy"]
+        )
+        return {}
+
+    def get(self, inputs: Values) -> Values:
+        answer = client("iam", rest=True).get_role_policy(RoleName=inputs["role"], PolicyName=inputs["name"])
+        return {"policy": canonical(json.dumps(answer["PolicyDocument"]))}
+
+    def remove(self, outputs: Values) -> None:
+        client("iam", rest=True).delete_role_policy(RoleName=outputs["role"], PolicyName=outputs["name"])
+
+
+class InstanceProfile(_Vendor):
+    pulumi_type = "aws:iam/instanceProfile:InstanceProfile"
+    replace_on = frozenset({"name", "path", "role"})
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        iam = client("iam", rest=True)
+        if new:
+            iam.create_instance_profile(InstanceProfileName=inputs["name"], Path=inputs["path"])
+            iam.add_role_to_instance_profile(InstanceProfileName=inputs["name"], RoleName=inputs["role"])
+        return {"arn": iam.get_instance_profile(InstanceProfileName=inputs["name"])["InstanceProfile"]["Arn"]}
+
+    def get(self, inputs: Values) -> Values:
+        answer = client("iam", rest=True).get_instance_profile(InstanceProfileName=inputs["name"])
+        return {"role": answer["InstanceProfile"]["Roles"][0]["RoleName"]}
+
+    def remove(self, outputs: Values) -> None:
+        iam = client("iam", rest=True)
+        iam.remove_role_from_instance_profile(InstanceProfileName=outputs["name"], RoleName=outputs["role"])
+        iam.delete_instance_profile(InstanceProfileName=outputs["name"])
+
+
+if __name__ == "__main__":
+    types: list[Resource] = [
+        Bucket(),
+        PublicAccessBlock(),
+        OwnershipControls(),
+        Encryption(),
+        Versioning(),
+        Lifecycle(),
+        Policy(),
+        User(),
+        UserPolicy(),
+        Role(),
+        RolePolicy(),
+        InstanceProfile(),
+    ]
+    serve(types, ["accessKey", "secretKey", "token"], _configure)

@@ -1,0 +1,151 @@
+"""Amazon S3 through a stand-in for the vendor's plugin (tests/doubles/aws_plugin.py).
+
+The bucket, its policy, the user and the keys are on the embedded store, over TLS; what that store lacks is on moto.
+Nothing here shows the vendor's own validation, defaults, diffs or replace rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from synapse_media.engine import embedded
+from synapse_media.engine.session import EngineError
+from synapse_media.renderer import render
+from tests.doubles import vendor_plugin
+from tests.providers.project import SERVER, Stack, stack
+
+BUCKET = "amazon-media"
+USER = f"synapse-media-{BUCKET}"
+MARK = f"synapse-media/amazon/{SERVER}"
+
+
+@dataclass(slots=True)
+class Cloud:
+    """Where Amazon is in these tests: the embedded store, and moto for the rest."""
+
+    store: embedded.Running
+    rest: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": self.store.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.store.secret_access_key,
+            "AWS_CA_BUNDLE": str(self.store.ca_file),
+            "STAND_IN_AWS_REST": self.rest,
+        }
+
+    def client(self, service: str, *, rest: bool = False) -> Any:
+        place = self.rest if rest else self.store.endpoint if service == "s3" else self.store.iam_endpoint
+        return boto3.client(
+            service,
+            endpoint_url=place,
+            region_name=self.store.region,
+            aws_access_key_id=self.store.access_key_id,
+            aws_secret_access_key=self.store.secret_access_key,
+            verify=str(self.store.ca_file),
+        )
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        return {
+            "provider": "amazon_s3",
+            "region": self.store.region,
+            "bucket": BUCKET,
+            "method": "synapse-s3-storage-provider",
+            "endpoint": self.store.endpoint,
+            "iam_endpoint": self.store.iam_endpoint,
+            **more,
+        }
+
+
+@pytest.fixture(scope="module")
+def cloud(own_directories: Path) -> Iterator[Cloud]:
+    vendor_plugin.install()
+    moto = ThreadedMotoServer(port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    running = embedded.start(tls=True, name="amazon-tests")
+    yield Cloud(running, f"http://{host}:{port}")
+    embedded.wipe(name="amazon-tests")
+    moto.stop()
+
+
+@pytest.fixture
+def amazon(tmp_path: Path, cloud: Cloud) -> Stack:
+    return stack(tmp_path, "amazon", cloud.environment)
+
+
+def _kinds(stack: Stack) -> set[str]:
+    return {change.kind for change in stack.preview(refresh=True)}
+
+
+def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
+    s3, iam, rest = cloud.client("s3"), cloud.client("iam"), cloud.client("s3", rest=True)
+    amazon.store(**cloud.settings(tags={"service": "matrix"}))
+    amazon.up()
+    assert amazon.preview() == ()
+
+    first = amazon.outputs()
+    first.require_proof()
+    assert (first.provider, first.addressing, first.lacks) == ("amazon_s3", "path", ())
+    assert render(first, form="plain")
+    assert first.secret_access_key not in amazon.state()
+    assert cloud.store.secret_access_key not in amazon.state()
+    tags = {tag["Key"]: tag["Value"] for tag in s3.get_bucket_tagging(Bucket=BUCKET)["TagSet"]}
+    assert tags == {"synapse-media:stack": MARK, "service": "matrix"}
+    assert iam.get_user(UserName=USER)["User"]["Path"] == "/synapse-media/amazon/"
+    # What the proof wrote is gone: the vendor's plugin deletes none but an empty bucket.
+    assert "Versions" not in s3.list_object_versions(Bucket=BUCKET)
+
+    # Changed by hand: found by a refresh, mended by the next up.
+    rest.delete_public_access_block(Bucket=BUCKET)
+    rest.delete_bucket_lifecycle(Bucket=BUCKET)
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"})
+    iam.put_user_policy(
+        UserName=USER,
+        PolicyName="synapse-media",
+        PolicyDocument='{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*"],"Resource":["*"]}]}',
+    )
+    drifted = {"BucketPublicAccessBlock", "BucketLifecycleConfiguration", "BucketVersioning", "UserPolicy"}
+    assert _kinds(amazon) == drifted
+    amazon.up(refresh=True)
+    assert amazon.preview(refresh=True) == ()
+    block = rest.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
+    assert list(block.values()) == [True] * 4
+
+    # Rotation: the second key beside the first, then the first retired.
+    amazon.store(**cloud.settings(tags={"service": "matrix"}, keys={"active": "b", "retiring": ["a"]}))
+    amazon.up()
+    second = amazon.outputs()
+    second.require_proof()
+    assert second.access_key_id != first.access_key_id
+    assert len(iam.list_access_keys(UserName=USER)["AccessKeyMetadata"]) == 2
+    amazon.store(["retire-key"], **cloud.settings(tags={"service": "matrix"}, keys={"active": "b"}))
+    amazon.up()
+    keys = [key["AccessKeyId"] for key in iam.list_access_keys(UserName=USER)["AccessKeyMetadata"]]
+    assert keys == [second.access_key_id]
+
+    # A bucket is given up only where the stack file says so, and not with media in it.
+    with pytest.raises(EngineError, match="protect"):
+        amazon.destroy()
+    s3.put_object(Bucket=BUCKET, Key="media", Body=b"a picture")
+    amazon.store(["delete-bucket"], **cloud.settings(keys={"active": "b"}))
+    amazon.up()
+    with pytest.raises(EngineError, match="BucketNotEmpty"):
+        amazon.destroy()
+    # Refused, and as private as it was.
+    assert rest.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"] == block
+    assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+    amazon.store(["delete-bucket", "delete-media"], **cloud.settings(keys={"active": "b"}))
+    amazon.up()
+    amazon.outputs().require_proof()
+    amazon.destroy()
+    assert BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+    assert USER not in [user["UserName"] for user in iam.list_users()["Users"]]
