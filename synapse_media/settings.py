@@ -462,7 +462,7 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dic
         value = reader.raw[name]
         right = isinstance(value, _TYPES[rule["type"]]) and not (rule["type"] == "integer" and isinstance(value, bool))
         if right and "pattern" in rule:
-            right = re.fullmatch(rule["pattern"], value) is not None
+            right = re.fullmatch(rule["pattern"], str(value)) is not None
         if right:
             options[name] = value
         else:

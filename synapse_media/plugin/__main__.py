@@ -7,6 +7,17 @@ from .existing_key import ExistingKey
 from .iam import KeyRing, User, UserPolicy
 from .proof import ProofResource
 from .protocol import serve
+from .storj import StorjBucket, StorjKeyRing, StorjLender
 
 if __name__ == "__main__":
-    serve([Bucket(), User(), UserPolicy(), KeyRing(), ExistingKey(), ProofResource()], sys.argv[1:])
+    resources = [
+        Bucket(),
+        User(),
+        UserPolicy(),
+        KeyRing(),
+        ExistingKey(),
+        StorjBucket(),
+        StorjKeyRing(),
+        ProofResource({"storj": StorjLender()}),
+    ]
+    serve(resources, sys.argv[1:])

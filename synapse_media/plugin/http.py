@@ -43,6 +43,7 @@ class JsonClient:
         what: the API's name in errors, "DigitalOcean's API".
         headers: sent with every call; the credential is in them and in no error.
         ca_file: PEM file to trust in place of the system's; "" for the system's.
+        plain_errors: this API says in plain text what is wrong.
         pause: how it waits between tries (seconds).
     """
 
@@ -52,6 +53,7 @@ class JsonClient:
     ca_file: str = ""
     seconds: float = SECONDS
     attempts: int = ATTEMPTS
+    plain_errors: bool = False
     pause: Callable[[float], None] = time.sleep
 
     def call(
@@ -97,7 +99,7 @@ class JsonClient:
                 return _parsed(raw, answer.headers.get_content_type(), answer.status, where)
         except urllib.error.HTTPError as error:
             with error:
-                raise _refusal(error, deadline, where) from None
+                raise _refusal(error, deadline, where, plain=self.plain_errors) from None
         except urllib.error.URLError as error:
             fault = error.reason
             if isinstance(fault, ssl.SSLCertVerificationError):
@@ -147,15 +149,18 @@ def _parsed(raw: bytes, kind: str, status: int, where: str) -> Any:
         ) from None
 
 
-def _refusal(error: urllib.error.HTTPError, deadline: float, where: str) -> ApiError:
+def _refusal(error: urllib.error.HTTPError, deadline: float, where: str, *, plain: bool) -> ApiError:
     """An error status in words, with the server's code, message and request id where it sends them."""
     if 300 <= error.code < 400:
         target = urlsplit(error.headers.get("Location") or "").netloc or "elsewhere"
         return ApiError(
             "Redirected", error.code, f"{where}: it redirects to {target}, which is not followed. Mend the address."
         )
+    kind = error.headers.get_content_type()
     try:
-        parsed = _parsed(_read(error.fp, deadline, where), error.headers.get_content_type(), error.code, where)
+        raw = _read(error.fp, deadline, where)
+        parsed = {"message": raw.decode(errors="replace")} if plain and kind == "text/plain" else None
+        parsed = parsed or _parsed(raw, kind, error.code, where)
     except (ApiError, OSError, http.client.HTTPException):
         parsed = None
     told: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}

@@ -1,0 +1,455 @@
+"""Storj: a bucket made with a short-lived grant, and S3 keys registered for grants that reach nothing but the bucket.
+
+Storj's control plane is the operator's access grant (UPLINK_ACCESS), restricted on this machine; an auth service gives
+an S3 key pair for a grant, which it can neither list nor delete. So a key is registered once and kept in state; it
+ends with its grant: at its expiry, or when the vendor's `uplink` revokes it.
+
+    s3store:index:StorjBucket   as `bucket.Bucket`; further inputs: `connection.authEndpoint`, and `keyPermissions`,
+                                what the key will be given: whether the grant can give it is known before anything
+                                is made.
+    s3store:index:StorjKeyRing  as `keyring.RingBase`; further inputs: `bucket`, `permissions` (those of
+                                `storj_grant.PERMISSIONS` that a key has), `expiresInDays` (0: never); further outputs:
+                                `endpoint` (the gateway's, for the active key; `endpoints` by slot), `grants` {slot:
+                                access grant} (secret), `ending` [access grant] (secret): those to be revoked yet,
+                                `lifetimes` (in words).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from synapse_media.contract import PROOF_OBJECT
+
+from .bucket import OWNER_TAG, Bucket, remove_versions
+from .connection import ApiError, Connection, Credential, call
+from .http import JsonClient
+from .keyring import KeyFamily, MadeKey, RingBase
+from .proof import decoy_name, quietly
+from .resource import UNKNOWN, Context, Diff, Found, PartialError, ResourceError, Values, text
+from .storj_grant import OBJECTS, PERMISSIONS, Grant, parse
+
+PARENT: Final = "UPLINK_ACCESS"
+"""The environment variable that the vendor's own command reads, too."""
+AUTH: Final = "https://auth.storjshare.io"
+
+_SHORT: Final = timedelta(hours=1)
+"""How long a key lives that makes and deletes the bucket."""
+_SPARE: Final = timedelta(minutes=10)
+"""A short-lived key is not used in its last minutes: a call may take some."""
+_SOON: Final = timedelta(days=30)
+_SETTLE: Final = 30.0
+"""Seconds: the gateways may not know a key that was registered just now."""
+_REVOKE_SECONDS: Final = 60
+
+
+# ---- the operator's grant
+
+
+def parent(bucket: str, needed: Collection[str]) -> Grant:
+    """The operator's access grant. Raises ResourceError where there is none, or it can't give this."""
+    given = os.environ.get(PARENT, "")
+    if not given:
+        raise ResourceError(
+            f"the environment has no {PARENT}: set it to an access grant of your project that may read, write, list "
+            "and delete in every bucket, or in this one (console: Access Keys, New, Access Grant)"
+        )
+    try:
+        grant = parse(given)
+    except ResourceError as error:
+        raise ResourceError(f"{PARENT}: {error}") from None
+    fault = grant.fault(bucket, needed, datetime.now(UTC))
+    if fault:
+        raise ResourceError(
+            f"{PARENT}: the access grant is of no use for the bucket {bucket!r}: {fault}. Give one of the project that "
+            f"allows {', '.join(sorted(needed))} there, without an end or limits of its own."
+        )
+    return grant
+
+
+# ---- the auth service
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """A key pair, and the gateway that knows it (with scheme, no slash at the end)."""
+
+    credential: Credential
+    endpoint: str
+
+
+def _register(values: Mapping[str, Any], grant: Grant, *, repeatable: bool) -> _Registered:
+    """An S3 key pair for a grant. Another call gives another pair: repeat it only for a grant that ends soon."""
+    raw = values.get("connection")
+    settings: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
+    client = JsonClient(
+        base=str(settings.get("authEndpoint") or AUTH).rstrip("/"),
+        what="Storj's auth service",
+        headers={},
+        ca_file=str(settings.get("caFile") or ""),
+        plain_errors=True,
+    )
+    serialized = grant.serialize()
+    try:
+        answer = client.call("POST", "/v1/access", {"access_grant": serialized, "public": False}, repeatable=repeatable)
+    except ApiError as error:
+        # Whatever a server puts into its message.
+        raise ApiError(error.code, error.status, str(error).replace(serialized, "[access grant]")) from None
+    found = answer if isinstance(answer, Mapping) else {}
+    key_id, secret, endpoint = (found.get(name) for name in ("access_key_id", "secret_key", "endpoint"))
+    if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret and isinstance(endpoint, str)):
+        raise ApiError("Unparsable", 200, f"POST /v1/access at {client.base}: the answer holds no key pair")
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise ApiError("Unparsable", 200, f"POST /v1/access at {client.base}: the gateway it names is no http(s) URL")
+    return _Registered(Credential(key_id, secret), endpoint.rstrip("/"))
+
+
+# ---- short-lived keys, for the bucket alone: kept in this process, never in state
+
+_short: dict[tuple[object, ...], tuple[_Registered, datetime]] = {}
+_lock = threading.Lock()
+
+
+def administrator(values: Mapping[str, Any], bucket: str, pause: Callable[[float], None] = time.sleep) -> Any:
+    """An S3 client that may make, read and delete this bucket and no other, for less than an hour."""
+    grant = parent(bucket, OBJECTS)
+    now = datetime.now(UTC)
+    connection = Connection.parse(values)
+    key = (grant, bucket, connection, str(values["connection"].get("authEndpoint")))
+    with _lock:
+        registered, ends = _short.get(key, (None, now))
+        fresh = registered is None or ends - now < _SPARE
+        if registered is None or fresh:
+            ends = min(now + _SHORT, grant.not_after or now + _SHORT)
+            registered = _register(values, grant.restricted([bucket], OBJECTS, ends), repeatable=True)
+            _short[key] = registered, ends
+        s3 = replace(connection, endpoint=connection.endpoint or registered.endpoint).s3(registered.credential)
+        if fresh:
+            _wait_until_known(s3, bucket, pause)
+    return s3
+
+
+def _wait_until_known(s3: Any, bucket: str, pause: Callable[[float], None]) -> None:
+    deadline = time.monotonic() + _SETTLE
+    while True:
+        try:
+            call(s3, "get_bucket_location", Bucket=bucket)
+        except ApiError as error:
+            if error.bad_key and time.monotonic() < deadline:
+                pause(1.5)
+                continue
+            if error.bad_key:
+                raise
+        # Any other answer is one to a key that is known.
+        return
+
+
+class StorjBucket(Bucket):
+    """A bucket, through a key that lives for an hour and reaches nothing else."""
+
+    pulumi_type = "s3store:index:StorjBucket"
+
+    def s3(self, values: Values) -> Any:
+        return administrator(values, text(values, "bucket"))
+
+    def diff(self, old: Values, new: Values) -> Diff:
+        # Of use before the bucket is made; afterwards it is the key ring's affair.
+        return super().diff({**old, "keyPermissions": new.get("keyPermissions")}, new)
+
+    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+        grant = parent(text(inputs, "bucket"), OBJECTS | frozenset(inputs.get("keyPermissions") or ()))
+        if grant.unknown_fields:
+            context.warn(
+                f"{PARENT}: the access grant restricts something that this release does not know (caveat field "
+                f"{', '.join(map(str, sorted(grant.unknown_fields)))}). A key made here may be allowed more of that "
+                "kind than it needs: look for a newer release."
+            )
+        return super().create(inputs, context)
+
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        if not inputs:
+            raise ResourceError("a Storj bucket is not imported: set adopt: true for its store, which takes it over")
+        return super().read(resource_id, inputs, outputs, context)
+
+
+class StorjLender:
+    """What the proof needs an administrator for, through short-lived keys."""
+
+    def decoy(self, inputs: Values) -> AbstractContextManager[str]:
+        return self._lent(inputs, decoy_name(Connection.parse(inputs), text(inputs, "bucket")))
+
+    @contextmanager
+    def _lent(self, inputs: Values, decoy: str) -> Iterator[str]:
+        grant = parent(text(inputs, "bucket"), OBJECTS)
+        if grant.fault(decoy, OBJECTS, datetime.now(UTC)):
+            # A grant for the one bucket alone has no other to lend; the proof says "not tested".
+            yield ""
+            return
+        s3 = administrator(inputs, decoy)
+        try:
+            call(s3, "create_bucket", Bucket=decoy)
+        except ApiError as error:
+            if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+        tag = {"Key": OWNER_TAG, "Value": text(inputs, "owner")}
+        quietly(call, s3, "put_bucket_tagging", Bucket=decoy, Tagging={"TagSet": [tag]})
+        try:
+            yield decoy
+        finally:
+            quietly(call, s3, "delete_bucket", Bucket=decoy)
+
+    def clear(self, inputs: Values) -> None:
+        bucket = text(inputs, "bucket")
+        remove_versions(administrator(inputs, bucket), bucket, text(inputs, "prefix") + PROOF_OBJECT)
+
+
+# ---- the keys
+
+
+def _ended(grant: Grant) -> bool:
+    return grant.not_after is not None and grant.not_after <= datetime.now(UTC)
+
+
+def _lifetime(key_id: str, grant: Grant) -> str:
+    ends = f"ends on {grant.not_after:%Y-%m-%d}" if grant.not_after else "has no end"
+    return f"deleting a key (key {key_id} {ends}; only the vendor's uplink command can revoke it)"
+
+
+class StorjKeys(KeyFamily):
+    """The keys of one ring: what is in state is all that can be known of them.
+
+    `values` holds `keys`, and the `grants` and `endpoints` by slot, to which those of a key that is made are added.
+    """
+
+    def __init__(self, values: Values) -> None:
+        self.who = f"bucket {text(values, 'bucket')}"
+        self._values = values
+
+    def listed(self) -> dict[str, bool]:
+        """The keys in state whose grant has not ended."""
+        grants, keys = self._values["grants"], self._values["keys"]
+        return {key["accessKeyId"]: True for slot, key in keys.items() if not _ended(parse(grants[slot]))}
+
+    def make(self, slot: str, before: frozenset[str]) -> MadeKey:
+        grant = _grant(self._values)
+        at = datetime.now(UTC)
+        # Noted before the call: whatever becomes of it, the grant can be revoked.
+        self._values["grants"][slot] = grant.serialize()
+        try:
+            registered = _register(self._values, grant, repeatable=False)
+        except ApiError as error:
+            if error.status == 0 or error.status >= 500 or error.code == "Unparsable":
+                raise ResourceError(
+                    f"slot {slot!r}: {error}. It was asked once, and whether it made a key pair can't be known; nobody "
+                    f"was given that pair. Run `up` again for another."
+                ) from None
+            del self._values["grants"][slot]
+            raise ResourceError(f"slot {slot!r}: no key was made: {error}{_meaning(error)}") from None
+        self._values["endpoints"][slot] = registered.endpoint
+        return MadeKey(registered.credential.access_key_id, registered.credential.secret, at.isoformat())
+
+    def delete(self, key_id: str) -> None:
+        """The ring ends the grant afterwards: a key pair itself can't be deleted."""
+
+    def orphans(self, known: frozenset[str]) -> list[str]:
+        return []
+
+
+def _meaning(error: ApiError) -> str:
+    return {
+        400: ". The auth service does not take this access grant: it serves other satellites, or the grant ends within "
+        "a minute. Is auth_endpoint the one of the satellite in UPLINK_ACCESS?",
+        413: ". The access grant is too long for it: give one that was restricted less often.",
+        422: ". It did not understand the request: is auth_endpoint an auth service?",
+        404: ". Is auth_endpoint an auth service?",
+    }.get(error.status, "")
+
+
+class StorjKeyRing(RingBase):
+    """The S3 keys of a bucket, each for a grant of its own."""
+
+    pulumi_type = "s3store:index:StorjKeyRing"
+    secrets = RingBase.secrets | {"grants", "ending"}
+    replace_on = RingBase.replace_on | {"bucket"}
+    required = RingBase.required | {"bucket", "permissions"}
+
+    def family(self, values: Values) -> StorjKeys:
+        return StorjKeys(values)
+
+    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
+        inputs, failures = super().check({"expiresInDays": 0, **inputs})
+        days, permissions = inputs["expiresInDays"], inputs.get("permissions")
+        if days is not UNKNOWN and (isinstance(days, bool) or not isinstance(days, int) or not 0 <= days <= 36500):
+            failures["expiresInDays"] = f"is {days!r}; allowed: a whole number of days from 1 to 36500, or 0 for no end"
+        if isinstance(permissions, list):
+            inputs["permissions"] = sorted(permissions)
+            if set(permissions) - set(PERMISSIONS):
+                failures["permissions"] = f"allowed: {', '.join(PERMISSIONS)}"
+        return inputs, failures
+
+    def planned(self, inputs: Values, old: Values | None) -> Values:
+        if old is not None:
+            _refuse_change(old, inputs)
+            if set(inputs["slots"]) == set(old.get("keys") or {}):
+                return super().planned(inputs, old)
+        later = dict.fromkeys(("grants", "endpoints", "ending", "lifetimes"), UNKNOWN)
+        return {**super().planned(inputs, old), **later, "endpoint": (old or {}).get("endpoint") or UNKNOWN}
+
+    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+        empty: Values = {"keys": {}, "secrets": {}, "unknownKeys": [], "inactiveKeys": []}
+        name = text(inputs, "userName")
+        return name, self.update(name, empty, inputs, context)
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        _refuse_change(old, inputs)
+        held = {name: dict(old.get(name) or {}) for name in _HELD}
+        try:
+            outputs = super().update(resource_id, old, {**inputs, **held}, context)
+        except PartialError as error:
+            self._settle(error.outputs, context)
+            raise
+        self._settle(outputs, context)
+        if outputs["ending"]:
+            raise PartialError(
+                f"bucket {text(inputs, 'bucket')}: the keys are as wanted, but an old access grant could not be "
+                "revoked; see the warning, and run `up` again",
+                resource_id,
+                outputs,
+            )
+        return outputs
+
+    def _settle(self, outputs: Values, context: Context) -> None:
+        """End the grants of keys that are kept no more, or were never handed out; say what is left."""
+        keys, grants, active = outputs["keys"], outputs["grants"], outputs.get("active")
+        waiting = [*(outputs.get("ending") or []), *(grant for slot, grant in grants.items() if slot not in keys)]
+        outputs["grants"] = {slot: grant for slot, grant in grants.items() if slot in keys}
+        outputs["endpoints"] = {slot: url for slot, url in outputs["endpoints"].items() if slot in keys}
+        outputs["endpoint"] = outputs["endpoints"].get(active, "")
+        outputs["ending"] = [grant for grant in waiting if not _end(parse(grant), outputs, context)]
+        outputs["lifetimes"] = [
+            _lifetime(keys[slot]["accessKeyId"], parse(grant)) for slot, grant in sorted(outputs["grants"].items())
+        ]
+
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        if not inputs:
+            return super().read(resource_id, inputs, outputs, context)
+        held = {name: outputs.get(name) or {} for name in _HELD}
+        found = super().read(resource_id, {**inputs, **held}, outputs, context)
+        if found is None:
+            return None
+        for slot, key in found.outputs["keys"].items():
+            ends = parse(held["grants"][slot]).not_after
+            if ends is not None and ends - datetime.now(UTC) < _SOON:
+                context.warn(
+                    f"bucket {text(inputs, 'bucket')}: key {key['accessKeyId']} ends on {ends:%Y-%m-%d}: Synapse loses "
+                    "its media then. Run `synapse-media rotate` before."
+                )
+        return replace(found, inputs={name: value for name, value in found.inputs.items() if name not in held})
+
+    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        waiting = [*(outputs.get("ending") or []), *(outputs.get("grants") or {}).values()]
+        left = [grant for grant in waiting if not _end(parse(grant), outputs, context)]
+        if left:
+            raise ResourceError(
+                f"bucket {text(outputs, 'bucket')}: {len(left)} access grants could not be revoked; see the warnings. "
+                f"Where the grant in {PARENT} is gone for good, its keys are dead with it: take uplink off PATH "
+                "and run this again."
+            )
+
+
+_HELD: Final = ("keys", "grants", "endpoints")
+"""Outputs that the ring goes on from."""
+
+
+def _refuse_change(old: Values, inputs: Values) -> None:
+    """A grant can't be changed, and a slot whose key is in use is not emptied for it: that is a rotation."""
+    wanted = frozenset(PERMISSIONS) - frozenset(inputs["permissions"])
+    grants: Mapping[str, str] = old.get("grants") or {}
+    held = {slot: parse(grant) for slot, grant in grants.items() if slot == inputs.get("active")}
+    for slot, grant in held.items():
+        if slot in (old.get("keys") or {}) and not _ended(grant) and grant.forbidden != wanted:
+            other = "b" if slot == "a" else "a"
+            raise ResourceError(
+                f"permissions: the key of slot {slot!r} was made with other permissions, and a Storj grant can't be "
+                f"changed, only replaced. Rotate in the same edit: keys: {{active: {other}, retiring: [{slot}]}}."
+            )
+
+
+def _grant(inputs: Values) -> Grant:
+    """A new grant for the bucket, as the inputs want it."""
+    bucket, permissions, days = text(inputs, "bucket"), frozenset(inputs["permissions"]), inputs["expiresInDays"]
+    ends = datetime.now(UTC) + timedelta(days=days) if days else None
+    return parent(bucket, permissions).restricted([bucket], permissions, ends)
+
+
+# ---- the vendor's command
+
+
+def _end(grant: Grant, values: Values, context: Context) -> bool:
+    """Revoke a grant, or say that it lives on; False where revoking was tried and failed."""
+    if _ended(grant):
+        return True
+    bucket = text(values, "bucket")
+    until = f"until {grant.not_after:%Y-%m-%d}" if grant.not_after else "for ever"
+    program = shutil.which("uplink")
+    if program is None:
+        context.warn(
+            f"bucket {bucket}: a key that is no longer used stays valid {until}: Storj can't delete it, and the "
+            "vendor's uplink command, which could revoke it, is not on PATH. To end it sooner, delete the API key it "
+            "came from in the console."
+        )
+        return True
+    fault = _revoke(program, grant)
+    if fault:
+        context.warn(f"bucket {bucket}: `uplink access revoke` failed, and the key stays valid {until}: {fault}")
+    return not fault
+
+
+def _revoke(program: str, grant: Grant) -> str:
+    """What went wrong; "". The grants are handed over as files: arguments can be read by anybody on this machine."""
+    given = os.environ.get(PARENT, "")
+    if not given:
+        return f"the environment has no {PARENT}"
+    with tempfile.TemporaryDirectory(prefix="synapse-media-") as name:
+        folder = Path(name)  # mode 0700
+        child = grant.serialize()
+        for file, content in (("parent", given), ("child", child)):
+            descriptor = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(content + "\n")
+        kept = {
+            word: os.environ[word] for word in ("PATH", "HOME", "SSL_CERT_FILE", "SSL_CERT_DIR") if word in os.environ
+        }
+        # Its own configuration stays out of it: no question on the first run, no access of another project.
+        environment = {**kept, "UPLINK_INTERACTIVE": "false", "UPLINK_CONFIG_DIR": name}
+        command = [program, "access", "revoke", "--access", str(folder / "parent"), str(folder / "child")]
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_REVOKE_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"no answer within {_REVOKE_SECONDS} s"
+        except OSError as error:
+            return str(error.strerror)
+        said = (done.stderr or done.stdout).replace(child, "[access grant]").replace(given, "[access grant]")
+        first = " ".join(said.split())[:300]
+        return "" if done.returncode == 0 else f"{first or 'it said nothing'} (code {done.returncode})"
