@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from .resource import ResourceError
@@ -129,7 +130,7 @@ class Connection:
     def of_import(resource_id: str) -> tuple[str, Connection]:
         """An import id `NAME@ENDPOINT`: nothing else tells an import where the store is."""
         name, at, endpoint = resource_id.rpartition("@")
-        if not at or "://" not in endpoint:
+        if not name or not at or "://" not in endpoint:
             raise ResourceError(
                 f"import id {resource_id!r} is not NAME@ENDPOINT, for example media@https://s3.example.com "
                 "(an IAM endpoint for users and policies)"
@@ -174,16 +175,36 @@ class Connection:
         return replace(self, region=region)
 
 
+# (key in a file, environment variable, default, conversion), as botocore has them.
+_NO_FILES: Final = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+
 _clients: dict[tuple[object, ...], Any] = {}
 _lock = threading.Lock()
 
 
+@cache
+def _session() -> Any:
+    """A session of our own, for all clients: no profile, file or role may step in for what a connection names."""
+    import boto3
+    import botocore.session
+
+    return boto3.session.Session(botocore_session=botocore.session.Session(session_vars=_NO_FILES))
+
+
 def _client(service: str, connection: Connection, credential: Credential, attempts: int) -> Any:
     """Cached by everything that makes it; a boto3 client is safe to share between threads, making one is not."""
+    endpoint = connection.endpoint if service == "s3" else connection.iam_endpoint
+    if not endpoint:
+        # Without one boto3 talks to Amazon, whoever's credential this is.
+        name = "endpoint" if service == "s3" else "iam_endpoint"
+        raise ResourceError(f"{name} is missing: this store's {service.upper()} API has no address. Set {name}.")
     key = (service, connection, credential.access_key_id, hash(credential.secret), attempts)
     with _lock:
         if key not in _clients:
-            import boto3
             from botocore.config import Config
 
             config = Config(
@@ -197,10 +218,9 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
                 signature_version="s3v4" if service == "s3" else None,
                 user_agent_extra="synapse-media",
             )
-            # A session of our own: no profile, no instance role may step in for the credential that was named.
-            client = boto3.session.Session().client(
+            client = _session().client(
                 service,
-                endpoint_url=(connection.endpoint if service == "s3" else connection.iam_endpoint) or None,
+                endpoint_url=endpoint,
                 region_name=connection.region,
                 aws_access_key_id=credential.access_key_id,
                 aws_secret_access_key=credential.secret,

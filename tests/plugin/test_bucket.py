@@ -1,0 +1,727 @@
+"""The bucket: made, taken over, watched and given up, on the real embedded store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from moto.server import ThreadedMotoServer
+
+from synapse_media.contract import PROOF_OBJECT
+from synapse_media.plugin import connection
+from synapse_media.plugin.bucket import OWNER_TAG, Bucket
+from synapse_media.plugin.connection import ApiError
+from synapse_media.plugin.resource import PartialError, ResourceError, Values
+from tests.doubles import proxy
+from tests.plugin.direct import OWNER, Direct
+
+BUCKET = Bucket()
+TLS = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": "arn:aws:s3:::{bucket}/*",
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ],
+    }
+)
+
+
+def wanted(direct: Direct, **changes: Any) -> Values:
+    """The inputs of a component, as far as the embedded store goes."""
+    return {
+        "bucket": direct.name,
+        "connection": direct.connection(),
+        "owner": OWNER,
+        "versioning": True,
+        "noncurrentDays": 30,
+        "abortDays": 7,
+        "policy": "",
+        "publicAccessBlock": True,
+        "encryption": True,
+        "acl": "private",
+        **changes,
+    }
+
+
+def checked(inputs: Values) -> Values:
+    found, failures = BUCKET.check(inputs)
+    assert not failures
+    return found
+
+
+def tags(direct: Direct) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in direct.s3.get_bucket_tagging(Bucket=direct.name)["TagSet"]}
+
+
+def versioning(direct: Direct) -> str | None:
+    status: str | None = direct.s3.get_bucket_versioning(Bucket=direct.name).get("Status")
+    return status
+
+
+# ---- made
+
+
+def test_a_bucket_is_made_marked_and_versioned(direct: Direct) -> None:
+    resource_id, outputs = direct.make(BUCKET, wanted(direct))
+    assert resource_id == direct.name
+    assert versioning(direct) == "Enabled"
+    assert tags(direct) == {OWNER_TAG: OWNER}
+    assert outputs["arn"] == f"arn:aws:s3:::{direct.name}"
+    assert outputs["adopted"] is False
+    assert outputs["differences"] == []
+    assert direct.said == []
+
+
+def test_what_the_store_lacks_is_said(direct: Direct) -> None:
+    """versitygw 1.8.0 answers NotImplemented to these."""
+    _, outputs = direct.make(BUCKET, wanted(direct))
+    assert outputs["lacks"] == [
+        "public access block",
+        "default encryption",
+        "lifecycle rules (old versions and unfinished uploads stay)",
+    ]
+
+
+def test_what_is_not_wanted_is_not_called_lacking(direct: Direct) -> None:
+    off: Values = {"noncurrentDays": 0, "abortDays": 0, "publicAccessBlock": False, "encryption": False}
+    _, outputs = direct.make(BUCKET, wanted(direct, **off, versioning=False))
+    assert outputs["lacks"] == []
+    assert versioning(direct) is None
+
+
+def test_a_policy_is_put(direct: Direct) -> None:
+    policy = TLS.replace("{bucket}", direct.name)
+    direct.make(BUCKET, wanted(direct, policy=policy))
+    assert json.loads(direct.s3.get_bucket_policy(Bucket=direct.name)["Policy"]) == json.loads(policy)
+
+
+@pytest.mark.parametrize("policy", ["", TLS])
+def test_a_second_look_finds_nothing_changed(direct: Direct, policy: str) -> None:
+    """Also where the store lacks half of it: a second `up` changes nothing."""
+    inputs = checked(wanted(direct, policy=policy.replace("{bucket}", direct.name)))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    found = BUCKET.read(direct.name, inputs, outputs, direct.context)
+    assert found is not None
+    assert BUCKET.diff(found.inputs, inputs).changed == ()
+    assert found.outputs == outputs
+
+
+def test_check_fills_in_defaults_and_names_what_is_missing() -> None:
+    inputs, failures = BUCKET.check({"bucket": "", "owner": OWNER})
+    assert failures == {"bucket": "is missing", "connection": "is missing"}
+    assert inputs["forceDestroy"] is False
+    assert inputs["manage"] == []
+    assert BUCKET.check({"bucket": "b", "owner": "o", "connection": {}, "policy": "{"})[1] == {"policy": "is not JSON"}
+
+
+def test_a_policy_is_compared_by_its_meaning(direct: Direct) -> None:
+    one = checked(wanted(direct, policy='{"Version": "2012-10-17",\n "Statement": []}'))
+    other = checked(wanted(direct, policy='{"Statement":[],"Version":"2012-10-17"}'))
+    assert BUCKET.diff(one, other).changed == ()
+
+
+def test_a_preview_knows_what_follows_from_the_inputs(direct: Direct) -> None:
+    planned = BUCKET.planned(checked(wanted(direct)), None)
+    assert planned["arn"] == f"arn:aws:s3:::{direct.name}"
+    assert "lacks" not in planned, "only the store can tell"
+    known = BUCKET.planned(checked(wanted(direct)), {"lacks": ["x"], "adopted": True, "differences": []})
+    assert (known["lacks"], known["adopted"]) == (["x"], True)
+
+
+def test_another_name_is_another_bucket(direct: Direct) -> None:
+    found = BUCKET.diff(checked(wanted(direct)), checked(wanted(direct, bucket="other", versioning=False)))
+    assert set(found.changed) == {"bucket", "versioning"}
+    assert found.replaced == ("bucket",)
+
+
+# ---- what is there already
+
+
+def test_a_bucket_with_something_in_it_is_never_taken(direct: Direct) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    direct.put()
+    with pytest.raises(ResourceError, match=r"exists already and is not empty.*set adopt: true"):
+        direct.make(BUCKET, wanted(direct))
+    assert direct.keys_in() == ["local_content/a"]
+    assert versioning(direct) is None
+
+
+def test_a_bucket_of_ours_with_media_is_not_taken_without_adopt(direct: Direct) -> None:
+    """State was lost: the mark is ours, and still nothing is decided without the operator."""
+    direct.make(BUCKET, wanted(direct))
+    direct.put()
+    with pytest.raises(ResourceError, match="set adopt: true"):
+        direct.make(BUCKET, wanted(direct))
+
+
+def test_old_versions_are_media(direct: Direct) -> None:
+    direct.make(BUCKET, wanted(direct))
+    direct.put()
+    direct.s3.delete_object(Bucket=direct.name, Key="local_content/a")
+    assert direct.keys_in() == []
+    with pytest.raises(ResourceError, match="not empty"):
+        direct.make(BUCKET, wanted(direct))
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_bucket_marked_as_another_stacks_is_refused(direct: Direct, adopt: bool) -> None:
+    direct.make(BUCKET, wanted(direct, owner="synapse-media/other/matrix.example.com"))
+    with pytest.raises(ResourceError, match=r"that of another stack \(synapse-media/other/matrix\.example\.com\)"):
+        direct.make(BUCKET, wanted(direct, adopt=adopt))
+    assert tags(direct)[OWNER_TAG] == "synapse-media/other/matrix.example.com"
+
+
+def test_an_empty_bucket_that_an_interrupted_run_left_is_finished(direct: Direct) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    _, outputs = direct.make(BUCKET, wanted(direct))
+    assert outputs["adopted"] is False
+    assert versioning(direct) == "Enabled"
+    assert tags(direct) == {OWNER_TAG: OWNER}
+    # Killed once more, at the end: marked and versioned by now.
+    _, again = direct.make(BUCKET, wanted(direct))
+    assert again["adopted"] is False
+
+
+def test_what_the_proof_left_does_not_count(direct: Direct) -> None:
+    direct.make(BUCKET, wanted(direct))
+    direct.put(f"media/{PROOF_OBJECT}")
+    direct.put(f"{PROOF_OBJECT}-copy")
+    direct.make(BUCKET, wanted(direct))
+    direct.put(f"{PROOF_OBJECT}/no")
+    with pytest.raises(ResourceError, match="not empty"):
+        direct.make(BUCKET, wanted(direct))
+
+
+def by_tag(direct: Direct) -> None:
+    direct.s3.put_bucket_tagging(Bucket=direct.name, Tagging={"TagSet": [{"Key": "team", "Value": "web"}]})
+
+
+def by_versioning(direct: Direct) -> None:
+    direct.s3.put_bucket_versioning(Bucket=direct.name, VersioningConfiguration={"Status": "Enabled"})
+
+
+def by_policy(direct: Direct) -> None:
+    direct.s3.put_bucket_policy(Bucket=direct.name, Policy=public_read(direct.name))
+
+
+@pytest.mark.parametrize("configure", [by_tag, by_versioning, by_policy])
+def test_an_empty_bucket_that_somebody_configured_is_not_taken(
+    direct: Direct, configure: Callable[[Direct], None]
+) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    configure(direct)
+    with pytest.raises(ResourceError, match="exists already"):
+        direct.make(BUCKET, wanted(direct))
+
+
+# ---- adopted
+
+
+def public_read(bucket: str) -> str:
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+@pytest.fixture
+def of_old(direct: Direct) -> Direct:
+    """A bucket made by hand years ago: media, a tag, a policy, no versions."""
+    direct.s3.create_bucket(Bucket=direct.name)
+    direct.put()
+    direct.s3.put_bucket_tagging(Bucket=direct.name, Tagging={"TagSet": [{"Key": "team", "Value": "web"}]})
+    direct.s3.put_bucket_policy(Bucket=direct.name, Policy=public_read(direct.name))
+    return direct
+
+
+def test_an_adopted_bucket_keeps_its_media_and_settings(of_old: Direct) -> None:
+    _, outputs = of_old.make(BUCKET, wanted(of_old, adopt=True))
+    assert outputs["adopted"] is True
+    assert of_old.keys_in() == ["local_content/a"]
+    assert versioning(of_old) is None
+    assert json.loads(of_old.s3.get_bucket_policy(Bucket=of_old.name)["Policy"]) == json.loads(public_read(of_old.name))
+    assert tags(of_old) == {"team": "web", OWNER_TAG: OWNER}
+
+
+def test_what_we_would_have_set_otherwise_is_reported(of_old: Direct) -> None:
+    _, outputs = of_old.make(BUCKET, wanted(of_old, adopt=True))
+    differences = outputs["differences"]
+    assert "versioning is False, a new bucket would have True" in differences
+    assert any(line.startswith("policy is '{") and "a new bucket would have ''" in line for line in differences)
+    assert len(differences) == len(of_old.said)
+    assert all(any(words in said for said in of_old.said) for words in differences)
+
+
+def test_what_nobody_wants_is_no_difference(of_old: Direct) -> None:
+    off: Values = {"versioning": False, "policy": None, "acl": "", "noncurrentDays": 0, "abortDays": 0}
+    inputs = wanted(of_old, adopt=True, publicAccessBlock=False, encryption=False, **off)
+    _, outputs = of_old.make(BUCKET, inputs)
+    assert outputs["differences"] == []
+
+
+def test_an_adopted_bucket_shows_no_change_afterwards(of_old: Direct) -> None:
+    inputs = checked(wanted(of_old, adopt=True))
+    _, outputs = BUCKET.create(inputs, of_old.context)
+    found = BUCKET.read(of_old.name, inputs, outputs, of_old.context)
+    assert found is not None
+    assert BUCKET.diff(found.inputs, inputs).changed == ()
+
+
+def test_only_what_manage_names_is_changed(of_old: Direct) -> None:
+    _, outputs = of_old.make(BUCKET, wanted(of_old, adopt=True, manage=["versioning"]))
+    assert versioning(of_old) == "Enabled"
+    assert of_old.s3.get_bucket_policy(Bucket=of_old.name)
+    inputs = checked(wanted(of_old, adopt=True, manage=["policy", "versioning"]))
+    outputs = BUCKET.update(of_old.name, outputs, inputs, of_old.context)
+    with pytest.raises(ClientError, match="NoSuchBucketPolicy"):
+        of_old.s3.get_bucket_policy(Bucket=of_old.name)
+    assert not any(line.startswith(("policy", "versioning")) for line in outputs["differences"])
+
+
+def test_a_bucket_that_is_not_there_can_not_be_adopted(direct: Direct) -> None:
+    with pytest.raises(ResourceError, match=r"does not exist, so it can't be adopted"):
+        direct.make(BUCKET, wanted(direct, adopt=True))
+    assert not direct.bucket_exists()
+
+
+# ---- drift
+
+
+def refreshed(direct: Direct, inputs: Values, outputs: Values) -> set[str]:
+    """Names of the inputs that a refresh shows as changed, before `up` mends them."""
+    found = BUCKET.read(direct.name, inputs, outputs, direct.context)
+    assert found is not None
+    assert set(found.outputs) >= set(outputs)
+    changed = set(BUCKET.diff(found.inputs, inputs).changed)
+    mended = BUCKET.update(direct.name, found.outputs, inputs, direct.context)
+    again = BUCKET.read(direct.name, inputs, mended, direct.context)
+    assert again is not None
+    assert BUCKET.diff(again.inputs, inputs).changed == ()
+    return changed
+
+
+def test_versioning_switched_off_is_found_and_mended(direct: Direct) -> None:
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    direct.s3.put_bucket_versioning(Bucket=direct.name, VersioningConfiguration={"Status": "Suspended"})
+    assert refreshed(direct, inputs, outputs) == {"versioning"}
+    assert versioning(direct) == "Enabled"
+
+
+def test_a_public_policy_is_found_and_removed(direct: Direct) -> None:
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    direct.s3.put_bucket_policy(Bucket=direct.name, Policy=public_read(direct.name))
+    assert refreshed(direct, inputs, outputs) == {"policy"}
+    with pytest.raises(ClientError, match="NoSuchBucketPolicy"):
+        direct.s3.get_bucket_policy(Bucket=direct.name)
+
+
+@pytest.mark.parametrize("by_hand", ["removed", "replaced"])
+def test_a_policy_changed_by_hand_is_found_and_put_back(direct: Direct, by_hand: str) -> None:
+    policy = TLS.replace("{bucket}", direct.name)
+    inputs = checked(wanted(direct, policy=policy))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    if by_hand == "removed":
+        direct.s3.delete_bucket_policy(Bucket=direct.name)
+    else:
+        direct.s3.put_bucket_policy(Bucket=direct.name, Policy=public_read(direct.name))
+    assert refreshed(direct, inputs, outputs) == {"policy"}
+    assert json.loads(direct.s3.get_bucket_policy(Bucket=direct.name)["Policy"]) == json.loads(policy)
+
+
+def test_a_public_acl_is_found_and_taken_back(direct: Direct) -> None:
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    direct.s3.put_bucket_ownership_controls(
+        Bucket=direct.name, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
+    )
+    direct.s3.put_bucket_acl(Bucket=direct.name, ACL="public-read")
+    assert refreshed(direct, inputs, outputs) == {"acl"}
+    grants = direct.s3.get_bucket_acl(Bucket=direct.name)["Grants"]
+    assert {grant["Permission"] for grant in grants} == {"FULL_CONTROL"}
+
+
+def test_a_bucket_that_is_gone_is_gone(direct: Direct) -> None:
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    direct.s3.delete_bucket(Bucket=direct.name)
+    assert BUCKET.read(direct.name, inputs, outputs, direct.context) is None
+    BUCKET.delete(direct.name, outputs, direct.context)
+
+
+def test_a_refusal_is_not_taken_for_gone(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket taken for gone would be made anew, and its media forgotten."""
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    key = direct.user_with_key({"Effect": "Deny", "Action": "s3:*", "Resource": "*"})
+    monkeypatch.setenv("S3_ACCESS_KEY_ID", key.access_key_id)
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", key.secret)
+    with pytest.raises(ApiError) as refused:
+        BUCKET.read(direct.name, inputs, outputs, direct.context)
+    assert refused.value.denied
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 502])
+def test_a_page_of_somebody_in_between_is_not_taken_for_gone(direct: Direct, status: int) -> None:
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.html(status))
+        inputs["connection"] = direct.connection(endpoint=double.url)
+        with pytest.raises(ResourceError):
+            BUCKET.read(direct.name, inputs, {**outputs, **inputs}, direct.context)
+        with pytest.raises(ResourceError):
+            BUCKET.delete(direct.name, {**outputs, **inputs}, direct.context)
+    assert direct.bucket_exists()
+
+
+def test_a_bucket_that_is_not_at_its_new_endpoint_stays_in_state_as_it_was(direct: Direct) -> None:
+    """A mistyped endpoint must not make state forget where the media is."""
+    _, outputs = direct.make(BUCKET, wanted(direct))
+    direct.s3.delete_bucket(Bucket=direct.name)
+    with pytest.raises(ResourceError, match="does not exist at") as refused:
+        BUCKET.update(direct.name, outputs, checked(wanted(direct)), direct.context)
+    assert not isinstance(refused.value, PartialError)
+
+
+# ---- import
+
+
+def test_an_import_reads_what_is_there_and_takes_it_over(of_old: Direct) -> None:
+    found = BUCKET.read(f"{of_old.name}@{of_old.endpoint}", {}, {}, of_old.context)
+    assert found is not None
+    assert found.resource_id == of_old.name
+    assert found.inputs["bucket"] == of_old.name
+    assert found.inputs["adopt"] is True
+    assert found.outputs["adopted"] is True
+    assert found.inputs["owner"] == ""
+    # The program that follows changes nothing of it but its mark.
+    inputs = checked(wanted(of_old, adopt=True))
+    outputs = BUCKET.update(of_old.name, found.outputs, inputs, of_old.context)
+    assert tags(of_old)[OWNER_TAG] == OWNER
+    assert versioning(of_old) is None
+    assert outputs["adopted"] is True
+
+
+@pytest.mark.parametrize("resource_id", ["media", "media@s3.example.com", "@https://s3.example.com", ""])
+def test_an_import_id_tells_where_the_store_is(resource_id: str, direct: Direct) -> None:
+    with pytest.raises(ResourceError, match=r"is not NAME@ENDPOINT, for example media@https://"):
+        BUCKET.read(resource_id, {}, {}, direct.context)
+
+
+def test_an_import_of_nothing_finds_nothing(direct: Direct) -> None:
+    assert BUCKET.read(f"{direct.name}@{direct.endpoint}", {}, {}, direct.context) is None
+
+
+# ---- given up
+
+
+def test_an_empty_bucket_is_deleted_with_what_the_proof_left(direct: Direct) -> None:
+    _, outputs = direct.make(BUCKET, wanted(direct))
+    direct.put(PROOF_OBJECT)
+    direct.put(PROOF_OBJECT)
+    direct.s3.create_multipart_upload(Bucket=direct.name, Key="unfinished")
+    BUCKET.delete(direct.name, outputs, direct.context)
+    assert not direct.bucket_exists()
+    BUCKET.delete(direct.name, outputs, direct.context)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_media_is_not_deleted_with_its_bucket(direct: Direct, hidden: bool) -> None:
+    _, outputs = direct.make(BUCKET, wanted(direct))
+    direct.put()
+    direct.put(PROOF_OBJECT)
+    if hidden:
+        direct.s3.delete_object(Bucket=direct.name, Key="local_content/a")
+    before = direct.versions_in()
+    with pytest.raises(ResourceError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
+        BUCKET.delete(direct.name, outputs, direct.context)
+    assert direct.versions_in() == before
+
+
+def test_media_goes_where_it_is_named(direct: Direct) -> None:
+    _, outputs = direct.make(BUCKET, wanted(direct, forceDestroy=True))
+    for body in (b"one", b"two"):
+        direct.put(body=body)
+    direct.put("local_content/b")
+    direct.s3.delete_object(Bucket=direct.name, Key="local_content/b")
+    BUCKET.delete(direct.name, outputs, direct.context)
+    assert not direct.bucket_exists()
+
+
+def test_a_store_that_lists_no_uploads_can_still_be_left(direct: Direct) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 501, "NotImplemented", "no"),
+            when=lambda request: "uploads" in request.query,
+        )
+        _, outputs = direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint=double.url)))
+        BUCKET.delete(direct.name, outputs, direct.context)
+    assert not direct.bucket_exists()
+
+
+# ---- what goes wrong
+
+
+def test_a_create_that_stops_half_way_is_kept_and_finished(direct: Direct) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        rule = double.misbehave(
+            lambda request, _: proxy.error(request, 400, "MalformedXML", "no"),
+            when=lambda request: request.method == "PUT" and "versioning" in request.query,
+        )
+        inputs = checked(wanted(direct, connection=direct.connection(endpoint=double.url)))
+        with pytest.raises(PartialError, match=r"is there, but not finished: .*MalformedXML") as stopped:
+            BUCKET.create(inputs, direct.context)
+        assert rule.hits == 1
+        assert stopped.value.resource_id == direct.name
+        assert versioning(direct) is None
+        double.behave()
+        BUCKET.update(direct.name, stopped.value.outputs, inputs, direct.context)
+    assert versioning(direct) == "Enabled"
+
+
+def test_a_lost_answer_of_create_bucket_is_no_stranger(direct: Direct) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.lost_answer, when=lambda request: request.method == "PUT" and not request.query, times=1)
+        _, outputs = direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint=double.url)))
+    assert outputs["adopted"] is False
+    assert tags(direct) == {OWNER_TAG: OWNER}
+
+
+def test_throttling_is_waited_out(direct: Direct) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.slow_down, times=2)
+        direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint=double.url)))
+    assert versioning(direct) == "Enabled"
+
+
+def test_a_bucket_of_a_stranger_is_said_to_be_one(direct: Direct) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 409, "BucketAlreadyExists", "taken"),
+            when=lambda request: request.method == "PUT",
+        )
+        with pytest.raises(ResourceError, match="is taken by somebody else at this provider"):
+            direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint=double.url)))
+
+
+def test_a_bucket_one_may_not_look_at_is_not_made_or_touched(direct: Direct) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "no"),
+            when=lambda request: request.method == "HEAD",
+        )
+        with pytest.raises(ResourceError, match="exists and this credential may not look at it"):
+            direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint=double.url)))
+        assert {exchange.method for exchange in double.exchanges} <= {"HEAD", "GET"}
+
+
+def test_wrong_admin_credentials_are_told_apart(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "not-the-secret-of-this-key")
+    with pytest.raises(ResourceError) as refused:
+        direct.make(BUCKET, wanted(direct))
+    assert "not-the-secret" not in str(refused.value)
+    assert not direct.bucket_exists()
+    monkeypatch.delenv("S3_SECRET_ACCESS_KEY")
+    with pytest.raises(ResourceError, match="the environment has no S3_SECRET_ACCESS_KEY"):
+        direct.make(BUCKET, wanted(direct))
+    monkeypatch.delenv("S3_ACCESS_KEY_ID")
+    with pytest.raises(ResourceError, match="has no S3_ACCESS_KEY_ID and no S3_SECRET_ACCESS_KEY"):
+        direct.make(BUCKET, wanted(direct))
+
+
+def test_without_an_endpoint_nothing_is_called(direct: Direct) -> None:
+    """boto3 without an endpoint talks to Amazon: the admin's credential must not go there by accident."""
+    with pytest.raises(ResourceError, match="endpoint is missing"):
+        direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint="")))
+
+
+def test_a_profile_of_the_users_own_does_not_matter(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "a-profile-that-does-not-exist")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    connection._session.cache_clear()
+    # Clients are kept, so one that no other test has.
+    direct.make(BUCKET, wanted(direct, connection=direct.connection(iamEndpoint="http://127.0.0.1:2")))
+    assert direct.bucket_exists()
+
+
+# ---- moto stands in for what the embedded store lacks: lifecycle, public access block, encryption
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    """moto's server, a double of Amazon S3: it checks no signature and enforces no policy here."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def on_moto(moto_url: str, direct: Direct) -> tuple[Any, Values]:
+    """A client of moto, and inputs for a bucket there."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=moto_url,
+        region_name="eu-central-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    policy = TLS.replace("{bucket}", direct.name)
+    there = direct.connection(endpoint=moto_url, region="eu-central-1")
+    return client, checked(wanted(direct, policy=policy, connection=there))
+
+
+BLOCK = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
+
+
+def test_moto_a_bucket_gets_all_of_it(on_moto: tuple[Any, Values], direct: Direct) -> None:
+    s3, inputs = on_moto
+    _, outputs = BUCKET.create(inputs, direct.context)
+    assert outputs["lacks"] == []
+    name = {"Bucket": direct.name}
+    assert s3.get_bucket_location(**name)["LocationConstraint"] == "eu-central-1"
+    assert s3.get_public_access_block(**name)["PublicAccessBlockConfiguration"] == BLOCK
+    [rule] = s3.get_bucket_encryption(**name)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    [rule] = s3.get_bucket_lifecycle_configuration(**name)["Rules"]
+    assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    assert "Expiration" not in rule, "what is current is never deleted by age"
+    found = BUCKET.read(direct.name, inputs, outputs, direct.context)
+    assert found is not None
+    assert BUCKET.diff(found.inputs, inputs).changed == ()
+
+
+def test_moto_the_policy_comes_after_the_public_access_block(moto_url: str, direct: Direct) -> None:
+    """The other way round Amazon can refuse it: pulumi-aws#2927."""
+    with proxy.in_front_of(moto_url) as double:
+        there = direct.connection(endpoint=double.url)
+        direct.make(BUCKET, wanted(direct, policy=TLS.replace("{bucket}", direct.name), connection=there))
+        puts = [exchange.target for exchange in double.exchanges if exchange.method == "PUT" and "?" in exchange.target]
+    assert [target.partition("?")[2].rstrip("=") for target in puts] == [
+        "tagging",
+        "versioning",
+        "publicAccessBlock",
+        "encryption",
+        "lifecycle",
+        "policy",
+    ]
+
+
+def test_moto_settings_are_sent_as_older_servers_read_them(moto_url: str, direct: Direct) -> None:
+    """Content-MD5 and no checksum header: https://github.com/boto/boto3/issues/4392"""
+    seen: list[tuple[str, set[str]]] = []
+
+    def look(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        if request.method == "PUT" and request.query:
+            seen.append((request.target, {name.lower() for name, _ in request.headers}))
+        return upstream.ask(request)
+
+    with proxy.in_front_of(moto_url) as double:
+        double.misbehave(look)
+        there = direct.connection(endpoint=double.url)
+        direct.make(BUCKET, wanted(direct, policy=TLS.replace("{bucket}", direct.name), connection=there))
+    assert len(seen) == 6
+    for target, headers in seen:
+        assert "content-md5" in headers, target
+        assert not any(name.startswith("x-amz-checksum-") or name == "x-amz-sdk-checksum-algorithm" for name in headers)
+
+
+def no_block(s3: Any, bucket: str) -> None:
+    s3.delete_public_access_block(Bucket=bucket)
+
+
+def half_a_block(s3: Any, bucket: str) -> None:
+    s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration={**BLOCK, "RestrictPublicBuckets": False})
+
+
+def no_encryption(s3: Any, bucket: str) -> None:
+    s3.delete_bucket_encryption(Bucket=bucket)
+
+
+def no_lifecycle(s3: Any, bucket: str) -> None:
+    s3.delete_bucket_lifecycle(Bucket=bucket)
+
+
+def rules(s3: Any, bucket: str, *more: dict[str, Any]) -> None:
+    ours = {
+        "ID": "synapse-media",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+    }
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [ours, *more]})
+
+
+def shorter(s3: Any, bucket: str) -> None:
+    rule = {
+        "ID": "x",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "a"},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+    }
+    rules(s3, bucket, rule)
+
+
+def expiring(s3: Any, bucket: str) -> None:
+    rule = {"ID": "old media", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 90}}
+    rules(s3, bucket, rule)
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "changed"),
+    [
+        (no_block, {"publicAccessBlock"}),
+        (half_a_block, {"publicAccessBlock"}),
+        (no_encryption, {"encryption"}),
+        (no_lifecycle, {"noncurrentDays", "abortDays"}),
+        (shorter, {"noncurrentDays"}),
+        (expiring, {"expiringRules"}),
+    ],
+)
+def test_moto_drift_is_found_and_mended(
+    on_moto: tuple[Any, Values], direct: Direct, by_hand: Callable[[Any, str], None], changed: set[str]
+) -> None:
+    s3, inputs = on_moto
+    _, outputs = BUCKET.create(inputs, direct.context)
+    by_hand(s3, direct.name)
+    assert refreshed(direct, inputs, outputs) == changed
+
+
+def test_moto_a_rule_that_deletes_media_is_named_and_left_in_an_adopted_bucket(
+    on_moto: tuple[Any, Values], direct: Direct
+) -> None:
+    s3, inputs = on_moto
+    s3.create_bucket(Bucket=direct.name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    expiring(s3, direct.name)
+    _, outputs = BUCKET.create({**inputs, "adopt": True}, direct.context)
+    assert "the lifecycle rules old media delete media by age: remove them" in outputs["differences"]
+    assert len(s3.get_bucket_lifecycle_configuration(Bucket=direct.name)["Rules"]) == 2
+
+
+@pytest.mark.parametrize(("noncurrent", "abort"), [(0, 7), (30, 0)])
+def test_moto_a_lifecycle_rule_has_only_what_is_wanted(
+    on_moto: tuple[Any, Values], direct: Direct, noncurrent: int, abort: int
+) -> None:
+    """A rule of 0 days is refused by Amazon, and would be wrong."""
+    s3, inputs = on_moto
+    inputs |= {"noncurrentDays": noncurrent, "abortDays": abort}
+    _, outputs = BUCKET.create(inputs, direct.context)
+    [rule] = s3.get_bucket_lifecycle_configuration(Bucket=direct.name)["Rules"]
+    assert ("NoncurrentVersionExpiration" in rule) == bool(noncurrent)
+    assert ("AbortIncompleteMultipartUpload" in rule) == bool(abort)
+    assert refreshed(direct, inputs, outputs) == set()
