@@ -26,12 +26,17 @@ class _Resource(pulumi.CustomResource):
 
 
 class Bucket(_Resource):
-    """A bucket over the S3 API; `kind` says whose credential makes it."""
+    """A bucket; `kind` says which family makes it, `more` what that gives beside what all give."""
 
     def __init__(
-        self, name: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions, kind: str = "Bucket"
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        options: pulumi.ResourceOptions,
+        kind: str = "Bucket",
+        more: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(kind, name, inputs, ("arn", "lacks", "adopted", "differences"), options)
+        super().__init__(kind, name, inputs, ("lacks", "adopted", "differences", *(more or ("arn",))), options)
 
 
 class User(_Resource):
@@ -70,3 +75,10 @@ class Proof(_Resource):
 
     def __init__(self, name: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
         super().__init__("Proof", name, inputs, ("madeFor", "lines"), options)
+
+
+class SpacesAdminKey(_Resource):
+    """synapse_media.plugin.spaces.SpacesAdminKey"""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
+        super().__init__("SpacesAdminKey", name, inputs, ("accessKeyId", "secretAccessKey"), options)

@@ -21,6 +21,41 @@ from .connection import ApiError, Connection, call
 from .resource import Context, Found, PartialError, Resource, ResourceError, Values, text
 
 OWNER_TAG = "synapse-media:stack"
+
+
+def nothing_to_adopt(bucket: str) -> ResourceError:
+    return ResourceError(
+        f"bucket: {bucket!r} does not exist, so it can't be adopted. Check the name and the endpoint, or set "
+        "adopt: false to have it made."
+    )
+
+
+def marked_by_another(bucket: str, mark: str, where: str) -> ResourceError:
+    return ResourceError(
+        f"bucket: {bucket!r} is marked as that of another stack ({mark}). Choose another bucket, or remove {where} if "
+        "that stack is gone for good."
+    )
+
+
+def there_already(bucket: str) -> ResourceError:
+    return ResourceError(
+        f"bucket: {bucket!r} exists already and is not empty or not new. Nothing in it was touched. To keep Synapse's "
+        "media in it, set adopt: true for this store; otherwise choose another name."
+    )
+
+
+def taken(bucket: str, error: ApiError) -> ResourceError:
+    return ResourceError(f"bucket: {bucket!r} is taken by somebody else at this provider. Choose another name. {error}")
+
+
+def holds_media(bucket: str) -> ResourceError:
+    return ResourceError(
+        f"bucket {bucket!r} holds media and is not deleted. To give it up without deleting anything, put "
+        "<homeserver>/retain-bucket into the stack file's allow; to delete the media for good, put "
+        "<homeserver>/delete-media there."
+    )
+
+
 _PUBLIC = (
     "http://acs.amazonaws.com/groups/global/AllUsers",
     "http://acs.amazonaws.com/groups/global/AuthenticatedUsers",
@@ -258,19 +293,13 @@ class Bucket(Resource):
             if not error.absent:
                 raise
             if inputs.get("adopt"):
-                raise ResourceError(
-                    f"bucket: {bucket!r} does not exist, so it can't be adopted. Check the name and the endpoint, or "
-                    "set adopt: false to have it made."
-                ) from None
+                raise nothing_to_adopt(bucket) from None
             self._make(s3, bucket, region)
             return False
         may_be_denied = bool(inputs.get("mayBeDenied"))
         mark = _mark_of(s3, bucket, may_be_denied=may_be_denied)
         if mark not in ("", text(inputs, "owner")):
-            raise ResourceError(
-                f"bucket: {bucket!r} is marked as that of another stack ({mark}). Choose another bucket, or remove "
-                f"its tag {OWNER_TAG!r} if that stack is gone for good."
-            )
+            raise marked_by_another(bucket, mark, f"its tag {OWNER_TAG!r}")
         if inputs.get("adopt"):
             return True
         # What an interrupted run leaves: made, perhaps marked, nothing in it.
@@ -280,10 +309,7 @@ class Bucket(Resource):
         except ApiError as error:
             if not (may_be_denied and error.denied):
                 raise
-        raise ResourceError(
-            f"bucket: {bucket!r} exists already and is not empty or not new. Nothing in it was "
-            "touched. To keep Synapse's media in it, set adopt: true for this store; otherwise choose another name."
-        )
+        raise there_already(bucket)
 
     def _make(self, s3: Any, bucket: str, region: str) -> None:
         arguments: dict[str, Any] = {"Bucket": bucket}
@@ -297,9 +323,7 @@ class Bucket(Resource):
             if error.code == "BucketAlreadyOwnedByYou":
                 return
             if error.code == "BucketAlreadyExists":
-                raise ResourceError(
-                    f"bucket: {bucket!r} is taken by somebody else at this provider. Choose another name. {error}"
-                ) from None
+                raise taken(bucket, error) from None
             raise
 
     def _mark(self, s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
@@ -372,11 +396,7 @@ class Bucket(Resource):
         s3 = self.s3(outputs)
         try:
             if not outputs.get("forceDestroy") and not _is_empty(s3, bucket):
-                raise ResourceError(
-                    f"bucket {bucket!r} holds media and is not deleted. To give it up without deleting anything, put "
-                    "<homeserver>/retain-bucket into the stack file's allow; to delete the media for good, put "
-                    "<homeserver>/delete-media there."
-                )
+                raise holds_media(bucket)
             _empty(s3, bucket)
             call(s3, "delete_bucket", Bucket=bucket)
         except ApiError as error:
@@ -499,13 +519,14 @@ def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str
         token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def _is_ours(key: str) -> bool:
+def is_ours(key: str) -> bool:
+    """Written by the proof: not media."""
     return key.rpartition("/")[2] in PROOF_OBJECTS
 
 
 def _is_empty(s3: Any, bucket: str) -> bool:
     """Nothing in it but what the proof left; old versions count as media."""
-    return all(_is_ours(key) for key, _ in _versions(s3, bucket))
+    return all(is_ours(key) for key, _ in _versions(s3, bucket))
 
 
 def _empty(s3: Any, bucket: str) -> None:
