@@ -310,8 +310,8 @@ def _answers(home: Path, known: _Known) -> bool:
     return True
 
 
-def _make_certificate(folder: Path) -> None:
-    """A CA and a certificate for this machine's loopback names; both anew when a month is left.
+def _make_certificate(folder: Path, host: str = "localhost") -> None:
+    """A CA and a certificate for a host and 127.0.0.1; both anew when a month is left.
 
     The CA's key is never written: nothing else can be signed with it.
     """
@@ -356,7 +356,7 @@ def _make_certificate(folder: Path) -> None:
         )
 
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(_HOST))]
+    names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address(_HOST))]
     ca = (
         certificate("synapse-media embedded store CA", ca_key, ca_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

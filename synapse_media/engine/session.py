@@ -160,8 +160,20 @@ class Engine:
         return self._json(["stack", "export", "--stack", stack])
 
     def preview(self, stack: str, refresh: bool = False) -> dict[str, Any]:
-        """What `up` would do, as `pulumi preview --json` has it: steps, diagnostics, changeSummary."""
-        return self._json(["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack])
+        """What `up` would do, as `pulumi preview --json` has it: steps, diagnostics, changeSummary.
+
+        One that only fails because something protected would go is an answer too: the step is in it.
+        """
+        args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack]
+        done = self.run(args, check=False)
+        if done.returncode and not _only_protected(done.stdout):
+            raise self._error(args, done)
+        loaded: dict[str, Any] = json.loads(done.stdout)
+        return loaded
+
+    def unprotect(self, urn: str, stack: str) -> None:
+        """Take Pulumi's protection off one resource."""
+        self.run(["state", "unprotect", urn, "--yes", "--stack", stack])
 
     def preview_from_nothing(self, stack: str) -> dict[str, Any]:
         """What `up` would do in an empty world. Reads the stack file and writes nothing that stays; no credentials."""
@@ -302,6 +314,16 @@ def _diagnostics(stdout: str) -> str:
         return stdout
     diagnostics = loaded.get("diagnostics", []) if isinstance(loaded, dict) else []
     return "\n".join(item["message"] for item in diagnostics if item.get("severity") == "error")
+
+
+def _only_protected(stdout: str) -> bool:
+    """Whether all that stops a preview is Pulumi's protection of a resource."""
+    errors = [line for line in _diagnostics(stdout).splitlines() if line.startswith("error:")]
+    stopped = [line for line in errors if "preview failed" not in line]
+    return bool(stopped) and all(
+        "unable to replace resource" in line or "unable to delete resource" in line or "cannot be deleted" in line
+        for line in stopped
+    )
 
 
 class _Relay:
