@@ -221,7 +221,8 @@ def _start(home: Path, known: _Known, program: Path) -> None:
         "--quiet",
     ]
     s3 = ["--port", f"{_HOST}:{known.s3_port}", *common, "--health", _HEALTH, "--iam-standalone-endpoint", str(sock)]
-    s3 += ["posix", "--versioning-dir", str(private["versions"]), str(private["data"])]
+    s3 += ["posix", "--dir-perms", "0700", "--file-perms", "0600"]
+    s3 += ["--versioning-dir", str(private["versions"]), str(private["data"])]
     # Nothing else of the user's environment: the program reads many variables.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
