@@ -27,7 +27,10 @@ _WINDOW = timedelta(minutes=5)
 
 
 class User(Resource):
-    """An IAM user under a path of ours. Inputs: `userName`, `path`, `connection`, `adopt`. Output: `arn`."""
+    """An IAM user under a path of ours. Inputs: `userName`, `path`, `connection`, `adopt`.
+
+    Outputs: the inputs, `arn`, `adopted` (it was there before us, so it is never deleted).
+    """
 
     pulumi_type = "s3store:index:User"
     replace_on = frozenset({"userName"})
@@ -37,28 +40,31 @@ class User(Resource):
         return super().check({"adopt": False, **inputs})
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
-        return {**inputs, "arn": (old or {}).get("arn", UNKNOWN)}
+        return {**inputs, "arn": UNKNOWN, "adopted": UNKNOWN} if old is None else self._kept(old, inputs)
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
         user, path = text(inputs, "userName"), text(inputs, "path")
         iam = Connection.parse(inputs).iam()
+        adopted = False
         try:
             made = call(iam, "create_user", UserName=user, Path=path)["User"]
         except ApiError as error:
             if error.code != "EntityAlreadyExists":
                 raise
             made = call(iam, "get_user", UserName=user)["User"]
-            if made.get("Path") != path and not inputs.get("adopt"):
+            adopted = made.get("Path") != path
+            if adopted and not inputs.get("adopt"):
                 raise ResourceError(
                     f"user: {user!r} exists already (path {made.get('Path')!r}, ours is {path!r}): it is not this "
                     "stack's. Choose another name with the setting user, or set adopt: true to take it over."
                 ) from None
-        return user, {**inputs, "arn": made.get("Arn", "")}
+        return user, {**inputs, "arn": made.get("Arn", ""), "adopted": adopted}
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
             user, connection = Connection.of_import(resource_id)
             inputs = {"userName": user, "connection": connection.values(), "adopt": True}
+            outputs = {"adopted": True}
         user = text(inputs, "userName", resource_id)
         found = _user(Connection.parse(inputs).iam(), user)
         if found is None:
@@ -67,20 +73,19 @@ class User(Resource):
         return Found(user, inputs, {**outputs, **inputs, "arn": found.get("Arn", "")})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        return self._kept(old, inputs)
+
+    def _kept(self, old: Values, inputs: Values) -> Values:
         # Nothing of a user can be changed in place but what is only ours to remember.
-        return {**inputs, "arn": text(old, "arn")}
+        return {**inputs, "arn": text(old, "arn"), "adopted": bool(old.get("adopted"))}
 
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
         user = text(outputs, "userName", resource_id)
+        if outputs.get("adopted"):
+            context.warn(f"user {user} was there before this stack and is left where it is, with what others gave it.")
+            return
         iam = Connection.parse(outputs).iam()
         try:
-            if outputs.get("adopt"):
-                keys = [key["AccessKeyId"] for key in _listed(iam, user)]
-                if keys:
-                    raise ResourceError(
-                        f"user {user!r} was taken over and still has the keys {', '.join(keys)}: delete them first, if "
-                        "nothing uses them."
-                    )
             for key in _listed(iam, user):
                 call(iam, "delete_access_key", UserName=user, AccessKeyId=key["AccessKeyId"])
             for name in call(iam, "list_user_policies", UserName=user).get("PolicyNames", []):
@@ -291,16 +296,19 @@ def _orphans(iam: Any, user: str, known: Iterable[str]) -> list[str]:
     entries = _journal(iam, user)
     if not entries:
         return []
-    orphans = []
-    for key in _listed(iam, user):
-        key_id, made = key["AccessKeyId"], key["CreateDate"].astimezone(UTC)
-        for entry in entries:
-            # The server writes whole seconds.
-            announced = timedelta(seconds=-1) <= made - entry.at <= _WINDOW
-            if key_id not in known and key_id not in entry.before and announced:
-                orphans.append(key_id)
-                break
-    return orphans
+    listed = {key["AccessKeyId"]: key["CreateDate"].astimezone(UTC) for key in _listed(iam, user)}
+    orphans = set()
+    for entry in entries:
+        # The server writes whole seconds.
+        announced = [
+            (made, key_id)
+            for key_id, made in listed.items()
+            if key_id not in entry.before and timedelta(seconds=-1) <= made - entry.at <= _WINDOW
+        ]
+        # One call was announced, so one key at most: what came after it, somebody else made.
+        if announced and not {key_id for _, key_id in announced} & set(known):
+            orphans.add(min(announced)[1])
+    return sorted(orphans)
 
 
 def forget_journal(iam: Any, user: str) -> None:

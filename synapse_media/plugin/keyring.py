@@ -126,10 +126,13 @@ class RingBase(Resource):
         """The keys that a resource's inputs or outputs speak of. No call is made."""
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        inputs = {"retireConfirmed": False, **inputs}
-        if isinstance(inputs.get("slots"), list):
-            inputs["slots"] = sorted(inputs["slots"])
-        return super().check(inputs)
+        inputs, failures = super().check({"retireConfirmed": False, **inputs})
+        slots, active = inputs.get("slots"), inputs.get("active")
+        if not isinstance(slots, list) or not all(isinstance(slot, str) for slot in slots):
+            return inputs, {"slots": "is not a list of names", **failures}
+        if active not in slots and "active" not in failures:
+            failures["active"] = "is not among the slots"
+        return {**inputs, "slots": sorted(slots)}, failures
 
     def diff(self, old: Values, new: Values) -> Diff:
         # A confirmation is about one run; that it is gone again is no change.

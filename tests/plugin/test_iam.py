@@ -1,0 +1,568 @@
+"""User, policy and key ring on the real embedded store's IAM service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from synapse_media.plugin import connection as connections
+from synapse_media.plugin.connection import ApiError
+from synapse_media.plugin.iam import JOURNAL, KeyRing, User, UserPolicy, forget_journal
+from synapse_media.plugin.keyring import retire_fault
+from synapse_media.plugin.resource import UNKNOWN, PartialError, ResourceError, Values
+from tests.doubles import proxy
+from tests.plugin.direct import Direct, allow
+
+USER, POLICY, RING = User(), UserPolicy(), KeyRing()
+PATH = "/synapse-media/tests/"
+
+
+def user_inputs(direct: Direct, **changes: Any) -> Values:
+    return {"userName": direct.name, "path": PATH, "connection": direct.connection(), **changes}
+
+
+def path_of(direct: Direct) -> str:
+    path: str = direct.iam.get_user(UserName=direct.name)["User"]["Path"]
+    return path
+
+
+def user_exists(direct: Direct) -> bool:
+    return direct.name in {user["UserName"] for user in direct.iam.list_users()["Users"]}
+
+
+def policies_of(direct: Direct) -> set[str]:
+    return set(direct.iam.list_user_policies(UserName=direct.name)["PolicyNames"])
+
+
+# ---- the user
+
+
+def test_a_user_is_made_under_our_path(direct: Direct) -> None:
+    resource_id, outputs = direct.make(USER, user_inputs(direct))
+    assert resource_id == direct.name
+    assert path_of(direct) == PATH
+    assert outputs["arn"].endswith(f"user{PATH}{direct.name}")
+    assert outputs["adopted"] is False
+
+
+def test_a_user_that_an_interrupted_run_left_is_ours(direct: Direct) -> None:
+    direct.iam.create_user(UserName=direct.name, Path=PATH)
+    _, outputs = direct.make(USER, user_inputs(direct))
+    assert outputs["adopted"] is False
+
+
+def test_a_lost_answer_of_create_user_is_no_stranger(direct: Direct) -> None:
+    with proxy.in_front_of(direct.running.iam_endpoint) as double:
+        double.misbehave(proxy.lost_answer, when=lambda request: request.action == "CreateUser", times=1)
+        direct.make(USER, user_inputs(direct, connection=direct.connection(iamEndpoint=double.url)))
+    assert path_of(direct) == PATH
+
+
+def test_a_user_of_somebody_else_is_refused(direct: Direct) -> None:
+    direct.iam.create_user(UserName=direct.name, Path="/web/")
+    with pytest.raises(ResourceError, match=r"exists already \(path '/web/', ours is '/synapse-media/tests/'\)"):
+        direct.make(USER, user_inputs(direct))
+    assert path_of(direct) == "/web/"
+
+
+def test_an_adopted_user_is_used_and_never_deleted(direct: Direct) -> None:
+    direct.iam.create_user(UserName=direct.name, Path="/web/")
+    direct.policy(allow("s3:ListAllMyBuckets"), name="of-old")
+    _, outputs = direct.make(USER, user_inputs(direct, adopt=True))
+    assert outputs["adopted"] is True
+    USER.delete(direct.name, outputs, direct.context)
+    assert user_exists(direct)
+    assert policies_of(direct) == {"of-old"}
+    assert any("was there before" in said for said in direct.said)
+
+
+def test_a_user_goes_with_all_that_hangs_on_it(direct: Direct) -> None:
+    _, outputs = direct.make(USER, user_inputs(direct))
+    direct.iam.create_access_key(UserName=direct.name)
+    direct.policy(allow("s3:GetObject"))
+    USER.delete(direct.name, outputs, direct.context)
+    assert not user_exists(direct)
+    USER.delete(direct.name, outputs, direct.context)
+
+
+def test_a_user_that_is_gone_is_gone(direct: Direct) -> None:
+    inputs, _ = USER.check(user_inputs(direct))
+    _, outputs = USER.create(inputs, direct.context)
+    found = USER.read(direct.name, inputs, outputs, direct.context)
+    assert found is not None
+    assert (found.inputs, found.outputs) == (inputs, outputs)
+    direct.iam.delete_user(UserName=direct.name)
+    assert USER.read(direct.name, inputs, outputs, direct.context) is None
+
+
+def test_a_refusal_is_not_taken_for_gone(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = direct.user_with_key({"Effect": "Deny", "Action": "iam:*", "Resource": "*"})
+    monkeypatch.setenv("S3_ACCESS_KEY_ID", key.access_key_id)
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", key.secret)
+    inputs, _ = USER.check(user_inputs(direct))
+    for resource, more in ((USER, {}), (RING, {"slots": ["a"], "active": "a"})):
+        with pytest.raises(ApiError) as refused:
+            resource.read(direct.name, {**inputs, **more}, {"keys": {}}, direct.context)
+        assert refused.value.denied
+
+
+def test_an_imported_user_is_somebody_elses(direct: Direct) -> None:
+    direct.iam.create_user(UserName=direct.name, Path="/web/")
+    found = USER.read(f"{direct.name}@{direct.running.iam_endpoint}", {}, {}, direct.context)
+    assert found is not None
+    assert (found.resource_id, found.inputs["path"], found.inputs["adopt"]) == (direct.name, "/web/", True)
+    USER.delete(direct.name, found.outputs, direct.context)
+    assert user_exists(direct)
+
+
+def test_the_arn_is_known_once_the_user_is(direct: Direct) -> None:
+    inputs, _ = USER.check(user_inputs(direct))
+    assert USER.planned(inputs, None)["arn"] is UNKNOWN
+    outputs = {**inputs, "arn": "arn:x", "adopted": True}
+    assert USER.planned(inputs, outputs) == outputs
+    assert USER.update(direct.name, outputs, inputs, direct.context) == outputs
+
+
+def test_without_an_iam_endpoint_nothing_is_called(direct: Direct) -> None:
+    """boto3 without an endpoint talks to Amazon: the admin's credential must not go there by accident."""
+    with pytest.raises(ResourceError, match="iam_endpoint is missing"):
+        direct.make(USER, user_inputs(direct, connection=direct.connection(iamEndpoint="")))
+
+
+# ---- the policy
+
+
+DOCUMENT = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}]}
+
+
+@pytest.fixture
+def policy(direct: Direct) -> Values:
+    """Checked inputs of a policy, on a user that exists."""
+    direct.iam.create_user(UserName=direct.name)
+    inputs, failures = POLICY.check(
+        {
+            "userName": direct.name,
+            "policyName": "media",
+            "policy": json.dumps(DOCUMENT, indent=2),
+            "connection": direct.connection(),
+        }
+    )
+    assert not failures
+    return inputs
+
+
+def document_of(direct: Direct) -> Any:
+    return direct.iam.get_user_policy(UserName=direct.name, PolicyName="media")["PolicyDocument"]
+
+
+def test_a_policy_edited_by_hand_is_found_and_put_back(direct: Direct, policy: Values) -> None:
+    resource_id, outputs = POLICY.create(policy, direct.context)
+    assert resource_id == f"{direct.name}/media"
+    assert document_of(direct) == DOCUMENT
+    found = POLICY.read(resource_id, policy, outputs, direct.context)
+    assert found is not None
+    assert POLICY.diff(found.inputs, policy).changed == ()
+    direct.policy(allow("s3:*"), name="media")
+    found = POLICY.read(resource_id, policy, outputs, direct.context)
+    assert found is not None
+    assert POLICY.diff(found.inputs, policy).changed == ("policy",)
+    POLICY.update(resource_id, found.outputs, policy, direct.context)
+    assert document_of(direct) == DOCUMENT
+
+
+def test_a_policy_or_its_user_that_is_gone_is_gone(direct: Direct, policy: Values) -> None:
+    resource_id, outputs = POLICY.create(policy, direct.context)
+    POLICY.delete(resource_id, outputs, direct.context)
+    assert policies_of(direct) == set()
+    POLICY.delete(resource_id, outputs, direct.context)
+    assert POLICY.read(resource_id, policy, outputs, direct.context) is None
+    direct.iam.delete_user(UserName=direct.name)
+    assert POLICY.read(resource_id, policy, outputs, direct.context) is None
+    POLICY.delete(resource_id, outputs, direct.context)
+
+
+def test_a_policy_is_imported_as_it_is(direct: Direct, policy: Values) -> None:
+    POLICY.create(policy, direct.context)
+    found = POLICY.read(f"{direct.name}/media@{direct.running.iam_endpoint}", {}, {}, direct.context)
+    assert found is not None
+    assert found.inputs["policy"] == policy["policy"]
+    assert found.resource_id == f"{direct.name}/media"
+    with pytest.raises(ResourceError, match="is not USER/POLICY@IAM-ENDPOINT"):
+        POLICY.read(f"{direct.name}@{direct.running.iam_endpoint}", {}, {}, direct.context)
+
+
+def test_a_policy_that_is_not_json_is_refused_before_any_call() -> None:
+    found = {"userName": "u", "policyName": "p", "policy": "{", "connection": {}}
+    assert POLICY.check(found)[1] == {"policy": "is not JSON"}
+    assert POLICY.check({})[1] == dict.fromkeys(("userName", "policyName", "policy", "connection"), "is missing")
+    assert POLICY.check({**found, "policy": UNKNOWN})[1] == {}
+
+
+def test_a_policy_of_another_user_or_name_is_another(policy: Values) -> None:
+    for name in ("userName", "policyName"):
+        assert POLICY.diff(policy, {**policy, name: "other"}).replaced == (name,)
+    assert POLICY.diff(policy, {**policy, "policy": "{}"}).replaced == ()
+
+
+# ---- the key ring
+
+
+def ring_inputs(direct: Direct, *slots: str, active: str = "", **changes: Any) -> Values:
+    inputs, failures = RING.check(
+        {
+            "userName": direct.name,
+            "active": active or slots[0],
+            "slots": list(slots),
+            "connection": direct.connection(),
+            **changes,
+        }
+    )
+    assert not failures, failures
+    return inputs
+
+
+@pytest.fixture
+def owner(direct: Direct) -> Direct:
+    """A user who may look at its own buckets and has no key."""
+    direct.iam.create_user(UserName=direct.name, Path=PATH)
+    direct.policy(allow("s3:ListAllMyBuckets"))
+    return direct
+
+
+def sign_in(owner: Direct, key_id: str, secret: str) -> bool:
+    """Whether the store knows this key; what it may do is another matter."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=owner.endpoint,
+        region_name=owner.running.region,
+        aws_access_key_id=key_id,
+        aws_secret_access_key=secret,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    try:
+        client.list_objects_v2(Bucket=f"{owner.name}-absent")
+    except ClientError as error:
+        return error.response["Error"]["Code"] not in ("InvalidAccessKeyId", "SignatureDoesNotMatch")
+    return True
+
+
+def test_a_ring_makes_a_key_for_each_slot(owner: Direct) -> None:
+    resource_id, outputs = RING.create(ring_inputs(owner, "a", "b", active="b"), owner.context)
+    assert resource_id == owner.name
+    assert set(outputs["keys"]) == set(outputs["secrets"]) == {"a", "b"}
+    assert {key["accessKeyId"] for key in outputs["keys"].values()} == owner.key_ids()
+    assert outputs["accessKeyId"] == outputs["keys"]["b"]["accessKeyId"]
+    assert outputs["secretAccessKey"] == outputs["secrets"]["b"]
+    assert outputs["unknownKeys"] == outputs["inactiveKeys"] == []
+    assert sign_in(owner, outputs["accessKeyId"], outputs["secretAccessKey"])
+    assert len([said for said in owner.said if "Render, and restart Synapse" in said]) == 2
+    assert not any(secret in said for said in owner.said for secret in outputs["secrets"].values())
+    age = datetime.now(UTC) - datetime.fromisoformat(outputs["keys"]["a"]["createdAt"])
+    assert abs(age) < timedelta(minutes=1)
+
+
+def test_a_second_look_finds_nothing_changed(owner: Direct) -> None:
+    inputs = ring_inputs(owner, "a")
+    _, outputs = RING.create(inputs, owner.context)
+    found = RING.read(owner.name, inputs, outputs, owner.context)
+    assert found is not None
+    assert RING.diff(found.inputs, inputs).changed == ()
+    assert found.outputs == outputs
+    assert RING.planned(inputs, outputs) == outputs
+
+
+def test_a_preview_tells_what_stays_and_hides_nothing_that_changes(owner: Direct) -> None:
+    before = {
+        **ring_inputs(owner, "a"),
+        "keys": {"a": {"accessKeyId": "AKIA", "createdAt": "x"}},
+        "secrets": {"a": "s"},
+        "accessKeyId": "AKIA",
+        "secretAccessKey": "s",
+    }
+    fresh = RING.planned(ring_inputs(owner, "a"), None)
+    assert fresh["accessKeyId"] is fresh["secretAccessKey"] is fresh["keys"] is UNKNOWN
+    both = RING.planned(ring_inputs(owner, "a", "b", active="a"), before)
+    assert (both["accessKeyId"], both["secretAccessKey"], both["keys"]) == ("AKIA", "s", UNKNOWN)
+    turned = RING.planned(ring_inputs(owner, "a", "b", active="b"), before)
+    assert turned["accessKeyId"] is turned["secretAccessKey"] is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"active": "b"}, "active"), ({"slots": []}, "active"), ({"userName": ""}, "userName"), ({"slots": "a"}, "slots")],
+)
+def test_a_ring_without_its_active_slot_is_refused(changes: Values, named: str, direct: Direct) -> None:
+    inputs = {"userName": "u", "active": "a", "slots": ["a"], "connection": direct.connection(), **changes}
+    assert named in RING.check(inputs)[1]
+
+
+def test_rotation_keeps_both_until_the_old_one_is_retired(owner: Direct) -> None:
+    _, first = RING.create(ring_inputs(owner, "a"), owner.context)
+    both = RING.update(owner.name, first, ring_inputs(owner, "a", "b", active="b"), owner.context)
+    assert both["keys"]["a"] == first["keys"]["a"]
+    assert both["secrets"]["a"] == first["secrets"]["a"]
+    assert both["accessKeyId"] != first["accessKeyId"]
+    for slot in ("a", "b"):
+        assert sign_in(owner, both["keys"][slot]["accessKeyId"], both["secrets"][slot])
+    last = RING.update(owner.name, both, ring_inputs(owner, "b", retireConfirmed=True), owner.context)
+    assert owner.key_ids() == {both["accessKeyId"]}
+    # Not asked of the gateway: it remembers a key that was used for two minutes.
+    assert set(last["keys"]) == set(last["secrets"]) == {"b"}
+
+
+def test_a_key_is_not_retired_unless_the_next_is_in_use(owner: Direct) -> None:
+    _, first = RING.create(ring_inputs(owner, "a"), owner.context)
+    both = RING.update(owner.name, first, ring_inputs(owner, "a", "b", active="b"), owner.context)
+    with pytest.raises(PartialError, match=r"is not retired: .*Render, restart Synapse, and then confirm") as stopped:
+        RING.update(owner.name, both, ring_inputs(owner, "b"), owner.context)
+    assert owner.key_ids() == {key["accessKeyId"] for key in both["keys"].values()}
+    assert stopped.value.outputs["keys"] == both["keys"]
+    assert stopped.value.outputs["slots"] == ["a", "b"]
+
+
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "made", "why"),
+    [
+        (None, NOW, NOW - HOUR, ""),
+        (NOW - HOUR, NOW, NOW - HOUR, ""),
+        (NOW, NOW - HOUR, NOW - 2 * HOUR, "it was used at 2026-01-02 12:00 UTC, after the new one was"),
+        (NOW, NOW, NOW - HOUR, "it was used at 2026-01-02 12:00 UTC, after the new one was"),
+        (NOW - HOUR, NOW, NOW - timedelta(minutes=4), "nobody but the proof has used the new key yet"),
+        (NOW - HOUR, None, NOW - HOUR, "this store does not tell when a key was last used"),
+        (None, None, NOW, "this store does not tell when a key was last used"),
+    ],
+)
+def test_when_a_key_may_be_retired(old: datetime | None, new: datetime | None, made: datetime, why: str) -> None:
+    assert retire_fault(old, new, made) == why
+
+
+# ---- keys that somebody touched
+
+
+def test_a_key_made_by_hand_is_reported_and_left(owner: Direct) -> None:
+    inputs = ring_inputs(owner, "a")
+    _, outputs = RING.create(inputs, owner.context)
+    forget_journal(owner.iam, owner.name)
+    by_hand = owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"]
+    found = RING.read(owner.name, inputs, outputs, owner.context)
+    assert found is not None
+    assert found.outputs["unknownKeys"] == [by_hand]
+    assert RING.diff(found.inputs, inputs).changed == ()
+    RING.update(owner.name, found.outputs, inputs, owner.context)
+    assert by_hand in owner.key_ids()
+    assert f"user {owner.name} has the key {by_hand}, not made by this stack" in " ".join(owner.said)
+    RING.delete(owner.name, outputs, owner.context)
+    assert owner.key_ids() == {by_hand}
+
+
+def test_a_key_made_by_hand_just_after_ours_is_no_orphan(owner: Direct) -> None:
+    """The proof failed, so the journal is still there, and the operator made a key to look why."""
+    inputs = ring_inputs(owner, "a")
+    _, outputs = RING.create(inputs, owner.context)
+    assert policies_of(owner) > {"by-hand"}
+    by_hand = owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"]
+    RING.update(owner.name, outputs, inputs, owner.context)
+    assert owner.key_ids() == {outputs["accessKeyId"], by_hand}
+
+
+def test_a_key_that_was_there_before_is_never_an_orphan(owner: Direct) -> None:
+    by_hand = owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"]
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        double.misbehave(proxy.lost_answer, when=lambda request: request.action == "CreateAccessKey")
+        with pytest.raises(PartialError):
+            RING.create(ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url)), owner.context)
+    assert len(owner.key_ids()) == 2
+    _, outputs = RING.create(ring_inputs(owner, "a"), owner.context)
+    assert owner.key_ids() == {by_hand, outputs["accessKeyId"]}
+
+
+def test_a_key_switched_off_is_reported_and_left_off(owner: Direct) -> None:
+    inputs = ring_inputs(owner, "a")
+    _, outputs = RING.create(inputs, owner.context)
+    key_id = outputs["accessKeyId"]
+    owner.iam.update_access_key(UserName=owner.name, AccessKeyId=key_id, Status="Inactive")
+    found = RING.read(owner.name, inputs, outputs, owner.context)
+    assert found is not None
+    assert found.outputs["inactiveKeys"] == [key_id]
+    assert RING.diff(found.inputs, inputs).changed == ()
+    RING.update(owner.name, found.outputs, inputs, owner.context)
+    [listed] = owner.iam.list_access_keys(UserName=owner.name)["AccessKeyMetadata"]
+    assert (listed["AccessKeyId"], listed["Status"]) == (key_id, "Inactive")
+    assert any(f"key {key_id} was switched off by somebody. It is left so" in said for said in owner.said)
+
+
+def test_a_key_deleted_by_hand_is_made_anew(owner: Direct) -> None:
+    inputs = ring_inputs(owner, "a", "b", active="a")
+    _, outputs = RING.create(inputs, owner.context)
+    owner.iam.delete_access_key(UserName=owner.name, AccessKeyId=outputs["accessKeyId"])
+    found = RING.read(owner.name, inputs, outputs, owner.context)
+    assert found is not None
+    assert RING.diff(found.inputs, inputs).changed == ("slots",)
+    assert found.outputs["accessKeyId"] == ""
+    mended = RING.update(owner.name, found.outputs, inputs, owner.context)
+    assert mended["keys"]["b"] == outputs["keys"]["b"]
+    assert mended["accessKeyId"] not in ("", outputs["accessKeyId"])
+    assert owner.key_ids() == {key["accessKeyId"] for key in mended["keys"].values()}
+
+
+def test_a_ring_whose_user_is_gone_is_gone(owner: Direct) -> None:
+    inputs = ring_inputs(owner, "a")
+    _, outputs = RING.create(inputs, owner.context)
+    USER.delete(owner.name, {**user_inputs(owner), "adopted": False}, owner.context)
+    assert RING.read(owner.name, inputs, outputs, owner.context) is None
+    RING.delete(owner.name, outputs, owner.context)
+
+
+def test_a_ring_can_not_be_imported(owner: Direct) -> None:
+    with pytest.raises(ResourceError, match="a store never shows a secret access key again"):
+        RING.read(f"{owner.name}@{owner.running.iam_endpoint}", {}, {}, owner.context)
+
+
+def test_as_many_keys_as_a_user_may_have(owner: Direct) -> None:
+    """Two, as at Amazon; both made by hand."""
+    by_hand = sorted(owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"] for _ in range(2))
+    with pytest.raises(PartialError, match="has as many keys as it may have") as stopped:
+        RING.create(ring_inputs(owner, "a"), owner.context)
+    assert all(key_id in str(stopped.value) for key_id in by_hand)
+    assert "slot 'a' needs another. Delete one that nothing uses" in str(stopped.value)
+    assert sorted(owner.key_ids()) == by_hand
+
+
+# ---- making a key is never repeated
+
+
+def black_hole(request: proxy.Request, upstream: proxy.Upstream) -> None:
+    """Done by the server, and never answered."""
+    upstream.ask(request)
+    upstream.closing.wait()
+
+
+@pytest.mark.parametrize(
+    ("fault", "made"),
+    [
+        (proxy.internal_error, 0),
+        (proxy.slow_down, 0),
+        (proxy.html(502), 0),
+        (proxy.lost_answer, 1),
+        (proxy.truncated, 1),
+        (black_hole, 1),
+    ],
+)
+def test_making_a_key_is_tried_once_and_an_orphan_is_replaced(
+    owner: Direct, monkeypatch: pytest.MonkeyPatch, fault: proxy.Fault, made: int
+) -> None:
+    monkeypatch.setattr(connections, "READ_SECONDS", 1)
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        rule = double.misbehave(fault, when=lambda request: request.action == "CreateAccessKey")
+        there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
+        with pytest.raises(PartialError) as stopped:
+            RING.create(there, owner.context)
+        assert rule.hits == 1
+        assert len(owner.key_ids()) == made
+        orphans = owner.key_ids()
+        outputs = stopped.value.outputs
+        assert (outputs["keys"], outputs["secrets"], outputs["slots"]) == ({}, {}, [])
+        assert stopped.value.resource_id == owner.name
+        double.behave()
+        finished = RING.update(owner.name, outputs, there, owner.context)
+    assert owner.key_ids() == {finished["accessKeyId"]}
+    assert not orphans & owner.key_ids()
+    assert sign_in(owner, finished["accessKeyId"], finished["secretAccessKey"])
+    told = [said for said in owner.said if "made by an interrupted run and never handed out, is deleted" in said]
+    assert len(told) == made
+
+
+def test_what_was_reached_before_a_failure_is_kept(owner: Direct) -> None:
+    """The first key was made, the second was not: the first goes into state."""
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        count: list[int] = []
+
+        def second(request: proxy.Request) -> bool:
+            if request.action == "CreateAccessKey":
+                count.append(1)
+            return request.action == "CreateAccessKey" and len(count) == 2
+
+        double.misbehave(proxy.internal_error, when=second)
+        there = ring_inputs(owner, "a", "b", active="a", connection=owner.connection(iamEndpoint=double.url))
+        with pytest.raises(PartialError) as stopped:
+            RING.create(there, owner.context)
+    reached = stopped.value.outputs
+    assert reached["slots"] == ["a"]
+    assert owner.key_ids() == {reached["accessKeyId"]}
+    finished = RING.update(owner.name, reached, ring_inputs(owner, "a", "b", active="a"), owner.context)
+    assert finished["keys"]["a"] == reached["keys"]["a"]
+    assert len(owner.key_ids()) == 2
+
+
+def test_other_calls_are_repeated(owner: Direct) -> None:
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        rules = [
+            double.misbehave(fault, when=lambda request, wanted=action: request.action == wanted, times=1)  # type: ignore[misc]
+            for fault, action in ((proxy.slow_down, "ListAccessKeys"), (proxy.internal_error, "PutUserPolicy"))
+        ]
+        RING.create(ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url)), owner.context)
+        assert [rule.hits for rule in rules] == [1, 1]
+    assert len(owner.key_ids()) == 1
+
+
+def test_the_journal_is_written_before_the_key_is_made(owner: Direct) -> None:
+    seen: list[set[str]] = []
+
+    def look(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        seen.append(policies_of(owner))
+        return upstream.ask(request)
+
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        double.misbehave(look, when=lambda request: request.action == "CreateAccessKey")
+        RING.create(ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url)), owner.context)
+    assert seen == [{"by-hand", f"{JOURNAL}a"}]
+    forget_journal(owner.iam, owner.name)
+    assert policies_of(owner) == {"by-hand"}
+
+
+def journal_without_sense(owner: Direct) -> None:
+    owner.policy({"Sid": "SomethingElse", **allow("s3:GetObject")}, name=f"{JOURNAL}a")
+
+
+def journal_of_last_year(owner: Direct) -> None:
+    statement = {"Sid": "At20250101T000000Z", "Effect": "Deny", "Action": "iam:CreateAccessKey", "Resource": "*"}
+    owner.policy(statement, name=f"{JOURNAL}a")
+
+
+@pytest.mark.parametrize("write", [journal_without_sense, journal_of_last_year])
+def test_a_journal_that_tells_nothing_deletes_nothing(owner: Direct, write: Callable[[Direct], None]) -> None:
+    by_hand = owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"]
+    write(owner)
+    _, outputs = RING.create(ring_inputs(owner, "a"), owner.context)
+    assert owner.key_ids() == {by_hand, outputs["accessKeyId"]}
+
+
+def test_a_ring_that_ends_leaves_no_orphan_and_no_journal(owner: Direct) -> None:
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        double.misbehave(proxy.lost_answer, when=lambda request: request.action == "CreateAccessKey")
+        with pytest.raises(PartialError) as stopped:
+            RING.create(ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url)), owner.context)
+    assert len(owner.key_ids()) == 1
+    outputs = {**stopped.value.outputs, "connection": owner.connection()}
+    RING.delete(owner.name, outputs, owner.context)
+    assert owner.key_ids() == set()
+    assert policies_of(owner) == {"by-hand"}
+    RING.delete(owner.name, outputs, owner.context)
+
+
+def test_wrong_admin_secret_is_told_and_not_shown(owner: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "a-secret-that-is-wrong-0123456789abcdef")
+    with pytest.raises(ResourceError, match="SignatureDoesNotMatch") as refused:
+        RING.create(ring_inputs(owner, "a"), owner.context)
+    assert "a-secret-that-is-wrong" not in str(refused.value)
