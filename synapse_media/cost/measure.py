@@ -128,7 +128,7 @@ class _Count:
         path = self.found.path
         try:
             with os.scandir(path) as entries:
-                names = sorted(entry.name for entry in entries if self.is_folder(entry))
+                names = [entry.name for entry in entries if self.is_folder(entry)]
         except NotADirectoryError as error:
             raise UsageError(f"--media {str(path)!r}: is not a directory. Name the one of media_store_path.") from error
         except OSError as error:
@@ -140,6 +140,8 @@ class _Count:
                 f"{STORED[0]} and {STORED[2]}. "
                 + (f"Did you mean {str(path / inside[0])!r}?" if inside else "Name the one of media_store_path.")
             )
+        # Synapse's own folders first: a link of another name to one of them is the one left out.
+        names.sort(key=lambda name: (name not in (*STORED, *LOCAL_ONLY), name))
         kept = []
         places = {path.resolve(), *path.resolve().parents}
         for name in names:

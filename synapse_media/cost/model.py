@@ -1,4 +1,4 @@
-"""What a store costs: pure functions of an offer and a usage, in exact decimals, line by line.
+"""What a store costs: pure functions of an offer and a usage, in decimals of 28 digits, line by line.
 
 Conventions, the same for every provider:
 
@@ -430,7 +430,7 @@ def crossings(offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal
     for one, other in combinations(curves, 2):
         if one.offer.currency == other.offer.currency:
             found += [_crossing(one.offer, other.offer, usage, *ends) for ends in _sign_changes(one, other)]
-    return sorted((_lead(item, curves, usage) for item in found), key=lambda item: item.stored)
+    return _led(sorted(found, key=lambda item: item.stored), curves, usage)
 
 
 def _sign_changes(one: Curve, other: Curve) -> list[tuple[Decimal, Decimal]]:
@@ -464,12 +464,37 @@ def _bisect(holds: Callable[[Decimal], bool], low: Decimal, high: Decimal) -> De
     return high
 
 
-def _lead(item: Crossing, curves: Iterable[Curve], usage: Usage) -> Crossing:
-    """Whether nothing else was cheaper there."""
-    mine = {item.below.key, item.above.key}
-    for other in curves:
-        if other.offer.currency == item.currency and other.offer.key not in mine:
-            cost = month(other.offer, scaled(usage, item.stored / usage.stored)).total
-            if cost < item.monthly:
-                return item
-    return replace(item, leads=True)
+def _led(found: Sequence[Crossing], curves: Sequence[Curve], usage: Usage) -> list[Crossing]:
+    """The crossings, smallest first, with those marked where the cheapest changes.
+
+    Of offers that cost the same (two minimum charges) the one that is cheaper at the far end leads.
+    """
+    leader = {
+        currency: min(
+            (item for item in curves if item.offer.currency == currency),
+            key=lambda item: (item.cost[0], item.cost[-1], item.offer.key),
+        ).offer
+        for currency in {item.offer.currency for item in curves}
+    }
+    marked = []
+    for item in found:
+        leads = item.below == leader[item.currency] and item.above == _cheapest(item, curves, usage)
+        if leads:
+            leader[item.currency] = item.above
+        marked.append(replace(item, leads=leads))
+    return marked
+
+
+def _cheapest(item: Crossing, curves: Iterable[Curve], usage: Usage) -> Offer:
+    """The cheapest at a crossing, the offer that is left behind there aside."""
+    others = [
+        (
+            month(other.offer, scaled(usage, item.stored / usage.stored)).total,
+            other.cost[-1],
+            other.offer.key,
+            other.offer,
+        )
+        for other in curves
+        if other.offer.currency == item.currency and other.offer != item.below
+    ]
+    return min(others, key=lambda other: other[:3])[3]

@@ -1,0 +1,155 @@
+"""What is said about a comparison: nearest regions, classes that lose money, flips, flags."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from synapse_media import catalog
+from synapse_media.cost import fit, markdown, prices
+from synapse_media.cost.model import SizeGroup, Usage
+from synapse_media.cost.study import Study, as_json, flips_in_words, marks, money, nearest_region, study
+
+TODAY = date(2026, 11, 23)
+GB = Decimal(10**9)
+MEDIUM = Usage(400 * GB, growth=10 * GB, egress=50 * GB, files=Decimal(900_000))
+
+
+def of(usage: Usage, *providers: str, near: tuple[float, float] | None = None) -> Study:
+    return study(prices.offers(providers), usage, TODAY, near)
+
+
+@pytest.mark.parametrize(
+    ("provider", "near", "region", "km"),
+    [
+        # Great-circle distances looked up elsewhere, to about one part in a hundred.
+        ("hetzner", (60.2, 24.9), "hel1", 0),
+        ("amazon_s3", (52.5, 13.4), "eu-central-1", 424),  # Berlin to Frankfurt
+        ("amazon_s3", (40.7, -74.0), "us-east-1", 350),  # New York to Ashburn
+        ("wasabi", (-36.8, 174.8), "ap-southeast-2", 2156),  # Auckland to Sydney
+        ("digitalocean_spaces", (64.8, -147.7), "sfo2", 3450),  # Fairbanks to San Francisco
+    ],
+)
+def test_the_nearest_region(provider: str, near: tuple[float, float], region: str, km: int) -> None:
+    found = nearest_region(catalog.load(provider), near)
+    assert found is not None
+    assert found.name == region
+    assert found.km == pytest.approx(km, rel=0.02, abs=5)
+
+
+def test_near_the_date_line_is_near() -> None:
+    # Two degrees of longitude at the equator are 222 km, whichever way the line runs.
+    found = nearest_region(catalog.load("amazon_s3"), (-36.8, -179.0))
+    assert found is not None
+    assert (found.name, found.km < 700) == ("ap-southeast-6", True)
+
+
+def test_no_region_where_there_is_no_list() -> None:
+    assert nearest_region(catalog.load("storj"), (0, 0)) is None
+
+
+def test_of_several_priced_regions_the_nearest_is_kept() -> None:
+    everywhere = {result.offer.region for result in of(MEDIUM, "amazon_s3").results["USD"]}
+    assert everywhere == {"us-east-1", "eu-central-1"}
+    for near, region in (((52.5, 13.4), "eu-central-1"), ((40.7, -74.0), "us-east-1")):
+        found = of(MEDIUM, "amazon_s3", near=near)
+        assert {result.offer.region for result in found.results["USD"]} == {region}
+        assert len(found.results["USD"]) == 2
+
+
+def test_a_class_that_loses_money_is_named() -> None:
+    # 2^20 thumbnails of 16 KiB, 16 GiB: 0.368 in STANDARD, 0.20 + 1.40 in STANDARD_IA (see test_model).
+    found = of(Usage(16 * Decimal(2**30), files=Decimal(2**20)), "amazon_s3", near=(40.7, -74.0))
+    assert (
+        "Amazon S3 STANDARD_IA us-east-1 loses money here: 1.23 USD a month more than STANDARD, most of it for minimum "
+        "object size (1.40 USD): thumbnails and other files below 131.1 kB are billed as 131.1 kB." in found.notes
+    )
+    large = Usage(400 * GB, files=Decimal(1000), sizes=(SizeGroup(1000, 400 * 10**9),))
+    assert not any("loses money" in note for note in of(large, "amazon_s3").notes)
+
+
+def test_what_is_not_known_is_said() -> None:
+    assert any("--files" in note for note in of(Usage(GB), "wasabi").notes)
+    assert any("equally large (444.4 kB)" in note for note in of(MEDIUM, "wasabi").notes)
+    assert any("a restore reads 450 GB a month, beyond fair use" in note for note in of(MEDIUM, "wasabi").notes)
+    heavy = Usage(400 * GB, egress=500 * GB, files=Decimal(900_000))
+    assert any(note.startswith("Wasabi: reads 500 GB a month, beyond fair use") for note in of(heavy, "wasabi").notes)
+
+
+def test_flags_become_marks() -> None:
+    by_key = {offer.key: offer for offer in prices.offers()}
+    assert marks(by_key["backblaze_b2/STANDARD"], TODAY) == ""
+    assert marks(by_key["idrive_e2/STANDARD"], TODAY) == "?"
+    assert marks(by_key["scaleway/STANDARD"], TODAY) == "?!"
+    assert marks(by_key["backblaze_b2/STANDARD"], date(2027, 6, 1)) == "!"
+    notes = study(prices.offers(["backblaze_b2"]), MEDIUM, date(2027, 6, 1)).notes
+    assert any(note.startswith("Older than 180 days") and "Backblaze B2" in note for note in notes)
+
+
+def test_flips_in_words() -> None:
+    found = of(MEDIUM, "backblaze_b2", "idrive_e2")
+    assert flips_in_words(found, "USD") == (
+        "Backblaze B2 is the cheapest below 873.3 GB, IDrive e2 from there (looked at from 10 GB to 10 TB, everything "
+        "else in proportion)."
+    )
+    assert flips_in_words(of(MEDIUM, "wasabi"), "USD") == "Wasabi is the cheapest from 10 GB to 10 TB."
+    three = flips_in_words(of(MEDIUM, "amazon_s3", "storj", "wasabi"), "USD")
+    # Both tiers of Storj cost 5 USD where they pass Amazon; the one that is cheaper later is named.
+    assert three == (
+        "Amazon S3 STANDARD_IA us-east-1 is the cheapest below 366.3 GB, Storj Standard from there, Wasabi from 1 TB "
+        "(looked at from 10 GB to 10 TB, everything else in proportion)."
+    )
+
+
+def test_a_new_server_has_a_picture_too() -> None:
+    found = of(Usage(Decimal(0), growth=GB), "backblaze_b2", "idrive_e2")
+    assert found.typical == Usage(GB)
+    assert [result.month.total for result in found.results["USD"]] == [0, 6]
+    assert [flip.leads for flip in found.flips] == [True]
+
+
+def test_one_offer_a_provider_is_drawn() -> None:
+    found = study(prices.offers(), MEDIUM, TODAY)
+    drawn = {offer.key for currency in found.results for offer in found.drawn(currency)}
+    assert {"amazon_s3/STANDARD@us-east-1", "storj/STANDARD/Standard", "cloudflare_r2/STANDARD"} <= drawn
+    assert len({key.split("/")[0] for key in drawn}) == len(drawn)
+
+
+def test_money_for_people() -> None:
+    assert money(Decimal("1234.567"), "USD") == "1,234.57 USD"
+    assert money(Decimal("0.004"), "USD") == "< 0.01 USD"
+    assert money(Decimal(0), "USD") == "0.00 USD"
+
+
+def test_json_has_everything() -> None:
+    found = as_json(of(MEDIUM, "backblaze_b2", "hetzner", near=(52.5, 13.4)))
+    (b2,) = found["currencies"]["USD"]
+    assert b2["offer"] == "backblaze_b2/STANDARD"
+    assert b2["month"]["total"] == "2.7105"
+    assert b2["month"]["lines"][0] == {"term": "storage", "what": "storage", "quantity": "400 GB", "amount": "2.7800"}
+    assert b2["terms"]["storage"]["date"] == "2026-10-06"
+    assert found["usage"]["uploads_per_month"] == 22_500
+    assert found["nearest"]["hetzner"]["region"] == "fsn1"
+    assert set(found["currencies"]) == {"USD", "EUR"}
+
+
+def test_fit_has_the_guides_other_aspects() -> None:
+    found = {item.provider: item for item in fit.fits(near=(52.5, 13.4))}
+    assert set(found) == set(catalog.names())
+    assert found["storj"].layout == "distributed"
+    assert found["hetzner"].regions == "fsn1 (Falkenstein, Germany), 233 km"
+    assert found["garage"].regions == "your own place"
+    assert any("deny delete" in item for item in found["digitalocean_spaces"].cannot)
+    assert "encryption" in found["wasabi"].uncertain
+    assert fit.fits(["backblaze_b2"])[0].regions == "7 regions, fixed at sign-up"
+    with pytest.raises(catalog.UnknownProviderError):
+        fit.fits(["backblaze"])
+
+
+def test_markdown_is_a_table() -> None:
+    text = markdown.costs(of(MEDIUM, "backblaze_b2", near=(52.5, 13.4)))
+    assert "| Backblaze B2; eu-central-003 (Amsterdam), 576 km | 2.71 | 37.11 | 0.00 | 0.00 | storage |" in text
+    rows = markdown.aspects(fit.fits()).splitlines()
+    assert {row.count("|") for row in rows} == {6}
