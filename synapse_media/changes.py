@@ -81,6 +81,9 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
         old, new = step.get("oldState") or {}, step.get("newState") or {}
         details = tuple(_details(verb, kind, old, new, step.get("detailedDiff") or {}))
         store = urn.rpartition("::")[2]
+        if verb == "delete" and old.get("retainOnDelete"):
+            found.append(Change("give up", store, kind.rpartition(":")[2], (*details, "it is left where it is")))
+            continue
         dangers = tuple(_dangers(verb, kind, _inputs(made.get(urn, old)), _inputs(new), methods.get(store, "")))
         found.append(Change(verb, store, kind.rpartition(":")[2], details, dangers))
     return tuple(found)
@@ -227,6 +230,10 @@ def _dangers(
 ) -> Iterable[Danger]:
     if is_bucket(kind):
         yield from _bucket_dangers(verb, before, after)
+    if kind.endswith("BucketVersioning") and "Enabled" not in json.dumps(after):
+        yield Danger("disable-versioning", "versioning is turned off: what is overwritten or deleted is gone at once")
+    if kind.endswith("BucketPublicAccessBlock") and (verb == "delete" or False in after.values()):
+        yield Danger("public-bucket", "the public access block is taken away")
     if kind in _POLICIES:
         yield from _policy_dangers(verb, before, after, method)
     if kind.endswith("KeyRing") and verb in ("update", "replace", "delete"):
@@ -244,7 +251,11 @@ def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
             "replace-bucket", f"the bucket {name} would be replaced by another: its media stays behind or is lost"
         )
     if verb == "delete":
-        yield Danger("delete-bucket", f"the bucket {name} would be deleted")
+        yield Danger(
+            "delete-bucket",
+            f"the bucket {name} would be deleted (to keep it, name retain-bucket in `allow` and run `up` while its "
+            "store is still in the stack file)",
+        )
     if verb != "update":
         return
     if before.get("versioning") is True and after.get("versioning") is False:

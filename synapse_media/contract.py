@@ -69,7 +69,7 @@ class StorageOutputs:
         keyless: the machine's own role signs; proved on the instance.
         prefix: "" or ends with "/".
         policy_sha256: of the canonical policy document, "" where the store has none.
-        media_repo: datastore ids `s3` and, while old media lies there, `file`; never invented.
+        media_repo: `s3_datastore_id` and, while old media lies there, `file_datastore_id`; never invented.
         key_created_at: when the active key was made, ISO 8601 in UTC; "" where the store does not tell.
         ca_file: PEM file to trust for a private endpoint; "" for the system's.
         lacks: settings of the bucket that this store does not have, in words.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 from synapse_media import changes
@@ -26,7 +25,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     session = stacks.open_stack(arguments.stack, credentials=True)
     engine, stack = session.engine, session.stack
-    buckets = _buckets(engine.export(stack.name))
+    buckets = {urn: urn.rpartition("::")[2] for urn in stacks.buckets_of(engine.export(stack.name))}
     kept = [name for name in buckets.values() if not _may_go(name, stack.allow)]
     if kept:
         raise changes.DangerError(
@@ -37,22 +36,16 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.yes:
         confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
     # Protection and `allow` live in state: a destroy acts on what the last `up` wrote there.
+    stacks.unprotect_allowed(session, ("delete-bucket", "retain-bucket"))
     wanted = [urn for urn, name in buckets.items() if name in stack.stores]
     if wanted:
-        engine.up(stack.name, ["--skip-preview", "--suppress-outputs", *(word for urn in wanted for word in ("--target", urn))])
+        engine.up(
+            stack.name,
+            ["--skip-preview", "--suppress-outputs", *(word for urn in wanted for word in ("--target", urn))],
+        )
     engine.destroy(stack.name, arguments.options)
     engine.clear_pending_creates(stack.name)
     return 0
-
-
-def _buckets(export: Mapping[str, Any]) -> dict[str, str]:
-    """URN -> homeserver of every bucket in state."""
-    resources = export.get("deployment", {}).get("resources") or []
-    return {
-        resource["urn"]: resource["urn"].rpartition("::")[2]
-        for resource in resources
-        if changes.is_bucket(resource["type"])
-    }
 
 
 def _may_go(server_name: str, allow: tuple[str, ...]) -> bool:

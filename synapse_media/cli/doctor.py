@@ -99,7 +99,7 @@ def credential_findings(provider: catalog.Provider) -> list[str]:
     return [
         f"{item['name']} is not set: {item['what']}. `up`, refresh, rotate and destroy need it; `diff` does not"
         for item in provider.value("admin_variables", ())
-        if not os.environ.get(item["name"])
+        if not os.environ.get(item["name"]) and "without" not in item
     ]
 
 

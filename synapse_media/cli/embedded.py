@@ -136,7 +136,7 @@ def _clean(*, yes: bool) -> int:
     if not (yes or os.environ.get("YES") == stacks.EMBEDDED):
         if not sys.stdin.isatty():
             raise SynapseMediaError("nothing was deleted: this is no terminal to ask on. YES=embedded answers.")
-        print(f"This deletes the stack `embedded`, its server and all its data.")
+        print("This deletes the stack `embedded`, its server and all its data.")
         if input("Type embedded to go on: ").strip() != stacks.EMBEDDED:
             raise SynapseMediaError("nothing was deleted")
     embedded.stop()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from synapse_media import contract, stackfile
+from synapse_media import changes, contract, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
@@ -46,7 +48,7 @@ def open_stack(name: str, *, credentials: bool) -> Session:
     stack = stackfile.read(project, name)
     extra = embedded_environment() if name == EMBEDDED else {}
     variables = stack.admin_variables
-    missing = [variable for variable in variables if not (os.environ.get(variable) or extra.get(variable))]
+    missing = [name for name in stack.required_variables if not (os.environ.get(name) or extra.get(name))]
     if missing and credentials:
         raise SynapseMediaError(
             f"the environment lacks {', '.join(missing)}: the admin credential of "
@@ -57,6 +59,23 @@ def open_stack(name: str, *, credentials: bool) -> Session:
     engine.ensure_stack(name)
     engine.unlock_if_dead(name)
     return Session(stack, engine)
+
+
+def buckets_of(export: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """URN -> resource of every bucket in state."""
+    resources = export.get("deployment", {}).get("resources") or []
+    return {resource["urn"]: resource for resource in resources if changes.is_bucket(resource["type"])}
+
+
+def unprotect_allowed(session: Session, words: Iterable[str]) -> None:
+    """Take the protection off the buckets that `allow` gives up by one of the words: it lives in state."""
+    stack, wanted = session.stack, set(words)
+    if not any(entry.rpartition("/")[2] in wanted for entry in stack.allow):
+        return
+    for urn, bucket in buckets_of(session.engine.export(stack.name)).items():
+        name = urn.rpartition("::")[2]
+        if bucket.get("protect") and any(f"{name}/{word}" in stack.allow for word in wanted):
+            session.engine.unprotect(urn, stack.name)
 
 
 def embedded_environment() -> dict[str, str]:

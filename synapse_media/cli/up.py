@@ -49,6 +49,8 @@ def apply(
         raise changes.DangerError(changes.refusal(refused, str(stack.path)))
     if found and not yes:
         confirm("Make these changes?")
+    if any(changes.is_bucket(change.kind) and change.verb in ("replace", "delete") for change in found):
+        stacks.unprotect_allowed(session, ("delete-bucket", "retain-bucket", "replace-bucket"))
     shown = ["--skip-preview", "--suppress-outputs"]  # what it is, was said above; the outputs hold keys
     engine.up(stack.name, [*shown, *(["--refresh"] if refresh else []), *options])
     engine.clear_pending_creates(stack.name)

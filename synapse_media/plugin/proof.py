@@ -274,7 +274,7 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
         told.append("The key itself is not accepted. Run `synapse-media up --refresh`, or rotate it.")
     elif any("NoSuchBucket" in line.outcome for line in failed):
         told.append("The bucket is gone. `synapse-media up --refresh` finds out and makes it again, empty.")
-    elif all(line.outcome == "refused" for line in failed):
+    elif any(line.outcome == "refused" for line in failed):
         told.append(
             "Something denies what the policy grants: a bucket policy made by hand, or a TLS-only policy behind a "
             "proxy that ends TLS itself and speaks http to the store."
