@@ -10,13 +10,22 @@ STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check test FORCE
+.PHONY: help setup up down clean check test FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the Python environment, obtain the engine and the embedded store
 	@$(BIN)/python -m synapse_media.engine
+
+up: setup ## start the embedded store, make and prove the stack on it, render (METHOD=… sets its method)
+	@$(BIN)/synapse-media embedded up $(if $(METHOD),--method $(METHOD))
+
+down: $(READY) ## stop the embedded store, keep everything
+	@$(BIN)/synapse-media embedded stop
+
+clean: $(READY) ## delete the embedded stack, its server and its data (asks; YES=embedded answers)
+	@YES=$(YES) $(BIN)/synapse-media embedded clean
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .

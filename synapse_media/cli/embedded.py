@@ -80,7 +80,8 @@ def _up(*, tls: bool | None, method: str | None) -> int:
     """Start the store, write the stack file, `up`, render, and say what there is."""
     project = stackfile.find_project()
     running = embedded.start(tls=tls)
-    write_stack_file(project, running, method)
+    known = Engine(project, (), {}, stacks.say).has_stack(stacks.EMBEDDED)
+    write_stack_file(project, running, method, known=known)
     session = stacks.open_stack(stacks.EMBEDDED, credentials=True)
     up.apply(session, refresh=False, yes=True, options=[])
     stores = stacks.outputs_of(session)
@@ -102,10 +103,16 @@ def _up(*, tls: bool | None, method: str | None) -> int:
     return 0
 
 
-def write_stack_file(project: Path, running: embedded.Running, method: str | None) -> None:
-    """The generated stack file: endpoints as they are now, the method if given, everything else as it was."""
+def write_stack_file(project: Path, running: embedded.Running, method: str | None, *, known: bool) -> None:
+    """The generated stack file: endpoints as they are now, the method if given, everything else as it was.
+
+    Args:
+        known: the stack is in the state; if not, what pulumi wrote into the file belongs to another state.
+    """
     path = stackfile.path_of(project, stacks.EMBEDDED)
     with stackfile.editing(path) as document:
+        if not known:
+            document.pop("encryptionsalt", None)
         config = document.setdefault("config", {})
         stores = config.setdefault(f"{PROJECT}:stores", {})
         store = stores.setdefault(SERVER_NAME, {"provider": "s3_compatible", "bucket": BUCKET})

@@ -145,10 +145,14 @@ class Engine:
             raise self._error(args, done)
         return done
 
+    def has_stack(self, stack: str) -> bool:
+        """Whether the backend knows the stack."""
+        listed = json.loads(self.run(["stack", "ls", "--json"]).stdout)
+        return any(item["name"].rpartition("/")[2] == stack.rpartition("/")[2] for item in listed)
+
     def ensure_stack(self, stack: str) -> None:
         """Make the stack where there is none, its secrets under the passphrase."""
-        listed = json.loads(self.run(["stack", "ls", "--json"]).stdout)
-        if not any(item["name"].rpartition("/")[2] == stack.rpartition("/")[2] for item in listed):
+        if not self.has_stack(stack):
             self.run(["stack", "init", "--no-select", "--secrets-provider", "passphrase", "--stack", stack])
 
     def outputs(self, stack: str) -> dict[str, Any]:
