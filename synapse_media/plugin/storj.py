@@ -17,6 +17,7 @@ ends with its grant: at its expiry, or when the vendor's `uplink` revokes it.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -52,6 +53,7 @@ _SOON: Final = timedelta(days=30)
 _SETTLE: Final = 30.0
 """Seconds: the gateways may not know a key that was registered just now."""
 _REVOKE_SECONDS: Final = 60
+_LONG_WORD: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,}")
 
 
 # ---- the operator's grant
@@ -100,12 +102,12 @@ def _register(values: Mapping[str, Any], grant: Grant, *, repeatable: bool) -> _
         ca_file=str(settings.get("caFile") or ""),
         plain_errors=True,
     )
-    serialized = grant.serialize()
+    asked = {"access_grant": grant.serialize(), "public": False}
     try:
-        answer = client.call("POST", "/v1/access", {"access_grant": serialized, "public": False}, repeatable=repeatable)
+        answer = client.call("POST", "/v1/access", asked, repeatable=repeatable)
     except ApiError as error:
-        # Whatever a server puts into its message.
-        raise ApiError(error.code, error.status, str(error).replace(serialized, "[access grant]")) from None
+        # A server may quote what it was sent, and the message may have been cut within it.
+        raise ApiError(error.code, error.status, _LONG_WORD.sub("[access grant]", str(error))) from None
     found = answer if isinstance(answer, Mapping) else {}
     key_id, secret, endpoint = (found.get(name) for name in ("access_key_id", "secret_key", "endpoint"))
     if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret and isinstance(endpoint, str)):
@@ -250,7 +252,7 @@ class StorjKeys(KeyFamily):
         try:
             registered = _register(self._values, grant, repeatable=False)
         except ApiError as error:
-            if error.status == 0 or error.status >= 500 or error.code == "Unparsable":
+            if not (300 <= error.status < 500 or error.code == "BadCertificate") or error.status == 408:
                 raise ResourceError(
                     f"slot {slot!r}: {error}. It was asked once, and whether it made a key pair can't be known; nobody "
                     f"was given that pair. Run `up` again for another."
@@ -424,8 +426,7 @@ def _revoke(program: str, grant: Grant) -> str:
         return f"the environment has no {PARENT}"
     with tempfile.TemporaryDirectory(prefix="synapse-media-") as name:
         folder = Path(name)  # mode 0700
-        child = grant.serialize()
-        for file, content in (("parent", given), ("child", child)):
+        for file, content in (("parent", given), ("child", grant.serialize())):
             descriptor = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
                 stream.write(content + "\n")
@@ -450,6 +451,5 @@ def _revoke(program: str, grant: Grant) -> str:
             return f"no answer within {_REVOKE_SECONDS} s"
         except OSError as error:
             return str(error.strerror)
-        said = (done.stderr or done.stdout).replace(child, "[access grant]").replace(given, "[access grant]")
-        first = " ".join(said.split())[:300]
+        first = " ".join(_LONG_WORD.sub("[access grant]", done.stderr or done.stdout).split())[:300]
         return "" if done.returncode == 0 else f"{first or 'it said nothing'} (code {done.returncode})"

@@ -76,14 +76,13 @@ class AuthDouble:
         made = {"access_key_id": key_id, "secret_key": secret, "endpoint": self.store.endpoint}
         return 200, "application/json", json.dumps(made).encode()
 
-    def revoke(self, text: str) -> bool:
-        """As the satellite does it: every key of this grant is refused from now on."""
+    def revoke(self, text: str) -> None:
+        """As the satellite does it, of any grant of its own: every key of it is refused from now on."""
         wanted = parse(text)
-        found = [number for number, (grant, _) in enumerate(self.registered) if grant == wanted]
-        for number in found:
-            key_id = self.registered[number][1]
-            self._iam().update_access_key(UserName=self._name(number), AccessKeyId=key_id, Status="Inactive")
-        return bool(found)
+        for number, (grant, key_id) in enumerate(self.registered):
+            if grant == wanted:
+                name = self._name(number)
+                self._iam().update_access_key(UserName=name, AccessKeyId=key_id, Status="Inactive")
 
     def _name(self, number: int) -> str:
         return f"storj-{self.url.rpartition(':')[2]}-{number}"
@@ -125,7 +124,8 @@ def in_front_of(store: Running, *, tls: bool = False) -> Iterator[AuthDouble]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if self.path == "/double/revoke":
-                status, kind, answer = (200 if double.revoke(body.decode()) else 404), "text/plain", b""
+                double.revoke(body.decode())
+                status, kind, answer = 200, "text/plain", b""
             else:
                 status, kind, answer = double.answer(self.path, body)
             self.send_response(status)

@@ -1,0 +1,438 @@
+"""The bucket and the key ring called as the engine would, on a double of the auth service and a real S3 store."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from synapse_media.engine import embedded
+from synapse_media.engine.embedded import Running
+from synapse_media.plugin import storj
+from synapse_media.plugin.http import JsonClient
+from synapse_media.plugin.resource import UNKNOWN, Context, PartialError, ResourceError, Values
+from synapse_media.plugin.storj import OBJECTS, StorjBucket, StorjKeyRing, administrator
+from synapse_media.plugin.storj_grant import parse
+from tests.doubles import proxy, storj_auth
+from tests.doubles.storj_auth import AuthDouble
+from tests.storj.vectors import PARENTS
+
+RING = StorjKeyRing()
+
+
+@dataclass(slots=True)
+class At:
+    """One test's auth service, and what the plugin says to the user."""
+
+    auth: AuthDouble
+    bucket: str = "media"
+    url: str = ""
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def context(self) -> Context:
+        return Context(warn=self.said.append)
+
+    def connection(self, **changes: Any) -> Values:
+        return {
+            "endpoint": "",
+            "region": "us-east-1",
+            "authEndpoint": self.url or self.auth.url,
+            "variables": ["UPLINK_ACCESS"],
+            **changes,
+        }
+
+    def bucket_inputs(self, **changes: Any) -> Values:
+        inputs = {"bucket": self.bucket, "owner": "tests", "connection": self.connection(), **changes}
+        checked, failures = StorjBucket().check({"mayBeDenied": True, "keyPermissions": sorted(OBJECTS), **inputs})
+        assert not failures
+        return checked
+
+    def ring_inputs(self, *slots: str, **changes: Any) -> Values:
+        named = slots or ("a",)
+        inputs = {
+            "userName": self.bucket,
+            "bucket": self.bucket,
+            "active": named[0],
+            "slots": list(named),
+            "permissions": sorted(OBJECTS),
+            "expiresInDays": 400,
+            "connection": self.connection(),
+            **changes,
+        }
+        checked, failures = RING.check(inputs)
+        assert not failures, failures
+        return checked
+
+    def make(self, **changes: Any) -> Values:
+        return RING.create(self.ring_inputs(**changes), self.context)[1]
+
+
+@pytest.fixture
+def at(embedded_store: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[At]:
+    monkeypatch.setenv("UPLINK_ACCESS", PARENTS["full"])
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with storj_auth.in_front_of(embedded_store) as double:
+        yield At(double)
+
+
+@pytest.fixture
+def uplink(at: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a double of the vendor's command that is on PATH."""
+    storj_auth.write_uplink(tmp_path / "bin", sys.executable, at.auth)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path / "bin"
+
+
+def _revoked(uplink: Path) -> list[str]:
+    return [called["contents"][1] for called in storj_auth.calls(uplink)]
+
+
+# ---- the operator's grant
+
+
+@pytest.mark.parametrize(
+    ("parent", "why"),
+    [
+        ("another-bucket", "it does not reach the whole bucket"),
+        ("a-prefix", "it reaches no bucket as a whole"),
+        ("read-only", "it forbids deletes, writes"),
+        ("ended", "it expired at 2020-01-01"),
+        ("not-yet", "not valid before 2100"),
+        ("objects-expire", "media would be deleted by age"),
+        ("no-node-id", "without a node ID"),
+        ("", "the environment has no UPLINK_ACCESS"),
+    ],
+)
+def test_a_parent_of_no_use_is_refused_before_anything_is_made(
+    at: At, monkeypatch: pytest.MonkeyPatch, parent: str, why: str
+) -> None:
+    monkeypatch.setenv("UPLINK_ACCESS", PARENTS.get(parent, ""))
+    for make in (
+        lambda: StorjBucket().create(at.bucket_inputs(), at.context),
+        lambda: RING.create(at.ring_inputs(), at.context),
+    ):
+        with pytest.raises(ResourceError, match=why) as raised:
+            make()
+        assert not parent or PARENTS[parent] not in str(raised.value)
+    assert at.auth.registered == []
+
+
+def test_a_parent_that_is_about_to_end(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = parse(PARENTS["full"]).restricted([at.bucket], OBJECTS, datetime.now(UTC) + timedelta(seconds=50))
+    monkeypatch.setenv("UPLINK_ACCESS", ending.serialize())
+    with pytest.raises(ResourceError, match="ends within a minute"):
+        StorjBucket().create(at.bucket_inputs(), at.context)
+    assert at.auth.registered == []
+
+
+def test_a_restriction_that_is_not_known_is_said(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown = replace(parse(PARENTS["full"]), caveats=(b"\x80\x01\x01",))
+    monkeypatch.setenv("UPLINK_ACCESS", grown.serialize())
+    at.bucket = "storj-grown"
+    name, outputs = StorjBucket().create(at.bucket_inputs(), at.context)
+    assert "caveat field 16" in at.said[0]
+    StorjBucket().delete(name, outputs, at.context)
+
+
+# ---- the bucket
+
+
+def test_a_bucket_through_a_key_of_an_hour(at: At) -> None:
+    at.bucket = "storj-hour"
+    name, outputs = StorjBucket().create(at.bucket_inputs(versioning=True), at.context)
+    found = StorjBucket().read(name, at.bucket_inputs(versioning=True), outputs, at.context)
+    assert found is not None
+    assert found.inputs["versioning"] is True
+    StorjBucket().delete(name, outputs, at.context)
+    assert StorjBucket().read(name, at.bucket_inputs(), outputs, at.context) is None
+    # One key for all of it, which ends within the hour, and of which nothing is kept.
+    ((grant, key_id),) = at.auth.registered
+    assert grant.buckets == {"storj-hour"}
+    assert grant.not_after is not None
+    assert grant.not_after <= datetime.now(UTC) + timedelta(hours=1)
+    assert key_id not in repr(outputs)
+
+
+def test_a_short_lived_key_is_renewed_in_time(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = at.bucket_inputs()
+    monkeypatch.setattr(storj, "_SHORT", timedelta(minutes=5))
+    administrator(values, at.bucket)
+    monkeypatch.setattr(storj, "_SHORT", timedelta(hours=1))
+    administrator(values, at.bucket)
+    administrator(values, at.bucket)
+    assert len(at.auth.registered) == 2
+
+
+def test_a_gateway_that_does_not_know_the_key_yet(at: At, embedded_store: Running) -> None:
+    unknown = proxy.Answer(
+        403,
+        (("Content-Type", "application/xml"),),
+        b"<Error><Code>InvalidAccessKeyId</Code><Message>no</Message></Error>",
+    )
+    waits: list[float] = []
+    with proxy.in_front_of(embedded_store.endpoint) as gateway:
+        rule = gateway.misbehave(lambda _request, _upstream: unknown, times=2)
+        values = {"connection": at.connection(endpoint=gateway.url)}
+        s3 = administrator(values, "storj-late", pause=waits.append)
+        assert rule.hits == 2
+        assert len(waits) == 2
+        s3.create_bucket(Bucket="storj-late")
+        s3.delete_bucket(Bucket="storj-late")
+
+
+def test_a_busy_auth_service_is_asked_again_for_a_short_lived_key(at: At) -> None:
+    with proxy.in_front_of(at.auth.url) as between:
+        rule = between.misbehave(proxy.html(503), times=2)
+        at.url, at.bucket = between.url, "storj-busy"
+        name, outputs = StorjBucket().create(at.bucket_inputs(), at.context)
+        assert rule.hits == 2
+        StorjBucket().delete(name, outputs, at.context)
+
+
+def test_what_a_key_will_need_is_no_change_of_the_bucket(at: At) -> None:
+    old = at.bucket_inputs()
+    assert StorjBucket().diff(old, {**old, "keyPermissions": ["reads"]}).changed == ()
+
+
+def test_a_bucket_is_not_imported(at: At) -> None:
+    with pytest.raises(ResourceError, match="adopt: true"):
+        StorjBucket().read("media", {}, {}, at.context)
+
+
+# ---- the keys
+
+
+def test_a_key_is_registered_once(at: At) -> None:
+    outputs = at.make()
+    inputs = at.ring_inputs()
+    found = RING.read("media", inputs, outputs, at.context)
+    assert found is not None
+    assert (found.inputs, found.outputs) == (inputs, outputs)
+    assert RING.update("media", outputs, inputs, at.context) == outputs
+    ((grant, key_id),) = at.auth.registered
+    assert outputs["keys"]["a"]["accessKeyId"] == outputs["accessKeyId"] == key_id
+    assert outputs["endpoint"] == at.auth.store.endpoint
+    assert parse(outputs["grants"]["a"]) == grant
+    assert grant.not_after is not None
+    assert timedelta(days=399) < grant.not_after - datetime.now(UTC) < timedelta(days=401)
+
+
+def test_every_secret_is_an_output_that_is_secret(at: At) -> None:
+    outputs = at.make()
+    plain = repr({name: value for name, value in outputs.items() if name not in RING.secrets})
+    for secret in (outputs["secretAccessKey"], outputs["grants"]["a"]):
+        assert secret not in plain
+        assert secret not in "".join(at.said)
+
+
+def test_a_parent_that_ends_sooner_ends_the_key(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLINK_ACCESS", PARENTS["ends"])
+    outputs = at.make(expiresInDays=0)
+    assert "ends on 2100-01-01" in outputs["lifetimes"][0]
+
+
+REFUSALS = {
+    400: (b"access grant: disallowed satellite", "no key was made.*disallowed satellite.*auth_endpoint"),
+    413: (b"http: request body too large", "no key was made.*too long"),
+    422: (b"unmarshal request body", "no key was made.*did not understand"),
+    404: (b"404 page not found", "no key was made.*Is auth_endpoint an auth service"),
+}
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_registration_that_is_refused(at: At, uplink: Path, status: int) -> None:
+    body, why = REFUSALS[status]
+    answer = proxy.Answer(status, (("Content-Type", "text/plain; charset=utf-8"),), body)
+    with proxy.in_front_of(at.auth.url) as between:
+        rule = between.misbehave(lambda _request, _upstream: answer)
+        at.url = between.url
+        with pytest.raises(PartialError, match=why) as raised:
+            at.make()
+        assert rule.hits == 1
+    # Nothing was made, so there is nothing to revoke.
+    assert raised.value.outputs["keys"] == raised.value.outputs["grants"] == {}
+    assert _revoked(uplink) == []
+
+
+def test_a_server_that_repeats_the_grant_is_not_quoted(at: At) -> None:
+    def repeats(request: proxy.Request, _: object) -> proxy.Answer:
+        return proxy.Answer(400, (("Content-Type", "text/plain"),), b"bad: " + request.body)
+
+    with proxy.in_front_of(at.auth.url) as between:
+        between.misbehave(repeats)
+        at.url = between.url
+        with pytest.raises(PartialError, match=r"bad: .*\[access grant\]"):
+            at.make()
+
+
+NOT_KNOWN = {
+    "lost": proxy.lost_answer,
+    "truncated": proxy.truncated,
+    "a web page": proxy.html(200),
+    "an empty 502": lambda _request, _upstream: proxy.Answer(502),
+    "a page of 503": proxy.html(503),
+    "another's JSON": lambda _request, _upstream: proxy.Answer(200, (), b'{"ok": true}'),
+    "a list": lambda _request, _upstream: proxy.Answer(200, (), b"[]"),
+    "no gateway": lambda _request, _upstream: proxy.Answer(
+        200, (), b'{"access_key_id": "j", "secret_key": "s", "endpoint": "gateway"}'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_KNOWN)
+def test_a_registration_of_which_nothing_is_known(at: At, uplink: Path, name: str) -> None:
+    """Asked once; what may have been made is revoked at once."""
+    with proxy.in_front_of(at.auth.url) as between:
+        rule = between.misbehave(NOT_KNOWN[name])
+        at.url = between.url
+        with pytest.raises(PartialError, match="can't be known") as raised:
+            at.make()
+        assert rule.hits == 1
+    (revoked,) = _revoked(uplink)
+    assert [grant.serialize() for grant, _ in at.auth.registered] in ([], [revoked])
+    at.url = ""
+    outputs = RING.update("media", raised.value.outputs, at.ring_inputs(), at.context)
+    assert outputs["accessKeyId"] == at.auth.registered[-1][1]
+    assert len(_revoked(uplink)) == 1
+
+
+def test_a_registration_that_timed_out(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storj, "JsonClient", functools.partial(JsonClient, seconds=0.3))
+    with proxy.in_front_of(at.auth.url) as between:
+        between.misbehave(proxy.black_hole)
+        at.url = between.url
+        with pytest.raises(PartialError, match="can't be known"):
+            at.make()
+    # Without the vendor's command it is said how long it may live.
+    assert "stays valid until" in at.said[-1]
+    assert "not on PATH" in at.said[-1]
+
+
+def test_nobody_listens(at: At) -> None:
+    at.url = "http://127.0.0.1:9"
+    with pytest.raises(PartialError, match="no connection"):
+        at.make()
+
+
+def test_rotation_and_retirement(at: At, uplink: Path) -> None:
+    outputs = at.make()
+    both = RING.update("media", outputs, at.ring_inputs("b", "a"), at.context)
+    assert both["keys"]["a"] == outputs["keys"]["a"]
+    assert both["accessKeyId"] == both["keys"]["b"]["accessKeyId"]
+    with pytest.raises(PartialError, match="does not tell when a key was last used") as raised:
+        RING.update("media", both, at.ring_inputs("b"), at.context)
+    assert raised.value.outputs["keys"] == both["keys"]
+    assert _revoked(uplink) == []
+    last = RING.update("media", both, at.ring_inputs("b", retireConfirmed=True), at.context)
+    assert set(last["keys"]) == set(last["grants"]) == set(last["secrets"]) == {"b"}
+    assert _revoked(uplink) == [outputs["grants"]["a"]]
+
+
+def test_a_revocation_that_fails_is_tried_again(at: At, uplink: Path) -> None:
+    both = RING.update("media", at.make(), at.ring_inputs("b", "a"), at.context)
+    (uplink / "broken").touch()
+    with pytest.raises(PartialError, match="could not be revoked") as raised:
+        RING.update("media", both, at.ring_inputs("b", retireConfirmed=True), at.context)
+    outputs = raised.value.outputs
+    assert set(outputs["keys"]) == {"b"}
+    assert outputs["ending"] == [both["grants"]["a"]]
+    assert "permission denied: [access grant] (code 1)" in at.said[-1]
+    assert both["grants"]["a"] not in "".join(at.said)
+    with pytest.raises(ResourceError, match="2 access grants could not be revoked"):
+        RING.delete("media", outputs, at.context)
+    (uplink / "broken").unlink()
+    mended = RING.update("media", outputs, at.ring_inputs("b"), at.context)
+    assert mended["ending"] == []
+    RING.delete("media", mended, at.context)
+    assert _revoked(uplink)[-2:] == [both["grants"]["a"], both["grants"]["b"]]
+
+
+def test_a_key_that_ended_is_replaced(at: At, uplink: Path) -> None:
+    outputs = at.make()
+    ended = parse(PARENTS["full"]).restricted([at.bucket], OBJECTS, datetime.now(UTC) - timedelta(days=1))
+    outputs["grants"]["a"] = ended.serialize()
+    found = RING.read("media", at.ring_inputs(), outputs, at.context)
+    assert found is not None
+    assert found.inputs["slots"] == []
+    assert RING.diff(found.inputs, at.ring_inputs()).changed == ("slots",)
+    assert RING.planned(at.ring_inputs(), found.outputs)["accessKeyId"] is UNKNOWN
+    again = RING.update("media", found.outputs, at.ring_inputs(), at.context)
+    assert again["accessKeyId"] == at.auth.registered[-1][1] != outputs["accessKeyId"]
+    # What ended by itself needs no revoking.
+    assert _revoked(uplink) == []
+
+
+def test_a_key_that_ends_soon_is_said(at: At) -> None:
+    outputs = at.make(expiresInDays=29)
+    RING.read("media", at.ring_inputs(expiresInDays=29), outputs, at.context)
+    assert "Run `synapse-media rotate` before" in at.said[-1]
+
+
+def test_another_expiry_is_for_the_next_key(at: At) -> None:
+    outputs = at.make()
+    later = RING.update("media", outputs, at.ring_inputs(expiresInDays=10), at.context)
+    assert later["grants"] == outputs["grants"]
+    assert len(at.auth.registered) == 1
+
+
+def test_other_permissions_are_a_rotation(at: At) -> None:
+    outputs = at.make()
+    wider = {"permissions": sorted({*OBJECTS, "locks"})}
+    for attempt in (
+        lambda: RING.planned(at.ring_inputs(**wider), outputs),
+        lambda: RING.update("media", outputs, at.ring_inputs(**wider), at.context),
+    ):
+        with pytest.raises(ResourceError, match=r"\{active: b, retiring: \[a\]\}"):
+            attempt()
+    both = RING.update("media", outputs, at.ring_inputs("b", "a", **wider), at.context)
+    assert "locks" not in parse(both["grants"]["b"]).forbidden
+    assert len(at.auth.registered) == 2
+
+
+@pytest.mark.parametrize("days", [-1, 36501, "a year", True, 1.5])
+def test_an_expiry_that_can_not_be(at: At, days: object) -> None:
+    _, failures = RING.check({**at.ring_inputs(), "expiresInDays": days})
+    assert set(failures) == {"expiresInDays"}
+
+
+def test_a_permission_that_is_not_known(at: At) -> None:
+    _, failures = RING.check({**at.ring_inputs(), "permissions": ["reads", "everything"]})
+    assert set(failures) == {"permissions"}
+
+
+def test_over_https(embedded_store: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLINK_ACCESS", PARENTS["full"])
+    monkeypatch.setenv("PATH", "/nonexistent")
+    store = embedded.start(tls=True, name="storj-tls")
+    try:
+        with storj_auth.in_front_of(store, tls=True) as double:
+            at = At(double, bucket="storj-tls")
+            trusting = {"connection": at.connection(caFile=str(store.ca_file))}
+            with pytest.raises(PartialError, match="certificate is not valid"):
+                at.make()
+            name, outputs = StorjBucket().create(at.bucket_inputs(**trusting), at.context)
+            made = at.make(**trusting)
+            assert made["endpoint"].startswith("https://")
+            s3 = boto3.client(
+                "s3",
+                endpoint_url=made["endpoint"],
+                region_name="us-east-1",
+                aws_access_key_id=made["accessKeyId"],
+                aws_secret_access_key=made["secretAccessKey"],
+                verify=str(store.ca_file),
+            )
+            s3.put_object(Bucket="storj-tls", Key="a", Body=b"media")
+            with pytest.raises(ResourceError, match="holds media"):
+                StorjBucket().delete(name, outputs, at.context)
+            s3.delete_object(Bucket="storj-tls", Key="a")
+            StorjBucket().delete(name, outputs, at.context)
+    finally:
+        embedded.wipe(name="storj-tls")
