@@ -247,7 +247,7 @@ class _Progress:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self.task = self.bar.add_task("count", total=None)
+            self.task = self.bar.add_task("count", total=None, completed=files)
             self.bar.start()
         self.bar.update(self.task, completed=files)
 

@@ -106,17 +106,10 @@ def test_no_source_names_a_machine_of_ours() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entry_has_what_the_rooms_ask_for(name: str) -> None:
     provider = catalog.load(name)
-    facts = set(catalog.schema()["properties"]["facts"]["properties"])
-    optional = {
-        "endpoint",
-        "endpoint_from_account",
-        "iam_endpoint",
-        "default_region",
-        "max_keys_per_user",
-        "prices",
-        "regions",
-    }
-    assert facts - optional <= set(provider.facts)
+    needed = """addressing admin_permissions admin_variables bucket_name cannot_do cannot_refuse capabilities checksums
+        egress_terms encryption_at_rest held_by key_settle_seconds layout limits ownership price_transparency quirks
+        scoped_key settings storage_classes"""
+    assert set(needed.split()) <= set(provider.facts)
     assert provider.admin_variables
     assert any(item["name"] == "STANDARD" and item["instant"] for item in provider.value("storage_classes"))
     limits = provider.value("bucket_name")
@@ -206,17 +199,21 @@ def test_settings_of_its_own_are_read(name: str) -> None:
     """Each setting passes with a right value, and is refused with one of another type."""
     provider = catalog.load(name)
     of_type = {"boolean": True, "integer": 400, "string": "text", "object": {"team": "matrix"}, "list": ["one"]}
-    with_pattern = {
-        "kms_key": "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-        "log_bucket": "example-com-logs",
-        "admin_endpoint": "http://127.0.0.1:3903",
-        "auth_service": "https://auth.storjshare.io",
-    }
+    examples = (
+        "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "https://api.example.com",
+        "example-com-logs",
+    )
     own = provider.value("settings")
     store = {"provider": name, "bucket": "example-com-media", "region": next(iter(provider.regions), "us-east-1")}
     if not provider.endpoint(store["region"]):
         store["endpoint"] = "https://s3.example.com"
-    right = {key: with_pattern[key] if "pattern" in rule else of_type[rule["type"]] for key, rule in own.items()}
+    right = {
+        key: next(example for example in examples if re.fullmatch(rule["pattern"], example))
+        if rule["type"] == "string" and "pattern" in rule
+        else of_type[rule["type"]]
+        for key, rule in own.items()
+    }
     parsed = settings.parse({"matrix.example.com": store | right})
     assert parsed["matrix.example.com"].options == right
     for key in own:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -258,8 +258,11 @@ def test_the_progress_is_shown_on_a_terminal_after_two_seconds(monkeypatch: pyte
             progress.started -= 3
             progress.seen(2000)
             progress.seen(123_000)
-        terminal.flush()
-        shown = os.read(ours, 65_536).decode()
+    shown = b""
+    # The other end is closed: what it wrote can be read, then Linux says so by an error.
+    with suppress(OSError):
+        while more := os.read(ours, 65_536):
+            shown += more
     os.close(ours)
-    assert "counting" in shown
-    assert re.search(r"123,000|2,000", shown)
+    assert b"counting" in shown
+    assert b"123,000" in shown
