@@ -536,10 +536,17 @@ def _empty(s3: Any, bucket: str) -> None:
     except ApiError as error:
         if not error.lacking:
             raise
-    remove_versions(s3, bucket, "")
+    for key, version in _versions(s3, bucket):
+        _delete_version(s3, bucket, key, version)
 
 
 def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
-    """Delete every version of every key under `prefix`, one by one: not every store has DeleteObjects."""
+    """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
     for key, version in _versions(s3, bucket, prefix):
-        call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))
+        if is_ours(key):
+            _delete_version(s3, bucket, key, version)
+
+
+def _delete_version(s3: Any, bucket: str, key: str, version: str) -> None:
+    # One by one: not every store has DeleteObjects.
+    call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))

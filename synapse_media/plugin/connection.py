@@ -55,7 +55,7 @@ class ApiError(ResourceError):
 
     @property
     def denied(self) -> bool:
-        return self.code in DENIED or (self.status == 403 and self.code not in BAD_KEY)
+        return self.code in DENIED or (self.status == 403 and self.code not in BAD_KEY | {"RequestTimeTooSkewed"})
 
     @property
     def absent(self) -> bool:
@@ -245,7 +245,8 @@ def _looks_swapped(credential: Credential) -> bool:
 
 def _say_swapped(parsed: dict[str, Any], **_: object) -> None:
     error = parsed.get("Error", {})
-    if error.get("Code") in BAD_KEY:
+    # A secret with a '/' in place of the ID doesn't even parse.
+    if error.get("Code") in BAD_KEY | {"AuthorizationHeaderMalformed"}:
         error["Message"] = (
             "the access key ID looks like a secret and the secret like an ID: were the two swapped? "
             + str(error.get("Message") or "")
@@ -294,7 +295,7 @@ def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
     ):
         raise ApiError(
             "Unparsable",
-            int(meta.get("HTTPStatusCode") or 0),
+            0,
             f"{operation} at {where}: a web page answers there (HTTP {meta.get('HTTPStatusCode')}), not a store: check "
             "the endpoint, and what stands in front of it.",
         )

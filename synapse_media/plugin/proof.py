@@ -29,6 +29,7 @@ _BIG: Final = PART + 1024 * 1024
 
 _OUTCOME = {Expected.ALLOWED: "allowed", Expected.REFUSED: "refused"}
 NOT_TESTED: Final = "not tested"
+_HOPELESS: Final = frozenset({"NoSuchBucket", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"})
 
 
 class _NotTestedError(Exception):
@@ -169,7 +170,7 @@ def _create_bucket(at: _Try) -> None:
     if not at.decoy:
         raise _NotTestedError("needs a decoy bucket, which only an administrator can lend")
     try:
-        call(at.s3, "create_bucket", Bucket=at.decoy)
+        call(at.s3, "create_bucket", **_bucket_in(at.s3.meta.region_name, at.decoy))
     except ApiError as error:
         if error.code == "BucketAlreadyOwnedByYou":
             return
@@ -243,8 +244,8 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
         except _NotTestedError as why:
             yield ProofLine(operation.value, wanted, NOT_TESTED, str(why))
         except ApiError as error:
-            # The same key is refused for all: say so once, not sixteen times.
-            if error.bad_key or error.status == 0 or error.code == "NoSuchBucket":
+            # It is the same for all: say so once, not sixteen times.
+            if error.bad_key or error.status == 0 or error.code in _HOPELESS:
                 stop = f"{operation.value} could not even be tried"
             outcome = "refused" if error.denied else f"failed ({error.code})"
             yield ProofLine(operation.value, wanted, outcome, "" if outcome == wanted else str(error))
@@ -293,16 +294,19 @@ def decoy_name(connection: Connection, bucket: str) -> str:
     return f"synapse-media-decoy-{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
 
 
+def _bucket_in(region: str, bucket: str) -> dict[str, Any]:
+    """The arguments of create_bucket. Amazon's first region, and whatever imitates it, refuses to be named."""
+    where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    return {"Bucket": bucket, **where}
+
+
 @contextmanager
 def _lent_decoy(connection: Connection, bucket: str, owner: str) -> Iterator[str]:
     """A bucket of the admin's, there for the time of the proof."""
     decoy = decoy_name(connection, bucket)
     s3 = connection.s3()
-    arguments: dict[str, Any] = {"Bucket": decoy}
-    if connection.region != "us-east-1":
-        arguments["CreateBucketConfiguration"] = {"LocationConstraint": connection.region}
     try:
-        call(s3, "create_bucket", **arguments)
+        call(s3, "create_bucket", **_bucket_in(connection.region, decoy))
     except ApiError as error:
         if error.code != "BucketAlreadyOwnedByYou":
             raise
@@ -330,9 +334,13 @@ class S3Lender:
         return _lent_decoy(Connection.parse(inputs), text(inputs, "bucket"), text(inputs, "owner"))
 
     def clear(self, inputs: Values) -> None:
-        # Its name is long enough to be no prefix of anything but what the proof wrote.
-        prefix = text(inputs, "prefix") + PROOF_OBJECT
-        remove_versions(Connection.parse(inputs).s3(), text(inputs, "bucket"), prefix)
+        s3, bucket = Connection.parse(inputs).s3(), text(inputs, "bucket")
+        key = text(inputs, "prefix") + PROOF_OBJECT
+        remove_versions(s3, bucket, key)
+        # A key that may not abort leaves its uploads.
+        for upload in call(s3, "list_multipart_uploads", Bucket=bucket, Prefix=key).get("Uploads", []):
+            if upload["Key"] == key:
+                call(s3, "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
 
 
 class ProofResource(Resource):

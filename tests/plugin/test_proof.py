@@ -1,0 +1,476 @@
+"""The proof: what a key may do is tried with the key itself, on the real embedded store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+from components import policies
+from synapse_media import contract
+from synapse_media.contract import PROOF_OBJECT, ProofLine
+from synapse_media.methods import METHODS, Access, Expected, Operation, expectations
+from synapse_media.plugin import connection as connections
+from synapse_media.plugin import proof
+from synapse_media.plugin.connection import Credential
+from synapse_media.plugin.resource import UNKNOWN, PartialError, ResourceError, Values
+from tests.doubles import proxy
+from tests.end_to_end import aws_double
+from tests.plugin.direct import OWNER, Direct, allow
+
+PROOF = proof.ProofResource()
+MODULE = "synapse-s3-storage-provider"
+STORES = tuple(name for name in METHODS if METHODS[name].uses_store)
+
+
+def issued(direct: Direct, method: str = MODULE, access: Access = "least", prefix: str = "") -> Credential:
+    """A bucket, and a key under exactly the policy that a component would attach."""
+    direct.s3.create_bucket(Bucket=direct.name)
+    document = policies.key_policy(direct.name, METHODS[method], access, prefix)
+    return direct.user_with_key(*document["Statement"])
+
+
+def tried(
+    direct: Direct, key: Credential, method: str = MODULE, access: Access = "least", **more: Any
+) -> dict[str, ProofLine]:
+    """Prove without an administrator; the lines by operation."""
+    lines = proof.prove(
+        direct.parsed(**more.pop("connection", {})),
+        key,
+        more.pop("bucket", direct.name),
+        more.pop("prefix", ""),
+        expectations(METHODS[method], access),
+        **more,
+    )
+    return {line.operation: line for line in lines}
+
+
+def failed(lines: dict[str, ProofLine]) -> dict[str, str]:
+    """{operation: outcome} of what failed."""
+    return {name: line.outcome for name, line in lines.items() if line.failed}
+
+
+def proof_inputs(direct: Direct, key: Credential, **changes: Any) -> Values:
+    """What a component gives."""
+    method, access = changes.get("method", MODULE), changes.get("access", "least")
+    expected = expectations(METHODS[method], access)
+    return {
+        "connection": direct.connection(),
+        "bucket": direct.name,
+        "prefix": "",
+        "method": method,
+        "access": access,
+        "endpointUrl": direct.endpoint,
+        "region": direct.running.region,
+        "policySha256": "0" * 64,
+        "accessKeyId": key.access_key_id,
+        "secretAccessKey": key.secret,
+        "expected": {operation.value: value.value for operation, value in expected.items()},
+        "admin": True,
+        "decoy": True,
+        "owner": OWNER,
+        "userName": direct.name,
+        "settleSeconds": 0,
+        **changes,
+    }
+
+
+# ---- what is found on the real store
+
+
+@pytest.mark.parametrize("access", ["least", "full"])
+@pytest.mark.parametrize(("method", "prefix"), [*((name, "") for name in STORES), (MODULE, "media/")])
+def test_every_method_and_access_is_proved(direct: Direct, method: str, access: Access, prefix: str) -> None:
+    key = issued(direct, method, access, prefix)
+    _, outputs = direct.make(PROOF, proof_inputs(direct, key, method=method, access=access, prefix=prefix))
+    lines = {line["operation"]: line for line in outputs["lines"]}
+    wanted = {operation.value: value for operation, value in expectations(METHODS[method], access).items()}
+    assert set(lines) == set(wanted)
+    for name, line in lines.items():
+        if name == "create-bucket" and line["outcome"] == "not tested":
+            continue
+        assert line["outcome"] == wanted[name].value, line
+    assert direct.versions_in() == [], "the administrator clears up"
+    assert not direct.bucket_exists(decoy_of(direct))
+
+
+def decoy_of(direct: Direct) -> str:
+    return proof.decoy_name(direct.parsed(), direct.name)
+
+
+def test_without_an_administrator_one_object_stays_and_no_decoy_is_tried(direct: Direct) -> None:
+    lines = tried(direct, issued(direct))
+    assert failed(lines) == {}
+    assert lines["other-bucket"].outcome == lines["create-bucket"].outcome == "not tested"
+    assert "only an administrator can lend" in lines["other-bucket"].detail
+    assert direct.keys_in() == [PROOF_OBJECT]
+    tried(direct, Credential(*issued_again(direct)))
+    assert direct.keys_in() == [PROOF_OBJECT]
+
+
+def issued_again(direct: Direct) -> tuple[str, str]:
+    key = direct.iam.create_access_key(UserName=direct.name)["AccessKey"]
+    return key["AccessKeyId"], key["SecretAccessKey"]
+
+
+def test_the_proof_stays_under_its_prefix(direct: Direct) -> None:
+    key = issued(direct, prefix="media/")
+    assert failed(tried(direct, key, prefix="media/")) == {}
+    assert direct.keys_in() == [f"media/{PROOF_OBJECT}"]
+    assert failed(tried(direct, key, prefix="other/"))["put"] == "refused"
+
+
+def test_what_lies_beside_the_proof_object_is_not_cleared_up(direct: Direct) -> None:
+    key = issued(direct)
+    direct.put(f"{PROOF_OBJECT}-of-concept.pdf")
+    direct.make(PROOF, proof_inputs(direct, key))
+    assert direct.keys_in() == [f"{PROOF_OBJECT}-of-concept.pdf"]
+
+
+def test_uploads_that_the_key_may_not_abort_are_cleared_up_by_the_administrator(direct: Direct) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    arn = f"arn:aws:s3:::{direct.name}"
+    key = direct.user_with_key(allow("s3:ListBucket", on=arn), allow("s3:PutObject", "s3:GetObject", on=f"{arn}/*"))
+    with pytest.raises(PartialError, match="abort should be allowed, was refused"):
+        direct.make(PROOF, proof_inputs(direct, key))
+    assert direct.s3.list_multipart_uploads(Bucket=direct.name).get("Uploads", []) == []
+
+
+def test_the_outputs_carry_the_fingerprint_that_the_contract_asks_for(direct: Direct) -> None:
+    key = issued(direct)
+    inputs = proof_inputs(direct, key)
+    resource_id, outputs = direct.make(PROOF, inputs)
+    assert resource_id == f"proof-{direct.name}"
+    store = contract.StorageOutputs(
+        server_name="matrix.example.com",
+        provider="s3_compatible",
+        method=MODULE,
+        access="least",
+        bucket=direct.name,
+        region=direct.running.region,
+        endpoint_url=direct.endpoint,
+        access_key_id=key.access_key_id,
+        secret_access_key=key.secret,
+        policy_sha256="0" * 64,
+        proof=contract.Proof(outputs["madeFor"], tuple(ProofLine(**line) for line in outputs["lines"])),
+    )
+    store.require_proof()
+
+
+def test_a_passed_proof_ends_the_journal(direct: Direct) -> None:
+    key = issued(direct)
+    direct.policy(allow("s3:ListAllMyBuckets"), name="s3store-making-a")
+    direct.make(PROOF, proof_inputs(direct, key))
+    assert direct.iam.list_user_policies(UserName=direct.name)["PolicyNames"] == ["by-hand"]
+
+
+# ---- keys that do not do
+
+
+def test_a_wrong_secret_is_said_once(direct: Direct) -> None:
+    key = replace(issued(direct), secret="wrong0123456789wrong0123456789wrong01234")
+    lines = tried(direct, key)
+    assert failed(lines) == {"put": "failed (SignatureDoesNotMatch)"}
+    assert {line.outcome for name, line in lines.items() if name != "put"} == {"not tested"}
+    assert "wrong0123456789" not in str(lines)
+    assert "The key itself is not accepted" in proof.advice(tuple(lines.values()))
+
+
+def test_an_unknown_key_is_said_once(direct: Direct) -> None:
+    lines = tried(direct, replace(issued(direct), access_key_id="AKIANOSUCHKEYATALL00"))
+    assert failed(lines) == {"put": "failed (InvalidAccessKeyId)"}
+
+
+def test_a_swapped_id_and_secret_are_recognised(direct: Direct) -> None:
+    key = issued(direct)
+    lines = tried(direct, Credential(key.secret, key.access_key_id))
+    assert "were the two swapped?" in lines["put"].detail
+
+
+def test_a_policy_without_list_bucket_is_caught(direct: Direct) -> None:
+    """Amazon answers 403 for a missing key then, which Synapse takes for a broken store. A double says so here."""
+    direct.s3.create_bucket(Bucket=direct.name)
+    actions = ("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload")
+    key = direct.user_with_key(allow(*actions, on=f"arn:aws:s3:::{direct.name}/*"))
+    with aws_double.answering_403_for_missing_keys(direct.endpoint, {key.access_key_id}) as url:
+        lines = tried(direct, key, connection={"endpoint": url})
+    assert failed(lines) == {"list": "refused", "missing-key": "refused"}
+    assert "list should be allowed, was refused: " in proof.advice(tuple(lines.values()))
+
+
+def test_a_policy_that_is_too_wide_fails(direct: Direct) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    key = direct.user_with_key(allow("s3:*"))
+    with pytest.raises(PartialError, match="The key may do more than the method needs") as stopped:
+        direct.make(PROOF, proof_inputs(direct, key))
+    lines = {line["operation"]: line["outcome"] for line in stopped.value.outputs["lines"]}
+    assert lines["delete"] == lines["put-bucket-policy"] == lines["other-bucket"] == "allowed"
+    assert stopped.value.outputs["madeFor"]
+    assert direct.bucket_exists()
+
+
+def test_what_can_not_be_refused_does_not_fail(direct: Direct) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    key = direct.user_with_key(allow("s3:*", on=f"arn:aws:s3:::{direct.name}*"))
+    expected = expectations(METHODS[MODULE], "least", ("delete", "put-bucket-policy"))
+    lines = proof.prove(direct.parsed(), key, direct.name, "", expected)
+    assert not any(line.failed for line in lines)
+    outcomes = {line.operation: line.outcome for line in lines}
+    assert outcomes["delete"] == outcomes["put-bucket-policy"] == "allowed"
+
+
+def test_the_probe_of_the_bucket_policy_changes_nothing(direct: Direct) -> None:
+    """It is malformed on purpose: a key that may put one is found out, and no policy is there afterwards."""
+    key = issued(direct, access="full")
+    assert tried(direct, key, access="full")["put-bucket-policy"].outcome == "allowed"
+    with pytest.raises(direct.s3.exceptions.ClientError, match="NoSuchBucketPolicy"):
+        direct.s3.get_bucket_policy(Bucket=direct.name)
+
+
+def test_a_bucket_that_is_gone_is_said_once(direct: Direct) -> None:
+    key = issued(direct)
+    direct.s3.delete_bucket(Bucket=direct.name)
+    direct.policy(allow("s3:*"))
+    lines = tried(direct, key)
+    assert failed(lines) == {"put": "failed (NoSuchBucket)"}
+    assert lines["get"].outcome == "not tested"
+    assert lines["get"].detail == "put could not even be tried"
+    assert "The bucket is gone" in proof.advice(tuple(lines.values()))
+
+
+def test_a_tls_only_policy_behind_plain_http_is_named(direct: Direct) -> None:
+    key = issued(direct)
+    document = policies.to_json(policies.tls_only(direct.name))
+    direct.s3.put_bucket_policy(Bucket=direct.name, Policy=document)
+    lines = tried(direct, key)
+    assert set(failed(lines).values()) == {"refused"}
+    assert "a TLS-only policy behind a proxy that ends TLS itself" in proof.advice(tuple(lines.values()))
+
+
+# ---- stores that misbehave
+
+
+def through(direct: Direct, key: Credential, fault: proxy.Fault, **when: Any) -> dict[str, ProofLine]:
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(fault, **when)
+        return tried(direct, key, connection={"endpoint": double.url})
+
+
+@pytest.mark.parametrize("status", [200, 403, 404])
+def test_a_page_of_somebody_in_between_proves_nothing(direct: Direct, status: int) -> None:
+    lines = through(direct, issued(direct), proxy.html(status))
+    assert failed(lines) == {"put": "failed (Unparsable)"}
+    assert "allowed" not in {line.outcome for line in lines.values()}
+    assert "a web page answers there" in lines["put"].detail
+
+
+@pytest.mark.parametrize("operation", ["get", "list"])
+def test_an_answer_cut_short_fails(direct: Direct, operation: str) -> None:
+    def wanted(request: proxy.Request) -> bool:
+        listing = "list-type" in request.query
+        return request.method == "GET" and listing == (operation == "list") and not request.key.endswith("-absent")
+
+    lines = through(direct, issued(direct), proxy.truncated, when=wanted)
+    assert operation in failed(lines)
+    assert failed(lines)[operation].startswith("failed (")
+
+
+def test_other_bytes_than_were_written_fail(direct: Direct) -> None:
+    def other(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        answer = upstream.ask(request)
+        assert answer is not None
+        headers = tuple(pair for pair in answer.headers if not pair[0].lower().startswith(("etag", "x-amz-checksum")))
+        return proxy.Answer(answer.status, headers, b"x" * len(answer.body))
+
+    lines = through(
+        direct, issued(direct), other, when=lambda request: request.method == "GET" and request.key == PROOF_OBJECT
+    )
+    assert failed(lines)["get"] == failed(lines)["multipart"] == "failed (WrongContent)"
+
+
+def test_a_wrong_clock_is_no_refusal(direct: Direct) -> None:
+    def skewed(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:
+        return proxy.error(request, 403, "RequestTimeTooSkewed", "The difference is too large.")
+
+    lines = through(direct, issued(direct), skewed)
+    assert failed(lines)["put"] == "failed (RequestTimeTooSkewed)"
+    assert "synchronise it (NTP)" in lines["put"].detail
+    assert "TLS-only" not in proof.advice(tuple(lines.values()))
+
+
+def test_a_server_that_is_down_is_said_once(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ATTEMPTS", 1)
+    lines = tried(direct, issued(direct), connection={"endpoint": "http://127.0.0.1:9"})
+    assert failed(lines) == {"put": "failed (EndpointConnectionError)"}
+    assert "Is the store reachable from here" in proof.advice(tuple(lines.values()))
+
+
+def test_a_server_that_never_answers_is_given_up(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ATTEMPTS", 1)
+    monkeypatch.setattr(connections, "READ_SECONDS", 1)
+    key = issued(direct)
+    begun = time.monotonic()
+    lines = through(direct, key, proxy.black_hole)
+    assert failed(lines) == {"put": "failed (ReadTimeoutError)"}
+    assert time.monotonic() - begun < 10
+
+
+def test_throttling_is_waited_out(direct: Direct) -> None:
+    assert failed(through(direct, issued(direct), proxy.slow_down, times=2)) == {}
+
+
+def not_known_yet(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:
+    return proxy.error(request, 403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist.")
+
+
+def test_a_new_key_is_given_its_time(direct: Direct) -> None:
+    key = issued(direct)
+    with proxy.in_front_of(direct.endpoint) as double:
+        there = {"endpoint": double.url}
+        rule = double.misbehave(not_known_yet, times=1)
+        assert failed(tried(direct, key, connection=there)) == {"put": "failed (InvalidAccessKeyId)"}
+        double.behave()
+        rule = double.misbehave(not_known_yet, times=2)
+        begun = time.monotonic()
+        assert failed(tried(direct, key, connection=there, settle_seconds=30)) == {}
+        assert rule.hits == 2
+        assert 1 < time.monotonic() - begun < 20
+        double.misbehave(not_known_yet)
+        begun = time.monotonic()
+        assert failed(tried(direct, key, connection=there, settle_seconds=0.5))
+        assert 0.5 <= time.monotonic() - begun < 5
+
+
+# ---- the decoy
+
+
+def test_the_decoy_goes_even_where_the_proof_is_interrupted(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = issued(direct)
+    seen: list[bool] = []
+
+    def interrupted(*_: object, **named: Any) -> None:
+        seen.append(direct.bucket_exists(named["decoy"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(proof, "prove", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        direct.make(PROOF, proof_inputs(direct, key))
+    assert seen == [True]
+    assert not direct.bucket_exists(decoy_of(direct))
+
+
+def test_the_decoy_of_a_killed_run_is_found_again(direct: Direct) -> None:
+    key = issued(direct)
+    direct.s3.create_bucket(Bucket=decoy_of(direct))
+    direct.make(PROOF, proof_inputs(direct, key))
+    assert not direct.bucket_exists(decoy_of(direct))
+
+
+def test_a_decoy_that_can_not_be_lent_keeps_what_was_made(direct: Direct) -> None:
+    key = issued(direct)
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 400, "TooManyBuckets", "no"),
+            when=lambda request: request.method == "PUT" and request.bucket.startswith("synapse-media-decoy-"),
+        )
+        inputs = proof_inputs(direct, key, connection=direct.connection(endpoint=double.url))
+        with pytest.raises(PartialError, match=r"the proof could not be run: .*TooManyBuckets") as stopped:
+            direct.make(PROOF, inputs)
+    assert stopped.value.outputs["madeFor"] == ""
+    assert stopped.value.outputs["lines"] == []
+    assert key.secret not in str(stopped.value)
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    """moto's server, a double of Amazon S3: it checks no signature and enforces no policy here."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_moto_the_decoy_is_asked_for_in_the_stores_own_region(moto_url: str, direct: Direct) -> None:
+    """Without its name another answer comes before the one on permission: IllegalLocationConstraintException."""
+    key = Credential("testing", "testing")
+    there = direct.parsed(endpoint=moto_url, region="eu-central-1")
+    client = boto3.client(
+        "s3",
+        endpoint_url=moto_url,
+        region_name="eu-central-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    client.create_bucket(
+        Bucket=f"{direct.name}-decoy", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+    )
+    expected = {Operation.CREATE_BUCKET: Expected.REFUSED}
+    [line] = proof.prove(there, key, direct.name, "", expected, decoy=f"{direct.name}-decoy")
+    assert line.outcome == "allowed", "moto lets everybody make it"
+
+
+# ---- the resource
+
+
+def test_a_failed_proof_is_run_again_by_the_next_up(direct: Direct) -> None:
+    key = issued(direct)
+    inputs = proof_inputs(direct, key)
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.html(200))
+        broken = proof_inputs(direct, key, connection=direct.connection(endpoint=double.url), decoy=False, admin=False)
+        with pytest.raises(PartialError, match="the proof failed") as stopped:
+            PROOF.create(broken, direct.context)
+    outputs = PROOF.update(stopped.value.resource_id, stopped.value.outputs, inputs, direct.context)
+    assert {line["outcome"] for line in outputs["lines"] if line["expected"] == "allowed"} == {"allowed"}
+
+
+@pytest.mark.parametrize(
+    "name", ["accessKeyId", "policySha256", "bucket", "endpointUrl", "region", "prefix", "method", "access", "expected"]
+)
+def test_a_proof_is_made_again_for_anything_else_and_only_then(direct: Direct, name: str) -> None:
+    inputs = proof_inputs(direct, Credential("AKIA", "secret"))
+    assert PROOF.diff(inputs, dict(inputs)).changed == ()
+    changed = PROOF.diff(inputs, {**inputs, name: "other"})
+    assert changed.changed == (name,)
+    assert changed.replaced == ()
+
+
+def test_a_refresh_looks_at_nothing_and_an_import_is_refused(direct: Direct) -> None:
+    inputs = proof_inputs(direct, Credential("AKIA", "secret"), connection={})
+    found = PROOF.read("proof", inputs, {**inputs, "madeFor": "x", "lines": []}, direct.context)
+    assert found is not None
+    assert found.inputs == inputs
+    with pytest.raises(ResourceError, match="a proof can't be imported"):
+        PROOF.read("proof", {}, {}, direct.context)
+    PROOF.delete("proof", inputs, direct.context)
+
+
+def test_a_preview_promises_nothing(direct: Direct) -> None:
+    planned = PROOF.planned(proof_inputs(direct, Credential("AKIA", "secret")), None)
+    assert planned["madeFor"] is planned["lines"] is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ((), ""),
+        ((ProofLine("put", "allowed", "allowed"),), ""),
+        ((ProofLine("put", "allowed", "refused", "no"),), "Something denies what the policy grants"),
+        ((ProofLine("put", "allowed", "failed (SlowDown)", "x"),), "Is the store reachable from here"),
+        ((ProofLine("delete", "refused", "allowed"),), "look for a second policy"),
+    ],
+)
+def test_the_advice_fits_what_failed(lines: tuple[ProofLine, ...], said: str) -> None:
+    told = proof.advice(lines)
+    assert said in told
+    assert bool(told) == bool(said)
+    if said:
+        assert told.endswith("mend the cause and run `synapse-media up` again.")
