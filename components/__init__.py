@@ -11,6 +11,7 @@ from synapse_media.settings import StoreSettings
 
 REGISTRY = {
     "amazon_s3": ("amazon_s3", "AmazonS3"),
+    "backblaze_b2": ("backblaze_b2", "BackblazeB2"),
     "digitalocean_spaces": ("digitalocean_spaces", "DigitalOceanSpaces"),
     "s3_compatible": ("s3_compatible", "S3Compatible"),
     "storj": ("storj", "Storj"),

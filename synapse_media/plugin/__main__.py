@@ -2,6 +2,7 @@
 
 import sys
 
+from .backblaze import B2Bucket, B2KeyRing, B2Lender
 from .bucket import Bucket
 from .existing_key import ExistingKey
 from .iam import KeyRing, User, UserPolicy
@@ -16,8 +17,10 @@ if __name__ == "__main__":
         UserPolicy(),
         KeyRing(),
         ExistingKey(),
+        B2Bucket(),
+        B2KeyRing(),
         StorjBucket(),
         StorjKeyRing(),
-        ProofResource({"storj": StorjLender()}),
+        ProofResource({"backblaze_b2": B2Lender(), "storj": StorjLender()}),
     ]
     serve(resources, sys.argv[1:])

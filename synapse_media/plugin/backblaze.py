@@ -1,0 +1,518 @@
+"""`s3store:index:B2Bucket` and `B2KeyRing`: Backblaze B2 over its native API, by b2sdk.
+
+The region belongs to the account and is fixed at sign-up, so endpoint and region are read from there. A key can't be
+changed, only replaced; it carries a name that follows from the stack and the slot, so a key under such a name that is
+not in state was made by an interrupted run and never handed out.
+
+A `connection` here holds `realm` ("production", or the URL of an API that speaks like it) and `variables`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+
+from synapse_media.contract import PROOF_OBJECT
+
+from .bucket import holds_media, is_ours, marked_by_another, nothing_to_adopt, taken, there_already
+from .connection import ApiError, Connection
+from .keyring import KeyFamily, MadeKey, RingBase
+from .proof import decoy_name, quietly
+from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
+
+OWNER_INFO: Final = "synapse-media-stack"
+SECONDS: Final = 30
+ATTEMPTS: Final = 5
+_PATIENCE: Final = 20.0
+"""Seconds; the longest pause between two tries, whatever the server asks for."""
+_NEEDED: Final = (
+    "listBuckets",
+    "writeBuckets",
+    "deleteBuckets",
+    "readBucketEncryption",
+    "writeBucketEncryption",
+    "listKeys",
+    "writeKeys",
+    "deleteKeys",
+    "listFiles",
+    "writeFiles",
+    "deleteFiles",
+)
+_S3_URL = re.compile(r"https://s3\.([a-z0-9-]+)\.backblazeb2\.com/?")
+
+_apis: dict[tuple[object, ...], Any] = {}
+_lock = threading.Lock()
+
+
+@cache
+def _classes() -> tuple[Any, Any]:
+    """b2sdk's API with our patience, once with and once without a second try."""
+    from b2sdk.v3 import B2Api, B2Http, B2Session
+    from b2sdk.v3.exception import B2Error
+
+    class Http(B2Http):  # type: ignore[misc]
+        # b2sdk's own is 20 minutes for every call, and as long as the server asks between two tries.
+        CONNECTION_TIMEOUT = 5
+        TIMEOUT_FOR_COPY = SECONDS
+        attempts = ATTEMPTS
+
+        def post_json_return_json(self, url: str, headers: Any, params: Any, try_count: int = 1) -> Any:
+            del try_count
+            for attempt in range(1, self.attempts + 1):
+                try:
+                    return super().post_json_return_json(url, headers, params, 1)
+                except B2Error as error:
+                    if not error.should_retry_http() or attempt == self.attempts:
+                        raise
+                    wait = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
+                    time.sleep(min(max(wait, error.retry_after_seconds or 0), _PATIENCE))
+            raise AssertionError("the last attempt returns or raises")
+
+    class Once(Http):
+        attempts = 1
+
+    def api(http: type[Http]) -> Any:
+        class Session(B2Session):  # type: ignore[misc]
+            B2HTTP_CLASS = http
+
+        class Api(B2Api):  # type: ignore[misc]
+            SESSION_CLASS = Session
+
+        return Api
+
+    return api(Http), api(Once)
+
+
+def account(values: Mapping[str, Any], *, once: bool = False) -> Any:
+    """The B2Api of the credential in the environment, authorized; nothing of it is written to disk.
+
+    Args:
+        once: no call is repeated.
+    """
+    connection = values["connection"]
+    names = list(connection["variables"])
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise ResourceError(
+            f"the environment has no {' and no '.join(missing)}: set it to an application key for all buckets. "
+            "`synapse-media doctor` says what it needs."
+        )
+    realm, key_id, key = str(connection.get("realm") or "production"), *(os.environ[name] for name in names)
+    cached = (realm, key_id, hash(key), once)
+    with _lock:
+        if cached not in _apis:
+            from b2sdk.v3 import B2HttpApiConfig, DummyCache, InMemoryAccountInfo
+
+            config = B2HttpApiConfig(user_agent_append="synapse-media")
+            api = _classes()[once](InMemoryAccountInfo(), cache=DummyCache(), api_config=config)
+            with in_words("b2_authorize_account", realm):
+                api.authorize_account(application_key_id=key_id, application_key=key, realm=realm)
+            _apis[cached] = api
+        return _apis[cached]
+
+
+def _admin(values: Mapping[str, Any], *, once: bool = False) -> Any:
+    """`account`, if its key may do all that is needed: found out before anything is made."""
+    api = account(values, once=once)
+    allowed = api.account_info.get_allowed()
+    lacking = [name for name in _NEEDED if name not in allowed["capabilities"]]
+    name = values["connection"]["variables"][0]
+    if allowed.get("buckets") or allowed.get("namePrefix"):
+        raise ResourceError(
+            f"{name} is a key limited to a bucket or a prefix, which can make neither buckets nor keys. Make an "
+            f"application key for all buckets, with {', '.join(_NEEDED)}."
+        )
+    if lacking:
+        raise ResourceError(
+            f"{name} is a key without {', '.join(lacking)}. A key can't be changed: make another one with "
+            f"{', '.join(_NEEDED)}."
+        )
+    return api
+
+
+@contextmanager
+def in_words(operation: str, where: str) -> Iterator[None]:
+    """b2sdk's errors as ApiError, in words and without what the server sent beside its message."""
+    import requests
+    from b2sdk.v3.exception import B2Error
+
+    at = f"{operation} at Backblaze B2 ({where})"
+    try:
+        yield
+    except B2Error as error:
+        code = str(getattr(error, "code", None) or type(error).__name__)
+        if code == "non_json_response" or type(error).__name__ == "PotentialS3EndpointPassedAsRealm":
+            raise ApiError("NotJson", 0, f"{at}: the answer is not JSON: that is no B2 API, check realm") from None
+        message = " ".join(str(error).split())[:300]
+        hint = ". Check keyID and applicationKey for a swap or a missing character" if _is_bad_key(error) else ""
+        raise ApiError(code, 0, f"{at}: {code}: {message}{hint}") from None
+    except (requests.RequestException, ValueError, KeyError) as error:
+        kind = type(error).__name__
+        raise ApiError("NotJson", 0, f"{at}: the answer is not that of B2's API ({kind}): check realm") from None
+
+
+def _is_bad_key(error: Exception) -> bool:
+    return type(error).__name__ in ("InvalidAuthToken", "Unauthorized", "UserBlocked")
+
+
+def _find(api: Any, bucket: str) -> Any:
+    """The bucket as it is now, or None; never b2sdk's cache, which knows neither lifecycle nor encryption."""
+    found = api.list_buckets(bucket_name=bucket, use_cache=False)
+    return found[0] if found else None
+
+
+def _rule(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "fileNamePrefix": "",
+        "daysFromHidingToDeleting": int(inputs["noncurrentDays"]),
+        "daysFromStartingToCancelingUnfinishedLargeFiles": int(inputs["abortDays"]),
+    }
+
+
+def _now(bucket: Any) -> Values:
+    """The settings of a bucket, as the inputs have them."""
+    rules = bucket.lifecycle_rules or []
+    hiding = [rule["daysFromHidingToDeleting"] for rule in rules if rule.get("daysFromHidingToDeleting")]
+    starting = "daysFromStartingToCancelingUnfinishedLargeFiles"
+    aborting = [rule[starting] for rule in rules if rule.get(starting)]
+    found: Values = {
+        "private": bucket.type_ == "allPrivate",
+        "encryption": bucket.default_server_side_encryption.mode.value == "SSE-B2",
+        "noncurrentDays": min(hiding, default=0),
+        "abortDays": min(aborting, default=0),
+    }
+    # A rule that hides by age takes media away: it shows as drift, whoever made it.
+    expiring = [rule.get("fileNamePrefix", "") for rule in rules if rule.get("daysFromUploadingToHiding")]
+    return {**found, "expiringRules": expiring} if expiring else found
+
+
+_MANAGED: Final = {
+    "access": ("private",),
+    "encryption": ("encryption",),
+    "lifecycle": ("noncurrentDays", "abortDays"),
+}
+
+
+def _managed(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> frozenset[str]:
+    """Inputs we answer for: all of a bucket of ours, of an adopted one those that `manage` names."""
+    words = (inputs.get("manage") or ()) if outputs.get("adopted") else _MANAGED
+    return frozenset(name for word in words for name in _MANAGED.get(word, ()))
+
+
+class B2Bucket(Resource):
+    """A private bucket that keeps only the last version of a file.
+
+    Inputs: `bucket`, `connection`, `owner` (the mark in its bucket info), `adopt`, `manage` (settings of an adopted
+    bucket that may be changed: access, encryption, lifecycle), `private`, `encryption` (SSE-B2), `noncurrentDays`
+    (a hidden version is kept so long), `abortDays`, `region` and `endpoint` ("": whatever the account has),
+    `forceDestroy`.
+    Outputs: the inputs, `bucketId`, `accountRegion`, `accountEndpoint`, `lacks`, `adopted`, `differences`.
+    """
+
+    pulumi_type = "s3store:index:B2Bucket"
+    replace_on = frozenset({"bucket"})
+    required = frozenset({"bucket", "connection", "owner"})
+
+    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
+        filled: Values = {
+            "adopt": False,
+            "manage": [],
+            "private": True,
+            "encryption": True,
+            "noncurrentDays": 1,
+            "abortDays": 7,
+            "region": "",
+            "endpoint": "",
+            "forceDestroy": False,
+        }
+        return super().check({**filled, **inputs})
+
+    def planned(self, inputs: Values, old: Values | None) -> Values:
+        names = ("bucketId", "accountRegion", "accountEndpoint", "lacks", "adopted", "differences")
+        return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}}
+
+    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+        bucket, api = text(inputs, "bucket"), _admin(inputs)
+        outputs: Values = {**inputs, **_account_facts(api, inputs), "lacks": [], "differences": []}
+        with _calling(inputs, bucket):
+            found, outputs["adopted"] = self._take_or_make(api, bucket, inputs)
+            outputs["bucketId"] = found.id_
+        try:
+            with _calling(inputs, bucket):
+                if outputs["adopted"]:
+                    outputs["differences"] = _differences(found, inputs)
+                self._apply(found, inputs, outputs)
+        except ResourceError as error:
+            raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
+        for words in outputs["differences"]:
+            context.warn(f"bucket {bucket} is taken over as it is: {words}")
+        return bucket, outputs
+
+    def _take_or_make(self, api: Any, bucket: str, inputs: Values) -> tuple[Any, bool]:
+        """The bucket, and whether an existing one was adopted."""
+        found = _find(api, bucket)
+        if found is None:
+            if inputs.get("adopt"):
+                raise nothing_to_adopt(bucket)
+            return _make(api, bucket, inputs), False
+        mark = found.bucket_info.get(OWNER_INFO, "")
+        if mark not in ("", text(inputs, "owner")):
+            raise marked_by_another(bucket, mark, f"its bucket info {OWNER_INFO!r}")
+        if inputs.get("adopt"):
+            return found, True
+        # The mark is written by the call that makes it: what an interrupted run left carries it.
+        if mark and _is_empty(found):
+            return found, False
+        raise there_already(bucket)
+
+    def _apply(self, found: Any, inputs: Values, outputs: Values) -> None:
+        """Whatever is not as it should be, in one call."""
+        now, managed = _now(found), _managed(inputs, outputs)
+        wrong = {name for name in managed if now[name] != inputs[name]}
+        changes: dict[str, Any] = {}
+        if "private" in wrong:
+            changes["bucket_type"] = "allPrivate" if inputs["private"] else "allPublic"
+        if "encryption" in wrong:
+            changes["default_server_side_encryption"] = _encryption(on=bool(inputs["encryption"]))
+        if wrong & {"noncurrentDays", "abortDays"} or ("expiringRules" in now and "abortDays" in managed):
+            changes["lifecycle_rules"] = [_rule(inputs)]
+        if found.bucket_info.get(OWNER_INFO) != inputs["owner"]:
+            changes["bucket_info"] = {**found.bucket_info, OWNER_INFO: inputs["owner"]}
+        if changes:
+            found.update(**changes)
+
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        if not inputs:
+            raise ResourceError("a B2 bucket is taken over with adopt: true in the stack file, not by an import")
+        bucket = text(inputs, "bucket", resource_id)
+        api = account(inputs)
+        with _calling(inputs, bucket):
+            found = _find(api, bucket)
+        if found is None:
+            return None
+        now, managed = _now(found), _managed(inputs, outputs)
+        drifted = {**inputs, **{name: now[name] for name in managed}}
+        if "expiringRules" in now and "abortDays" in managed:
+            drifted["expiringRules"] = now["expiringRules"]
+        facts = _account_facts(api, inputs)
+        return Found(bucket, drifted, {**outputs, **drifted, **facts, "bucketId": found.id_})
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        bucket, api = text(inputs, "bucket"), _admin(inputs)
+        outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
+        outputs.pop("expiringRules", None)
+        outputs |= _account_facts(api, inputs)
+        try:
+            with _calling(inputs, bucket):
+                found = _find(api, bucket)
+                if found is None:
+                    raise ResourceError("it is gone: `synapse-media up --refresh` finds out and makes it again, empty")
+                outputs["bucketId"] = found.id_
+                self._apply(found, inputs, outputs)
+        except ResourceError as error:
+            raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
+        return outputs
+
+    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        bucket, api = text(outputs, "bucket", resource_id), account(outputs)
+        with _calling(outputs, bucket):
+            found = _find(api, bucket)
+            if found is None:
+                return
+            if not outputs.get("forceDestroy") and not _is_empty(found):
+                raise holds_media(bucket)
+            for upload in list(found.list_unfinished_large_files()):
+                found.cancel_large_file(upload.file_id)
+            _remove(found, lambda _: True)
+            api.delete_bucket(found)
+
+
+def _calling(values: Mapping[str, Any], bucket: str) -> AbstractContextManager[None]:
+    return in_words(f"bucket {bucket}", str(values["connection"].get("realm") or "production"))
+
+
+def _make(api: Any, bucket: str, inputs: Mapping[str, Any]) -> Any:
+    from b2sdk.v3.exception import DuplicateBucketName
+
+    try:
+        return api.create_bucket(
+            bucket,
+            "allPrivate" if inputs["private"] else "allPublic",
+            bucket_info={OWNER_INFO: inputs["owner"]},
+            lifecycle_rules=[_rule(inputs)],
+            default_server_side_encryption=_encryption(on=bool(inputs["encryption"])),
+        )
+    except DuplicateBucketName as error:
+        # A repeated call finds the bucket of the first try.
+        found = _find(api, bucket)
+        if found is not None and found.bucket_info.get(OWNER_INFO) == inputs["owner"]:
+            return found
+        raise taken(bucket, ApiError("duplicate_bucket_name", 400, str(error))) from None
+
+
+def _encryption(*, on: bool) -> Any:
+    from b2sdk.v3 import EncryptionAlgorithm, EncryptionMode, EncryptionSetting
+
+    if on:
+        return EncryptionSetting(EncryptionMode.SSE_B2, EncryptionAlgorithm.AES256)
+    return EncryptionSetting(EncryptionMode.NONE)
+
+
+def _account_facts(api: Any, inputs: Mapping[str, Any]) -> Values:
+    """Endpoint and region of the account. Raises ResourceError where the stack file says another."""
+    endpoint = str(api.account_info.get_s3_api_url()).rstrip("/")
+    match = _S3_URL.fullmatch(endpoint)
+    wanted = text(inputs, "region")
+    region = match[1] if match else (wanted or "us-east-1")
+    if wanted and wanted != region:
+        raise ResourceError(
+            f"region: {wanted!r} is not this account's: its region is {region}, chosen at sign-up for all its buckets. "
+            "Leave region out, or use an account of the other region (with this one, S3 would answer "
+            "InvalidAccessKeyId)."
+        )
+    named = text(inputs, "endpoint").rstrip("/")
+    if named not in ("", endpoint):
+        raise ResourceError(f"endpoint: {named!r} is not this account's, which is {endpoint}. Leave endpoint out.")
+    return {"accountRegion": region, "accountEndpoint": endpoint}
+
+
+def _differences(found: Any, inputs: Mapping[str, Any]) -> list[str]:
+    """What a new bucket would have had, and this one has not; in words, nothing changed."""
+    now = _now(found)
+    words = [
+        f"{name} is {now[name]!r}, a new bucket would have {inputs[name]!r}"
+        for names in _MANAGED.values()
+        for name in names
+        if now[name] != inputs[name]
+    ]
+    if "expiringRules" in now:
+        words.append("a lifecycle rule hides media by age: remove it")
+    return words
+
+
+def _versions(bucket: Any) -> Iterator[Any]:
+    for version, _ in bucket.ls(latest_only=False, recursive=True):
+        yield version
+
+
+def _is_empty(bucket: Any) -> bool:
+    """Nothing in it but what the proof left; hidden versions count as media."""
+    return all(is_ours(version.file_name) for version in _versions(bucket))
+
+
+def _remove(bucket: Any, which: Callable[[str], bool]) -> None:
+    for version in list(_versions(bucket)):
+        if which(version.file_name):
+            bucket.delete_file_version(version.id_, version.file_name)
+
+
+class B2KeyRing(RingBase):
+    """Application keys restricted to one bucket.
+
+    Inputs beside those of every ring: `owner`, `bucketId`, `capabilities` (sorted).
+    """
+
+    pulumi_type = "s3store:index:B2KeyRing"
+    replace_on = frozenset({"userName", "bucketId"})
+    required = RingBase.required | {"owner", "bucketId", "capabilities"}
+
+    def family(self, values: Values) -> KeyFamily:
+        return _Keys(values)
+
+
+class _Keys(KeyFamily):
+    """The application keys of a bucket."""
+
+    def __init__(self, values: Values) -> None:
+        self.who = f"the keys of {text(values, 'userName')}"
+        self._values = values
+        self._bucket_id = text(values, "bucketId")
+        self._listed: dict[str, Any] = {}
+
+    def _name(self, slot: str) -> str:
+        """B2 knows letters, digits and '-', at most 100."""
+        mark = hashlib.sha256(text(self._values, "owner").encode()).hexdigest()[:16]
+        user = re.sub(r"[^A-Za-z0-9-]", "-", text(self._values, "userName"))
+        return f"{user}-{mark}-{slot}"
+
+    def _calling(self, operation: str) -> AbstractContextManager[None]:
+        return in_words(operation, str(self._values["connection"].get("realm") or "production"))
+
+    def _keys(self) -> dict[str, Any]:
+        with self._calling("b2_list_keys"):
+            found = {key.id_: key for key in account(self._values).list_keys()}
+        self._listed = {id_: key for id_, key in found.items() if self._bucket_id in (key.bucket_ids or ())}
+        return self._listed
+
+    def listed(self) -> dict[str, bool]:
+        now = time.time() * 1000
+        return {
+            id_: not key.expiration_timestamp_millis or key.expiration_timestamp_millis > now
+            for id_, key in self._keys().items()
+        }
+
+    def make(self, slot: str, before: frozenset[str]) -> MadeKey:
+        api = _admin(self._values, once=True)
+        with self._calling("b2_create_key"):
+            made = api.create_key(list(self._values["capabilities"]), self._name(slot), bucket_ids=[self._bucket_id])
+        return MadeKey(made.id_, made.application_key, datetime.now(UTC).isoformat())
+
+    def delete(self, key_id: str) -> None:
+        api = account(self._values)
+        if key_id in self._keys():
+            with self._calling("b2_delete_key"):
+                api.delete_key_by_id(key_id)
+
+    def orphans(self, known: frozenset[str]) -> list[str]:
+        names = {self._name(slot) for slot in ("a", "b")}
+        return [id_ for id_, key in self._keys().items() if key.key_name in names and id_ not in known]
+
+    def mend(self, slot: str, key_id: str) -> None:
+        if slot != self._values.get("active"):
+            return
+        has, wanted = set(self._listed[key_id].capabilities), set(self._values["capabilities"])
+        if has != wanted:
+            other = "b" if slot == "a" else "a"
+            raise ResourceError(
+                f"key {key_id} of slot {slot} may {', '.join(sorted(has))}, and would have to may "
+                f"{', '.join(sorted(wanted))}. A key at Backblaze B2 can't be changed: have another one made with "
+                f"keys: {{active: {other}, retiring: [{slot}]}} (`synapse-media rotate` writes that)."
+            )
+
+
+class B2Lender:
+    """The proof's administrator at Backblaze B2: by the native API, since the master key is none for S3."""
+
+    @contextmanager
+    def decoy(self, inputs: Values) -> Iterator[str]:
+        api = account(inputs)
+        name = decoy_name(Connection.parse(inputs), text(inputs, "bucket"))
+        with _calling(inputs, name):
+            found = _find(api, name) or api.create_bucket(name, "allPrivate", bucket_info={OWNER_INFO: inputs["owner"]})
+        try:
+            yield name
+        finally:
+            quietly(_delete, api, found, inputs)
+
+    def clear(self, inputs: Values) -> None:
+        prefix = text(inputs, "prefix") + PROOF_OBJECT
+        with _calling(inputs, text(inputs, "bucket")):
+            found = _find(account(inputs), text(inputs, "bucket"))
+            if found is not None:
+                for name in (prefix, f"{prefix}-copy"):
+                    for version in list(found.list_file_versions(name)):
+                        found.delete_file_version(version.id_, version.file_name)
+
+
+def _delete(api: Any, bucket: Any, inputs: Values) -> None:
+    with _calling(inputs, bucket.name):
+        api.delete_bucket(bucket)

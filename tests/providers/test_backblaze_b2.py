@@ -1,0 +1,283 @@
+"""Backblaze B2: control plane on the double made of b2sdk's own simulator, data plane on the embedded store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synapse_media import settings
+from synapse_media.engine.embedded import Running
+from synapse_media.engine.session import EngineError
+from synapse_media.errors import SettingsError
+from synapse_media.plugin.backblaze import B2Bucket
+from synapse_media.plugin.resource import Context, ResourceError
+from synapse_media.renderer import render
+from tests.doubles.b2_simulator import B2Double, b2_double
+from tests.providers.project import SERVER, Stack, stack
+
+BUCKET = "b2-double-media".removeprefix("b2-")
+
+
+@pytest.fixture
+def double(embedded_store: Running) -> Iterator[B2Double]:
+    with b2_double(embedded_store) as running:
+        yield running
+
+
+@pytest.fixture
+def b2(tmp_path: Path, double: B2Double) -> Stack:
+    environment = {"B2_APPLICATION_KEY_ID": double.key_id, "B2_APPLICATION_KEY": double.key}
+    return stack(tmp_path, "b2", environment)
+
+
+def _settings(double: B2Double, bucket: str, **more: Any) -> dict[str, Any]:
+    return {
+        "provider": "backblaze_b2",
+        "realm": double.API_URL,
+        "bucket": bucket,
+        "method": "synapse-s3-storage-provider",
+        **more,
+    }
+
+
+def _keys(double: B2Double) -> dict[str, Any]:
+    return {key.application_key_id: key for key in double.all_application_keys}
+
+
+def test_life_of_a_store(b2: Stack, double: B2Double, embedded_store: Running) -> None:
+    b2.store(**_settings(double, BUCKET))
+    b2.up()
+    assert b2.preview() == ()
+    bucket = double.bucket_name_to_bucket[BUCKET]
+    assert bucket.bucket_type == "allPrivate"
+    assert bucket.lifecycle_rules == [
+        {
+            "fileNamePrefix": "",
+            "daysFromHidingToDeleting": 1,
+            "daysFromStartingToCancelingUnfinishedLargeFiles": 7,
+        }
+    ]
+    assert bucket.default_server_side_encryption.mode.value == "SSE-B2"
+    assert bucket.bucket_info == {"synapse-media-stack": f"synapse-media/b2/{SERVER}"}
+
+    # The master key made it, and the key that was minted is proved by S3.
+    first = b2.outputs()
+    first.require_proof()
+    assert (first.endpoint_url, first.region) == (embedded_store.endpoint, "us-east-1")
+    [key] = double.all_application_keys
+    assert (key.application_key_id, key.key) == (first.access_key_id, first.secret_access_key)
+    assert sorted(key.capabilities) == ["listBuckets", "listFiles", "readFiles", "writeFiles"]
+    assert any(first.access_key_id in text for text in render(first, form="plain").values())
+    assert first.secret_access_key not in b2.state()
+    assert first.proof is not None
+    outcomes = {line.operation: line.outcome for line in first.proof.lines}
+    assert (outcomes["other-bucket"], outcomes["create-bucket"]) == ("refused", "refused")
+    assert list(double.bucket_name_to_bucket) == [BUCKET]  # the decoy is gone
+
+    # Changed by hand: found by a refresh, mended by the next up.
+    bucket.bucket_type = "allPublic"
+    bucket.lifecycle_rules = [{"fileNamePrefix": "", "daysFromUploadingToHiding": 30, "daysFromHidingToDeleting": 1}]
+    [change] = b2.preview(refresh=True)
+    assert change.kind == "B2Bucket"
+    assert {detail.partition(":")[0] for detail in change.details} >= {"private", "abortDays", "expiringRules"}
+    b2.up(refresh=True)
+    assert b2.preview(refresh=True) == ()
+    assert bucket.bucket_type == "allPrivate"
+    assert "daysFromUploadingToHiding" not in bucket.lifecycle_rules[0]
+
+    # Rotation: the second key beside the first, then the first retired.
+    b2.store(**_settings(double, BUCKET, keys={"active": "b", "retiring": ["a"]}))
+    b2.up()
+    second = b2.outputs()
+    second.require_proof()
+    assert set(_keys(double)) == {first.access_key_id, second.access_key_id}
+    b2.store(**_settings(double, BUCKET, keys={"active": "b"}))
+    with pytest.raises(EngineError, match="does not tell when a key was last used"):
+        b2.up()
+    b2.store(["retire-key"], **_settings(double, BUCKET, keys={"active": "b"}))
+    b2.up()
+    assert set(_keys(double)) == {second.access_key_id}
+
+    b2.store(["delete-bucket"], **_settings(double, BUCKET, keys={"active": "b"}))
+    b2.up()
+    double.put_file(BUCKET, "local_content/media")
+    with pytest.raises(EngineError, match="holds media and is not deleted"):
+        b2.destroy()
+    b2.store(["delete-bucket", "delete-media"], **_settings(double, BUCKET, keys={"active": "b"}))
+    b2.up()
+    b2.destroy()
+    assert _keys(double) == {}
+    assert double.bucket_name_to_bucket == {}
+
+
+def test_a_key_cannot_be_changed_so_another_method_needs_another_key(b2: Stack, double: B2Double) -> None:
+    b2.store(["delete-bucket"], **_settings(double, "changing-media"))
+    b2.up()
+    first = b2.outputs()
+    b2.store(["delete-bucket"], **_settings(double, "changing-media", method="goofys"))
+    with pytest.raises(EngineError, match="can't be changed") as raised:
+        b2.up()
+    assert "keys: {active: b, retiring: [a]}" in str(raised.value)
+    assert set(_keys(double)) == {first.access_key_id}
+    rotated = _settings(double, "changing-media", method="goofys", keys={"active": "b", "retiring": ["a"]})
+    b2.store(["delete-bucket"], **rotated)
+    b2.up()
+    second = b2.outputs()
+    second.require_proof()
+    assert "deleteFiles" in _keys(double)[second.access_key_id].capabilities
+    assert first.access_key_id in _keys(double)
+    assert b2.preview() == ()
+    b2.destroy()
+    assert _keys(double) == {}
+
+
+def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2Double) -> None:
+    """One try to make it; the next run deletes what was never handed out, and leaves a stranger's key alone."""
+    hits = []
+
+    def does_it_and_hangs_up(operation: str) -> tuple[int, str, bytes] | None:
+        if operation != "create_key":
+            return None
+        hits.append(operation)
+        [bucket] = double.bucket_name_to_bucket.values()
+        name = "synapse-media-lost-media-" + _slot_mark() + "-a"
+        token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+        for key_name in (name, "by-hand"):
+            double.create_key(
+                double.API_URL, token, bucket.account_id, ["readFiles"], key_name, None, [bucket.bucket_id], None
+            )
+        return 0, "", b""
+
+    double.fault = does_it_and_hangs_up
+    b2.store(["delete-bucket"], **_settings(double, "lost-media"))
+    with pytest.raises(EngineError, match="b2_create_key"):
+        b2.up()
+    assert hits == ["create_key"]
+    double.fault = lambda _: None
+    said = b2.up()
+    names = sorted(key.name for key in double.all_application_keys)
+    assert names == ["by-hand", "synapse-media-lost-media-" + _slot_mark() + "-a"]
+    assert "not made by this stack" in said
+    b2.outputs().require_proof()
+    b2.destroy()
+    assert [key.name for key in double.all_application_keys] == ["by-hand"]
+
+
+def _slot_mark() -> str:
+    import hashlib
+
+    return hashlib.sha256(f"synapse-media/b2/{SERVER}".encode()).hexdigest()[:16]
+
+
+def test_a_burst_of_503_is_waited_for_and_a_web_page_is_named(b2: Stack, double: B2Double) -> None:
+    left = [2]
+
+    def busy(operation: str) -> tuple[int, str, bytes] | None:
+        if operation == "create_bucket" and left[0]:
+            left[0] -= 1
+            return 503, "application/json", b'{"status": 503, "code": "service_unavailable", "message": "busy"}'
+        return None
+
+    double.fault = busy
+    b2.store(["delete-bucket"], **_settings(double, "busy-media"))
+    b2.up()
+    assert left == [0]
+    double.fault = lambda _: (200, "text/html", b"<html>Welcome</html>")
+    with pytest.raises(EngineError, match="the answer is not that of B2's API") as raised:
+        b2.up(refresh=True)
+    assert "Traceback" not in str(raised.value)
+    # The API is back: nothing was lost.
+    double.fault = lambda _: None
+    assert b2.preview(refresh=True) == ()
+    # A key revoked by hand is made again and proved.
+    [revoked] = _keys(double)
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.delete_key(double.API_URL, token, revoked)
+    b2.up(refresh=True)
+    [again] = _keys(double)
+    assert again == b2.outputs().access_key_id != revoked
+    b2.outputs().require_proof()
+    b2.destroy()
+
+
+def _connection(double: B2Double) -> dict[str, Any]:
+    return {
+        "endpoint": "",
+        "region": "",
+        "realm": double.API_URL,
+        "variables": ["B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY"],
+    }
+
+
+def _create(double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, **more: Any) -> dict[str, Any]:
+    patch.setenv("B2_APPLICATION_KEY_ID", key_id)
+    patch.setenv("B2_APPLICATION_KEY", key)
+    bucket = B2Bucket()
+    inputs, failures = bucket.check(
+        {"bucket": "refused-media", "owner": "ours", "connection": _connection(double), **more}
+    )
+    assert not failures
+    return bucket.create(inputs, Context(lambda _: None))[1]
+
+
+def test_the_region_is_the_accounts(embedded_store: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    with b2_double(embedded_store, "https://s3.eu-central-003.backblazeb2.com") as double:
+        with pytest.raises(ResourceError, match=r"'us-west-002' is not this account's: its region is eu-central-003"):
+            _create(double, monkeypatch, double.key_id, double.key, region="us-west-002")
+        with pytest.raises(ResourceError, match=r"endpoint: 'https://s3\.example\.net' is not this account's"):
+            _create(double, monkeypatch, double.key_id, double.key, endpoint="https://s3.example.net")
+        assert double.bucket_name_to_bucket == {}
+        made = _create(double, monkeypatch, double.key_id, double.key)
+        assert made["accountRegion"] == "eu-central-003"
+        assert made["accountEndpoint"] == "https://s3.eu-central-003.backblazeb2.com"
+        B2Bucket().delete("refused-media", made, Context(lambda _: None))
+
+
+def test_admin_keys_that_will_not_do(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    weak = double.create_key(
+        double.API_URL, token, double.key_id, ["listBuckets", "writeBuckets"], "w", None, None, None
+    )
+    with pytest.raises(ResourceError, match=r"is a key without deleteBuckets.*writeKeys"):
+        _create(double, monkeypatch, weak["applicationKeyId"], weak["applicationKey"])
+    with pytest.raises(ResourceError, match="Check keyID and applicationKey for a swap") as raised:
+        _create(double, monkeypatch, double.key, double.key_id)
+    assert double.key_id not in str(raised.value)
+    assert double.bucket_name_to_bucket == {}
+    made = _create(double, monkeypatch, double.key_id, double.key)
+    limited = double.create_key(
+        double.API_URL, token, double.key_id, ["listBuckets"], "l", None, [made["bucketId"]], None
+    )
+    with pytest.raises(ResourceError, match="limited to a bucket"):
+        _create(double, monkeypatch, limited["applicationKeyId"], limited["applicationKey"])
+    monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
+    monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
+    B2Bucket().delete("refused-media", made, Context(lambda _: None))
+
+
+def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    rule = {"fileNamePrefix": "", "daysFromHidingToDeleting": 90}
+    double.create_bucket(double.API_URL, token, double.key_id, "refused-media", "allPublic", lifecycle_rules=[rule])
+    there = double.bucket_name_to_bucket["refused-media"]
+    with pytest.raises(ResourceError, match="adopt: true"):
+        _create(double, monkeypatch, double.key_id, double.key)
+    adopted = _create(double, monkeypatch, double.key_id, double.key, adopt=True, manage=["access"])
+    assert (there.bucket_type, there.lifecycle_rules) == ("allPrivate", [rule])
+    assert "noncurrentDays is 90, a new bucket would have 1" in adopted["differences"]
+    with pytest.raises(ResourceError, match="marked as that of another stack"):
+        _create(double, monkeypatch, double.key_id, double.key, owner="theirs", adopt=True)
+    B2Bucket().delete("refused-media", adopted, Context(lambda _: None))
+
+
+def test_settings_of_the_provider() -> None:
+    wanted = {"provider": "backblaze_b2", "bucket": "example-com-media", "method": "goofys"}
+    store = settings.parse({SERVER: wanted})[SERVER]
+    assert (store.noncurrent_days, store.region) == (1, "")
+    with pytest.raises(SettingsError, match="storage_class is 'STANDARD_IA'; allowed: STANDARD"):
+        settings.parse({SERVER: {**wanted, "method": "matrix-media-repo", "storage_class": "STANDARD_IA"}})
+    with pytest.raises(SettingsError, match="6 to 63 characters"):
+        settings.parse({SERVER: {**wanted, "bucket": "media"}})
