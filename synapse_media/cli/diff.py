@@ -6,9 +6,13 @@ import argparse
 import json
 from typing import Any
 
-from synapse_media import changes
+from synapse_media import changes, markdown, stackfile
+from synapse_media.engine.session import Engine
+from synapse_media.errors import SynapseMediaError, UsageError
 
 from . import stacks
+
+FORMATS = ("text", "markdown", "json")
 
 
 def add_parser(commands: Any) -> None:
@@ -22,18 +26,47 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--refresh", action="store_true", help="look at the store first: finds what was changed by hand"
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--from-nothing",
+        action="store_true",
+        help="what `up` would make where there is nothing yet: needs no state, no passphrase and no credential",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, default="text", help="text (default); markdown, for a pull request; json"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    session = stacks.open_stack(arguments.stack, credentials=arguments.refresh)
-    preview = session.engine.preview(arguments.stack, refresh=arguments.refresh)
+    if arguments.from_nothing and arguments.refresh:
+        raise UsageError("--refresh looks at what there is, --from-nothing supposes that there is nothing: name one")
+    try:
+        allow, preview = _preview(arguments)
+    except SynapseMediaError as error:
+        if arguments.format == "markdown":
+            print(markdown.failure(arguments.stack, str(error)))
+        raise
     found = changes.of_preview(preview)
-    refused = changes.refused(found, session.stack.allow)
-    if arguments.json:
-        print(json.dumps(changes.to_json(found, changes.warnings(preview), refused), indent=2))
+    refused = changes.refused(found, allow)
+    warnings = changes.warnings(preview)
+    nothing: bool = arguments.from_nothing
+    if arguments.format == "json":
+        shown = {"stack": arguments.stack, "from_nothing": nothing, **changes.to_json(found, warnings, refused)}
+        print(json.dumps(shown, indent=2))
+    elif arguments.format == "markdown":
+        print(markdown.section(arguments.stack, found, warnings, refused, from_nothing=nothing))
     else:
-        print(changes.in_words(found, changes.warnings(preview)))
+        print(f"{markdown.FROM_NOTHING}\n" if nothing else "", end="")
+        print(changes.in_words(found, warnings))
     if refused:
         return 3
     return 2 if found else 0
+
+
+def _preview(arguments: argparse.Namespace) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """What the stack file allows, and what the engine says."""
+    if arguments.from_nothing:
+        project = stackfile.find_project()
+        stack = stackfile.read(project, arguments.stack)
+        return stack.allow, Engine(project, (), {}, stacks.say).preview_from_nothing(stack.name)
+    session = stacks.open_stack(arguments.stack, credentials=arguments.refresh)
+    return session.stack.allow, session.engine.preview(arguments.stack, refresh=arguments.refresh)

@@ -286,7 +286,7 @@ def test_prove_again_finds_what_broke_since(life: Life, tmp_path: Path) -> None:
 def test_no_secret_is_written_anywhere_but_into_the_encrypted_state(life: Life, own_directories: Path) -> None:
     life.command("rotate", "--yes")
     life.command("up", "--yes", "--refresh")
-    life.command("diff", "--json")
+    life.command("diff", "--format", "json")
     first = life.stack.engine.export(life.stack.name)
     assert "secretAccessKey" in json.dumps(first)
     shown = life.stack.engine.run(["stack", "export", "--show-secrets", "--stack", life.stack.name]).stdout
