@@ -33,11 +33,17 @@ class StackFile:
     @property
     def admin_variables(self) -> tuple[str, ...]:
         """Environment variables with the admin credentials of every provider in the stack, each once."""
-        names: dict[str, None] = {}
-        for store in self.stores.values():
-            if store.uses_store:
-                names.update(dict.fromkeys(catalog.load(store.provider).admin_variables))
-        return tuple(names)
+        return tuple(dict.fromkeys(name for provider in self._providers for name in provider.admin_variables))
+
+    @property
+    def required_variables(self) -> tuple[str, ...]:
+        """Those of `admin_variables` that nothing can be made without."""
+        optional = {name for provider in self._providers for name in provider.optional_variables}
+        return tuple(name for name in self.admin_variables if name not in optional)
+
+    @property
+    def _providers(self) -> list[catalog.Provider]:
+        return [catalog.load(store.provider) for store in self.stores.values() if store.uses_store]
 
 
 def find_project(start: Path | None = None) -> Path:

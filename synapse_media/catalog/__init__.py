@@ -61,6 +61,11 @@ class Provider:
         """Environment variables with the admin credential, in the vendor's own names."""
         return tuple(item["name"] for item in self.value("admin_variables", ()))
 
+    @property
+    def optional_variables(self) -> tuple[str, ...]:
+        """Those of `admin_variables` that may be missing."""
+        return tuple(item["name"] for item in self.value("admin_variables", ()) if "without" in item)
+
     def can(self, capability: str) -> bool | None:
         """True or False where known; None where only the store itself can tell."""
         known: bool | None = self.value("capabilities", {}).get(capability)

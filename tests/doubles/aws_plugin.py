@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from synapse_media.plugin.bucket import canonical
-from synapse_media.plugin.resource import UNKNOWN, Context, Found, Resource, ResourceError, Values
-from tests.doubles.vendor_plugin import serve
+from synapse_media.plugin.resource import Resource, Values
+from tests.doubles.vendor_plugin import Vendor, serve
 
 _settings: dict[str, Any] = {}
-_GONE = ("NoSuch", "NotFound", "404", "ServerSideEncryptionConfigurationNotFound", "OwnershipControlsNotFound")
 
 
 def _configure(values: Mapping[str, Any]) -> None:
@@ -40,66 +37,7 @@ def client(service: str, *, rest: bool = False) -> Any:
     )
 
 
-def _code(error: ClientError) -> str:
-    return str(error.response["Error"].get("Code", ""))
-
-
-class _Vendor(Resource):
-    """A resource whose `put` makes and changes it, `get` reads its inputs (None: gone) and `remove` deletes it."""
-
-    documents: ClassVar[frozenset[str]] = frozenset()
-
-    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        for name in self.documents & set(inputs):
-            if isinstance(inputs[name], str):
-                inputs[name] = canonical(inputs[name])
-        return super().check(inputs)
-
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        return {**inputs, "arn": (old or {}).get("arn", UNKNOWN)}
-
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        return self.identity(inputs), {**inputs, **self._put(inputs, new=True)}
-
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        return {**old, **inputs, **self._put(inputs, new=False)}
-
-    def _put(self, inputs: Values, *, new: bool) -> Values:
-        try:
-            return self.put(inputs, new=new)
-        except ClientError as error:
-            raise ResourceError(f"{type(self).__name__}: {error}") from None
-
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        try:
-            found = self.get(inputs)
-        except ClientError as error:
-            if _code(error).startswith(_GONE):
-                return None
-            raise ResourceError(str(error)) from None
-        return Found(resource_id, {**inputs, **found}, {**outputs, **found})
-
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        try:
-            self.remove(outputs)
-        except ClientError as error:
-            if not _code(error).startswith(_GONE):
-                raise ResourceError(str(error)) from None
-
-    def identity(self, inputs: Values) -> str:
-        return str(inputs.get("name") or inputs["bucket"])
-
-    @abstractmethod
-    def put(self, inputs: Values, *, new: bool) -> Values: ...
-
-    @abstractmethod
-    def get(self, inputs: Values) -> Values: ...
-
-    @abstractmethod
-    def remove(self, outputs: Values) -> None: ...
-
-
-class Bucket(_Vendor):
+class Bucket(Vendor):
     pulumi_type = "aws:s3/bucket:Bucket"
     replace_on = frozenset({"bucket"})
 
@@ -129,7 +67,7 @@ class Bucket(_Vendor):
         client("s3", rest=True).delete_bucket(Bucket=name)
 
 
-class _OfBucket(_Vendor):
+class _OfBucket(Vendor):
     """A setting of a bucket."""
 
     replace_on = frozenset({"bucket"})
@@ -289,7 +227,7 @@ class Policy(_OfBucket):
         client("s3").delete_bucket_policy(Bucket=outputs["bucket"])
 
 
-class User(_Vendor):
+class User(Vendor):
     pulumi_type = "aws:iam/user:User"
     replace_on = frozenset({"name"})
 
@@ -316,7 +254,7 @@ class User(_Vendor):
         iam.delete_user(UserName=name)
 
 
-class UserPolicy(_Vendor):
+class UserPolicy(Vendor):
     pulumi_type = "aws:iam/userPolicy:UserPolicy"
     replace_on = frozenset({"name", "user"})
     documents = frozenset({"policy"})
@@ -335,7 +273,7 @@ class UserPolicy(_Vendor):
         client("iam").delete_user_policy(UserName=outputs["user"], PolicyName=outputs["name"])
 
 
-class Role(_Vendor):
+class Role(Vendor):
     pulumi_type = "aws:iam/role:Role"
     replace_on = frozenset({"name", "path"})
     documents = frozenset({"assumeRolePolicy"})
@@ -359,7 +297,7 @@ class Role(_Vendor):
         client("iam", rest=True).delete_role(RoleName=outputs["name"])
 
 
-class RolePolicy(_Vendor):
+class RolePolicy(Vendor):
     pulumi_type = "aws:iam/rolePolicy:RolePolicy"
     replace_on = frozenset({"name", "role"})
     documents = frozenset({"policy"})
@@ -378,7 +316,7 @@ class RolePolicy(_Vendor):
         client("iam", rest=True).delete_role_policy(RoleName=outputs["role"], PolicyName=outputs["name"])
 
 
-class InstanceProfile(_Vendor):
+class InstanceProfile(Vendor):
     pulumi_type = "aws:iam/instanceProfile:InstanceProfile"
     replace_on = frozenset({"name", "path", "role"})
 
@@ -414,4 +352,4 @@ if __name__ == "__main__":
         RolePolicy(),
         InstanceProfile(),
     ]
-    serve(types, ["accessKey", "secretKey", "token"], _configure)
+    serve("aws", types, ["accessKey", "secretKey", "token"], _configure)
