@@ -10,26 +10,53 @@ from pathlib import Path
 
 import pytest
 
+from synapse_media.cli import main
 from synapse_media.contract import StorageOutputs
+from synapse_media.engine.embedded import Running
 from synapse_media.methods import Operation
 from tests.end_to_end import by_hand, synapse, systemd
 from tests.end_to_end.aws_double import answering_403_for_missing_keys
 from tests.end_to_end.by_hand import Admin
+from tests.providers.project import SERVER, stack
 
 DROP_IN = "conf.d/synapse-media.yaml"
 Rendered = Callable[..., dict[str, Path]]
 
 
 @pytest.fixture(params=["", "media/"], ids=["whole-bucket", "prefix"])
-def store(request: pytest.FixtureRequest, admin: Admin) -> StorageOutputs:
-    """A store that is proved, with and without a prefix."""
-    return admin.provision(prefix=request.param)
+def provisioned(
+    request: pytest.FixtureRequest, embedded_store: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[StorageOutputs, Path]:
+    """A store made, proved and rendered by the commands themselves, and the directory with its files."""
+    environment = {
+        "S3_ACCESS_KEY_ID": embedded_store.access_key_id,
+        "S3_SECRET_ACCESS_KEY": embedded_store.secret_access_key,
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    project, out = tmp_path / "project", tmp_path / "out"
+    project.mkdir()
+    name = f"synapse{len(request.param)}"
+    found = stack(project, name, environment)
+    found.store(
+        provider="s3_compatible",
+        endpoint=embedded_store.endpoint,
+        iam_endpoint=embedded_store.iam_endpoint,
+        bucket=f"end-to-end-{name}",
+        prefix=request.param,
+        settle_seconds=0,
+    )
+    monkeypatch.chdir(project)
+    assert main(["up", "--stack", name, "--yes"]) == 0
+    assert main(["render", "--stack", name, "--form", "plain", "--out", str(out)]) == 0
+    return found.outputs(), out / SERVER
 
 
 def test_media_lives_in_the_bucket(
-    store: StorageOutputs, admin: Admin, rendered: Rendered, home: synapse.Home, picture: bytes
+    provisioned: tuple[StorageOutputs, Path], admin: Admin, home: synapse.Home, picture: bytes
 ) -> None:
-    drop_in = rendered(store)[DROP_IN]
+    store, files = provisioned
+    drop_in = files / DROP_IN
     contents = [(os.urandom(100_000), "application/octet-stream"), (picture, "image/jpeg"), (os.urandom(20 << 20), "")]
     with home.running(drop_in) as server:
         user = server.register("alice")
