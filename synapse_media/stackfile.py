@@ -93,6 +93,16 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     return raw
 
 
+def scalar(text: str) -> Any:
+    """A value as YAML reads it: true, 7, text, {a: b}. Raises UsageError."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{text!r} is no YAML value: {' '.join(str(error).split())[:200]}") from None
+
+
 @contextlib.contextmanager
 def editing(path: Path, like: Path | None = None) -> Iterator[Any]:
     """Change a stack file in place: comments, order and what isn't touched stay; written as a whole or not at all.

@@ -38,6 +38,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--iam-endpoint", metavar="URL")
     parser.add_argument("--method", choices=tuple(METHODS), default="synapse-s3-storage-provider")
     parser.add_argument("--prefix", help='a folder in the bucket, such as "media/"')
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SETTING=VALUE", help="any other setting, its value in YAML"
+    )
     parser.add_argument("--adopt", action="store_true", help="the bucket is there already: take it over as it is")
 
 
@@ -81,6 +84,11 @@ def _answers(arguments: argparse.Namespace) -> dict[str, Any]:
         store["prefix"] = arguments.prefix
     if arguments.adopt:
         store["adopt"] = True
+    for pair in arguments.set:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set is {pair!r}; allowed: SETTING=VALUE, the value in YAML")
+        store[name] = stackfile.scalar(value)
     return store
 
 
@@ -104,11 +112,14 @@ def _write(path: Path, project: Path, server_name: str, store: dict[str, Any]) -
     """The example of the provider (of its family, for a preset) with this store in it, comments kept."""
     names = (str(store["provider"]), catalog.load(str(store["provider"])).component)
     examples = [stackfile.path_of(project, name.replace("_", "-")) for name in names]
-    example = next(place for place in examples if place.exists())
+    example = next((place for place in examples if place.exists()), None)
+    key = f"{settings.PROJECT}:stores"
     with stackfile.editing(path, like=example) as document:
-        stores = document["config"][f"{settings.PROJECT}:stores"]
-        old = next(iter(stores))
-        stores.insert(0, server_name, stores.pop(old))
+        if example is None:
+            document["config"] = {key: {server_name: store}}
+            return
+        stores = document["config"][key]
+        stores.insert(0, server_name, stores.pop(next(iter(stores))))
         # The example's endpoint, prefix and the like are its own.
         for name in [name for name in stores[server_name] if name not in store and name not in ("access", "keys")]:
             del stores[server_name][name]
