@@ -11,7 +11,20 @@ from typing import Any, NoReturn
 from synapse_media import __version__
 from synapse_media.errors import SynapseMediaError, UsageError
 
-COMMANDS = ("init", "diff", "up", "render", "prove", "rotate", "doctor", "destroy", "cost", "embedded", "env")
+COMMANDS = (
+    "init",
+    "diff",
+    "up",
+    "render",
+    "prove",
+    "rotate",
+    "doctor",
+    "destroy",
+    "abort_uploads",
+    "cost",
+    "embedded",
+    "env",
+)
 """Each is a module of this package with `add_parser(subparsers)` and `run(arguments) -> exit code`."""
 
 
@@ -39,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
     parsed = _parser().parse_args(arguments)
     try:
-        code: int = import_module(f".{parsed.command}", __name__).run(parsed)
+        code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
     except SynapseMediaError as error:
         print(f"synapse-media {parsed.command}: {error}", file=sys.stderr)
         return error.exit_code

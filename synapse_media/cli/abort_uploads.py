@@ -1,0 +1,169 @@
+"""`synapse-media abort-uploads`: remove what uploads that were never completed left behind.
+
+For stores without lifecycle rules: an unfinished upload is invisible there, is charged for, and stays for ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from synapse_media import catalog
+from synapse_media.contract import StorageOutputs
+from synapse_media.errors import SynapseMediaError
+from synapse_media.methods import METHODS
+
+_AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that was begun and not completed. `started` is by the store's clock (UTC)."""
+
+    key: str
+    upload_id: str
+    started: datetime
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "abort-uploads",
+        help="remove what uploads that were never completed left behind",
+        description="For stores without lifecycle rules (Storj): run it now and then, from a timer. Uses the store's "
+        "own key; where that may not list uploads, --stack with the admin credential in the environment. Objects are "
+        "not touched.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack")
+    source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
+    parser.add_argument(
+        "--older-than",
+        type=age,
+        default=timedelta(days=7),
+        metavar="AGE",
+        help="begun so long ago: 12h, 7d (the default), 4w; an upload under way is younger",
+    )
+    parser.add_argument("--dry-run", "-n", action="store_true", help="only list them")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from . import stacks, stores
+
+    environment = dict(os.environ)
+    if arguments.store:
+        loaded = [stores.load_file(arguments.store)]
+    else:
+        loaded = stores.load_stack(arguments.stack)
+        if arguments.stack == stacks.EMBEDDED:
+            environment |= stacks.embedded_environment()
+    for store in loaded:
+        if not METHODS[store.method].uses_store:
+            print(f"{store.server_name}: {store.method} uses no store")
+            continue
+        client = client_of(store, environment)
+        count = 0
+        for upload in stale(client, store.bucket, store.prefix, arguments.older_than):
+            if not arguments.dry_run:
+                abort(client, store.bucket, upload)
+            print(f"{'would abort' if arguments.dry_run else 'aborted'} {upload.key}, begun {upload.started:%Y-%m-%d}")
+            count += 1
+        print(f"{store.server_name}: {count or 'no'} unfinished upload{'' if count == 1 else 's'} in {store.bucket}")
+    return 0
+
+
+def age(text: str) -> timedelta:
+    """`7d` as a length of time. Raises ArgumentTypeError."""
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age; allowed: 12h, 7d, 4w, one hour at least")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
+    """An S3 client that may list the store's uploads: its own key's, or else the admin's.
+
+    Raises SynapseMediaError where neither may.
+    """
+    from synapse_media.plugin.connection import ApiError, Connection, Credential, ambient, call
+
+    connection = Connection(
+        endpoint=store.endpoint_url,
+        region=store.region,
+        addressing=store.addressing,
+        checksums=store.checksums,
+        ca_file=store.ca_file,
+    )
+    own = ambient() if store.keyless else Credential(store.access_key_id, store.secret_access_key)
+    variables = catalog.load(store.provider).admin_variables
+    pair = [environment.get(name, "") for name in variables]
+    candidates = [own, *([Credential(*pair)] if len(pair) == 2 and all(pair) else [])]
+    for credential in candidates:
+        client = connection.s3(credential)
+        try:
+            call(client, "list_multipart_uploads", Bucket=store.bucket, MaxUploads=1)
+        except ApiError as error:
+            if not error.denied:
+                raise
+        else:
+            return client
+    raise SynapseMediaError(
+        f"{store.server_name}: its key may not list uploads, which {store.method} does not need. Run this with --stack "
+        f"and the admin credential ({', '.join(variables)}) in the environment."
+    )
+
+
+def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Iterator[Upload]:
+    """The uploads begun longer ago than that, by the store's own clock. Raises ApiError."""
+    marker: dict[str, str] = {}
+    seen: set[str] = set()
+    while True:
+        page = _page(client, bucket, prefix, marker)
+        uploads = [Upload(x["Key"], x["UploadId"], x["Initiated"].astimezone(UTC)) for x in page.get("Uploads", [])]
+        fresh = [upload for upload in uploads if upload.upload_id not in seen]
+        seen.update(upload.upload_id for upload in fresh)
+        limit = _now(page) - older_than
+        yield from (upload for upload in fresh if upload.started <= limit)
+        # A store that gives no marker, or the same page again, must not keep this going for ever.
+        if not page.get("IsTruncated") or not fresh:
+            return
+        last = fresh[-1]
+        marker = {
+            "KeyMarker": page.get("NextKeyMarker") or last.key,
+            "UploadIdMarker": page.get("NextUploadIdMarker") or last.upload_id,
+        }
+
+
+def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:
+    from synapse_media.plugin.connection import ApiError, call
+
+    try:
+        return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **marker)
+    except ApiError as error:
+        if error.status != 400 or "KeyMarker" not in marker:
+            raise
+    # versitygw 1.8.0 refuses the upload marker that it gave. By the key alone, further uploads of that very key are
+    # passed over: the next run finds them.
+    return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, KeyMarker=marker["KeyMarker"])
+
+
+def abort(client: Any, bucket: str, upload: Upload) -> None:
+    """Abort it; completed or aborted by somebody else meanwhile is done. Raises ApiError."""
+    from synapse_media.plugin.connection import ApiError, call
+
+    try:
+        call(client, "abort_multipart_upload", Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)
+    except ApiError as error:
+        if error.code != "NoSuchUpload":
+            raise
+
+
+def _now(answer: dict[str, Any]) -> datetime:
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)

@@ -1,0 +1,203 @@
+"""Unfinished uploads removed, on the embedded store; its clock is moved by the times of its files."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from synapse_media import contract
+from synapse_media.cli import abort_uploads
+from synapse_media.engine.embedded import Running
+from synapse_media.errors import SynapseMediaError
+from synapse_media.plugin.connection import ApiError
+from tests.doubles import proxy
+from tests.renderer import samples
+
+DAY = 86400
+
+
+@dataclass(slots=True)
+class Place:
+    """A bucket of a test's own, and the store's outputs as `render` leaves them."""
+
+    s3: Any
+    bucket: str
+    data: Path
+    outputs: contract.StorageOutputs
+    file: Path
+
+    def begin(self, key: str, *, days: float) -> str:
+        """Begin an upload; the store then thinks that it was so many days ago."""
+        upload = self.s3.create_multipart_upload(Bucket=self.bucket, Key=key)["UploadId"]
+        self.s3.upload_part(Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"half of it")
+        (folder,) = (self.data / self.bucket).rglob(str(upload))
+        then = time.time() - days * DAY
+        os.utime(folder, (then, then))
+        return str(upload)
+
+    def left(self) -> set[str]:
+        return {item["Key"] for item in self.s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])}
+
+    def save(self, **changes: Any) -> None:
+        self.outputs = replace(self.outputs, **changes)
+        self.file.write_text(json.dumps(contract.to_json(self.outputs)))
+
+    def run(self, *words: str) -> int:
+        parser = argparse.ArgumentParser()
+        abort_uploads.add_parser(parser.add_subparsers())
+        return abort_uploads.run(parser.parse_args(["abort-uploads", "--store", str(self.file), *words]))
+
+
+@pytest.fixture
+def place(embedded_store: Running, tmp_path: Path, request: pytest.FixtureRequest) -> Place:
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=embedded_store.endpoint,
+        region_name=embedded_store.region,
+        aws_access_key_id=embedded_store.access_key_id,
+        aws_secret_access_key=embedded_store.secret_access_key,
+    )
+    bucket = f"abort-{hashlib.sha256(request.node.name.encode()).hexdigest()[:16]}"
+    s3.create_bucket(Bucket=bucket)
+    outputs = samples.store(
+        "compatible",
+        prefix="",
+        bucket=bucket,
+        endpoint_url=embedded_store.endpoint,
+        access_key_id=embedded_store.access_key_id,
+        secret_access_key=embedded_store.secret_access_key,
+    )
+    made = Place(s3, bucket, embedded_store.data_dir, outputs, tmp_path / "store.json")
+    made.save()
+    return made
+
+
+def test_only_what_is_old_enough_is_aborted(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.s3.put_object(Bucket=place.bucket, Key="media", Body=b"whole")
+    place.begin("old", days=7.1)
+    place.begin("young", days=6.9)
+    assert place.run() == 0
+    assert place.left() == {"young"}
+    assert "aborted old, begun " in capsys.readouterr().out
+    assert place.s3.get_object(Bucket=place.bucket, Key="media")["Body"].read() == b"whole"
+    assert place.run() == 0
+    assert "no unfinished uploads" in capsys.readouterr().out
+    assert place.run("--older-than", "1d") == 0
+    assert place.left() == set()
+
+
+def test_a_dry_run_only_says(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.begin("old", days=30)
+    assert place.run("--older-than", "4w", "--dry-run") == 0
+    assert place.left() == {"old"}
+    assert "would abort old, begun " in capsys.readouterr().out
+
+
+def test_only_under_the_prefix(place: Place) -> None:
+    place.begin("media/old", days=30)
+    place.begin("other/old", days=30)
+    place.save(prefix="media/")
+    assert place.run() == 0
+    assert place.left() == {"other/old"}
+
+
+def test_more_than_a_page(place: Place) -> None:
+    uploads = [place.begin(f"old-{number}", days=30) for number in range(7)]
+    place.begin("young", days=0)
+
+    class Paged:
+        """The real client, asked for two at a time."""
+
+        meta = place.s3.meta
+
+        def list_multipart_uploads(self, **arguments: Any) -> Any:
+            return place.s3.list_multipart_uploads(**arguments, MaxUploads=2)
+
+    found = list(abort_uploads.stale(Paged(), place.bucket, "", timedelta(days=7)))
+    assert sorted(upload.upload_id for upload in found) == sorted(uploads)
+
+
+def test_a_store_that_gives_the_same_page_for_ever(place: Place) -> None:
+    place.begin("old", days=30)
+
+    class Stuck:
+        """A double of a store that ignores the markers and never ends."""
+
+        meta = place.s3.meta
+
+        def list_multipart_uploads(self, **arguments: Any) -> Any:
+            answer = place.s3.list_multipart_uploads(Bucket=arguments["Bucket"])
+            return {**answer, "IsTruncated": True, "NextKeyMarker": "", "NextUploadIdMarker": ""}
+
+    assert len(list(abort_uploads.stale(Stuck(), place.bucket, "", timedelta(days=7)))) == 1
+
+
+def test_aborted_by_somebody_else_meanwhile(place: Place) -> None:
+    place.begin("old", days=30)
+    (upload,) = abort_uploads.stale(place.s3, place.bucket, "", timedelta(days=7))
+    abort_uploads.abort(place.s3, place.bucket, upload)
+    abort_uploads.abort(place.s3, place.bucket, upload)
+    assert place.left() == set()
+
+
+def test_a_key_that_may_not_list_uploads(
+    place: Place, embedded_store: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module's key may not: said, with what to do; with the admin's in the environment it is done."""
+    place.begin("old", days=30)
+    iam = boto3.client(
+        "iam",
+        endpoint_url=embedded_store.iam_endpoint,
+        region_name=embedded_store.region,
+        aws_access_key_id=embedded_store.access_key_id,
+        aws_secret_access_key=embedded_store.secret_access_key,
+    )
+    iam.create_user(UserName="abort-uploads")
+    key = iam.create_access_key(UserName="abort-uploads")["AccessKey"]
+    place.save(access_key_id=key["AccessKeyId"], secret_access_key=key["SecretAccessKey"])
+    monkeypatch.delenv("S3_ACCESS_KEY_ID", raising=False)
+    with pytest.raises(SynapseMediaError, match="S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY"):
+        place.run()
+    monkeypatch.setenv("S3_ACCESS_KEY_ID", embedded_store.access_key_id)
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", embedded_store.secret_access_key)
+    assert place.run() == 0
+    assert place.left() == set()
+
+
+def test_a_web_page_in_place_of_the_store(place: Place, embedded_store: Running) -> None:
+    with proxy.in_front_of(embedded_store.endpoint) as double:
+        double.misbehave(proxy.html())
+        place.save(endpoint_url=double.url)
+        with pytest.raises(ApiError, match="web page"):
+            place.run()
+
+
+def test_no_store_no_uploads(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.outputs = samples.store("compatible", "filesystem")
+    place.save()
+    assert place.run() == 0
+    assert "uses no store" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "0d", "7 d", "1m", "7D", "100000d", "1.5d"])
+def test_an_age_that_can_not_be(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="allowed: 12h, 7d, 4w"):
+        abort_uploads.age(text)
+
+
+def test_ages() -> None:
+    assert [abort_uploads.age(text) for text in ("12h", "7d", "4w")] == [
+        timedelta(hours=12),
+        timedelta(days=7),
+        timedelta(days=28),
+    ]
