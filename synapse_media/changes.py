@@ -242,6 +242,11 @@ def _dangers(
             yield Danger(
                 "retire-key", f"the key of slot {', '.join(sorted(gone))} stops working: Synapse must use the other"
             )
+        # Where a key has no policy, what it may do is said beside it.
+        for name in ("capabilities", "permissions"):
+            wider = sorted(set(after.get(name) or ()) - set(before.get(name) or ()))
+            if wider and before.get(name):
+                yield Danger("widen-policy", f"the next key may do more than before: {', '.join(wider)}")
 
 
 def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
