@@ -10,7 +10,7 @@ STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up down clean check test bench FORCE
+.PHONY: help setup up down clean check test preview bench FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: $(READY) ## formatting, lint and types
 
 test: setup check ## all checks and all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+
+preview: setup ## preview every example stack from nothing, with no credentials, beside what it was (UPDATE_GOLDEN=1 accepts)
+	$(BIN)/python -m pytest tests/previews
 
 bench: setup ## what it costs, beside an empty Pulumi program (STORES="1 50")
 	@$(BIN)/python -m tests.bench $(if $(STORES),--stores $(STORES))

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from synapse_media import changes, stackfile
 from synapse_media.engine.obtain import Toolchain
 from synapse_media.engine.session import Engine
-from tests.doubles import vendor_plugin
+from tests.doubles.vendor_plugin import STAND_INS, install
 from tests.providers.project import ROOT
 
 HERE = Path(__file__).parent
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""How the engine writes a value that is not known yet."""
 LABEL = "# made with a stand-in for the vendor's plugin"
 
 
@@ -29,21 +34,31 @@ def _tracked() -> list[str]:
     return [Path(name).name.removeprefix("Pulumi.").removesuffix(".yaml") for name in listed]
 
 
+def _inputs(preview: Mapping[str, Any]) -> list[str]:
+    """What each resource is made from, in full: a paragraph a resource."""
+    made = {step["urn"].split("::", 2)[2]: step["newState"].get("inputs") for step in preview["steps"]}
+    paragraphs = []
+    for kind, inputs in sorted(made.items()):
+        shown = {name: value for name, value in (inputs or {}).items() if name not in ("__internal", "version")}
+        if shown:
+            text = yaml.safe_dump(shown, width=110).replace(UNKNOWN, "(known once it is made)").strip()
+            paragraphs.append(f"{kind.rpartition('$')[2]}\n{text}")
+    return paragraphs
+
+
 @pytest.mark.parametrize("name", _tracked())
 def test_preview_from_nothing(name: str, engine_toolchain: Toolchain) -> None:
-    vendor_plugin.install()
+    install()
     preview = Engine(ROOT, say=lambda _: None).preview_from_nothing(name)
     # The engine makes what does not depend on one another in any order.
     found = sorted(changes.of_preview(preview), key=lambda change: (change.store, change.kind))
-    lines = [changes.in_words(found, changes.warnings(preview))]
-    if any(
-        f":pulumi:providers:{name}:" in step["urn"] for step in preview["steps"] for name in vendor_plugin.STAND_INS
-    ):
-        lines.insert(0, LABEL)
+    text = "\n\n".join([changes.in_words(found, changes.warnings(preview)), *_inputs(preview)]) + "\n"
+    if any(f":pulumi:providers:{vendor}:" in step["urn"] for step in preview["steps"] for vendor in STAND_INS):
+        text = f"{LABEL}\n{text}"
     golden = HERE / f"{name}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
-        golden.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert "\n".join(lines) + "\n" == golden.read_text(encoding="utf-8")
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
     # And nothing would be refused on the way there.
     assert not changes.refused(found, stackfile.read(ROOT, name).allow)
 
