@@ -166,7 +166,8 @@ def _refusal(error: urllib.error.HTTPError, deadline: float, where: str, *, plai
     told: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
     code = str(next((told[name] for name in ("id", "code", "error") if isinstance(told.get(name), str)), error.code))
     message = " ".join(str(told.get("message") or error.reason or "").split())[:300]
-    request_id = error.headers.get("x-request-id") or told.get("request_id") or ""
+    headers = error.headers
+    request_id = headers.get("x-request-id") or headers.get("x-github-request-id") or told.get("request_id") or ""
     words = f"{where}: {code}: {message} (HTTP {error.code}{f', request {request_id}' if request_id else ''})"
     if error.code in (408, 429) or error.code >= 500:
         return _TransientError(code, error.code, words, _seconds(error.headers.get("Retry-After")))
