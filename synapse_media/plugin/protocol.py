@@ -81,13 +81,15 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._resources = resources
         self._engine = None
         if engine_address:
-            channel = grpc.insecure_channel(engine_address)
+            # On this machine: no proxy of the environment is asked.
+            channel = grpc.insecure_channel(engine_address, options=[("grpc.enable_http_proxy", 0)])
             self._engine = engine_pb2_grpc.EngineStub(channel)
 
     # ---- the plugin itself
 
     def Handshake(self, request: Any, context: Any) -> Any:
-        return provider_pb2.ProviderHandshakeResponse(accept_secrets=True, accept_resources=True, accept_outputs=True)
+        # What `decode` doesn't know (references to resources, output values) is not asked for.
+        return provider_pb2.ProviderHandshakeResponse(accept_secrets=True)
 
     def GetPluginInfo(self, request: Any, context: Any) -> Any:
         return plugin_pb2.PluginInfo(version=synapse_media.__version__)
@@ -113,9 +115,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
 
     def Configure(self, request: Any, context: Any) -> Any:
-        return provider_pb2.ConfigureResponse(
-            acceptSecrets=True, supportsPreview=True, acceptResources=True, acceptOutputs=True
-        )
+        return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     def Cancel(self, request: Any, context: Any) -> Any:
         # Calls under way have time limits of their own and end in state; nothing is cut off.
