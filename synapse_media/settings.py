@@ -212,13 +212,17 @@ def _parse_allow(allow: object, problems: list[Problem]) -> dict[str, frozenset[
     return {name: frozenset(found) for name, found in words.items()}
 
 
+_USUAL = "synapse-s3-storage-provider"
+
+
 def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> StoreSettings | None:
-    method_name = reader.choice("method", "synapse-s3-storage-provider", tuple(METHODS))
+    # An unknown method is told; the rest is judged as for the usual one.
+    method_name = reader.choice("method", _USUAL, tuple(METHODS)) or _USUAL
     if method_name == "filesystem":
         return StoreSettings(server_name, provider="", bucket="", method=method_name, allow=allow)
     provider_name = reader.choice("provider", "", catalog.names())
-    if not provider_name or not method_name:
-        # What does not hang on the two.
+    if not provider_name:
+        # What does not hang on it.
         _check_user(reader, _check_bucket(reader, catalog.load("s3_compatible")))
         _check_plain(reader)
         return None
@@ -457,9 +461,9 @@ _TYPES: Mapping[str, type] = {"string": str, "boolean": bool, "integer": int, "o
 def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, rule in own.items():
-        if name in _COMMON or name not in reader.raw:
+        if name in _COMMON or (name not in reader.raw and "required" not in rule):
             continue
-        value = reader.raw[name]
+        value = reader.raw.get(name)
         right = isinstance(value, _TYPES[rule["type"]]) and not (rule["type"] == "integer" and isinstance(value, bool))
         if right and "pattern" in rule:
             right = re.fullmatch(rule["pattern"], str(value)) is not None

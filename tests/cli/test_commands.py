@@ -1,0 +1,142 @@
+"""The command line itself, and the commands that need no engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from synapse_media import catalog, stackfile
+from synapse_media.cli import COMMANDS, doctor, main
+from synapse_media.settings import StoreSettings
+from tests.providers.project import ROOT
+
+MEDIA_REPO = ["--set", "media_repo={s3_datastore_id: abc}"]
+EXAMPLES = sorted(path.name for path in (ROOT / "stacks").glob("Pulumi.*.yaml"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The part of the project that `init` looks at."""
+    shutil.copy2(ROOT / "Pulumi.yaml", tmp_path)
+    shutil.copytree(ROOT / "stacks", tmp_path / "stacks", ignore=shutil.ignore_patterns("Pulumi.embedded.yaml"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as ended:
+            main([command.replace("_", "-"), "--help"])
+        assert ended.value.code == 0
+        assert f"synapse-media {command.replace('_', '-')}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["diff"], ["prove"], ["embedded", "dance"]])
+def test_wrong_usage_is_64(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 64
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        (["--provider", "amazon_s3", "--region", "eu-central-1"], {"region": "eu-central-1"}),
+        (["--provider", "wasabi", "--region", "eu-central-2"], {"region": "eu-central-2"}),
+        (["--provider", "hetzner", "--region", "fsn1", "--set", "existing_key=true"], {"existing_key": True}),
+        (["--provider", "amazon_s3", "--region", "eu-west-1", "--adopt"], {"adopt": True}),
+        (
+            ["--provider", "wasabi", "--region", "us-west-1", "--method", "matrix-media-repo", *MEDIA_REPO],
+            {"media_repo": {"s3_datastore_id": "abc"}},
+        ),
+    ],
+)
+def test_init_writes_a_stack_file_that_can_be_used(
+    project: Path, arguments: list[str], setting: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "prod", "--server-name", "example.com", *arguments]) == 0
+    printed = capsys.readouterr()
+    assert "synapse-media diff --stack prod" in printed.out
+    assert "is not set" in printed.err
+    store = stackfile.read(project, "prod").stores["example.com"]
+    assert store.bucket == "example-com-media"
+    for name, value in setting.items():
+        assert (getattr(store, name) if hasattr(store, name) else store.options[name]) == value
+    # A second one would overwrite it.
+    assert main(["init", "prod", "--server-name", "example.com", *arguments]) == 64
+
+
+def test_init_says_which_answer_is_missing_where_it_can_t_ask(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", (project / "Pulumi.yaml").open())
+    assert main(["init", "prod", "--server-name", "example.com"]) == 64
+    assert "--provider is missing" in capsys.readouterr().err
+    assert main(["init", "prod", "--provider", "wasabi", "--server-name", "example.com", "--region", "mars"]) == 1
+    assert "region is 'mars'" in capsys.readouterr().err
+    sys.stdin.close()
+    assert not (project / "stacks/Pulumi.prod.yaml").exists()
+
+
+def test_init_asks_on_a_terminal(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter(["wasabi", "example.com", "eu-central-2"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _question: next(answers))
+    assert main(["init", "prod"]) == 0
+    assert stackfile.read(project, "prod").stores["example.com"].region == "eu-central-2"
+
+
+def test_an_edit_keeps_comments_and_what_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text("# mine\nconfig:\n  a: 1  # one\n  'b': \"two\"\n")
+    path.chmod(0o640)
+    with stackfile.editing(path) as document:
+        document["config"]["a"] = 3
+    assert path.read_text() == "# mine\nconfig:\n  a: 3  # one\n  'b': \"two\"\n"
+    assert path.stat().st_mode & 0o777 == 0o640
+    before = path.stat().st_mtime_ns
+    with stackfile.editing(path):
+        pass
+    assert path.stat().st_mtime_ns == before
+
+
+def test_doctor_prints_the_admin_s_policy_limited_to_what_is_ours() -> None:
+    text = doctor.permissions(catalog.load("amazon_s3"), ["example-com-media"])["text"]
+    policy = json.loads(text[text.index("{") :])
+    by_sid = {statement["Sid"]: statement for statement in policy["Statement"]}
+    assert "arn:aws:s3:::example-com-media" in by_sid["Buckets"]["Resource"]
+    assert "*" not in by_sid["Buckets"]["Resource"]
+    assert by_sid["Identities"]["Resource"] == [
+        "arn:aws:iam::*:user/synapse-media/*",
+        "arn:aws:iam::*:role/synapse-media/*",
+        "arn:aws:iam::*:instance-profile/synapse-media/*",
+    ]
+    assert {"iam:CreateAccessKey", "iam:PutUserPolicy"} <= set(by_sid["Identities"]["Action"])
+    assert not any("*" in action for statement in policy["Statement"] for action in statement["Action"])
+
+
+def test_doctor_looks_at_the_module_of_a_synapse(tmp_path: Path) -> None:
+    assert "is not installed" in doctor.module_findings(sys.executable)[0]
+    assert "No such file" in doctor.module_findings(str(tmp_path / "python"))[0]
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\necho 1.5.0\n")
+    old.chmod(0o755)
+    assert "1.5.0" in doctor.module_findings(str(old))[0]
+    old.write_text("#!/bin/sh\necho 1.7.0\n")
+    assert doctor.module_findings(str(old)) == []
+
+
+def test_examples_are_complete() -> None:
+    for name in EXAMPLES:
+        if name == "Pulumi.embedded.yaml":
+            continue
+        stack = stackfile.read(ROOT, name.removeprefix("Pulumi.").removesuffix(".yaml"))
+        assert all(isinstance(store, StoreSettings) for store in stack.stores.values())
+        assert stack.admin_variables
