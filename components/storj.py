@@ -15,20 +15,8 @@ from .store import Store
 OBJECTS = ("deletes", "lists", "reads", "writes")
 """What a key is given under `access: least`: no method works with less, since overwriting and aborting need deletes."""
 
-EVERYTHING = (
-    *OBJECTS,
-    "bypass_governance_retention",
-    "get_bucket_notification_configuration",
-    "get_bucket_object_lock_configuration",
-    "get_legal_hold",
-    "get_retention",
-    "locks",
-    "put_bucket_notification_configuration",
-    "put_bucket_object_lock_configuration",
-    "put_legal_hold",
-    "put_retention",
-)
-"""Under `access: full`; the names are those of the caveats in storj.io/common."""
+EVERYTHING = ("*",)
+"""Under `access: full`; the operator's own grant must have it all."""
 
 EXPIRES_IN_DAYS = 400
 AUTH = "https://auth.storjshare.io"

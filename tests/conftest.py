@@ -12,7 +12,7 @@ from synapse_media.engine import embedded
 from synapse_media.engine.obtain import Toolchain, obtain_pulumi
 
 # What a developer may have set, and no test may depend on.
-_FOREIGN = ("AWS_", "PULUMI_", "B2_", "DIGITALOCEAN_", "SPACES_", "WASABI_", "STORJ_", "GARAGE_")
+_FOREIGN = ("AWS_", "PULUMI_", "B2_", "DIGITALOCEAN_", "SPACES_", "WASABI_", "STORJ_", "UPLINK_", "GARAGE_")
 _KEPT = ("AWS_CA_BUNDLE",)
 
 

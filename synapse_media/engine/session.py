@@ -22,15 +22,10 @@ from urllib.parse import unquote
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
 from synapse_media.engine.paths import private_dir, state_dir
-from synapse_media.engine.processes import program_name
+from synapse_media.engine.processes import PASSED, program_name
 from synapse_media.errors import SynapseMediaError
 
-_PASSED = re.compile(
-    r"HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TERM|NO_COLOR|TMPDIR|XDG_\w+|PULUMI_\w+"
-    r"|SSL_CERT_FILE|SSL_CERT_DIR|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
-    r"|(?i:https?|all|no)_(?i:proxy)"
-)
-_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|CREDENTIAL", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
 # Colours of a terminal, and pulumi's own marks for them in JSON.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|<\{%[^%]*%\}>")
 
@@ -50,7 +45,7 @@ def environment(variables: Iterable[str] = (), *, say: Say = say_on_stderr) -> d
 
 def _environment(toolchain: Toolchain, variables: Iterable[str], say: Say) -> dict[str, str]:
     named = set(variables)
-    result = {name: value for name, value in os.environ.items() if name in named or _PASSED.fullmatch(name)}
+    result = {name: value for name, value in os.environ.items() if name in named or PASSED.fullmatch(name)}
     # The older language host knows no virtualenv option: the interpreter comes from PATH.
     path = [str(Path(sys.executable).parent), str(toolchain.bin), os.environ.get("PATH", os.defpath)]
     result["PATH"] = os.pathsep.join(path)
@@ -205,7 +200,7 @@ class Engine:
             (copy / "Pulumi.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
             (copy / stacks / source.name).write_text(yaml.safe_dump(config), encoding="utf-8")
             # Without what was named for this stack or given to it: no credentials.
-            env = {key: value for key, value in self.environment.items() if key == "PATH" or _PASSED.fullmatch(key)}
+            env = {key: value for key, value in self.environment.items() if PASSED.fullmatch(key)}
             env["PULUMI_BACKEND_URL"] = f"file://{name}/backend"
             env["PULUMI_CONFIG_PASSPHRASE"] = secrets.token_urlsafe(16)
             for variable in ("PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_ACCESS_TOKEN"):

@@ -4,14 +4,12 @@ Storj's control plane is the operator's access grant (UPLINK_ACCESS), restricted
 an S3 key pair for a grant, which it can neither list nor delete. So a key is registered once and kept in state; it
 ends with its grant: at its expiry, or when the vendor's `uplink` revokes it.
 
-    s3store:index:StorjBucket   as `bucket.Bucket`; further inputs: `connection.authEndpoint`, and `keyPermissions`,
-                                what the key will be given: whether the grant can give it is known before anything
-                                is made.
-    s3store:index:StorjKeyRing  as `keyring.RingBase`; further inputs: `bucket`, `permissions` (those of
-                                `storj_grant.PERMISSIONS` that a key has), `expiresInDays` (0: never); further outputs:
-                                `endpoint` (the gateway's, for the active key; `endpoints` by slot), `grants` {slot:
-                                access grant} (secret), `ending` [access grant] (secret): those to be revoked yet,
-                                `lifetimes` (in words).
+`StorjBucket`, as `bucket.Bucket`. Further inputs: `connection.authEndpoint`; `keyPermissions`, what the key will be
+given: whether the operator's grant can give it is known before anything is made.
+`StorjKeyRing`, as `keyring.RingBase`. Further inputs: `bucket`; `permissions`, those of `storj_grant.PERMISSIONS` that
+a key has (*: all); `expiresInDays` (0: never). Further outputs: `endpoint`, the gateway's for the active key;
+`endpoints` {slot: URL}; `grants` {slot: access grant} (secret); `ending` [access grant] (secret), those to be revoked
+yet; `lifetimes`, in words.
 """
 
 from __future__ import annotations
@@ -78,6 +76,10 @@ def parent(bucket: str, needed: Collection[str]) -> Grant:
             f"allows {', '.join(sorted(needed))} there, without an end or limits of its own."
         )
     return grant
+
+
+def _spelled_out(permissions: Collection[str]) -> list[str]:
+    return sorted(PERMISSIONS if "*" in permissions else permissions)
 
 
 # ---- the auth service
@@ -171,7 +173,7 @@ class StorjBucket(Bucket):
         return super().diff({**old, "keyPermissions": new.get("keyPermissions")}, new)
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        grant = parent(text(inputs, "bucket"), OBJECTS | frozenset(inputs.get("keyPermissions") or ()))
+        grant = parent(text(inputs, "bucket"), OBJECTS | set(_spelled_out(inputs.get("keyPermissions") or ())))
         if grant.unknown_fields:
             context.warn(
                 f"{PARENT}: the access grant restricts something that this release does not know (caveat field "
@@ -296,9 +298,9 @@ class StorjKeyRing(RingBase):
         if days is not UNKNOWN and (isinstance(days, bool) or not isinstance(days, int) or not 0 <= days <= 36500):
             failures["expiresInDays"] = f"is {days!r}; allowed: a whole number of days from 1 to 36500, or 0 for no end"
         if isinstance(permissions, list):
-            inputs["permissions"] = sorted(permissions)
-            if set(permissions) - set(PERMISSIONS):
-                failures["permissions"] = f"allowed: {', '.join(PERMISSIONS)}"
+            inputs["permissions"] = _spelled_out(permissions)
+            if set(inputs["permissions"]) - set(PERMISSIONS):
+                failures["permissions"] = f"allowed: {', '.join(PERMISSIONS)}, or * for all"
         return inputs, failures
 
     def planned(self, inputs: Values, old: Values | None) -> Values:

@@ -125,6 +125,13 @@ def test_a_parent_of_no_use_is_refused_before_anything_is_made(
     assert at.auth.registered == []
 
 
+def test_full_access_is_refused_before_the_bucket_is_made(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLINK_ACCESS", PARENTS["the-bucket"])
+    with pytest.raises(ResourceError, match="it forbids bypass_governance_retention"):
+        StorjBucket().create(at.bucket_inputs(keyPermissions=["*"]), at.context)
+    assert at.auth.registered == []
+
+
 def test_a_parent_that_is_about_to_end(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
     ending = parse(PARENTS["full"]).restricted([at.bucket], OBJECTS, datetime.now(UTC) + timedelta(seconds=50))
     monkeypatch.setenv("UPLINK_ACCESS", ending.serialize())
