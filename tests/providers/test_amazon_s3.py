@@ -86,6 +86,22 @@ def _kinds(stack: Stack) -> set[str]:
     return {change.kind for change in stack.preview(refresh=True)}
 
 
+def _chain(stack: Stack) -> list[str]:
+    """What waits for the one before it, from the bucket on: Amazon answers 409 to two writes at a time."""
+    resources = stack.engine.export(stack.name)["deployment"]["resources"]
+    parts = {item["urn"]: set(item.get("dependencies", ())) for item in resources if ":s3/bucket" in item["type"]}
+    chain = sorted(parts, key=lambda urn: len(_all(urn, parts)))
+    assert [len(_all(urn, parts)) for urn in chain] == list(range(len(chain)))
+    return [urn.split("::")[2].rpartition(":")[2] for urn in chain]
+
+
+def _all(urn: str, parts: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    for direct in parts[urn] & set(parts):
+        found |= {direct} | _all(direct, parts)
+    return found
+
+
 def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
     s3, iam, rest = cloud.client("s3"), cloud.client("iam"), cloud.client("s3", rest=True)
     amazon.store(**cloud.settings(tags={"service": "matrix"}))
@@ -103,6 +119,16 @@ def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
     assert iam.get_user(UserName=USER)["User"]["Path"] == "/synapse-media/amazon/"
     # What the proof wrote is gone: the vendor's plugin deletes none but an empty bucket.
     assert "Versions" not in s3.list_object_versions(Bucket=BUCKET)
+
+    assert _chain(amazon) == [
+        "Bucket",
+        "BucketPublicAccessBlock",
+        "BucketOwnershipControls",
+        "BucketServerSideEncryptionConfiguration",
+        "BucketVersioning",
+        "BucketLifecycleConfiguration",
+        "BucketPolicy",
+    ]
 
     # Changed by hand: found by a refresh, mended by the next up.
     rest.delete_public_access_block(Bucket=BUCKET)
@@ -149,3 +175,47 @@ def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
     amazon.destroy()
     assert BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
     assert USER not in [user["UserName"] for user in iam.list_users()["Users"]]
+
+
+def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud) -> None:
+    """No key for the one, nothing changed at the other."""
+    s3 = cloud.client("s3")
+    s3.create_bucket(Bucket="amazon-old-media")
+    s3.put_object(Bucket="amazon-old-media", Key="media", Body=b"a picture of years ago")
+    stores = {
+        "old.example.com": cloud.settings(bucket="amazon-old-media", adopt=True),
+        "role.example.com": cloud.settings(bucket="amazon-role-media", keyless=True),
+    }
+    amazon.write(stores)
+    said = amazon.up()
+    assert "bucket amazon-old-media is taken over as it is: versioning is False, a new bucket would have True" in said
+    assert "Status" not in s3.get_bucket_versioning(Bucket="amazon-old-media")
+    assert amazon.preview() == ()
+    amazon.outputs("old.example.com").require_proof()
+
+    role = amazon.outputs("role.example.com")
+    assert (role.keyless, role.access_key_id) == (True, "")
+    assert "ec2_instance_profile" in "".join(render(role, form="playbook").values())
+    iam = cloud.client("iam", rest=True)
+    assert iam.get_instance_profile(InstanceProfileName="synapse-media-amazon-role-media")
+    policy = iam.get_role_policy(RoleName="synapse-media-amazon-role-media", PolicyName="synapse-media")
+    assert policy["PolicyDocument"]["Statement"][0]["Action"] == ["s3:ListBucket"]
+
+    amazon.write(stores, ["old.example.com/retain-bucket", "role.example.com/delete-bucket"])
+    amazon.up()
+    amazon.destroy()
+    assert s3.list_objects_v2(Bucket="amazon-old-media")["KeyCount"] == 1
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["amazon-old-media"]
+
+
+def test_a_name_that_is_taken(amazon: Stack, cloud: Cloud) -> None:
+    """What was made before it stays in state, and the next run goes on from there."""
+    cloud.client("s3").create_bucket(Bucket="amazon-taken")
+    amazon.store(**cloud.settings(bucket="amazon-taken"))
+    with pytest.raises(EngineError, match="BucketAlreadyOwnedByYou"):
+        amazon.up()
+    amazon.store(["delete-bucket"], **cloud.settings(bucket="amazon-not-taken"))
+    amazon.up()
+    amazon.outputs().require_proof()
+    amazon.destroy()
+    assert cloud.client("iam").list_users()["Users"] == []
