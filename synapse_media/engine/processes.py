@@ -1,14 +1,21 @@
-"""Telling one process from another that got its number later."""
+"""What a child process may see of the environment, and telling one process from another that got its number later."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+# The names of what any child may see: where things are, the language, the way to the network. No credentials.
+PASSED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TERM|NO_COLOR|TMPDIR|XDG_\w+|PULUMI_\w+"
+    r"|SSL_CERT_FILE|SSL_CERT_DIR|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+    r"|(?i:https?|all|no)_(?i:proxy)"
+)
 _PROC = Path("/proc")
 
 
