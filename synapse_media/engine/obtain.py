@@ -24,6 +24,7 @@ from typing import Literal, cast
 from synapse_media.engine import versions
 from synapse_media.engine.files import locked
 from synapse_media.engine.paths import cache_dir
+from synapse_media.engine.processes import PASSED
 from synapse_media.errors import SynapseMediaError
 
 Say = Callable[[str], None]
@@ -32,7 +33,8 @@ Route = Literal["path", "vendor", "source"]
 ROUTE_VARIABLE = "SYNAPSE_MEDIA_ENGINE"
 _HOST = "pulumi-language-python"
 _LAUNCHERS = {f"{_HOST}-exec": "python/cmd", "pulumi-resource-pulumi-python": "python/dist"}
-_GET_GO = f"Install Go {'.'.join(map(str, versions.MINIMUM_GO))} or newer: https://go.dev/dl/"
+_GET_GO = "Install Go {} or newer: https://go.dev/dl/"
+_MINIMUM_GO = ".".join(map(str, versions.MINIMUM_GO))
 _VENDOR_SCRIPT = """
 import socket, sys
 socket.setdefaulttimeout(20)
@@ -235,8 +237,9 @@ def _from_vendor(home: Path, say: Say, *, silence: float = 25, limit: float = 90
             return f"it took longer than {limit:.0f} s" if now > deadline else ""
 
         command = [sys.executable, "-c", _VENDOR_SCRIPT, str(staging), versions.PULUMI]
-        # The installer downloads to TMPDIR, where its growth can be seen.
-        why = _run_watched(command, log, env={**os.environ, "TMPDIR": str(scratch)}, cwd=staging, watch=watch)
+        environment = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
+        environment["TMPDIR"] = str(scratch)  # the installer downloads to there, where its growth can be seen
+        why = _run_watched(command, log, env=environment, cwd=staging, watch=watch)
         if why is None and not (staging / "bin" / _HOST).exists():
             why = f"it brought no {_HOST}"
         if why is not None:
@@ -307,10 +310,13 @@ def _go(arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]
             ["go", *arguments], cwd=cwd, env=_go_environment(), capture_output=True, text=True, check=True
         )
     except FileNotFoundError as error:
-        raise ObtainError(f"`go` is not on PATH; it builds what could not be downloaded. {_GET_GO}") from error
+        raise ObtainError(
+            f"`go` is not on PATH; it builds what could not be downloaded. {_GET_GO.format(_MINIMUM_GO)}"
+        ) from error
     except subprocess.CalledProcessError as error:
         lines = [line for line in error.stderr.splitlines() if line.strip()]
-        hint = _GET_GO if "requires go" in error.stderr else ""
+        wanted = re.search(r"requires go >= ([\d.]+\d)", error.stderr)
+        hint = f"{_GET_GO.format(wanted[1])}, or let this one fetch it (GOTOOLCHAIN=auto)." if wanted else ""
         raise ObtainError(f"`go {' '.join(arguments)}` failed: {' '.join(lines[-3:])} {hint}".rstrip()) from error
 
 
@@ -319,7 +325,7 @@ def _go_version(module: Path) -> str:
     answer = _go(["version"], cwd=module).stdout
     match = re.search(r"\bgo(\d+)\.(\d+)(\S*)", answer)
     if match is None or (int(match[1]), int(match[2])) < versions.MINIMUM_GO:
-        raise ObtainError(f"Go is too old: {answer.strip()!r}. {_GET_GO}")
+        raise ObtainError(f"Go is too old: {answer.strip()!r}. {_GET_GO.format(_MINIMUM_GO)}")
     return f"{match[1]}.{match[2]}{match[3]}"
 
 

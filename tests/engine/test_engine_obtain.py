@@ -192,7 +192,7 @@ def test_a_go_that_is_too_old_is_named(
 ) -> None:
     script(tmp_path / "bin/go", behaviour)
     only_on_path(monkeypatch, tmp_path / "bin")
-    with pytest.raises(ObtainError, match=r"1\.2[24]\..*Install Go 1\.25 or newer"):
+    with pytest.raises(ObtainError, match=r"1\.2[24]\..*Install Go 1\.25(\.0)? or newer"):
         obtain.go_build(stand_in_module, tmp_path / "out", said)
 
 
