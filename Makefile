@@ -10,7 +10,7 @@ STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up down clean check test preview bench FORCE
+.PHONY: help setup up down clean check test preview bench garage FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +35,18 @@ check: $(READY) ## formatting, lint and types
 test: setup check ## all checks and all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
+garage: $(READY) ## build Garage with cargo, once, for its tests (10 to 40 minutes)
+	@$(BIN)/python -m tests.providers.garage_server
+
 preview: setup ## preview every example stack from nothing, with no credentials, beside what it was (UPDATE_GOLDEN=1 accepts)
 	$(BIN)/python -m pytest tests/previews
+
+live: setup ## the acceptance on the real service, with your credentials (STACK=…)
+	@test -n "$(STACK)" || { echo "make live STACK=<your stack>" >&2; exit 64; }
+	@$(BIN)/python -m tests.live $(STACK)
+
+docs: $(READY) ## generate the numbers in the docs anew
+	@$(BIN)/python docs/update.py
 
 bench: setup ## what it costs, beside an empty Pulumi program (STORES="1 50")
 	@$(BIN)/python -m tests.bench $(if $(STORES),--stores $(STORES))
