@@ -10,7 +10,7 @@ STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up down clean check test preview bench garage FORCE
+.PHONY: help setup up down clean check test preview bench live docs garage FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
