@@ -90,8 +90,10 @@ class Store(pulumi.ComponentResource):
         ]
         policy = None
         if can("bucket_policy") is not False:
+            tls_only = can("tls_only_policy") is not False
+            lacks += [] if tls_only else ["refusal of plain http by the bucket policy"]
             https = store.endpoint.startswith("https://")
-            policy = policies.to_json(policies.tls_only(store.bucket)) if https else ""
+            policy = policies.to_json(policies.tls_only(store.bucket)) if https and tls_only else ""
         lifecycle = can("lifecycle") is not False
         allow = store.allow
         manage = [word.removeprefix("set-") for word in sorted(allow) if word.startswith("set-")]
