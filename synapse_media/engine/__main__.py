@@ -15,6 +15,9 @@ def main() -> int:
     except SynapseMediaError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted. Nothing half-made is left; the next run begins where Go's cache ends.", file=sys.stderr)
+        return 130
     return 0
 
 

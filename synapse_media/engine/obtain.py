@@ -7,6 +7,7 @@ can be reached; else built with Go from the pinned modules in `sources/`. The em
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -259,8 +260,8 @@ def _from_source(home: Path, say: Say) -> Toolchain:
         go_build(LANGUAGE_HOST, bin_ / _HOST, say)
         go_build(PULUMI, bin_ / "pulumi", say)
         with _writable(PULUMI.source) as module:
-            listed = _go(["list", "-m", "-f", "{{.Dir}}", "github.com/pulumi/pulumi/sdk/v3"], cwd=module)
-        sdk = Path(listed.stdout.strip())
+            answer = _go(["mod", "download", "-json", "github.com/pulumi/pulumi/sdk/v3"], cwd=module).stdout
+        sdk = Path(json.loads(answer)["Dir"])
         for name, folder in _LAUNCHERS.items():
             shutil.copyfile(sdk / folder / name, bin_ / name)
             (bin_ / name).chmod(0o755)

@@ -28,6 +28,9 @@ from tests.engine.helpers import Said, eventually, script
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # Go's own caches stay: without them every test would build Go's library.
+    go_cache = subprocess.run(["go", "env", "GOCACHE"], capture_output=True, text=True, check=True).stdout.strip()
+    monkeypatch.setenv("GOCACHE", go_cache)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache/synapse-media/engine"
 
@@ -219,6 +222,22 @@ def test_a_program_that_does_not_compile_shows_why(own_cache: Path, stand_in_mod
     (stand_in_module.source / "main.go").write_text("package main\n\nfunc main() { undefinedThing() }\n")
     with pytest.raises(ObtainError, match="undefined: undefinedThing"):
         obtain.build_once(stand_in_module, own_cache / "stand-in-1", said)
+
+
+def test_an_engine_from_source_is_whole(own_cache: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for the two programs, and the real launchers from the real SDK module."""
+
+    def quick_build(program: GoProgram, output: Path, _say: object) -> None:
+        script(output, f"echo {program.name}")
+
+    monkeypatch.setattr(obtain, "go_build", quick_build)
+    monkeypatch.setenv(obtain.ROUTE_VARIABLE, "source")
+    toolchain = obtain.obtain_pulumi(said)
+    assert (toolchain.route, toolchain.bin) == ("source", own_cache / f"pulumi-{versions.PULUMI}/source/bin")
+    launchers = {"pulumi-language-python-exec", "pulumi-resource-pulumi-python"}
+    assert {item.name for item in toolchain.bin.iterdir()} == launchers | {"pulumi", "pulumi-language-python"}
+    assert all(os.access(item, os.X_OK) for item in toolchain.bin.iterdir())
+    assert "import pulumi" in (toolchain.bin / "pulumi-language-python-exec").read_text()
 
 
 # A pulumi of the user's own.
@@ -436,6 +455,28 @@ def test_the_module_says_what_is_missing(own_cache: Path, tmp_path: Path) -> Non
     assert answer.returncode == 1
     assert answer.stderr.startswith("`go` is not on PATH")
     assert "Traceback" not in answer.stderr
+
+
+def test_the_module_can_be_interrupted(own_cache: Path, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    # A stand-in for `go` that takes for ever.
+    script(
+        tmp_path / "bin/go",
+        f'[ "$1" = version ] && echo go version go1.25.0 linux/amd64 && exit\ntouch {started}; exec sleep 100',
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-m", "synapse_media.engine"],
+        env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert eventually(started.exists)
+    child.send_signal(signal.SIGINT)
+    _, shown = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert shown.splitlines()[-1].startswith("Interrupted.")
+    assert "Traceback" not in shown
+    assert list(own_cache.glob(".*staging*")) == []
 
 
 def test_the_module_is_quiet_where_all_is_there(engine_toolchain: Toolchain) -> None:
