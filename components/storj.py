@@ -57,7 +57,7 @@ class Storj(Store):
                 "permissions": permissions,
                 "expiresInDays": store.options.get("expires_in_days", EXPIRES_IN_DAYS),
                 "connection": self.connection(),
-                **dict.fromkeys(("endpoint", "endpoints", "grants", "ending", "lifetimes")),
+                **dict.fromkeys(("endpoint", "endpoints", "ends", "grants", "ending", "lifetimes")),
             },
             self.child(bucket),
             kind="StorjKeyRing",

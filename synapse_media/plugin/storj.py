@@ -8,8 +8,8 @@ ends with its grant: at its expiry, or when the vendor's `uplink` revokes it.
 given: whether the operator's grant can give it is known before anything is made.
 `StorjKeyRing`, as `keyring.RingBase`. Further inputs: `bucket`; `permissions`, those of `storj_grant.PERMISSIONS` that
 a key has (*: all); `expiresInDays` (0: never). Further outputs: `endpoint`, the gateway's for the active key;
-`endpoints` {slot: URL}; `grants` {slot: access grant} (secret); `ending` [access grant] (secret), those to be revoked
-yet; `lifetimes`, in words.
+`endpoints` {slot: URL}; `ends` {slot: ISO 8601 or ""}, where a key ends before its grant; `grants` {slot: access grant}
+(secret); `ending` [access grant] (secret), those to be revoked yet; `lifetimes`, in words.
 """
 
 from __future__ import annotations
@@ -87,10 +87,15 @@ def _spelled_out(permissions: Collection[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    """A key pair, and the gateway that knows it (with scheme, no slash at the end)."""
+    """A key pair, and the gateway that knows it (with scheme, no slash at the end).
+
+    Attributes:
+        ends: where the auth service ends the pair before its grant does, as it does in a free trial; ISO 8601, or "".
+    """
 
     credential: Credential
     endpoint: str
+    ends: str = ""
 
 
 def _register(values: Mapping[str, Any], grant: Grant, *, repeatable: bool) -> _Registered:
@@ -117,7 +122,8 @@ def _register(values: Mapping[str, Any], grant: Grant, *, repeatable: bool) -> _
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
         raise ApiError("Unparsable", 200, f"POST /v1/access at {client.base}: the gateway it names is no http(s) URL")
-    return _Registered(Credential(key_id, secret), endpoint.rstrip("/"))
+    ends = found.get("freeTierRestrictedExpiration")
+    return _Registered(Credential(key_id, secret), endpoint.rstrip("/"), ends if isinstance(ends, str) else "")
 
 
 # ---- short-lived keys, for the bucket alone: kept in this process, never in state
@@ -131,7 +137,7 @@ def administrator(values: Mapping[str, Any], bucket: str, pause: Callable[[float
     grant = parent(bucket, OBJECTS)
     now = datetime.now(UTC)
     connection = Connection.parse(values)
-    key = (grant, bucket, connection, str(values["connection"].get("authEndpoint")))
+    key = (grant, bucket, str(values["connection"].get("authEndpoint")))
     with _lock:
         registered, ends = _short.get(key, (None, now))
         fresh = registered is None or ends - now < _SPARE
@@ -226,8 +232,23 @@ def _ended(grant: Grant) -> bool:
     return grant.not_after is not None and grant.not_after <= datetime.now(UTC)
 
 
-def _lifetime(key_id: str, grant: Grant) -> str:
-    ends = f"ends on {grant.not_after:%Y-%m-%d}" if grant.not_after else "has no end"
+def _end_of_key(values: Mapping[str, Any], slot: str) -> datetime | None:
+    """When the key of a slot ends, of itself or with its grant; None: never."""
+    with_grant = parse(values["grants"][slot]).not_after
+    try:
+        of_itself = datetime.fromisoformat(values["ends"][slot]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return with_grant
+    return min(with_grant or of_itself, of_itself)
+
+
+def _has_ended(values: Mapping[str, Any], slot: str) -> bool:
+    end = _end_of_key(values, slot)
+    return end is not None and end <= datetime.now(UTC)
+
+
+def _lifetime(key_id: str, end: datetime | None) -> str:
+    ends = f"ends on {end:%Y-%m-%d}" if end else "has no end"
     return f"deleting a key (key {key_id} {ends}; only the vendor's uplink command can revoke it)"
 
 
@@ -243,8 +264,8 @@ class StorjKeys(KeyFamily):
 
     def listed(self) -> dict[str, bool]:
         """The keys in state whose grant has not ended."""
-        grants, keys = self._values["grants"], self._values["keys"]
-        return {key["accessKeyId"]: True for slot, key in keys.items() if not _ended(parse(grants[slot]))}
+        keys = self._values["keys"]
+        return {key["accessKeyId"]: True for slot, key in keys.items() if not _has_ended(self._values, slot)}
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         grant = _grant(self._values)
@@ -261,7 +282,7 @@ class StorjKeys(KeyFamily):
                 ) from None
             del self._values["grants"][slot]
             raise ResourceError(f"slot {slot!r}: no key was made: {error}{_meaning(error)}") from None
-        self._values["endpoints"][slot] = registered.endpoint
+        self._values["endpoints"][slot], self._values["ends"][slot] = registered.endpoint, registered.ends
         return MadeKey(registered.credential.access_key_id, registered.credential.secret, at.isoformat())
 
     def delete(self, key_id: str) -> None:
@@ -308,7 +329,7 @@ class StorjKeyRing(RingBase):
             _refuse_change(old, inputs)
             if set(inputs["slots"]) == set(old.get("keys") or {}):
                 return super().planned(inputs, old)
-        later = dict.fromkeys(("grants", "endpoints", "ending", "lifetimes"), UNKNOWN)
+        later = dict.fromkeys(("grants", "endpoints", "ends", "ending", "lifetimes"), UNKNOWN)
         return {**super().planned(inputs, old), **later, "endpoint": (old or {}).get("endpoint") or UNKNOWN}
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
@@ -339,11 +360,12 @@ class StorjKeyRing(RingBase):
         keys, grants, active = outputs["keys"], outputs["grants"], outputs.get("active")
         waiting = [*(outputs.get("ending") or []), *(grant for slot, grant in grants.items() if slot not in keys)]
         outputs["grants"] = {slot: grant for slot, grant in grants.items() if slot in keys}
-        outputs["endpoints"] = {slot: url for slot, url in outputs["endpoints"].items() if slot in keys}
+        for name in ("endpoints", "ends"):
+            outputs[name] = {slot: value for slot, value in outputs[name].items() if slot in keys}
         outputs["endpoint"] = outputs["endpoints"].get(active, "")
         outputs["ending"] = [grant for grant in waiting if not _end(parse(grant), outputs, context)]
         outputs["lifetimes"] = [
-            _lifetime(keys[slot]["accessKeyId"], parse(grant)) for slot, grant in sorted(outputs["grants"].items())
+            _lifetime(key["accessKeyId"], _end_of_key(outputs, slot)) for slot, key in sorted(keys.items())
         ]
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
@@ -354,7 +376,7 @@ class StorjKeyRing(RingBase):
         if found is None:
             return None
         for slot, key in found.outputs["keys"].items():
-            ends = parse(held["grants"][slot]).not_after
+            ends = _end_of_key(held, slot)
             if ends is not None and ends - datetime.now(UTC) < _SOON:
                 context.warn(
                     f"bucket {text(inputs, 'bucket')}: key {key['accessKeyId']} ends on {ends:%Y-%m-%d}: Synapse loses "
@@ -373,7 +395,7 @@ class StorjKeyRing(RingBase):
             )
 
 
-_HELD: Final = ("keys", "grants", "endpoints")
+_HELD: Final = ("keys", "grants", "endpoints", "ends")
 """Outputs that the ring goes on from."""
 
 
@@ -383,7 +405,7 @@ def _refuse_change(old: Values, inputs: Values) -> None:
     grants: Mapping[str, str] = old.get("grants") or {}
     held = {slot: parse(grant) for slot, grant in grants.items() if slot == inputs.get("active")}
     for slot, grant in held.items():
-        if slot in (old.get("keys") or {}) and not _ended(grant) and grant.forbidden != wanted:
+        if slot in (old.get("keys") or {}) and not _has_ended(old, slot) and grant.forbidden != wanted:
             other = "b" if slot == "a" else "a"
             raise ResourceError(
                 f"permissions: the key of slot {slot!r} was made with other permissions, and a Storj grant can't be "

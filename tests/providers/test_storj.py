@@ -184,15 +184,23 @@ def test_a_parent_of_no_use(storj: Stack, auth: AuthDouble) -> None:
     assert "Traceback" not in str(raised.value)
 
 
-def test_a_grant_for_the_one_bucket_lends_no_decoy(storj: Stack, auth: AuthDouble) -> None:
+def test_a_grant_for_the_one_bucket_and_a_gateway_of_ones_own(
+    storj: Stack, auth: AuthDouble, embedded_store: Running
+) -> None:
+    """No decoy can be lent then, which is said; the gateway is the one that the stack file names."""
     storj.engine.environment["UPLINK_ACCESS"] = PARENTS["the-bucket"]
-    storj.store(["delete-bucket"], **_settings(auth, bucket="media"))
-    storj.up()
-    proof = storj.outputs().proof
-    assert proof is not None
-    assert proof.passed
-    assert {line.operation for line in proof.lines if line.outcome == "not tested"} == {"create-bucket", "other-bucket"}
-    storj.destroy()
+    with proxy.in_front_of(embedded_store.endpoint) as gateway:
+        storj.store(["delete-bucket"], **_settings(auth, bucket="media", endpoint=gateway.url))
+        storj.up()
+        outputs = storj.outputs()
+        assert outputs.endpoint_url == gateway.url
+        assert outputs.proof is not None
+        assert outputs.proof.passed
+        untried = {line.operation for line in outputs.proof.lines if line.outcome == "not tested"}
+        assert untried == {"create-bucket", "other-bucket"}
+        storj.destroy()
+        # Nothing went past it: every key that was registered was used there, and there alone.
+        assert {exchange.access_key_id for exchange in gateway.exchanges} == {key for _, key in auth.registered}
 
 
 def test_a_registration_whose_answer_is_lost(storj: Stack, auth: AuthDouble, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -166,6 +167,28 @@ def test_a_bucket_through_a_key_of_an_hour(at: At) -> None:
     assert grant.not_after is not None
     assert grant.not_after <= datetime.now(UTC) + timedelta(hours=1)
     assert key_id not in repr(outputs)
+
+
+def test_a_bucket_that_is_there(at: At, embedded_store: Running) -> None:
+    """Refused where it holds anything; taken over with `adopt`, and given back as it was."""
+    at.bucket = "storj-there"
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=embedded_store.endpoint,
+        region_name=embedded_store.region,
+        aws_access_key_id=embedded_store.access_key_id,
+        aws_secret_access_key=embedded_store.secret_access_key,
+    )
+    s3.create_bucket(Bucket=at.bucket)
+    s3.put_object(Bucket=at.bucket, Key="local_content/a", Body=b"media")
+    with pytest.raises(ResourceError, match="adopt: true"):
+        StorjBucket().create(at.bucket_inputs(versioning=True), at.context)
+    name, outputs = StorjBucket().create(at.bucket_inputs(versioning=True, adopt=True), at.context)
+    assert outputs["adopted"] is True
+    assert any("versioning is False" in words for words in outputs["differences"])
+    with pytest.raises(ResourceError, match="holds media"):
+        StorjBucket().delete(name, outputs, at.context)
+    assert s3.get_object(Bucket=at.bucket, Key="local_content/a")["Body"].read() == b"media"
 
 
 def test_a_short_lived_key_is_renewed_in_time(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,6 +398,28 @@ def test_a_key_that_ended_is_replaced(at: At, uplink: Path) -> None:
     assert again["accessKeyId"] == at.auth.registered[-1][1] != outputs["accessKeyId"]
     # What ended by itself needs no revoking.
     assert _revoked(uplink) == []
+
+
+def test_a_free_trial_ends_the_key_before_its_grant(at: At) -> None:
+    def trial(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer:
+        answer = upstream.ask(request)
+        assert answer is not None
+        until = (datetime.now(UTC) + timedelta(days=5)).strftime("%Y-%m-%dT%H:%M:%S.123456789Z")
+        made = {**json.loads(answer.body), "freeTierRestrictedExpiration": until}
+        return proxy.Answer(200, (("Content-Type", "application/json"),), json.dumps(made).encode())
+
+    with proxy.in_front_of(at.auth.url) as between:
+        between.misbehave(trial)
+        at.url = between.url
+        outputs = at.make()
+        day = datetime.now(UTC) + timedelta(days=5)
+        assert f"ends on {day:%Y-%m-%d}" in outputs["lifetimes"][0]
+        assert RING.read("media", at.ring_inputs(), outputs, at.context) is not None
+    assert f"ends on {day:%Y-%m-%d}: Synapse loses" in at.said[-1]
+    outputs["ends"]["a"] = "2026-01-01T00:00:00Z"
+    found = RING.read("media", at.ring_inputs(), outputs, at.context)
+    assert found is not None
+    assert found.inputs["slots"] == []
 
 
 def test_a_key_that_ends_soon_is_said(at: At) -> None:
