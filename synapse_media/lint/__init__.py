@@ -1,0 +1,138 @@
+"""Configuration that people already have -> what in it breaks or loses media. No Pulumi, no store, no network.
+
+`check` reads and applies; the rules are small functions of one configuration, in `rules`, or of all of them together,
+in `together`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from synapse_media.errors import UsageError
+
+from . import rules as _rules  # noqa: F401  (each module puts its rules on the list)
+from . import together, uses
+from .config import Config, Kind, group
+from .findings import RULES, Finding, Hit, Rule, Severity
+from .reading import Document, Value, read
+
+__all__ = ["ALL_RULES", "RULES", "Finding", "Kind", "Report", "Rule", "Severity", "check"]
+
+UNREADABLE = Rule(
+    "unreadable",
+    Severity.BREAKS,
+    (),
+    "A file that can't be read as YAML: its program fails.",
+    "https://yaml.org/spec/1.1/",
+    lambda _: (),
+)
+ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *together.RULES, UNREADABLE)
+"""Everything that `check` can find."""
+
+_ORDER = list(Severity)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        findings: the worst first, then by file and line.
+        files: path -> what the file was taken for; "encrypted" and "not recognised" were not looked into.
+    """
+
+    findings: tuple[Finding, ...]
+    files: dict[str, str]
+
+    def count(self, severity: Severity) -> int:
+        return sum(finding.severity is severity for finding in self.findings)
+
+
+def check(paths: Sequence[Path]) -> Report:
+    """Read files and directories, and apply every rule.
+
+    A directory stands for its *.yaml and *.yml, and those of a conf.d in it. Files of one program are one
+    configuration, in the order given: see `config.group`.
+
+    Raises:
+        UsageError: a path is not there, nothing was recognised, or two homeservers are mixed.
+    """
+    documents = [(read(path), in_directory) for path, in_directory in _files(paths)]
+    configs, unknown = group((document, inside) for document, inside in documents if not document.problem)
+    _refuse_two_homeservers(configs)
+    hidden = any(document.encrypted for document, _ in documents)
+    configs = [replace(config, hidden=hidden) for config in configs]
+    configs = [replace(config, uses=uses.of(config)) for config in configs]
+    broken = [document for document, _ in documents if document.problem]
+    if not (configs or broken or hidden):
+        raise UsageError(
+            f"{', '.join(document.path for document in unknown)}: neither a homeserver.yaml, nor variables of the "
+            "playbook, nor a media-repo.yaml"
+        )
+    findings = [UNREADABLE.finding(_broken(document)) for document in broken]
+    for config in configs:
+        for rule in RULES.values():
+            findings += rule.apply(config)
+    findings += together.find(configs)
+    findings.sort(key=lambda found: (_ORDER.index(found.severity), found.file, found.line, found.rule, found.setting))
+    files = {
+        document.path: config.kind.value for config in configs for document in (*config.documents, *config.ignored)
+    }
+    files |= {document.path: _not_looked_into(document) for document in unknown}
+    files |= {document.path: "unreadable" for document in broken}
+    return Report(tuple(findings), dict(sorted(files.items())))
+
+
+def _not_looked_into(document: Document) -> str:
+    if document.encrypted:
+        return "encrypted"
+    return "not recognised"
+
+
+def _broken(document: Document) -> Hit:
+    return Hit(
+        Value(None, document.path, document.line),
+        "the file",
+        f"it {document.problem}",
+        "Mend the file, or leave it out.",
+    )
+
+
+def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
+    """Every file once, and whether it was found in a directory."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            found = [(file, True) for place in (path, path / "conf.d") for file in _in(place)]
+            if not found:
+                raise UsageError(f"{path} has no *.yaml and no *.yml")
+        elif path.exists() or path.is_symlink():
+            found = [(path, False)]
+        else:
+            raise UsageError(f"{path} does not exist")
+        for file, inside in found:
+            if file.resolve() not in seen:
+                seen.add(file.resolve())
+                yield file, inside
+
+
+def _in(directory: Path) -> list[Path]:
+    try:
+        return sorted(file for file in directory.iterdir() if file.suffix in (".yaml", ".yml") and not file.is_dir())
+    except NotADirectoryError:
+        return []
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"{directory} can't be read: {error.strerror}") from None
+
+
+def _refuse_two_homeservers(configs: Iterable[Config]) -> None:
+    for config in configs:
+        for name, before, after in config.earlier:
+            if config.kind is Kind.SYNAPSE and name == "server_name" and before.data != after.data:
+                raise UsageError(
+                    f"{before.file} and {after.file} are of two homeservers, and one run is for one: check them apart"
+                )

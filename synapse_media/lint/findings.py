@@ -1,0 +1,93 @@
+"""What a rule finds, and the registry of rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from .config import Config, Kind
+from .reading import Value
+
+
+class Severity(StrEnum):
+    """What it costs to leave it: the order is that of the report."""
+
+    LOSES = "loses media"
+    BREAKS = "breaks"
+    WARNS = "warns"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Where a rule applies, and what to do. No value of a secret goes in."""
+
+    at: Value
+    setting: str
+    reason: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    rule: str
+    severity: Severity
+    file: str
+    line: int
+    setting: str
+    reason: str
+    mend: str
+    link: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file}:{self.line}: {self.severity}: {self.setting} [{self.rule}]\n"
+            f"  why:  {self.reason}\n  mend: {self.mend}\n  see:  {self.link}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+Find = Callable[[Config], Iterable[Hit]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One thing that goes wrong. `summary` is a line for the documentation."""
+
+    name: str
+    severity: Severity
+    kinds: tuple[Kind, ...]
+    summary: str
+    link: str
+    find: Find
+
+    def apply(self, config: Config) -> list[Finding]:
+        if config.kind not in self.kinds:
+            return []
+        return [self.finding(hit) for hit in self.find(config)]
+
+    def finding(self, hit: Hit) -> Finding:
+        return Finding(self.name, self.severity, hit.at.file, hit.at.line, hit.setting, hit.reason, hit.mend, self.link)
+
+
+RULES: dict[str, Rule] = {}
+"""Every rule on one configuration, by name."""
+
+EVERYWHERE = (Kind.SYNAPSE, Kind.PLAYBOOK, Kind.MEDIA_REPO)
+
+
+def rule(
+    name: str, severity: Severity, summary: str, link: str, kinds: tuple[Kind, ...] = EVERYWHERE
+) -> Callable[[Find], Find]:
+    """Put a function on the list of rules."""
+
+    def register(find: Find) -> Find:
+        RULES[name] = Rule(name, severity, kinds, summary, link, find)
+        return find
+
+    return register

@@ -1,0 +1,348 @@
+"""What goes wrong with matrix-media-repo's datastores, in its own file and in the playbook's variables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from synapse_media.lint import links, playbook, uses
+from synapse_media.lint.config import Config, Kind, field_of, nearest
+from synapse_media.lint.findings import Hit, Severity, rule
+from synapse_media.lint.reading import Value
+from synapse_media.lint.rules.store import changed_by_go
+
+_FILE_ONLY = (Kind.MEDIA_REPO,)
+_BOTH = (Kind.PLAYBOOK, Kind.MEDIA_REPO)
+KINDS = ("thumbnails", "remote_media", "local_media", "archives")
+_KEYS = ("id", "type", "forKinds", "opts")
+_OPTIONS = {
+    "file": ("path",),
+    "s3": (
+        *("tempPath", "endpoint", "accessKeyId", "accessSecret", "ssl", "bucketName", "region", "storageClass"),
+        *("publicBaseUrl", "redirectWhenCached", "prefixLength", "multipartUploads"),
+    ),
+}
+_BOOLEANS = ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False", "")
+_EXAMPLES = ("UNIQUE_ID_HERE", "ANOTHER_UNIQUE_ID_HERE", "CHANGE_ME_TO_A_UNIQUE_VALUE")
+
+
+@dataclass(frozen=True, slots=True)
+class _Datastore:
+    """A datastore, of either form. `kinds` is None where a template decides."""
+
+    setting: str
+    at: Value
+    kinds: tuple[str, ...] | None
+
+
+def _datastores(config: Config) -> Iterator[_Datastore]:
+    """Those that are defined, for sure."""
+    if config.kind is Kind.MEDIA_REPO:
+        for setting, entry in uses.datastores(config):
+            yield _Datastore(f"{setting}.forKinds", entry, _kinds(entry.items.get("forKinds"), ()))
+        return
+    if config.flag(f"{playbook.MEDIA_REPO}enabled", default=False) is not True:
+        return
+    for prefix, default in ((playbook.FILE, KINDS), (playbook.S3, ())):
+        found = config.field(f"{prefix}for_kinds")
+        kinds = _kinds(found.value, default) if found.literal else None
+        if config.flag(f"{prefix}enabled", default=None if kinds is None else bool(kinds)):
+            at = found.value or config.settings[f"{playbook.MEDIA_REPO}enabled"]
+            yield _Datastore(found.setting, at, kinds)
+
+
+def _kinds(value: Value | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    if value is None:
+        return default
+    named = tuple(str(entry.data) for entry in value.entries)
+    return KINDS if "all" in named else named
+
+
+@rule(
+    "kinds-overlap",
+    Severity.WARNS,
+    "Two datastores take the same kind: the last one gets it all, not the smallest.",
+    links.MEDIA_REPO_SAMPLE,
+    _BOTH,
+)
+def kinds_overlap(config: Config) -> Iterable[Hit]:
+    seen: dict[str, str] = {}
+    for datastore in _datastores(config):
+        twice = [kind for kind in datastore.kinds or () if kind in seen]
+        if twice:
+            also = "" if datastore.kinds is None else f" ({seen[twice[0]]} takes them as well)"
+            unset = " (not set: all four are its default)" if seen[twice[0]] == f"{playbook.FILE}for_kinds" else ""
+            yield Hit(
+                datastore.at,
+                datastore.setting,
+                f"{', '.join(twice)}{also}{unset}: matrix-media-repo means to take the smallest, but (1.3.8) takes the "
+                "last of them",
+                "Name each kind in one datastore. `[]` makes the other one read-only.",
+            )
+        for kind in datastore.kinds or ():
+            seen.setdefault(kind, datastore.setting)
+
+
+@rule(
+    "kind-unstored",
+    Severity.BREAKS,
+    "A kind that no datastore takes: its uploads fail.",
+    links.MEDIA_REPO_SAMPLE,
+    _BOTH,
+)
+def kind_unstored(config: Config) -> Iterable[Hit]:
+    found = list(_datastores(config))
+    if not found or any(datastore.kinds is None for datastore in found) or config.hidden:
+        return
+    taken = {kind for datastore in found for kind in datastore.kinds or ()}
+    missing = [kind for kind in KINDS if kind not in taken]
+    if missing:
+        last = found[-1]
+        yield Hit(
+            last.at,
+            last.setting,
+            f"no datastore takes {', '.join(missing)}: it fails with `unable to locate a usable datastore`",
+            "Name each of the four kinds in one datastore.",
+        )
+
+
+@rule("kind-unknown", Severity.BREAKS, "A kind that matrix-media-repo does not know.", links.MEDIA_REPO_SAMPLE, _BOTH)
+def kind_unknown(config: Config) -> Iterable[Hit]:
+    for datastore in _datastores(config):
+        for kind in datastore.kinds or ():
+            if kind not in KINDS:
+                yield Hit(
+                    datastore.at,
+                    datastore.setting,
+                    f"{kind[:40]!r} is no kind, and ignored in silence",
+                    f"{nearest(kind, KINDS)}The kinds are {', '.join(KINDS)}.",
+                )
+
+
+@rule(
+    "datastore-id",
+    Severity.BREAKS,
+    "A datastore without an id of its own: matrix-media-repo finds media by it.",
+    links.MEDIA_REPO,
+    _BOTH,
+)
+def datastore_id(config: Config) -> Iterable[Hit]:
+    if config.kind is Kind.PLAYBOOK:
+        yield from _variable_ids(config)
+        return
+    seen: dict[str, str] = {}
+    for setting, entry in uses.datastores(config):
+        value = entry.items.get("id")
+        place = f"{setting}.id"
+        text = "" if value is None or value.data is None else value.text
+        if not text:
+            yield Hit(
+                value or entry,
+                place,
+                "a datastore without an id can't be told from another",
+                "Existing installation: its old id, which the database knows (datastore_id of the media table). "
+                "New one: make one up, once and for ever.",
+            )
+        elif text in seen:
+            yield Hit(
+                value or entry,
+                place,
+                f"{seen[text]} has this id as well",
+                "Give the newer one an id of its own, before use.",
+            )
+        else:
+            seen[text] = place
+        if value is not None and not value.quoted and changed_by_go(text):
+            yield Hit(value, place, "without quotes it is a number to YAML, and another id arrives", "Quote it.")
+
+
+def _variable_ids(config: Config) -> Iterator[Hit]:
+    given: dict[str, str] = {}
+    for datastore in _datastores(config):
+        prefix = playbook.FILE if datastore.setting.startswith(playbook.FILE) else playbook.S3
+        found = config.field(f"{prefix}id")
+        if found.empty and not config.hidden:
+            way = f"; or, if there is none, set {prefix}for_kinds: []" if prefix == playbook.FILE else ""
+            yield Hit(
+                datastore.at,
+                found.setting,
+                "the datastore is defined and has no id: the playbook stops",
+                "Existing installation: `grep id: …/media-repo.yaml` on the server. New one: make one up, once and for "
+                f"ever{way}.",
+            )
+        elif found.text and found.text in given:
+            yield Hit(
+                found.value or datastore.at,
+                found.setting,
+                f"{given[found.text]} has this id as well",
+                "Give each its own.",
+            )
+        given.setdefault(found.text, found.setting)
+
+
+@rule(
+    "datastore-id-example",
+    Severity.WARNS,
+    "A datastore has the id of the example.",
+    links.MEDIA_REPO_SAMPLE,
+    _BOTH,
+)
+def datastore_id_example(config: Config) -> Iterable[Hit]:
+    if config.kind is Kind.MEDIA_REPO:
+        found = [(f"{setting}.id", entry.items.get("id")) for setting, entry in uses.datastores(config)]
+    else:
+        names = (f"{playbook.FILE}id", f"{playbook.S3}id")
+        found = [(name, config.settings.get(name)) for name in names]
+    for setting, value in found:
+        if value is not None and value.data in _EXAMPLES:
+            yield Hit(
+                value,
+                setting,
+                "this is the id of the example",
+                "Make one up before the first use; afterwards keep it for ever.",
+            )
+
+
+@rule(
+    "file-store-dropped",
+    Severity.BREAKS,
+    "The file datastore has an id and is not defined any more: media that lies there is out of reach.",
+    links.PLAYBOOK_MEDIA_REPO,
+    (Kind.PLAYBOOK,),
+)
+def file_store_dropped(config: Config) -> Iterable[Hit]:
+    if config.flag(f"{playbook.MEDIA_REPO}enabled", default=False) is not True:
+        return
+    identity, kinds = config.field(f"{playbook.FILE}id"), config.field(f"{playbook.FILE}for_kinds")
+    none_taken = kinds.given and kinds.literal and kinds.value is not None and not kinds.value.entries
+    off = config.flag(f"{playbook.FILE}enabled", default=not none_taken) is False
+    if off and not identity.empty:
+        yield Hit(
+            kinds.value or identity.value or config.start,
+            f"{playbook.FILE}enabled",
+            "the file datastore has an id, and is left out: while the database knows media there, matrix-media-repo "
+            "does not start",
+            f"Set {playbook.FILE}enabled: true and keep {playbook.FILE}for_kinds: [] (read-only), until its media was "
+            "transferred.",
+        )
+
+
+@rule(
+    "datastore-lost",
+    Severity.BREAKS,
+    "A later file replaces the list of datastores, and leaves out one that an earlier file has.",
+    links.MEDIA_REPO,
+    _FILE_ONLY,
+)
+def datastore_lost(config: Config) -> Iterable[Hit]:
+    kept = {entry.items["id"].text for _, entry in uses.datastores(config) if "id" in entry.items}
+    for name, before, after in config.earlier:
+        if name != "datastores":
+            continue
+        ids = [entry.items["id"].text for entry in before.entries if "id" in entry.items]
+        lost = [text for text in ids if text not in kept]
+        if lost:
+            yield Hit(
+                after,
+                name,
+                f"it replaces the list of {before.file}:{before.line}, whose {', '.join(map(repr, lost))} is lost: "
+                "while the database knows media there, matrix-media-repo does not start",
+                "Put every datastore into the last of the lists.",
+            )
+
+
+@rule(
+    "datastore-form",
+    Severity.BREAKS,
+    "A key of a datastore that is unknown or of another case, a type that is none, an option that is no text.",
+    links.MEDIA_REPO_SAMPLE,
+    _FILE_ONLY,
+)
+def datastore_form(config: Config) -> Iterable[Hit]:
+    for name, value in config.settings.items():
+        if name != "datastores" and name.lower() == "datastores":
+            yield Hit(value, name, "it is ignored in silence: matrix-media-repo minds the case", "Write datastores.")
+    for setting, entry in uses.datastores(config):
+        yield from _unknown(setting, entry, _KEYS)
+        kind, opts = entry.items.get("type"), entry.items.get("opts")
+        known = _OPTIONS.get(str(kind.data)) if kind is not None else None
+        if known is None:
+            yield Hit(
+                kind or entry, f"{setting}.type", "it is neither file nor s3", "Write `type: file` or `type: s3`."
+            )
+            continue
+        if opts is None or not opts.items:
+            yield Hit(entry, f"{setting}.opts", "a datastore without options stores nothing", "Give it its `opts:`.")
+            continue
+        yield from _unknown(f"{setting}.opts", opts, known)
+        for name, option in opts.items.items():
+            if isinstance(option.data, dict | tuple):
+                yield Hit(
+                    option,
+                    f"{setting}.opts.{name}"[:120],
+                    "an option is one line of text, or the file is refused",
+                    "Mend it.",
+                )
+        if known == _OPTIONS["file"] and "path" not in opts.items:
+            yield Hit(opts, f"{setting}.opts.path", "a file datastore needs a path", "Name the directory.")
+
+
+def _unknown(place: str, mapping: Value, known: tuple[str, ...]) -> Iterator[Hit]:
+    for name, value in mapping.items.items():
+        if name not in known:
+            guess = next((right for right in known if right.lower() == name.lower()), "")
+            mend = f"Write {guess}: it minds the case." if guess else f"{nearest(name, known)}Mend or remove it."
+            yield Hit(value, f"{place}.{name}"[:120], "matrix-media-repo ignores it in silence", mend)
+
+
+@rule(
+    "ssl-not-boolean",
+    Severity.BREAKS,
+    "`ssl` as a word that Go does not take for true: the key's requests go over plain http.",
+    links.MEDIA_REPO,
+    _BOTH,
+)
+def ssl_not_boolean(config: Config) -> Iterable[Hit]:
+    if config.kind is Kind.MEDIA_REPO:
+        found = [
+            (f"{setting}.opts.ssl", entry.items["opts"].items.get("ssl"))
+            for setting, entry in uses.datastores(config)
+            if "opts" in entry.items
+        ]
+        words = [(setting, value, value.text) for setting, value in found if value is not None]
+    else:
+        name = f"{playbook.S3}opts_ssl"
+        ssl = field_of(name, config.settings.get(name), config.kind)
+        # A bare yes is true to Ansible; only a quoted one arrives as text.
+        text = isinstance(ssl.value.data if ssl.value else None, str)
+        words = [(name, ssl.value, ssl.text)] if ssl.value is not None and ssl.literal and text else []
+    for setting, value, word in words:
+        if word not in _BOOLEANS:
+            yield Hit(
+                value,
+                setting,
+                f"{word[:20]!r} is no true or false to it, and counts as false: plain http",
+                "Write true or false.",
+            )
+
+
+@rule(
+    "prefix-length",
+    Severity.WARNS,
+    "prefixLength over 16.",
+    links.MEDIA_REPO_SAMPLE,
+    _BOTH,
+)
+def prefix_length(config: Config) -> Iterable[Hit]:
+    if config.kind is Kind.MEDIA_REPO:
+        found = [
+            (f"{setting}.opts.prefixLength", entry.items["opts"].items.get("prefixLength"))
+            for setting, entry in uses.datastores(config)
+            if "opts" in entry.items
+        ]
+    else:
+        name = f"{playbook.S3}opts_prefix_length"
+        found = [(name, config.settings.get(name))]
+    for setting, value in found:
+        if value is not None and value.text.isascii() and value.text.isdigit() and int(value.text) > 16:
+            yield Hit(value, setting, "over 16 later releases may not find what was stored", "Choose 0 to 16.")

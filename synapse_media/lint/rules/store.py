@@ -1,0 +1,390 @@
+"""What goes wrong with a store's settings, whatever names them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import SplitResult, urlsplit
+
+from synapse_media.lint import links, playbook, uses
+from synapse_media.lint.config import Config, Field, Kind, Use
+from synapse_media.lint.findings import Hit, Severity, rule
+from synapse_media.methods import METHODS
+
+REQUIRED = tuple(f"{playbook.MODULE}config_{name}" for name in ("bucket", "region_name", "endpoint_url"))
+"""What the playbook refuses to go without: said by one rule of its own."""
+
+_PLACEHOLDERS = re.compile(
+    r"your-bucket-name|your-media-bucket|your-aws-(?:access|secret)-key|(?:access|secret)-key-goes-here"
+    r"|(?:https?://)?your-custom-endpoint|some-region-name|CHANGE_ME.*|.*REGION_NAME.*"
+)
+
+
+def is_example(text: str) -> bool:
+    """Whether a value is one of the guides' or of the defaults', there to be replaced."""
+    return _PLACEHOLDERS.fullmatch(text) is not None
+
+
+def _in_use(config: Config) -> Iterator[Use]:
+    """All that are not switched off."""
+    return (use for use in config.uses if use.enabled is not False)
+
+
+def _fields(config: Config, *names: str) -> Iterator[tuple[Use, Field]]:
+    """Fields with a literal that is not empty, of what is not switched off."""
+    for use in _in_use(config):
+        for name in names:
+            found = use.fields.get(name)
+            if found is not None and found.text:
+                yield use, found
+
+
+def _hit(found: Field, use: Use, reason: str, mend: str) -> Hit:
+    return Hit(found.value or use.where, found.setting, reason, mend)
+
+
+@rule("placeholder", Severity.BREAKS, "A value of the documentation's example was never replaced.", links.PLAYBOOK_S3)
+def placeholder(config: Config) -> Iterable[Hit]:
+    names = ("bucket", "region", "endpoint", "access_key_id", "secret_access_key")
+    for use, found in _fields(config, *names):
+        if is_example(found.text):
+            yield _hit(
+                found,
+                use,
+                "this is the example of the documentation, no value of yours",
+                "Write the store's own value.",
+            )
+
+
+@rule(
+    "bucket-missing",
+    Severity.BREAKS,
+    "No bucket is named: Synapse does not start, or Goofys and matrix-media-repo take a placeholder.",
+    links.MODULE,
+)
+def bucket_missing(config: Config) -> Iterable[Hit]:
+    for use in config.uses:
+        found = use.fields["bucket"]
+        if use.enabled and found.empty and found.setting not in REQUIRED:
+            reason = (
+                "the module fails without a bucket, and Synapse does not start"
+                if use.method == uses.MODULE
+                else "without it the name is a placeholder of the defaults"
+            )
+            yield _hit(found, use, reason, "Name the bucket.")
+
+
+@rule(
+    "key-half",
+    Severity.BREAKS,
+    "Only one of access key ID and secret is there.",
+    links.CREDENTIALS,
+)
+def key_half(config: Config) -> Iterable[Hit]:
+    for use in config.uses:
+        identity, secret = use.fields["access_key_id"], use.fields["secret_access_key"]
+        if not use.enabled or identity.empty == secret.empty or config.hidden:
+            continue
+        there, missing = (secret, identity) if identity.empty else (identity, secret)
+        yield _hit(
+            there,
+            use,
+            f"{missing.setting} is not there: with half a key every request fails",
+            "Set both, or neither where the machine's role or the environment has the key.",
+        )
+
+
+@rule(
+    "key-missing",
+    Severity.BREAKS,
+    "matrix-media-repo has no key: it knows no other way to sign.",
+    links.MEDIA_REPO,
+    (Kind.PLAYBOOK, Kind.MEDIA_REPO),
+)
+def key_missing(config: Config) -> Iterable[Hit]:
+    for use in config.uses:
+        identity, secret = use.fields["access_key_id"], use.fields["secret_access_key"]
+        if use.method == "matrix-media-repo" and use.enabled and identity.empty and secret.empty and not config.hidden:
+            yield _hit(
+                identity,
+                use,
+                "there is no key, and matrix-media-repo does not ask the machine for its role",
+                "Set it and the secret. If another file does, give that one to this command as well.",
+            )
+
+
+@rule(
+    "keys-swapped",
+    Severity.BREAKS,
+    "The access key ID looks like a secret, or the secret like an access key ID.",
+    links.CREDENTIALS,
+)
+def keys_swapped(config: Config) -> Iterable[Hit]:
+    for use in config.uses:
+        identity, secret = use.fields["access_key_id"], use.fields["secret_access_key"]
+        if not (identity.text and secret.text):
+            continue
+        if _looks_like_id(secret.text) or (_looks_like_secret(identity.text) and len(secret.text) < len(identity.text)):
+            yield _hit(
+                identity,
+                use,
+                f"{identity.setting} and {secret.setting} look swapped: the shorter one is usually the ID",
+                "Exchange the two values.",
+            )
+
+
+def _looks_like_id(text: str) -> bool:
+    """Amazon, DigitalOcean, Scaleway, Garage, Backblaze: ids that no secret looks like."""
+    shapes = r"(?:AKIA|ASIA)[A-Z0-9]{16}|DO00[A-Z0-9]{16}|SCW[A-Z0-9]{17}|GK[0-9a-f]{24}|00[0-9a-f]{23}"
+    return re.fullmatch(shapes, text) is not None
+
+
+def _looks_like_secret(text: str) -> bool:
+    """Forty of base64's characters, Backblaze's K00…, 64 hexadecimal digits."""
+    return re.fullmatch(r"[A-Za-z0-9/+]{40}|K00\d[A-Za-z0-9/+]{27}|[0-9a-f]{64}", text) is not None
+
+
+@rule(
+    "endpoint-without-scheme",
+    Severity.BREAKS,
+    "The module's endpoint has no https://: every request for media fails.",
+    links.MODULE,
+    (Kind.SYNAPSE, Kind.PLAYBOOK),
+)
+def endpoint_without_scheme(config: Config) -> Iterable[Hit]:
+    for use in _in_use(config):
+        found = use.fields["endpoint"]
+        if use.method != uses.MODULE or not found.given or not found.literal:
+            continue
+        if found.setting in REQUIRED and not found.text:
+            continue
+        if not re.match(r"https?://[^/]", found.text, re.IGNORECASE):
+            shown = f"{_shown(found.text)!r} " if found.text else "an empty text "
+            yield _hit(
+                found,
+                use,
+                f"{shown}is no URL for boto3: Synapse starts, and then every request for media fails",
+                f"Write https://{_shown(found.text).split('//')[-1] or 's3.example.com'}"
+                + ("" if found.text else ", or remove the line for Amazon S3")
+                + ".",
+            )
+
+
+@rule(
+    "endpoint-with-scheme",
+    Severity.BREAKS,
+    "matrix-media-repo's endpoint has a scheme or a path: the first upload fails.",
+    links.MEDIA_REPO,
+    (Kind.PLAYBOOK, Kind.MEDIA_REPO),
+)
+def endpoint_with_scheme(config: Config) -> Iterable[Hit]:
+    for use, found in _fields(config, "endpoint"):
+        # One "/" at the end is let through by minio-go, which checks this.
+        if use.method == "matrix-media-repo" and "/" in found.text.removesuffix("/"):
+            bare = _split(found.text).netloc.rpartition("@")[2] or "s3.example.com"
+            yield _hit(
+                found,
+                use,
+                "it takes a host and perhaps a port; with a scheme or a path it starts, and fails at the first upload",
+                f"Write {bare}; http or https is said by `ssl`.",
+            )
+
+
+@rule(
+    "endpoint-names-bucket",
+    Severity.BREAKS,
+    "The endpoint holds the bucket's name, which is added again: media lands in a folder of that name, or nowhere.",
+    links.MODULE,
+)
+def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
+    for use, found in _fields(config, "endpoint"):
+        bucket = use.fields["bucket"].text
+        parts = _split(found.text)
+        host = (parts.hostname or "").lower()
+        in_path = bucket in parts.path.strip("/").split("/") and use.method != "matrix-media-repo"
+        if bucket and (in_path or host.startswith(f"{bucket.lower()}.")):
+            yield _hit(
+                found,
+                use,
+                f"the bucket {bucket!r} is in the endpoint, and is put before each key once more",
+                "Leave the bucket out of it. If media was stored with it, look first under which keys it lies.",
+            )
+
+
+@rule(
+    "endpoint-path",
+    Severity.WARNS,
+    "The endpoint has a path, which few stores have.",
+    links.MODULE,
+    (Kind.SYNAPSE, Kind.PLAYBOOK),
+)
+def endpoint_path(config: Config) -> Iterable[Hit]:
+    for use, found in _fields(config, "endpoint"):
+        path, bucket = _split(found.text).path.strip("/"), use.fields["bucket"].text
+        if use.method != "matrix-media-repo" and path and bucket not in path.split("/"):
+            yield _hit(
+                found,
+                use,
+                f"the path /{path} is put before the bucket in each request",
+                "Leave it out, unless the store's documentation has it.",
+            )
+
+
+def _split(endpoint: str) -> SplitResult:
+    try:
+        return urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    except ValueError:
+        return urlsplit("")
+
+
+def _shown(endpoint: str) -> str:
+    """Without a user and a password."""
+    return endpoint.rpartition("@")[2]
+
+
+@rule(
+    "storage-class-refused",
+    Severity.BREAKS,
+    "The module knows four storage classes; with another Synapse does not start.",
+    links.MODULE,
+    (Kind.SYNAPSE, Kind.PLAYBOOK),
+)
+def storage_class_refused(config: Config) -> Iterable[Hit]:
+    allowed = METHODS[uses.MODULE].storage_classes or ()
+    for use, found in _fields(config, "storage_class"):
+        if use.method == uses.MODULE and found.text not in allowed:
+            yield _hit(
+                found,
+                use,
+                f"the module asserts one of {', '.join(allowed)}: with {found.text!r} Synapse does not start, although "
+                "s3_media_upload takes more of them",
+                "Choose one of the four. A lifecycle rule of the bucket can move objects on.",
+            )
+
+
+@rule(
+    "prefix-form",
+    Severity.WARNS,
+    "The prefix is put before a key as it is: without an ending '/', media/ becomes medialocal_content/.",
+    links.MODULE,
+    (Kind.SYNAPSE, Kind.PLAYBOOK),
+)
+def prefix_form(config: Config) -> Iterable[Hit]:
+    for use, found in _fields(config, "prefix"):
+        if found.text.endswith("/") and not found.text.startswith("/"):
+            continue
+        yield _hit(
+            found,
+            use,
+            f"{found.text!r} is put before a key as it is: the first one is {found.text + 'local_content'!r}…, which "
+            "tools that copy into a folder do not write",
+            "A new store: let it end with '/' and not start with it. One that holds media already: leave it, since a "
+            "change hides that media, and copy with exactly this prefix.",
+        )
+
+
+@rule(
+    "region-missing",
+    Severity.WARNS,
+    "No region: requests are signed for us-east-1, Goofys takes eu-central-1, matrix-media-repo asks the store.",
+    links.MODULE,
+)
+def region_missing(config: Config) -> Iterable[Hit]:
+    for use in config.uses:
+        found = use.fields["region"]
+        host = _split(use.fields["endpoint"].text).hostname or ""
+        amazon = host.endswith(".amazonaws.com")
+        if not use.enabled or not found.empty or (use.method == "matrix-media-repo" and amazon):
+            continue
+        if found.setting in REQUIRED:
+            continue
+        reason = {
+            uses.MODULE: "boto3 signs for us-east-1 then, which many stores refuse, unless AWS_DEFAULT_REGION is set",
+            "goofys": "the playbook hands eu-central-1 to Goofys then",
+            "matrix-media-repo": "it asks the store for the bucket's location then, which a narrow key may not",
+        }[use.method]
+        yield _hit(found, use, reason, "Write the region as the store has it.")
+
+
+@rule(
+    "read-as-other",
+    Severity.BREAKS,
+    "A text without quotes is read as a number, a date or yes/no: 0123 becomes 83.",
+    links.YAML_11,
+)
+def read_as_other(config: Config) -> Iterable[Hit]:
+    for use in config.uses:
+        for name, found in use.fields.items():
+            value = found.value
+            if value is None or value.quoted or value.tag or not value.text or value.data is None:
+                continue
+            if config.kind is Kind.MEDIA_REPO:
+                changed = changed_by_go(value.text)
+            else:
+                # The module makes text of these two itself; everything else it hands on as it is.
+                strict = use.method == uses.MODULE and name not in ("access_key_id", "region")
+                changed = str(value.data) != value.text or (strict and not isinstance(value.data, str))
+            if changed:
+                shown = "it" if name in uses.SECRETS or name == "access_key_id" else repr(value.text)
+                yield _hit(
+                    found,
+                    use,
+                    f"without quotes {shown} is no text to YAML, and arrives as something else",
+                    "Put it in double quotes.",
+                )
+
+
+def changed_by_go(text: str) -> bool:
+    """Whether yaml.v3 makes a number or a date of this, whose text is another: 0123, 0x1F, 1e10, 1_000, 2026-01-01."""
+    if re.fullmatch(r"[1-9][0-9]*|0", text):
+        return False
+    return (
+        re.fullmatch(r"[-+.0-9][0-9_.eE+-]*|[-+]?0[xob][0-9A-Fa-f_]+", text) is not None
+        or re.match(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ]|$)", text) is not None
+    )
+
+
+@rule(
+    "secret-is-template",
+    Severity.BREAKS,
+    "A key holds {{ or {%: Ansible evaluates it, and another key arrives.",
+    links.UNSAFE,
+    (Kind.PLAYBOOK,),
+)
+def secret_is_template(config: Config) -> Iterable[Hit]:
+    for use in config.uses:
+        for name in ("access_key_id", *uses.SECRETS):
+            found = use.fields.get(name)
+            value = found.value if found else None
+            if found is None or value is None or value.tag or not isinstance(value.data, str):
+                continue
+            # One expression and nothing beside it is a look-up, and meant.
+            if re.search(r"\{[{%#]", value.data) and not re.fullmatch(r"\s*\{\{.*\}\}\s*", value.data, re.DOTALL):
+                yield _hit(
+                    found,
+                    use,
+                    "it holds {{, {% or {#, which Ansible evaluates",
+                    'Tag it: `!unsafe "…"` keeps it as it is.',
+                )
+
+
+@rule(
+    "not-for-a-shell",
+    Severity.BREAKS,
+    "A value stands in a shell's command line without quotes there, and has a blank or a sign that the shell takes.",
+    links.PLAYBOOK_GOOFYS_UNIT,
+    (Kind.PLAYBOOK,),
+)
+def not_for_a_shell(config: Config) -> Iterable[Hit]:
+    for use, found in _fields(config, "bucket", "region", "endpoint", "prefix"):
+        if found.setting not in config.settings or use.method == "matrix-media-repo":
+            continue
+        # Goofys' command stands in single quotes; the module's job has "$BUCKET" without any.
+        bad = r"[\s'\"`$\\;&|<>()*?]" if use.method == "goofys" else r"[\s*?]"
+        if re.search(bad, found.text):
+            yield _hit(
+                found,
+                use,
+                "it stands unquoted in a shell's command, which takes a blank or this sign for its own",
+                "Use a value without blanks and without a shell's signs.",
+            )

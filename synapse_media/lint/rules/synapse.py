@@ -1,0 +1,356 @@
+"""What goes wrong with Synapse's own settings, in homeserver.yaml and in the playbook's list of custom providers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from synapse_media.lint import links, uses
+from synapse_media.lint.config import Config, Kind, as_flag, field_of, misspelt_media_setting, nearest
+from synapse_media.lint.findings import Hit, Severity, rule
+from synapse_media.lint.reading import Value
+
+_BOTH = (Kind.SYNAPSE, Kind.PLAYBOOK)
+_ONLY = (Kind.SYNAPSE,)
+_STORE = ("store_local", "store_remote", "store_synchronous")
+_PROVIDER_KEYS = ("module", "config", *_STORE)
+_DEAD = ("threadpool_size", "request_checksum_calculation", "response_checksum_validation")
+_CONFIG_KEYS = (*uses.MODULE_KEYS.values(), "sse_customer_algo")
+
+
+def _modules(config: Config) -> Iterator[tuple[str, Value]]:
+    return ((setting, entry) for setting, entry in uses.providers(config) if uses.is_module(entry))
+
+
+@rule(
+    "misspelt-setting",
+    Severity.BREAKS,
+    "A name close to one of Synapse's media settings: Synapse ignores it in silence.",
+    f"{links.MODULE_ISSUES}/149",
+    _ONLY,
+)
+def misspelt_setting(config: Config) -> Iterable[Hit]:
+    for name, value in config.settings.items():
+        meant = misspelt_media_setting(name)
+        if meant:
+            yield Hit(
+                value, name, "Synapse knows no such setting, ignores it and says nothing", f"Rename it to {meant}."
+            )
+
+
+@rule(
+    "provider-form",
+    Severity.BREAKS,
+    "A storage provider without its module or its config, or no list: Synapse does not start.",
+    links.PROVIDERS,
+    _BOTH,
+)
+def provider_form(config: Config) -> Iterable[Hit]:
+    found = config.settings.get("media_storage_providers")
+    if found is not None and found.data is not None and not isinstance(found.data, tuple):
+        yield Hit(
+            found, "media_storage_providers", "it is a list, and here is none", "Let each provider begin with '- '."
+        )
+    for setting, entry in uses.providers(config):
+        module = entry.items.get("module")
+        if module is None:
+            yield Hit(
+                entry,
+                f"{setting}.module",
+                "a provider without a module keeps Synapse from starting",
+                "Name the module.",
+            )
+        elif uses.is_module(entry) and module.data != uses.MODULE_CLASS:
+            yield Hit(
+                module,
+                f"{setting}.module",
+                "there is no such class in the module, and Synapse does not start",
+                f"Write {uses.MODULE_CLASS}.",
+            )
+        if uses.is_module(entry) and not entry.items.get("config", Value(None, "", 0)).items:
+            yield Hit(
+                entry,
+                f"{setting}.config",
+                "the module has no bucket, and Synapse does not start",
+                "Put bucket, endpoint_url and region_name under `config:`, indented below the module.",
+            )
+
+
+@rule(
+    "nothing-stored",
+    Severity.BREAKS,
+    "store_local and store_remote are both not set: both default to false, and nothing is ever uploaded.",
+    links.PROVIDERS,
+    _BOTH,
+)
+def nothing_stored(config: Config) -> Iterable[Hit]:
+    for setting, entry in _modules(config):
+        if "store_local" not in entry.items and "store_remote" not in entry.items:
+            yield Hit(
+                entry,
+                f"{setting}.store_local",
+                "store_local and store_remote are not set, and false is their default: nothing is ever uploaded, and "
+                "nothing says so",
+                "Set store_local, store_remote and store_synchronous to true.",
+            )
+
+
+@rule(
+    "partly-stored",
+    Severity.WARNS,
+    "Only one of store_local and store_remote is set, or both are false: some media never reaches the bucket.",
+    links.PROVIDERS,
+    _BOTH,
+)
+def partly_stored(config: Config) -> Iterable[Hit]:
+    for setting, entry in _modules(config):
+        missing = [name for name in ("store_local", "store_remote") if name not in entry.items]
+        if len(missing) == 1:
+            kind = "uploads of your users" if missing == ["store_local"] else "media fetched from other servers"
+            yield Hit(
+                entry,
+                f"{setting}.{missing[0]}",
+                f"it is not set, and false is its default: {kind} never reach the bucket",
+                "Set it to true, or to false to show that it is meant.",
+            )
+        elif not missing and all(
+            as_flag(field_of("", entry.items[name], config.kind)) is False for name in ("store_local", "store_remote")
+        ):
+            yield Hit(
+                entry.items["store_local"],
+                f"{setting}.store_local",
+                "both are false: the bucket is read from, and nothing new gets there",
+                "Set both to true, unless you are leaving the bucket.",
+            )
+
+
+@rule(
+    "not-a-switch",
+    Severity.BREAKS,
+    "store_* as text: every text that is not empty counts as true.",
+    links.PROVIDERS,
+    _BOTH,
+)
+def not_a_switch(config: Config) -> Iterable[Hit]:
+    for setting, entry in _modules(config):
+        for name in _STORE:
+            found = field_of(f"{setting}.{name}", entry.items.get(name), config.kind)
+            if found.given and found.literal and found.value and not isinstance(found.value.data, bool):
+                yield Hit(
+                    found.value,
+                    found.setting,
+                    "it is no true or false, so it counts as true",
+                    "Write true or false bare.",
+                )
+
+
+@rule(
+    "not-synchronous",
+    Severity.WARNS,
+    "store_synchronous is not true: an upload that fails is only logged, and never tried again.",
+    links.PROVIDERS,
+    _BOTH,
+)
+def not_synchronous(config: Config) -> Iterable[Hit]:
+    for setting, entry in _modules(config):
+        if "store_local" not in entry.items and "store_remote" not in entry.items:
+            continue
+        found = field_of(f"{setting}.store_synchronous", entry.items.get("store_synchronous"), config.kind)
+        local = as_flag(field_of("", entry.items.get("store_local"), config.kind))
+        if local is not False and (not found.given or as_flag(found) is False):
+            yield Hit(found.value or entry, found.setting, NOT_SYNCHRONOUS, "Set it to true.")
+
+
+NOT_SYNCHRONOUS = (
+    "without it Synapse answers an upload before the bucket has it; one that fails is only logged and never tried "
+    "again, so that a clean-up of the local disk loses it"
+)
+
+
+@rule(
+    "dead-option",
+    Severity.WARNS,
+    "An option that the module documents and never reads.",
+    links.MODULE,
+    _BOTH,
+)
+def dead_option(config: Config) -> Iterable[Hit]:
+    for setting, entry in _modules(config):
+        options = entry.items.get("config", Value(None, "", 0)).items
+        for name in _DEAD:
+            if name in options:
+                effect = "40 threads" if name == "threadpool_size" else "when_required"
+                yield Hit(
+                    options[name],
+                    f"{setting}.config.{name}",
+                    f"the module (1.7.0) drops it while it reads its configuration; {effect} is what it uses",
+                    "Remove it.",
+                )
+        if "sse_customer_algo" in options and "sse_customer_key" not in options:
+            yield Hit(
+                options["sse_customer_algo"],
+                f"{setting}.config.sse_customer_algo",
+                "it is read only beside sse_customer_key: nothing is encrypted with a key of yours",
+                "Set sse_customer_key as well, or remove it.",
+            )
+
+
+@rule(
+    "unknown-option",
+    Severity.WARNS,
+    "An option that the module or Synapse does not know, and drops in silence.",
+    links.MODULE,
+    _BOTH,
+)
+def unknown_option(config: Config) -> Iterable[Hit]:
+    for setting, entry in _modules(config):
+        options = entry.items.get("config", Value(None, "", 0)).items
+        for place, found, known, elsewhere in (
+            (setting, entry.items, _PROVIDER_KEYS, _CONFIG_KEYS),
+            (f"{setting}.config", options, (*_CONFIG_KEYS, *_DEAD), _PROVIDER_KEYS),
+        ):
+            for name, value in found.items():
+                if name in known:
+                    continue
+                other = "config" if elsewhere is _CONFIG_KEYS else "the provider itself"
+                mend = f"Move it to {other}." if name in elsewhere else f"{nearest(name, known)}Mend or remove it."
+                yield Hit(value, f"{place}.{name}"[:120], "it is not known here, and dropped in silence", mend)
+
+
+@rule(
+    "prefix-null",
+    Severity.BREAKS,
+    "`prefix:` without a value: the first use of media fails.",
+    links.MODULE,
+    _BOTH,
+)
+def prefix_null(config: Config) -> Iterable[Hit]:
+    for setting, entry in _modules(config):
+        prefix = entry.items.get("config", Value(None, "", 0)).items.get("prefix")
+        if prefix is not None and prefix.data is None:
+            yield Hit(
+                prefix,
+                f"{setting}.config.prefix",
+                "a prefix of nothing fails at the first use of media",
+                "Remove the line.",
+            )
+
+
+@rule(
+    "provider-and-backup",
+    Severity.BREAKS,
+    "media_storage_providers beside backup_media_store_path: Synapse does not start.",
+    links.SYNAPSE,
+    _ONLY,
+)
+def provider_and_backup(config: Config) -> Iterable[Hit]:
+    backup, found = config.settings.get("backup_media_store_path"), config.settings.get("media_storage_providers")
+    if backup is not None and backup.data and found is not None and found.data:
+        yield Hit(
+            backup,
+            "backup_media_store_path",
+            "Synapse refuses it beside media_storage_providers, and does not start",
+            "Remove it; as a provider of the list it is `module: file_system` with a `directory`.",
+        )
+
+
+@rule(
+    "no-local-storage",
+    Severity.BREAKS,
+    "enable_local_media_storage: false with the module: every upload fails.",
+    f"{links.MODULE_ISSUES}/162",
+    _BOTH,
+)
+def no_local_storage(config: Config) -> Iterable[Hit]:
+    at = _local_storage_off(config)
+    if at is not None and any(use.method == uses.MODULE and use.enabled for use in config.uses):
+        yield Hit(
+            at[0],
+            at[1],
+            "the module (1.7.0) reads the file from the local store, where there is none then: every upload fails",
+            "Set it to true. The local copies can be removed later, once their content was compared.",
+        )
+
+
+@rule(
+    "no-storage",
+    Severity.LOSES,
+    "enable_local_media_storage: false and no storage provider: media is kept nowhere.",
+    f"{links.SYNAPSE}#enable_local_media_storage",
+    _BOTH,
+)
+def no_storage(config: Config) -> Iterable[Hit]:
+    at = _local_storage_off(config)
+    if at is None or config.hidden or any(use.enabled is not False for use in config.uses):
+        return
+    replaced = [
+        name for name in config.settings if "media_storage_providers" in name or name == "backup_media_store_path"
+    ]
+    if any(config.settings[name].data for name in replaced):
+        return
+    yield Hit(at[0], at[1], "and there is no storage provider: media is kept nowhere at all", "Set it to true.")
+
+
+def _local_storage_off(config: Config) -> tuple[Value, str] | None:
+    name = "matrix_synapse_" * (config.kind is Kind.PLAYBOOK) + "enable_local_media_storage"
+    if config.flag(name, default=True) is not False:
+        return None
+    return config.settings[name], name
+
+
+@rule(
+    "list-replaced",
+    Severity.BREAKS,
+    "A later file replaces the list of storage providers, and leaves out one that an earlier file has.",
+    links.PROVIDERS,
+    _ONLY,
+)
+def list_replaced(config: Config) -> Iterable[Hit]:
+    kept = {_identity(entry) for _, entry in uses.providers(config)}
+    for name, before, after in config.earlier:
+        if name != "media_storage_providers":
+            continue
+        lost = [entry for entry in before.entries if _identity(entry) not in kept]
+        if lost:
+            modules = ", ".join(str(entry.items.get("module", entry).data)[:60] for entry in lost)
+            yield Hit(
+                after,
+                name,
+                f"it replaces the whole list of {before.file}:{before.line}, whose {modules} is lost: media that lies "
+                "there alone is no longer found",
+                "Put every provider into the last of the lists.",
+            )
+
+
+def _identity(entry: Value) -> tuple[str, ...]:
+    options = entry.items.get("config", Value(None, "", 0)).items
+    module = entry.items.get("module")
+    return (
+        str(module.data) if module else "",
+        *(str(options[key].data) for key in ("bucket", "prefix", "directory", "endpoint_url") if key in options),
+    )
+
+
+@rule(
+    "retention-stays",
+    Severity.WARNS,
+    "media_retention with the module: what it deletes stays in the bucket.",
+    f"{links.MODULE_ISSUES}/96",
+    _BOTH,
+)
+def retention_stays(config: Config) -> Iterable[Hit]:
+    if not any(use.method == uses.MODULE and use.enabled for use in config.uses):
+        return
+    names = (
+        ("media_retention",)
+        if config.kind is Kind.SYNAPSE
+        else tuple(f"matrix_synapse_media_retention_{kind}_media_lifetime" for kind in ("local", "remote"))
+    )
+    for name in names:
+        value = config.settings.get(name)
+        if value is not None and value.data:
+            yield Hit(
+                value,
+                name,
+                "the module never deletes: what is expired, purged or erased stays in the bucket, and is billed",
+                "Know it, and remove such objects by hand, or with a rule of the bucket that fits.",
+            )
