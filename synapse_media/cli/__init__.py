@@ -15,6 +15,7 @@ COMMANDS = (
     "init",
     "diff",
     "up",
+    "check",
     "render",
     "prove",
     "rotate",
