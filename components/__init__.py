@@ -13,6 +13,7 @@ REGISTRY = {
     "amazon_s3": ("amazon_s3", "AmazonS3"),
     "backblaze_b2": ("backblaze_b2", "BackblazeB2"),
     "digitalocean_spaces": ("digitalocean_spaces", "DigitalOceanSpaces"),
+    "garage": ("garage", "Garage"),
     "s3_compatible": ("s3_compatible", "S3Compatible"),
     "storj": ("storj", "Storj"),
     "wasabi": ("wasabi", "Wasabi"),

@@ -5,9 +5,11 @@ import sys
 from .backblaze import B2Bucket, B2KeyRing, B2Lender
 from .bucket import Bucket
 from .existing_key import ExistingKey
+from .garage import GarageBucket, GarageKeyRing, GarageLender
 from .iam import KeyRing, User, UserPolicy
 from .proof import ProofResource
 from .protocol import serve
+from .spaces import SpacesAdminKey, SpacesKeyRing, SpacesLender
 from .storj import StorjBucket, StorjKeyRing, StorjLender
 
 if __name__ == "__main__":
@@ -19,8 +21,19 @@ if __name__ == "__main__":
         ExistingKey(),
         B2Bucket(),
         B2KeyRing(),
+        GarageBucket(),
+        GarageKeyRing(),
         StorjBucket(),
         StorjKeyRing(),
-        ProofResource({"backblaze_b2": B2Lender(), "storj": StorjLender()}),
+        SpacesKeyRing(),
+        SpacesAdminKey(),
+        ProofResource(
+            {
+                "backblaze_b2": B2Lender(),
+                "garage": GarageLender(),
+                "spaces": SpacesLender(),
+                "storj": StorjLender(),
+            }
+        ),
     ]
     serve(resources, sys.argv[1:])

@@ -304,7 +304,7 @@ class Bucket(Resource):
             return True
         # What an interrupted run leaves: made, perhaps marked, nothing in it.
         try:
-            if _is_empty(s3, bucket) and (mark or not _touched(s3, bucket)):
+            if is_empty(s3, bucket) and (mark or not _touched(s3, bucket)):
                 return False
         except ApiError as error:
             if not (may_be_denied and error.denied):
@@ -395,9 +395,9 @@ class Bucket(Resource):
         bucket = text(outputs, "bucket", resource_id)
         s3 = self.s3(outputs)
         try:
-            if not outputs.get("forceDestroy") and not _is_empty(s3, bucket):
+            if not outputs.get("forceDestroy") and not is_empty(s3, bucket):
                 raise holds_media(bucket)
-            _empty(s3, bucket)
+            empty_out(s3, bucket)
             call(s3, "delete_bucket", Bucket=bucket)
         except ApiError as error:
             if not error.absent:
@@ -524,12 +524,13 @@ def is_ours(key: str) -> bool:
     return key.rpartition("/")[2] in PROOF_OBJECTS
 
 
-def _is_empty(s3: Any, bucket: str) -> bool:
+def is_empty(s3: Any, bucket: str) -> bool:
     """Nothing in it but what the proof left; old versions count as media."""
     return all(is_ours(key) for key, _ in _versions(s3, bucket))
 
 
-def _empty(s3: Any, bucket: str) -> None:
+def empty_out(s3: Any, bucket: str) -> None:
+    """Delete all there is in the bucket."""
     try:
         for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", []):
             call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])

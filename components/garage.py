@@ -1,0 +1,58 @@
+"""Garage: bucket and keys by its admin API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from synapse_media.settings import StoreSettings
+
+from . import resources
+from .store import Store
+
+
+class Garage(Store):
+    """A bucket with quotas and a rule for unfinished uploads, and keys with read and write on it, never owner."""
+
+    def __init__(self, name: str, store: StoreSettings) -> None:
+        super().__init__(name, store)
+        inputs, lacks = self.bucket_inputs()
+        kept = ("bucket", "connection", "owner", "adopt", "manage", "abortDays", "forceDestroy")
+        bucket = resources.Bucket(
+            name,
+            {
+                **{key: inputs[key] for key in kept},
+                "quotaBytes": store.options.get("quota_bytes", 0),
+                "quotaObjects": store.options.get("quota_objects", 0),
+                "website": False,
+            },
+            self.of_bucket(),
+            kind="GarageBucket",
+            more=("bucketId",),
+        )
+        ring = resources.KeyRing(
+            name,
+            {
+                "userName": store.user,
+                "owner": self.owner,
+                "bucketId": bucket.out("bucketId"),
+                "active": store.keys.active,
+                "slots": sorted(store.keys.slots),
+                "retireConfirmed": "retire-key" in store.allow,
+                "connection": self.connection(),
+            },
+            self.child(bucket),
+            kind="GarageKeyRing",
+        )
+        self.finish(
+            region=store.region,
+            endpoint_url=store.endpoint,
+            access_key_id=ring.out("accessKeyId"),
+            secret_access_key=ring.out("secretAccessKey"),
+            lacks=bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])]),
+            made=(bucket, ring),
+            lender="garage",
+            created_at=ring.out("keys").apply(lambda keys: keys[store.keys.active]["createdAt"]),
+        )
+
+    def connection(self) -> dict[str, Any]:
+        return {**super().connection(), "adminEndpoint": str(self.store.options["admin_endpoint"]).rstrip("/")}

@@ -1,0 +1,398 @@
+"""`s3store:index:GarageBucket` and `GarageKeyRing`: Garage over its admin API, version 2.
+
+https://garagehq.deuxfleurs.fr/api/garage-admin-v2.html . A token of the admin API is the only credential; a scoped one
+will do. A bucket is marked by the ID of the lifecycle rule that we put on it, a key by its name.
+
+A `connection` here holds `adminEndpoint` beside what every other has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from synapse_media.contract import PROOF_OBJECT
+
+from .bucket import (
+    empty_out,
+    holds_media,
+    is_empty,
+    marked_by_another,
+    nothing_to_adopt,
+    remove_versions,
+    taken,
+    there_already,
+)
+from .connection import ApiError, Connection, Credential
+from .http import JsonClient
+from .keyring import KeyFamily, MadeKey, RingBase
+from .proof import decoy_name, quietly
+from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
+
+_MARK: Final = "synapse-media/"
+_PERMISSIONS: Final = {"read": True, "write": True, "owner": False}
+"""What Synapse's key may: never `owner`, with which it could give the bucket away."""
+_EMPTYING: Final = timedelta(hours=1)
+
+
+def admin(values: Mapping[str, Any]) -> JsonClient:
+    """A client of the admin API, with the token in the environment."""
+    connection = values["connection"]
+    name = connection["variables"][0]
+    token = os.environ.get(name)
+    if not token:
+        raise ResourceError(f"the environment has no {name}: set it to a token of Garage's admin API.")
+    headers = {"Authorization": f"Bearer {token}"}
+    return JsonClient(connection["adminEndpoint"], "Garage's admin API", headers, ca_file=connection.get("caFile", ""))
+
+
+def _info(api: JsonClient, **query: str) -> dict[str, Any] | None:
+    """The bucket by globalAlias or id; None where Garage says that there is none."""
+    return _absent_is_none(api, "GetBucketInfo", query)
+
+
+def _absent_is_none(api: JsonClient, operation: str, query: Mapping[str, str]) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = api.call("GET", f"/v2/{operation}", query=query)
+    except ApiError as error:
+        # Its own code: some other server's 404 does not say that something is gone.
+        if error.code in ("NoSuchBucket", "NoSuchAccessKey"):
+            return None
+        raise
+    if not isinstance(found, dict):
+        raise ApiError("NotGarage", 200, f"{operation} at {api.base}: the answer is not that of Garage's admin API")
+    return found
+
+
+def check_region(connection: Connection) -> None:
+    """Garage refuses a signature for another region than its own, and names its own in every refusal."""
+    request = urllib.request.Request(f"{connection.endpoint}/", headers={"User-Agent": "synapse-media"})  # noqa: S310
+    context = ssl.create_default_context(cafile=connection.ca_file or None)
+    try:
+        with urllib.request.urlopen(request, timeout=10, context=context):  # noqa: S310 - settings check the scheme
+            return
+    except urllib.error.HTTPError as error:
+        with error:
+            body = error.read(4096).decode(errors="replace")
+    except OSError as error:
+        raise ApiError("NoConnection", 0, f"endpoint {connection.endpoint}: no connection: {error}") from None
+    match = re.search(r"<Region>([^<]{1,100})</Region>", body)
+    if match and match[1] != connection.region:
+        raise ResourceError(
+            f"region: {connection.region!r} is not this cluster's, which signs for {match[1]!r} (s3_region in "
+            f"garage.toml). Set region: {match[1]}."
+        )
+
+
+def _rule(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "ID": inputs["owner"],
+        "Status": "Enabled",
+        "Filter": {},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": int(inputs["abortDays"])},
+    }
+
+
+def _now(info: Mapping[str, Any]) -> Values:
+    """The settings of a bucket, as the inputs have them."""
+    rules = [rule for rule in info.get("lifecycleRules") or [] if rule.get("Status") == "Enabled"]
+    aborting = [
+        rule["AbortIncompleteMultipartUpload"].get("DaysAfterInitiation", 0)
+        for rule in rules
+        if rule.get("AbortIncompleteMultipartUpload")
+    ]
+    quotas = info.get("quotas") or {}
+    found: Values = {
+        "abortDays": min(aborting, default=0),
+        "quotaBytes": quotas.get("maxSize") or 0,
+        "quotaObjects": quotas.get("maxObjects") or 0,
+        "website": bool(info.get("websiteAccess")),
+    }
+    # A rule that expires objects deletes media: it shows as drift, whoever made it.
+    expiring = [rule.get("ID") or "" for rule in rules if rule.get("Expiration")]
+    return {**found, "expiringRules": expiring} if expiring else found
+
+
+def _mark_of(info: Mapping[str, Any]) -> str:
+    marks = [rule.get("ID") or "" for rule in info.get("lifecycleRules") or []]
+    return next((mark for mark in marks if mark.startswith(_MARK)), "")
+
+
+_MANAGED: Final = {"access": ("website",), "lifecycle": ("abortDays",), "quota": ("quotaBytes", "quotaObjects")}
+
+
+def _managed(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> frozenset[str]:
+    """Inputs we answer for: all of a bucket of ours; of an adopted one those that `manage` names, and the quota, where
+    the stack file sets one."""
+    words = set(_MANAGED)
+    if outputs.get("adopted"):
+        asked = bool(inputs["quotaBytes"] or inputs["quotaObjects"])
+        words = {*(inputs.get("manage") or ()), *(("quota",) if asked else ())}
+    return frozenset(name for word in words for name in _MANAGED.get(word, ()))
+
+
+class GarageBucket(Resource):
+    """A bucket under a global alias, without website, with quotas and a rule that removes unfinished uploads.
+
+    Inputs: `bucket`, `connection`, `owner` (the mark: the ID of the lifecycle rule), `adopt`, `manage` (settings of an
+    adopted bucket that may be changed: access, lifecycle), `abortDays`, `quotaBytes` and `quotaObjects` (0: none),
+    `website`, `forceDestroy`.
+    Outputs: the inputs, `bucketId`, `lacks`, `adopted`, `differences`.
+    """
+
+    pulumi_type = "s3store:index:GarageBucket"
+    replace_on = frozenset({"bucket"})
+    required = frozenset({"bucket", "connection", "owner"})
+
+    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
+        filled: Values = {
+            "adopt": False,
+            "manage": [],
+            "abortDays": 7,
+            "quotaBytes": 0,
+            "quotaObjects": 0,
+            "website": False,
+            "forceDestroy": False,
+        }
+        return super().check({**filled, **inputs})
+
+    def planned(self, inputs: Values, old: Values | None) -> Values:
+        names = ("bucketId", "lacks", "adopted", "differences")
+        return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}}
+
+    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+        bucket, api = text(inputs, "bucket"), admin(inputs)
+        check_region(Connection.parse(inputs))
+        info, adopted = self._take_or_make(api, bucket, inputs)
+        outputs: Values = {**inputs, "bucketId": info["id"], "lacks": [], "adopted": adopted, "differences": []}
+        try:
+            if adopted:
+                outputs["differences"] = _differences(info, inputs)
+            self._apply(api, info, inputs, outputs)
+        except ResourceError as error:
+            raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
+        for words in outputs["differences"]:
+            context.warn(f"bucket {bucket} is taken over as it is: {words}")
+        return bucket, outputs
+
+    def _take_or_make(self, api: JsonClient, bucket: str, inputs: Values) -> tuple[dict[str, Any], bool]:
+        """The bucket, and whether an existing one was adopted."""
+        info = _info(api, globalAlias=bucket)
+        if info is None:
+            if inputs.get("adopt"):
+                raise nothing_to_adopt(bucket)
+            try:
+                made: dict[str, Any] = api.call("POST", "/v2/CreateBucket", {"globalAlias": bucket})
+            except ApiError as error:
+                if error.code == "BucketAlreadyExists":
+                    raise taken(bucket, error) from None
+                raise
+            return made, False
+        mark = _mark_of(info)
+        if mark not in ("", text(inputs, "owner")):
+            raise marked_by_another(bucket, mark, f"its lifecycle rule {mark!r}")
+        if inputs.get("adopt"):
+            return info, True
+        # What an interrupted run leaves: made, perhaps marked, without anybody's key.
+        if not info["objects"] and (mark or not (info["keys"] or info.get("lifecycleRules"))):
+            return info, False
+        raise there_already(bucket)
+
+    def _apply(self, api: JsonClient, info: Mapping[str, Any], inputs: Values, outputs: Values) -> None:
+        now, managed = _now(info), _managed(inputs, outputs)
+        body: Values = {}
+        if "website" in managed and now["website"] != inputs["website"]:
+            body["websiteAccess"] = {"enabled": bool(inputs["website"])}
+        if "abortDays" in managed and (
+            now["abortDays"] != inputs["abortDays"] or "expiringRules" in now or _mark_of(info) != inputs["owner"]
+        ):
+            body["lifecycleRules"] = [_rule(inputs)]
+        if "quotaBytes" in managed and any(now[name] != inputs[name] for name in _MANAGED["quota"]):
+            quotas = (int(inputs["quotaBytes"]) or None, int(inputs["quotaObjects"]) or None)
+            body["quotas"] = dict(zip(("maxSize", "maxObjects"), quotas, strict=True))
+        if body:
+            # As often as it takes: the same body leaves the same bucket.
+            api.call("POST", "/v2/UpdateBucket", body, query={"id": info["id"]}, repeatable=True)
+
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        if not inputs:
+            raise ResourceError("a Garage bucket is taken over with adopt: true in the stack file, not by an import")
+        info = _info(admin(inputs), globalAlias=text(inputs, "bucket", resource_id))
+        if info is None:
+            return None
+        now, managed = _now(info), _managed(inputs, outputs)
+        drifted = {**inputs, **{name: now[name] for name in managed}}
+        if "expiringRules" in now and "abortDays" in managed:
+            drifted["expiringRules"] = now["expiringRules"]
+        return Found(text(inputs, "bucket"), drifted, {**outputs, **drifted, "bucketId": info["id"]})
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        bucket, api = text(inputs, "bucket"), admin(inputs)
+        outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
+        outputs.pop("expiringRules", None)
+        try:
+            check_region(Connection.parse(inputs))
+            info = _info(api, globalAlias=bucket)
+            if info is None:
+                raise ResourceError("it is gone: `synapse-media up --refresh` finds out and makes it again, empty")
+            outputs["bucketId"] = info["id"]
+            self._apply(api, info, inputs, outputs)
+        except ResourceError as error:
+            raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
+        return outputs
+
+    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        bucket, api = text(outputs, "bucket", resource_id), admin(outputs)
+        info = _info(api, globalAlias=bucket)
+        if info is None:
+            return
+        if info["objects"]:
+            _empty(api, info["id"], bucket, outputs)
+        api.call("POST", "/v2/CleanupIncompleteUploads", {"bucketId": info["id"], "olderThanSecs": 0}, repeatable=True)
+        _delete_bucket(api, info["id"], bucket)
+
+
+def _delete_bucket(api: JsonClient, bucket_id: str, bucket: str) -> None:
+    try:
+        api.call("POST", "/v2/DeleteBucket", query={"id": bucket_id}, repeatable=True)
+    except ApiError as error:
+        if error.code == "BucketNotEmpty":
+            raise holds_media(bucket) from None
+        if error.code != "NoSuchBucket":
+            raise
+
+
+def _empty(api: JsonClient, bucket_id: str, bucket: str, outputs: Values) -> None:
+    """Delete the objects, with a key for just that; without `forceDestroy` only where they are the proof's."""
+    expiration = (datetime.now(UTC) + _EMPTYING).isoformat()
+    key = api.call("POST", "/v2/CreateKey", {"name": f"{outputs['owner']}/emptying", "expiration": expiration})
+    try:
+        _allow(api, bucket_id, key["accessKeyId"])
+        s3 = Connection.parse(outputs).s3(Credential(key["accessKeyId"], key["secretAccessKey"]))
+        if not outputs.get("forceDestroy") and not is_empty(s3, bucket):
+            raise holds_media(bucket)
+        empty_out(s3, bucket)
+    finally:
+        _delete_key(api, key["accessKeyId"])
+
+
+def _differences(info: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
+    """What a new bucket would have had, and this one has not; in words, nothing changed."""
+    now = _now(info)
+    words = [
+        f"{name} is {now[name]!r}, a new bucket would have {inputs[name]!r}"
+        for names in _MANAGED.values()
+        for name in names
+        if now[name] != inputs[name]
+    ]
+    if "expiringRules" in now:
+        words.append("a lifecycle rule deletes media by age: remove it")
+    return words
+
+
+def _allow(api: JsonClient, bucket_id: str, key_id: str, permissions: Mapping[str, bool] | None = None) -> None:
+    """What is true is allowed, what is false denied; all that was before stays otherwise."""
+    wanted = permissions or _PERMISSIONS
+    for operation, value in (("AllowBucketKey", True), ("DenyBucketKey", False)):
+        names = {name: True for name, is_wanted in wanted.items() if is_wanted is value}
+        if names:
+            body = {"bucketId": bucket_id, "accessKeyId": key_id, "permissions": names}
+            api.call("POST", f"/v2/{operation}", body, repeatable=True)
+
+
+def _delete_key(api: JsonClient, key_id: str) -> None:
+    try:
+        api.call("POST", "/v2/DeleteKey", query={"id": key_id}, repeatable=True)
+    except ApiError as error:
+        if error.code != "NoSuchAccessKey":
+            raise
+
+
+class GarageKeyRing(RingBase):
+    """Keys with read and write on one bucket.
+
+    Inputs beside those of every ring: `owner`, `bucketId`, `permissions` {read, write, owner}.
+    """
+
+    pulumi_type = "s3store:index:GarageKeyRing"
+    required = RingBase.required | {"owner", "bucketId"}
+
+    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
+        return super().check({"permissions": dict(_PERMISSIONS), **inputs})
+
+    def family(self, values: Values) -> KeyFamily:
+        return _Keys(values)
+
+
+class _Keys(KeyFamily):
+    """The keys of a bucket, and those that carry our names."""
+
+    def __init__(self, values: Values) -> None:
+        self.who = f"the keys of {text(values, 'userName')}"
+        self._api = admin(values)
+        self._bucket_id = text(values, "bucketId")
+        self._name = f"{text(values, 'owner')}/{text(values, 'userName')}/"
+        self._permissions: dict[str, dict[str, bool]] = {}
+
+    def _keys(self) -> list[dict[str, Any]]:
+        """Every key of the cluster: {id, name, created, expired}."""
+        found = self._api.call("GET", "/v2/ListKeys")
+        if not isinstance(found, list):
+            raise ApiError("NotGarage", 200, f"ListKeys at {self._api.base}: the answer is not that of Garage")
+        return found
+
+    def listed(self) -> dict[str, bool]:
+        info = _info(self._api, id=self._bucket_id) or {"keys": []}
+        self._permissions = {key["accessKeyId"]: key["permissions"] for key in info["keys"]}
+        return {
+            key["id"]: not key.get("expired")
+            for key in self._keys()
+            if key["id"] in self._permissions or key["name"].startswith(self._name)
+        }
+
+    def make(self, slot: str, before: frozenset[str]) -> MadeKey:
+        made = self._api.call("POST", "/v2/CreateKey", {"name": self._name + slot, "neverExpires": True})
+        _allow(self._api, self._bucket_id, made["accessKeyId"])
+        return MadeKey(made["accessKeyId"], made["secretAccessKey"], made["created"].replace("Z", "+00:00"))
+
+    def delete(self, key_id: str) -> None:
+        _delete_key(self._api, key_id)
+
+    def orphans(self, known: frozenset[str]) -> list[str]:
+        return [key["id"] for key in self._keys() if key["name"].startswith(self._name) and key["id"] not in known]
+
+    def mend(self, slot: str, key_id: str) -> None:
+        if self._permissions.get(key_id) != _PERMISSIONS:
+            _allow(self._api, self._bucket_id, key_id)
+
+    def drifted(self, slots: Mapping[str, str]) -> Values:
+        none = dict.fromkeys(_PERMISSIONS, False)
+        found = [self._permissions.get(key_id, none) for key_id in slots.values()]
+        return {"permissions": next((has for has in found if has != _PERMISSIONS), dict(_PERMISSIONS))}
+
+
+class GarageLender:
+    """The proof's administrator at Garage: by the admin API, which has no key of its own for S3."""
+
+    @contextmanager
+    def decoy(self, inputs: Values) -> Iterator[str]:
+        api = admin(inputs)
+        name = decoy_name(Connection.parse(inputs), text(inputs, "bucket"))
+        found = _info(api, globalAlias=name) or api.call("POST", "/v2/CreateBucket", {"globalAlias": name})
+        try:
+            yield name
+        finally:
+            quietly(_delete_bucket, api, found["id"], name)
+
+    def clear(self, inputs: Values) -> None:
+        # A key that may write may delete, so the proved one cleans up after itself.
+        key = Credential(text(inputs, "accessKeyId"), text(inputs, "secretAccessKey"))
+        prefix = text(inputs, "prefix") + PROOF_OBJECT
+        remove_versions(Connection.parse(inputs).s3(key), text(inputs, "bucket"), prefix)

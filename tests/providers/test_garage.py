@@ -1,0 +1,249 @@
+"""Garage: everything on the real thing, where `make garage` has built it."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from synapse_media import settings
+from synapse_media.engine.session import EngineError
+from synapse_media.errors import SettingsError
+from synapse_media.renderer import render
+from tests.doubles import proxy
+from tests.providers import garage_server
+from tests.providers.garage_server import Running
+from tests.providers.project import SERVER, Stack, stack
+
+BUCKET = "garage-media"
+SCOPE = [
+    "CreateBucket",
+    "DeleteBucket",
+    "GetBucketInfo",
+    "UpdateBucket",
+    "CleanupIncompleteUploads",
+    "CreateKey",
+    "DeleteKey",
+    "ListKeys",
+    "AllowBucketKey",
+    "DenyBucketKey",
+]
+
+needs_garage = pytest.mark.skipif(
+    not garage_server.binary().exists(),
+    reason=f"Garage {garage_server.VERSION} is not in the cache: `make garage` builds it (10 to 40 minutes)",
+)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with garage_server.running(tmp_path_factory.mktemp("garage")) as running:
+        yield running
+
+
+def _ask(node: Running, operation: str, body: Any = None) -> Any:
+    """The admin API by hand."""
+    request = urllib.request.Request(
+        f"{node.admin_endpoint}/v2/{operation}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {node.token}"},
+        method="GET" if body is None else "POST",
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read())
+
+
+@pytest.fixture(scope="module")
+def token(node: Running) -> str:
+    """A token with the scope that the catalog and the guide name, and no more."""
+    made = _ask(node, "CreateAdminToken", {"name": "synapse-media", "neverExpires": True, "scope": SCOPE})
+    secret: str = made["secretToken"]
+    return secret
+
+
+@pytest.fixture
+def garage(tmp_path: Path, token: str) -> Stack:
+    return stack(tmp_path, "garage", {"GARAGE_ADMIN_TOKEN": token})
+
+
+def _settings(node: Running, bucket: str = BUCKET, **more: Any) -> dict[str, Any]:
+    return {
+        "provider": "garage",
+        "endpoint": node.endpoint,
+        "admin_endpoint": node.admin_endpoint,
+        "bucket": bucket,
+        "method": "synapse-s3-storage-provider",
+        **more,
+    }
+
+
+def _ours(node: Running) -> list[str]:
+    return [key["id"] for key in _ask(node, "ListKeys") if key["name"].startswith("synapse-media/garage/")]
+
+
+@needs_garage
+def test_life_of_a_store(garage: Stack, node: Running) -> None:
+    garage.store(**_settings(node, quota_bytes=50_000_000))
+    garage.up()
+    assert garage.preview() == ()
+    info = _ask(node, f"GetBucketInfo?globalAlias={BUCKET}")
+    assert info["quotas"] == {"maxSize": 50_000_000, "maxObjects": None}
+    [rule] = info["lifecycleRules"]
+    assert rule["ID"] == f"synapse-media/garage/{SERVER}"
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    [key] = info["keys"]
+    assert key["permissions"] == {"read": True, "write": True, "owner": False}
+
+    first = garage.outputs()
+    first.require_proof()
+    assert (first.access_key_id, first.region) == (key["accessKeyId"], "garage")
+    assert any(first.access_key_id in text for text in render(first, form="plain").values())
+    assert first.secret_access_key not in garage.state()
+    assert first.proof is not None
+    outcomes = {line.operation: (line.expected, line.outcome) for line in first.proof.lines}
+    assert outcomes["other-bucket"] == ("refused", "refused")
+    assert outcomes["delete"] == ("can't be refused here", "allowed")
+    assert info["objects"] == 0  # the proof cleaned up
+
+    # Changed by hand: found by a refresh, mended by the next up.
+    more = {"bucketId": info["id"], "accessKeyId": first.access_key_id, "permissions": {"owner": True}}
+    _ask(node, "AllowBucketKey", more)
+    _ask(node, f"UpdateBucket?id={info['id']}", {"quotas": {"maxSize": None, "maxObjects": None}})
+    assert {change.kind for change in garage.preview(refresh=True)} == {"GarageBucket", "GarageKeyRing"}
+    garage.up(refresh=True)
+    assert garage.preview(refresh=True) == ()
+    info = _ask(node, f"GetBucketInfo?globalAlias={BUCKET}")
+    assert info["keys"][0]["permissions"]["owner"] is False
+    assert info["quotas"]["maxSize"] == 50_000_000
+
+    # Rotation: the second key beside the first, then the first retired.
+    garage.store(**_settings(node, keys={"active": "b", "retiring": ["a"]}))
+    garage.up()
+    second = garage.outputs()
+    second.require_proof()
+    assert sorted(_ours(node)) == sorted([first.access_key_id, second.access_key_id])
+    garage.store(["retire-key"], **_settings(node, keys={"active": "b"}))
+    garage.up()
+    assert _ours(node) == [second.access_key_id]
+
+    # A bucket with media in it is given up only where the stack file says so.
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=node.endpoint,
+        region_name="garage",
+        aws_access_key_id=second.access_key_id,
+        aws_secret_access_key=second.secret_access_key,
+    )
+    s3.put_object(Bucket=BUCKET, Key="local_content/media", Body=b"kept")
+    s3.create_multipart_upload(Bucket=BUCKET, Key="unfinished")
+    garage.store(["delete-bucket"], **_settings(node, keys={"active": "b"}))
+    garage.up()
+    with pytest.raises(EngineError, match="holds media and is not deleted"):
+        garage.destroy()
+    assert _ask(node, f"GetBucketInfo?globalAlias={BUCKET}")["objects"] == 1
+    garage.store(["delete-bucket", "delete-media"], **_settings(node, keys={"active": "b"}))
+    garage.up()
+    garage.destroy()
+    assert _ours(node) == []
+    assert _ask(node, "ListBuckets") == []
+
+
+@needs_garage
+def test_the_admin_api_goes_down_half_way(garage: Stack, node: Running) -> None:
+    """The key was made and the answer lost: asked once, found by its name, deleted; a 503 burst is waited for."""
+
+    def does_it_and_hangs_up(request: proxy.Request, upstream: proxy.Upstream) -> None:
+        upstream.ask(request)
+
+    busy = proxy.Answer(503, (("Content-Type", "application/json"),), b'{"code": "ServiceUnavailable"}')
+    with proxy.in_front_of(node.admin_endpoint) as double:
+        cut = double.misbehave(does_it_and_hangs_up, when=lambda request: request.path == "/v2/CreateKey")
+        wanted = _settings(node, "half-way", admin_endpoint=double.url)
+        garage.store(["delete-bucket"], **wanted)
+        with pytest.raises(EngineError, match="POST /v2/CreateKey"):
+            garage.up()
+        assert cut.hits == 1
+        assert len(_ours(node)) == 1
+        double.behave()
+        burst = double.misbehave(
+            lambda _request, _upstream: busy, when=lambda request: request.path == "/v2/AllowBucketKey", times=2
+        )
+        garage.up()
+        assert burst.hits == 2
+        assert _ours(node) == [garage.outputs().access_key_id]
+        garage.outputs().require_proof()
+
+        # Revoked by hand: the next refresh finds it gone, and another is made and proved.
+        revoked = garage.outputs().access_key_id
+        _ask(node, f"DeleteKey?id={revoked}", {})
+        garage.up(refresh=True)
+        assert garage.outputs().access_key_id != revoked
+        garage.outputs().require_proof()
+
+        page = proxy.Answer(404, (("Content-Type", "text/html"),), b"<html>Not here</html>")
+        double.misbehave(lambda _request, _upstream: page)
+        with pytest.raises(EngineError, match="404") as raised:
+            garage.up(refresh=True)
+        assert "Traceback" not in str(raised.value)
+        double.behave()
+        assert garage.preview(refresh=True) == ()
+        garage.destroy()
+    assert _ours(node) == []
+
+
+@needs_garage
+def test_a_wrong_region_a_wrong_token_and_a_bucket_of_somebody_else(garage: Stack, node: Running) -> None:
+    garage.store(**_settings(node, "wrong-media", region="us-east-1"))
+    with pytest.raises(EngineError, match="'us-east-1' is not this cluster's, which signs for 'garage'"):
+        garage.up()
+    assert _ask(node, "ListBuckets") == []
+
+    right = garage.engine.environment["GARAGE_ADMIN_TOKEN"]
+    garage.engine.environment["GARAGE_ADMIN_TOKEN"] = "not-a-token"
+    garage.store(**_settings(node, "wrong-media"))
+    with pytest.raises(EngineError, match="Invalid bearer token"):
+        garage.up()
+    garage.engine.environment["GARAGE_ADMIN_TOKEN"] = right
+
+    theirs = _ask(node, "CreateBucket", {"globalAlias": "wrong-media"})
+    key = _ask(node, "CreateKey", {"name": "theirs", "neverExpires": True})
+    given = {"bucketId": theirs["id"], "accessKeyId": key["accessKeyId"], "permissions": {"read": True}}
+    _ask(node, "AllowBucketKey", given)
+    with pytest.raises(EngineError, match="adopt: true"):
+        garage.up()
+    garage.store(["retain-bucket"], **_settings(node, "wrong-media", adopt=True))
+    said = garage.up()
+    assert "abortDays is 0, a new bucket would have 7" in said
+    assert f"has the key {key['accessKeyId']}, not made by this stack" in said
+    garage.outputs().require_proof()
+    assert "lifecycleRules" not in _ask(node, f"GetBucketInfo?id={theirs['id']}")
+    garage.destroy()
+    assert [found["accessKeyId"] for found in _ask(node, f"GetBucketInfo?id={theirs['id']}")["keys"]] == [
+        key["accessKeyId"]
+    ]
+
+
+def test_settings_of_the_provider() -> None:
+    wanted = {
+        "provider": "garage",
+        "endpoint": "https://garage.example.com",
+        "bucket": "example-com-media",
+        "method": "goofys",
+        "admin_endpoint": "http://127.0.0.1:3903",
+    }
+    assert settings.parse({SERVER: wanted})[SERVER].region == "garage"
+    with pytest.raises(SettingsError, match="admin_endpoint is missing"):
+        settings.parse({SERVER: {name: value for name, value in wanted.items() if name != "admin_endpoint"}})
+    with pytest.raises(SettingsError, match="quota_bytes is -1; allowed: a whole number of bytes"):
+        settings.parse({SERVER: {**wanted, "quota_bytes": -1}})
+
+
+def test_the_scope_of_a_token_is_the_catalogs() -> None:
+    from synapse_media import catalog
+
+    assert catalog.load("garage").value("admin_permissions")["actions"] == SCOPE
