@@ -62,6 +62,11 @@ def path_of(project: Path, stack: str) -> Path:
     return project / "stacks" / f"Pulumi.{stack}.yaml"
 
 
+def is_example(stack: str) -> bool:
+    """Whether a stack's file is a tracked example, which no command writes to: those are named as providers."""
+    return stack.replace("-", "_") in catalog.names()
+
+
 def read(project: Path, stack: str) -> StackFile:
     """Read and check a stack file. Raises StackFileError, or SettingsError with every problem in it."""
     path = path_of(project, stack)

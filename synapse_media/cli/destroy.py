@@ -35,16 +35,17 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if not arguments.yes:
         confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
-    # Protection and `allow` live in state: a destroy acts on what the last `up` wrote there.
-    stacks.unprotect_allowed(session, ("delete-bucket", "retain-bucket"))
-    wanted = [urn for urn, name in buckets.items() if name in stack.stores]
-    if wanted:
-        engine.up(
-            stack.name,
-            ["--skip-preview", "--suppress-outputs", *(word for urn in wanted for word in ("--target", urn))],
-        )
-    engine.destroy(stack.name, arguments.options)
-    engine.clear_pending_creates(stack.name)
+    with stacks.changing(session):
+        # Protection and `allow` live in state: a destroy acts on what the last `up` wrote there.
+        stacks.unprotect_allowed(session, ("delete-bucket", "retain-bucket"))
+        wanted = [urn for urn, name in buckets.items() if name in stack.stores]
+        if wanted:
+            engine.up(
+                stack.name,
+                ["--skip-preview", "--suppress-outputs", *(word for urn in wanted for word in ("--target", urn))],
+            )
+        engine.destroy(stack.name, arguments.options)
+        engine.clear_pending_creates(stack.name)
     return 0
 
 

@@ -47,8 +47,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     project = stackfile.find_project()
     path = stackfile.path_of(project, arguments.name)
-    if path.exists():
-        raise UsageError(f"{path} exists already: edit it, or choose another name")
+    if path.exists() or stackfile.is_example(arguments.name):
+        raise UsageError(f"{path} exists already, or is an example's: edit it, or choose another name")
     store = _answers(arguments)
     server_name = str(store.pop("server_name"))
     settings.parse({server_name: store})

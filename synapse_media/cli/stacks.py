@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from synapse_media import changes, contract, stackfile
 from synapse_media.engine import embedded
+from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
-from synapse_media.errors import SynapseMediaError
+from synapse_media.errors import SynapseMediaError, UsageError
 
 EMBEDDED = "embedded"
 
@@ -45,6 +49,11 @@ def open_stack(name: str, *, credentials: bool) -> Session:
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
     """
     project = stackfile.find_project()
+    if stackfile.is_example(name):
+        raise UsageError(
+            f"--stack is {name!r}, an example that is never changed. Make a stack of your own with `synapse-media init "
+            f"prod --provider {name.replace('-', '_')}`, or see it with `synapse-media diff --from-nothing --stack {name}`."
+        )
     stack = stackfile.read(project, name)
     extra = embedded_environment() if name == EMBEDDED else {}
     variables = stack.admin_variables
@@ -59,6 +68,29 @@ def open_stack(name: str, *, credentials: bool) -> Session:
     engine.ensure_stack(name)
     engine.unlock_if_dead(name)
     return Session(stack, engine)
+
+
+@contextlib.contextmanager
+def changing(session: Session) -> Iterator[None]:
+    """Around whatever changes a store. What does not come to its end leaves a mark (`was_cut_off`).
+
+    The state alone does not tell: where it could not be written, it holds what is long gone.
+    """
+    mark = _mark(session)
+    mark.touch(mode=0o600)
+    yield
+    mark.unlink(missing_ok=True)
+
+
+def was_cut_off(session: Session) -> bool:
+    """Whether the last change from this machine was, so that the state may not be what the store is."""
+    return _mark(session).exists()
+
+
+def _mark(session: Session) -> Path:
+    backend = session.engine.environment.get("PULUMI_BACKEND_URL", "")
+    name = f"{backend}\0{session.engine.project}\0{session.stack.name}"
+    return private_dir(state_dir() / "unfinished") / hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def buckets_of(export: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -41,6 +41,9 @@ def apply(
         allow: guards this command may pass beside those of the stack file.
     """
     engine, stack = session.engine, session.stack
+    if not refresh and stacks.was_cut_off(session):
+        stacks.say("the last run did not come to its end: looking at the store first")
+        refresh = True
     preview = engine.preview(stack.name, refresh=refresh)
     found = changes.of_preview(preview)
     stacks.say(changes.in_words(found, changes.warnings(preview)))
@@ -52,8 +55,9 @@ def apply(
     if any(changes.is_bucket(change.kind) and change.verb in ("replace", "delete") for change in found):
         stacks.unprotect_allowed(session, ("delete-bucket", "retain-bucket", "replace-bucket"))
     shown = ["--skip-preview", "--suppress-outputs"]  # what it is, was said above; the outputs hold keys
-    engine.up(stack.name, [*shown, *(["--refresh"] if refresh else []), *options])
-    engine.clear_pending_creates(stack.name)
+    with stacks.changing(session):
+        engine.up(stack.name, [*shown, *(["--refresh"] if refresh else []), *options])
+        engine.clear_pending_creates(stack.name)
 
 
 def confirm(question: str) -> None:

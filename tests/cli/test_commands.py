@@ -71,6 +71,15 @@ def test_init_writes_a_stack_file_that_can_be_used(
     assert main(["init", "prod", "--server-name", "example.com", *arguments]) == 64
 
 
+def test_an_example_is_never_written_to(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (project / "stacks/Pulumi.wasabi.yaml").read_bytes()
+    for command in (["up", "--yes"], ["diff"], ["rotate"], ["destroy", "--yes"]):
+        assert main([command[0], "--stack", "wasabi", *command[1:]]) == 64
+        assert "an example that is never changed" in capsys.readouterr().err
+    assert main(["init", "wasabi", "--provider", "wasabi", "--server-name", "example.com"]) == 64
+    assert (project / "stacks/Pulumi.wasabi.yaml").read_bytes() == before
+
+
 def test_init_says_which_answer_is_missing_where_it_can_t_ask(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
