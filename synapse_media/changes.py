@@ -7,6 +7,7 @@ A danger is a change that can lose media or cut access. It is refused by `up`, a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 from .errors import SynapseMediaError
 from .methods import METHODS, RULES
 
-QUIET = frozenset({"same", "refresh", "read"})
 _VERBS = {
     "create": "create",
     "update": "update",
@@ -25,7 +25,9 @@ _VERBS = {
     "import": "take over",
     "discard": "forget",
 }
-_POLICIES = ("s3store:index:UserPolicy", "aws:iam/userPolicy:UserPolicy")
+_POLICIES = ("s3store:index:UserPolicy", "aws:iam/userPolicy:UserPolicy", "aws:iam/rolePolicy:RolePolicy")
+_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""What the engine writes for a value that is only known once something was made."""
 
 
 def is_bucket(kind: str) -> bool:
@@ -64,29 +66,44 @@ class Change:
 def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
     """The changes of a preview in the engine's order; a replacement is one change, not three steps."""
     found: list[Change] = []
-    seen: set[str] = set()
     steps = preview.get("steps", ())
     # What we made last, before a refresh put drift in its place: mending drift is no danger.
     made = {step["urn"]: step["oldState"] for step in steps if step["op"] == "refresh" and step.get("oldState")}
     methods = _methods(steps)
-    for step in steps:
-        verb = _VERBS.get(step["op"])
-        if verb is None or step["op"] in QUIET:
-            continue
-        urn = step["urn"]
-        kind = urn.split("::")[2].rpartition("$")[2]
-        if kind.startswith(("pulumi:", "synapse-media:")) or urn in seen:
-            continue
-        seen.add(urn)
-        old, new = step.get("oldState") or {}, step.get("newState") or {}
-        details = tuple(_details(verb, kind, old, new, step.get("detailedDiff") or {}))
-        store = urn.rpartition("::")[2]
+    deleted = {step["urn"] for step in steps if step["op"] == "delete"}
+    for urn, verb, old, new, detailed in _merged(steps):
+        kind, store = urn.split("::")[2].rpartition("$")[2], urn.rpartition("::")[2]
+        details = tuple(_details(verb, kind, old, new, detailed))
         if verb == "delete" and old.get("retainOnDelete"):
             found.append(Change("give up", store, kind.rpartition(":")[2], (*details, "it is left where it is")))
             continue
         dangers = tuple(_dangers(verb, kind, _inputs(made.get(urn, old)), _inputs(new), methods.get(store, "")))
+        if verb == "delete" and old.get("deletedWith") in deleted:
+            # A setting goes with its bucket, of which all is said already.
+            dangers = ()
         found.append(Change(verb, store, kind.rpartition(":")[2], details, dangers))
     return tuple(found)
+
+
+def _merged(
+    steps: Iterable[Mapping[str, Any]],
+) -> Iterable[tuple[str, str, Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]]:
+    """(URN, verb, old state, new state, detailed diff) of what changes. A replacement is three steps of one URN, which
+    have the states between them, in an order that depends on what is deleted first."""
+    by_urn: dict[str, list[Mapping[str, Any]]] = {}
+    for step in steps:
+        kind = step["urn"].split("::")[2].rpartition("$")[2]
+        if step["op"] in _VERBS and not kind.startswith(("pulumi:", "synapse-media:")):
+            by_urn.setdefault(step["urn"], []).append(step)
+    for urn, own in by_urn.items():
+        verbs = [_VERBS[step["op"]] for step in own]
+        verb = "replace" if "replace" in verbs else verbs[0]
+        same = [step for step, its in zip(own, verbs, strict=True) if its == verb]
+        old, new, detailed = (
+            next((step[name] for step in same if step.get(name)), dict[str, Any]())
+            for name in ("oldState", "newState", "detailedDiff")
+        )
+        yield urn, verb, old, new, detailed
 
 
 def refused(changes: Iterable[Change], allow: Iterable[str]) -> tuple[tuple[Change, Danger], ...]:
@@ -127,21 +144,28 @@ def warnings(preview: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def statements(document: object) -> tuple[str, ...]:
-    """A policy statement by statement, in words; () for none or one that isn't JSON."""
-    if not isinstance(document, str) or not document.strip():
-        return ()
+    """A policy statement by statement, in words; () for none or one that isn't a policy."""
+    return tuple(map(_statement, _listed(document)))
+
+
+def _listed(document: object) -> tuple[Mapping[str, Any], ...]:
+    """The statements of a policy, whatever somebody wrote at the store by hand."""
     try:
-        parsed = json.loads(document)
-    except ValueError:
+        parsed = json.loads(document) if isinstance(document, str) else None
+    except (ValueError, RecursionError):
         return ()
-    listed = parsed.get("Statement", [])
-    return tuple(_statement(item) for item in (listed if isinstance(listed, list) else [listed]))
+    found = parsed.get("Statement") if isinstance(parsed, Mapping) else None
+    return tuple(item for item in (found if isinstance(found, list) else [found]) if isinstance(item, Mapping))
+
+
+def _many(item: Mapping[str, Any], name: str) -> list[str]:
+    value = item.get(name, [])
+    return sorted(map(str, value)) if isinstance(value, list) else [str(value)]
 
 
 def _statement(item: Mapping[str, Any]) -> str:
     def many(name: str) -> str:
-        value = item.get(name, [])
-        return ", ".join(sorted(value)) if isinstance(value, list) else str(value)
+        return ", ".join(_many(item, name))
 
     effect = "allow" if item.get("Effect") == "Allow" else "deny"
     actions = many("Action") or f"all but {many('NotAction')}"
@@ -150,29 +174,57 @@ def _statement(item: Mapping[str, Any]) -> str:
     return f"{effect}{who} {actions} on {many('Resource') or 'all but ' + many('NotResource')}{condition}"
 
 
-def _grants(document: object) -> frozenset[tuple[str, str]]:
-    """(action, resource) pairs a policy allows."""
-    if not isinstance(document, str) or not document.strip():
-        return frozenset()
-    try:
-        listed = json.loads(document).get("Statement", [])
-    except ValueError:
-        return frozenset()
-    pairs = set()
-    for item in listed if isinstance(listed, list) else [listed]:
-        if item.get("Effect") == "Allow":
-            actions, resources = item.get("Action", "*"), item.get("Resource", "*")
-            for action in actions if isinstance(actions, list) else [actions]:
-                pairs |= {(action, res) for res in (resources if isinstance(resources, list) else [resources])}
-    return frozenset(pairs)
+@dataclass(frozen=True, slots=True)
+class _Right:
+    """An action on a resource, both perhaps with wildcards, as a statement allows or denies it.
+
+    `only` is what limits it further (a condition, exceptions), "" for nothing.
+    """
+
+    action: str
+    resource: str
+    only: str
+
+    def within(self, other: _Right) -> bool:
+        return (
+            _matches(self.action.lower(), other.action.lower())
+            and _matches(self.resource, other.resource)
+            and other.only in ("", self.only)
+        )
 
 
-def _covered(pair: tuple[str, str], by: frozenset[tuple[str, str]]) -> bool:
-    return any(_matches(pair[0], action) and _matches(pair[1], resource) for action, resource in by)
+def _rights(document: object, effect: str) -> tuple[_Right, ...]:
+    found = []
+    for item in _listed(document):
+        if item.get("Effect") != effect:
+            continue
+        limits = {name: item[name] for name in ("Condition", "NotAction", "NotResource") if name in item}
+        only = json.dumps(limits, sort_keys=True) if limits else ""
+        for action in _many(item, "Action") or ["*"]:
+            found += [_Right(action, resource, only) for resource in _many(item, "Resource") or ["*"]]
+    return tuple(found)
+
+
+def _beyond(rights: Iterable[_Right], known: Iterable[_Right]) -> tuple[_Right, ...]:
+    """Those of `rights` that are within none of `known`."""
+    listed = tuple(known)
+    return tuple(right for right in rights if not any(right.within(other) for other in listed))
 
 
 def _matches(value: str, pattern: str) -> bool:
-    return value == pattern or (pattern.endswith("*") and value.startswith(pattern[:-1]))
+    """Whether a policy's pattern covers a value, which may be a pattern itself: "?" covers no "*"."""
+    parts = (".*" if letter == "*" else "[^*]" if letter == "?" else re.escape(letter) for letter in pattern)
+    return re.fullmatch("".join(parts), value, re.DOTALL) is not None
+
+
+def _open_to_all(document: object) -> frozenset[str]:
+    """The statements, in words, that allow something to everybody."""
+    everybody = ("*", {"AWS": "*"}, {"AWS": ["*"]}, {"CanonicalUser": "*"})
+    return frozenset(
+        _statement(item)
+        for item in _listed(document)
+        if item.get("Effect") == "Allow" and item.get("Principal") in everybody
+    )
 
 
 def _inputs(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -181,6 +233,8 @@ def _inputs(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _shown(value: Any) -> str:
+    if value == _UNKNOWN:
+        return "what is known later"
     return "nothing" if value in (None, "", [], {}) else json.dumps(value, sort_keys=True)
 
 
@@ -234,11 +288,14 @@ def _dangers(
         yield Danger("disable-versioning", "versioning is turned off: what is overwritten or deleted is gone at once")
     if kind.endswith("BucketPublicAccessBlock") and (verb == "delete" or False in after.values()):
         yield Danger("public-bucket", "the public access block is taken away")
+    if verb != "delete" and (is_bucket(kind) or kind.endswith("BucketPolicy")):
+        for statement in sorted(_open_to_all(after.get("policy")) - _open_to_all(before.get("policy"))):
+            yield Danger("public-bucket", f"the bucket's policy would {statement}")
     if kind in _POLICIES:
         yield from _policy_dangers(verb, before, after, method)
-    if kind.endswith("KeyRing") and verb in ("update", "replace", "delete"):
+    if kind.endswith("KeyRing") and verb in ("update", "replace"):
         gone = set(before.get("slots") or ()) - (set(after.get("slots") or ()) if verb == "update" else set())
-        if gone and verb != "delete":
+        if gone:
             yield Danger(
                 "retire-key", f"the key of slot {', '.join(sorted(gone))} stops working: Synapse must use the other"
             )
@@ -274,17 +331,40 @@ def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
 def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any], method: str) -> Iterable[Danger]:
     if verb not in ("update", "replace"):
         return
-    was, will = _grants(before.get("policy")), _grants(after.get("policy"))
-    wider = sorted(action for action, resource in will if not _covered((action, resource), was))
+    old, new = before.get("policy"), after.get("policy")
+    if new == _UNKNOWN:
+        yield Danger("widen-policy", "what the key may do is only known once other things are made")
+        return
+    was, will = _rights(old, "Allow"), _rights(new, "Allow")
+    had_denied, denied = _rights(old, "Deny"), _rights(new, "Deny")
+    wider = {right.action for right in (*_beyond(will, was), *_beyond(had_denied, denied))}
     if wider:
-        yield Danger("widen-policy", f"the key may do more than before: {', '.join(wider)}")
-    needed = {action for operation in METHODS[method].needs for action in RULES[operation].actions} if method else set()
-    granted = {action for action, _ in will}
-    missing = sorted(action for action in needed if not any(_matches(action, pattern) for pattern in granted))
+        yield Danger("widen-policy", f"the key may do more than before: {', '.join(sorted(wider))}")
+    missing = _missing(method, was, will, _beyond(denied, had_denied))
     if missing:
         yield Danger(
             "narrow-policy", f"{method}, which runs now, needs what the key may no longer do: {', '.join(missing)}"
         )
+
+
+def _missing(method: str, was: tuple[_Right, ...], will: tuple[_Right, ...], denied: tuple[_Right, ...]) -> list[str]:
+    """Actions that the method needs and no longer has, as far as they reached before: the bucket, or a prefix in it."""
+
+    def grants(action: str, rights: Iterable[_Right]) -> list[_Right]:
+        return [right for right in rights if _matches(action.lower(), right.action.lower())]
+
+    missing = set()
+    for operation in METHODS[method].needs if method in METHODS else ():
+        rule = RULES[operation]
+        for action in rule.actions:
+            reached = [
+                _Right(action, right.resource, right.only)
+                for right in grants(action, was)
+                if right.resource == "*" or ("/" in right.resource) == (rule.on == "object")
+            ]
+            if not grants(action, will) or _beyond(reached, will) or grants(action, denied):
+                missing.add(action)
+    return sorted(missing)
 
 
 def to_json(

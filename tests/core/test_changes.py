@@ -1,0 +1,548 @@
+"""A preview in plain words, and what in it is dangerous. The steps are shaped as the engine's `preview --json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from components import policies
+from synapse_media import changes
+from synapse_media.changes import Change, of_preview
+from synapse_media.methods import METHODS
+
+NAME = "matrix.example.com"
+MODULE = "synapse-s3-storage-provider"
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+
+
+def urn(kind: str, name: str = NAME) -> str:
+    return f"urn:pulumi:s::synapse-media::synapse-media:store:S3Compatible${kind}::{name}"
+
+
+def step(
+    op: str,
+    kind: str,
+    old: Mapping[str, Any] | None = None,
+    new: Mapping[str, Any] | None = None,
+    *,
+    diff: tuple[str, ...] | None = None,
+    **state: Any,
+) -> dict[str, Any]:
+    """One step; `diff` are the inputs in its detailed diff, by default those that differ."""
+    kind = kind if ":" in kind else f"s3store:index:{kind}"
+    found: dict[str, Any] = {"op": op, "urn": urn(kind), "detailedDiff": None}
+    if old is not None:
+        found["oldState"] = {"urn": urn(kind), "type": kind, "inputs": dict(old), "outputs": dict(old), **state}
+    if new is not None:
+        found["newState"] = {"urn": urn(kind), "type": kind, "inputs": dict(new)}
+    if diff is None and old is not None and new is not None:
+        diff = tuple(name for name in sorted({*old, *new}) if old.get(name) != new.get(name))
+    if diff:
+        found["detailedDiff"] = {name: {"kind": "update", "inputDiff": True} for name in diff}
+    return found
+
+
+def preview(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
+    stack = {"op": "same", "urn": f"urn:pulumi:s::synapse-media::pulumi:pulumi:Stack::{NAME}", "oldState": {}}
+    component = {"op": "create", "urn": f"urn:pulumi:s::synapse-media::synapse-media:store:S3Compatible::{NAME}"}
+    provider = {"op": "create", "urn": "urn:pulumi:s::synapse-media::pulumi:providers:s3store::default"}
+    return {"steps": [stack, provider, component, *steps], **more}
+
+
+def one(*steps: dict[str, Any]) -> Change:
+    [change] = of_preview(preview(*steps))
+    return change
+
+
+def words(*steps: dict[str, Any]) -> set[str]:
+    """What `allow` would have to name."""
+    return {danger.word for change in of_preview(preview(*steps)) for danger in change.dangers}
+
+
+BUCKET = {"bucket": "media", "versioning": True, "publicAccessBlock": True, "acl": "private", "policy": ""}
+
+
+def policy(*statements: Mapping[str, Any]) -> dict[str, Any]:
+    return {"userName": "u", "policyName": "p", "policy": json.dumps({"Version": "x", "Statement": list(statements)})}
+
+
+def key_policy(method: str = MODULE, prefix: str = "", access: Any = "least") -> dict[str, Any]:
+    return policy(*policies.key_policy("media", METHODS[method], access, prefix)["Statement"])
+
+
+def proof(method: str = MODULE) -> dict[str, Any]:
+    return step("same", "Proof", {"method": method}, {"method": method})
+
+
+# ---- in words
+
+
+def test_no_change_is_called_so() -> None:
+    assert of_preview(preview()) == ()
+    assert of_preview({}) == ()
+    assert of_preview(preview(step("same", "Bucket", BUCKET, BUCKET), step("read", "Bucket", BUCKET))) == ()
+    assert changes.in_words(()) == "no changes"
+
+
+def test_a_preview_from_nothing_names_what_is_made() -> None:
+    found = of_preview(
+        preview(
+            step("create", "Bucket", None, BUCKET),
+            step("create", "KeyRing", None, {"userName": "u", "slots": ["a"]}),
+            step("create", "UserPolicy", None, key_policy()),
+        )
+    )
+    assert changes.in_words(found).splitlines() == [
+        f"create Bucket of {NAME}",
+        "    name: media",
+        f"create KeyRing of {NAME}",
+        "    name: u",
+        "    a key is made for slot a",
+        f"create UserPolicy of {NAME}",
+        "    name: u",
+        "    + allow s3:ListBucket on arn:aws:s3:::media",
+        "    + allow s3:AbortMultipartUpload, s3:GetObject, s3:PutObject on arn:aws:s3:::media/*",
+    ]
+    assert not any(change.dangers for change in found)
+
+
+def test_an_update_says_what_was_and_what_will_be() -> None:
+    change = one(step("update", "Bucket", {**BUCKET, "noncurrentDays": 30}, {**BUCKET, "noncurrentDays": 90}))
+    assert (change.verb, change.store, change.kind) == ("update", NAME, "Bucket")
+    assert change.details == ("noncurrentDays: 30 -> 90",)
+    change = one(step("update", "Bucket", {**BUCKET, "manage": []}, {**BUCKET, "manage": ["policy"]}))
+    assert change.details == ('manage: nothing -> ["policy"]',)
+
+
+def test_what_is_only_known_later_is_called_so() -> None:
+    change = one(step("update", "Proof", {"accessKeyId": "AKIA"}, {"accessKeyId": UNKNOWN}))
+    assert change.details == ('accessKeyId: "AKIA" -> what is known later',)
+    assert UNKNOWN not in changes.in_words([change])
+
+
+def test_a_policy_is_told_statement_by_statement() -> None:
+    change = one(step("update", "UserPolicy", key_policy(), key_policy("goofys")))
+    assert change.details == (
+        "- allow s3:ListBucket on arn:aws:s3:::media",
+        "- allow s3:AbortMultipartUpload, s3:GetObject, s3:PutObject on arn:aws:s3:::media/*",
+        "+ allow s3:GetBucketLocation, s3:ListBucket, s3:ListBucketMultipartUploads on arn:aws:s3:::media",
+        "+ allow s3:AbortMultipartUpload, s3:DeleteObject, s3:GetObject, s3:ListMultipartUploadParts, s3:PutObject on "
+        "arn:aws:s3:::media/*",
+    )
+
+
+def test_a_deny_and_its_condition_are_told() -> None:
+    told = changes.statements(policies.to_json(policies.tls_only("media")))
+    assert told == (
+        'deny to "*" s3:* on arn:aws:s3:::media, arn:aws:s3:::media/* when {"Bool": {"aws:SecureTransport": "false"}}',
+    )
+    document = json.dumps({"Statement": {"Effect": "Allow", "NotAction": "iam:*", "NotResource": ["a", "b"]}})
+    assert changes.statements(document) == ("allow all but iam:* on all but a, b",)
+
+
+def test_a_key_made_and_a_key_retired_are_told() -> None:
+    change = one(step("update", "KeyRing", {"slots": ["a"]}, {"slots": ["a", "b"]}))
+    assert change.details == ('slots: ["a"] -> ["a", "b"]', "a key is made for slot b")
+    change = one(step("update", "KeyRing", {"slots": ["a", "b"]}, {"slots": ["b"]}))
+    assert "the key of slot a is retired" in change.details
+
+
+def test_what_an_earlier_run_left_is_called_so() -> None:
+    assert one(step("update", "Bucket", BUCKET, BUCKET)).details == ("finishes what an earlier run left unfinished",)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("create-replacement", "replace", "delete-replaced"),
+        ("delete-replaced", "replace", "create-replacement"),
+    ],
+)
+def test_a_replacement_is_one_change_in_whatever_order(order: tuple[str, ...]) -> None:
+    new = {**BUCKET, "bucket": "other"}
+    steps = {
+        "create-replacement": step("create-replacement", "Bucket", BUCKET, new),
+        "replace": step("replace", "Bucket", BUCKET, new),
+        "delete-replaced": step("delete-replaced", "Bucket", BUCKET),
+    }
+    change = one(*(steps[op] for op in order))
+    assert (change.verb, change.details) == ("replace", ('bucket: "media" -> "other"',))
+    assert [danger.word for danger in change.dangers] == ["replace-bucket"]
+
+
+def test_a_policy_that_is_deleted_first_and_made_anew_is_not_called_narrower() -> None:
+    old, new = key_policy(), {**key_policy(), "policyName": "other"}
+    steps = (
+        step("delete-replaced", "UserPolicy", old),
+        step("replace", "UserPolicy", old, new),
+        step("create-replacement", "UserPolicy", old, new),
+    )
+    assert words(proof(), *steps) == set()
+
+
+def test_an_import_is_told() -> None:
+    assert one(step("import", "Bucket", None, BUCKET)).verb == "take over"
+
+
+def test_stores_are_kept_apart() -> None:
+    other = step("create", "Bucket", None, BUCKET)
+    other["urn"] = urn("s3store:index:Bucket", "other.example.com")
+    assert [change.store for change in of_preview(preview(step("create", "Bucket", None, BUCKET), other))] == [
+        NAME,
+        "other.example.com",
+    ]
+
+
+def test_warnings_are_told_once_and_last() -> None:
+    diagnostics = [
+        {"severity": "warning", "message": "warning: user u has the key AKIA\n"},
+        {"severity": "warning", "message": "warning: user u has the key AKIA\n"},
+        {"severity": "info", "message": "noise"},
+        {"severity": "warning"},
+    ]
+    found = changes.warnings(preview(diagnostics=diagnostics))
+    assert found == ("user u has the key AKIA", "")
+    assert changes.in_words((), found[:1]) == "note: user u has the key AKIA"
+    assert changes.warnings({"diagnostics": None}) == ()
+
+
+# ---- secrets
+
+
+@pytest.mark.parametrize("verb", ["create", "update", "replace", "delete"])
+def test_secrets_are_never_shown(verb: str) -> None:
+    """The engine shows "[secret]"; were it to show one, it would not get further than this."""
+    old = {"userName": "u", "secretAccessKey": "hunter2", "secrets": {"a": "hunter2"}, "connection": {"x": "hunter2"}}
+    new = {**old, "secretAccessKey": "hunter3", "secrets": {"a": "hunter3"}, "connection": {"x": "hunter3"}}
+    for kind in ("Proof", "KeyRing"):
+        change = one(step(verb, kind, None if verb == "create" else old, None if verb == "delete" else new))
+        told = changes.in_words([change]) + json.dumps(changes.to_json([change], (), ()))
+        assert "hunter" not in told
+        assert ("secretAccessKey changes" in told) == (verb in ("update", "replace"))
+
+
+# ---- dangers
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        (step("replace", "Bucket", BUCKET, {**BUCKET, "bucket": "x"}), "replace-bucket"),
+        (step("delete", "Bucket", BUCKET), "delete-bucket"),
+        (step("delete", "aws:s3/bucket:Bucket", {"bucket": "media"}), "delete-bucket"),
+        (step("delete", "digitalocean:index/spacesBucket:SpacesBucket", {"name": "media"}), "delete-bucket"),
+        (step("update", "Bucket", BUCKET, {**BUCKET, "versioning": False}), "disable-versioning"),
+        (step("update", "Bucket", BUCKET, {**BUCKET, "publicAccessBlock": False}), "public-bucket"),
+        (step("update", "Bucket", BUCKET, {**BUCKET, "acl": "public-read"}), "public-bucket"),
+        (step("update", "KeyRing", {"slots": ["a", "b"]}, {"slots": ["b"]}), "retire-key"),
+        (step("replace", "KeyRing", {"slots": ["a"]}, {"slots": ["a"], "userName": "x"}), "retire-key"),
+        (step("update", "UserPolicy", key_policy(), key_policy("goofys")), "widen-policy"),
+    ],
+)
+def test_a_danger_needs_its_own_word(found: dict[str, Any], word: str) -> None:
+    listed = of_preview(preview(found))
+    assert words(found) == {word}
+    assert len(changes.refused(listed, [])) == 1
+    assert changes.refused(listed, [f"{NAME}/{word}"]) == ()
+    assert len(changes.refused(listed, [f"other.example.com/{word}", word, f"{NAME}/other"])) == 1
+    [(change, danger)] = changes.refused(listed, [])
+    assert f"{NAME}/{word}" in changes.refusal([(change, danger)], "stacks/Pulumi.s.yaml")
+    assert f"DANGER: {danger.why}" in changes.in_words(listed)
+    assert changes.to_json(listed, ["w"], [(change, danger)])["refused"] == [f"{NAME}/{word}"]
+
+
+PUBLIC = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::media/*"}
+
+
+def bucket_with(*statements: Mapping[str, Any]) -> dict[str, Any]:
+    return {**BUCKET, "policy": json.dumps({"Statement": list(statements)})}
+
+
+@pytest.mark.parametrize("principal", ["*", {"AWS": "*"}, {"AWS": ["*"]}])
+def test_a_bucket_policy_that_lets_everybody_in_is_a_danger(principal: Any) -> None:
+    opened = bucket_with({**PUBLIC, "Principal": principal})
+    assert words(step("update", "Bucket", BUCKET, opened)) == {"public-bucket"}
+    assert words(step("update", "Bucket", opened, BUCKET)) == set()
+    assert words(step("update", "Bucket", opened, {**opened, "noncurrentDays": 3})) == set()
+    for op, old in (("create", None), ("update", {"policy": ""})):
+        assert words(step(op, "aws:s3/bucketPolicy:BucketPolicy", old, opened)) == {"public-bucket"}
+
+
+def test_a_tls_only_policy_is_no_danger() -> None:
+    closed = {**BUCKET, "policy": policies.to_json(policies.tls_only("media"))}
+    assert words(step("update", "Bucket", BUCKET, closed)) == set()
+    assert words(step("update", "Bucket", closed, BUCKET)) == set()
+    only_one = {**PUBLIC, "Principal": {"AWS": "arn:aws:iam::1:user/u"}}
+    assert words(step("update", "Bucket", BUCKET, bucket_with(only_one))) == set()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        step("create", "Bucket", None, BUCKET),
+        step("update", "Bucket", {**BUCKET, "versioning": False}, BUCKET),
+        step("update", "Bucket", BUCKET, {**BUCKET, "noncurrentDays": 3}),
+        step("update", "KeyRing", {"slots": ["a"], "active": "a"}, {"slots": ["a", "b"], "active": "b"}),
+        step("update", "UserPolicy", key_policy("goofys"), key_policy()),
+        step("create", "UserPolicy", None, key_policy(access="full")),
+        step("delete", "UserPolicy", key_policy()),
+        step("delete", "KeyRing", {"slots": ["a"]}),
+    ],
+)
+def test_what_is_no_danger(found: dict[str, Any]) -> None:
+    """Users, keys and policies are deleted with their bucket only, and that is asked about."""
+    assert words(found) == set()
+
+
+def test_a_retained_bucket_is_given_up_and_that_is_no_danger() -> None:
+    change = one(step("delete", "Bucket", BUCKET, retainOnDelete=True))
+    assert (change.verb, change.dangers) == ("give up", ())
+    assert "it is left where it is" in change.details
+
+
+def test_the_settings_of_a_bucket_that_goes_are_not_told_as_dangers_of_their_own() -> None:
+    kind = "aws:s3/bucketVersioning:BucketVersioning"
+    setting = step("delete", kind, {"bucket": "media"}, deletedWith=urn("aws:s3/bucket:Bucket"))
+    block = step("delete", "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock", {"blockPublicAcls": True})
+    block["oldState"]["deletedWith"] = urn("aws:s3/bucket:Bucket")
+    bucket = step("delete", "aws:s3/bucket:Bucket", {"bucket": "media"})
+    assert words(bucket, setting, block) == {"delete-bucket"}
+    retained = step("delete", "aws:s3/bucket:Bucket", {"bucket": "media"}, retainOnDelete=True)
+    assert words(retained, setting, block) == set()
+    assert words(setting, block) == {"disable-versioning", "public-bucket"}
+
+
+# ---- drift
+
+
+def test_mending_what_somebody_widened_is_no_danger() -> None:
+    by_hand = policy({"Effect": "Allow", "Action": "s3:*", "Resource": "*"})
+    steps = (
+        step("refresh", "UserPolicy", key_policy(), by_hand),
+        step("update", "UserPolicy", by_hand, key_policy()),
+    )
+    change = one(*steps)
+    assert change.dangers == ()
+    assert "- allow s3:* on *" in change.details, "what somebody did is told all the same"
+
+
+def test_mending_what_somebody_narrowed_is_no_danger() -> None:
+    by_hand = policy({"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::media"})
+    steps = (
+        step("refresh", "UserPolicy", key_policy(), by_hand),
+        proof(),
+        step("update", "UserPolicy", by_hand, key_policy()),
+    )
+    assert words(*steps) == set()
+
+
+def test_a_change_beside_the_mending_is_one() -> None:
+    by_hand = policy({"Effect": "Allow", "Action": "s3:*", "Resource": "*"})
+    steps = (
+        step("refresh", "UserPolicy", key_policy(), by_hand),
+        step("update", "UserPolicy", by_hand, key_policy("goofys")),
+    )
+    assert words(*steps) == {"widen-policy"}
+
+
+def test_a_key_made_anew_for_one_deleted_by_hand_is_no_danger() -> None:
+    steps = (
+        step("refresh", "KeyRing", {"slots": ["a"]}, {"slots": []}),
+        step("update", "KeyRing", {"slots": []}, {"slots": ["a"]}),
+    )
+    assert words(*steps) == set()
+
+
+# ---- policies
+
+
+READ = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::media/*"]}
+HOME = {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}
+
+
+@pytest.mark.parametrize(
+    ("was", "will"),
+    [
+        ([READ], [{**READ, "Action": ["s3:GetObject", "s3:PutObject"]}]),
+        ([READ], [{**READ, "Action": "s3:*"}]),
+        ([READ], [{**READ, "Action": "s3:Get*"}]),
+        ([READ], [{**READ, "Resource": "*"}]),
+        ([READ], [{**READ, "Resource": "arn:aws:s3:::media*"}]),
+        ([READ], [READ, {**READ, "Resource": "arn:aws:s3:::other/*"}]),
+        ([READ], [{"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}]),
+        ([{**READ, "Condition": HOME}], [READ]),
+        ([{**READ, "Condition": HOME}], [{**READ, "Condition": {"Bool": {"x": "y"}}}]),
+        ([READ, {"Effect": "Deny", "Action": "s3:*", "Resource": "*", "Condition": HOME}], [READ]),
+        ([{**READ, "Action": "s3:Get?bject"}], [{**READ, "Action": "s3:Get*"}]),
+        ([], [READ]),
+    ],
+)
+def test_a_wider_policy(was: list[Any], will: list[Any]) -> None:
+    assert words(step("update", "UserPolicy", policy(*was), policy(*will))) == {"widen-policy"}
+
+
+@pytest.mark.parametrize(
+    ("was", "will"),
+    [
+        ([READ], [READ]),
+        ([READ], [{**READ, "Action": "S3:getobject", "Resource": "arn:aws:s3:::media/*"}]),
+        ([{**READ, "Action": "s3:*"}], [READ]),
+        ([{**READ, "Action": "s3:*"}], [{**READ, "Action": "s3:Get*"}]),
+        ([{**READ, "Action": "s3:*Object"}], [READ]),
+        ([{**READ, "Resource": "*"}], [READ]),
+        ([READ], [{**READ, "Resource": "arn:aws:s3:::media/a/*"}]),
+        ([READ], [{**READ, "Condition": HOME}]),
+        ([READ], [READ, {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]),
+        ([READ, READ], [READ]),
+        ([READ], []),
+    ],
+)
+def test_a_policy_that_is_not_wider(was: list[Any], will: list[Any]) -> None:
+    assert words(step("update", "UserPolicy", policy(*was), policy(*will))) == set()
+
+
+def test_a_policy_known_only_later_can_not_be_judged() -> None:
+    found = step("update", "UserPolicy", key_policy(), {**key_policy(), "policy": UNKNOWN})
+    assert words(found) == {"widen-policy"}
+
+
+@pytest.mark.parametrize(
+    ("was", "will"),
+    [
+        (key_policy("goofys"), key_policy(MODULE)),
+        (key_policy("goofys"), policy()),
+        (key_policy("goofys"), key_policy("goofys", "media/")),
+        (key_policy("goofys", access="full"), key_policy(MODULE)),
+        (key_policy("goofys"), policy(*json.loads(key_policy("goofys")["policy"])["Statement"][1:])),
+        (
+            key_policy("goofys"),
+            policy(
+                *json.loads(key_policy("goofys")["policy"])["Statement"],
+                {"Effect": "Deny", "Action": "s3:Delete*", "Resource": "*"},
+            ),
+        ),
+        (
+            key_policy("goofys"),
+            policy(
+                *({**found, "Condition": HOME} for found in json.loads(key_policy("goofys")["policy"])["Statement"])
+            ),
+        ),
+    ],
+)
+def test_a_policy_narrower_than_what_runs_now_needs(was: dict[str, Any], will: dict[str, Any]) -> None:
+    """Goofys runs and deletes; its key may not lose that before the method was changed on the server."""
+    assert words(proof("goofys"), step("update", "UserPolicy", was, will)) == {"narrow-policy"}
+    assert words(step("update", "UserPolicy", was, will)) == set(), "nothing runs yet"
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].uses_store])
+@pytest.mark.parametrize("prefix", ["", "media/"])
+def test_from_full_to_least_cuts_nothing_that_runs(method: str, prefix: str) -> None:
+    """Where the prefix stays: `full` reaches all of the bucket, and so may what is in it."""
+    steps = (step("update", "UserPolicy", key_policy(method, access="full"), key_policy(method, prefix)),)
+    assert words(proof(method), *steps) == ({"narrow-policy"} if prefix else set())
+    assert words(proof(method), step("update", "UserPolicy", key_policy(method), key_policy(method))) == set()
+
+
+def test_a_policy_of_a_role_is_guarded_as_that_of_a_user() -> None:
+    for kind in ("aws:iam/userPolicy:UserPolicy", "aws:iam/rolePolicy:RolePolicy"):
+        assert words(step("update", kind, key_policy(), key_policy("goofys"))) == {"widen-policy"}
+
+
+HOSTILE = [
+    "",
+    "{",
+    "null",
+    "[]",
+    "3",
+    '"x"',
+    "[" * 100_000,
+    '{"Statement": null}',
+    '{"Statement": [null, 3, "x", []]}',
+    '{"Statement": {"Effect": ["Allow"], "Action": {"a": 1}, "Resource": [1, null, {}]}}',
+    '{"Statement": [{"Effect": "Allow", "Action": [["s3:*"]], "Resource": null, "Principal": {"AWS": 3}}]}',
+    '{"Statement": [{"Effect": "Allow", "Action": "((((", "Resource": "[a-", "Condition": "x"}]}',
+    '{"Statement": [{"Effect": "Allow", "Action": "s3:\\n*", "Resource": "*"}]}',
+]
+
+
+@pytest.mark.parametrize("document", HOSTILE)
+@pytest.mark.parametrize("kind", ["UserPolicy", "Bucket"])
+def test_whatever_somebody_wrote_by_hand_is_told_and_does_not_stop_the_rest(kind: str, document: str) -> None:
+    odd, ours = {**BUCKET, "policy": document}, {**BUCKET, **key_policy()}
+    for steps in (
+        (step("update", kind, odd, ours),),
+        (step("update", kind, ours, odd), step("update", "KeyRing", {"slots": ["a"]}, {"slots": []})),
+        (step("refresh", kind, ours, odd), step("update", kind, odd, ours)),
+    ):
+        found = of_preview(preview(proof(), *steps))
+        assert changes.in_words(found)
+        assert json.dumps(changes.to_json(found, (), changes.refused(found, ())))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(["*", "s3:*", "Allow", "Deny"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["Statement", "Effect", "Action", "NotAction", "Resource", "Principal", "Condition", "AWS"]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(was=JSON, will=JSON)
+@example(was={"Statement": {"Effect": "Allow", "Principal": [{}]}}, will=None)
+def test_no_policy_breaks_the_guards(was: Any, will: Any) -> None:
+    for kind in ("UserPolicy", "Bucket"):
+        old, new = ({**BUCKET, "policy": json.dumps(document)} for document in (was, will))
+        assert len(of_preview(preview(proof(), step("update", kind, old, new)))) == 1
+
+
+ACTIONS = st.sampled_from(["s3:GetObject", "s3:Get*", "s3:*", "*", "s3:PutObject", "s3:?utObject"])
+RESOURCES = st.sampled_from(
+    ["*", "arn:aws:s3:::media", "arn:aws:s3:::media/*", "arn:aws:s3:::media/a/*", "arn:aws:s3:::o*"]
+)
+STATEMENT = st.fixed_dictionaries(
+    {"Effect": st.just("Allow"), "Action": st.lists(ACTIONS, min_size=1), "Resource": st.lists(RESOURCES, min_size=1)}
+)
+
+
+CONCRETE = [
+    (action, resource)
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "iam:CreateUser")
+    for resource in ("arn:aws:s3:::media", "arn:aws:s3:::media/a/b", "arn:aws:s3:::media/b", "arn:aws:s3:::other/b")
+]
+
+
+def allowed(listed: list[Any]) -> set[tuple[str, str]]:
+    """What statements allow, tried one by one."""
+    return {
+        (action, resource)
+        for action, resource in CONCRETE
+        for found in listed
+        if any(fnmatchcase(action, pattern) for pattern in found["Action"])
+        and any(fnmatchcase(resource, pattern) for pattern in found["Resource"])
+    }
+
+
+@given(was=st.lists(STATEMENT, max_size=3), will=st.lists(STATEMENT, max_size=3))
+def test_no_policy_that_allows_more_goes_unsaid(was: list[Any], will: list[Any]) -> None:
+    found = words(step("update", "UserPolicy", policy(*was), policy(*will)))
+    assert "widen-policy" in found or allowed(will) <= allowed(was)
+
+
+@given(was=st.lists(STATEMENT, max_size=3), more=st.lists(STATEMENT, max_size=2))
+def test_taking_statements_away_never_widens(was: list[Any], more: list[Any]) -> None:
+    assert "widen-policy" not in words(step("update", "UserPolicy", policy(*was, *more), policy(*was)))
