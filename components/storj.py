@@ -42,6 +42,7 @@ class Storj(Store):
                 # Versioning and tags are switched on by project: a refusal is said, and no reason to fail.
                 "mayBeDenied": True,
                 "keyPermissions": permissions,
+                "fingerprint": None,
             },
             self.of_bucket(),
             kind="StorjBucket",

@@ -5,7 +5,8 @@ an S3 key pair for a grant, which it can neither list nor delete. So a key is re
 ends with its grant: at its expiry, or when the vendor's `uplink` revokes it.
 
 `StorjBucket`, as `bucket.Bucket`. Further inputs: `connection.authEndpoint`; `keyPermissions`, what the key will be
-given: whether the operator's grant can give it is known before anything is made.
+given: whether the operator's grant can give it is known before anything is made. Further output: `fingerprint` of the
+key that decrypts the bucket.
 `StorjKeyRing`, as `keyring.RingBase`. Further inputs: `bucket`; `permissions`, those of `storj_grant.PERMISSIONS` that
 a key has (*: all); `expiresInDays` (0: never). Further outputs: `endpoint`, the gateway's for the active key;
 `endpoints` {slot: URL}; `ends` {slot: ISO 8601 or ""}, where a key ends before its grant; `grants` {slot: access grant}
@@ -119,11 +120,18 @@ def _register(values: Mapping[str, Any], grant: Grant, *, repeatable: bool) -> _
     key_id, secret, endpoint = (found.get(name) for name in ("access_key_id", "secret_key", "endpoint"))
     if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret and isinstance(endpoint, str)):
         raise ApiError("Unparsable", 200, f"POST /v1/access at {client.base}: the answer holds no key pair")
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+    if not _is_base(endpoint):
         raise ApiError("Unparsable", 200, f"POST /v1/access at {client.base}: the gateway it names is no http(s) URL")
     ends = found.get("freeTierRestrictedExpiration")
     return _Registered(Credential(key_id, secret), endpoint.rstrip("/"), ends if isinstance(ends, str) else "")
+
+
+def _is_base(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path in ("", "/")
+    except ValueError:
+        return False
 
 
 # ---- short-lived keys, for the bucket alone: kept in this process, never in state
@@ -178,6 +186,9 @@ class StorjBucket(Bucket):
         # Of use before the bucket is made; afterwards it is the key ring's affair.
         return super().diff({**old, "keyPermissions": new.get("keyPermissions")}, new)
 
+    def planned(self, inputs: Values, old: Values | None) -> Values:
+        return {**super().planned(inputs, old), "fingerprint": (old or {}).get("fingerprint", UNKNOWN)}
+
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
         grant = parent(text(inputs, "bucket"), OBJECTS | set(_spelled_out(inputs.get("keyPermissions") or ())))
         if grant.unknown_fields:
@@ -186,12 +197,36 @@ class StorjBucket(Bucket):
                 f"{', '.join(map(str, sorted(grant.unknown_fields)))}). A key made here may be allowed more of that "
                 "kind than it needs: look for a newer release."
             )
-        return super().create(inputs, context)
+        # Among the inputs, so that it is in state even where the bucket is only half made.
+        return super().create({**inputs, "fingerprint": grant.fingerprint(text(inputs, "bucket"))}, context)
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
             raise ResourceError("a Storj bucket is not imported: set adopt: true for its store, which takes it over")
+        _same_encryption(outputs)
         return super().read(resource_id, inputs, outputs, context)
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        _same_encryption(old)
+        return super().update(resource_id, old, inputs, context)
+
+    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        _same_encryption(outputs)
+        super().delete(resource_id, outputs, context)
+
+
+def _same_encryption(outputs: Values) -> None:
+    """Another project would seem to have lost the bucket, and with another passphrase what is in it can't be read."""
+    bucket = text(outputs, "bucket")
+    _refuse_other(bucket, parent(bucket, OBJECTS), text(outputs, "fingerprint"))
+
+
+def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
+    if fingerprint and grant.fingerprint(bucket) != fingerprint:
+        raise ResourceError(
+            f"{PARENT}: the access grant is of another project, or was made with another passphrase, than the one that "
+            f"the bucket {bucket!r} was made with: what is stored there can't be read with it. Give one like the first."
+        )
 
 
 class StorjLender:
@@ -269,6 +304,8 @@ class StorjKeys(KeyFamily):
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         grant = _grant(self._values)
+        for held in self._values["grants"].values():
+            _refuse_other(text(self._values, "bucket"), grant, parse(held).fingerprint(text(self._values, "bucket")))
         at = datetime.now(UTC)
         # Noted before the call: whatever becomes of it, the grant can be revoked.
         self._values["grants"][slot] = grant.serialize()

@@ -127,6 +127,11 @@ class Grant:
         """It can decrypt what is in this bucket, all of it."""
         return bool(self.root_key) or any(_is_whole(entry, bucket) for entry in self.entries)
 
+    def fingerprint(self, bucket: str) -> str:
+        """Of the key that decrypts this bucket, which `holds_key`: the same for every grant of one project and
+        passphrase, and for no other."""
+        return hashlib.sha256(b"synapse-media\0" + self._entry(bucket).key).hexdigest()[:16]
+
     def fault(self, bucket: str, needed: Collection[str], now: datetime) -> str:
         """Why it can't give `needed` on the whole of `bucket`; "" if it can."""
         ends, starts = self.not_after, [c.not_before for c in self._read() if c.not_before is not None]

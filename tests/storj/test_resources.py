@@ -150,6 +150,30 @@ def test_a_restriction_that_is_not_known_is_said(at: At, monkeypatch: pytest.Mon
     StorjBucket().delete(name, outputs, at.context)
 
 
+def test_a_grant_of_another_project_or_passphrase(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bucket would seem gone, or the next key could read nothing that is there: refused, and nothing is made."""
+    at.bucket = "storj-other"
+    name, outputs = StorjBucket().create(at.bucket_inputs(), at.context)
+    keys = at.make()
+    before = len(at.auth.registered)
+    other = replace(parse(PARENTS["full"]), root_key=b"another passphrase, another key.")
+    monkeypatch.setenv("UPLINK_ACCESS", other.serialize())
+    for attempt in (
+        lambda: StorjBucket().read(name, at.bucket_inputs(), outputs, at.context),
+        lambda: StorjBucket().update(name, outputs, at.bucket_inputs(versioning=True), at.context),
+        lambda: StorjBucket().delete(name, outputs, at.context),
+        lambda: RING.update(at.bucket, keys, at.ring_inputs("b", "a"), at.context),
+    ):
+        with pytest.raises(ResourceError, match="another project, or was made with another passphrase"):
+            attempt()
+    assert len(at.auth.registered) == before
+    # Another grant of the same project and passphrase will do, such as one for the bucket alone.
+    monkeypatch.setenv("UPLINK_ACCESS", parse(PARENTS["full"]).restricted([at.bucket]).serialize())
+    assert StorjBucket().read(name, at.bucket_inputs(), outputs, at.context) is not None
+    RING.update(at.bucket, keys, at.ring_inputs("b", "a"), at.context)
+    StorjBucket().delete(name, outputs, at.context)
+
+
 # ---- the bucket
 
 
@@ -313,6 +337,9 @@ NOT_KNOWN = {
     "a list": lambda _request, _upstream: proxy.Answer(200, (), b"[]"),
     "no gateway": lambda _request, _upstream: proxy.Answer(
         200, (), b'{"access_key_id": "j", "secret_key": "s", "endpoint": "gateway"}'
+    ),
+    "no URL": lambda _request, _upstream: proxy.Answer(
+        200, (), b'{"access_key_id": "j", "secret_key": "s", "endpoint": "https://["}'
     ),
 }
 

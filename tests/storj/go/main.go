@@ -284,13 +284,8 @@ var actions = map[string]macaroon.ActionType{
 }
 
 func check(text string) verdict {
-	access, err := uplink.ParseAccess(text)
-	if err != nil {
+	if _, err := uplink.ParseAccess(text); err != nil {
 		return verdict{Error: err.Error()}
-	}
-	again, err := access.Serialize()
-	if err != nil || again != text {
-		return verdict{Error: "it does not come out of the library as it went in"}
 	}
 	inner := must(grant.ParseAccess(text))
 	found := verdict{Allowed: map[string][]string{}, Keys: map[string]string{}}
