@@ -225,7 +225,7 @@ def endpoint_path(config: Config) -> Iterable[Hit]:
             yield _hit(
                 found,
                 use,
-                f"the path /{path} is put before the bucket in each request",
+                f"the path {'…' if '@' in found.text else '/' + path} is put before the bucket in each request",
                 "Leave it out, unless the store's documentation has it.",
             )
 

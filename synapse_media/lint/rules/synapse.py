@@ -282,6 +282,8 @@ def no_storage(config: Config) -> Iterable[Hit]:
     at = _local_storage_off(config)
     if at is None or config.hidden or any(use.enabled is not False for use in config.uses):
         return
+    if config.kind is Kind.SYNAPSE and "server_name" not in config.settings:
+        return  # a drop-in alone: the rest is elsewhere
     replaced = [
         name for name in config.settings if "media_storage_providers" in name or name == "backup_media_store_path"
     ]
@@ -309,9 +311,9 @@ def list_replaced(config: Config) -> Iterable[Hit]:
     for name, before, after in config.earlier:
         if name != "media_storage_providers":
             continue
-        lost = [entry for entry in before.entries if _identity(entry) not in kept]
+        lost = [entry for entry in before.entries if _keeps_media(entry) and _identity(entry) not in kept]
         if lost:
-            modules = ", ".join(str(entry.items.get("module", entry).data)[:60] for entry in lost)
+            modules = ", ".join(str(entry.items["module"].data)[:60] for entry in lost)
             yield Hit(
                 after,
                 name,
@@ -321,12 +323,20 @@ def list_replaced(config: Config) -> Iterable[Hit]:
             )
 
 
+def _keeps_media(entry: Value) -> bool:
+    options = entry.items.get("config", Value(None, "", 0)).items
+    return "module" in entry.items and (not uses.is_module(entry) or "bucket" in options)
+
+
+_PLACE = ("bucket", "prefix", "directory")
+
+
 def _identity(entry: Value) -> tuple[str, ...]:
     options = entry.items.get("config", Value(None, "", 0)).items
     module = entry.items.get("module")
     return (
         str(module.data) if module else "",
-        *(str(options[key].data) for key in ("bucket", "prefix", "directory", "endpoint_url") if key in options),
+        *(str(options[key].data) for key in _PLACE if key in options),
     )
 
 

@@ -1,0 +1,281 @@
+"""The command: several files together, files that are none, what is shown, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from synapse_media import cli, lint, renderer
+from synapse_media.errors import UsageError
+from synapse_media.lint.reading import MAX_BYTES
+from synapse_media.renderer.vault import Vault
+from tests.end_to_end import synapse as real_synapse
+from tests.lint.test_rules import (
+    BAD,
+    BASE,
+    GOOD_DATASTORES,
+    GOOD_GOOFYS,
+    GOOD_MODULE,
+    GOOD_PROVIDER,
+    SECRET,
+    M,
+    module,
+    synapse,
+)
+from tests.renderer.samples import SECRET as RENDERED_SECRET
+from tests.renderer.samples import store
+from tests.renderer.test_renderer_golden import COMBINATIONS
+
+DOCS = Path(__file__).parents[2] / "docs" / "check.md"
+
+
+def write(directory: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o600)
+
+
+def names(report: lint.Report) -> list[str]:
+    return [finding.rule for finding in report.findings]
+
+
+# Rules that need more than one file, and the files.
+TOGETHER: dict[str, dict[str, str]] = {
+    "not-read": {"homeserver.yaml": BASE, "conf.d/media.yml": GOOD_PROVIDER + "    bucket: x\n    region_name: y\n"},
+    "list-replaced": {
+        "homeserver.yaml": BASE + "media_storage_providers:\n- module: file_system\n  config: {directory: /backup}\n",
+        "conf.d/s3.yaml": synapse().removeprefix(BASE),
+    },
+    "datastore-lost": {
+        "media-repo.yaml": GOOD_DATASTORES.replace('"one"', '"older"'),
+        "synapse-media.yaml": GOOD_DATASTORES.removeprefix("repo: {port: 8000}\n"),
+    },
+    "two-methods-one-bucket": {"homeserver.yaml": synapse(), "media-repo.yaml": GOOD_DATASTORES.replace(":9000", "")},
+    "two-homeservers-one-bucket": {"host_vars/a/vars.yml": GOOD_MODULE, "host_vars/b/vars.yml": GOOD_MODULE},
+    "two-repositories": {"homeserver.yaml": BASE, "media-repo.yaml": GOOD_DATASTORES},
+}
+
+
+@pytest.mark.parametrize("rule", TOGETHER)
+def test_found_between_files(tmp_path: Path, rule: str) -> None:
+    write(tmp_path, TOGETHER[rule])
+    paths = [tmp_path] if rule in ("not-read", "list-replaced") else [tmp_path / name for name in TOGETHER[rule]]
+    assert rule in names(lint.check(paths))
+
+
+def test_every_rule_has_a_sample() -> None:
+    assert {rule.name for rule in lint.ALL_RULES} == {bad[0] for bad in BAD} | set(TOGETHER) | {"secret-readable"}
+
+
+def test_the_later_file_wins_as_it_does_for_synapse(tmp_path: Path) -> None:
+    write(tmp_path, {"homeserver.yaml": synapse("-bucket"), "conf.d/s3.yaml": synapse().removeprefix(BASE)})
+    assert names(lint.check([tmp_path / "homeserver.yaml"])) == ["bucket-missing"]
+    assert names(lint.check([tmp_path])) == []
+    # The order that is given, as with -c.
+    assert names(lint.check([tmp_path / "conf.d", tmp_path / "homeserver.yaml"])) == ["bucket-missing"]
+
+
+def test_host_vars_are_read_by_name_and_apart_from_each_other(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "a/vars.yml": module(f"{M}update_db_day_count: 0"),
+            "a/synapse-media.yml": f"{M}update_db_day_count: 36500\n",
+            "b/vars.yml": GOOD_GOOFYS,
+        },
+    )
+    # vars.yml comes after synapse-media.yml, and wins.
+    assert names(lint.check([tmp_path / "a"])) == ["nightly-clean-up"]
+    found = lint.check([tmp_path / "a", tmp_path / "b"])
+    assert names(found) == ["nightly-clean-up", "two-methods-one-bucket"]
+
+
+def test_two_homeservers_in_one_run_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"a/homeserver.yaml": synapse(), "b/homeserver.yaml": synapse().replace("example.com", "x.org", 1)})
+    with pytest.raises(UsageError, match="two homeservers"):
+        lint.check([tmp_path / "a", tmp_path / "b"])
+
+
+def test_what_an_encrypted_file_may_hold_is_not_missed(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "vars.yml": module(f"-{M}config_secret_access_key", f"-{M}update_db_day_count", f"-{M}store_synchronous"),
+            "vault.yml": "$ANSIBLE_VAULT;1.1;AES256\n6162\n",
+        },
+    )
+    report = lint.check([tmp_path])
+    assert names(report) == []
+    assert report.files[str(tmp_path / "vault.yml")] == "encrypted"
+
+
+def test_a_secret_that_everybody_may_read(tmp_path: Path) -> None:
+    write(tmp_path, {"homeserver.yaml": synapse(), "vars.yml": "matrix_domain: example.com\n"})
+    file = tmp_path / "homeserver.yaml"
+    file.chmod(0o640)
+    assert names(lint.check([tmp_path])) == []
+    file.chmod(0o644)
+    (tmp_path / "vars.yml").chmod(0o644)
+    assert names(lint.check([tmp_path])) == ["secret-readable"]
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+def test_nothing_is_found_in_what_is_rendered(
+    tmp_path: Path, combination: tuple[str, renderer.Form, renderer.Secrets, str]
+) -> None:
+    method, form, secrets, case = combination
+    files = renderer.render(store(case, method), form, secrets)
+    wanted = {path: text for path, text in files.items() if path.endswith((".yml", ".yaml")) and "/" in path}
+    read = {
+        path: text for path, text in wanted.items() if path.split("/")[0] in ("inventory", "conf.d", "media-repo.d")
+    }
+    write(tmp_path, read)
+    if not read:
+        assert (method, form) == ("filesystem", "plain")
+        return
+    if method == "filesystem":
+        with pytest.raises(UsageError):  # `{}`: nothing to look into
+            lint.check([tmp_path / path for path in read])
+        return
+    report = lint.check([tmp_path / path for path in read])
+    assert report.findings == ()
+    assert set(report.files.values()) <= {kind.value for kind in lint.Kind}
+
+
+def test_nothing_is_found_in_vars_with_a_vault(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("correct horse")
+    password.chmod(0o600)
+    vault = Vault(password)
+    files = renderer.render(store(), "playbook", seal=lambda _, value: vault.value(value, []))
+    write(tmp_path, files)
+    assert lint.check([tmp_path / path for path in files]).findings == ()
+
+
+def test_nothing_is_found_in_what_synapse_generates(tmp_path: Path) -> None:
+    file = tmp_path / "homeserver.yaml"
+    subprocess.run(
+        [
+            *(str(real_synapse.installed()), "-m", "synapse.app.homeserver", "--server-name", "example.com"),
+            *("--config-path", str(file), "--generate-config", "--report-stats", "no"),
+        ],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    report = lint.check([file])
+    assert report.findings == ()
+    assert list(report.files.values()) == ["homeserver.yaml"]
+
+
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "binary": (b"server_name: a\0b\n", "binary"),
+    "latin": ("server_name: é\n".encode("latin-1"), "UTF-8"),
+    "tab": (b"a:\n\t- b\n", "no YAML"),
+    "two documents": (b"a: 1\n---\nb: 2\n", "no YAML"),
+    "no such date": (b"a: 2026-99-99\n", "none of its kind"),
+    "python": (b"a: !!python/object/apply:os.system [ls]\nserver_name: x\n", ""),
+    "deep": (b"a: " + b"[" * 50_000, "nested"),
+    "itself": (b"a: &a [*a]\n", "holds itself"),
+    "bomb": (
+        b"a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+        + b"".join(b"%c: &%c [%s]\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 10)) for n in range(ord("b"), ord("k"))),
+        "more than",
+    ),
+    "huge": (b"#" * (MAX_BYTES + 1), "bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_is_none_is_said_in_a_word(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    content, word = BROKEN[name]
+    (tmp_path / "homeserver.yaml").write_bytes(content)
+    code = cli.main(["check", str(tmp_path / "homeserver.yaml")])
+    shown = capsys.readouterr().out
+    if word:
+        assert code == 1
+        assert word in shown
+        assert shown.count("unreadable") == 1
+    else:
+        assert code == 0
+
+
+@pytest.mark.parametrize("text", ["", "---\n", "- a\n- b\n", "hello\n", "name: somebody\n", "{}\n"])
+def test_what_is_no_configuration_is_wrong_usage(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "some.yaml").write_text(text)
+    assert cli.main(["check", str(tmp_path / "some.yaml")]) == 64
+    assert "neither" in capsys.readouterr().err
+
+
+def test_paths_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", str(tmp_path / "none.yaml")]) == 64
+    assert "does not exist" in capsys.readouterr().err
+    assert cli.main(["check", str(tmp_path)]) == 64
+    assert "no *.yaml" in capsys.readouterr().err
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "homeserver.yaml")
+    (tmp_path / "gone.yaml").symlink_to(tmp_path / "nowhere")
+    assert cli.main(["check", str(tmp_path / "homeserver.yaml"), str(tmp_path / "gone.yaml")]) == 1
+    shown = capsys.readouterr().out
+    assert "no regular file" in shown
+    assert "No such file" in shown
+
+
+LEAKY = (
+    f"{M}enabled: true\n{M}config_secret_access_key: *{SECRET}\n",
+    f'{M}enabled: true\n{M}config_secret_access_key: "{SECRET}\n',
+    f"{M}enabled: true\n{M}config_secret_access_key: %{SECRET}\n",
+    f"{M}enabled: true\n{M}config_secret_access_key: {SECRET}: x\n",
+    f"{M}enabled: true\n{M}config_secret_access_key: !!int {SECRET}\n",
+    f"{M}enabled: true\n{M}config_secret_access_key: !<{SECRET}\n",
+    f"{M}enabled: true\n{M}config_secret_access_key: {{{SECRET}\n",
+    f"server_name: x\nmedia_storage_providers: {SECRET}\n",
+    synapse(f"endpoint_url: user:{SECRET}@s3.example.com"),
+)
+
+
+@pytest.mark.parametrize("text", [*LEAKY, *(bad[2] for bad in BAD)])
+def test_no_secret_is_shown(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.yml"
+    file.write_text(text)
+    cli.main(["check", str(file)])
+    cli.main(["check", "--json", str(file)])
+    shown = "".join(capsys.readouterr())
+    assert shown
+    # Not even a part of it, as YAML's own messages would have.
+    assert not any(part in shown for part in (SECRET, SECRET[:12], SECRET[-12:], RENDERED_SECRET))
+
+
+def test_exit_codes_and_the_report_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "homeserver.yaml"
+    write(tmp_path, {"homeserver.yaml": synapse()})
+    assert cli.main(["check", str(file)]) == 0
+    assert capsys.readouterr().out == "1 file: nothing found\n"
+    write(tmp_path, {"homeserver.yaml": synapse("prefix: media")})
+    assert cli.main(["check", str(file)]) == 0
+    assert cli.main(["check", "--strict", str(file)]) == 1
+    assert capsys.readouterr().out.endswith("1 file: 1 warns\n")
+    write(tmp_path, {"homeserver.yaml": synapse("prefix: media\nstorage_class: GLACIER")})
+    assert cli.main(["check", "--json", str(file)]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["files"] == {str(file): "homeserver.yaml"}
+    # The worst first.
+    assert [(found["rule"], found["severity"]) for found in report["findings"]] == [
+        ("storage-class-refused", "breaks"),
+        ("prefix-form", "warns"),
+    ]
+    assert {"file", "line", "setting", "reason", "mend", "link"} < set(report["findings"][0])
+
+
+def test_the_documentation_has_every_rule() -> None:
+    rows = [line.split(" | ") for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    listed = {(row[0].strip("| `"), row[1], row[2].removesuffix(" |")) for row in rows}
+    assert listed == {(rule.name, str(rule.severity), rule.summary) for rule in lint.ALL_RULES}
