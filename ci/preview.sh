@@ -35,7 +35,9 @@ if [ -z "${PULUMI_BACKEND_URL:-}" ] || [ -z "${PULUMI_CONFIG_PASSPHRASE:-}${PULU
     fi
     mode=--from-nothing
 fi
+named=yes
 if [ $# -eq 0 ]; then
+    named=no
     for file in stacks/Pulumi.*.yaml; do
         stack=${file#stacks/Pulumi.}
         stack=${stack%.yaml}
@@ -54,6 +56,12 @@ for stack; do
     case $code in
     0) rm "$out/$stack.md" ;;
     1 | 2 | 3) cat "$out/$stack.md" ;;
+    64)
+        rm "$out/$stack.md"
+        # An example is no stack: it can only be previewed from nothing.
+        [ "$named" = no ] || exit 64
+        continue
+        ;;
     *) exit "$code" ;;
     esac
     # A failed preview first: what it would have said is not known. Then dangers, then changes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 
 from synapse_media import __version__
 from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.plugin import tracing
 
 COMMANDS = (
     "init",
@@ -46,12 +48,19 @@ def _parser() -> argparse.ArgumentParser:
     commands: Any = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         import_module(f".{name}", __name__).add_parser(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--verbose", "-v", action="store_true", help="show each API call: time, status, request id"
+        )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
     parsed = _parser().parse_args(arguments)
+    if parsed.verbose:
+        # It is the plugin that calls, two processes further.
+        os.environ[tracing.VARIABLE] = "1"
     try:
         code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
     except SynapseMediaError as error:

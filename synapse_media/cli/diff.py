@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.format == "markdown":
             print(markdown.failure(arguments.stack, str(error)))
         raise
+    stacks.say_calls(preview)
     found = changes.of_preview(preview)
     refused = changes.refused(found, allow)
     warnings = changes.warnings(preview)

@@ -18,6 +18,7 @@ from synapse_media.engine import embedded
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.plugin import tracing
 
 EMBEDDED = "embedded"
 
@@ -68,6 +69,14 @@ def open_stack(name: str, *, credentials: bool) -> Session:
     engine.ensure_stack(name)
     engine.unlock_if_dead(name)
     return Session(stack, engine)
+
+
+def say_calls(preview: Mapping[str, Any]) -> None:
+    """The API calls of a preview, where they were asked for (-v)."""
+    for item in preview.get("diagnostics") or ():
+        message = str(item.get("message", "")).strip()
+        if message.startswith(tracing.MARK):
+            say(message)
 
 
 @contextlib.contextmanager

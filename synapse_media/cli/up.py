@@ -45,6 +45,7 @@ def apply(
         stacks.say("the last run did not come to its end: looking at the store first")
         refresh = True
     preview = engine.preview(stack.name, refresh=refresh)
+    stacks.say_calls(preview)
     found = changes.of_preview(preview)
     stacks.say(changes.in_words(found, changes.warnings(preview)))
     refused = changes.refused(found, [*stack.allow, *allow])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 # The names of what any child may see: where things are, the language, the way to the network. No credentials.
 PASSED = re.compile(
-    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TERM|NO_COLOR|TMPDIR|XDG_\w+|PULUMI_\w+"
+    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TERM|NO_COLOR|TMPDIR|XDG_\w+|PULUMI_\w+|SYNAPSE_MEDIA_VERBOSE"
     r"|SSL_CERT_FILE|SSL_CERT_DIR|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
     r"|(?i:https?|all|no)_(?i:proxy)"
 )

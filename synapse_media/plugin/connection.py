@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from . import tracing
 from .resource import ResourceError
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
             if service == "s3" and connection.checksums == "when_required":
                 for operation in _WANT_MD5:
                     client.meta.events.register(f"before-sign.s3.{operation}", _content_md5)
+            tracing.watch(client, service)
             if _looks_swapped(credential):
                 client.meta.events.register(f"after-call.{service}", _say_swapped)
             _clients[key] = client

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from . import tracing
 from .connection import ApiError
 
 SECONDS: Final = 30
@@ -92,16 +93,20 @@ class JsonClient:
         request = urllib.request.Request(url, data=data, headers=headers, method=method)  # noqa: S310 - see settings
         context = ssl.create_default_context(cafile=self.ca_file or None)
         opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
-        deadline = time.monotonic() + self.seconds
+        started = time.monotonic()
+        deadline = started + self.seconds
         try:
             with opener.open(request, timeout=self.seconds) as answer:
+                tracing.say(where, started, answer.status, _request_id(answer.headers))
                 raw = _read(answer, deadline, where)
                 return _parsed(raw, answer.headers.get_content_type(), answer.status, where)
         except urllib.error.HTTPError as error:
+            tracing.say(where, started, error.code, _request_id(error.headers))
             with error:
                 raise _refusal(error, deadline, where, plain=self.plain_errors) from None
         except urllib.error.URLError as error:
             fault = error.reason
+            tracing.say(where, started, "no connection")
             if isinstance(fault, ssl.SSLCertVerificationError):
                 raise ApiError("BadCertificate", 0, f"{where}: its certificate is not valid: {fault.reason}") from None
             raise _TransientError("NoConnection", 0, f"{where}: no connection: {fault}") from None
@@ -166,12 +171,15 @@ def _refusal(error: urllib.error.HTTPError, deadline: float, where: str, *, plai
     told: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
     code = str(next((told[name] for name in ("id", "code", "error") if isinstance(told.get(name), str)), error.code))
     message = " ".join(str(told.get("message") or error.reason or "").split())[:300]
-    headers = error.headers
-    request_id = headers.get("x-request-id") or headers.get("x-github-request-id") or told.get("request_id") or ""
+    request_id = _request_id(error.headers) or told.get("request_id") or ""
     words = f"{where}: {code}: {message} (HTTP {error.code}{f', request {request_id}' if request_id else ''})"
     if error.code in (408, 429) or error.code >= 500:
         return _TransientError(code, error.code, words, _seconds(error.headers.get("Retry-After")))
     return ApiError(code, error.code, words)
+
+
+def _request_id(headers: Any) -> str:
+    return str(headers.get("x-request-id") or headers.get("x-github-request-id") or "")
 
 
 def _seconds(header: str | None) -> float:

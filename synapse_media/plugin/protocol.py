@@ -21,6 +21,7 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provid
 import synapse_media
 from synapse_media.errors import SynapseMediaError
 
+from . import tracing
 from .resource import UNKNOWN, Context, PartialError, Resource, Values
 
 NAME: Final = "s3store"
@@ -84,6 +85,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             # On this machine: no proxy of the environment is asked.
             channel = grpc.insecure_channel(engine_address, options=[("grpc.enable_http_proxy", 0)])
             self._engine = engine_pb2_grpc.EngineStub(channel)
+            tracing.tell = lambda line: self._log(engine_pb2.INFO, line, "")
 
     # ---- the plugin itself
 
@@ -207,15 +209,13 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return self._resources[wanted]
 
     def _context(self, urn: str) -> Context:
-        def warn(message: str) -> None:
-            if self._engine is not None:
-                # What can't be said must not undo what was done.
-                with contextlib.suppress(grpc.RpcError):
-                    self._engine.Log(
-                        engine_pb2.LogRequest(severity=engine_pb2.WARNING, message=message, urn=urn), timeout=5
-                    )
+        return Context(warn=lambda message: self._log(engine_pb2.WARNING, message, urn))
 
-        return Context(warn=warn)
+    def _log(self, severity: Any, message: str, urn: str) -> None:
+        if self._engine is not None:
+            # What can't be said must not undo what was done.
+            with contextlib.suppress(grpc.RpcError):
+                self._engine.Log(engine_pb2.LogRequest(severity=severity, message=message, urn=urn), timeout=5)
 
     @contextlib.contextmanager
     def _answering(self, context: Any, inputs: struct_pb2.Struct | None = None) -> Any:

@@ -1,0 +1,66 @@
+"""`-v`: a line for every API call, with its time, status and request id; no header and no body."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+VARIABLE: Final = "SYNAPSE_MEDIA_VERBOSE"
+"""In the environment, so that it reaches the plugin, two processes further."""
+MARK: Final = "api: "
+_STARTED: Final = "synapse_media_started"
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+tell: Callable[[str], None] = _to_stderr
+"""Where lines go. The plugin has no terminal, and puts the engine's log here."""
+
+
+def enabled() -> bool:
+    return bool(os.environ.get(VARIABLE))
+
+
+def say(what: str, started: float, status: object, request_id: str = "") -> None:
+    """One call that ended, if anybody wants to know.
+
+    Args:
+        started: `time.monotonic()` when it was sent.
+        status: the HTTP status, or what happened in its place.
+    """
+    if enabled():
+        spent = (time.monotonic() - started) * 1000
+        words = f"{what}: {status} in {spent:.0f} ms{f', request {request_id}' if request_id else ''}"
+        tell(MARK + words)
+
+
+def watch(client: Any, service: str) -> None:
+    """Have a boto3 client say each of its calls, every try of it."""
+    client.meta.events.register(f"request-created.{service}", _sent)
+    client.meta.events.register(f"response-received.{service}", _answered)
+
+
+def _sent(request: Any, operation_name: str, **_: object) -> None:
+    parts = urlsplit(request.url)
+    # Not the query: nothing in it is secret today, and nothing shall be by accident.
+    request.context[_STARTED] = (time.monotonic(), f"{operation_name} {request.method} {parts.netloc}{parts.path}")
+
+
+def _answered(
+    response_dict: Any, parsed_response: Any, context: Any, exception: BaseException | None, **_: object
+) -> None:
+    started, what = context[_STARTED]
+    if exception is not None:
+        say(what, started, type(exception).__name__)
+        return
+    headers = response_dict["headers"]
+    meta = (parsed_response or {}).get("ResponseMetadata", {})
+    request_id = meta.get("RequestId") or headers.get("x-amz-request-id") or headers.get("x-amzn-requestid") or ""
+    # Some servers send it twice.
+    say(what, started, response_dict["status_code"], str(request_id).partition(",")[0])

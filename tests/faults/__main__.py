@@ -1,0 +1,88 @@
+"""Faults, counted: kill and disturb `up`, `rotate` and `destroy` at random moments, run `up` again, and look.
+
+    make faults                       100 trials
+    make faults N=20 SEED=1234        the first 20 of a run that is known by its seed
+    python -m tests.faults --seed 1234 --walk 7      one walk of it: four trials, in the order of a store's life
+
+Exit code 1 if anything that must hold did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import _FOREIGN
+from tests.faults.trial import ACTIONS, KINDS, Trial, attempt, draw
+from tests.faults.world import BrokenError, World, world
+
+
+def walk(here: World, trials: list[Trial], tell: Callable[[Trial, str], None]) -> None:
+    """A store's life from nothing to nothing, with a fault in every step of it. Raises BrokenError."""
+    for trial in trials:
+        started = time.monotonic()
+        try:
+            struck = attempt(here, trial)
+            if trial.action == "up":
+                here.put_media()
+            else:
+                here.check_media()
+        except BrokenError:
+            tell(trial, "BROKEN")
+            raise
+        tell(trial, f"survived, {time.monotonic() - started:.0f} s" if struck else "missed")
+    # The known ways out still work.
+    here.write("delete-bucket", "delete-media")
+    code, said = here.run("destroy", "--yes")
+    if code:
+        raise BrokenError(f"`destroy` ended with {code}:\n{said[-3000:]}")
+    here.check_nothing()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.partition("\n")[0])
+    parser.add_argument("-n", type=int, default=100, help="how many faults must have struck (100)")
+    parser.add_argument("--seed", default=secrets.token_hex(4), help="of an earlier run, to have it again")
+    parser.add_argument("--walk", type=int, help="only this walk")
+    wanted = parser.parse_args(arguments)
+    print(f"seed {wanted.seed}", flush=True)
+    survived: Counter[str] = Counter()
+    missed: Counter[str] = Counter()
+
+    def tell(trial: Trial, how: str) -> None:
+        (missed if how == "missed" else survived)[trial.kind] += how != "BROKEN"
+        print(f"  {trial}: {how}", flush=True)
+
+    broken: list[str] = []
+    number = wanted.walk or 0
+    while sum(survived.values()) + len(broken) < wanted.n if wanted.walk is None else number == wanted.walk:
+        print(f"walk {number}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="synapse-media-faults-") as folder:
+            try:
+                with world(Path(folder), f"walk-{number}") as here:
+                    walk(here, [draw(f"{wanted.seed}/{number}", action) for action in ACTIONS], tell)
+            except BrokenError as error:
+                broken.append(f"seed {wanted.seed}, walk {number}: {error}")
+                print(f"  {error}", flush=True)
+        number += 1
+    for kind in KINDS:
+        print(f"{kind:>14}: {survived[kind]} tried and survived, {missed[kind]} missed")
+    print(f"{sum(survived.values())} survived, {len(broken)} broken; seed {wanted.seed}")
+    print("\n".join(broken))
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    for variable in [name for name in os.environ if name.startswith(_FOREIGN)]:
+        del os.environ[variable]
+    with tempfile.TemporaryDirectory(prefix="synapse-media-xdg-") as base:
+        for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+            os.environ[variable] = f"{base}/{variable}"
+        sys.exit(main())

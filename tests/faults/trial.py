@@ -1,0 +1,181 @@
+"""One fault at one moment of one command, and then `up` again.
+
+A moment is a request: the fault strikes before or after the store answered the n-th, or a little later; n = 0 is a
+moment before any, in the preview. So a seed finds the same moment again, on a fast machine and on a slow one.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import subprocess
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from synapse_media.engine.processes import identity
+from tests.doubles import proxy
+from tests.doubles.proxy import Answer, Fault, Request, Upstream
+from tests.faults.world import PATIENCE, BrokenError, World, descendants, find, kill, later, leftovers
+
+ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "up": ("up", "--yes"),
+    "rotate": ("rotate", "--yes"),
+    "finish": ("rotate", "--finish", "--confirm", "--yes"),
+    "destroy": ("destroy", "--yes"),
+}
+"""In the order in which a store goes through them."""
+REQUESTS: Final[Mapping[str, int]] = {"up": 43, "rotate": 31, "finish": 4, "destroy": 9}
+"""About as many requests does each make; a moment past the last one is missed, and not counted."""
+
+KILLS = ("kill engine", "kill host", "kill plugin")
+KINDS = (
+    *KILLS,
+    "server gone",
+    "burst of 500",
+    "burst of 503",
+    "burst of 429",
+    "truncated",
+    "lost answer",
+    "slow",
+    "black hole",
+    "disk full",
+    "clock skew",
+)
+WEIGHTS = (6, 4, 6, 2, 1, 1, 1, 2, 2, 1, 0.5, 2, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is done to which command, and when.
+
+    Attributes:
+        request: the moment, as the number of a request; 0: before any.
+        after: seconds after that request was answered; negative: before it is passed on.
+        amount: how many requests are met; for a full disk, how many bytes a file may have.
+    """
+
+    action: str
+    kind: str
+    request: int
+    after: float
+    amount: int
+
+    def __str__(self) -> str:
+        when = "before" if self.after < 0 else f"{self.after:.2f} s after"
+        return f"{self.action}: {self.kind} {when} request {self.request} ({self.amount})"
+
+
+def draw(seed: str, action: str, kind: str = "") -> Trial:
+    """The trial of a seed; `kind` if it is not to be drawn."""
+    chance = random.Random(f"{seed}/{action}")
+    kind = kind or chance.choices(KINDS, WEIGHTS)[0]
+    after = chance.choice((-1.0, 0.0, chance.uniform(0, 0.4)))
+    amount = chance.choice((1, 2, 3, 8))
+    if kind == "disk full":
+        amount = chance.choice((0, 1000, 8000, 20000))
+    return Trial(action, kind, chance.randint(0 if kind in KILLS else 1, REQUESTS[action]), after, amount)
+
+
+def attempt(world: World, trial: Trial) -> bool:
+    """Run the command with the fault, mend the fault, run `up`, and look; whether the fault struck at all.
+
+    Raises BrokenError where the store or the state is not as it should be afterwards.
+    """
+    if trial.action == "destroy":
+        world.write("delete-bucket")
+    child = world.start(*ACTIONS[trial.action])
+    struck = threading.Event()
+    beneath: dict[int, str] = {}
+    with child:
+        _arrange(world, trial, child.pid, struck, beneath)
+        try:
+            child.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            kill(child.pid)
+            raise BrokenError(f"the command did not end within {PATIENCE} s") from None
+    # What outlives a killed engine must be gone soon, or it could act beside the next run.
+    leftovers(beneath)
+    world.behave()
+    world.write()
+    world.recover()
+    return struck.is_set()
+
+
+def _arrange(world: World, trial: Trial, pid: int, struck: threading.Event, beneath: dict[int, str]) -> None:
+    """Have the fault strike at its moment."""
+    strike = _strike(world, trial, pid, struck, beneath)
+    if trial.request == 0:
+        later(max(0.0, trial.after) * 5, strike)
+        return
+    seen = 0
+    lock = threading.Lock()
+    answer = _answers(trial)
+
+    def fault(request: Request, upstream: Upstream) -> Answer | None:
+        nonlocal seen
+        with lock:
+            seen += 1
+            mine = seen
+        if mine < trial.request or (answer is None and mine > trial.request):
+            return upstream.ask(request)
+        if answer is not None:
+            if mine >= trial.request + trial.amount and trial.kind != "clock skew":
+                return upstream.ask(request)
+            struck.set()
+            return answer(request, upstream)
+        if trial.after < 0:
+            strike()
+            return None
+        passed = upstream.ask(request)
+        if trial.after == 0:
+            strike()
+        else:
+            later(trial.after, strike)
+        return passed
+
+    for one in world.proxies.values():
+        one.misbehave(fault)
+
+
+def _strike(
+    world: World, trial: Trial, pid: int, struck: threading.Event, beneath: dict[int, str]
+) -> Callable[[], None]:
+    """What happens to processes at the moment."""
+
+    def strike() -> None:
+        beneath.update({child: identity(child) or "" for child in descendants(pid)})
+        if trial.kind == "server gone":
+            for server in world.store.pids:
+                kill(server)
+            struck.set()
+            return
+        target = find(pid, "engine" if trial.kind == "disk full" else trial.kind.removeprefix("kill "))
+        if target is None:
+            return
+        if trial.kind == "disk full":
+            resource.prlimit(target, resource.RLIMIT_FSIZE, (trial.amount, resource.RLIM_INFINITY))
+        else:
+            kill(target)
+        struck.set()
+
+    return strike
+
+
+def _answers(trial: Trial) -> Fault | None:
+    """What requests get at the moment, where it is they who are hit."""
+
+    def burst(status: int, code: str) -> Fault:
+        return lambda request, _: proxy.error(request, status, code, "Try again.")
+
+    return {
+        "burst of 500": proxy.internal_error,
+        "burst of 503": proxy.slow_down,
+        "burst of 429": burst(429, "TooManyRequests"),
+        "truncated": proxy.truncated,
+        "lost answer": proxy.lost_answer,
+        "slow": proxy.latency(1.0),
+        "black hole": proxy.black_hole,
+        "clock skew": burst(403, "RequestTimeTooSkewed"),
+    }.get(trial.kind)
