@@ -7,12 +7,13 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from synapse_media import catalog, stackfile
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
+from synapse_media.settings import StoreSettings
 
 from . import stacks
 
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     needs: dict[str, Any] = {}
     for name in sorted({store.provider for store in stack.stores.values() if store.uses_store}):
         provider = catalog.load(name)
-        needs[name] = permissions(provider, [s.bucket for s in stack.stores.values() if s.provider == name])
+        needs[name] = permissions(provider, [store for store in stack.stores.values() if store.provider == name])
         if stack.name != stacks.EMBEDDED:
             findings += credential_findings(provider)
     findings += state_findings(Engine(project, (), {}, stacks.say), arguments.stack)
@@ -60,13 +61,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if findings else 0
 
 
-def permissions(provider: catalog.Provider, buckets: Iterable[str]) -> dict[str, str]:
+def permissions(provider: catalog.Provider, stores: Collection[StoreSettings]) -> dict[str, str]:
     """{text: what the admin credential must be allowed, afterwards: what deleting it would cost}."""
     need: Mapping[str, Any] = provider.value("admin_permissions", {})
     text = f"  {need.get('what', 'the right to administer buckets and keys')}"
-    actions = need.get("actions") or []
+    actions = list(need.get("actions") or [])
+    for option, more in (need.get("only_with") or {}).items():
+        if any(store.options.get(option) for store in stores):
+            actions += more
     if actions and provider.can("iam"):
-        text += "\n" + json.dumps(_policy(actions, sorted(set(buckets))), indent=2)
+        text += "\n" + json.dumps(_policy(actions, sorted({store.bucket for store in stores})), indent=2)
     elif actions:
         text += "\n  " + ", ".join(actions)
     return {

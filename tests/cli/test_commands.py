@@ -117,10 +117,14 @@ def test_an_edit_keeps_comments_and_what_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_doctor_prints_the_admin_s_policy_limited_to_what_is_ours() -> None:
-    text = doctor.permissions(catalog.load("amazon_s3"), ["example-com-media"])["text"]
+    store = StoreSettings("example.com", "amazon_s3", "example-com-media", "goofys", options={"log_bucket": "logs"})
+    text = doctor.permissions(catalog.load("amazon_s3"), [store])["text"]
     policy = json.loads(text[text.index("{") :])
     by_sid = {statement["Sid"]: statement for statement in policy["Statement"]}
     assert "arn:aws:s3:::example-com-media" in by_sid["Buckets"]["Resource"]
+    # What an option asks for, and no more.
+    assert "s3:PutBucketLogging" in by_sid["Buckets"]["Action"]
+    assert "iam:CreateRole" not in by_sid["Identities"]["Action"]
     assert "*" not in by_sid["Buckets"]["Resource"]
     assert by_sid["Identities"]["Resource"] == [
         "arn:aws:iam::*:user/synapse-media/*",

@@ -15,6 +15,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from synapse_media import changes
 from synapse_media.engine import embedded
 from synapse_media.engine.session import EngineError
 from synapse_media.renderer import render
@@ -198,11 +199,21 @@ def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud) -> None
     policy = iam.get_role_policy(RoleName="synapse-media-amazon-role-media", PolicyName="synapse-media")
     assert policy["PolicyDocument"]["Statement"][0]["Action"] == ["s3:ListBucket"]
 
-    amazon.write(stores, ["old.example.com/retain-bucket", "role.example.com/delete-bucket"])
+    # Given up and left where it is: with its settings, and with no guard in the way.
+    allow = ["old.example.com/retain-bucket", "role.example.com/retain-bucket"]
+    amazon.write(stores, allow)
     amazon.up()
+    amazon.write({"old.example.com": stores["old.example.com"]}, allow)
+    assert changes.refused(amazon.preview(), allow) == ()
+    amazon.up()
+    assert s3.get_bucket_versioning(Bucket="amazon-role-media")["Status"] == "Enabled"
+    assert cloud.client("s3", rest=True).get_public_access_block(Bucket="amazon-role-media")
+    with pytest.raises(iam.exceptions.NoSuchEntityException):
+        iam.get_role(RoleName="synapse-media-amazon-role-media")
+
     amazon.destroy()
     assert s3.list_objects_v2(Bucket="amazon-old-media")["KeyCount"] == 1
-    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["amazon-old-media"]
+    assert cloud.client("iam").list_users()["Users"] == []
 
 
 def test_a_name_that_is_taken(amazon: Stack, cloud: Cloud) -> None:
