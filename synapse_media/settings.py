@@ -238,9 +238,9 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
             f"Did you mean {guess!r}?" if guess else "Remove it.",
         )
     region = _check_region(reader, provider)
-    endpoint = _check_url(
-        reader, "endpoint", provider.endpoint(region), required=not provider.value("endpoint_from_account", False)
-    )
+    # Where it follows from a region that is missing, that is told already.
+    required = bool(region) and not provider.value("endpoint_from_account", False)
+    endpoint = _check_url(reader, "endpoint", provider.endpoint(region), required=required)
     iam_endpoint = _check_url(reader, "iam_endpoint", provider.iam_endpoint(region), required=False)
     issues_keys = reader.raw.get("iam_endpoint", iam_endpoint) or reader.raw.get("existing_key")
     if "existing_key" in own and not issues_keys:

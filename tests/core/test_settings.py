@@ -164,6 +164,12 @@ def test_an_unknown_region_is_answered_with_the_nearest() -> None:
     assert problem.next_step == "Did you mean 'eu-central-1'?"
 
 
+def test_what_follows_from_a_missing_region_is_not_told_as_well() -> None:
+    [problem] = problems_of({NAME: {"provider": "wasabi", "bucket": "example-media"}})
+    assert problem.setting == f"stores.{NAME}.region"
+    assert "eu-central-1" in problem.allowed
+
+
 @pytest.mark.parametrize("provider", ["", None, 7, [], {"a": 1}, True])
 def test_a_provider_that_is_no_text_is_refused(provider: object) -> None:
     assert [problem.setting for problem in problems_with(provider=provider)] == [f"stores.{NAME}.provider"]
