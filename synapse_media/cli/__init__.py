@@ -66,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SynapseMediaError as error:
         print(f"synapse-media {parsed.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # Who read it has seen enough; Python itself would complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"synapse-media {parsed.command}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"synapse-media {parsed.command}: interrupted; run it again to go on", file=sys.stderr)
         return 130

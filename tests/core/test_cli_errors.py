@@ -1,0 +1,217 @@
+"""The command's errors: said in a line on standard error, with the exit code that fits, and never as a traceback."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synapse_media import cli, contract
+from synapse_media.changes import DangerError
+from synapse_media.contract import Proof, ProofLine, StorageOutputs
+from synapse_media.errors import SynapseMediaError, UsageError
+
+SECRET = "wJalrXUtnFEMI/K7MDENG"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Exit code, standard output, standard error."""
+
+    def of(*arguments: str) -> tuple[int, str, str]:
+        try:
+            code = cli.main(arguments)
+        except SystemExit as ended:
+            code = int(str(ended.code or 0))
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return code, printed.out, printed.err
+
+    return of
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "Pulumi.yaml").write_text("name: synapse-media\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def store(**changes: Any) -> StorageOutputs:
+    made = StorageOutputs(
+        server_name="matrix.example.com",
+        provider="s3_compatible",
+        method="synapse-s3-storage-provider",
+        access="least",
+        bucket="media",
+        region="eu-1",
+        endpoint_url="https://s3.example.com",
+        access_key_id="AKIAEXAMPLE",
+        secret_access_key=SECRET,
+    )
+    proved = Proof(made.made_for(), (ProofLine("put", "allowed", "allowed"),))
+    return StorageOutputs(**{**{name: getattr(made, name) for name in made.__slots__}, "proof": proved, **changes})
+
+
+@pytest.mark.parametrize("command", ["diff", "up", "destroy", "doctor", "rotate", "render", "prove"])
+def test_a_stack_that_is_not_there(project: Path, run: Run, command: str) -> None:
+    more = ["--out", str(project / "out")] if command == "render" else []
+    code, printed, error = run(command, "--stack", "nosuch", *more)
+    assert code == 1
+    assert error.startswith(f"synapse-media {command}: ")
+    assert "Pulumi.nosuch.yaml does not exist" in error
+    assert printed == ""
+
+
+@pytest.mark.parametrize("command", ["diff", "up", "destroy", "doctor", "rotate", "prove"])
+def test_a_directory_that_is_no_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run(command, "--stack", "s")
+    assert code == 64
+    assert "no Pulumi.yaml in" in error
+
+
+def test_every_problem_of_a_stack_file_is_told_and_nothing_is_made(project: Path, run: Run) -> None:
+    raw = {"a": {"provider": "nobody", "bucket": "B"}, "b": {"method": "ftp", "provider": "wasabi", "bucket": "b2-x"}}
+    (project / "stacks/Pulumi.s.yaml").write_text(json.dumps({"config": {"synapse-media:stores": raw}}))
+    code, _, error = run("up", "--stack", "s", "--yes")
+    assert code == 1
+    lines = error.splitlines()
+    assert [line.removeprefix("synapse-media up: ").split(" ")[0] for line in lines] == [
+        "stores.a.provider",
+        "stores.a.bucket",
+        "stores.b.method",
+        "stores.b.region",
+        "stores.b.bucket",
+    ]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\x00", b"[]", b"{}", b'{"version": 9}', b"{"])
+@pytest.mark.parametrize("command", ["prove", "render"])
+def test_a_store_file_that_is_none(tmp_path: Path, run: Run, command: str, content: bytes | None) -> None:
+    file = tmp_path / "store.json"
+    if content is not None:
+        file.write_bytes(content)
+    code, printed, error = run(command, "--store", str(file), *(["--out", str(tmp_path)] * (command == "render")))
+    assert code == 1
+    assert error.startswith(f"synapse-media {command}: ")
+    assert printed == ""
+
+
+def test_a_store_file_of_another_shape_does_not_tell_its_secret(tmp_path: Path, run: Run) -> None:
+    file = tmp_path / "store.json"
+    file.write_text(json.dumps({**contract.to_json(store()), "secret_access_key": [SECRET], "more": SECRET}))
+    code, _, error = run("prove", "--store", str(file))
+    assert code == 1
+    assert "unknown more" in error
+    assert SECRET not in error
+
+
+@pytest.mark.parametrize("proof", [None, Proof("of something else", ())])
+def test_nothing_is_rendered_from_a_key_that_was_not_proved(tmp_path: Path, run: Run, proof: Proof | None) -> None:
+    file, out = tmp_path / "store.json", tmp_path / "out"
+    file.write_text(json.dumps(contract.to_json(store(proof=proof))))
+    code, _, error = run("render", "--store", str(file), "--out", str(out))
+    assert code == 1
+    assert "proof" in error or "proved" in error
+    assert not out.exists() or not list(out.rglob("*"))
+
+
+def test_a_place_that_can_not_be_written_to(tmp_path: Path, run: Run) -> None:
+    file = tmp_path / "store.json"
+    file.write_text(json.dumps(contract.to_json(store())))
+    code, _, error = run("render", "--store", str(file), "--out", str(file / "below-a-file"))
+    assert code == 1
+    assert str(file) in error
+
+
+def raising(error: BaseException) -> Callable[[Any], int]:
+    def command(_: Any) -> int:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (SynapseMediaError("in words"), 1, "in words"),
+        (UsageError("in words"), 64, "in words"),
+        (DangerError("in words"), 3, "in words"),
+        (KeyboardInterrupt(), 130, "interrupted; run it again to go on"),
+        (OSError(errno.ENOSPC, "No space left on device", "/var/x"), 1, "/var/x: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 1, "/root/x: Permission denied"),
+        (OSError("odd"), 1, "odd"),
+    ],
+)
+def test_what_a_command_raises_decides_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, run: Run, error: BaseException, code: int, said: str
+) -> None:
+    from synapse_media.cli import env
+
+    monkeypatch.setattr(env, "run", raising(error))
+    got, printed, told = run("env")
+    assert (got, printed) == (code, "")
+    assert told == f"synapse-media env: {said}\n"
+
+
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    from synapse_media.cli import env
+
+    monkeypatch.setattr(env, "run", raising(ZeroDivisionError("ours")))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["env"])
+
+
+def test_a_reader_that_went_away_is_no_traceback() -> None:
+    """`synapse-media cost | head -1`, for example."""
+    program = (
+        "import sys; from synapse_media import cli; from synapse_media.cli import env; "
+        "env.run = lambda _: print('x' * 1_000_000); sys.exit(cli.main(['env']))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.close()
+    with child.stderr:
+        assert child.stderr.read() == b""
+    assert child.wait(timeout=60) == 1
+
+
+def test_the_command_needs_no_cloud_sdk_to_say_its_help() -> None:
+    program = (
+        "import sys; from synapse_media import cli; cli._parser(); "
+        "print(sorted({'boto3', 'botocore', 'pulumi', 'grpc', 'b2sdk'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_a_stack_is_summed_up_without_its_secret() -> None:
+    from synapse_media.cli import stacks
+
+    lines = (
+        ProofLine("put", "allowed", "allowed"),
+        ProofLine("delete", "refused", "refused"),
+        ProofLine("other-bucket", "refused", "not tested", "no admin"),
+        ProofLine("copy", "can't be refused here", "allowed"),
+    )
+    told = stacks.summary([store(proof=Proof("x", lines), lacks=("default encryption",), user="u")])
+    assert SECRET not in told
+    for words in ("media at https://s3.example.com", "AKIAEXAMPLE", "may        put", "may not    delete"):
+        assert words in told
+    assert "can't be refused here" in told
+    assert "lacks      default encryption" in told
+    assert isinstance(stacks.summary([store(method="filesystem")]), str)
