@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2, json_format, struct_pb2
-from pulumi.runtime.proto import engine_pb2_grpc, provider_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, provider_pb2_grpc, status_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "synapse_media.plugin")
@@ -67,13 +67,17 @@ def urn(kind: str, name: str = "matrix.example.com") -> str:
 
 
 class EngineDouble(engine_pb2_grpc.EngineServicer):
-    """Takes what the plugin says to the user."""
+    """Takes what the plugin says to the user: warnings by their resource, and with `-v` each call it makes."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
+        self.calls: list[str] = []
 
     def Log(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        self.said.append((request.urn, request.message))
+        if request.severity == engine_pb2.WARNING:
+            self.said.append((request.urn, request.message))
+        else:
+            self.calls.append(request.message)
         return empty_pb2.Empty()
 
 

@@ -374,6 +374,20 @@ def test_what_the_plugin_says_reaches_the_user_at_its_resource(plugin: Plugin, d
     assert "is new. Render, and restart Synapse" in said
 
 
+def test_each_call_is_told_where_it_is_asked_for(embedded_store: Running, direct: Direct, plugin: Plugin) -> None:
+    direct.iam.create_user(UserName=direct.name)
+    with process.running({**environment(embedded_store), "SYNAPSE_MEDIA_VERBOSE": "1"}) as own:
+        made = own.call("Create", urn=urn("KeyRing"), properties=ring_inputs(direct, "a"))
+        hidden = plain(raw(made.properties))["secretAccessKey"]
+        calls = list(own.engine.calls)
+        own.call("Delete", id=made.id, urn=urn("KeyRing"), properties=raw(made.properties))
+    [created] = [line for line in calls if "CreateAccessKey" in line]
+    assert created.startswith("api: CreateAccessKey POST ")
+    assert ": 200 in " in created
+    assert not any(text in line for line in calls for text in (hidden, embedded_store.secret_access_key))
+    assert plugin.engine.calls == []
+
+
 # ---- half made
 
 
