@@ -71,6 +71,7 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
     made = {step["urn"]: step["oldState"] for step in steps if step["op"] == "refresh" and step.get("oldState")}
     methods = _methods(steps)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
+    ending = {urn.rpartition("::")[2] for urn in deleted if is_bucket(urn.split("::")[2])}
     for urn, verb, old, new, detailed in _merged(steps):
         kind, store = urn.split("::")[2].rpartition("$")[2], urn.rpartition("::")[2]
         details = tuple(_details(verb, kind, old, new, detailed))
@@ -81,6 +82,8 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
         if verb == "delete" and old.get("deletedWith") in deleted:
             # A setting goes with its bucket, of which all is said already.
             dangers = ()
+        elif verb == "delete" and store not in ending:
+            dangers = (*dangers, *_cuts(kind, _inputs(old)))
         found.append(Change(verb, store, kind.rpartition(":")[2], details, dangers))
     return tuple(found)
 
@@ -304,6 +307,15 @@ def _dangers(
             wider = sorted(set(after.get(name) or ()) - set(before.get(name) or ()))
             if wider and before.get(name):
                 yield Danger("widen-policy", f"the next key may do more than before: {', '.join(wider)}")
+
+
+def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
+    """What goes although its bucket stays: Synapse may be using it."""
+    if kind.endswith("KeyRing"):
+        slots = ", ".join(sorted(before.get("slots") or ()))
+        yield Danger("retire-key", f"the keys of slot {slots} would be deleted, and the bucket stays")
+    if kind in _POLICIES:
+        yield Danger("narrow-policy", "the policy would be deleted, and the bucket stays: its key may do nothing more")
 
 
 def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
