@@ -1,0 +1,68 @@
+"""The guards on whole previews: what people do to a stack file, and whether `up` goes on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from synapse_media import changes
+from tests.core.test_changes import NAME, preview, step
+
+BUCKET = {"bucket": "media", "versioning": True, "publicAccessBlock": True, "acl": "private"}
+RING = {"userName": "u", "slots": ["a", "b"], "active": "a"}
+POLICY = {
+    "userName": "u",
+    "policy": json.dumps({"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}),
+}
+
+
+def words(*steps: dict[str, Any]) -> set[str]:
+    return {danger.word for change in changes.of_preview(preview(*steps)) for danger in change.dangers}
+
+
+def test_a_store_that_leaves_the_stack_file_is_one_question() -> None:
+    steps = (
+        step("delete", "Proof", {}),
+        step("delete", "KeyRing", RING),
+        step("delete", "UserPolicy", POLICY),
+        step("delete", "User", {"userName": "u"}),
+        step("delete", "Bucket", BUCKET),
+    )
+    assert words(*steps) == {"delete-bucket"}
+
+
+def test_a_store_that_is_given_up_asks_nothing_more() -> None:
+    given_up = step("delete", "Bucket", BUCKET, retainOnDelete=True)
+    assert words(step("delete", "KeyRing", RING), step("delete", "UserPolicy", POLICY), given_up) == set()
+
+
+@pytest.mark.parametrize("kind", ["KeyRing", "SpacesKeyRing"])
+def test_keys_that_go_although_the_bucket_stays_are_keys_in_use(kind: str) -> None:
+    assert words(step("delete", kind, RING)) == {"retire-key"}
+
+
+@pytest.mark.parametrize("kind", ["UserPolicy", "aws:iam/rolePolicy:RolePolicy"])
+def test_a_policy_that_goes_although_the_bucket_stays_cuts_access(kind: str) -> None:
+    assert words(step("delete", kind, POLICY)) == {"narrow-policy"}
+
+
+def test_each_danger_needs_its_own_word_of_its_own_store() -> None:
+    found = changes.of_preview(preview(step("delete", "Bucket", BUCKET), step("update", "KeyRing", RING, RING)))
+    for allow, left in (
+        ([], 1),
+        ([f"{NAME}/replace-bucket", "other.example.com/delete-bucket", "delete-bucket"], 1),
+        ([f"{NAME}/delete-bucket"], 0),
+    ):
+        assert len(changes.refused(found, allow)) == left
+
+
+def test_the_refusal_says_what_would_let_it_through() -> None:
+    found = changes.of_preview(preview(step("delete", "Bucket", BUCKET)))
+    refused = changes.refused(found, [])
+    text = changes.refusal(refused, "stacks/Pulumi.prod.yaml")
+    assert "nothing was changed" in text
+    assert "the bucket media would be deleted" in text
+    assert f"put {NAME}/delete-bucket into synapse-media:allow in stacks/Pulumi.prod.yaml" in text
+    assert changes.to_json(found, (), refused)["refused"] == [f"{NAME}/delete-bucket"]
