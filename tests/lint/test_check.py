@@ -77,8 +77,8 @@ def test_the_later_file_wins_as_it_does_for_synapse(tmp_path: Path) -> None:
     write(tmp_path, {"homeserver.yaml": synapse("-bucket"), "conf.d/s3.yaml": synapse().removeprefix(BASE)})
     assert names(lint.check([tmp_path / "homeserver.yaml"])) == ["bucket-missing"]
     assert names(lint.check([tmp_path])) == []
-    # The order that is given, as with -c.
-    assert names(lint.check([tmp_path / "conf.d", tmp_path / "homeserver.yaml"])) == ["bucket-missing"]
+    # The order that is given, as with -c: a list with a bucket is replaced by one without.
+    assert names(lint.check([tmp_path / "conf.d", tmp_path / "homeserver.yaml"])) == ["list-replaced", "bucket-missing"]
 
 
 def test_host_vars_are_read_by_name_and_apart_from_each_other(tmp_path: Path) -> None:
