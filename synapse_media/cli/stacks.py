@@ -52,8 +52,8 @@ def open_stack(name: str, *, credentials: bool) -> Session:
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(
-            f"--stack is {name!r}, an example that is never changed. Make a stack of your own with `synapse-media init "
-            f"prod --provider {name.replace('-', '_')}`, or see it with `synapse-media diff --from-nothing --stack {name}`."
+            f"--stack is {name!r}, an example that is never changed. Make a stack of your own (`synapse-media init prod "
+            f"--provider {name.replace('-', '_')}`), or see it: `synapse-media diff --from-nothing --stack {name}`."
         )
     stack = stackfile.read(project, name)
     extra = embedded_environment() if name == EMBEDDED else {}
@@ -66,6 +66,8 @@ def open_stack(name: str, *, credentials: bool) -> Session:
             "It is needed to create or refresh, and is kept nowhere."
         )
     engine = Engine(project, variables, extra, say)
+    for restored in engine.restore_cut_states():
+        say(f"the state of {restored} could not be read, as after a full disk: took the one before it")
     engine.ensure_stack(name)
     engine.unlock_if_dead(name)
     return Session(stack, engine)
