@@ -34,8 +34,8 @@ def auth(embedded_store: Running) -> Iterator[AuthDouble]:
 
 
 @pytest.fixture
-def storj(tmp_path: Path) -> Stack:
-    return stack(tmp_path, "storj", {"UPLINK_ACCESS": PARENTS["full"]})
+def storj(tmp_path: Path, request: pytest.FixtureRequest) -> Stack:
+    return stack(tmp_path, request.node.name.replace("_", "-")[:60], {"UPLINK_ACCESS": PARENTS["full"]})
 
 
 def _settings(auth: AuthDouble, **more: Any) -> dict[str, Any]:
