@@ -36,6 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--confirm goes with --finish")
     session = stacks.open_stack(arguments.stack, credentials=True)
     store = _choose(session.stack, arguments.server)
+    if store.options.get("existing_key"):
+        raise UsageError(
+            f"store {store.server_name} uses a key of your own (existing_key), which can't be rotated from here: make "
+            "another at the store, put it into the environment, and run `synapse-media up --refresh`; delete the old "
+            "one after Synapse was restarted with the new."
+        )
     if arguments.finish:
         return _finish(session, store, confirmed=arguments.confirm, yes=arguments.yes)
     if store.keys.retiring:

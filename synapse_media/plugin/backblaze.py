@@ -34,7 +34,7 @@ SECONDS: Final = 30
 ATTEMPTS: Final = 5
 _PATIENCE: Final = 20.0
 """Seconds; the longest pause between two tries, whatever the server asks for."""
-_NEEDED: Final = (
+NEEDED: Final = (
     "listBuckets",
     "writeBuckets",
     "deleteBuckets",
@@ -47,6 +47,7 @@ _NEEDED: Final = (
     "writeFiles",
     "deleteFiles",
 )
+"""What the admin's key must be able to do."""
 _S3_URL = re.compile(r"https://s3\.([a-z0-9-]+)\.backblazeb2\.com/?")
 
 _apis: dict[tuple[object, ...], Any] = {}
@@ -124,17 +125,17 @@ def _admin(values: Mapping[str, Any], *, once: bool = False) -> Any:
     """`account`, if its key may do all that is needed: found out before anything is made."""
     api = account(values, once=once)
     allowed = api.account_info.get_allowed()
-    lacking = [name for name in _NEEDED if name not in allowed["capabilities"]]
+    lacking = [name for name in NEEDED if name not in allowed["capabilities"]]
     name = values["connection"]["variables"][0]
     if allowed.get("buckets") or allowed.get("namePrefix"):
         raise ResourceError(
             f"{name} is a key limited to a bucket or a prefix, which can make neither buckets nor keys. Make an "
-            f"application key for all buckets, with {', '.join(_NEEDED)}."
+            f"application key for all buckets, with {', '.join(NEEDED)}."
         )
     if lacking:
         raise ResourceError(
             f"{name} is a key without {', '.join(lacking)}. A key can't be changed: make another one with "
-            f"{', '.join(_NEEDED)}."
+            f"{', '.join(NEEDED)}."
         )
     return api
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from synapse_media import settings
+from synapse_media import catalog, settings
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError
-from synapse_media.plugin.backblaze import B2Bucket
+from synapse_media.plugin.backblaze import NEEDED, B2Bucket
 from synapse_media.plugin.resource import Context, ResourceError
 from synapse_media.renderer import render
 from tests.doubles.b2_simulator import B2Double, b2_double
 from tests.providers.project import SERVER, Stack, stack
 
-BUCKET = "b2-double-media".removeprefix("b2-")
+BUCKET = "double-media"
 
 
 @pytest.fixture
@@ -271,6 +271,10 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     with pytest.raises(ResourceError, match="marked as that of another stack"):
         _create(double, monkeypatch, double.key_id, double.key, owner="theirs", adopt=True)
     B2Bucket().delete("refused-media", adopted, Context(lambda _: None))
+
+
+def test_what_the_admin_key_needs_is_the_catalogs() -> None:
+    assert set(catalog.load("backblaze_b2").value("admin_permissions")["actions"]) == set(NEEDED)
 
 
 def test_settings_of_the_provider() -> None:

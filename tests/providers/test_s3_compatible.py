@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ import boto3
 import pytest
 
 from synapse_media import catalog, changes, settings
+from synapse_media.cli import rotate
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
-from synapse_media.errors import SettingsError
+from synapse_media.errors import SettingsError, UsageError
 from synapse_media.renderer import render
 from tests.doubles import proxy
 from tests.providers.project import SERVER, Stack, stack
@@ -112,6 +114,14 @@ def test_a_scoped_key_and_a_bucket_that_is_there(tmp_path: Path, embedded_store:
     by_hand.up(refresh=True)
     assert by_hand.outputs().access_key_id == second.access_key_id
     by_hand.outputs().require_proof()
+
+    # There is nothing to rotate from here, and the command says so.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(by_hand.engine.project)
+        for variable, value in second.environment.items():
+            patch.setenv(variable, value)
+        with pytest.raises(UsageError, match="can't be rotated from here"):
+            rotate.run(argparse.Namespace(stack=by_hand.name, server=None, finish=False, confirm=False, yes=True))
 
     # Taken away by hand: said, and everything is kept.
     _client("iam", embedded_store).delete_access_key(UserName=key.user, AccessKeyId=second.access_key_id)
