@@ -297,6 +297,19 @@ def test_what_is_no_danger(found: dict[str, Any]) -> None:
     assert words(found) == set()
 
 
+@pytest.mark.parametrize("retained", [False, True])
+def test_keys_and_policies_go_with_their_bucket_unasked(retained: bool) -> None:
+    """The bucket alone is asked about; given up on purpose, not even that."""
+    own = (step("delete", "UserPolicy", key_policy()), step("delete", "KeyRing", {"slots": ["a"]}))
+    bucket = step("delete", "Bucket", BUCKET, retainOnDelete=retained)
+    assert words(bucket, *own) == (set() if retained else {"delete-bucket"})
+
+
+def test_keys_and_policies_do_not_go_unasked_while_their_bucket_stays() -> None:
+    assert words(step("delete", "KeyRing", {"slots": ["a"]})) == {"retire-key"}
+    assert words(step("delete", "UserPolicy", key_policy())) == {"narrow-policy"}
+
+
 def test_a_retained_bucket_is_given_up_and_that_is_no_danger() -> None:
     change = one(step("delete", "Bucket", BUCKET, retainOnDelete=True))
     assert (change.verb, change.dangers) == ("give up", ())
