@@ -41,7 +41,7 @@ class AmazonS3(S3IamStore):
                 self.store.region,
                 self.store.endpoint if self.own_endpoint else "",
                 self.store.iam_endpoint if self.store.iam_endpoint != self.provider.iam_endpoint("") else "",
-                self.provider.admin_variables,
+                tuple(name for name in self.provider.admin_variables if name not in self.provider.optional_variables),
             )
         super().provision()
 

@@ -99,7 +99,8 @@ class Connection:
     """Where a store is, as the inputs of a resource say it under `connection`.
 
     Attributes:
-        variables: names of the environment variables with the admin's access key ID and secret access key.
+        variables: names of the environment variables with the admin's access key ID, secret access key and, where the
+            provider has temporary credentials, session token.
         ca_file: PEM file to trust in place of the system's; "" for the system's.
     """
 
@@ -152,13 +153,13 @@ class Connection:
 
     def admin(self) -> Credential:
         """The admin credential. Raises ResourceError naming each variable that is missing."""
-        missing = [name for name in self.variables if not os.environ.get(name)]
+        missing = [name for name in self.variables[:2] if not os.environ.get(name)]
         if missing or len(self.variables) < 2:
             raise ResourceError(
                 f"the environment has no {' and no '.join(missing) or 'admin credential'}: set it to a credential "
                 f"that may administer {self.endpoint}. `synapse-media doctor` says what it needs."
             )
-        return Credential(os.environ[self.variables[0]], os.environ[self.variables[1]])
+        return Credential(*(os.environ.get(name, "") for name in self.variables[:3]))
 
     def s3(self, credential: Credential | None = None) -> Any:
         """An S3 client: the admin's, or one of the given credential."""
@@ -203,7 +204,7 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
         # Without one boto3 talks to Amazon, whoever's credential this is.
         name = "endpoint" if service == "s3" else "iam_endpoint"
         raise ResourceError(f"{name} is missing: this store's {service.upper()} API has no address. Set {name}.")
-    key = (service, connection, credential.access_key_id, hash(credential.secret), attempts)
+    key = (service, connection, credential.access_key_id, hash((credential.secret, credential.token)), attempts)
     with _lock:
         if key not in _clients:
             from botocore.config import Config

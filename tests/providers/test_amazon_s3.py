@@ -6,6 +6,8 @@ Nothing here shows the vendor's own validation, defaults, diffs or replace rules
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,3 +229,35 @@ def test_a_name_that_is_taken(amazon: Stack, cloud: Cloud) -> None:
     amazon.outputs().require_proof()
     amazon.destroy()
     assert cloud.client("iam").list_users()["Users"] == []
+
+
+def test_killed_while_the_bucket_is_made(amazon: Stack, cloud: Cloud) -> None:
+    """The vendor's plugin doesn't know its own bucket again; the guide's way out works, and nothing else is left."""
+    s3, name = cloud.client("s3"), "amazon-killed"
+    amazon.store(["delete-bucket"], **cloud.settings(bucket=name))
+    command = [str(amazon.engine.toolchain.pulumi), "--non-interactive", "up", "--yes", "--skip-preview"]
+    with subprocess.Popen(
+        [*command, "--stack", amazon.name],
+        cwd=amazon.engine.project,
+        env={**amazon.engine.environment, "STAND_IN_HANGS_AFTER": "Bucket"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    ) as engine:
+        deadline = time.monotonic() + 120
+        while name not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+            assert time.monotonic() < deadline
+            assert engine.poll() is None
+            time.sleep(0.2)
+        engine.kill()
+    assert amazon.engine.unlock_if_dead(amazon.name)
+    with pytest.raises(EngineError, match="BucketAlreadyOwnedByYou"):
+        amazon.up()
+    s3.delete_bucket(Bucket=name)
+    cloud.client("s3", rest=True).delete_bucket(Bucket=name)
+    amazon.up()
+    made = amazon.outputs()
+    made.require_proof()
+    keys = cloud.client("iam").list_access_keys(UserName=made.user)["AccessKeyMetadata"]
+    assert [key["AccessKeyId"] for key in keys] == [made.access_key_id]
+    amazon.destroy()

@@ -10,6 +10,8 @@ import pytest
 
 from synapse_media import contract
 from synapse_media.errors import SettingsError
+from synapse_media.plugin.connection import Connection, Credential
+from synapse_media.plugin.resource import ResourceError
 from synapse_media.renderer import RenderError, render
 from tests.providers.mocked import Declared, declare
 
@@ -213,3 +215,13 @@ def test_a_role_cant_be_rendered_for_a_program_that_needs_a_key() -> None:
     outputs = contract.from_json(_declare(keyless=True).outputs[SERVER] | {"method": "matrix-media-repo"})
     with pytest.raises(RenderError, match="signs with a key only"):
         render(outputs, form="plain")
+
+
+def test_a_temporary_credential_has_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Connection.parse(_declare().one("KeyRing"))
+    assert connection.admin() == Credential("AKIDADMIN", "admin-secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "admin-token")
+    assert connection.admin() == Credential("AKIDADMIN", "admin-secret", "admin-token")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(ResourceError, match="has no AWS_SECRET_ACCESS_KEY:"):
+        connection.admin()
