@@ -176,6 +176,12 @@ def test_a_replacement_is_one_change_in_whatever_order(order: tuple[str, ...]) -
     assert [danger.word for danger in change.dangers] == ["replace-bucket"]
 
 
+def test_what_an_earlier_replacement_left_to_delete_hides_no_replacement() -> None:
+    new = {**BUCKET, "bucket": "other"}
+    steps = (step("delete", "Bucket", {**BUCKET, "bucket": "older"}), step("replace", "Bucket", BUCKET, new))
+    assert words(*steps) == {"replace-bucket"}
+
+
 def test_a_policy_that_is_deleted_first_and_made_anew_is_not_called_narrower() -> None:
     old, new = key_policy(), {**key_policy(), "policyName": "other"}
     steps = (
