@@ -30,6 +30,7 @@ from .proof import decoy_name, quietly
 from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
 
 OWNER_INFO: Final = "synapse-media-stack"
+AUTHORIZE: Final = "b2_authorize_account"
 SECONDS: Final = 30
 ATTEMPTS: Final = 5
 _PATIENCE: Final = 20.0
@@ -115,7 +116,7 @@ def account(values: Mapping[str, Any], *, once: bool = False) -> Any:
 
             config = B2HttpApiConfig(user_agent_append="synapse-media")
             api = _classes()[once](InMemoryAccountInfo(), cache=DummyCache(), api_config=config)
-            with in_words("b2_authorize_account", realm):
+            with in_words(AUTHORIZE, realm):
                 api.authorize_account(application_key_id=key_id, application_key=key, realm=realm)
             _apis[cached] = api
         return _apis[cached]
@@ -154,15 +155,12 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         if code == "non_json_response" or type(error).__name__ == "PotentialS3EndpointPassedAsRealm":
             raise ApiError("NotJson", 0, f"{at}: the answer is not JSON: that is no B2 API, check realm") from None
         message = " ".join(str(error).split())[:300]
-        hint = ". Check keyID and applicationKey for a swap or a missing character" if _is_bad_key(error) else ""
+        refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
+        hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
         raise ApiError(code, 0, f"{at}: {code}: {message}{hint}") from None
     except (requests.RequestException, ValueError, KeyError) as error:
         kind = type(error).__name__
         raise ApiError("NotJson", 0, f"{at}: the answer is not that of B2's API ({kind}): check realm") from None
-
-
-def _is_bad_key(error: Exception) -> bool:
-    return type(error).__name__ in ("InvalidAuthToken", "Unauthorized", "UserBlocked")
 
 
 def _find(api: Any, bucket: str) -> Any:

@@ -161,6 +161,8 @@ def test_the_admin_api_goes_down_half_way(garage: Stack, node: Running) -> None:
         upstream.ask(request)
 
     busy = proxy.Answer(503, (("Content-Type", "application/json"),), b'{"code": "ServiceUnavailable"}')
+    # What a run leaves that was killed right after it made the bucket.
+    _ask(node, "CreateBucket", {"globalAlias": "half-way"})
     with proxy.in_front_of(node.admin_endpoint) as double:
         cut = double.misbehave(does_it_and_hangs_up, when=lambda request: request.path == "/v2/CreateKey")
         wanted = _settings(node, "half-way", admin_endpoint=double.url)
