@@ -249,12 +249,39 @@ class Engine:
         for lock in (backend / ".pulumi" / "locks" / "organization" / project / stack.rpartition("/")[2]).glob(
             "*.json"
         ):
-            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, ValueError):
-                owner = json.loads(lock.read_text(encoding="utf-8"))
-                if owner["hostname"] == socket.gethostname() and _is_dead(owner["pid"]):
+            with contextlib.suppress(FileNotFoundError, KeyError, TypeError):
+                # Half a lock is nobody's: whoever could not write it did not get it.
+                owner = _json_in(lock)
+                if owner is None or (owner["hostname"] == socket.gethostname() and _is_dead(owner["pid"])):
                     lock.unlink()
                     cleared = True
         return cleared
+
+    def restore_cut_states(self) -> list[str]:
+        """Put back what a full disk cut off; the names of the stacks whose state is now the one before the last.
+
+        Only in a file backend, where pulumi puts a file into place even if it could not be written to its end
+        (gocloud.dev/blob/fileblob), so that nothing can be read any more. It keeps the state before beside it.
+        """
+        backend = self._file_backend()
+        if backend is None:
+            return []
+        home = backend / ".pulumi"
+        for attributes in (*home.glob("stacks/*/*.attrs"), *home.glob("locks/*/*/*/*.attrs")):
+            if _json_in(attributes) is None:
+                attributes.unlink(missing_ok=True)
+        restored = []
+        project = _project_settings(self.project)["name"]
+        for state in (home / "stacks" / project).glob("*.json"):
+            if _json_in(state) is not None:
+                continue
+            older = sorted((home / "backups" / project / state.stem).glob("*.json"), reverse=True)
+            for copy in (state.with_name(f"{state.name}.bak"), *older):
+                if copy.is_file() and _json_in(copy) is not None:
+                    write_private(state, copy.read_text(encoding="utf-8"))
+                    restored.append(state.stem)
+                    break
+        return restored
 
     def clear_pending_creates(self, stack: str) -> bool:
         """Refresh away the record of creates that were cut off, where there is one; True if there was.
@@ -303,6 +330,14 @@ class Engine:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "[secret]")
         return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def _json_in(path: Path) -> Any:
+    """What a file holds; None where that is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def _diagnostics(stdout: str) -> str:

@@ -1,0 +1,90 @@
+"""What a full disk leaves of a file backend: found, and put back as it was before."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from synapse_media.engine.session import Engine, EngineError
+from tests.engine.helpers import Said
+
+PROGRAM = "name: tiny\nruntime: yaml\n"
+
+
+@pytest.fixture
+def engine(tmp_path: Path, said: Said) -> Engine:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "Pulumi.yaml").write_text(PROGRAM)
+    (tmp_path / "backend").mkdir()
+    return Engine(project, extra={"PULUMI_BACKEND_URL": f"file://{tmp_path}/backend"}, say=said)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """Where the state of stack `one` is."""
+    path = tmp_path / "backend/.pulumi/stacks/tiny/one.json"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_a_state_that_was_cut_off_is_put_back(engine: Engine, state: Path, tmp_path: Path) -> None:
+    engine.ensure_stack("one")
+    whole = engine.export("one")
+    # The real thing, once: pulumi writes a state that the disk has no room for.
+    kind = "pulumi:pulumi:Stack"
+    root = {"urn": f"urn:pulumi:one::tiny::{kind}::tiny-one", "type": kind, "outputs": {"padding": "x" * 40000}}
+    exported = tmp_path / "export.json"
+    exported.write_text(json.dumps({**whole, "deployment": {**whole["deployment"], "resources": [root]}}))
+    subprocess.run(
+        [engine.toolchain.pulumi, "stack", "import", "--stack", "one", "--file", exported, "--force"],
+        cwd=engine.project,
+        env=engine.environment,
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, resource.RLIM_INFINITY)),
+    )
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(state.read_text())
+    with pytest.raises(EngineError, match="unexpected end of JSON"):
+        engine.has_stack("one")
+    assert engine.restore_cut_states() == ["one"]
+    assert engine.has_stack("one")
+    assert engine.export("one")["deployment"].get("resources") == whole["deployment"].get("resources")
+    assert state.stat().st_mode & 0o777 == 0o600
+    assert engine.restore_cut_states() == []
+
+
+def test_the_newest_whole_backup_is_taken_where_the_one_beside_it_is_cut_too(
+    engine: Engine, state: Path, tmp_path: Path
+) -> None:
+    whole = json.dumps({"version": 3})
+    backups = tmp_path / "backend/.pulumi/backups/tiny/one"
+    backups.mkdir(parents=True, exist_ok=True)
+    (backups / "one.1.json").write_text(whole)
+    (backups / "one.2.json").write_text(whole[:10])
+    state.with_name("one.json.bak").write_text(whole[:20])
+    state.write_text(whole[:30])
+    attributes = state.with_name("one.json.attrs")
+    attributes.write_text("{")
+    assert engine.restore_cut_states() == ["one"]
+    assert state.read_text() == whole
+    assert not attributes.exists()
+
+
+def test_half_a_lock_is_nobodys(engine: Engine, tmp_path: Path) -> None:
+    lock = tmp_path / "backend/.pulumi/locks/organization/tiny/one/x.json"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text('{"pid": 1')
+    assert engine.unlock_if_dead("one") is True
+    assert not lock.exists()
+
+
+def test_what_can_not_be_put_back_is_left(engine: Engine, state: Path) -> None:
+    state.write_text("{")
+    assert engine.restore_cut_states() == []
+    assert state.read_text() == "{"
