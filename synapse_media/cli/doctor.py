@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import subprocess
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +14,7 @@ from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
 from synapse_media.settings import StoreSettings
 
-from . import stacks
+from . import credentials, stacks
 
 _SECRET_NAME = re.compile(r"secret|token|passw|grant|private", re.IGNORECASE)
 
@@ -45,8 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     for name in sorted({store.provider for store in stack.stores.values() if store.uses_store}):
         provider = catalog.load(name)
         needs[name] = permissions(provider, [store for store in stack.stores.values() if store.provider == name])
-        if stack.name != stacks.EMBEDDED:
-            findings += credential_findings(provider)
+    if stack.name != stacks.EMBEDDED:
+        for store in stack.stores.values():
+            if store.uses_store:
+                findings += [found for found in credentials.findings(store) if found not in findings]
     findings += state_findings(Engine(project, (), {}, stacks.say), arguments.stack)
     if arguments.synapse_python:
         findings += module_findings(arguments.synapse_python)
@@ -96,15 +97,6 @@ def _policy(actions: Iterable[str], buckets: Iterable[str]) -> dict[str, Any]:
             if allowed
         ],
     }
-
-
-def credential_findings(provider: catalog.Provider) -> list[str]:
-    """The admin variables that are not set, each by name."""
-    return [
-        f"{item['name']} is not set: {item['what']}. `up`, refresh, rotate and destroy need it; `diff` does not"
-        for item in provider.value("admin_variables", ())
-        if not os.environ.get(item["name"]) and "without" not in item
-    ]
 
 
 def state_findings(engine: Engine, stack: str) -> list[str]:

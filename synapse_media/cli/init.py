@@ -11,7 +11,7 @@ from synapse_media import catalog, settings, stackfile
 from synapse_media.errors import UsageError
 from synapse_media.methods import METHODS
 
-from . import doctor, stacks
+from . import credentials, stacks
 
 _ASKED = {
     "provider": "Provider",
@@ -51,10 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{path} exists already, or is an example's: edit it, or choose another name")
     store = _answers(arguments)
     server_name = str(store.pop("server_name"))
-    settings.parse({server_name: store})
+    parsed = settings.parse({server_name: store})
     _write(path, project, server_name, store)
     print(f"wrote {path}")
-    for finding in doctor.credential_findings(catalog.load(str(store["provider"]))):
+    for finding in credentials.findings(parsed[server_name]):
         stacks.say(finding)
     variables = " ".join(catalog.load(str(store["provider"])).admin_variables)
     print(

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from synapse_media import catalog, stackfile
-from synapse_media.cli import COMMANDS, doctor, main
+from synapse_media import catalog, settings, stackfile
+from synapse_media.cli import COMMANDS, credentials, doctor, main
+from synapse_media.engine.embedded import Running
 from synapse_media.settings import StoreSettings
 from tests.providers.project import ROOT
 
@@ -114,6 +115,44 @@ def test_an_edit_keeps_comments_and_what_is_not_touched(tmp_path: Path) -> None:
     with stackfile.editing(path):
         pass
     assert path.stat().st_mtime_ns == before
+
+
+CREDENTIALS = {
+    "amazon_s3": {"region": "eu-central-1"},
+    "wasabi": {"region": "eu-central-2"},
+    "s3_compatible": {"iam_endpoint": "http://127.0.0.1:9"},
+    "digitalocean_spaces": {"region": "fra1", "api_endpoint": "http://127.0.0.1:9"},
+    "backblaze_b2": {"realm": "http://127.0.0.1:9"},
+    "garage": {"admin_endpoint": "http://127.0.0.1:9"},
+    "storj": {},
+}
+
+
+@pytest.mark.parametrize("provider", CREDENTIALS)
+def test_a_credential_that_is_not_accepted_is_told(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At an address where nobody answers: each family's own call is made, and its failure is in words."""
+    entry = catalog.load(provider)
+    raw = {"provider": provider, "bucket": "example-com-media", **CREDENTIALS[provider]}
+    if provider not in ("backblaze_b2", "storj"):
+        raw["endpoint"] = "http://127.0.0.1:9"
+    store = settings.parse({"example.com": raw})["example.com"]
+    assert len(credentials.findings(store)) == len(entry.admin_variables)
+    for name in entry.admin_variables:
+        monkeypatch.setenv(name, "0123456789abcdef0123456789abcdef")
+    (finding,) = credentials.findings(store)
+    assert finding.startswith("the admin credential was not accepted: ")
+    assert "0123456789abcdef" not in finding
+
+
+@pytest.mark.parametrize(("secret", "accepted"), [("", True), ("of somebody else", False)])
+def test_a_credential_is_tried_on_the_real_store(
+    embedded_store: Running, monkeypatch: pytest.MonkeyPatch, secret: str, accepted: bool
+) -> None:
+    raw = {"provider": "s3_compatible", "bucket": "example-com-media", "endpoint": embedded_store.endpoint}
+    store = settings.parse({"example.com": {**raw, "iam_endpoint": embedded_store.iam_endpoint}})["example.com"]
+    monkeypatch.setenv("S3_ACCESS_KEY_ID", embedded_store.access_key_id)
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", secret or embedded_store.secret_access_key)
+    assert (credentials.findings(store) == []) is accepted
 
 
 def test_doctor_prints_the_admin_s_policy_limited_to_what_is_ours() -> None:
