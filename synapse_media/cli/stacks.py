@@ -52,8 +52,8 @@ def open_stack(name: str, *, credentials: bool) -> Session:
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(
-            f"--stack is {name!r}, an example that is never changed. Make a stack of your own (`synapse-media init "
-            f"prod --provider {name.replace('-', '_')}`), or see it: `synapse-media diff --from-nothing --stack {name}`."
+            f"--stack is {name!r}, an example that is never changed. Make a stack of your own: `synapse-media init prod "
+            f"--provider {name.replace('-', '_')}`. To see it: `synapse-media diff --from-nothing --stack {name}`."
         )
     stack = stackfile.read(project, name)
     extra = embedded_environment() if name == EMBEDDED else {}
