@@ -52,7 +52,7 @@ def open_stack(name: str, *, credentials: bool) -> Session:
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(
-            f"--stack is {name!r}, an example that is never changed. Make a stack of your own: `synapse-media init prod "
+            f"--stack is {name!r}, an example that is never changed. Make your own stack: `synapse-media init prod "
             f"--provider {name.replace('-', '_')}`. To see it: `synapse-media diff --from-nothing --stack {name}`."
         )
     stack = stackfile.read(project, name)
