@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import pulumi
@@ -19,6 +20,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     assert aws.s3.Bucket
     assert aws.iam.User
+    import_module("pulumi_digitalocean")
 
 
 @dataclass(slots=True)
