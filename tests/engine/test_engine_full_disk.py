@@ -62,13 +62,13 @@ def test_a_state_that_was_cut_off_is_put_back(engine: Engine, state: Path, tmp_p
 def test_the_newest_whole_backup_is_taken_where_the_one_beside_it_is_cut_too(
     engine: Engine, state: Path, tmp_path: Path
 ) -> None:
-    whole = json.dumps({"version": 3})
+    whole = json.dumps({"version": 3, "checkpoint": {}})
     backups = tmp_path / "backend/.pulumi/backups/tiny/one"
     backups.mkdir(parents=True, exist_ok=True)
     (backups / "one.1.json").write_text(whole)
-    (backups / "one.2.json").write_text(whole[:10])
-    state.with_name("one.json.bak").write_text(whole[:20])
-    state.write_text(whole[:30])
+    (backups / "one.2.json").write_text(whole[:-1])
+    state.with_name("one.json.bak").write_text(whole[:-1])
+    state.write_text(whole[:-1])
     attributes = state.with_name("one.json.attrs")
     attributes.write_text("{")
     assert engine.restore_cut_states() == ["one"]
