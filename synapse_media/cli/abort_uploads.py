@@ -91,16 +91,11 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
 
     Raises SynapseMediaError where neither may.
     """
-    from synapse_media.plugin.connection import ApiError, Connection, Credential, ambient, call
+    from synapse_media.plugin.connection import ApiError, Credential, call
 
-    connection = Connection(
-        endpoint=store.endpoint_url,
-        region=store.region,
-        addressing=store.addressing,
-        checksums=store.checksums,
-        ca_file=store.ca_file,
-    )
-    own = ambient() if store.keyless else Credential(store.access_key_id, store.secret_access_key)
+    from .stores import own_key
+
+    connection, own = own_key(store)
     variables = catalog.load(store.provider).admin_variables
     pair = [environment.get(name, "") for name in variables]
     candidates = [own, *([Credential(*pair)] if len(pair) == 2 and all(pair) else [])]

@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from synapse_media import changes
+from synapse_media.contract import PROOF_OBJECTS, ContractError, StorageOutputs
+from synapse_media.errors import SynapseMediaError
 
 from . import stacks
 from .up import confirm
@@ -33,6 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"{stack.path} for each: <homeserver>/retain-bucket (give the bucket up, leave it where it is) or "
             "<homeserver>/delete-bucket (with <homeserver>/delete-media, if there is media in it)."
         )
+    full = [store for store in _to_empty(session) if holds_media(store)]
+    if full:
+        raise SynapseMediaError(
+            f"nothing was destroyed: the bucket of {', '.join(store.server_name for store in full)} holds media and is "
+            "not deleted. Put <homeserver>/delete-media into synapse-media:allow to delete the media for good, or "
+            "<homeserver>/retain-bucket in place of delete-bucket to leave it where it is."
+        )
     if not arguments.yes:
         confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
     with stacks.changing(session):
@@ -47,6 +56,40 @@ def run(arguments: argparse.Namespace) -> int:
         engine.destroy(stack.name, arguments.options)
         engine.clear_pending_creates(stack.name)
     return 0
+
+
+def _to_empty(session: stacks.Session) -> list[StorageOutputs]:
+    """The stores whose bucket goes only if nothing is in it."""
+    allow = session.stack.allow
+    try:
+        stores = stacks.outputs_of(session)
+    except ContractError:
+        return []  # nothing was finished, so nothing was handed out
+    return [
+        store
+        for store in stores
+        if f"{store.server_name}/delete-bucket" in allow
+        and not {f"{store.server_name}/delete-media", f"{store.server_name}/retain-bucket"} & set(allow)
+        and store.bucket
+    ]
+
+
+def holds_media(store: StorageOutputs) -> bool:
+    """Whether the store's own key sees media in its bucket; False where it can't tell.
+
+    A look before anything goes: the engine would delete keys and settings first, and only then be refused the bucket.
+    """
+    from synapse_media.plugin.connection import call
+    from synapse_media.plugin.resource import ResourceError
+
+    from .stores import own_key
+
+    try:
+        connection, credential = own_key(store)
+        page = call(connection.s3(credential), "list_objects_v2", Bucket=store.bucket, MaxKeys=10)
+    except ResourceError:
+        return False  # the plugin looks once more, and refuses by itself
+    return any(item["Key"].rpartition("/")[2] not in PROOF_OBJECTS for item in page.get("Contents", []))
 
 
 def _may_go(server_name: str, allow: tuple[str, ...]) -> bool:

@@ -45,17 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def prove(store: contract.StorageOutputs) -> tuple[contract.ProofLine, ...]:
     """Prove a store with nothing but its outputs: without an admin, so without a decoy bucket."""
-    from synapse_media.plugin.connection import Connection, Credential, ambient
     from synapse_media.plugin.proof import prove as try_all
 
-    connection = Connection(
-        endpoint=store.endpoint_url,
-        region=store.region,
-        addressing=store.addressing,
-        checksums=store.checksums,
-        ca_file=store.ca_file,
-    )
-    credential = ambient() if store.keyless else Credential(store.access_key_id, store.secret_access_key)
+    from .stores import own_key
+
+    connection, credential = own_key(store)
     expected = expectations(METHODS[store.method], "full" if store.access == "full" else "least", store.cannot_refuse)
     settle = float(catalog.load(store.provider).value("key_settle_seconds", 0)) if store.keyless else 0
     return try_all(connection, credential, store.bucket, store.prefix, expected, settle_seconds=settle)

@@ -6,9 +6,13 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synapse_media.contract import ContractError, StorageOutputs, from_json
 from synapse_media.renderer import secret_variable
+
+if TYPE_CHECKING:
+    from synapse_media.plugin.connection import Connection, Credential
 
 
 def load_file(path: str) -> StorageOutputs:
@@ -35,6 +39,20 @@ def load_file(path: str) -> StorageOutputs:
     if not secret and os.environ.get("AWS_ACCESS_KEY_ID") == store.access_key_id:
         secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
     return replace(store, secret_access_key=secret)
+
+
+def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
+    """How a store is reached, and its own key: Synapse's, or the machine's role where it has none."""
+    from synapse_media.plugin.connection import Connection, Credential, ambient
+
+    connection = Connection(
+        endpoint=store.endpoint_url,
+        region=store.region,
+        addressing=store.addressing,
+        checksums=store.checksums,
+        ca_file=store.ca_file,
+    )
+    return connection, ambient() if store.keyless else Credential(store.access_key_id, store.secret_access_key)
 
 
 def load_stack(name: str) -> list[StorageOutputs]:

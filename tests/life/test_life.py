@@ -175,6 +175,12 @@ def test_destroy_goes_as_far_as_allow_says(life: Life) -> None:
     assert code == 1
     assert "holds media and is not deleted" in printed
     assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
+    assert len(life.keys()) == 1
+    # Plain pulumi looks later: the plugin refuses by itself.
+    life.stack.up()
+    with pytest.raises(EngineError, match="holds media and is not deleted"):
+        life.stack.destroy()
+    assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
     life.store("delete-bucket", "delete-media")
     code, printed = life.command("destroy", "--yes")
     assert code == 0, printed
