@@ -21,6 +21,7 @@ COMMANDS = (
     "render",
     "prove",
     "rotate",
+    "switch",
     "doctor",
     "destroy",
     "abort_uploads",

@@ -1,0 +1,78 @@
+"""`synapse-media switch`: the way from one method or provider to another, as a runbook."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from synapse_media.contract import StorageOutputs
+from synapse_media.errors import UsageError
+from synapse_media.renderer import FORMS
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "switch",
+        help="print the way to another method or provider",
+        description="Prints one runbook in the order that loses nothing: what each step needs, what is copied first or "
+        "back, how to check it, how to undo it. Changes nothing. Orders that lose media are refused.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--stack", "-s", metavar="S", help="the stack that is in use")
+    source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
+    parser.add_argument("--server", metavar="NAME", help="the homeserver; needed if the stack has several")
+    parser.add_argument(
+        "--to",
+        required=True,
+        metavar="METHOD|PROVIDER",
+        help="a method (filesystem: back to the local disk), or a provider: then the method stays",
+    )
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--to-stack", metavar="S", help="the stack of the new store, if it is made already")
+    target.add_argument("--to-store", metavar="FILE", help="the same from a store.json")
+    parser.add_argument(
+        "--form",
+        choices=FORMS,
+        default="playbook",
+        help="for matrix-docker-ansible-deploy (default), or for any other Synapse",
+    )
+    parser.add_argument(
+        "--media-path", metavar="PATH", default="", help="Synapse's local media store, if not the usual"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from synapse_media.runbook import runbook
+
+    from . import stores
+
+    loaded = [stores.load_file(arguments.store)] if arguments.store else stores.load_stack(arguments.stack)
+    current = _choose(loaded, arguments.server)
+    target = None
+    if arguments.to_store:
+        target = stores.load_file(arguments.to_store)
+    elif arguments.to_stack:
+        target = _choose(stores.load_stack(arguments.to_stack), current.server_name)
+    plan = runbook(
+        current,
+        arguments.to,
+        form=arguments.form,
+        target=target,
+        stack=arguments.stack or "STACK",
+        new_stack=arguments.to_stack or "",
+        media_path=arguments.media_path,
+    )
+    print(json.dumps(plan.to_json(), indent=2) if arguments.json else plan, end="\n" if arguments.json else "")
+    return 0
+
+
+def _choose(loaded: list[StorageOutputs], server: str | None) -> StorageOutputs:
+    if server is None and len(loaded) == 1:
+        return loaded[0]
+    found = next((store for store in loaded if store.server_name == server), None)
+    if found is None:
+        names = ", ".join(store.server_name for store in loaded)
+        raise UsageError(f"--server is {server!r}; the stores there are: {names or 'none'}")
+    return found

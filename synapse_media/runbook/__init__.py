@@ -1,0 +1,218 @@
+"""From one method or provider to another: the steps in the one order that loses nothing.
+
+Pure: `runbook` takes what is there and what is wanted, and says what to do; it does nothing itself.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from synapse_media import catalog
+from synapse_media.contract import StorageOutputs
+from synapse_media.methods import METHODS
+from synapse_media.renderer import Form
+
+from . import moves
+from .parts import FILESYSTEM, GOOFYS, MEDIA_REPO, MODULE, Place, Site
+from .steps import DangerousOrderError, Effect, RunbookError, Step, require_safe
+
+__all__ = ["DangerousOrderError", "Effect", "Runbook", "RunbookError", "Step", "require_safe", "runbook"]
+
+_MEDIA: dict[Form, str] = {
+    "playbook": "/matrix/synapse/storage/media-store",
+    "plain": "/var/lib/matrix-synapse/media",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Runbook:
+    """What to do, in order.
+
+    Attributes:
+        before, after: method and place, in words.
+        notes: what the new method can't do.
+    """
+
+    server_name: str
+    form: Form
+    before: str
+    after: str
+    notes: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        how = (
+            "Do them in this order, and go on only when the check of a step is as it says. `here` is where the stack "
+            "is, `playbook` where ansible-playbook is run, `server` a root shell on the homeserver."
+        )
+        lines = [
+            f"{self.server_name}: from {self.before} to {self.after} ({self.form} form), {len(self.steps)} steps",
+            "",
+            *_wrapped(how, ""),
+            *(f"- {note}" for note in self.notes),
+        ]
+        for number, step in enumerate(self.steps, 1):
+            lines += ["", f"{number}. {step.title} [{step.where}]", *_wrapped(step.why, "   ")]
+            lines += [line for file in step.files for line in _wrapped(f"needs: {file}", "   ")]
+            lines += [f"       {line}" for command in step.commands for line in command.split("\n")]
+            lines += [*_wrapped(f"check: {step.check}", "   "), *_wrapped(f"undo:  {step.undo}", "   ")]
+        return "\n".join(lines) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "server_name": self.server_name,
+            "form": self.form,
+            "from": self.before,
+            "to": self.after,
+            "notes": list(self.notes),
+            "steps": [{"number": number, **step.to_json()} for number, step in enumerate(self.steps, 1)],
+        }
+
+
+def _wrapped(text: str, indent: str) -> Sequence[str]:
+    return textwrap.wrap(
+        text, 110, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def runbook(
+    current: StorageOutputs,
+    to: str,
+    *,
+    form: Form = "playbook",
+    target: StorageOutputs | None = None,
+    stack: str = "S",
+    new_stack: str = "",
+    media_path: str = "",
+) -> Runbook:
+    """The steps from `current` to `to`.
+
+    Args:
+        to: a method, or a provider: then the method stays (the module, if there was none).
+        target: the store to go to, where it is made already.
+        stack, new_stack: the stacks of the two, for the commands; the new one is called after the old one by default.
+        media_path: the local media store; "" is that of the form.
+
+    Raises:
+        RunbookError: there is nothing to do, or it can't be done, or would lose media.
+    """
+    method = to if to in METHODS else (current.method if current.method != FILESYSTEM else MODULE)
+    if to not in METHODS and to not in catalog.names():
+        guess = catalog.nearest(to, (*METHODS, *catalog.names()))
+        raise RunbookError(
+            f"--to is {to!r}; allowed: a method ({', '.join(METHODS)}) or a provider ({', '.join(catalog.names())})."
+            + (f" Did you mean {guess!r}?" if guess else "")
+        )
+    if media_path and not re.fullmatch(r"(?:/[A-Za-z0-9._+-]+)+/?", media_path):
+        raise RunbookError(
+            f"--media-path is {media_path!r}; allowed: an absolute path of letters, digits and . _ + - /. "
+            "Mount or link the directory under a plainer name."
+        )
+    _refuse(current, to, method, target)
+    site = Site(current.server_name, form, (media_path or _MEDIA[form]).rstrip("/"))
+    old = Place("old", current, stack)
+    edited = current.method == FILESYSTEM and target is None
+    new = Place(
+        "new",
+        target,
+        new_stack or (stack if edited else f"{stack}-new"),
+        provider="PROVIDER" if to in METHODS else to,
+        edited=edited,
+    )
+    legs = _legs(site, current.method, method, old, new, same_store=to in METHODS and target is None)
+    main = [step for leg in legs for step in leg.steps]
+    brought = any("store.json" in command for step in main for command in step.commands)
+    steps = (
+        *main,
+        *((moves.tidy_up(),) if brought else ()),
+        # The old place is the backup until everything else is done.
+        *(step for leg in reversed(legs) for step in leg.last),
+    )
+    after = f"{method} at {target.provider}" if target else (method if to in METHODS else f"{method} at {to}")
+    return Runbook(
+        server_name=current.server_name,
+        form=form,
+        before=current.method if current.method == FILESYSTEM else f"{current.method} at {current.provider}",
+        after=after,
+        notes=METHODS[method].limits if method != current.method else (),
+        steps=steps,
+    )
+
+
+def _legs(site: Site, before: str, after: str, old: Place, new: Place, *, same_store: bool) -> tuple[moves.Move, ...]:
+    if before == FILESYSTEM:
+        return (moves.into(site, after, new),)
+    if after == FILESYSTEM:
+        return (moves.out_of(site, before, old),)
+    if before == after:
+        return (moves.store_to_store(site, after, old, new),)
+    if same_store and (before, after) == (MODULE, GOOFYS):
+        return (moves.module_to_goofys(site, old),)
+    if same_store and (before, after) == (GOOFYS, MODULE):
+        return (moves.goofys_to_module(site, old),)
+    return (moves.out_of(site, before, old), moves.into(site, after, new))
+
+
+def _refuse(current: StorageOutputs, to: str, method: str, target: StorageOutputs | None) -> None:
+    """Everything that can't be done, or would lose media, each with the way that does."""
+    name = current.server_name
+    if method == FILESYSTEM and current.method == FILESYSTEM:
+        raise RunbookError(f"{name} keeps its media on the local filesystem already: there is nothing to switch.")
+    if target is None and method == current.method and to in (method, current.provider):
+        raise RunbookError(
+            f"{name} has {current.method} at {current.provider} already: there is nothing to switch. "
+            "For another bucket at the same provider, make it in a stack of its own and name that with --to-stack."
+        )
+    if method == MEDIA_REPO and (current if target is None else target).keyless:
+        raise RunbookError(
+            f"{name} has no key, and matrix-media-repo signs with a key only. Give the store a key first, or choose "
+            f"{MODULE}."
+        )
+    if target is not None:
+        _refuse_target(current, to, method, target)
+    elif (current.method, method) == (MODULE, GOOFYS) and current.prefix:
+        raise RunbookError(
+            f"{name}: its media lies under the prefix {current.prefix!r}, and Goofys knows no prefix: it would show an "
+            "empty media store. Make a bucket of its own in another stack, and name that with --to-stack."
+        )
+
+
+def _refuse_target(current: StorageOutputs, to: str, method: str, target: StorageOutputs) -> None:
+    name = current.server_name
+    same_place = (target.endpoint_url, target.bucket) == (current.endpoint_url, current.bucket)
+    if method == FILESYSTEM:
+        raise RunbookError("the filesystem has no store: leave out --to-stack and --to-store")
+    if target.server_name != name:
+        raise RunbookError(
+            f"the new store is of {target.server_name}, and this one of {name}: media of two homeservers"
+        )
+    if target.method != method:
+        raise RunbookError(
+            f"the new store was made for {target.method}, and its key was proved for that alone. Set "
+            f"`method: {method}` in its stack and `up` again."
+        )
+    if to not in METHODS and target.provider != to:
+        raise RunbookError(f"--to is {to}, and the new store is at {target.provider}: name the store you mean")
+    if same_place and method != current.method:
+        raise RunbookError(
+            f"the new store is the bucket {current.bucket} that {current.method} uses now: two methods on one bucket "
+            "destroy media. Leave out --to-stack: then one method is taken out before the other comes in."
+            if {method, current.method} == {MODULE, GOOFYS}
+            else f"the new store is the bucket {current.bucket} that {current.method} uses now: two methods on one "
+            "bucket destroy media. Make a bucket of its own."
+        )
+    if same_place:
+        raise RunbookError(
+            f"the new store is the bucket {current.bucket} that is in use: a copy onto itself, and the old place would "
+            "then be given up with the media in it"
+        )
+    ids = [store.media_repo.get("s3_datastore_id") for store in (current, target)]
+    if method == current.method == MEDIA_REPO and ids[0] != ids[1]:
+        raise RunbookError(
+            "media_repo.s3_datastore_id of the new store is another than that of the old one: matrix-media-repo would "
+            "not find what was copied. Set the old id in the new stack."
+        )

@@ -1,0 +1,225 @@
+"""Runbooks as text in review (`UPDATE_GOLDEN=1 pytest tests/runbook` writes it anew), their order, what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from synapse_media import cli
+from synapse_media.contract import StorageOutputs, to_json
+from synapse_media.methods import METHODS
+from synapse_media.runbook import DangerousOrderError, Effect, RunbookError, moves, require_safe, runbook
+from synapse_media.runbook.parts import FILESYSTEM, GOOFYS, MEDIA_REPO, MODULE, Place, Site
+from tests.renderer.samples import S3_ID, SECRET, store
+
+GOLDEN = Path(__file__).parent / "golden"
+FORMS = ("playbook", "plain")
+
+NEW = {
+    "provider": "backblaze_b2",
+    "bucket": "new-media",
+    "endpoint_url": "https://s3.eu-central-003.backblazeb2.com",
+    "region": "eu-central-003",
+}
+
+
+def new_store(method: str, **changes: str) -> StorageOutputs:
+    return store("amazon", method, **NEW, **changes)
+
+
+# name: (where the homeserver is now, --to, the store that is made already)
+ENDS: dict[str, tuple[StorageOutputs, str, StorageOutputs | None]] = {
+    **{
+        f"{before}-to-{after}": (store("amazon", before), after, None)
+        for before, after in itertools.permutations(METHODS, 2)
+    },
+    **{
+        f"{method}-to-another-provider": (store("amazon", method), "backblaze_b2", new_store(method))
+        for method in (MODULE, GOOFYS, MEDIA_REPO)
+    },
+    f"{MODULE}-to-a-provider-to-come": (store("amazon", MODULE, prefix="media/"), "wasabi", None),
+    f"{FILESYSTEM}-to-a-provider": (store("amazon", FILESYSTEM), "wasabi", None),
+    f"{MODULE}-to-{GOOFYS}-elsewhere": (store("compatible", MODULE), GOOFYS, new_store(GOOFYS)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ENDS)
+def test_golden(name: str, form: str) -> None:
+    current, to, target = ENDS[name]
+    text = str(runbook(current, to, form=form, target=target, stack="prod"))  # type: ignore[arg-type]
+    file = GOLDEN / form / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert text == file.read_text()
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {str(file.relative_to(GOLDEN)) for file in GOLDEN.rglob("*.txt")} == {
+        f"{form}/{name}.txt" for form in FORMS for name in ENDS
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ENDS)
+def test_every_step_says_how_to_check_and_undo_it_and_a_shell_takes_its_commands(name: str, form: str) -> None:
+    current, to, target = ENDS[name]
+    plan = runbook(current, to, form=form, target=target)  # type: ignore[arg-type]
+    for step in plan.steps:
+        assert step.title
+        assert step.why
+        assert step.check
+        assert step.undo
+        assert step.where in ("here", "playbook", "server")
+        assert form == "playbook" or step.where != "playbook"
+    script = "\n".join(command for step in plan.steps for command in step.commands)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert SECRET not in str(plan)
+    assert json.loads(json.dumps(plan.to_json()))["steps"][0]["number"] == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ENDS)
+def test_the_old_place_is_emptied_last_and_after_the_content_was_compared(name: str, form: str) -> None:
+    current, to, target = ENDS[name]
+    steps = runbook(current, to, form=form, target=target).steps  # type: ignore[arg-type]
+    effects = [effect for step in steps for effect in step.effects]
+    assert effects.index(Effect.VERIFIED) < effects.index(Effect.EMPTIED) if Effect.EMPTIED in effects else True
+    deleting = [
+        number
+        for number, step in enumerate(steps)
+        if any("destroy --stack" in command or command.startswith("rm -r /m") for command in step.commands)
+    ]
+    switched = max(number for number, step in enumerate(steps) if Effect.ENTERED in step.effects)
+    exported = [number for number in deleting if "synapse-export" in " ".join(steps[number].commands)]
+    assert all(number > switched for number in deleting if number not in exported)
+
+
+SITE = Site("matrix.example.com", "playbook", "/matrix/synapse/storage/media-store")
+OLD = Place("old", store("amazon", MODULE), "S")
+TO_COME = Place("new", None, "S-new")
+EVERY_MOVE = {
+    **{f"into {method}": moves.into(SITE, method, TO_COME) for method in (MODULE, GOOFYS, MEDIA_REPO)},
+    **{f"out of {method}": moves.out_of(SITE, method, OLD) for method in (MODULE, GOOFYS, MEDIA_REPO)},
+    **{f"{method} on": moves.store_to_store(SITE, method, OLD, TO_COME) for method in (MODULE, GOOFYS, MEDIA_REPO)},
+    "module to goofys": moves.module_to_goofys(SITE, OLD),
+    "goofys to module": moves.goofys_to_module(SITE, OLD),
+}
+ORDER = (
+    (Effect.COPIED, Effect.VERIFIED),
+    (Effect.VERIFIED, Effect.LEFT),
+    (Effect.LEFT, Effect.ENTERED),
+    (Effect.VERIFIED, Effect.EMPTIED),
+    (Effect.ENTERED, Effect.EMPTIED),
+    (Effect.CLEAN_UP_OFF, Effect.COPIED),
+    (Effect.STOPS, Effect.COPIED),
+)
+
+
+@pytest.mark.parametrize("name", EVERY_MOVE)
+def test_a_dangerous_order_is_refused(name: str) -> None:
+    move = EVERY_MOVE[name]
+    steps = [step for step in (*move.steps, *move.last) if step.effects]
+
+    def check(changed: list[moves.Step]) -> None:
+        replace(move, steps=tuple(changed), last=()).checked()
+
+    check(steps)
+    tried = 0
+    for first, second in ORDER:
+        one = next((step for step in steps if first in step.effects), None)
+        other = next((step for step in steps if second in step.effects), None)
+        if one is None or other is None or one is other or (second is Effect.ENTERED and name == "into " + MODULE):
+            continue
+        exchanged = [other if step is one else one if step is other else step for step in steps]
+        with pytest.raises(DangerousOrderError):
+            check(exchanged)
+        tried += 1
+    for needed in (Effect.LEFT, Effect.ENTERED, Effect.VERIFIED, Effect.COPIED, Effect.STARTS, Effect.CLEAN_UP_OFF):
+        without = [step for step in steps if needed not in step.effects]
+        if len(without) < len(steps):
+            with pytest.raises(DangerousOrderError):
+                check(without)
+            tried += 1
+    assert tried >= 3
+
+
+def test_a_comparison_while_media_comes_in_counts_only_if_it_goes_to_both() -> None:
+    live = [step for step in EVERY_MOVE["out of " + MODULE].steps if step.effects]
+    require_safe(live, written_both_ways=True, deletes_by_name=True)
+    with pytest.raises(DangerousOrderError, match="still written to the old place"):
+        require_safe(live, deletes_by_name=True)
+
+
+REFUSED: dict[str, tuple[StorageOutputs, str, StorageOutputs | None, str]] = {
+    "nothing to do": (store("amazon", MODULE), MODULE, None, "nothing to switch"),
+    "the same provider": (store("amazon", MODULE), "amazon_s3", None, "nothing to switch"),
+    "filesystem again": (store("amazon", FILESYSTEM), FILESYSTEM, None, "nothing to switch"),
+    "no such end": (store("amazon", MODULE), "goofy", None, "Did you mean 'goofys'"),
+    "no key for the media repository": (store("keyless", MODULE), MEDIA_REPO, None, "signs with a key only"),
+    "a prefix under a mount": (store("compatible", MODULE), GOOFYS, None, "knows no prefix"),
+    "both on one bucket": (store("amazon", MODULE), GOOFYS, store("amazon", GOOFYS), "Leave out --to-stack"),
+    "the bucket in use": (store("amazon", MODULE), MEDIA_REPO, store("amazon", MEDIA_REPO), "bucket of its own"),
+    "onto itself": (store("amazon", MODULE), MODULE, store("amazon", MODULE), "a copy onto itself"),
+    "made for another method": (store("amazon", MODULE), GOOFYS, new_store(MODULE), "proved for that alone"),
+    "another provider than named": (store("amazon", MODULE), "wasabi", new_store(MODULE), "name the store you mean"),
+    "another homeserver": (store("amazon", MODULE), MODULE, new_store(MODULE, server_name="x.org"), "two homeservers"),
+    "a store for none": (store("amazon", MODULE), FILESYSTEM, new_store(MODULE), "has no store"),
+    "another datastore id": (
+        store("amazon", MEDIA_REPO),
+        MEDIA_REPO,
+        new_store(MEDIA_REPO, media_repo={"s3_datastore_id": S3_ID[::-1]}),  # type: ignore[arg-type]
+        "Set the old id",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    current, to, target, words = REFUSED[name]
+    with pytest.raises(RunbookError, match=words):
+        runbook(current, to, target=target)
+
+
+@pytest.mark.parametrize("path", ["media", "/a b", "/a'b", "/$x", "/a;b", "/"])
+def test_a_path_that_a_shell_would_take_apart_is_refused(path: str) -> None:
+    with pytest.raises(RunbookError, match="--media-path"):
+        runbook(store("amazon", MODULE), FILESYSTEM, media_path=path)
+
+
+def test_the_names_of_the_store_stand_in_the_commands() -> None:
+    text = str(runbook(store("compatible", MODULE), FILESYSTEM, media_path="/srv/media/"))
+    assert 'rclone copy "old:acme-media/media/" /srv/media --ignore-existing' in text
+    assert 'RCLONE_CONFIG_OLD_ENDPOINT="http://127.0.0.1:7070"' in text
+    keyless = str(runbook(store("keyless", MODULE), FILESYSTEM))
+    assert "RCLONE_CONFIG_OLD_ENV_AUTH=true" in keyless
+    assert "access_key_id" not in keyless
+    private = str(runbook(store("amazon", MODULE, ca_file="/etc/ca.pem", addressing="virtual"), FILESYSTEM))
+    assert "RCLONE_CA_CERT=/etc/ca.pem" in private
+    assert "FORCE_PATH_STYLE=false" in private
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps(to_json(store("amazon", MODULE))))
+    new.write_text(json.dumps(to_json(new_store(MODULE))))
+    assert cli.main(["switch", "--store", str(old), "--to", "filesystem"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("matrix.example.com: from synapse-s3-storage-provider at amazon_s3 to filesystem")
+    assert SECRET not in text
+    assert cli.main(["switch", "--store", str(old), "--to", "backblaze_b2", "--to-store", str(new), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["to"] == "synapse-s3-storage-provider at backblaze_b2"
+    assert any("new-media" in command for step in plan["steps"] for command in step["commands"])
+    assert cli.main(["switch", "--store", str(old), "--to", "synapse-s3-storage-provider"]) == 1
+    assert "nothing to switch" in capsys.readouterr().err
+    assert cli.main(["switch", "--store", str(old), "--server", "x.org", "--to", "filesystem"]) == 64
+    assert cli.main(["switch", "--store", str(tmp_path / "none"), "--to", "filesystem"]) == 1
