@@ -84,7 +84,8 @@ def attempt(world: World, trial: Trial) -> bool:
     Raises BrokenError where the store or the state is not as it should be afterwards.
     """
     if trial.action == "destroy":
-        world.write("delete-bucket")
+        # Everything goes but the bucket with the media.
+        world.write("retain-bucket")
     child = world.start(*ACTIONS[trial.action])
     struck = threading.Event()
     beneath: dict[int, str] = {}
@@ -98,6 +99,7 @@ def attempt(world: World, trial: Trial) -> bool:
     # What outlives a killed engine must be gone soon, or it could act beside the next run.
     leftovers(beneath)
     world.behave()
+    world.adopt = world.adopt or trial.action == "destroy"
     world.write()
     world.recover()
     return struck.is_set()
@@ -115,6 +117,7 @@ def _arrange(world: World, trial: Trial, pid: int, struck: threading.Event, bene
 
     def fault(request: Request, upstream: Upstream) -> Answer | None:
         nonlocal seen
+        upstream = world.hearing(upstream)
         with lock:
             seen += 1
             mine = seen
@@ -136,6 +139,7 @@ def _arrange(world: World, trial: Trial, pid: int, struck: threading.Event, bene
         return passed
 
     for one in world.proxies.values():
+        one.behave()
         one.misbehave(fault)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from synapse_media import changes
 from synapse_media.engine import embedded
 from synapse_media.engine.processes import identity
 from synapse_media.plugin.iam import JOURNAL
-from tests.doubles.proxy import Proxy, in_front_of
+from tests.doubles.proxy import Answer, Proxy, Request, Upstream, in_front_of
 from tests.providers.project import SERVER, Stack, stack
 
 COMMAND = Path(sys.executable).parent / "synapse-media"
@@ -33,6 +34,19 @@ PATIENCE = 240
 
 class BrokenError(Exception):
     """Something that must hold after a fault does not."""
+
+
+class _Hearing(Upstream):
+    def __init__(self, upstream: Upstream, issued: set[str]) -> None:
+        self._upstream = upstream
+        self._issued = issued
+        self.closing = upstream.closing
+
+    def ask(self, request: Request) -> Answer | None:
+        answer = self._upstream.ask(request)
+        if answer is not None:
+            self._issued.update(found.decode() for found in re.findall(b"<SecretAccessKey>([^<]+)", answer.body))
+        return answer
 
 
 @dataclass(slots=True)
@@ -46,7 +60,10 @@ class World:
     bucket: str
     logs: Path
     runs: int = 0
-    said: list[str] = field(default_factory=list)
+    adopt: bool = False
+    """The bucket was given up with the media in it, and is taken over again."""
+    issued: set[str] = field(default_factory=set)
+    """Every secret access key that the store ever handed out, whether or not anybody received it."""
 
     # ---- what a trial does
 
@@ -62,6 +79,7 @@ class World:
             bucket=self.bucket,
             method="synapse-s3-storage-provider",
             settle_seconds=0,
+            adopt=self.adopt,
             **({"keys": keys} if keys else {}),
         )
 
@@ -103,7 +121,12 @@ class World:
         """No fault any more: the network is well, the store runs."""
         for proxy in self.proxies.values():
             proxy.behave()
+            proxy.misbehave(lambda request, upstream: self.hearing(upstream).ask(request))
         self.store = embedded.start(name=self.store_name, say=lambda _: None)
+
+    def hearing(self, upstream: Upstream) -> Upstream:
+        """The server, with whoever keeps note of the secrets in its answers."""
+        return _Hearing(upstream, self.issued)
 
     # ---- what must hold
 
