@@ -44,6 +44,7 @@ class S3IamStore(Store):
                 "slots": sorted(store.keys.slots),
                 "retireConfirmed": "retire-key" in store.allow,
                 "connection": self.connection(),
+                **({"adoptKey": store.adopt_key} if store.adopt_key else {}),
             },
             self.child(user),
         )

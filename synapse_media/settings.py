@@ -57,6 +57,7 @@ _COMMON = {
     "user",
     "keys",
     "adopt",
+    "adopt_key",
     "noncurrent_days",
     "abort_days",
     "media_repo",
@@ -81,6 +82,7 @@ class StoreSettings:
 
     Attributes:
         server_name: the key in the stack file.
+        adopt_key: access key ID of a key that the adopted user has, to go on with it; its secret is in ADOPTED_SECRET.
         region, endpoint, iam_endpoint: filled in from the catalog where the stack file leaves them out.
         user: name of the user that owns the keys.
         noncurrent_days: an overwritten or deleted version is kept so long (days).
@@ -102,6 +104,7 @@ class StoreSettings:
     user: str = ""
     keys: Keys = field(default_factory=Keys)
     adopt: bool = False
+    adopt_key: str = ""
     noncurrent_days: int = 30
     abort_days: int = 7
     media_repo: Mapping[str, str] = field(default_factory=dict)
@@ -273,6 +276,7 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
         user=_check_user(reader, bucket),
         keys=keys,
         adopt=adopt,
+        adopt_key=_check_adopt_key(reader, iam_endpoint, adopt=adopt),
         noncurrent_days=noncurrent_days,
         abort_days=abort_days,
         media_repo=_check_media_repo(reader, method_name),
@@ -290,6 +294,26 @@ def _check_plain(reader: _Reader, noncurrent_days: int = 30) -> tuple[Access, Ke
         reader.number("noncurrent_days", noncurrent_days, 1, 3650),
         reader.number("abort_days", 7, 1, 365),
     )
+
+
+ADOPTED_SECRET = "SYNAPSE_MEDIA_ADOPTED_SECRET"  # noqa: S105 - the name of an environment variable
+"""Where the secret access key of `adopt_key` is read from, until it is in the encrypted state."""
+
+
+def _check_adopt_key(reader: _Reader, iam_endpoint: str, *, adopt: bool) -> str:
+    key = reader.text("adopt_key")
+    if key and not (adopt and iam_endpoint):
+        reader.add(
+            "adopt_key",
+            key,
+            "a key beside adopt: true, where the store has an IAM API",
+            "Set adopt: true, and user to the name of the user that has the key."
+            if iam_endpoint
+            else "Remove it: here a new key is made, and the old one stays until you delete it.",
+        )
+    elif key and not re.fullmatch(r"[A-Za-z0-9]{4,128}", key):
+        reader.add("adopt_key", NO_SETTING, "an access key ID: letters and digits", "Not the secret access key.")
+    return key
 
 
 def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:

@@ -19,6 +19,7 @@ from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.plugin import tracing
+from synapse_media.settings import ADOPTED_SECRET
 
 EMBEDDED = "embedded"
 
@@ -65,6 +66,8 @@ def open_stack(name: str, *, credentials: bool) -> Session:
             f"{', '.join(sorted({store.provider for store in stack.stores.values() if store.uses_store}))}. "
             "It is needed to create or refresh, and is kept nowhere."
         )
+    if any(store.adopt_key for store in stack.stores.values()):
+        variables = (*variables, ADOPTED_SECRET)
     engine = Engine(project, variables, extra, say)
     for restored in engine.restore_cut_states():
         say(f"the state of {restored} could not be read, as after a full disk: took the one before it")

@@ -6,11 +6,14 @@ A family says how its keys are listed, made and deleted (`KeyFamily`); the ring 
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+
+from synapse_media.settings import ADOPTED_SECRET
 
 from .resource import UNKNOWN, Context, Diff, Found, PartialError, Resource, ResourceError, Values, text
 
@@ -112,7 +115,8 @@ class NamedKeys(KeyFamily):
 class RingBase(Resource):
     """All access keys of one user, by slot.
 
-    Inputs: `userName`, `active` (slot), `slots` (all slots there shall be), `retireConfirmed`, `connection`.
+    Inputs: `userName`, `active` (slot), `slots` (all slots there shall be), `retireConfirmed`, `connection`, `adoptKey`
+    (an existing key that becomes the first, its secret in the environment as ADOPTED_SECRET).
     Outputs: the inputs, `keys` {slot: {accessKeyId, createdAt}}, `secrets` {slot: secret access key} (secret),
     `accessKeyId` and `secretAccessKey` (secret) of the active slot, `unknownKeys`, `inactiveKeys`.
     """
@@ -135,8 +139,9 @@ class RingBase(Resource):
         return {**inputs, "slots": sorted(slots)}, failures
 
     def diff(self, old: Values, new: Values) -> Diff:
-        # A confirmation is about one run; that it is gone again is no change.
-        return super().diff({**old, "retireConfirmed": new.get("retireConfirmed")}, new)
+        # They are about one run; that they are gone again is no change.
+        passing = {name: new.get(name) for name in ("retireConfirmed", "adoptKey")}
+        return super().diff({**old, **passing}, new)
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
         keys = (old or {}).get("keys", {})
@@ -212,11 +217,13 @@ class RingBase(Resource):
                 if slot in keys:
                     family.mend(slot, keys[slot]["accessKeyId"])
                     continue
-                made = family.make(slot, frozenset(listed))
+                brought = text(inputs, "adoptKey") if slot == active and not keys else ""
+                made = _brought(brought, listed) if brought else family.make(slot, frozenset(listed))
                 keys[slot] = {"accessKeyId": made.key_id, "createdAt": made.created_at}
                 secrets[slot] = made.secret
                 listed[made.key_id] = True
-                context.warn(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
+                if not brought:
+                    context.warn(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
             for slot in [slot for slot in keys if slot not in slots]:
                 _may_retire(family, keys[slot], keys[active], confirmed=bool(inputs.get("retireConfirmed")))
                 family.delete(keys[slot]["accessKeyId"])
@@ -229,6 +236,22 @@ class RingBase(Resource):
             outputs |= {"slots": sorted(keys), **_of_active(active, keys, secrets)}
             raise PartialError(str(error), text(inputs, "userName"), outputs) from None
         return {**outputs, **_of_active(active, keys, secrets)}
+
+
+def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:
+    """A key that was there before, brought along with an adopted user. When it was made is not known."""
+    if key_id not in listed:
+        raise ResourceError(
+            f"adopt_key: the user has no key {key_id!r}; it has {', '.join(sorted(listed)) or 'none'}. Name one of "
+            "them, or leave the setting out to have a new one made."
+        )
+    secret = os.environ.get(ADOPTED_SECRET)
+    if not secret:
+        raise ResourceError(
+            f"adopt_key: the environment has no {ADOPTED_SECRET}: set it to the secret access key of {key_id}. Once "
+            "it is in the encrypted state it is not needed any more."
+        )
+    return MadeKey(key_id, secret, "")
 
 
 def _of_active(active: Any, keys: Mapping[str, Any], secrets: Mapping[str, Any]) -> Values:

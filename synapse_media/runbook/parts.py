@@ -192,7 +192,7 @@ def compare(one: str, other: str, *options: str) -> str:
 
 
 SAME = (
-    "The last lines say `0 differences found` and how many files match, which is as many as the side that is checked has "
-    "(never 0), and the exit code is 0."
+    "The last lines say `0 differences found` and how many files match, which is as many as the first side has (never "
+    "0), and the exit code is 0."
 )
 COUNTS = "`rclone size` of both says the same number of files and bytes, but for url_cache and what came in since."

@@ -210,6 +210,29 @@ def test_a_retained_bucket_stays_and_can_be_taken_over_again(life: Life) -> None
     assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
 
 
+def test_a_key_can_be_brought_along(begin: Callable[[], Life], monkeypatch: pytest.MonkeyPatch) -> None:
+    new = begin()
+    new.s3.create_bucket(Bucket=new.bucket)
+    new.s3.put_object(Bucket=new.bucket, Key="local_content/photo", Body=b"photo")
+    new.iam.create_user(UserName=new.user)
+    key = new.iam.create_access_key(UserName=new.user)["AccessKey"]
+    new.store(adopt=True, user=new.user, adopt_key=key["AccessKeyId"])
+    code, printed = new.command("up", "--yes")
+    assert code == 1
+    assert "the environment has no SYNAPSE_MEDIA_ADOPTED_SECRET" in printed
+    with monkeypatch.context() as patch:
+        patch.setenv("SYNAPSE_MEDIA_ADOPTED_SECRET", key["SecretAccessKey"])
+        code, printed = new.command("up", "--yes")
+    assert code == 0, printed
+    assert key["SecretAccessKey"] not in printed
+    outputs = new.stack.outputs()
+    outputs.require_proof()
+    assert (outputs.access_key_id, outputs.secret_access_key) == (key["AccessKeyId"], key["SecretAccessKey"])
+    assert new.keys() == [key["AccessKeyId"]]
+    assert new.command("diff", "--refresh")[0] == 0
+    assert key["SecretAccessKey"] not in new.stack.state()
+
+
 def test_rotation_never_leaves_synapse_without_a_key(life: Life) -> None:
     first = life.stack.outputs()
     code, printed = life.command("rotate", "--yes")
