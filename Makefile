@@ -10,7 +10,7 @@ STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up down clean check test preview bench live docs garage FORCE
+.PHONY: help setup up down clean check test preview bench live docs garage faults audit FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,14 @@ docs: $(READY) ## generate the numbers in the docs anew
 
 bench: setup ## what it costs, beside an empty Pulumi program (STORES="1 50")
 	@$(BIN)/python -m tests.bench $(if $(STORES),--stores $(STORES))
+
+faults: setup ## kill and disturb up, rotate and destroy at random moments, N=100 times (SEED=… of an earlier run)
+	@$(BIN)/python -m tests.faults $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
+
+audit: $(READY) ## ask PyPI's vulnerability service about every locked dependency
+	@$(BIN)/pip-audit --require-hashes --disable-pip --progress-spinner off -r requirements.lock || { code=$$?; \
+	  echo "Above: what is known to be vulnerable, or why https://pypi.org could not be asked; then nothing is known." >&2; \
+	  exit $$code; }
 
 # Every tool is asked for before the first minute is spent. Go is not needed where the engine was built before.
 # An environment without a working pip was cut off while it was made.
