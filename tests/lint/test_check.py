@@ -174,6 +174,24 @@ def test_nothing_is_found_in_what_synapse_generates(tmp_path: Path) -> None:
     assert list(report.files.values()) == ["homeserver.yaml"]
 
 
+# What is said to keep Synapse from starting, or to be ignored by it: Synapse's own loader decides.
+REFUSED_BY_SYNAPSE = ("storage-class-refused", "provider-and-backup", "provider-form", "bucket-missing")
+
+
+def test_synapse_itself_refuses_what_is_said_to_keep_it_from_starting(tmp_path: Path) -> None:
+    home = real_synapse.home(tmp_path / "home")
+    samples = [bad for bad in BAD if bad[0] in REFUSED_BY_SYNAPSE and bad[1] == "homeserver.yaml"]
+    assert {bad[0] for bad in samples} == set(REFUSED_BY_SYNAPSE)
+    drop_in = tmp_path / "media.yaml"
+    for _, __, text in samples:
+        drop_in.write_text(text.removeprefix(BASE))
+        with pytest.raises(real_synapse.ConfigError):
+            home.load(drop_in)
+    drop_in.write_text(synapse("threadpool_size: 80\nunknown: 1", "media_store_providers: [x]\n").removeprefix(BASE))
+    (provider,) = home.load(drop_in).media_storage_providers
+    assert {"threadpool_size", "unknown"}.isdisjoint(provider["config"])
+
+
 BROKEN: dict[str, tuple[bytes, str]] = {
     "binary": (b"server_name: a\0b\n", "binary"),
     "latin": ("server_name: é\n".encode("latin-1"), "UTF-8"),
