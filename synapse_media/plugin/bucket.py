@@ -532,8 +532,10 @@ def is_empty(s3: Any, bucket: str) -> bool:
 def empty_out(s3: Any, bucket: str) -> None:
     """Delete all there is in the bucket."""
     try:
-        for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", []):
-            call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        # Listed anew each time: what was aborted is gone from the first page.
+        while uploads := call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads"):
+            for upload in uploads:
+                call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
     except ApiError as error:
         if not error.lacking:
             raise

@@ -87,6 +87,7 @@ class User(Resource):
         iam = Connection.parse(outputs).iam()
         try:
             for key in _listed(iam, user):
+                context.warn(f"user {user}: key {key['AccessKeyId']}, made by somebody else, goes with the user")
                 call(iam, "delete_access_key", UserName=user, AccessKeyId=key["AccessKeyId"])
             for name in call(iam, "list_user_policies", UserName=user).get("PolicyNames", []):
                 call(iam, "delete_user_policy", UserName=user, PolicyName=name)
