@@ -55,7 +55,7 @@ faults: setup ## kill and disturb up, rotate and destroy at random moments, N=10
 	@$(BIN)/python -m tests.faults $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
 
 audit: $(READY) ## ask PyPI's vulnerability service about every locked dependency
-	@$(BIN)/pip-audit --require-hashes --disable-pip --progress-spinner off -r requirements.lock || { code=$$?; \
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock || { code=$$?; \
 	  echo "Above: what is known to be vulnerable, or why https://pypi.org could not be asked; then nothing is known." >&2; \
 	  exit $$code; }
 

@@ -26,6 +26,7 @@ from synapse_media.engine.processes import PASSED, program_name
 from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
+_OF_BACKEND = {"s3": "AWS_", "gs": "GOOGLE_", "azblob": "AZURE_"}
 # Colours of a terminal, and pulumi's own marks for them in JSON.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|<\{%[^%]*%\}>")
 
@@ -46,6 +47,10 @@ def environment(variables: Iterable[str] = (), *, say: Say = say_on_stderr) -> d
 def _environment(toolchain: Toolchain, variables: Iterable[str], say: Say) -> dict[str, str]:
     named = set(variables)
     result = {name: value for name, value in os.environ.items() if name in named or PASSED.fullmatch(name)}
+    # A backend in a bucket is reached with the vendor's own variables.
+    prefix = _OF_BACKEND.get(result.get("PULUMI_BACKEND_URL", "").partition("://")[0])
+    if prefix:
+        result |= {name: value for name, value in os.environ.items() if name.startswith(prefix)}
     # The older language host knows no virtualenv option: the interpreter comes from PATH.
     path = [str(Path(sys.executable).parent), str(toolchain.bin), os.environ.get("PATH", os.defpath)]
     result["PATH"] = os.pathsep.join(path)
