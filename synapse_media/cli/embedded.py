@@ -86,6 +86,10 @@ def _up(*, tls: bool | None, method: str | None) -> int:
     up.apply(session, refresh=False, yes=True, options=[])
     stores = stacks.outputs_of(session)
     out = project / "out" / stacks.EMBEDDED
+    rendered = out / "plain" / SERVER_NAME / "store.json"
+    if rendered.exists() and json.loads(rendered.read_text(encoding="utf-8"))["method"] != stores[0].method:
+        # Files of another method lying beside would only mislead.
+        shutil.rmtree(out)
     from . import main
 
     for form in ("plain", "playbook"):
@@ -96,7 +100,8 @@ def _up(*, tls: bool | None, method: str | None) -> int:
     print(f"  rendered   {out}/plain (for any Synapse), {out}/playbook (for the Ansible playbook)")
     print(
         "\nTowards a real provider:\n"
-        "  .venv/bin/synapse-media init prod --provider amazon_s3 --server-name matrix.example.com\n"
+        "  .venv/bin/synapse-media init prod --provider amazon_s3 --region eu-central-1 --server-name "
+        "matrix.example.com\n"
         "  .venv/bin/synapse-media diff --stack prod\n"
         "  .venv/bin/synapse-media up --stack prod"
     )
