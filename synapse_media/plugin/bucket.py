@@ -363,7 +363,12 @@ class Bucket(Resource):
         lacks = set(outputs.get("lacks") or ())
         for setting in _managed(inputs, outputs):
             if setting.words not in lacks and _wanted(setting, inputs):
-                found |= setting.read(s3, bucket)
+                try:
+                    found |= setting.read(s3, bucket)
+                except ApiError as error:
+                    # Of a half-made bucket it is not noted yet what the store lacks.
+                    if not _excused(error, inputs):
+                        raise
         if imported:
             inputs["owner"] = _mark_of(s3, bucket)
         drifted = {**inputs, **found}

@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from . import tracing
+from .bounded import bound
 from .resource import ResourceError
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
                 for operation in _WANT_MD5:
                     client.meta.events.register(f"before-sign.s3.{operation}", _content_md5)
             tracing.watch(client, service)
+            bound(client)
             if _looks_swapped(credential):
                 client.meta.events.register(f"after-call.{service}", _say_swapped)
             _clients[key] = client

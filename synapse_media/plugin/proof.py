@@ -67,7 +67,7 @@ def _read(s3: Any, bucket: str, key: str) -> bytes:
     import botocore.exceptions as faults
 
     try:
-        body: bytes = call(s3, "get_object", Bucket=bucket, Key=key)["Body"].read()
+        body: bytes = call(s3, "get_object", Bucket=bucket, Key=key)["Body"].read(2 * _BIG)
     except (faults.BotoCoreError, OSError) as error:
         raise ApiError("Truncated", 200, f"get_object {bucket}: the answer broke off: {type(error).__name__}") from None
     return body

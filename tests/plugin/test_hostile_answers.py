@@ -1,0 +1,167 @@
+"""A store that answers with what no store would: redirects, endless bodies, entities."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from synapse_media.methods import Expected, Operation
+from synapse_media.plugin import bounded
+from synapse_media.plugin.connection import ApiError, Connection, Credential, call
+from synapse_media.plugin.proof import _BIG, prove
+
+KEY = Credential("AKIAEXAMPLE", "a-secret-that-goes-nowhere-else")
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Hostile(ThreadingHTTPServer):
+    """A double that answers every call the same way."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = answer
+        self.calls: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def connection(self) -> Connection:
+        return Connection(endpoint=self.url, iam_endpoint=self.url)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """The client hangs up on what it refuses."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hostile
+
+    def _any(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.calls.append(f"{self.command} {self.path}")
+        self.server.answer(self)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _any  # noqa: N815 - the names http.server looks for
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def hostile(answer: Answer) -> Iterator[Hostile]:
+    with Hostile(answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def says(status: int, body: str, **headers: str) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in {"Content_Type": "application/xml", **headers}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body.encode())
+
+    return answer
+
+
+def endless(status: int = 200, pause: float = 0) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Type", "application/xml")
+        handler.end_headers()
+        block = b"<a>" * (20000 if not pause else 1)
+        while True:
+            handler.wfile.write(block)
+            handler.wfile.flush()
+            time.sleep(pause)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_takes_no_credential_to_another_host(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_ACCESS_KEY_ID", KEY.access_key_id)
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", KEY.secret)
+    with hostile(says(200, "<ListAllMyBucketsResult/>")) as other:
+        where = {"Location": f"{other.url}/b", "x_amz_bucket_region": "eu-west-1"}
+        body = f"<Error><Code>PermanentRedirect</Code><Endpoint>{other.url}</Endpoint><Bucket>b</Bucket></Error>"
+        with hostile(says(status, body, **where)) as store:
+            s3, iam = store.connection().s3(KEY), store.connection().iam()
+            for client, operation, arguments in (
+                (s3, "list_objects_v2", {"Bucket": "b"}),
+                (s3, "put_object", {"Bucket": "b", "Key": "k", "Body": b"x"}),
+                (s3, "head_bucket", {"Bucket": "b"}),
+                (iam, "get_user", {"UserName": "u"}),
+            ):
+                with pytest.raises(ApiError):
+                    call(client, operation, **arguments)
+        assert other.calls == []
+
+
+def refused(answer: Answer, operation: str = "list_buckets", **arguments: Any) -> tuple[str, int]:
+    """What is said, and in how many tries."""
+    with hostile(answer) as store:
+        with pytest.raises(ApiError) as caught:
+            call(store.connection().s3(KEY), operation, **arguments)
+        return str(caught.value), len(store.calls)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_endless_answer_is_not_read_to_its_end(status: int) -> None:
+    said, tries = refused(
+        endless(status),
+        "get_object" if status == 404 else "list_buckets",
+        **({"Bucket": "b", "Key": "k"} if status == 404 else {}),
+    )
+    assert "longer than 8 MiB" in said
+    assert tries == 1
+
+
+def test_an_answer_that_drips_runs_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 0.3)
+    said, tries = refused(endless(pause=0.05))
+    assert "did not end within" in said
+    assert tries == 1
+
+
+def test_an_endless_object_is_no_more_than_what_was_written() -> None:
+    with hostile(endless()) as store:
+        lines = prove(store.connection(), KEY, "b", "", {Operation.GET: Expected.ALLOWED})
+    assert lines[0].outcome == "failed (WrongContent)"
+    assert f"({2 * _BIG} of 1024 bytes)" in lines[0].detail
+
+
+def test_entities_are_not_expanded() -> None:
+    laughs = '<!DOCTYPE x [<!ENTITY a0 "ha">'
+    laughs += "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
+    body = (
+        f"<?xml version='1.0'?>{laughs}]><ListAllMyBucketsResult><Owner><ID>&a9;</ID></Owner></ListAllMyBucketsResult>"
+    )
+    assert "declares XML entities" in refused(says(200, body))[0]
+    outside = (
+        "<?xml version='1.0'?><!DOCTYPE x [<!ENTITY f SYSTEM 'file:///etc/hostname'>]>"
+        "<Error><Code>AccessDenied</Code><Message>&f;</Message></Error>"
+    )
+    assert "declares XML entities" in refused(says(403, outside))[0]
+
+
+def test_an_answer_of_a_store_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = (
+        "<ListAllMyBucketsResult><Buckets><Bucket><Name>&lt;!ENTITY</Name></Bucket></Buckets></ListAllMyBucketsResult>"
+    )
+    with hostile(says(200, body, x_amz_request_id="R1")) as store:
+        answer = call(store.connection().s3(KEY), "list_buckets")
+    assert [bucket["Name"] for bucket in answer["Buckets"]] == ["<!ENTITY"]
