@@ -30,6 +30,8 @@ _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
 _UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """Fixed by the protocol: sdk/python/lib/pulumi/runtime/rpc.py."""
+_UNFINISHED: Final = "unfinished"
+"""An output of ours, of every half-made resource: why it is one."""
 
 
 def decode(struct: struct_pb2.Struct) -> Values:
@@ -172,21 +174,24 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def Read(self, request: Any, context: Any) -> Any:
         with self._answering(context, request.inputs):
             resource = self._of(request.urn)
-            found = resource.read(
-                request.id, decode(request.inputs), decode(request.properties), self._context(request.urn)
-            )
+            outputs = decode(request.properties)
+            unfinished = outputs.pop(_UNFINISHED, "")
+            found = resource.read(request.id, decode(request.inputs), outputs, self._context(request.urn))
             if found is None:
                 return provider_pb2.ReadResponse()
-            return provider_pb2.ReadResponse(
-                id=found.resource_id,
-                inputs=encode(found.inputs, resource.secrets),
-                properties=encode(found.outputs, resource.secrets),
-            )
+            inputs = encode(found.inputs, resource.secrets)
+            if not unfinished:
+                return provider_pb2.ReadResponse(
+                    id=found.resource_id, inputs=inputs, properties=encode(found.outputs, resource.secrets)
+                )
+        # An answer without an error would have the engine forget that there is something to finish.
+        return self._abort_partial(context, PartialError(unfinished, found.resource_id, found.outputs), inputs)
 
     def Update(self, request: Any, context: Any) -> Any:
         with self._answering(context, request.news):
             resource = self._of(request.urn)
             old, inputs = decode(request.olds), decode(request.news)
+            old.pop(_UNFINISHED, None)
             if request.preview:
                 outputs = resource.planned(inputs, old)
             else:
@@ -240,7 +245,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         secrets = frozenset().union(*(resource.secrets for resource in self._resources.values()))
         detail = provider_pb2.ErrorResourceInitFailed(
             id=error.resource_id,
-            properties=encode(error.outputs, secrets),
+            properties=encode({**error.outputs, _UNFINISHED: str(error)}, secrets),
             reasons=[str(error)],
             inputs=inputs or struct_pb2.Struct(),
         )

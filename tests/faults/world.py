@@ -20,6 +20,7 @@ import yaml
 from botocore.config import Config
 
 from synapse_media import changes
+from synapse_media.contract import ContractError
 from synapse_media.engine import embedded
 from synapse_media.engine.processes import identity
 from synapse_media.plugin.iam import JOURNAL
@@ -142,7 +143,10 @@ class World:
         if state.get("pending_operations"):
             raise BrokenError("operations are pending for ever")
         outputs = self.stack.outputs()
-        outputs.require_proof()
+        try:
+            outputs.require_proof()
+        except ContractError as error:
+            raise BrokenError(f"`up` went well, and the key is not proved: {error}") from None
         wanted = yaml.safe_load(self.stack.path.read_text(encoding="utf-8"))
         keys = wanted["config"]["synapse-media:stores"][SERVER].get("keys") or {"active": "a", "retiring": []}
         ring = next(one for one in state["resources"] if one["type"].endswith("KeyRing"))["outputs"]["keys"]
