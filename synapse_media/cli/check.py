@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from synapse_media import lint
+if TYPE_CHECKING:
+    from synapse_media import lint
 
 
 def add_parser(commands: Any) -> None:
@@ -25,6 +26,8 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from synapse_media import lint
+
     report = lint.check([Path(file) for file in arguments.files])
     if arguments.json:
         print(json.dumps({"findings": [found.to_json() for found in report.findings], "files": report.files}, indent=2))
@@ -35,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _in_words(report: lint.Report) -> str:
+    from synapse_media import lint
+
     lines = [f"{found}\n" for found in report.findings]
     lines += [
         f"{path}: {kind}: not looked into"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def begin(
     """A new stack with a bucket name of its own; nothing is made yet."""
 
     def made() -> Life:
-        slug = "".join(letter for letter in request.node.name.lower() if letter.isalnum())[:40]
+        # The names of parametrized tests begin alike, and stacks of one name would share their state.
+        unique = hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
+        slug = "".join(letter for letter in request.node.name.lower() if letter.isalnum())[:30] + unique
         environment = {
             "S3_ACCESS_KEY_ID": embedded_store.access_key_id,
             "S3_SECRET_ACCESS_KEY": embedded_store.secret_access_key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -113,3 +114,19 @@ def test_each_call_is_shown_where_it_is_asked_for(life: Life, monkeypatch: pytes
     assert ", request " in printed
     for secret in (life.stack.outputs().secret_access_key, life.running.secret_access_key):
         assert secret not in printed
+
+
+def test_what_there_is_can_be_had_as_json_without_a_secret(life: Life) -> None:
+    done = subprocess.run(
+        [COMMAND, "up", "--stack", life.stack.name, "--yes", "--json"],
+        cwd=life.stack.engine.project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    outputs = life.stack.outputs()
+    found = json.loads(done.stdout)[outputs.server_name]
+    assert found["access_key_id"] == outputs.access_key_id
+    assert found["proof"]["put"] == "allowed"
+    assert "no changes" in done.stderr
+    assert outputs.secret_access_key not in done.stdout + done.stderr
