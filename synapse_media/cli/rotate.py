@@ -29,6 +29,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--finish", action="store_true", help="retire the old key, if nothing uses it any more")
     parser.add_argument("--confirm", action="store_true", help="with --finish: Synapse was restarted with the new key")
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
+    parser.add_argument("--json", action="store_true", help="for programs: the store with its new key, no secret")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             "one after Synapse was restarted with the new."
         )
     if arguments.finish:
-        return _finish(session, store, confirmed=arguments.confirm, yes=arguments.yes)
+        return _finish(session, store, arguments)
     if store.keys.retiring:
         raise UsageError(
             f"store {store.server_name} is in the middle of a rotation: keys of slot {store.keys.active} (active) and "
@@ -52,9 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     other = next(slot for slot in SLOTS if slot != store.keys.active)
     _write_keys(session.stack, store.server_name, other, [store.keys.active])
     session = stacks.open_stack(arguments.stack, credentials=True)
+    stacks.quiet_for_json(session, as_json=arguments.json)
     up.apply(session, refresh=False, yes=arguments.yes, options=[])
-    print(stacks.summary([found for found in stacks.outputs_of(session) if found.server_name == store.server_name]))
-    print(
+    _show(session, store, arguments)
+    stacks.say(
         f"The key of slot {other} is new and proved; that of slot {store.keys.active} still works. Now:\n"
         f"  synapse-media render --stack {arguments.stack} --out DIR    and bring the files to the server\n"
         "  restart Synapse\n"
@@ -63,7 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _finish(session: stacks.Session, store: StoreSettings, *, confirmed: bool, yes: bool) -> int:
+def _show(session: stacks.Session, store: StoreSettings, arguments: argparse.Namespace) -> None:
+    found = [one for one in stacks.outputs_of(session) if one.server_name == store.server_name]
+    stacks.show(found, as_json=arguments.json)
+
+
+def _finish(session: stacks.Session, store: StoreSettings, arguments: argparse.Namespace) -> int:
     if not store.keys.retiring:
         raise UsageError(
             f"store {store.server_name} has one key, in slot {store.keys.active}: nothing is being retired"
@@ -72,15 +79,17 @@ def _finish(session: stacks.Session, store: StoreSettings, *, confirmed: bool, y
     word = f"{store.server_name}/retire-key"
     _write_keys(session.stack, store.server_name, store.keys.active, [])
     try:
-        with _allowed(session.stack, word) if confirmed else contextlib.nullcontext():
+        with _allowed(session.stack, word) if arguments.confirm else contextlib.nullcontext():
             session = stacks.open_stack(session.stack.name, credentials=True)
+            stacks.quiet_for_json(session, as_json=arguments.json)
             # The guard asks for a word of `allow`; here the plugin itself looks whether the old key is still used.
-            up.apply(session, refresh=False, yes=yes, options=[], allow=[word])
+            up.apply(session, refresh=False, yes=arguments.yes, options=[], allow=[word])
     except BaseException:
         # The old key was not retired: the stack file must go on to say so.
         _write_keys(session.stack, store.server_name, store.keys.active, retiring)
         raise
-    print(f"the key of slot {', '.join(retiring)} of {store.server_name} is retired")
+    stacks.say(f"the key of slot {', '.join(retiring)} of {store.server_name} is retired")
+    _show(session, store, arguments)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -164,6 +165,37 @@ def summary(stores: list[contract.StorageOutputs]) -> str:
             lines += [f"  {outcome:<11}{', '.join(names)}" for outcome, names in _by_outcome(store.proof).items()]
         lines += [f"  lacks      {words}" for words in store.lacks]
     return "\n".join(lines)
+
+
+def report(stores: Iterable[contract.StorageOutputs]) -> dict[str, Any]:
+    """The same for programs, by homeserver. No secret."""
+    return {
+        store.server_name: {
+            "provider": store.provider,
+            "method": store.method,
+            "bucket": store.bucket,
+            "region": store.region,
+            "endpoint_url": store.endpoint_url,
+            "user": store.user,
+            "access_key_id": store.access_key_id,
+            "key_created_at": store.key_created_at,
+            "keyless": store.keyless,
+            "proof": {line.operation: line.outcome for line in store.proof.lines} if store.proof else None,
+            "lacks": list(store.lacks),
+        }
+        for store in stores
+    }
+
+
+def show(stores: Iterable[contract.StorageOutputs], *, as_json: bool) -> None:
+    """Say what exists now."""
+    print(json.dumps(report(stores), indent=2) if as_json else summary(list(stores)))
+
+
+def quiet_for_json(session: Session, *, as_json: bool) -> None:
+    """Standard output is the report's: what pulumi shows goes to standard error."""
+    if as_json:
+        session.engine.shown_on = 2
 
 
 def _age(created_at: str) -> str:

@@ -23,12 +23,14 @@ def add_parser(commands: Any) -> None:
     stacks.add_stack(parser)
     parser.add_argument("--refresh", action="store_true", help="find and mend what was changed by hand")
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
+    parser.add_argument("--json", action="store_true", help="for programs: what there is then")
 
 
 def run(arguments: argparse.Namespace) -> int:
     session = stacks.open_stack(arguments.stack, credentials=True)
+    stacks.quiet_for_json(session, as_json=arguments.json)
     apply(session, refresh=arguments.refresh, yes=arguments.yes, options=arguments.options)
-    print(stacks.summary(stacks.outputs_of(session)))
+    stacks.show(stacks.outputs_of(session), as_json=arguments.json)
     return 0
 
 

@@ -100,6 +100,7 @@ class Engine:
     ) -> None:
         self.project = project
         self.say = say
+        self.shown_on: int | None = None  # a file descriptor for what pulumi shows; None: standard output
         self.toolchain = obtain_pulumi(say)
         self.environment = {**_environment(self.toolchain, variables, say), **(extra or {})}
         self._secrets = {
@@ -120,7 +121,6 @@ class Engine:
         self, args: Sequence[str], *, capture: bool, check: bool, cwd: Path, env: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
         command = [str(self.toolchain.pulumi), "--non-interactive", *args]
-        pipe = subprocess.PIPE if capture else None
         with (
             _Relay() as relay,
             subprocess.Popen(
@@ -128,8 +128,8 @@ class Engine:
                 cwd=cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,
-                stdout=pipe,
-                stderr=pipe,
+                stdout=subprocess.PIPE if capture else self.shown_on,
+                stderr=subprocess.PIPE if capture else None,
                 encoding="utf-8",
                 errors="replace",
                 # So that a Ctrl-C reaches pulumi once: from here, and not from the terminal as well.
