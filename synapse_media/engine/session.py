@@ -27,6 +27,8 @@ from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
 _OF_BACKEND = {"s3": "AWS_", "gs": "GOOGLE_", "azblob": "AZURE_"}
+_SILENCE = 2.0
+"""Seconds, after which a person is told what is waited for."""
 # Colours of a terminal, and pulumi's own marks for them in JSON.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|<\{%[^%]*%\}>")
 
@@ -137,7 +139,15 @@ class Engine:
             ) as child,
         ):
             relay.to(child.pid)
-            stdout, stderr = child.communicate()
+            # What is captured shows nothing of itself.
+            waiting = threading.Timer(_SILENCE, lambda: self.say(f"waiting for `pulumi {args[0]}` …"))
+            waiting.daemon = True
+            if capture:
+                waiting.start()
+            try:
+                stdout, stderr = child.communicate()
+            finally:
+                waiting.cancel()
         if relay.received:
             raise KeyboardInterrupt if relay.received == signal.SIGINT else SystemExit(128 + relay.received)
         done = subprocess.CompletedProcess(command, child.returncode, stdout or "", stderr or "")

@@ -51,6 +51,14 @@ def stores(running: embedded.Running) -> dict[str, dict[str, Any]]:
             "method": "matrix-media-repo",
             "media_repo": {"s3_datastore_id": "0" * 40},
         },
+        "wasabi.example.com": {
+            "provider": "wasabi",
+            "region": running.region,
+            "endpoint": running.endpoint,
+            "iam_endpoint": running.iam_endpoint,
+            "bucket": "recorded-wasabi",
+            "method": "synapse-s3-storage-provider",
+        },
         "disk.example.com": {"method": "filesystem"},
     }
 
@@ -85,8 +93,12 @@ def main() -> None:
             project = Path(base) / "project"
             project.mkdir()
             environment = {
-                "S3_ACCESS_KEY_ID": running.access_key_id,
-                "S3_SECRET_ACCESS_KEY": running.secret_access_key,
+                f"{prefix}_{name}": value
+                for prefix in ("S3", "WASABI")
+                for name, value in (
+                    ("ACCESS_KEY_ID", running.access_key_id),
+                    ("SECRET_ACCESS_KEY", running.secret_access_key),
+                )
             }
             made = stack(project, NAME, environment)
             made.write(stores(running))
