@@ -56,7 +56,7 @@ faults: setup ## kill and disturb up, rotate and destroy at random moments, N=10
 
 audit: $(READY) ## ask PyPI's vulnerability service about every locked dependency
 	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock || { code=$$?; \
-	  echo "Above: what is known to be vulnerable, or why https://pypi.org could not be asked; then nothing is known." >&2; \
+	  echo "Above: what is known to be vulnerable, or why the vulnerability service could not be asked; then nothing is known." >&2; \
 	  exit $$code; }
 
 # Every tool is asked for before the first minute is spent. Go is not needed where the engine was built before.
