@@ -6,5 +6,5 @@ from components import make
 from synapse_media import settings
 
 config = pulumi.Config(settings.PROJECT)
-stores = settings.parse(config.get_object("stores"), config.get_object("allow"))
+stores = settings.parse(config.get_object("stores"), settings.with_confirmed(config.get_object("allow")))
 pulumi.export("stores", {name: make(store) for name, store in stores.items()})

@@ -5,6 +5,7 @@ The stack file's `synapse-media:stores` has a key per homeserver; `synapse-media
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -114,6 +115,16 @@ class StoreSettings:
     @property
     def uses_store(self) -> bool:
         return METHODS[self.method].uses_store
+
+
+CONFIRMED = "SYNAPSE_MEDIA_CONFIRMED"
+"""The environment variable with what a command confirms for its one run, as entries of `allow`."""
+
+
+def with_confirmed(allow: object) -> object:
+    """`allow` of the stack file, and what the command that started this run confirms."""
+    confirmed = os.environ.get(CONFIRMED, "").split()
+    return [*(allow if isinstance(allow, list) else []), *confirmed] if confirmed else allow
 
 
 def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:

@@ -6,13 +6,12 @@ The stack file's `keys` line is what is wanted; this edits it, and `up` makes it
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from synapse_media import stackfile
 from synapse_media.errors import UsageError
-from synapse_media.settings import PROJECT, SLOTS, StoreSettings
+from synapse_media.settings import CONFIRMED, PROJECT, SLOTS, StoreSettings
 
 from . import stacks, up
 
@@ -79,11 +78,13 @@ def _finish(session: stacks.Session, store: StoreSettings, arguments: argparse.N
     word = f"{store.server_name}/retire-key"
     _write_keys(session.stack, store.server_name, store.keys.active, [])
     try:
-        with _allowed(session.stack, word) if arguments.confirm else contextlib.nullcontext():
-            session = stacks.open_stack(session.stack.name, credentials=True)
-            stacks.quiet_for_json(session, as_json=arguments.json)
-            # The guard asks for a word of `allow`; here the plugin itself looks whether the old key is still used.
-            up.apply(session, refresh=False, yes=arguments.yes, options=[], allow=[word])
+        session = stacks.open_stack(session.stack.name, credentials=True)
+        stacks.quiet_for_json(session, as_json=arguments.json)
+        if arguments.confirm:
+            # For this run alone, so not by way of the stack file.
+            session.engine.environment[CONFIRMED] = word
+        # The guard asks for a word of `allow`; here the plugin itself looks whether the old key is still used.
+        up.apply(session, refresh=False, yes=arguments.yes, options=[], allow=[word])
     except BaseException:
         # The old key was not retired: the stack file must go on to say so.
         _write_keys(session.stack, store.server_name, store.keys.active, retiring)
@@ -91,24 +92,6 @@ def _finish(session: stacks.Session, store: StoreSettings, arguments: argparse.N
     stacks.say(f"the key of slot {', '.join(retiring)} of {store.server_name} is retired")
     _show(session, store, arguments)
     return 0
-
-
-@contextlib.contextmanager
-def _allowed(stack: stackfile.StackFile, word: str) -> Iterator[None]:
-    """`word` in the stack file's `allow` for one run: a confirmation holds for one rotation only."""
-    if word in stack.allow:
-        yield
-        return
-    key = f"{PROJECT}:allow"
-    with stackfile.editing(stack.path) as document:
-        document["config"].setdefault(key, []).append(word)
-    try:
-        yield
-    finally:
-        with stackfile.editing(stack.path) as document:
-            document["config"][key].remove(word)
-            if not document["config"][key]:
-                del document["config"][key]
 
 
 def _choose(stack: stackfile.StackFile, server: str | None) -> StoreSettings:
