@@ -178,8 +178,17 @@ def test_a_provider_that_is_no_text_is_refused(provider: object) -> None:
 def test_an_unknown_setting_is_named_with_the_nearest() -> None:
     [problem] = problems_with(bukcet="x")
     assert problem.setting == f"stores.{NAME}.bukcet"
-    assert str(problem).startswith(f"stores.{NAME}.bukcet is no setting; allowed: abort_days, access, adopt, bucket, ")
+    assert str(problem).startswith(f"stores.{NAME}.bukcet is no setting; allowed: abort_days, access, adopt, ")
     assert str(problem).endswith(". Did you mean 'bucket'?")
+
+
+def test_a_key_is_brought_along_only_with_an_adopted_user() -> None:
+    [problem] = problems_with(adopt_key="AKIAEXAMPLE")
+    assert problem.setting == f"stores.{NAME}.adopt_key"
+    assert "Set adopt: true" in str(problem)
+    [problem] = problems_with(adopt=True, adopt_key="wJalr/XUtnFEMI+K7MDENG")
+    assert "Not the secret access key" in str(problem)
+    assert "wJalr" not in str(problem)
 
 
 def test_a_secret_put_into_the_stack_file_is_not_repeated() -> None:
