@@ -12,6 +12,7 @@ import pytest
 from synapse_media import catalog, settings, stackfile
 from synapse_media.cli import COMMANDS, credentials, doctor, main
 from synapse_media.engine.embedded import Running
+from synapse_media.engine.obtain import obtain_pulumi
 from synapse_media.settings import StoreSettings
 from tests.providers.project import ROOT
 
@@ -79,6 +80,17 @@ def test_an_example_is_never_written_to(project: Path, capsys: pytest.CaptureFix
         assert "an example that is never changed" in capsys.readouterr().err
     assert main(["init", "wasabi", "--provider", "wasabi", "--server-name", "example.com"]) == 64
     assert (project / "stacks/Pulumi.wasabi.yaml").read_bytes() == before
+
+
+def test_a_vendor_s_plugin_that_is_missing_is_named_with_the_way_to_get_it(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    if obtain_pulumi().route != "source":
+        pytest.skip("this engine downloads the vendor's plugin by itself")
+    assert main(["diff", "--from-nothing", "--stack", "amazon-s3"]) == 1
+    assert "pulumi plugin install resource aws v" in capfd.readouterr().err
 
 
 def test_init_says_which_answer_is_missing_where_it_can_t_ask(
