@@ -339,8 +339,8 @@ class Engine:
             )
         if missing := re.search(r"no resource plugin 'pulumi-resource-([\w-]+)' found.* version (v[\d.]+)", said):
             return EngineError(
-                f"{what} failed: the vendor's plugin {missing[1]} {missing[2]} is not installed. Where the vendor can be "
-                f'reached: eval "$(synapse-media env)" && pulumi plugin install resource {missing[1]} {missing[2]}'
+                f"{what} failed: the vendor's plugin {missing[1]} {missing[2]} is not installed. Where the vendor can "
+                f'be reached: eval "$(synapse-media env)" && pulumi plugin install resource {missing[1]} {missing[2]}'
             )
         tail = "\n".join(said.splitlines()[-30:]) or "see above."
         return EngineError(f"{what} failed (code {done.returncode}): {tail}")
