@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT
 
-from .bucket import holds_media, is_ours, marked_by_another, nothing_to_adopt, taken, there_already
+from .bucket import holds_media, is_ours, marked_by_another, nothing_to_adopt, taken, there_already, unlike_new
 from .connection import ApiError, Connection
 from .keyring import KeyFamily, MadeKey, RingBase
 from .proof import decoy_name, quietly
@@ -387,12 +387,7 @@ def _account_facts(api: Any, inputs: Mapping[str, Any]) -> Values:
 def _differences(found: Any, inputs: Mapping[str, Any]) -> list[str]:
     """What a new bucket would have had, and this one has not; in words, nothing changed."""
     now = _now(found)
-    words = [
-        f"{name} is {now[name]!r}, a new bucket would have {inputs[name]!r}"
-        for names in _MANAGED.values()
-        for name in names
-        if now[name] != inputs[name]
-    ]
+    words = unlike_new(now, inputs, (name for names in _MANAGED.values() for name in names))
     if "expiringRules" in now:
         words.append("a lifecycle rule hides media by age: remove it")
     return words

@@ -11,7 +11,7 @@ adopted bucket has otherwise than a new one would, in words).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -439,6 +439,15 @@ def _apply(s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
             outputs["lacks"].append(setting.words)
 
 
+def unlike_new(found: Mapping[str, Any], inputs: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """In words, which of the named settings a new bucket would have otherwise."""
+    return [
+        f"{name} is {found[name]!r}, a new bucket would have {inputs[name]!r}"
+        for name in names
+        if found[name] != inputs[name]
+    ]
+
+
 def _differences(s3: Any, bucket: str, inputs: Values) -> list[str]:
     """What a new bucket would have had, and this one has not; in words, nothing changed."""
     words = []
@@ -453,11 +462,7 @@ def _differences(s3: Any, bucket: str, inputs: Values) -> list[str]:
             what = "this store has no" if error.lacking else "this key may not look at"
             words.append(f"{what} {setting.words}")
             continue
-        words.extend(
-            f"{name} is {found[name]!r}, a new bucket would have {inputs[name]!r}"
-            for name in setting.inputs
-            if inputs[name] != _OFF[name] and found[name] != inputs[name]
-        )
+        words += unlike_new(found, inputs, (name for name in setting.inputs if inputs[name] != _OFF[name]))
         if "expiringRules" in found:
             words.append(f"the lifecycle rules {', '.join(found['expiringRules'])} delete media by age: remove them")
     return words

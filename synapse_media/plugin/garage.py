@@ -29,6 +29,7 @@ from .bucket import (
     remove_versions,
     taken,
     there_already,
+    unlike_new,
 )
 from .connection import ApiError, Connection, Credential
 from .http import JsonClient
@@ -286,12 +287,7 @@ def _empty(api: JsonClient, bucket_id: str, bucket: str, outputs: Values) -> Non
 def _differences(info: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
     """What a new bucket would have had, and this one has not; in words, nothing changed."""
     now = _now(info)
-    words = [
-        f"{name} is {now[name]!r}, a new bucket would have {inputs[name]!r}"
-        for names in _MANAGED.values()
-        for name in names
-        if now[name] != inputs[name]
-    ]
+    words = unlike_new(now, inputs, (name for names in _MANAGED.values() for name in names))
     if "expiringRules" in now:
         words.append("a lifecycle rule deletes media by age: remove it")
     return words
