@@ -75,7 +75,8 @@ $(READY): requirements.lock pyproject.toml $(STALE)
 	  "go is not on PATH; it builds the embedded store. Install Go 1.25 or newer (https://go.dev/dl/)."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear "$(VENV)"
 	@echo "Installing the locked dependencies into $(VENV) …"
-	@$(PIP) --require-hashes -r requirements.lock
+	@# Without --no-deps an older pip takes the newest release for a name with an extra, whatever the lock says.
+	@$(PIP) --no-deps --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 

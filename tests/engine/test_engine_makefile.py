@@ -79,7 +79,7 @@ def test_setting_up_installs_once_and_then_only_looks(place: Place) -> None:
     assert place.make("setup").returncode == 0
     venv, lock, package, engine = place.asked()
     assert venv == "-m venv --clear .venv"
-    assert "install --quiet --require-hashes -r requirements.lock" in lock
+    assert "install --quiet --no-deps --require-hashes -r requirements.lock" in lock
     assert "install --quiet --no-deps --no-build-isolation -e ." in package
     assert engine == "-m synapse_media.engine"
     assert place.make("setup").returncode == 0
