@@ -27,8 +27,10 @@ from .parts import (
 
 VERSION = "1.7.0"
 _EXT = "matrix_synapse_ext_synapse_s3_storage_provider_"
-# Nothing is so old: the nightly job of the playbook, which deletes by name alone, finds nothing to delete.
+# The nightly job of the playbook deletes by name alone. A day count that selects nothing new does not stop it from
+# deleting what an earlier run noted in its cache.db, so it gets a date of its own, too.
 _NEVER = 36500
+_FAR_OFF = "2099-01-01 00:00:00"
 
 
 def effect(request: Request, form: Form) -> Effect:
@@ -42,8 +44,8 @@ def effect(request: Request, form: Form) -> Effect:
         return Effect(
             does=(
                 *does,
-                "The playbook's nightly job (05:00), which would delete local files by name, is given a day count "
-                f"that selects nothing: {_NEVER}.",
+                "The playbook's nightly job (05:00), which would delete local files by name, is put off to "
+                f"{_FAR_OFF[:4]}. Don't run bin/migrate by hand, which is the same job.",
                 "The playbook builds a Synapse image of its own with the module in it.",
                 *((CONTAINER_ROLE,) if request.store.keyless else ()),
             ),
@@ -102,9 +104,14 @@ def playbook(request: Request) -> dict[str, str]:
         "\n"
         + comment(
             "The nightly job deletes what an object of the same name exists for, without a look at its content. "
-            "So that it selects nothing:"
+            "So that it does not run, and selects nothing new if it does:"
         )
-        + variables(((f"{_EXT}update_db_day_count", str(_NEVER)),))
+        + variables(
+            (
+                (f"{_EXT}periodic_migration_schedule", quoting.ansible("schedule", _FAR_OFF)),
+                (f"{_EXT}update_db_day_count", str(_NEVER)),
+            )
+        )
     )
     checksums = tuple(f"--env={name}=when_required" for name in _checksum_variables(store))
     authority = ca_arguments(store, "AWS_CA_BUNDLE")

@@ -70,6 +70,7 @@ def test_module_in_the_playbook(changed: dict[str, str], case: str, ansible: rea
         "config_endpoint_url": outputs.endpoint_url,
         "config_storage_class": "STANDARD",
         "config_ec2_instance_profile": outputs.keyless,
+        "periodic_migration_schedule": "2099-01-01 00:00:00",
         "update_db_day_count": 36500,
     }
     if not outputs.keyless:
