@@ -295,15 +295,20 @@ def _into_module(site: Site, new: Place) -> Move:
     return Move(steps, last, written_both_ways=True)
 
 
-def _out_of_module(site: Site, old: Place) -> Move:
-    remove = (
-        ("rm /etc/matrix-synapse/conf.d/synapse-media.yaml", *site.apply)
-        if site.plain
-        else (
-            f"rm {site.configuration}    # and every line of matrix_synapse_ext_synapse_s3_storage_provider_ elsewhere",
-            *site.apply,
-        )
+def _remove_module(site: Site) -> tuple[str, ...]:
+    if site.plain:
+        return ("rm /etc/matrix-synapse/conf.d/synapse-media.yaml",)
+    return (
+        f"rm {site.configuration}    # and every line of matrix_synapse_ext_synapse_s3_storage_provider_ elsewhere",
     )
+
+
+def _no_module(site: Site) -> str:
+    """How to see that nothing configures the module any more; a check of what is configured can't tell."""
+    return f"grep -rn s3_storage_provider {'/etc/matrix-synapse' if site.plain else 'inventory'}   finds nothing"
+
+
+def _out_of_module(site: Site, old: Place) -> Move:
     steps = (
         *_no_clean_up(site),
         _have_key(site, old),
@@ -333,10 +338,10 @@ def _out_of_module(site: Site, old: Place) -> Move:
             site.operator,
             "Synapse reads from the disk alone from now on. What to remove, `render` of the method filesystem lists as "
             "well; no file is needed. The stack stays as it is: a change to `method: filesystem` gives the bucket up.",
-            f"{_LOOK} synapse-media check on the server's files finds nothing, and names no bucket.",
+            f"{_no_module(site)}. {_LOOK}",
             "Put the file back and run the last command again: the bucket lacks only what came in meanwhile, which is "
             "on the disk.",
-            commands=remove,
+            commands=(*_remove_module(site), *site.apply),
             effects=(Effect.LEFT, Effect.ENTERED),
         ),
     )
@@ -745,7 +750,6 @@ def _out_of_media_repo(site: Site, old: Place) -> Move:
 
 def module_to_goofys(site: Site, old: Place) -> Move:
     """The same bucket, whose keys are the same for both: first the module is out, then the mount is in."""
-    out = "rm /etc/matrix-synapse/conf.d/synapse-media.yaml" if site.plain else f"rm {site.configuration}"
     steps = (
         *_no_clean_up(site),
         _have_key(site, old),
@@ -783,10 +787,9 @@ def module_to_goofys(site: Site, old: Place) -> Move:
             "Take the module out",
             site.operator,
             "Before the bucket is mounted, and not with the same command.",
-            "synapse-media check on the server's files names no bucket"
-            + ("." if site.plain else f", and systemctl list-timers names no {_TIMER}."),
+            _no_module(site) + ("." if site.plain else f", and systemctl list-timers on the server names no {_TIMER}."),
             "Put the file back.",
-            commands=(out,),
+            commands=_remove_module(site),
             effects=(Effect.LEFT,),
         ),
         Step(

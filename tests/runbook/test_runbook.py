@@ -14,6 +14,8 @@ import pytest
 from synapse_media import cli
 from synapse_media.contract import StorageOutputs, to_json
 from synapse_media.methods import METHODS
+from synapse_media.renderer import Form, render
+from synapse_media.renderer.writing import write
 from synapse_media.runbook import DangerousOrderError, Effect, RunbookError, moves, require_safe, runbook
 from synapse_media.runbook.parts import FILESYSTEM, GOOFYS, MEDIA_REPO, MODULE, Place, Site
 from tests.renderer.samples import S3_ID, SECRET, store
@@ -157,6 +159,17 @@ def test_a_comparison_while_media_comes_in_counts_only_if_it_goes_to_both() -> N
     require_safe(live, written_both_ways=True, deletes_by_name=True)
     with pytest.raises(DangerousOrderError, match="still written to the old place"):
         require_safe(live, deletes_by_name=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_check_that_the_module_is_out_fails_while_it_is_in(form: Form, tmp_path: Path) -> None:
+    module = store("amazon", MODULE)
+    write(render(module, form), tmp_path)
+    for to, title in ((GOOFYS, "Take the module out"), (FILESYSTEM, "Take the module out of use")):
+        (step,) = (step for step in runbook(module, to, form=form).steps if step.title == title)
+        *search, _ = step.check.partition("   ")[0].split()
+        assert search[0] == "grep"
+        assert subprocess.run([*search, tmp_path], check=False, capture_output=True).returncode == 0
 
 
 REFUSED: dict[str, tuple[StorageOutputs, str, StorageOutputs | None, str]] = {
