@@ -65,4 +65,9 @@ OTHERS = (
     "matrix_synapse_media_retention_local_media_lifetime",
     "matrix_synapse_media_retention_remote_media_lifetime",
 )
+REMOVED = tuple(
+    f"{MEDIA_REPO}{name}"
+    for name in ("access_tokens", "datastores", "feature_support", "thumbnails", "uploads", "url_previews")
+)
+"""Names of before, which the playbook refuses: it has a variable for each of their settings now, or none."""
 KNOWN = frozenset(f"{prefix}{name}" for prefix, names in FAMILIES.items() for name in names) | frozenset(OTHERS)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from urllib.parse import urlsplit
 
-from . import links
+from . import links, playbook, uses
 from .config import Config, Kind, Use
 from .findings import Finding, Hit, Rule, Severity
 
@@ -41,8 +40,8 @@ def find(configs: Sequence[Config]) -> Iterator[Finding]:
     for one, other, same_config in _pairs(configs):
         bucket = other.fields["bucket"]
         if one.method != other.method:
-            if {one.method, other.method} == {"goofys", "synapse-s3-storage-provider"} and same_config:
-                continue  # worse, and said by goofys-and-module
+            if same_config and _is_said(one, other):
+                continue
             reason = (
                 f"{one.fields['bucket'].setting} names this bucket as well, for {one.method}: two methods in one bucket"
             )
@@ -71,16 +70,16 @@ def _pairs(configs: Iterable[Config]) -> Iterator[tuple[Use, Use, bool]]:
                 yield one, other, number == other_number
 
 
+def _is_said(one: Use, other: Use) -> bool:
+    """Whether goofys-and-module says it: that rule knows the playbook's own switch of the module alone."""
+    module = one if one.method == uses.MODULE else other
+    own = module.fields["bucket"].setting.startswith(playbook.MODULE)
+    return own and {one.method, other.method} == {"goofys", uses.MODULE}
+
+
 def _place(use: Use) -> tuple[str, str]:
-    """Host and bucket. Amazon's is one place for all its regions: a bucket's name is there once in the world."""
-    endpoint = use.fields["endpoint"].text
-    try:
-        host = (urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").netloc or "").lower()
-    except ValueError:
-        host = ""
-    if not host or host.endswith(".amazonaws.com"):
-        host = "amazonaws.com"
-    return host.removesuffix(":443"), use.fields["bucket"].text
+    """Host and bucket."""
+    return uses.host(use.fields["endpoint"].text), use.fields["bucket"].text
 
 
 def _prefix(use: Use) -> str:

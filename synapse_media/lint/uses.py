@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from . import playbook
 from .config import Config, Field, Kind, Use, field_of
@@ -51,6 +52,17 @@ def providers(config: Config) -> Iterator[tuple[str, Value]]:
     found = config.settings.get(name)
     for number, entry in enumerate(found.entries if found else ()):
         yield f"{name}[{number}]", entry
+
+
+def host(endpoint: str) -> str:
+    """Where an endpoint is. Amazon's, and none, is one place: a bucket's name is there once in the world."""
+    try:
+        place = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").netloc.lower()
+    except ValueError:
+        place = ""
+    if not place or place.endswith(".amazonaws.com"):
+        place = "amazonaws.com"
+    return place.removesuffix(":443")
 
 
 def is_module(entry: Value) -> bool:

@@ -31,6 +31,7 @@ GOOD_MODULE = f"""\
 {M}enabled: true
 {M}store_synchronous: true
 {M}update_db_day_count: 36500
+{M}periodic_migration_schedule: "2099-01-01 00:00:00"
 {M}config_bucket: acme-media
 {M}config_region_name: eu-central-1
 {M}config_endpoint_url: https://s3.example.com
@@ -86,6 +87,11 @@ def module(*lines: str) -> str:
     return replaced(GOOD_MODULE, "\n".join(lines))
 
 
+def nightly(*lines: str) -> str:
+    """The module with the job on, at the playbook's own hour."""
+    return module(f"-{M}periodic_migration_schedule", *lines)
+
+
 def goofys(*lines: str) -> str:
     return replaced(GOOD_GOOFYS, "\n".join(lines))
 
@@ -101,6 +107,15 @@ def replaced(text: str, lines: str, indent: str = "") -> str:
         without = re.sub(rf"(?m)^{indent}{re.escape(name)}:.*\n", "", text)
         text = without if line.startswith("-") else f"{without}{indent}{line}\n"
     return text
+
+
+def custom_module(config: str = "") -> str:
+    """The module on the playbook's list of providers of one's own."""
+    return (
+        "matrix_synapse_"
+        + GOOD_PROVIDER.replace("providers:", "providers_custom:")
+        + replaced(GOOD_CONFIG, config, "    ")
+    )
 
 
 def in_provider(text: str) -> str:
@@ -119,6 +134,14 @@ BAD: list[tuple[str, str, str]] = [
     ),
     ("bucket-missing", "homeserver.yaml", synapse("-bucket").replace("Backend\n", "Backend #!\n")),
     ("bucket-missing", "vars.yml", goofys(f"-{G}bucket_name", f"{G}enabled: true #!")),
+    ("endpoint-missing", "vars.yml", variables(f"-{R}s3_opts_endpoint", "matrix_media_repo_enabled: true #!")),
+    ("endpoint-missing", "vars.yml", variables(f'{R}s3_opts_endpoint: "" #!')),
+    (
+        "endpoint-missing",
+        "media-repo.yaml",
+        GOOD_DATASTORES.replace("    endpoint: s3.example.com:9000\n", "").replace("type: s3", "type: s3 #!"),
+    ),
+    ("endpoint-missing", "media-repo.yaml", GOOD_DATASTORES.replace("s3.example.com:9000", '"" #!')),
     ("key-half", "homeserver.yaml", synapse("-secret_access_key\naccess_key_id: AKIAIOSFODNN7EXAMPLE #!")),
     ("key-half", "vars.yml", module(f"-{M}config_secret_access_key", f"{M}config_access_key_id: AKIA #!")),
     ("key-missing", "vars.yml", variables(f"-{R}s3_opts_access_key_id", f"-{R}s3_opts_access_secret")),
@@ -148,6 +171,7 @@ BAD: list[tuple[str, str, str]] = [
     ("read-as-other", "homeserver.yaml", synapse("bucket: 12345 #!")),
     ("read-as-other", "vars.yml", module(f"{M}config_access_key_id: 0123 #!")),
     ("read-as-other", "media-repo.yaml", GOOD_DATASTORES.replace(f"accessSecret: {SECRET}", "accessSecret: 0x1F #!")),
+    ("secret-is-template", "vars.yml", module(f'{M}config_secret_access_key: "{{{{abc}}}}x{{{{d}}}}" #!')),
     ("secret-is-template", "vars.yml", module(f'{M}config_secret_access_key: "a{{{{ 1+1 }}}}b" #!')),
     ("not-for-a-shell", "vars.yml", goofys(f'{G}bucket_name: "acme media" #!')),
     ("not-for-a-shell", "vars.yml", module(f'{M}config_prefix: "my media/" #!')),
@@ -187,9 +211,22 @@ BAD: list[tuple[str, str, str]] = [
     ("goofys-and-module", "vars.yml", GOOD_MODULE + goofys(f"{G}enabled: true #!", f"{G}bucket_name: another")),
     ("media-repo-and-other", "vars.yml", GOOD_VARIABLES + module(f"{M}enabled: true #!")),
     ("media-repo-and-other", "vars.yml", GOOD_VARIABLES + goofys(f"{G}enabled: yes #!")),
-    ("nightly-clean-up", "vars.yml", module(f"{M}update_db_day_count: 0 #!")),
-    ("nightly-clean-up", "vars.yml", module(f"-{M}update_db_day_count", f"{M}enabled: true #!")),
-    ("clean-up-by-name", "vars.yml", module(f"{M}update_db_day_count: 30 #!")),
+    (
+        "media-repo-and-other",
+        "vars.yml",
+        GOOD_VARIABLES + custom_module("bucket: another").replace("Backend\n", "Backend #!\n"),
+    ),
+    ("nightly-clean-up", "vars.yml", nightly(f"{M}update_db_day_count: 0 #!")),
+    ("nightly-clean-up", "vars.yml", nightly(f"-{M}update_db_day_count", f"{M}enabled: true #!")),
+    (
+        "nightly-clean-up",
+        "vars.yml",
+        module(
+            f"-{M}update_db_day_count", f"{M}periodic_migration_schedule: '2026-*-* 05:00:00'", f"{M}enabled: yes #!"
+        ),
+    ),
+    ("clean-up-by-name", "vars.yml", nightly(f"{M}update_db_day_count: 30 #!")),
+    ("clean-up-by-name", "vars.yml", nightly(f"{M}update_db_day_count: 36500 #!")),
     ("playbook-not-synchronous", "vars.yml", module(f"{M}store_synchronous: false #!")),
     ("playbook-not-synchronous", "vars.yml", module(f"-{M}store_synchronous", f"{M}enabled: true #!")),
     ("playbook-nothing-stored", "vars.yml", module(f"{M}store_local: false #!", f"{M}store_remote: false")),
@@ -200,6 +237,14 @@ BAD: list[tuple[str, str, str]] = [
         "goofys-default",
         "vars.yml",
         goofys(f"-{G}aws_access_key", f"-{G}aws_secret_key", f"{G}enabled: true #!"),
+    ),
+    ("goofys-default", "vars.yml", goofys(f"-{G}custom_endpoint", f"{G}enabled: true #!")),
+    ("customer-key-half", "vars.yml", module(f"{M}config_sse_customer_enabled: true #!")),
+    ("customer-key-half", "vars.yml", module(f"{M}config_sse_customer_key: {'k' * 32} #!")),
+    (
+        "checksum-headers",
+        "vars.yml",
+        module(f"{M}config_endpoint_url: https://s3.eu-central-003.backblazeb2.com #!"),
     ),
     (
         "endpoint-unused",
@@ -215,6 +260,7 @@ BAD: list[tuple[str, str, str]] = [
     ("misspelt-variable", "vars.yml", goofys(f"{G}access_key: x #!")),
     ("misspelt-variable", "vars.yml", "matrix_media_repo_enable: true #!\n"),
     ("misspelt-variable", "vars.yml", variables(f"{R}file_opts_path: /x #!")),
+    ("removed-variable", "vars.yml", variables("matrix_media_repo_datastores: [] #!")),
     ("providers-overridden", "vars.yml", module("matrix_synapse_media_storage_providers: [] #!")),
     (
         "kinds-overlap",
@@ -235,6 +281,7 @@ BAD: list[tuple[str, str, str]] = [
         "vars.yml",
         variables(f"-{R}file_for_kinds", f"{R}s3_for_kinds: []", "matrix_media_repo_enabled: true #!"),
     ),
+    ("datastore-id", "vars.yml", variables(f"{R}s3_id: 0123 #!")),
     ("datastore-id", "media-repo.yaml", GOOD_DATASTORES.replace('id: "two"', 'id: "one" #!')),
     ("datastore-id", "media-repo.yaml", GOOD_DATASTORES.replace('id: "two"', 'id: "" #!')),
     ("datastore-id", "media-repo.yaml", GOOD_DATASTORES.replace('id: "two"', "id: 0123 #!")),
@@ -256,6 +303,12 @@ BAD: list[tuple[str, str, str]] = [
     ("prefix-length", "media-repo.yaml", GOOD_DATASTORES + "    prefixLength: 17 #!\n"),
     ("prefix-length", "vars.yml", variables(f"{R}s3_opts_prefix_length: 17 #!")),
     ("two-methods-one-bucket", "vars.yml", GOOD_GOOFYS + variables(f"{R}s3_opts_bucket_name: acme-media #!")),
+    ("two-methods-one-bucket", "vars.yml", GOOD_GOOFYS + custom_module("bucket: acme-media #!")),
+    (
+        "two-methods-one-bucket",
+        "vars.yml",
+        goofys(f"{G}path: /matrix/s3-media-store") + custom_module("bucket: acme-media #!"),
+    ),
     ("unreadable", "homeserver.yaml", "server_name: example.com\nlisteners: ]#!\n"),
 ]
 
@@ -277,7 +330,16 @@ GOOD: list[tuple[str, str]] = [
         module(f"{M}config_ec2_instance_profile: true", f"-{M}config_access_key_id", f"-{M}config_secret_access_key"),
     ),
     ("vars.yml", module(f"{M}update_db_day_count: 0", f"{M}periodic_migration_schedule: '2099-01-01'")),
-    ("vars.yml", module(f"{M}update_db_day_count: '{{{{ days }}}}'")),
+    ("vars.yml", nightly(f"{M}update_db_day_count: '{{{{ days }}}}'")),
+    ("vars.yml", module(f"{M}config_sse_customer_enabled: true", f"{M}config_sse_customer_key: {'k' * 32}")),
+    (
+        "vars.yml",
+        module(f"{M}config_endpoint_url: https://s3.eu-central-003.backblazeb2.com")
+        + "matrix_synapse_ext_s3_storage_provider_container_arguments:\n"
+        "- --env=AWS_REQUEST_CHECKSUM_CALCULATION=when_required\n",
+    ),
+    ("vars.yml", module(f"{M}config_endpoint_url: https://s3.eu-central-1.amazonaws.com")),
+    ("vars.yml", variables(f"{R}s3_id: 1230")),
     # Switched off: nothing of it counts.
     ("vars.yml", module(f"{M}enabled: false", f"{M}update_db_day_count: 0", f"{M}config_endpoint_url: ''")),
     ("vars.yml", f"{M}enabled: false\n{M}config_endpoint_url: s3\n{M}config_storage_class: GLACIER\n"),

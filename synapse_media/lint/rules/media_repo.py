@@ -23,6 +23,7 @@ _OPTIONS = {
     ),
 }
 _BOOLEANS = ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False", "")
+_NO_TEXT = "without quotes it is no text to YAML, and another id arrives"
 _EXAMPLES = ("UNIQUE_ID_HERE", "ANOTHER_UNIQUE_ID_HERE", "CHANGE_ME_TO_A_UNIQUE_VALUE")
 
 
@@ -153,7 +154,7 @@ def datastore_id(config: Config) -> Iterable[Hit]:
         else:
             seen[text] = place
         if value is not None and not value.quoted and changed_by_go(text):
-            yield Hit(value, place, "without quotes it is a number to YAML, and another id arrives", "Quote it.")
+            yield Hit(value, place, _NO_TEXT, "Quote it.")
 
 
 def _variable_ids(config: Config) -> Iterator[Hit]:
@@ -178,6 +179,9 @@ def _variable_ids(config: Config) -> Iterator[Hit]:
                 "Give each its own.",
             )
         given.setdefault(found.text, found.setting)
+        value = found.value
+        if value is not None and found.text and not (value.quoted or value.tag) and found.text != value.text:
+            yield Hit(value, found.setting, _NO_TEXT, "Quote it.")
 
 
 @rule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from synapse_media import catalog
 from synapse_media.lint import links, playbook, uses
 from synapse_media.lint.config import Config, Kind, Use, misspelt, nearest
 from synapse_media.lint.findings import Hit, Severity, rule
@@ -12,7 +13,11 @@ from synapse_media.lint.rules.synapse import NOT_SYNCHRONOUS
 
 _ONLY = (Kind.PLAYBOOK,)
 _NEVER = 3650
-"""A day count that selects nothing yet, on any homeserver."""
+"""A day count that selects nothing new, on any homeserver."""
+_SWITCH_OFF = (
+    f'Set {playbook.MODULE}periodic_migration_schedule to "2099-01-01 00:00:00" until the content of the bucket was '
+    "compared with the local files. A day count is not enough: what an earlier run noted is deleted all the same."
+)
 
 
 def _use(config: Config, method: str) -> Use | None:
@@ -62,12 +67,13 @@ def goofys_and_module(config: Config) -> Iterable[Hit]:
 def media_repo_and_other(config: Config) -> Iterable[Hit]:
     if config.flag(f"{playbook.MEDIA_REPO}enabled", default=False) is not True:
         return
-    for method, prefix in ((uses.MODULE, playbook.MODULE), ("goofys", playbook.GOOFYS)):
-        other = _use(config, method)
-        if other is not None:
+    switches = {uses.MODULE: f"{playbook.MODULE}enabled", "goofys": f"{playbook.GOOFYS}enabled"}
+    for other in config.uses:
+        if other.method in switches and other.enabled:
+            listed = other.fields["bucket"].setting.startswith(uses.CUSTOM)
             yield Hit(
                 other.where,
-                f"{prefix}enabled",
+                uses.CUSTOM if listed else switches[other.method],
                 "matrix-media-repo is enabled, which switches Synapse's own repository off: this does nothing more, "
                 "and the media behind it is not found until it is imported",
                 "Enable one of them. `synapse-media switch` prints the way from one to the other.",
@@ -91,27 +97,31 @@ def nightly_clean_up(config: Config) -> Iterable[Hit]:
             found.setting,
             f"with 0 days{unset} a job deletes every local file at 05:00 for which the bucket has an object of the "
             "same name, whatever its content: an empty or half an object loses the file, and the job says success",
-            "Set it to 36500 until the content of the bucket was compared with the local files.",
+            _SWITCH_OFF,
         )
 
 
 @rule(
     "clean-up-by-name",
     Severity.WARNS,
-    "The nightly job with some days: it deletes by name as well, only later.",
+    "The nightly job with a day count: it deletes by name as well, only later, or what an earlier run noted.",
     links.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
 def clean_up_by_name(config: Config) -> Iterable[Hit]:
     days = _clean_up_days(config)
-    if days is not None and 0 < days < _NEVER:
+    if days is not None and days > 0:
         found = config.field(f"{playbook.MODULE}update_db_day_count")
+        which = (
+            f"local files that nobody asked for in {days} days"
+            if days < _NEVER
+            else "nothing new is selected, but local files that a run with fewer days noted in its cache.db"
+        )
         yield Hit(
             found.value or config.start,
             found.setting,
-            f"local files that nobody asked for in {days} days are deleted if the bucket has an object of the "
-            "same name, whatever its content",
-            "Compare the content first, and have a look at the job's log: it says success where uploads fail.",
+            f"{which} are deleted if the bucket has an object of the same name, whatever its content",
+            _SWITCH_OFF,
         )
 
 
@@ -120,8 +130,8 @@ def _clean_up_days(config: Config) -> int | None:
     if _use(config, uses.MODULE) is None:
         return None
     schedule = config.field(f"{playbook.MODULE}periodic_migration_schedule")
-    if not schedule.literal or re.match(r"\d{4}-", schedule.text):
-        return None  # a date, and not every day
+    if not schedule.literal or re.match(r"\d{4}-\d{1,2}-\d{1,2}(\s|$)", schedule.text):
+        return None  # one date, and not every day
     found = config.field(f"{playbook.MODULE}update_db_day_count")
     if not found.given:
         return 0 if not config.hidden else None
@@ -188,6 +198,73 @@ def playbook_dead_option(config: Config) -> Iterable[Hit]:
 
 
 @rule(
+    "customer-key-half",
+    Severity.BREAKS,
+    "Only one of the switch for a customer key and the key itself is there.",
+    links.PLAYBOOK_DEFAULTS,
+    _ONLY,
+)
+def customer_key_half(config: Config) -> Iterable[Hit]:
+    module, switch = _use(config, uses.MODULE), f"{playbook.MODULE}config_sse_customer_enabled"
+    if module is None or config.hidden:
+        return
+    key, enabled = module.fields["customer_key"], config.flag(switch, default=False)
+    if enabled and key.empty:
+        yield Hit(
+            config.settings[switch],
+            switch,
+            f"{key.setting} is not there: each request names an empty key, which a store refuses",
+            "Set the key as well, or remove the switch.",
+        )
+    elif enabled is False and not key.empty:
+        yield Hit(
+            key.value or module.where,
+            key.setting,
+            f"it is ignored, since {switch} is not true: nothing is encrypted with a key of yours",
+            "Set the switch to true before anything is stored, or remove the key.",
+        )
+
+
+@rule(
+    "checksum-headers",
+    Severity.WARNS,
+    "The playbook's job sends newer checksum headers to a store that may reject them.",
+    links.PLAYBOOK_DEFAULTS,
+    _ONLY,
+)
+def checksum_headers(config: Config) -> Iterable[Hit]:
+    module = _use(config, uses.MODULE)
+    given = config.settings.get(_ARGUMENTS)
+    if module is None or config.hidden or (given is not None and isinstance(given.data, str)):
+        return
+    if any("AWS_REQUEST_CHECKSUM_CALCULATION=" in str(entry.data) for entry in (given.entries if given else ())):
+        return
+    endpoint = module.fields["endpoint"]
+    found = _provider(endpoint.text)
+    if found is not None and found.value("checksums") == "when_required":
+        yield Hit(
+            endpoint.value or module.where,
+            _ARGUMENTS,
+            f"s3_media_upload (bin/migrate) sends checksum headers that {found.title} may reject; the module itself "
+            "sends none",
+            "Add --env=AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
+            "--env=AWS_RESPONSE_CHECKSUM_VALIDATION=when_required to its list.",
+        )
+
+
+_ARGUMENTS = "matrix_synapse_ext_s3_storage_provider_container_arguments"
+
+
+def _provider(endpoint: str) -> catalog.Provider | None:
+    """Whose endpoint this is. Not a preset's, which has what is safe anywhere rather than what is known of it."""
+    for provider in map(catalog.load, catalog.names()):
+        pattern = re.escape(provider.value("endpoint", "")).replace(r"\{region\}", "[a-z0-9-]+")
+        if provider.component == provider.name and pattern and re.fullmatch(pattern, f"https://{uses.host(endpoint)}"):
+            return provider
+    return None
+
+
+@rule(
     "setting-required",
     Severity.BREAKS,
     "The playbook refuses the module without bucket, region, endpoint and key.",
@@ -216,7 +293,7 @@ def setting_required(config: Config) -> Iterable[Hit]:
 @rule(
     "goofys-default",
     Severity.BREAKS,
-    "Goofys is enabled with keys of the defaults, which are placeholders.",
+    "Goofys is enabled with a key or an endpoint of the defaults, which are placeholders.",
     links.PLAYBOOK_GOOFYS,
     _ONLY,
 )
@@ -226,7 +303,9 @@ def goofys_default(config: Config) -> Iterable[Hit]:
         return
     unset = [name for name in ("access_key_id", "secret_access_key") if not goofys.fields[name].given]
     if len(unset) == 1:
-        return  # said by key-half
+        unset = []  # said by key-half
+    if config.flag(f"{playbook.GOOFYS}custom_endpoint_enabled", default=False) and not goofys.fields["endpoint"].given:
+        unset.append("endpoint")
     for name in unset:
         yield Hit(
             goofys.where,
@@ -305,6 +384,24 @@ def _is_read(config: Config, name: str) -> bool:
     """Whether one of these files makes use of a variable: then it is a helper of its author."""
     pattern = re.compile(rf"\{{[{{%][^}}]*\b{re.escape(name)}\b")
     return any(pattern.search(document.source) for document in config.documents)
+
+
+@rule(
+    "removed-variable",
+    Severity.BREAKS,
+    "A variable of before: the playbook refuses it.",
+    links.PLAYBOOK_MEDIA_REPO,
+    _ONLY,
+)
+def removed_variable(config: Config) -> Iterable[Hit]:
+    for name in playbook.REMOVED:
+        if name in config.settings:
+            yield Hit(
+                config.settings[name],
+                name,
+                "the playbook stops at it: each of its settings has a variable of its own now, or none",
+                "Remove it, and set what is needed of those. Keep each datastore's id.",
+            )
 
 
 @rule(

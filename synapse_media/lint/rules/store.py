@@ -75,6 +75,29 @@ def bucket_missing(config: Config) -> Iterable[Hit]:
 
 
 @rule(
+    "endpoint-missing",
+    Severity.BREAKS,
+    "matrix-media-repo has no endpoint: the playbook's default is one of DigitalOcean's.",
+    links.MEDIA_REPO,
+    (Kind.PLAYBOOK, Kind.MEDIA_REPO),
+)
+def endpoint_missing(config: Config) -> Iterable[Hit]:
+    for use in config.uses:
+        found = use.fields["endpoint"]
+        if use.method != "matrix-media-repo" or not use.enabled or not found.empty or config.hidden:
+            continue
+        default = config.kind is Kind.PLAYBOOK and not found.given
+        yield _hit(
+            found,
+            use,
+            "it is not set, and the playbook's default is sfo2.digitaloceanspaces.com"
+            if default
+            else "without a host it starts, and fails at the first upload",
+            "Set it to the store's host, without a scheme: s3.example.com.",
+        )
+
+
+@rule(
     "key-half",
     Severity.BREAKS,
     "Only one of access key ID and secret is there.",
@@ -359,7 +382,9 @@ def secret_is_template(config: Config) -> Iterable[Hit]:
             if found is None or value is None or value.tag or not isinstance(value.data, str):
                 continue
             # One expression and nothing beside it is a look-up, and meant.
-            if re.search(r"\{[{%#]", value.data) and not re.fullmatch(r"\s*\{\{.*\}\}\s*", value.data, re.DOTALL):
+            if re.search(r"\{[{%#]", value.data) and not re.fullmatch(
+                r"\s*\{\{(?:(?!\}\}).)*\}\}\s*", value.data, re.DOTALL
+            ):
                 yield _hit(
                     found,
                     use,

@@ -333,9 +333,10 @@ _PLACE = ("bucket", "prefix", "directory")
 
 def _identity(entry: Value) -> tuple[str, ...]:
     options = entry.items.get("config", Value(None, "", 0)).items
-    module = entry.items.get("module")
+    module, endpoint = entry.items.get("module"), options.get("endpoint_url")
     return (
         str(module.data) if module else "",
+        uses.host(str(endpoint.data)) if endpoint and endpoint.data else uses.host(""),
         *(str(options[key].data) for key in _PLACE if key in options),
     )
 
