@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from synapse_media import catalog
 from synapse_media.contract import Proof, ProofLine, StorageOutputs
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -33,11 +34,34 @@ _COMPATIBLE = replace(
     access_key_id="synapse-media",
     checksums="when_required",
 )
+
+
+def _at(provider: catalog.Provider) -> StorageOutputs:
+    """A store there, as its catalog entry has it."""
+    region = next(iter(provider.regions), provider.value("default_region"))
+    return replace(
+        _AMAZON,
+        provider=provider.name,
+        region=region,
+        endpoint_url=provider.endpoint(region) or f"https://{provider.name}.example.com",
+        access_key_id="synapse-media",
+        addressing=provider.value("addressing"),
+        checksums=provider.value("checksums"),
+    )
+
+
 CASES: dict[str, StorageOutputs] = {
     "amazon": _AMAZON,
     "compatible": _COMPATIBLE,
     "keyless": replace(_AMAZON, access_key_id="", secret_access_key="", keyless=True),
+    **{
+        provider.name: _at(provider)
+        for provider in map(catalog.load, catalog.names())
+        # A preset is the provider whose component it has.
+        if provider.component == provider.name and provider.name not in (_AMAZON.provider, _COMPATIBLE.provider)
+    },
 }
+"""One of every provider, and what no provider shows."""
 
 
 def proved(outputs: StorageOutputs) -> StorageOutputs:
