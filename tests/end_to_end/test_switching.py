@@ -1,0 +1,65 @@
+"""A runbook's copies and comparisons, with rclone itself: there and back again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from synapse_media.contract import to_json
+from synapse_media.runbook import Step, runbook
+from synapse_media.runbook.parts import FILESYSTEM, KEYS, MODULE
+from tests.end_to_end.by_hand import Admin
+from tests.renderer import samples
+
+pytestmark = pytest.mark.skipif(shutil.which("rclone") is None, reason="no rclone here")
+
+
+def digests(directory: Path) -> dict[str, str]:
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("prefix", ["", "media/"])
+def test_what_a_runbook_copies_is_compared_by_content_and_comes_back(prefix: str, admin: Admin, tmp_path: Path) -> None:
+    media, keys = tmp_path / "media", tmp_path / "keys"
+    for name in ("local_content/aa/bb/one", "remote_content/example.org/cc/dd/two", "url_cache/2026-01-01/three"):
+        (media / name).parent.mkdir(parents=True)
+        (media / name).write_bytes(os.urandom(100_000))
+    before = digests(media)
+    stored = {name: digest for name, digest in before.items() if not name.startswith("url_cache")}
+    store = admin.provision(prefix=prefix)
+    for place in ("old", "new"):
+        (keys / place).mkdir(parents=True)
+        (keys / place / "store.json").write_text(json.dumps(to_json(store)))
+    there = runbook(samples.store(method=FILESYSTEM), MODULE, form="plain", target=store, media_path=str(media)).steps
+    back = runbook(store, FILESYSTEM, form="plain", media_path=str(media)).steps
+
+    def follow(steps: Sequence[Step], *titles: str) -> int:
+        """Do the steps of these titles, in one shell as the runbook says; its exit code."""
+        commands = [
+            command for title in titles for step in steps if step.title.startswith(title) for command in step.commands
+        ]
+        # Synapse's user need not be here.
+        script = "\n".join(["set -e", "chown() { :; }", *commands]).replace(KEYS, str(keys))
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        return subprocess.run(["bash", "-c", script], check=False, capture_output=True, env=environment).returncode
+
+    # The right name, and half the content.
+    half = (media / "local_content/aa/bb/one").read_bytes()[:50_000]
+    admin.client("s3").put_object(Bucket=store.bucket, Key=f"{prefix}local_content/aa/bb/one", Body=half)
+    assert follow(there, "Let rclone", "Compare") != 0
+    assert follow(there, "Let rclone", "Copy", "Compare") == 0
+    assert admin.objects(store.bucket) == {f"{prefix}{name}": digest for name, digest in stored.items()}
+
+    assert follow(there, "Let rclone", "Free the local disk") == 0
+    assert set(digests(media)) == set(before) - set(stored)
+    assert follow(back, "Let rclone", "Compare") != 0
+    assert follow(back, "Let rclone", "Copy", "Compare") == 0
+    assert digests(media) == before
