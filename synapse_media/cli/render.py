@@ -50,7 +50,8 @@ def add_parser(commands: Any) -> None:
         "--media-path",
         metavar="PATH",
         default="",
-        help="plain form: where Goofys mounts, or the local directory of the other methods",
+        help="plain form: where Goofys mounts, matrix-media-repo's file datastore, or Synapse's media store with the "
+        "method filesystem",
     )
     parser.add_argument("--diff", action="store_true", help="show what would change, secrets masked, and write nothing")
     parser.add_argument("--out", metavar="DIR", required=True)
@@ -59,6 +60,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     vault = _vault(arguments)
     selected = _select(arguments)
+    if arguments.media_path:
+        _refuse_media_path(arguments, selected)
     out = Path(arguments.out)
     files: dict[str, str] = {}
     comparable: dict[str, str] = {}
@@ -107,6 +110,16 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
         names = ", ".join(store.server_name for store in loaded)
         raise UsageError(f"--server {arguments.server} is not among the stores; there are: {names}")
     return selected
+
+
+def _refuse_media_path(arguments: argparse.Namespace, selected: Iterable[StorageOutputs]) -> None:
+    for store in selected:
+        if not renderer.takes_media_path(store, arguments.form):
+            raise UsageError(
+                f"--media-path has no effect on the files of {store.server_name} ({store.method}, {arguments.form} "
+                "form). It goes with --form plain, and with goofys, filesystem, or a matrix-media-repo that has "
+                "`file_datastore_id`. Leave it out, or choose a homeserver with --server."
+            )
 
 
 def _files(

@@ -29,6 +29,7 @@ __all__ = [
     "host",
     "render",
     "secret_variable",
+    "takes_media_path",
 ]
 
 FORMS: tuple[Form, ...] = ("playbook", "plain")
@@ -60,7 +61,7 @@ def render(
             `secret_variable`), plain Synapse has it from an environment file.
         seal: writes a secret into a vars file in place of the two, for Ansible Vault.
         media_path: a local directory, in the plain form: where Goofys mounts, matrix-media-repo's file datastore, or
-            Synapse's media store; "" is the method's own choice.
+            Synapse's media store; "" is the method's own choice. Elsewhere it has no effect: see `takes_media_path`.
 
     Raises:
         ContractError: no passed proof was made for these outputs. Without a key it is to be made on the instance,
@@ -76,6 +77,11 @@ def render(
 def effect(outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = "") -> Effect:
     """What the files of `render` with the same arguments do on the server, how to apply and how to undo them."""
     return _METHODS[outputs.method].effect(_request(outputs, form, secrets, None, media_path), form)
+
+
+def takes_media_path(outputs: StorageOutputs, form: Form) -> bool:
+    """Whether `media_path` has any effect on these files. Raises what `render` raises."""
+    return render(outputs, form, media_path="/a") != render(outputs, form, media_path="/b")
 
 
 def _request(outputs: StorageOutputs, form: Form, secrets: Secrets, seal: Seal | None, media_path: str) -> Request:

@@ -12,7 +12,8 @@ _COPY_FIRST = (
 
 
 def effect(request: Request, form: Form) -> Effect:
-    place = quoting.yaml("media_path", request.media_path) if request.media_path else "its media_store_path"
+    named = request.media_path and form == "plain"
+    place = quoting.yaml("media_path", request.media_path) if named else "its media_store_path"
     does = (f"Synapse keeps its media in a local directory, {place}, as it does from the start.", _COPY_FIRST)
     if form == "playbook":
         return Effect(

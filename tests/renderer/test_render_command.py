@@ -129,6 +129,38 @@ def test_wrong_usage(words: list[str], said: str, store_file: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("method", "form", "taken"),
+    [
+        ("synapse-s3-storage-provider", "playbook", False),
+        ("synapse-s3-storage-provider", "plain", False),
+        ("goofys", "playbook", False),
+        ("goofys", "plain", True),
+        ("matrix-media-repo", "playbook", False),
+        ("matrix-media-repo", "plain", True),
+        ("filesystem", "playbook", False),
+        ("filesystem", "plain", True),
+    ],
+)
+def test_a_media_path_is_written_somewhere_or_refused(
+    method: str, form: str, taken: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, out = tmp_path / "given.json", tmp_path / "out"
+    given.write_text(json.dumps(to_json(store(method=method))))
+    words = ["render", "--store", str(given), "--out", str(out), "--form", form, "--media-path", "/srv/xyz"]
+    assert main(words) == (0 if taken else 64)
+    assert ("--media-path has no effect" in capsys.readouterr().err) != taken
+    assert any("/srv/xyz" in path.read_text() for path in out.rglob("*.yaml")) == taken
+
+
+def test_a_media_path_without_a_file_datastore_is_refused(tmp_path: Path) -> None:
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps(to_json(store("amazon", "matrix-media-repo"))))
+    words = ["render", "--store", str(given), "--out", str(tmp_path / "out"), "--form", "plain"]
+    assert main([*words, "--media-path", "/srv/xyz"]) == 64
+    assert main(words) == 0
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [(None, "No such file"), ("{", "is not JSON"), ("[]", "not the outputs of a store"), ("{}", "version None")],
 )
