@@ -144,7 +144,8 @@ def _render(
     if arguments.secrets == "vault-file":
         return renderer.render(store, "playbook")
     # The paths alone: an encrypted value is kept where a file of the same path has it already.
-    existing = [text for path in renderer.render(store, "playbook") if (text := writing.read(place / path)) is not None]
+    found = (writing.read(place / path) for path in renderer.render(store, "playbook"))
+    existing = [vault.decrypt(text) for text in found if text is not None]
     return renderer.render(store, "playbook", seal=lambda _, value: vault.value(value, existing))
 
 

@@ -46,8 +46,12 @@ class Vault:
         self._library = VaultLib([("default", secret)])
 
     def encrypt(self, plain: str, existing: str | None = None) -> str:
-        """A whole file; `existing` as it is, where it opens to this very text."""
-        if existing is not None and existing.startswith(_HEADER) and self._opens_to(existing, plain):
+        """A whole file; `existing` as it is, where it opens to this very text.
+
+        Raises:
+            VaultError: `existing` is encrypted with another password: nobody could read both.
+        """
+        if existing is not None and existing.startswith(_HEADER) and self.decrypt(existing) == plain:
             return existing
         return str(self._library.encrypt(plain).decode("ascii"))
 
@@ -57,23 +61,24 @@ class Vault:
             return text
         try:
             return str(self._library.decrypt(text.encode()).decode())
-        except self._error as error:
-            raise VaultError(f"the file on disk was encrypted with another password: {error}") from None
+        except (self._error, UnicodeDecodeError) as error:
+            raise VaultError(
+                f"what is on disk does not open with --vault-password-file: {error}. Give the password it was "
+                "encrypted with, or change it first with `ansible-vault rekey` or move the file away."
+            ) from None
 
     def value(self, plain: str, existing: Iterable[str] = ()) -> str:
-        """YAML after `name: `, for a `!vault` value; one that is in the `existing` files already, where it opens so."""
+        """YAML after `name: `, for a `!vault` value; one that is in the `existing` files already, where it opens so.
+
+        Raises:
+            VaultError: a value in `existing` does not open with this password.
+        """
         for text in existing:
             for found in _BLOCK.finditer(text):
                 old = "\n".join(found[1].split()) + "\n"
-                if self._opens_to(old, plain):
+                if self.decrypt(old) == plain:
                     return _indented(old)
         return _indented(self.encrypt(plain))
-
-    def _opens_to(self, encrypted: str, plain: str) -> bool:
-        try:
-            return bool(self._library.decrypt(encrypted.encode()).decode() == plain)
-        except (self._error, UnicodeDecodeError):
-            return False
 
 
 def _indented(encrypted: str) -> str:

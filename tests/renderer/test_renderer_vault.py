@@ -98,7 +98,6 @@ def test_a_value_is_kept_only_where_it_opens_to_the_same(password_file: Path) ->
     old = vault.value("old")
     assert vault.value("old", [f"a: 1\nb: {old}\nc: 2\n"]) == old
     assert vault.value("new", [f"b: {old}\n"]) != old
-    assert vault.value("old", ["b: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  00ff\n"]) != old
     whole = vault.encrypt("text\n", "not encrypted")
     assert vault.encrypt("text\n", whole) == whole
     assert vault.encrypt("other\n", whole) != whole
@@ -110,8 +109,24 @@ def test_another_password(password_file: Path, tmp_path: Path) -> None:
     whole = Vault(password_file).encrypt("text\n")
     other = tmp_path / "other"
     other.write_text("battery staple\n")
-    with pytest.raises(VaultError, match="another password"):
+    with pytest.raises(VaultError, match="does not open"):
         Vault(other).decrypt(whole)
+    with pytest.raises(VaultError, match="does not open"):
+        Vault(password_file).value("old", ["b: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  00ff\n"])
+
+
+@pytest.mark.parametrize("secrets", ["vault", "vault-file"])
+def test_nothing_is_written_over_what_another_password_opens(
+    secrets: str, store_file: Path, password_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = rendered(store_file, tmp_path, "--secrets", secrets, "--vault-password-file", str(password_file))
+    other = tmp_path / "other"
+    other.write_text("battery staple\n")
+    words = ["render", "--store", str(store_file), "--out", str(tmp_path), "--secrets", secrets]
+    for option in ([], ["--diff"], ["--secrets", "vault"]):
+        assert main([*words, "--vault-password-file", str(other), *option]) == 1
+        assert "does not open with --vault-password-file" in capsys.readouterr().err
+    assert (tmp_path / VARS).read_text() == first
 
 
 def test_no_password(tmp_path: Path) -> None:
