@@ -21,12 +21,13 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Where a rule applies, and what to do. No value of a secret goes in."""
+    """Where a rule applies, and what to do. No value of a secret goes in. `link`: if not that of the rule."""
 
     at: Value
     setting: str
     reason: str
     mend: str
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class Rule:
         return [self.finding(hit) for hit in self.find(config)]
 
     def finding(self, hit: Hit) -> Finding:
-        return Finding(self.name, self.severity, hit.at.file, hit.at.line, hit.setting, hit.reason, hit.mend, self.link)
+        link = hit.link or self.link
+        return Finding(self.name, self.severity, hit.at.file, hit.at.line, hit.setting, hit.reason, hit.mend, link)
 
 
 RULES: dict[str, Rule] = {}

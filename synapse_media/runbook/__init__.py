@@ -13,6 +13,7 @@ from typing import Any
 
 from synapse_media import catalog
 from synapse_media.contract import StorageOutputs
+from synapse_media.errors import UsageError
 from synapse_media.methods import METHODS
 from synapse_media.renderer import Form
 
@@ -98,17 +99,18 @@ def runbook(
         media_path: the local media store; "" is that of the form.
 
     Raises:
+        UsageError: `to` is no end, `media_path` can't stand in a command, or the filesystem is given a store.
         RunbookError: there is nothing to do, or it can't be done, or would lose media.
     """
     method = to if to in METHODS else (current.method if current.method != FILESYSTEM else MODULE)
     if to not in METHODS and to not in catalog.names():
         guess = catalog.nearest(to, (*METHODS, *catalog.names()))
-        raise RunbookError(
+        raise UsageError(
             f"--to is {to!r}; allowed: a method ({', '.join(METHODS)}) or a provider ({', '.join(catalog.names())})."
             + (f" Did you mean {guess!r}?" if guess else "")
         )
     if media_path and not re.fullmatch(r"(?:/[A-Za-z0-9._+-]+)+/?", media_path):
-        raise RunbookError(
+        raise UsageError(
             f"--media-path is {media_path!r}; allowed: an absolute path of letters, digits and . _ + - /. "
             "Mount or link the directory under a plainer name."
         )
@@ -185,7 +187,7 @@ def _refuse_target(current: StorageOutputs, to: str, method: str, target: Storag
     name = current.server_name
     same_place = (target.endpoint_url, target.bucket) == (current.endpoint_url, current.bucket)
     if method == FILESYSTEM:
-        raise RunbookError("the filesystem has no store: leave out --to-stack and --to-store")
+        raise UsageError("the filesystem has no store: leave out --to-stack and --to-store")
     if target.server_name != name:
         raise RunbookError(
             f"the new store is of {target.server_name}, and this one of {name}: media of two homeservers"

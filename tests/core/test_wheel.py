@@ -21,6 +21,7 @@ def test_a_wheel_carries_everything_under_one_name(tmp_path: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"synapse_media"}
     for needed in (
         "synapse_media/components/s3_compatible.py",
+        "synapse_media/py.typed",
         "synapse_media/catalog/schema.json",
         "synapse_media/catalog/data/wasabi.json",
         "synapse_media/engine/sources/pulumi/go.sum",

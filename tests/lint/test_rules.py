@@ -384,6 +384,15 @@ def test_found_where_it_is(tmp_path: Path, name: str, file: str, text: str) -> N
         assert finding.link.startswith("https://")
 
 
+def test_the_link_is_of_the_method_that_was_found(tmp_path: Path) -> None:
+    (found,) = run(tmp_path, "vars.yml", variables(f"-{R}s3_opts_region")).findings
+    assert "matrix-media-repo" in found.link
+    (found,) = run(tmp_path, "vars.yml", goofys(f"-{G}region")).findings
+    assert "goofys" in found.link
+    (found,) = run(tmp_path, "homeserver.yaml", synapse("-region_name")).findings
+    assert "synapse-s3-storage-provider" in found.link
+
+
 @pytest.mark.parametrize(("file", "text"), GOOD, ids=str)
 def test_nothing_is_found(tmp_path: Path, file: str, text: str) -> None:
     assert run(tmp_path, file, text).findings == ()

@@ -13,6 +13,7 @@ import pytest
 
 from synapse_media import cli
 from synapse_media.contract import StorageOutputs, to_json
+from synapse_media.errors import UsageError
 from synapse_media.methods import METHODS
 from synapse_media.renderer import Form, render
 from synapse_media.renderer.writing import write
@@ -176,7 +177,6 @@ REFUSED: dict[str, tuple[StorageOutputs, str, StorageOutputs | None, str]] = {
     "nothing to do": (store("amazon", MODULE), MODULE, None, "nothing to switch"),
     "the same provider": (store("amazon", MODULE), "amazon_s3", None, "nothing to switch"),
     "filesystem again": (store("amazon", FILESYSTEM), FILESYSTEM, None, "nothing to switch"),
-    "no such end": (store("amazon", MODULE), "goofy", None, "Did you mean 'goofys'"),
     "no key for the media repository": (store("keyless", MODULE), MEDIA_REPO, None, "signs with a key only"),
     "a prefix under a mount": (store("compatible", MODULE), GOOFYS, None, "knows no prefix"),
     "both on one bucket": (store("amazon", MODULE), GOOFYS, store("amazon", GOOFYS), "Leave out --to-stack"),
@@ -185,7 +185,6 @@ REFUSED: dict[str, tuple[StorageOutputs, str, StorageOutputs | None, str]] = {
     "made for another method": (store("amazon", MODULE), GOOFYS, new_store(MODULE), "proved for that alone"),
     "another provider than named": (store("amazon", MODULE), "wasabi", new_store(MODULE), "name the store you mean"),
     "another homeserver": (store("amazon", MODULE), MODULE, new_store(MODULE, server_name="x.org"), "two homeservers"),
-    "a store for none": (store("amazon", MODULE), FILESYSTEM, new_store(MODULE), "has no store"),
     "another datastore id": (
         store("amazon", MEDIA_REPO),
         MEDIA_REPO,
@@ -204,8 +203,15 @@ def test_refused(name: str) -> None:
 
 @pytest.mark.parametrize("path", ["media", "/a b", "/a'b", "/$x", "/a;b", "/"])
 def test_a_path_that_a_shell_would_take_apart_is_refused(path: str) -> None:
-    with pytest.raises(RunbookError, match="--media-path"):
+    with pytest.raises(UsageError, match="--media-path"):
         runbook(store("amazon", MODULE), FILESYSTEM, media_path=path)
+
+
+def test_ends_that_do_not_fit_are_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'goofys'"):
+        runbook(store("amazon", MODULE), "goofy")
+    with pytest.raises(UsageError, match="has no store"):
+        runbook(store("amazon", MODULE), FILESYSTEM, target=new_store(MODULE))
 
 
 def test_the_names_of_the_store_stand_in_the_commands() -> None:
@@ -235,4 +241,5 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main(["switch", "--store", str(old), "--to", "synapse-s3-storage-provider"]) == 1
     assert "nothing to switch" in capsys.readouterr().err
     assert cli.main(["switch", "--store", str(old), "--server", "x.org", "--to", "filesystem"]) == 64
+    assert cli.main(["switch", "--store", str(old), "--to", "nonsense"]) == 64
     assert cli.main(["switch", "--store", str(tmp_path / "none"), "--to", "filesystem"]) == 1

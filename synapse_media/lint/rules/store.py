@@ -39,8 +39,12 @@ def _fields(config: Config, *names: str) -> Iterator[tuple[Use, Field]]:
                 yield use, found
 
 
-def _hit(found: Field, use: Use, reason: str, mend: str) -> Hit:
-    return Hit(found.value or use.where, found.setting, reason, mend)
+def _hit(found: Field, use: Use, reason: str, mend: str, link: str = "") -> Hit:
+    return Hit(found.value or use.where, found.setting, reason, mend, link)
+
+
+_LINKS = {"goofys": links.PLAYBOOK_GOOFYS, "matrix-media-repo": links.MEDIA_REPO}
+"""Where a rule on every method has the reason for these two."""
 
 
 @rule("placeholder", Severity.BREAKS, "A value of the documentation's example was never replaced.", links.PLAYBOOK_S3)
@@ -71,7 +75,7 @@ def bucket_missing(config: Config) -> Iterable[Hit]:
                 if use.method == uses.MODULE
                 else "without it the name is a placeholder of the defaults"
             )
-            yield _hit(found, use, reason, "Name the bucket.")
+            yield _hit(found, use, reason, "Name the bucket.", _LINKS.get(use.method, ""))
 
 
 @rule(
@@ -231,6 +235,7 @@ def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
                 use,
                 f"the bucket {bucket!r} is in the endpoint, and is put before each key once more",
                 "Leave the bucket out of it. If media was stored with it, look first under which keys it lies.",
+                _LINKS.get(use.method, ""),
             )
 
 
@@ -326,7 +331,7 @@ def region_missing(config: Config) -> Iterable[Hit]:
             "goofys": "the playbook hands eu-central-1 to Goofys then",
             "matrix-media-repo": "it asks the store for the bucket's location then, which a narrow key may not",
         }[use.method]
-        yield _hit(found, use, reason, "Write the region as the store has it.")
+        yield _hit(found, use, reason, "Write the region as the store has it.", _LINKS.get(use.method, ""))
 
 
 @rule(
