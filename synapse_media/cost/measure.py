@@ -26,6 +26,9 @@ LOCAL_ONLY = ("url_cache", "url_cache_thumbnails")
 GROWTH_DAYS = 90
 """Growth is taken from the files of so many days."""
 
+_LEAST_DAYS = 30
+"""Younger files tell nothing of a month: a copy of several days looks like them."""
+
 DAY = 86_400
 MONTH_DAYS = Decimal(365) / 12
 _DEEPEST = 64
@@ -134,7 +137,8 @@ class _Count:
         except OSError as error:
             raise UsageError(f"--media {str(path)!r}: can't be read ({error.strerror}).") from error
         if not set(names) & {*STORED, *LOCAL_ONLY}:
-            inside = [name for name in names if (path / name / "local_content").is_dir()]
+            # Not Path.is_dir, which raises where it may not look.
+            inside = [name for name in names if os.path.isdir(path / name / "local_content")]  # noqa: PTH112
             raise UsageError(
                 f"--media {str(path)!r}: is not a media directory of Synapse, which has folders such as "
                 f"{STORED[0]} and {STORED[2]}. "
@@ -167,10 +171,15 @@ class _Count:
         self.enter(levels, str(top))
         try:
             while levels:
-                entry = next(levels[-1], None)
+                try:
+                    entry = next(levels[-1], None)
+                except OSError as error:
+                    # What else is in this directory can't be listed: /proc and broken disks are like that.
+                    self.skip(error.filename or top, error.strerror or "can't be read")
+                    entry = None
                 if entry is None:
                     _close(levels.pop())
-                elif not entry.is_dir(follow_symlinks=False):
+                elif not _is_folder(entry):
                     yield entry
                 elif len(levels) < _DEEPEST:
                     self.enter(levels, entry.path)
@@ -218,12 +227,24 @@ class _Count:
             self.found.growth_note = "nothing is stored yet"
             return
         window = min(GROWTH_DAYS, max(self.days) + 1)
-        recent = [size for day, size in self.days.items() if day < window]
-        if max(recent, default=0) > total / 2:
-            self.found.growth_note = "more than half of the bytes are of one day: the times look like those of a copy"
+        if window < _LEAST_DAYS:
+            self.found.growth_note = f"no file is older than {window} days: growth is read from {_LEAST_DAYS} or more"
             return
-        self.found.growth = sum(recent) * MONTH_DAYS / window
+        recent = {day: size for day, size in self.days.items() if day < window}
+        week = max(sum(recent.get(day, 0) for day in range(first, first + 7)) for first in range(window))
+        if week > total / 2:
+            self.found.growth_note = "more than half of the bytes are of one week: the times look like those of a copy"
+            return
+        self.found.growth = sum(recent.values()) * MONTH_DAYS / window
         self.found.growth_note = f"from the files of the last {window} days"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a directory itself. What can't be looked at is none: who counts it says why."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def _close(level: Iterator[os.DirEntry[str]]) -> None:

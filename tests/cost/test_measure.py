@@ -86,17 +86,26 @@ def test_growth_from_the_newest_days(media: Path) -> None:
 
 
 def test_growth_of_a_young_store(tmp_path: Path) -> None:
-    for day in range(10):
+    for day in range(30):
         put(tmp_path / "local_content" / "aa" / str(day), 1000, day)
-    # 10000 bytes in ten days
+    # 30000 bytes in thirty days
     found = run(tmp_path)
-    assert found.growth == Decimal(10_000) * 365 / 12 / 10
+    assert found.growth == Decimal(30_000) * 365 / 12 / 30
+
+
+def test_growth_is_not_read_from_a_few_days(tmp_path: Path) -> None:
+    for number in range(12):
+        put(tmp_path / "local_content" / "aa" / str(number), 1000, number % 3)
+    found = run(tmp_path)
+    assert found.growth is None
+    assert found.growth_note == "no file is older than 3 days: growth is read from 30 or more"
 
 
 def test_growth_is_not_read_from_a_copy(tmp_path: Path) -> None:
     put(tmp_path / "local_content" / "aa" / "new", 1000, 3)
-    for number in range(5):
-        put(tmp_path / "local_content" / "aa" / f"copied{number}", 1000, 30.5)
+    for number in range(9):
+        # A copy that took three days.
+        put(tmp_path / "local_content" / "aa" / f"copied{number}", 1000, 40.5 + number % 3)
     found = run(tmp_path)
     assert found.growth is None
     assert "copy" in found.growth_note
@@ -218,6 +227,26 @@ def test_gone_while_counting(media: Path) -> None:
     found = measure(media, EDGES, NOW, vanish)
     assert found.unreadable == [f"{gone}: No such file or directory"]
     assert found.files == 2006
+
+
+def test_a_listing_that_breaks_off_is_reported_and_the_rest_counted(
+    media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in /proc or on a broken disk: some entries, then an error."""
+    broken = str(media / "local_content" / "aa" / "bb")
+    scandir = os.scandir
+
+    def first_only(path: str) -> Iterator[os.DirEntry[str]]:
+        with scandir(path) as entries:
+            yield next(entries)
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(os, "scandir", lambda path: first_only(path) if path == broken else scandir(path))
+    put(media / "local_content" / "aa" / "bb" / "cc3", 5)
+    found = run(media)
+    assert found.unreadable == [f"{broken}: Input/output error"]
+    # One of the two in that directory.
+    assert found.files == 7
 
 
 def test_too_deep_is_reported(media: Path) -> None:
