@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -56,9 +57,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--near -33.9,151.2` as `--near=-33.9,151.2`: argparse takes what begins with '-' for an option of its own."""
+    joined: list[str] = []
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for argument in arguments[:end]:
+        if joined and re.fullmatch(r"--[a-z-]+", joined[-1]) and re.match(r"-[0-9.]", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return [*joined, *arguments[end:]]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
-    parsed = _parser().parse_args(arguments)
+    parsed = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     if parsed.verbose:
         # It is the plugin that calls, two processes further.
         os.environ[tracing.VARIABLE] = "1"

@@ -63,6 +63,8 @@ def size(text: str, option: str) -> Decimal:
     if unit not in UNITS:
         raise _fault(option, text, allowed, _unit_guess(number, unit))
     value = Decimal(number) * UNITS[unit]
+    if 0 < value < 1:
+        raise _fault(option, text, allowed, "There is no part of a byte.")
     if value > MOST_BYTES:
         raise _fault(option, text, "at most 1000 PB", "No Matrix server stores that much: check the unit.")
     return value
@@ -82,13 +84,20 @@ def _unit_guess(number: str, unit: str) -> str:
 def rate(text: str, option: str) -> Decimal:
     """Bytes a month of a rate such as `10GB/month`. Raises UsageError naming `option`."""
     amount, period = _split_rate(text, option, "10GB/month")
-    return size(amount, option) * PERIODS[period]
+    value = size(amount, option) * PERIODS[period]
+    if value > MOST_BYTES:
+        raise _fault(
+            option, text, "at most 1000 PB a month", "No Matrix server moves that much: check unit and period."
+        )
+    return value
 
 
 def count(text: str, option: str) -> int:
     """A number of files such as `900k`. Raises UsageError naming `option`."""
     found = _COUNT.fullmatch(text.strip())
     allowed = "a whole number, such as 900000 or 900k or 1.2M"
+    if text.strip().startswith(("-", "−")):
+        raise _fault(option, text, allowed, "A number of files can't be negative.")
     if found is None:
         raise _fault(option, text, allowed, "k is a thousand, M a million; no unit of size belongs here.")
     value = Decimal(found[1]) * {"": 1, "k": 10**3, "M": 10**6}[found[2]]
@@ -102,7 +111,10 @@ def count(text: str, option: str) -> int:
 def count_rate(text: str, option: str) -> Decimal:
     """Requests a month of a rate such as `100k/month`. Raises UsageError naming `option`."""
     amount, period = _split_rate(text, option, "100k/month")
-    return count(amount, option) * PERIODS[period]
+    value = count(amount, option) * PERIODS[period]
+    if value > MOST_FILES:
+        raise _fault(option, text, "at most 1000000M a month", "No Matrix server asks so often: check the number.")
+    return value
 
 
 def _split_rate(text: str, option: str, example: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from synapse_media import catalog, settings, stackfile
-from synapse_media.cli import COMMANDS, credentials, doctor, main
+from synapse_media.cli import COMMANDS, _joined, credentials, doctor, main
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.obtain import obtain_pulumi
 from synapse_media.settings import StoreSettings
@@ -113,6 +113,11 @@ def test_init_asks_on_a_terminal(
     monkeypatch.setattr("builtins.input", lambda _question: next(answers))
     assert main(["init", "prod"]) == 0
     assert stackfile.read(project, "prod").stores["example.com"].region == "eu-central-2"
+
+
+def test_a_negative_value_belongs_to_its_option_and_what_follows_two_dashes_to_pulumi() -> None:
+    given = ["cost", "--near", "-33.9,151.2", "--json", "--", "--parallel", "-1"]
+    assert _joined(given) == ["cost", "--near=-33.9,151.2", "--json", "--", "--parallel", "-1"]
 
 
 def test_an_edit_keeps_comments_and_what_is_not_touched(tmp_path: Path) -> None:

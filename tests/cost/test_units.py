@@ -54,6 +54,7 @@ def test_sizes(text: str, expected: int) -> None:
         ("0x10GB", "one unit"),
         ("400GB/month", "an amount, not a rate"),
         ("1001PB", "at most 1000 PB"),
+        ("0.5B", "no part of a byte"),
         ("9" * 400 + "GB", "at most 1000 PB"),
         ("400 files", "no unit 'files'"),
         ("٤٠٠GB", "Write it that way"),
@@ -95,7 +96,7 @@ def test_counts() -> None:
     [
         ("900kB", "no unit of size"),
         ("1.5", "no part of a file"),
-        ("-3", "whole number"),
+        ("-3", "negative"),
         ("2000000M", "at most"),
         ("1e6", "whole number"),
         ("", "whole number"),
@@ -104,6 +105,14 @@ def test_counts() -> None:
 def test_counts_refused(text: str, word: str) -> None:
     with pytest.raises(UsageError, match=word):
         units.count(text, "--files")
+
+
+def test_rates_are_limited_by_the_month() -> None:
+    with pytest.raises(UsageError, match="at most 1000 PB a month"):
+        units.rate("1000PB/day", "--growth")
+    assert units.rate("1000PB/month", "--growth") == 10**18
+    with pytest.raises(UsageError, match="at most 1000000M a month"):
+        units.count_rate("1000000M/day", "--uploads")
 
 
 def test_places() -> None:
