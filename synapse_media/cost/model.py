@@ -329,9 +329,7 @@ def year(offer: Offer, usage: Usage) -> Bill:
 
 def restore(offer: Offer, usage: Usage) -> Bill:
     """What reading everything once adds to a month: a restore after the loss of the local disk."""
-    downloads = None if usage.files is None else (usage.month_downloads or ZERO) + usage.files
-    more = replace(usage, egress=usage.egress + usage.stored, downloads=downloads)
-    return _difference(month(offer, more), month(offer, usage), "")
+    return _difference(month(offer, _reading_everything(usage)), month(offer, usage), "")
 
 
 def leaving(offer: Offer, usage: Usage) -> Bill:
@@ -339,14 +337,18 @@ def leaving(offer: Offer, usage: Usage) -> Bill:
 
     Growth came in evenly, so what is younger than the minimum retention has half of it to go on average.
     """
-    bill = restore(offer, usage)
     days = Decimal(offer.terms["minimum_days"].value["days"])
     young = min(usage.stored, usage.growth * days / RETENTION_MONTH)
-    amount = _Counter(offer, usage).early(young, days / 2)
-    if not amount:
-        return bill
-    line = Line("minimum retention", "deleted early", show_size(young), amount)
-    return Bill((*bill.lines, line), bill.warnings)
+    # Within one month's bill: what a minimum charge covers already costs nothing more.
+    counter = _Counter(offer, _reading_everything(usage))
+    counter.add("minimum retention", "deleted early", show_size(young), counter.early(young, days / 2))
+    return _difference(counter.bill(), month(offer, usage), "")
+
+
+def _reading_everything(usage: Usage) -> Usage:
+    """A month in which everything is read once more."""
+    downloads = None if usage.files is None else (usage.month_downloads or ZERO) + usage.files
+    return replace(usage, egress=usage.egress + usage.stored, downloads=downloads)
 
 
 def _difference(more: Bill, less: Bill, prefix: str) -> Bill:

@@ -344,6 +344,13 @@ class TestOnce:
         # No more can be young than is stored: 0.1 TiB × 1.5 × 7.99 = 1.1985
         assert model.leaving(WASABI, replace(usage, stored=Decimal("102.4") * GIB)).total == Decimal("1.1985")
 
+    def test_leaving_within_a_minimum_charge_costs_nothing_more(self) -> None:
+        # Storj: 200 GB stored and read are 1.40 each, and 100 GB a month with half a month to go 0.35: 3.15 of 5.
+        usage = Usage(200 * GB, growth=100 * GB)
+        assert model.leaving(STORJ, usage).total == 0
+        # 700 GB: 4.90 stored, 4.90 read and 0.35, less the 5 that are paid anyway.
+        assert model.leaving(STORJ, replace(usage, stored=700 * GB)).total == Decimal("5.15")
+
     def test_leaving_is_a_restore_where_nothing_is_held_back(self) -> None:
         usage = Usage(400 * GIB, growth=10 * GIB, egress=60 * GIB, files=Decimal(1000))
         assert model.leaving(S3, usage).shares == model.restore(S3, usage).shares
