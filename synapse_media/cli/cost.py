@@ -83,6 +83,9 @@ def run(args: argparse.Namespace) -> int:
     overrides = prices.read_overrides(Path(args.prices), today) if args.prices else None
     offers = prices.offers(args.provider, args.classes, overrides)
     usage, measured, notes = _usage(args, offers)
+    unpriced = [] if args.classes else prices.unpriced(offers)
+    if unpriced:
+        notes.append(f"Not compared, since the catalog has no price for them: {'; '.join(unpriced)}.")
     found = study(offers, usage, today, near, notes)
     if args.json:
         print(json.dumps(as_json(found) | {"measured": _measured_json(measured)}, indent=2, ensure_ascii=False))

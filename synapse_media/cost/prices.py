@@ -90,13 +90,9 @@ def offers(
 
     Raises UsageError for a provider or class that the catalog does not have, or has no price for.
     """
-    chosen = tuple(providers)
+    chosen = known(providers)
     wanted = tuple(classes)
-    known = catalog.names()
-    for name in chosen:
-        if name not in known:
-            raise UsageError(_unknown("--provider", name, known))
-    found = [offer for name in chosen or known for offer in _with_overrides(name, overrides or {})]
+    found = [offer for name in chosen or catalog.names() for offer in _with_overrides(name, overrides or {})]
     for name in chosen:
         if not any(offer.provider == name for offer in found):
             raise UsageError(
@@ -106,8 +102,49 @@ def offers(
     priced = sorted({offer.storage_class for offer in found})
     for name in wanted:
         if name not in priced:
-            raise UsageError(_unknown("--class", name, priced))
+            raise UsageError(_no_class(name, chosen or catalog.names(), priced))
     return tuple(offer for offer in found if not wanted or offer.storage_class in wanted)
+
+
+def known(providers: Iterable[str]) -> tuple[str, ...]:
+    """The names as they are. Raises UsageError for one that the catalog does not have."""
+    chosen = tuple(providers)
+    for name in chosen:
+        if name not in catalog.names():
+            raise UsageError(_unknown("--provider", name, catalog.names()))
+    return chosen
+
+
+def unpriced(offers: Iterable[Offer]) -> list[str]:
+    """`Amazon S3 GLACIER_IR, ONEZONE_IA`: classes of the offers' providers that Synapse can use, without a price."""
+    priced: dict[str, set[str]] = {}
+    for offer in offers:
+        priced.setdefault(offer.provider, set()).add(offer.storage_class)
+    found = []
+    for name, classes in sorted(priced.items()):
+        provider = catalog.load(name)
+        usable = {item["name"] for item in provider.value("storage_classes", ()) if item["instant"]}
+        if usable - classes:
+            found.append(f"{provider.title} {', '.join(sorted(usable - classes))}")
+    return found
+
+
+def _no_class(name: str, providers: Iterable[str], priced: Iterable[str]) -> str:
+    """Why a class can't be compared: the catalog does not know it, or its price, or it can't be read at once."""
+    having = {
+        provider.title: item["instant"]
+        for provider in map(catalog.load, providers)
+        for item in provider.value("storage_classes", ())
+        if item["name"] == name
+    }
+    if not having:
+        return _unknown("--class", name, priced)
+    why = (
+        f"the catalog has no price for it ({', '.join(having)}). Give your own with --prices FILE"
+        if any(having.values())
+        else f"it has to be brought back before it can be read ({', '.join(having)}), so Synapse can't use it"
+    )
+    return f"--class {name!r}: {why}, or choose one of {', '.join(priced)}."
 
 
 def _unknown(option: str, name: str, allowed: Iterable[str]) -> str:

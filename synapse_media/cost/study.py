@@ -279,6 +279,7 @@ def as_json(found: Study) -> dict[str, Any]:
                             "source": term.source,
                             "date": term.when.isoformat(),
                             "certainty": term.certainty,
+                            "note": term.note,
                         }
                         for name, term in result.offer.terms.items()
                     },

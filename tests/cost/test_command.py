@@ -54,7 +54,7 @@ def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, err) == (0, "")
     assert "400 GB stored, 10 GB more a month, 50 GB read a month, 900,000 files; prices as known on 2026-11-23." in out
     rows = [line.split() for line in out.splitlines()]
-    assert ["Backblaze", "B2", "2.71", "37.11", "0.00", "0.00", "storage"] in rows
+    assert ["Backblaze", "B2", "?", "2.71", "37.11", "0.00", "0.00", "storage"] in rows
     assert out.index("Backblaze B2") < out.index("Wasabi") < out.index("Hetzner")
     assert "Backblaze B2 is the cheapest below 873.3 GB, IDrive e2 from there" in out
 
@@ -74,6 +74,18 @@ def test_near(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert "fra1 (Frankfurt), 422 km" in out
     assert "us-east-1" not in out
+    # Not taken for an option of its own.
+    code, out, _ = run(capsys, *MEDIUM, *DATE, "--near", "-33.9,151.2")
+    assert code == 0
+    assert "ap-southeast-2 (Sydney), 0 km" in out
+    assert "the price is that of us-east-1; that of ap-southeast-2 is not in the catalog" in out
+
+
+@pytest.mark.usefixtures("wide")
+def test_what_is_not_compared_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    word = "Not compared, since the catalog has no price for them: OVHcloud Object Storage STANDARD_IA."
+    assert word in run(capsys, *MEDIUM, *DATE, "--provider", "ovhcloud")[1]
+    assert "Not compared" not in run(capsys, *MEDIUM, *DATE, "--provider", "ovhcloud", "--class", "STANDARD")[1]
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def test_no_price_stands_outside_the_blocks() -> None:
 def test_a_page_out_of_date_is_written_anew(tmp_path: Path) -> None:
     page = Path(shutil.copy(PAGE, tmp_path / "page.md"))
     text = page.read_text(encoding="utf-8")
-    page.write_text(text.replace("| Backblaze B2 | ", "| Backblaze B2 | 9"), encoding="utf-8")
+    page.write_text(text.replace("| Wasabi | ", "| Wasabi | 9"), encoding="utf-8")
     command = [sys.executable, str(DOCS / "update.py"), str(page)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=DOCS.parent)
     assert "written anew" in done.stdout

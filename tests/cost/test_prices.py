@@ -61,12 +61,42 @@ def test_chosen_by_provider_and_class() -> None:
         (["garage"], [], "no price for Garage"),
         ([], ["STANDARD-IA"], "Did you mean 'STANDARD_IA'"),
         (["wasabi"], ["STANDARD_IA"], "--class 'STANDARD_IA': allowed is one of STANDARD"),
-        ([], ["GLACIER"], "--class"),
+        ([], ["GLACIER_IR"], r"no price for it \(Amazon S3\). Give your own with --prices FILE"),
+        (["ovhcloud"], ["STANDARD_IA"], r"no price for it \(OVHcloud Object Storage\)"),
+        ([], ["GLACIER"], "brought back before it can be read .* so Synapse can't use it"),
     ],
 )
 def test_unknown_ones_are_refused(providers: list[str], classes: list[str], word: str) -> None:
     with pytest.raises(UsageError, match=word):
         prices.offers(providers, classes)
+
+
+def test_classes_without_a_price_are_known() -> None:
+    assert prices.unpriced(prices.offers()) == [
+        "Amazon S3 GLACIER_IR, INTELLIGENT_TIERING, ONEZONE_IA, REDUCED_REDUNDANCY",
+        "OVHcloud Object Storage STANDARD_IA",
+    ]
+    assert prices.unpriced(prices.offers(["wasabi"])) == []
+
+
+def test_a_price_of_a_unit_that_is_assumed_is_uncertain() -> None:
+    for offer in prices.offers():
+        for name, term in offer.terms.items():
+            assert "assumed" not in term.note or "uncertain" in term.flags(TODAY), (offer.key, name)
+
+
+def test_what_is_said_of_egress_is_what_is_computed() -> None:
+    for name in catalog.names():
+        provider = catalog.load(name)
+        said = provider.value("egress_terms")
+        for offer in prices.offers([name]) if provider.value("prices") else ():
+            terms = {key: term.value for key, term in offer.terms.items()}
+            words = [f"{item['amount']} {item['per']}" for key, item in terms.items() if key == "egress_free"]
+            words += [f"{terms[key]['times']} times" for key in terms if key == "egress_free_times_stored"]
+            (price, *more), per = terms["egress"]["tiers"], terms["egress"]["per"]
+            if not more and Decimal(price["price"]):
+                words.append(f"{Decimal(price['price']).normalize():f} {offer.currency}/{per}")
+            assert all(word in said for word in words), (offer.key, words, said)
 
 
 def test_old_and_uncertain_terms_are_flagged() -> None:
@@ -78,7 +108,7 @@ def test_old_and_uncertain_terms_are_flagged() -> None:
     by_key = {offer.key: offer for offer in prices.offers()}
     assert by_key["scaleway/STANDARD"].flags(TODAY)["egress"] == ("old",)
     assert by_key["idrive_e2/STANDARD"].flags(TODAY)["minimum_days"] == ("uncertain",)
-    assert by_key["backblaze_b2/STANDARD"].flags(TODAY) == {}
+    assert by_key["wasabi/STANDARD"].flags(TODAY) == {}
     # In half a year everything is.
     assert all(offer.flags(date(2027, 6, 1)) for offer in prices.offers())
 

@@ -80,12 +80,14 @@ def test_what_is_not_known_is_said() -> None:
 
 def test_flags_become_marks() -> None:
     by_key = {offer.key: offer for offer in prices.offers()}
-    assert marks(by_key["backblaze_b2/STANDARD"], TODAY) == ""
+    assert marks(by_key["wasabi/STANDARD"], TODAY) == ""
+    # Whether its TB is decimal is not known.
+    assert marks(by_key["backblaze_b2/STANDARD"], TODAY) == "?"
     assert marks(by_key["idrive_e2/STANDARD"], TODAY) == "?"
     assert marks(by_key["scaleway/STANDARD"], TODAY) == "?!"
-    assert marks(by_key["backblaze_b2/STANDARD"], date(2027, 6, 1)) == "!"
-    notes = study(prices.offers(["backblaze_b2"]), MEDIUM, date(2027, 6, 1)).notes
-    assert any(note.startswith("Older than 180 days") and "Backblaze B2" in note for note in notes)
+    assert marks(by_key["wasabi/STANDARD"], date(2027, 6, 1)) == "!"
+    notes = study(prices.offers(["wasabi"]), MEDIUM, date(2027, 6, 1)).notes
+    assert any(note.startswith("Older than 180 days") and "Wasabi" in note for note in notes)
 
 
 def test_flips_in_words() -> None:
@@ -130,6 +132,7 @@ def test_json_has_everything() -> None:
     assert b2["month"]["total"] == "2.7105"
     assert b2["month"]["lines"][0] == {"term": "storage", "what": "storage", "quantity": "400 GB", "amount": "2.7800"}
     assert b2["terms"]["storage"]["date"] == "2026-10-06"
+    assert "decimal units are assumed" in b2["terms"]["storage"]["note"]
     assert found["usage"]["uploads_per_month"] == 22_500
     assert found["nearest"]["hetzner"]["region"] == "fsn1"
     assert set(found["currencies"]) == {"USD", "EUR"}
@@ -150,6 +153,6 @@ def test_fit_has_the_guides_other_aspects() -> None:
 
 def test_markdown_is_a_table() -> None:
     text = markdown.costs(of(MEDIUM, "backblaze_b2", near=(52.5, 13.4)))
-    assert "| Backblaze B2; eu-central-003 (Amsterdam), 576 km | 2.71 | 37.11 | 0.00 | 0.00 | storage |" in text
+    assert "| Backblaze B2 ?; eu-central-003 (Amsterdam), 576 km | 2.71 | 37.11 | 0.00 | 0.00 | storage |" in text
     rows = markdown.aspects(fit.fits()).splitlines()
     assert {row.count("|") for row in rows} == {6}
