@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 from synapse_media.errors import UsageError
@@ -388,7 +388,7 @@ class Crossing:
 
 
 def compare(offers: Iterable[Offer], usage: Usage) -> dict[str, list[Result]]:
-    """Every offer against a usage, by currency, the cheapest month first (then the cheapest year)."""
+    """Every offer against a usage, by currency, the cheapest month first (then the cheapest year, and restore)."""
     found: dict[str, list[Result]] = {}
     for offer in offers:
         result = Result(
@@ -400,7 +400,7 @@ def compare(offers: Iterable[Offer], usage: Usage) -> dict[str, list[Result]]:
         )
         found.setdefault(offer.currency, []).append(result)
     for results in found.values():
-        results.sort(key=lambda result: (result.month.total, result.year.total, result.offer.key))
+        results.sort(key=lambda result: (result.month.total, result.year.total, result.restore.total, result.offer.key))
     # The currency with more offers first; equal numbers by name.
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
@@ -418,7 +418,12 @@ def curve(offer: Offer, usage: Usage, low: Decimal, high: Decimal, points: int) 
     """The cost at `points` sizes from `low` to `high`, evenly on a log axis."""
     step = (high / low).ln() / (points - 1)
     sizes = tuple(low * (step * at).exp() for at in range(points))
-    return Curve(offer, sizes, tuple(month(offer, scaled(usage, size / usage.stored)).total for size in sizes))
+    return Curve(offer, sizes, tuple(_cost_at(size, offer, usage) for size in sizes))
+
+
+def _cost_at(size: Decimal, offer: Offer, usage: Usage) -> Decimal:
+    """A month's cost, without the last digits: sums that should be equal differ there."""
+    return month(offer, scaled(usage, size / usage.stored)).total.quantize(Decimal("1e-9"))
 
 
 def crossings(offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal, points: int = 61) -> list[Crossing]:
@@ -428,34 +433,70 @@ def crossings(offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal
     points of the grid are not seen.
     """
     curves = [curve(offer, usage, low, high, points) for offer in offers]
+    changes = {
+        (at, before.key, after.key) for lead in _leads(curves).values() for (_, before), (at, after) in pairwise(lead)
+    }
     found = []
     for one, other in combinations(curves, 2):
-        if one.offer.currency == other.offer.currency:
-            found += [_crossing(one.offer, other.offer, usage, *ends) for ends in _sign_changes(one, other)]
-    return _led(sorted(found, key=lambda item: item.stored), curves, usage)
+        if one.offer.currency != other.offer.currency:
+            continue
+        for at in _sign_changes(one, other):
+            below, above = (one, other) if other.cost[at] < one.cost[at] else (other, one)
+            leads = (at, below.offer.key, above.offer.key) in changes
+            found.append(_crossing(below.offer, above.offer, usage, *one.stored[at - 1 : at + 1], leads=leads))
+    return sorted(found, key=lambda item: item.stored)
 
 
-def _sign_changes(one: Curve, other: Curve) -> list[tuple[Decimal, Decimal]]:
+def leaders(
+    offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal, points: int = 61
+) -> dict[str, list[Offer]]:
+    """By currency, the offers that are the cheapest somewhere between `low` and `high`, from `low` on."""
+    curves = [curve(offer, usage, low, high, points) for offer in offers]
+    return {currency: [offer for _, offer in lead] for currency, lead in _leads(curves).items()}
+
+
+def _leads(curves: Iterable[Curve]) -> dict[str, list[tuple[int, Offer]]]:
+    """By currency, who is the cheapest from which point of the grid on.
+
+    Of offers that cost the same (two minimum charges) the one leads that stays the cheapest longest.
+    """
+    by_currency: dict[str, list[Curve]] = {}
+    for item in curves:
+        by_currency.setdefault(item.offer.currency, []).append(item)
+    return {currency: _lead(items) for currency, items in by_currency.items()}
+
+
+def _lead(curves: Sequence[Curve]) -> list[tuple[int, Offer]]:
+    least = [min(costs) for costs in zip(*(item.cost for item in curves), strict=True)]
+
+    def until(item: Curve, at: int) -> int:
+        """The first point from `at` on where it is not the cheapest."""
+        return next((later for later in range(at, len(least)) if item.cost[later] > least[later]), len(least))
+
+    lead, at = [], 0
+    while at < len(least):
+        end, best = max(((until(item, at), item) for item in curves), key=lambda pair: (pair[0], pair[1].offer.key))
+        lead.append((at, best.offer))
+        at = end
+    return lead
+
+
+def _sign_changes(one: Curve, other: Curve) -> list[int]:
+    """The points of the grid where the other one of the two has become the cheaper one, or an equal start ends."""
     changes = []
     last = 0
-    for at, size in enumerate(one.stored):
+    for at in range(len(one.stored)):
         gap = one.cost[at] - other.cost[at]
         sign = (gap > 0) - (gap < 0)
-        if sign and last and sign != last:
-            changes.append((one.stored[at - 1], size))
+        if sign and sign != last and at:
+            changes.append(at)
         last = sign or last
     return changes
 
 
-def _crossing(one: Offer, other: Offer, usage: Usage, low: Decimal, high: Decimal) -> Crossing:
-    def cost(offer: Offer, size: Decimal) -> Decimal:
-        return month(offer, scaled(usage, size / usage.stored)).total
-
-    if cost(one, high) < cost(other, high):
-        one, other = other, one
-    # `one` is cheaper at the low end, `other` at the high end.
-    end = _bisect(lambda size: cost(other, size) < cost(one, size), low, high)
-    return Crossing(end, one.currency, one, other, cost(other, end), leads=False)
+def _crossing(below: Offer, above: Offer, usage: Usage, low: Decimal, high: Decimal, *, leads: bool) -> Crossing:
+    end = _bisect(lambda size: _cost_at(size, above, usage) < _cost_at(size, below, usage), low, high)
+    return Crossing(end, below.currency, below, above, _cost_at(end, above, usage), leads)
 
 
 def _bisect(holds: Callable[[Decimal], bool], low: Decimal, high: Decimal) -> Decimal:
@@ -464,39 +505,3 @@ def _bisect(holds: Callable[[Decimal], bool], low: Decimal, high: Decimal) -> De
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
-
-
-def _led(found: Sequence[Crossing], curves: Sequence[Curve], usage: Usage) -> list[Crossing]:
-    """The crossings, smallest first, with those marked where the cheapest changes.
-
-    Of offers that cost the same (two minimum charges) the one that is cheaper at the far end leads.
-    """
-    leader = {
-        currency: min(
-            (item for item in curves if item.offer.currency == currency),
-            key=lambda item: (item.cost[0], item.cost[-1], item.offer.key),
-        ).offer
-        for currency in {item.offer.currency for item in curves}
-    }
-    marked = []
-    for item in found:
-        leads = item.below == leader[item.currency] and item.above == _cheapest(item, curves, usage)
-        if leads:
-            leader[item.currency] = item.above
-        marked.append(replace(item, leads=leads))
-    return marked
-
-
-def _cheapest(item: Crossing, curves: Iterable[Curve], usage: Usage) -> Offer:
-    """The cheapest at a crossing, the offer that is left behind there aside."""
-    others = [
-        (
-            month(other.offer, scaled(usage, item.stored / usage.stored)).total,
-            other.cost[-1],
-            other.offer.key,
-            other.offer,
-        )
-        for other in curves
-        if other.offer.currency == item.currency and other.offer != item.below
-    ]
-    return min(others, key=lambda other: other[:3])[3]

@@ -11,7 +11,7 @@ from typing import Any
 
 from synapse_media import catalog
 
-from .model import ZERO, Bill, Crossing, Result, Usage, compare, crossings
+from .model import ZERO, Bill, Crossing, Result, Usage, compare, crossings, leaders
 from .prices import STALE_DAYS, Offer
 from .units import show_count, show_size
 
@@ -38,6 +38,7 @@ class Study:
     """Attributes:
     results: by currency, the cheapest first.
     flips: where two offers change places as the stored size does, everything else in proportion.
+    leaders: by currency, the offers that are the cheapest somewhere in the span, from its low end on.
     span: the sizes between which flips were looked for, in bytes.
     nearest: by provider, with a place given.
     notes: what the reader should know, each a sentence.
@@ -47,6 +48,7 @@ class Study:
     today: date
     results: Mapping[str, list[Result]]
     flips: Sequence[Crossing]
+    leaders: Mapping[str, Sequence[Offer]]
     span: tuple[Decimal, Decimal]
     nearest: Mapping[str, Region]
     notes: Sequence[str]
@@ -57,11 +59,13 @@ class Study:
         return _typical(self.usage)
 
     def drawn(self, currency: str) -> list[Offer]:
-        """One offer a provider for the pictures: its first in the catalog's order that was asked for."""
-        first: dict[str, Offer] = {}
+        """The offers for the pictures: each provider's first in the catalog's order, and all that lead somewhere."""
+        kept: list[Offer] = []
         for result in sorted(self.results[currency], key=lambda result: _catalog_order(result.offer)):
-            first.setdefault(result.offer.provider, result.offer)
-        return list(first.values())
+            offer = result.offer
+            if offer in self.leaders[currency] or offer.provider not in {item.provider for item in kept}:
+                kept.append(offer)
+        return kept
 
 
 def _typical(usage: Usage) -> Usage:
@@ -100,8 +104,8 @@ def study(
             if region:
                 nearest[name] = region
     flips = crossings(kept, typical, low, high)
-    said = [*notes, *_notes(results, usage, today)]
-    return Study(usage, today, results, flips, (low, high), nearest, said)
+    said = [*notes, *_elsewhere(kept, nearest), *_notes(results, usage, today)]
+    return Study(usage, today, results, flips, leaders(kept, typical, low, high), (low, high), nearest, said)
 
 
 def nearest_region(provider: catalog.Provider, near: tuple[float, float]) -> Region | None:
@@ -121,6 +125,16 @@ def _km(one: tuple[float, float], other: tuple[float, float]) -> float:
     (lat1, lon1), (lat2, lon2) = ([math.radians(part) for part in place] for place in (one, other))
     half = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
     return 2 * _EARTH_KM * math.asin(min(1.0, math.sqrt(half)))
+
+
+def _elsewhere(offers: Iterable[Offer], nearest: Mapping[str, Region]) -> list[str]:
+    """Where the nearest region is not the one whose price is known."""
+    priced: dict[str, str] = {}
+    for offer in offers:
+        region = nearest.get(offer.provider)
+        if region and offer.region not in ("", region.name):
+            priced[f"{offer.title}: the price is that of {offer.region}"] = region.name
+    return [f"{price}; that of {name} is not in the catalog." for price, name in priced.items()]
 
 
 def _keep_nearest(offers: Iterable[Offer], near: tuple[float, float]) -> list[Offer]:
@@ -204,11 +218,10 @@ def money(amount: Decimal, currency: str) -> str:
 
 def flips_in_words(found: Study, currency: str) -> str:
     """`Backblaze B2 is the cheapest; from 873 GB on IDrive e2.`"""
-    results = found.results[currency]
     flips = [item for item in found.flips if item.currency == currency and item.leads]
     low, high = (show_size(size) for size in found.span)
     if not flips:
-        return f"{results[0].offer.label} is the cheapest from {low} to {high}."
+        return f"{found.leaders[currency][0].label} is the cheapest from {low} to {high}."
     words = [f"{flips[0].below.label} is the cheapest below {show_size(flips[0].stored)}"]
     words += [f"{item.above.label} from there" for item in flips[:1]]
     words += [f"{item.above.label} from {show_size(item.stored)}" for item in flips[1:]]

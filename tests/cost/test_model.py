@@ -408,8 +408,25 @@ class TestComparing:
         assert [(flip.below, flip.above, flip.leads) for flip in flips] == [
             (S3, STORJ_ADVANCED, False),
             (S3, STORJ, True),
+            (STORJ_ADVANCED, STORJ, False),
         ]
-        assert all(abs(flip.stored - 5 / Decimal("0.023") * GIB) <= GB / 10 for flip in flips)
+        assert all(abs(flip.stored - 5 / Decimal("0.023") * GIB) <= GB / 10 for flip in flips[:2])
+
+    def test_a_minimum_charge_that_two_share_ends_where_one_grows_out_of_it(self) -> None:
+        # Both tiers of Storj cost 5 dollars, until Advanced does not: at 500 GB × 0.010.
+        (flip,) = model.crossings([STORJ_ADVANCED, STORJ], Usage(400 * GB), 10 * GB, 10_000 * GB)
+        assert (flip.below, flip.above, flip.leads) == (STORJ_ADVANCED, STORJ, False)
+        assert abs(flip.stored - 500 * GB) <= 2 * GB
+
+    def test_the_leader_from_the_low_end_on(self) -> None:
+        span = (10 * GB, 10_000 * GB)
+        for offers, led in (
+            # At 5 dollars each; Spaces and Advanced grow out of it first.
+            ([STORJ_ADVANCED, SPACES, STORJ], [STORJ]),
+            ([IDRIVE, B2], [B2, IDRIVE]),
+            ([WASABI], [WASABI]),
+        ):
+            assert model.leaders(offers, Usage(400 * GB), *span) == {"USD": led}
 
     def test_everything_else_in_proportion(self) -> None:
         usage = Usage(100 * GB, growth=GB, egress=50 * GB, files=Decimal(1000), deleted=GB, uploads=Decimal(5),

@@ -9,7 +9,7 @@ import pytest
 
 from synapse_media import catalog
 from synapse_media.cost import fit, markdown, prices
-from synapse_media.cost.model import SizeGroup, Usage
+from synapse_media.cost.model import SizeGroup, Usage, curve
 from synapse_media.cost.study import Study, as_json, flips_in_words, marks, money, nearest_region, study
 
 TODAY = date(2026, 11, 23)
@@ -59,6 +59,12 @@ def test_of_several_priced_regions_the_nearest_is_kept() -> None:
         assert len(found.results["USD"]) == 2
 
 
+def test_the_price_of_another_region_is_said_to_be_that() -> None:
+    word = "Amazon S3: the price is that of us-east-1; that of ap-southeast-2 is not in the catalog."
+    assert of(MEDIUM, "amazon_s3", "wasabi", near=(-33.9, 151.2)).notes[0] == word
+    assert not any("is not in the catalog" in note for note in of(MEDIUM, "amazon_s3", near=(40.7, -74.0)).notes)
+
+
 def test_a_class_that_loses_money_is_named() -> None:
     # 2^20 thumbnails of 16 KiB, 16 GiB: 0.368 in STANDARD, 0.20 + 1.40 in STANDARD_IA (see test_model).
     found = of(Usage(16 * Decimal(2**30), files=Decimal(2**20)), "amazon_s3", near=(40.7, -74.0))
@@ -105,6 +111,43 @@ def test_flips_in_words() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "providers",
+    [
+        (),
+        ("storj",),
+        ("digitalocean_spaces", "storj"),
+        ("amazon_s3", "storj", "wasabi"),
+        ("cloudflare_r2", "digitalocean_spaces", "idrive_e2", "wasabi"),
+    ],
+)
+@pytest.mark.parametrize(
+    "usage",
+    [Usage(400 * GB), MEDIUM, Usage(50 * GB, egress=200 * GB), Usage(30 * GB, files=Decimal(900_000))],
+    ids=["stored", "medium", "much read", "small files"],
+)
+def test_who_is_said_to_be_the_cheapest_is(providers: tuple[str, ...], usage: Usage) -> None:
+    """At sizes beside those the flips were looked for at. Close to a flip (rounding up to a GB) two are as good."""
+    found = of(usage, *providers)
+    low, high = found.span
+    for currency, results in found.results.items():
+        words = flips_in_words(found, currency)
+        flips = [flip for flip in found.flips if flip.leads and flip.currency == currency]
+        assert [flip.above for flip in flips] == list(found.leaders[currency][1:])
+        assert all(offer.label in words for offer in found.leaders[currency])
+        for curves in zip(*(points(result.offer, usage, low, high) for result in results), strict=True):
+            size = curves[0][0]
+            named = found.leaders[currency][sum(flip.stored <= size for flip in flips)]
+            costs = {result.offer.key: cost for result, (_, cost) in zip(results, curves, strict=True)}
+            near = any(abs(flip.stored - size) < max(size / 10, 2 * GB) for flip in flips)
+            assert near or costs[named.key] <= min(costs.values()), (currency, size)
+
+
+def points(offer: prices.Offer, usage: Usage, low: Decimal, high: Decimal) -> list[tuple[Decimal, Decimal]]:
+    drawn = curve(offer, usage, low, high, 48)
+    return list(zip(drawn.stored, drawn.cost, strict=True))
+
+
 def test_a_new_server_has_a_picture_too() -> None:
     found = of(Usage(Decimal(0), growth=GB), "backblaze_b2", "idrive_e2")
     assert found.typical == Usage(GB)
@@ -112,11 +155,19 @@ def test_a_new_server_has_a_picture_too() -> None:
     assert [flip.leads for flip in found.flips] == [True]
 
 
-def test_one_offer_a_provider_is_drawn() -> None:
+def test_one_offer_a_provider_is_drawn_and_every_leader() -> None:
     found = study(prices.offers(), MEDIUM, TODAY)
     drawn = {offer.key for currency in found.results for offer in found.drawn(currency)}
     assert {"amazon_s3/STANDARD@us-east-1", "storj/STANDARD/Standard", "cloudflare_r2/STANDARD"} <= drawn
     assert len({key.split("/")[0] for key in drawn}) == len(drawn)
+    # Infrequent access is the cheapest below 366.3 GB here: so it is drawn beside STANDARD.
+    drawn = {offer.key for offer in of(MEDIUM, "amazon_s3", "storj", "wasabi").drawn("USD")}
+    assert drawn == {
+        "amazon_s3/STANDARD@us-east-1",
+        "amazon_s3/STANDARD_IA@us-east-1",
+        "storj/STANDARD/Standard",
+        "wasabi/STANDARD",
+    }
 
 
 def test_money_for_people() -> None:
