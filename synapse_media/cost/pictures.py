@@ -6,6 +6,7 @@ One panel a currency. Text and axes are drawn in one ink colour, which the repor
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,7 +18,7 @@ from typing import Any
 from synapse_media import catalog
 from synapse_media.errors import SynapseMediaError, UsageError
 
-from .model import TERMS, Crossing, curve, months
+from .model import TERMS, curve, months
 from .prices import Offer
 from .study import Study
 from .units import show_size
@@ -27,6 +28,11 @@ INK = "#23282f"
 
 MONTHS = 24
 _POINTS = 81
+_FLOOR = 0.5
+"""The least that the logarithmic axis shows, a month."""
+
+_WIDTHS = {False: 9.5, True: 4.2}
+"""Inches of a picture, and of a narrow one: about as many points as a phone has pixels, so that text keeps its size."""
 
 # Ten hues that can be told apart on white and on near black.
 _HUES = (
@@ -38,7 +44,7 @@ _HUES = (
     "#c9a400",
     "#3ba7b5",
     "#d37295",
-    "#9c755f",
+    "#8264c8",
     "#86892d",
 )
 _GREY = "#8a8f98"
@@ -136,22 +142,22 @@ def _hue(provider: str) -> str:
 def _by_size(study: Study, narrow: bool) -> Any:
     low, high = study.span
     usage = study.typical
-    figure, panels = _figure(study, 4.7 if narrow else 9.5, [4.6 if narrow else 5.2] * len(study.results))
+    figure, panels = _figure(study, _WIDTHS[narrow], [5.2] * len(study.results))
     for axes, currency in zip(panels, study.results, strict=True):
         offers = study.drawn(currency)
         curves = [curve(offer, usage, low, high, _POINTS) for offer in offers]
         top = max(float(item.cost[-1]) for item in curves)
-        floor = 0.5
-        for at, item in enumerate(curves):
+        dashes = _dashes([(item.offer.provider, [float(cost) for cost in item.cost]) for item in curves])
+        for item, dash in zip(curves, dashes, strict=True):
             axes.plot(
                 [float(size) / 1e9 for size in item.stored],
-                [max(float(cost), floor / 10) for cost in item.cost],
+                [max(float(cost), _FLOOR / 10) for cost in item.cost],
                 color=_hue(item.offer.provider),
-                # Ever thinner, so that of two lines on one floor both are seen.
-                linewidth=3.6 - 2.2 * at / len(curves),
+                linewidth=2,
+                linestyle=dash,
             )
-        axes.set(xscale="log", yscale="log", xlim=(float(low) / 1e9, float(high) / 1e9), ylim=(floor, top * 1.6))
-        axes.set_title(f"{currency} a month by what is stored")
+        axes.set(xscale="log", yscale="log", xlim=(float(low) / 1e9, float(high) / 1e9), ylim=(_FLOOR, top * 1.6))
+        axes.set_title(f"{currency} a month" + ("" if narrow else " by what is stored"))
         _size_axis(axes)
         _money_axis(axes.yaxis)
         axes.grid(visible=True, which="major", color=_GREY, alpha=0.25, linewidth=0.6)
@@ -165,20 +171,30 @@ def _by_size(study: Study, narrow: bool) -> Any:
             va="top",
             color=_GREY,
         )
-        _mark_crossings(axes, study, currency, offers)
+        _mark_crossings(axes, study, offers, narrow=narrow)
         ends = [(float(item.cost[-1]), item.offer.label, _hue(item.offer.provider)) for item in curves]
         _label_ends(axes, ends, log=True, narrow=narrow)
     return figure
 
 
-def _mark_crossings(axes: Any, study: Study, currency: str, offers: Sequence[Offer]) -> None:
-    """Dots where drawn lines cross; ringed with the size where the cheapest changes."""
-    from .model import crossings
+def _dashes(lines: Sequence[tuple[str, Sequence[float]]]) -> list[Any]:
+    """A line style a line: dashed where it lies on an earlier one for a while, or is of the same hue."""
+    styles = ("-", (0, (4, 4)), (0, (1.2, 2.4)))
+    found = []
+    for at, (provider, costs) in enumerate(lines):
+        below = 0
+        for before, others in lines[:at]:
+            same = [cost == other > 0 for cost, other in zip(costs, others, strict=True)]
+            below += before == provider or any(one and next_one for one, next_one in pairwise(same))
+        found.append(styles[min(below, 2)])
+    return found
 
-    drawn: list[Crossing] = [
-        item for item in crossings(offers, study.typical, *study.span) if item.currency == currency
-    ]
-    for item in drawn:
+
+def _mark_crossings(axes: Any, study: Study, offers: Sequence[Offer], *, narrow: bool) -> None:
+    """Dots where drawn lines cross; ringed with the size where the cheapest changes."""
+    for item in study.flips:
+        if item.below not in offers or item.above not in offers:
+            continue
         x, y = float(item.stored) / 1e9, float(item.monthly)
         if item.leads:
             axes.plot(
@@ -188,17 +204,18 @@ def _mark_crossings(axes: Any, study: Study, currency: str, offers: Sequence[Off
                 show_size(item.stored), (x, y), xytext=(6, -12), textcoords="offset points", fontsize=9, weight="bold"
             )
         else:
-            axes.plot([x], [y], marker="o", markersize=3.5, color=_GREY)
+            axes.plot([x], [y], marker="o", markersize=2.6 if narrow else 3.5, color=_GREY)
 
 
 def _over_time(study: Study, narrow: bool) -> Any:
-    figure, panels = _figure(study, 4.7 if narrow else 9.5, [4.0 if narrow else 4.4] * len(study.results))
+    figure, panels = _figure(study, _WIDTHS[narrow], [5.2 if narrow else 4.4] * len(study.results))
     for axes, currency in zip(panels, study.results, strict=True):
-        ends = []
-        for offer in study.drawn(currency):
-            costs = [float(bill.total) for bill in months(offer, study.usage, MONTHS)]
-            axes.plot(range(1, MONTHS + 1), costs, color=_hue(offer.provider), linewidth=2)
-            ends.append((costs[-1], offer.label, _hue(offer.provider)))
+        offers = study.drawn(currency)
+        lines = [[round(float(bill.total), 9) for bill in months(offer, study.usage, MONTHS)] for offer in offers]
+        dashes = _dashes([(offer.provider, costs) for offer, costs in zip(offers, lines, strict=True)])
+        for offer, costs, dash in zip(offers, lines, dashes, strict=True):
+            axes.plot(range(1, MONTHS + 1), costs, color=_hue(offer.provider), linewidth=2, linestyle=dash)
+        ends = [(costs[-1], offer.label, _hue(offer.provider)) for offer, costs in zip(offers, lines, strict=True)]
         axes.set(xlim=(1, MONTHS), ylim=(0, max(max(end[0] for end in ends) * 1.1, 1)))
         axes.set_xticks([1, 6, 12, 18, 24])
         axes.set_xlabel("month")
@@ -209,8 +226,8 @@ def _over_time(study: Study, narrow: bool) -> Any:
 
 
 def _shares(study: Study, narrow: bool) -> Any:
-    heights = [0.75 + 0.34 * len(results) for results in study.results.values()]
-    figure, panels = _figure(study, 4.7 if narrow else 9.5, heights, below=0.9 if narrow else 0.55)
+    heights = [0.75 + (0.44 if narrow else 0.34) * len(results) for results in study.results.values()]
+    figure, panels = _figure(study, _WIDTHS[narrow], heights, below=1.1 if narrow else 0.55)
     used: dict[str, Any] = {}
     for axes, (currency, results) in zip(panels, study.results.items(), strict=True):
         top = max(float(result.month.total) for result in results) or 1.0
@@ -222,8 +239,8 @@ def _shares(study: Study, narrow: bool) -> Any:
                 start += float(amount)
             axes.text(start + top * 0.01, at, f"{result.month.total:,.2f}", va="center", fontsize=9)
         labels = [_broken(result.offer.label) if narrow else result.offer.label for result in results]
-        axes.set_yticks(range(len(results)), labels, fontsize=8 if narrow else 9)
-        axes.set(xlim=(0, top * 1.14))
+        axes.set_yticks(range(len(results)), labels, fontsize=9)
+        axes.set(xlim=(0, top * (1.3 if narrow else 1.14)))
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.set_title(f"{currency} a month: what for")
@@ -274,7 +291,7 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, str, str]], *, log: bool,
             return (log10(max(value, float(low))) - log10(low)) / (log10(high) - log10(low))
         return (value - float(low)) / (float(high) - float(low))
 
-    gap = 0.075 if narrow else 0.062
+    gap = 0.085 if narrow else 0.062
     spread = _apart([place(value) for value, _, _ in ends], gap)
     for (value, label, hue), at in zip(ends, spread, strict=True):
         axes.annotate(
@@ -283,15 +300,16 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, str, str]], *, log: bool,
             xytext=(1.045, at),
             xycoords="axes fraction",
             textcoords="axes fraction",
-            fontsize=7.5 if narrow else 9,
+            fontsize=9.5,
             va="center",
-            color=hue,
-            weight="bold",
+            # The tie has the hue: as text, most hues are too pale on white or on black.
+            color=INK,
             linespacing=0.95,
+            gid=f"label-{re.sub(r'[^a-z0-9]+', '-', label.lower())}",
             arrowprops={
                 "arrowstyle": "-",
                 "color": hue,
-                "linewidth": 0.8,
+                "linewidth": 2,
                 "shrinkA": 1,
                 "shrinkB": 0,
                 "relpos": (0, 0.5),
@@ -317,14 +335,15 @@ PICTURES = (
     Picture(
         "cost-by-size",
         "Cost by what is stored",
-        "A line a provider: its monthly cost over the stored size on logarithmic axes. Minimum charges are the flat "
-        "parts on the left; dots are crossings, a ring is where the cheapest changes.",
+        "A line a provider, and one more for another class that is the cheapest somewhere: the monthly cost over the "
+        "stored size on logarithmic axes. Minimum charges are the flat parts on the left; dots are crossings, a ring "
+        f"is where the cheapest changes. Dashed: on another line in part. Below {_FLOOR:.2f} a month nothing is drawn.",
         _by_size,
     ),
     Picture(
         "cost-over-time",
         f"Cost over {MONTHS} months",
-        f"A line a provider: its monthly cost over {MONTHS} months at the given growth.",
+        f"The same lines: the monthly cost over {MONTHS} months at the given growth.",
         _over_time,
     ),
     Picture("cost-shares", "What the money is for", "A bar an offer: the terms that make up its month.", _shares),

@@ -22,7 +22,8 @@ import pytest
 from synapse_media.cost import fit, pictures, prices, report
 from synapse_media.cost.measure import measure
 from synapse_media.cost.model import Usage
-from synapse_media.cost.study import Study, study
+from synapse_media.cost.study import Study, flips_in_words, study
+from synapse_media.cost.units import show_size
 from synapse_media.errors import UsageError
 
 TODAY = date(2026, 11, 23)
@@ -95,18 +96,47 @@ def test_what_is_in_the_pictures(page: str) -> None:
 
 @pytest.mark.parametrize("kind", ["wide", "narrow"])
 def test_no_label_lies_on_another(page: str, found: Study, kind: str) -> None:
-    """Labels at the ends of the lines are coloured; their lines of text are further apart than they are high."""
+    """Labels at the ends of the lines: their lines of text are further apart than they are high."""
     for drawing in drawings(page, kind)[:2]:
         spots = []
-        for item in drawing.iter(f"{SVG}text"):
-            style = item.get("style") or ""
-            at = re.search(r"(?:translate\(|rotate\([-0-9.]+ )[-0-9.]+ ([-0-9.]+)\)", item.get("transform") or "")
-            if "font-weight: 700" in style and "currentColor" not in style and at:
+        for label in drawing.iter(f"{SVG}g"):
+            for item in label.iter(f"{SVG}text") if "-label-" in (label.get("id") or "") else ():
+                # Readable on white and on black: in the page's ink.
+                assert "fill: currentColor" in (item.get("style") or "")
+                at = re.search(r"(?:translate\(|rotate\([-0-9.]+ )[-0-9.]+ ([-0-9.]+)\)", item.get("transform") or "")
+                assert at
                 spots.append((float(at[1]), "".join(item.itertext()).strip()))
         said = " ".join(text for _, text in spots)
         assert all(word in said for offer in found.drawn("USD") for word in offer.label.split())
         for (above, one), (below, other) in pairwise(sorted(spots)):
-            assert below - above >= 7, (one, other)
+            assert below - above >= 8.5, (one, other)
+
+
+def test_what_leads_is_ringed_where_the_report_says() -> None:
+    usage = Usage(400 * GB, growth=10 * GB, egress=50 * GB, files=Decimal(900_000))
+    three = study(prices.offers(["amazon_s3", "storj", "wasabi"]), usage, TODAY)
+    drawn = texts(parsed(pictures.render(pictures.PICTURES[0], three, "svg", narrow=False)))
+    rings = {text for text in drawn if re.fullmatch(r"[0-9.]+ [GT]B", text)} - {"10 GB", "100 GB", "400 GB", "10 TB"}
+    assert rings == {show_size(flip.stored) for flip in three.flips if flip.leads} | {"1 TB"}
+    assert all(ring in flips_in_words(three, "USD") for ring in rings)
+    assert "Amazon S3 STANDARD_IA us-east-1" in drawn
+
+
+def test_of_lines_on_one_another_the_upper_ones_are_dashed() -> None:
+    floor = [5.0, 5.0, 6.0]
+    solid, dashed, dotted, crossing, nothing, again = pictures._dashes(
+        [
+            ("one", floor),
+            ("other", [5.0, 5.0, 9.0]),
+            ("third", [5.0, 5.0, 5.0]),
+            ("fourth", [1.0, 5.0, 8.0]),
+            ("fifth", [0.0, 0.0, 0.0]),
+            ("one", [1.0, 2.0, 3.0]),
+        ]
+    )
+    assert solid == crossing == nothing == "-"
+    assert dashed == again != "-"
+    assert dotted not in ("-", dashed)
 
 
 def test_labels_are_moved_apart_and_stay_inside() -> None:
@@ -198,19 +228,16 @@ class TestReport:
         assert "<script" not in text
         assert "<script>alert(1)<" in "".join(tree(text).itertext())
 
-    def test_it_fits_a_phone_in_a_real_browser(self, page: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_it_fits_a_phone_in_a_real_browser(self, page: str, tmp_path: Path, scheme: str) -> None:
         chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         if chromium is None:
             pytest.skip("no Chromium on PATH; the tests beside this one check that the report is well formed")
         # In a frame as wide as a phone; the frame's own script tells what came out.
         wrapper = tmp_path / "phone.html"
         wrapper.write_text(
-            f'<iframe id="phone" style="width:360px;height:800px" srcdoc="{html.escape(page)}"></iframe><script>'
-            "onload = () => { const at = document.getElementById('phone').contentDocument;"
-            "const wide = [...at.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && !e.closest('svg') &&"
-            " e.getBoundingClientRect().right > 361).map(e => e.tagName);"
-            "const shown = [...at.querySelectorAll('svg')].filter(e => e.getBoundingClientRect().width > 300).length;"
-            "document.title = JSON.stringify([at.documentElement.scrollWidth, wide, shown]) }</script>",
+            f'<iframe id="phone" style="width:360px;height:800px;color-scheme:{scheme}" srcdoc="{html.escape(page)}">'
+            f"</iframe><script>{PROBE}</script>",
             encoding="utf-8",
         )
         done = subprocess.run(
@@ -219,6 +246,7 @@ class TestReport:
                 "--headless",
                 "--no-sandbox",
                 "--disable-gpu",
+                f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
                 f"--user-data-dir={tmp_path / 'profile'}",
                 "--virtual-time-budget=4000",
                 "--dump-dom",
@@ -232,8 +260,52 @@ class TestReport:
         )
         title = re.search(r"<title>(.*?)</title>", done.stdout.rpartition("</iframe>")[0].partition("<iframe")[0])
         assert title is not None, done.stdout[:2000]
-        width, wide, shown = json.loads(html.unescape(title[1]))
-        assert width <= 360
-        assert wide == []
-        # Of each picture one form.
-        assert shown == len(pictures.PICTURES)
+        seen = json.loads(html.unescape(title[1]))
+        assert seen["width"] <= 360
+        assert seen["wide"] == []
+        # Of each picture one form, its text large enough for a phone.
+        assert seen["shown"] == len(pictures.PICTURES)
+        assert seen["text"] >= 9
+        assert seen["dark"] == (scheme == "dark")
+        paper = luminance(seen["paper"])
+        assert paper < 0.05 if scheme == "dark" else paper > 0.95
+        # WCAG AAA for what is read, AA for what is said in passing.
+        for inks, least in ((seen["inks"], 7), (seen["soft"], 4.5)):
+            assert inks
+            for ink in inks:
+                assert contrast(luminance(ink), paper) >= least, ink
+
+
+PROBE = """
+onload = () => {
+  const frame = document.getElementById('phone'), at = frame.contentDocument, look = frame.contentWindow;
+  const style = e => look.getComputedStyle(e);
+  const all = selector => [...at.querySelectorAll(selector)];
+  const drawn = all('svg').filter(e => e.getBoundingClientRect().width > 300);
+  const texts = drawn.flatMap(e => [...e.querySelectorAll('text')].map(text =>
+    [parseFloat(style(text).fontSize) * e.getBoundingClientRect().width / e.viewBox.baseVal.width,
+     style(text).fill, text.closest('[id*="-label-"]')]));
+  document.title = JSON.stringify({
+    width: at.documentElement.scrollWidth,
+    wide: all('body *').filter(e => !e.closest('.scroll') && !e.closest('svg') &&
+      e.getBoundingClientRect().right > 361).map(e => e.tagName),
+    shown: drawn.length,
+    text: Math.min(...texts.map(text => text[0])),
+    dark: look.matchMedia('(prefers-color-scheme: dark)').matches,
+    paper: style(at.body).backgroundColor,
+    inks: [...new Set([style(at.body).color, ...texts.filter(text => text[2]).map(text => text[1])])],
+    soft: [...new Set(all('.soft, figcaption, dt, .best td:first-child').map(e => style(e).color))],
+  });
+};
+"""
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `rgb(1, 2, 3)`, as WCAG 2 defines it."""
+    parts = [int(part) / 255 for part in re.findall(r"[0-9]+", colour)[:3]]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: float, other: float) -> float:
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
