@@ -29,6 +29,17 @@ A size is a number with a unit: GB is 10^9 bytes, GiB 2^30. A rate adds /day, /w
 """
 
 
+# What --fit does not look at, as it is written.
+_COST_ONLY = {
+    **{name: f"--{name}" for name in ("stored", "growth", "egress", "files", "uploads", "downloads", "deleted")},
+    **{name: f"--{name}" for name in ("media", "prices", "date", "lines")},
+    "small_files": "--small-files",
+    "small_size": "--small-size",
+    "deleted_age": "--deleted-age",
+    "classes": "--class",
+}
+
+
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "cost",
@@ -47,7 +58,7 @@ def add_parser(commands: Any) -> None:
     usage.add_argument("--uploads", metavar="RATE", help="upload requests (default: one a new file)")
     usage.add_argument("--downloads", metavar="RATE", help="download requests (default: egress by mean file size)")
     usage.add_argument("--deleted", metavar="RATE", help="deleted or overwritten, such as 2GB/month (default: nothing)")
-    usage.add_argument("--deleted-age", metavar="DAYS", default="0", help="days it was stored then (default: 0)")
+    usage.add_argument("--deleted-age", metavar="DAYS", help="days it was stored then (default: 0)")
     usage.add_argument(
         "--media", metavar="DIR", help="measure Synapse's media directory instead of --stored and --files"
     )
@@ -58,7 +69,7 @@ def add_parser(commands: Any) -> None:
     which.add_argument("--prices", metavar="FILE", help="prices of your own, over those of the catalog (JSON)")
     which.add_argument("--date", metavar="DATE", help="judge the age of prices on this day (default: today)")
     output = parser.add_argument_group("output")
-    output.add_argument("--lines", action="store_true", help="show each month line by line")
+    output.add_argument("--lines", action="store_true", help="show each month and first year line by line")
     output.add_argument("--fit", action="store_true", help="show what differs beside the price, instead of the cost")
     form = output.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -73,12 +84,17 @@ def run(args: argparse.Namespace) -> int:
     from synapse_media.cost import fit, markdown, table, units
 
     console = Console(highlight=False)
-    near = units.place(args.near, "--near") if args.near else None
+    for name in ("media", "prices", "picture", "report"):
+        if getattr(args, name) == "":
+            raise UsageError(f"--{name} '': allowed is a path. Is a variable empty?")
+    near = None if args.near is None else units.place(args.near, "--near")
     if args.fit:
         return _run_fit(console, args, near)
     from synapse_media.cost import prices
     from synapse_media.cost.study import as_json, study
 
+    if args.report and Path(args.report).suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report {args.report!r}: allowed is a file whose name ends in .html.")
     today = _day(args.date)
     overrides = prices.read_overrides(Path(args.prices), today) if args.prices else None
     offers = prices.offers(args.provider, args.classes, overrides)
@@ -112,11 +128,17 @@ def run(args: argparse.Namespace) -> int:
 def _run_fit(console: Any, args: argparse.Namespace, near: tuple[float, float] | None) -> int:
     from dataclasses import asdict
 
-    from synapse_media.cost import fit, markdown, table
+    from synapse_media.cost import fit, markdown, prices, table
 
     for option in ("picture", "report"):
         if getattr(args, option):
             raise UsageError(f"--fit and --{option} don't go together: the report has both, leave --fit out.")
+    for option, value in vars(args).items():
+        if option in _COST_ONLY and value not in (None, False, []):
+            raise UsageError(
+                f"--fit and {_COST_ONLY[option]} don't go together: --fit computes no cost. Leave one out."
+            )
+    prices.known(args.provider)
     found = fit.fits(args.provider, near)
     if args.json:
         print(json.dumps({"version": 1, "fit": [asdict(item) for item in found]}, indent=2, ensure_ascii=False))
@@ -154,10 +176,15 @@ def _usage(args: argparse.Namespace, offers: tuple[Offer, ...]) -> tuple[Usage, 
             notes.append(f"No growth is counted ({measured.growth_note}): say --growth.")
     else:
         usage, measured = _given_usage(args, rates), None
-    deleted_age = units.days(args.deleted_age, "--deleted-age")
+    deleted_age = units.days(args.deleted_age or "0", "--deleted-age")
+    deleted = rates.get("deleted", Decimal(0))
+    if deleted > 31 * (usage.stored + usage.growth):
+        raise UsageError(
+            f"--deleted {args.deleted!r}: allowed is at most what is stored, once a day. Check the unit and the period."
+        )
     usage = replace(
         usage,
-        deleted=rates.get("deleted", Decimal(0)),
+        deleted=deleted,
         deleted_age=deleted_age,
         uploads=None if args.uploads is None else units.count_rate(args.uploads, "--uploads"),
         downloads=None if args.downloads is None else units.count_rate(args.downloads, "--downloads"),
@@ -173,6 +200,8 @@ def _given_usage(args: argparse.Namespace, rates: dict[str, Decimal]) -> Usage:
         raise UsageError("Say what is stored: --stored 400GB (with --files 900k), or measure it: --media DIR.")
     stored = units.size(args.stored, "--stored")
     files = None if args.files is None else Decimal(units.count(args.files, "--files"))
+    if files == 0 and stored:
+        raise UsageError(f"--files {args.files!r}: allowed is 1 or more with --stored {args.stored!r}. Leave it out?")
     return Usage(
         stored=stored,
         growth=rates.get("growth", Decimal(0)),
@@ -193,10 +222,12 @@ def _small(args: argparse.Namespace, stored: Decimal, files: Decimal | None) -> 
         raise UsageError("--small-files and --small-size go together, and with --files.")
     small = units.count(args.small_files, "--small-files")
     each = units.size(args.small_size, "--small-size")
+    if not each:
+        raise UsageError(f"--small-size {args.small_size!r}: allowed is a byte or more.")
     if small > files:
         raise UsageError(f"--small-files {args.small_files!r}: allowed is at most --files {args.files!r}.")
     rest, left = files - small, stored - small * each
-    if left < rest:
+    if left < rest or (left and not rest):
         raise UsageError(
             f"--small-files {args.small_files!r} of {args.small_size!r} leave {units.show_size(left)} of --stored for "
             f"{units.show_count(rest)} files. Check the three numbers."

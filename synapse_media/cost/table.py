@@ -18,8 +18,12 @@ from .units import show_count, show_size
 _COLUMNS = "Month: at what is stored now. Restore: reading everything once. Leaving: reading it and early deletion."
 
 
+_TABLE_WIDTH = 110
+"""Columns of a terminal from which on the aspects are a table."""
+
+
 def show(console: Console, study: Study, *, lines: bool) -> None:
-    """The comparison, a table a currency; with `lines` each month line by line."""
+    """The comparison, a table a currency; with `lines` each month and first year line by line."""
     console.print(Text(f"{usage_in_words(study.usage)}; prices as known on {study.today}.", style="bold"))
     for currency, results in study.results.items():
         console.print()
@@ -29,6 +33,7 @@ def show(console: Console, study: Study, *, lines: bool) -> None:
             for result in results:
                 console.print()
                 console.print(_bill(f"{result.offer.label}, a month", result.month, currency))
+                console.print(_bill(f"{result.offer.label}, the first year", result.year, currency))
     console.print()
     for note in study.notes:
         console.print(Text(f"• {note}"))
@@ -89,16 +94,26 @@ def show_measured(console: Console, found: Measured) -> None:
 
 
 def show_fit(console: Console, fits: Iterable[Fit]) -> None:
-    """The aspects beside the price."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
-    for name in ("provider", "who holds it", "encryption", "price, egress", "it can't"):
-        table.add_column(name, ratio=1, overflow="fold")
+    """The aspects beside the price: a table, or a list where the terminal is too narrow for five columns."""
+    names = ("who holds it", "encryption", "price, egress", "it can't")
+    table = Table("provider", *names, box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
+    for column in table.columns:
+        column.ratio, column.overflow = 1, "fold"
+    listed = console.width < _TABLE_WIDTH
     for fit in fits:
-        table.add_row(
-            Text(f"{fit.title}\n", style="bold").append(f"{fit.layout}; {fit.regions}", style="dim"),
+        title = Text(f"{fit.title}\n", style="bold").append(f"{fit.layout}; {fit.regions}", style="dim not bold")
+        cells = (
             Text(fit.held_by),
             Text(fit.encryption + (" (not sure)" if "encryption" in fit.uncertain else "")),
             Text(f"{fit.prices}. Egress: {fit.egress}"),
             Text("\n".join(f"• {item}" for item in fit.cannot) or "–"),
         )
-    console.print(table)
+        if listed:
+            grid = Table.grid(padding=(0, 2))
+            for name, cell in zip(names, cells, strict=True):
+                grid.add_row(Text(name, style="dim"), cell)
+            console.print(title, grid, "", sep="\n")
+        else:
+            table.add_row(title, *cells)
+    if not listed:
+        console.print(table)
