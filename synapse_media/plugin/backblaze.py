@@ -20,9 +20,11 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
 
+from . import bounded, tracing
 from .bucket import holds_media, is_ours, marked_by_another, nothing_to_adopt, taken, there_already, unlike_new
 from .connection import ApiError, Connection
 from .keyring import KeyFamily, MadeKey, RingBase
@@ -58,8 +60,50 @@ _lock = threading.Lock()
 @cache
 def _classes() -> tuple[Any, Any]:
     """b2sdk's API with our patience, once with and once without a second try."""
+    import requests
     from b2sdk.v3 import B2Api, B2Http, B2Session
-    from b2sdk.v3.exception import B2Error
+    from b2sdk.v3.exception import B2ConnectionError, B2Error
+    from requests.adapters import HTTPAdapter
+    from urllib3.exceptions import HTTPError
+
+    class RefusedAnswerError(B2Error):  # type: ignore[misc]
+        """Not tried again."""
+
+        def __init__(self, code: str, words: str) -> None:
+            super().__init__(words)
+            self.code = code
+
+    class Adapter(HTTPAdapter):
+        """Says each call, follows no redirect, and takes no more of an answer than one may have."""
+
+        def send(self, request: Any, *arguments: Any, **named: Any) -> Any:
+            parts = urlsplit(request.url)
+            what = f"{parts.path.rpartition('/')[2]} {request.method} {parts.netloc}{parts.path}"
+            started = time.monotonic()
+            answered.status = 0
+            try:
+                response = super().send(request, *arguments, **named)
+            except requests.RequestException as error:
+                tracing.say(what, started, type(error).__name__)
+                raise
+            answered.status = response.status_code
+            tracing.say(what, started, response.status_code)
+            try:
+                if 300 <= response.status_code < 400:
+                    # It would carry the credential to a place nobody named.
+                    target = urlsplit(response.headers.get("Location") or "").netloc or "elsewhere"
+                    words = f"it redirects to {target}, which is not followed. Mend realm"
+                    raise RefusedAnswerError("Redirected", words)
+                response._content = bounded.read(  # noqa: SLF001 - as requests itself leaves it
+                    response.raw, lambda why: RefusedAnswerError("RefusedAnswer", f"the answer {why}")
+                )
+            except HTTPError as error:
+                raise B2ConnectionError(f"the answer broke off: {error}") from None
+            finally:
+                response.raw.close()
+            return response
+
+    answered = threading.local()
 
     class Http(B2Http):  # type: ignore[misc]
         # b2sdk's own is 20 minutes for every call, and as long as the server asks between two tries.
@@ -67,12 +111,18 @@ def _classes() -> tuple[Any, Any]:
         TIMEOUT_FOR_COPY = SECONDS
         attempts = ATTEMPTS
 
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.session.adapters.clear()
+            self.session.mount("", Adapter())
+
         def post_json_return_json(self, url: str, headers: Any, params: Any, try_count: int = 1) -> Any:
             del try_count
             for attempt in range(1, self.attempts + 1):
                 try:
                     return super().post_json_return_json(url, headers, params, 1)
                 except B2Error as error:
+                    error.status = answered.status
                     if not error.should_retry_http() or attempt == self.attempts:
                         raise
                     wait = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
@@ -152,12 +202,15 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         yield
     except B2Error as error:
         code = str(getattr(error, "code", None) or type(error).__name__)
+        status = int(getattr(error, "status", 0))
+        http = f" (HTTP {status})" if status else ""
         if code == "non_json_response" or type(error).__name__ == "PotentialS3EndpointPassedAsRealm":
-            raise ApiError("NotJson", 0, f"{at}: the answer is not JSON: that is no B2 API, check realm") from None
+            words = f"{at}: the answer is not JSON{http}: that is no B2 API, check realm"
+            raise ApiError("NotJson", status, words) from None
         message = " ".join(str(error).split())[:300]
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
         hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
-        raise ApiError(code, 0, f"{at}: {code}: {message}{hint}") from None
+        raise ApiError(code, status, f"{at}: {code}: {message}{http}{hint}") from None
     except (requests.RequestException, ValueError, KeyError) as error:
         kind = type(error).__name__
         raise ApiError("NotJson", 0, f"{at}: the answer is not that of B2's API ({kind}): check realm") from None

@@ -1,18 +1,38 @@
-"""What a boto3 client takes from a server at most: no endless body, no body that drips for ever, no XML entities.
+"""What a client takes from a server at most: no endless body, no body that drips for ever, no XML entities.
 
-botocore reads an answer to its end, whatever its length, and its parser expands what a document declares. It follows
-no redirect to another host by itself.
+botocore and requests read an answer to its end, whatever its length; botocore's parser expands what a document
+declares. It follows no redirect to another host by itself.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 LIMIT: Final = 8 * 1024 * 1024
 """Bytes; a full page of a listing is about one million."""
 SECONDS: Final = 60
 """For the body of one answer, however it drips."""
+
+
+def read(raw: Any, refused: Callable[[str], Exception]) -> bytes:
+    """The body of a urllib3 response, within these bounds; what is compressed stays so.
+
+    Args:
+        refused: makes the error to raise, of words that follow "the answer".
+    """
+    deadline = time.monotonic() + SECONDS
+    parts: list[bytes] = []
+    size = 0
+    while piece := raw.read1(64 * 1024):
+        parts.append(piece)
+        size += len(piece)
+        if size > LIMIT:
+            raise refused(f"is longer than {LIMIT // 1024**2} MiB")
+        if time.monotonic() > deadline:
+            raise refused(f"did not end within {SECONDS} s")
+    return b"".join(parts)
 
 
 def bound(client: Any) -> None:
@@ -31,24 +51,14 @@ def bound(client: Any) -> None:
         if streaming and response.status_code < 300:
             # An object's content: whoever asked for it reads it.
             return response
-        deadline = time.monotonic() + SECONDS
-        parts: list[bytes] = []
-        size = 0
         try:
-            while piece := response.raw.read1(64 * 1024):
-                parts.append(piece)
-                size += len(piece)
-                if size > LIMIT:
-                    raise RefusedAnswerError(why=f"is longer than {LIMIT // 1024**2} MiB")
-                if time.monotonic() > deadline:
-                    raise RefusedAnswerError(why=f"did not end within {SECONDS} s")
+            content = read(response.raw, lambda why: RefusedAnswerError(why=why))
         except transport.ReadTimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from None
         except transport.ProtocolError as error:
             raise ConnectionClosedError(endpoint_url=request.url, error=error, request=request) from None
         finally:
             response.raw.close()
-        content = b"".join(parts)
         if b"<!ENTITY" in content:
             raise RefusedAnswerError(why="declares XML entities, which no store does")
         response._content = content  # noqa: SLF001 - as botocore itself leaves it

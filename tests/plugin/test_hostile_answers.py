@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from synapse_media.methods import Expected, Operation
-from synapse_media.plugin import bounded
+from synapse_media.plugin import backblaze, bounded
 from synapse_media.plugin.connection import ApiError, Connection, Credential, call
 from synapse_media.plugin.proof import _BIG, prove
 
@@ -109,6 +109,46 @@ def test_a_redirect_takes_no_credential_to_another_host(status: int, monkeypatch
                 with pytest.raises(ApiError):
                     call(client, operation, **arguments)
         assert other.calls == []
+
+
+@pytest.fixture
+def b2_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("B2_APPLICATION_KEY_ID", KEY.access_key_id)
+    monkeypatch.setenv("B2_APPLICATION_KEY", KEY.secret)
+
+
+def b2(store: Hostile) -> None:
+    """B2's first call, with the application key itself."""
+    variables = ("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")
+    backblaze.account({"connection": {"realm": store.url, "variables": variables}})
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_takes_no_application_key_to_another_host(status: int, b2_key: None) -> None:
+    with hostile(says(200, "{}")) as other:
+        with hostile(says(status, "{}", Location=f"{other.url}/b2api")) as store:
+            target = f"redirects to {other.url.removeprefix('http://')}, which is not followed"
+            with pytest.raises(ApiError, match=target) as caught:
+                b2(store)
+            assert len(store.calls) == 1
+        assert other.calls == []
+    assert (caught.value.code, caught.value.status) == ("Redirected", status)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_endless_answer_of_b2_is_not_read_to_its_end(status: int, b2_key: None) -> None:
+    with hostile(endless(status)) as store:
+        with pytest.raises(ApiError, match="longer than 8 MiB"):
+            b2(store)
+        assert len(store.calls) == 1
+
+
+def test_an_answer_of_b2_that_drips_runs_out_of_time(b2_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 0.3)
+    with hostile(endless(pause=0.05)) as store:
+        with pytest.raises(ApiError, match="did not end within"):
+            b2(store)
+        assert len(store.calls) == 1
 
 
 def refused(answer: Answer, operation: str = "list_buckets", **arguments: Any) -> tuple[str, int]:
