@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from synapse_media.plugin import tracing
+from synapse_media.plugin import backblaze, tracing
 from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.connection import ApiError
 from synapse_media.plugin.http import JsonClient
 from synapse_media.plugin.iam import KeyRing, User
+from tests.doubles.b2_simulator import b2_double
 from tests.doubles.proxy import error, in_front_of, internal_error
 from tests.plugin.direct import OWNER, Direct
 
@@ -70,6 +71,30 @@ def test_calls_of_json_apis_are_shown_too(direct: Direct, calls: list[str]) -> N
     assert len(calls) == 1
     assert re.fullmatch(r"api: GET /v2/keys at the API \(127.0.0.1:\d+\): 403 in \d+ ms", calls[0])
     assert "not-to-be-shown" not in calls[0]
+
+
+def test_calls_of_b2_are_shown_too(direct: Direct, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    told = b'{"status": 403, "code": "access_denied", "message": "no"}'
+    with b2_double(direct.running) as double:
+        monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
+        monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
+        variables = ("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")
+        api = backblaze.account({"connection": {"realm": double.API_URL, "variables": variables}})
+        double.fault = lambda _: (403, "application/json", told)
+        with (
+            pytest.raises(ApiError, match=r"AccessDenied: .*\(HTTP 403\)") as caught,
+            backblaze.in_words("b2_list_buckets", double.API_URL),
+        ):
+            api.list_buckets()
+        address = double.API_URL.removeprefix("http://")
+    assert caught.value.status == 403
+    found = [match for match in map(LINE.fullmatch, calls) if match]
+    assert [(match[1], match[2], match[4]) for match in found] == [
+        ("b2_authorize_account", "POST", "200"),
+        ("b2_list_buckets", "POST", "403"),
+    ]
+    assert all(match[3].startswith(f"{address}/b2api/") for match in found)
+    assert double.key not in "\n".join(calls)
 
 
 def test_nothing_is_shown_unasked(direct: Direct, capfd: pytest.CaptureFixture[str]) -> None:
