@@ -15,6 +15,7 @@ import secrets
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,10 @@ from tests.faults.world import BrokenError, World, world
 
 
 def walk(here: World, trials: list[Trial], tell: Callable[[Trial, str], None]) -> None:
-    """A store's life from nothing to nothing, with a fault in every step of it. Raises BrokenError."""
+    """A store's life from nothing to nothing, with a fault in every step of it.
+
+    Raises BrokenError, or whatever a look at the store fails with.
+    """
     for trial in trials:
         started = time.monotonic()
         try:
@@ -34,7 +38,7 @@ def walk(here: World, trials: list[Trial], tell: Callable[[Trial, str], None]) -
                 here.put_media()
             else:
                 here.check_media()
-        except BrokenError:
+        except Exception:
             tell(trial, "BROKEN")
             raise
         tell(trial, f"survived, {time.monotonic() - started:.0f} s" if struck else "missed")
@@ -55,9 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"seed {wanted.seed}", flush=True)
     survived: Counter[str] = Counter()
     missed: Counter[str] = Counter()
+    hurt: Counter[str] = Counter()
 
     def tell(trial: Trial, how: str) -> None:
-        (missed if how == "missed" else survived)[trial.kind] += how != "BROKEN"
+        {"missed": missed, "BROKEN": hurt}.get(how, survived)[trial.kind] += 1
         print(f"  {trial}: {how}", flush=True)
 
     broken: list[str] = []
@@ -68,13 +73,19 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 with world(Path(folder), f"walk-{number}") as here:
                     walk(here, [draw(f"{wanted.seed}/{number}", action) for action in ACTIONS], tell)
-            except BrokenError as error:
-                broken.append(f"seed {wanted.seed}, walk {number}: {error}")
-                print(f"  {error}", flush=True)
+            except Exception as error:  # noqa: BLE001 - whatever it is, what was counted is told
+                words = str(error) if isinstance(error, BrokenError) else traceback.format_exc()
+                broken.append(f"seed {wanted.seed}, walk {number}: {words}")
+                print(f"  {words}", flush=True)
         number += 1
     for kind in KINDS:
-        print(f"{kind:>14}: {survived[kind]} tried and survived, {missed[kind]} missed")
-    print(f"{sum(survived.values())} survived, {len(broken)} broken; seed {wanted.seed}")
+        tried = survived[kind] + hurt[kind]
+        print(f"{kind:>14}: {tried} tried, {survived[kind]} survived, {hurt[kind]} broken; {missed[kind]} missed")
+    outside = len(broken) - sum(hurt.values())
+    print(
+        f"{sum(survived.values())} survived, {len(broken)} broken"
+        f"{f', {outside} of them outside of a trial' if outside else ''}; seed {wanted.seed}"
+    )
     print("\n".join(broken))
     return 1 if broken else 0
 

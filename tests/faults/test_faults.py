@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests.faults import __main__ as faults
 from tests.faults import trial
+from tests.faults import world as worlds
 from tests.faults.__main__ import walk
 from tests.faults.trial import Trial
-from tests.faults.world import World, world
+from tests.faults.world import BrokenError, World, world
 
 
 @pytest.fixture
@@ -44,3 +50,37 @@ def test_a_life_full_of_faults(here: World, own_directories: Path) -> None:
 def test_a_seed_finds_the_same_moment_again(action: str) -> None:
     assert trial.draw("seed/7", action) == trial.draw("seed/7", action)
     assert len({trial.draw(f"seed/{number}", action) for number in range(20)}) > 10
+
+
+def test_a_command_that_does_not_end_is_ended_and_is_a_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command, nobody_writes = tmp_path / "command", tmp_path / "fifo"
+    os.mkfifo(nobody_writes)
+    command.write_text(f'#!/bin/sh\nexec cat "{nobody_writes}"\n')
+    command.chmod(0o700)
+    monkeypatch.setattr(worlds, "COMMAND", command)
+    monkeypatch.setattr(worlds, "PATIENCE", 0.1)
+    fields: Any = {"stack": SimpleNamespace(name="s", engine=SimpleNamespace(project=tmp_path)), "store": None}
+    with pytest.raises(BrokenError, match="did not end within"):
+        World(**fields, store_name="", proxies={}, bucket="", logs=tmp_path).run("up")
+
+
+def test_whatever_breaks_is_counted_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def nothing(*_: object) -> Iterator[None]:
+        yield
+
+    def fails(_: object, trial: Trial) -> bool:
+        raise ConnectionError("the store can't be asked")
+
+    monkeypatch.setattr(faults, "world", nothing)
+    monkeypatch.setattr(faults, "attempt", fails)
+    assert faults.main(["-n", "3", "--seed", "seed"]) == 1
+    printed = capsys.readouterr().out
+    kinds = [trial.draw(f"seed/{number}", "up").kind for number in range(3)]
+    for kind in trial.KINDS:
+        count = kinds.count(kind)
+        assert f"{kind}: {count} tried, 0 survived, {count} broken; 0 missed" in printed
+    assert "0 survived, 3 broken; seed seed" in printed
+    assert "the store can't be asked" in printed

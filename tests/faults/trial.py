@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import resource
-import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Final
 from synapse_media.engine.processes import identity
 from tests.doubles import proxy
 from tests.doubles.proxy import Answer, Fault, Request, Upstream
-from tests.faults.world import PATIENCE, BrokenError, World, descendants, find, kill, later, leftovers
+from tests.faults.world import World, descendants, ended, find, kill, later, leftovers
 
 ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "up": ("up", "--yes"),
@@ -91,11 +90,7 @@ def attempt(world: World, trial: Trial) -> bool:
     beneath: dict[int, str] = {}
     with child:
         _arrange(world, trial, child.pid, struck, beneath)
-        try:
-            child.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            kill(child.pid)
-            raise BrokenError(f"the command did not end within {PATIENCE} s") from None
+        ended(child)
     # What outlives a killed engine must be gone soon, or it could act beside the next run.
     leftovers(beneath)
     world.behave()

@@ -99,7 +99,7 @@ class World:
     def run(self, *arguments: str) -> tuple[int, str]:
         """Exit code and all that was said."""
         with self.start(*arguments) as child:
-            code = child.wait(PATIENCE)
+            code = ended(child)
         log = next(self.logs.glob(f"{self.runs:04}-*"))
         return code, log.read_text(encoding="utf-8", errors="replace")
 
@@ -264,6 +264,16 @@ def find(pid: int, what: str) -> int | None:
             if mark in line:
                 return child
     return None
+
+
+def ended(child: subprocess.Popen[bytes]) -> int:
+    """The exit code of a command. Raises BrokenError, with all of it killed, where it does not end."""
+    try:
+        return child.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        for pid in (child.pid, *descendants(child.pid)):
+            kill(pid)
+        raise BrokenError(f"the command did not end within {PATIENCE} s") from None
 
 
 def kill(pid: int) -> None:
