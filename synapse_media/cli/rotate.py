@@ -6,11 +6,11 @@ The stack file's `keys` line is what is wanted; this edits it, and `up` makes it
 from __future__ import annotations
 
 import argparse
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from synapse_media import stackfile
-from synapse_media.errors import UsageError
+from synapse_media import contract, stackfile
+from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.settings import CONFIRMED, PROJECT, SLOTS, StoreSettings
 
 from . import stacks, up
@@ -36,6 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--confirm goes with --finish")
     session = stacks.open_stack(arguments.stack, credentials=True)
     store = _choose(session.stack, arguments.server)
+    if store.options.get("keyless"):
+        raise UsageError(
+            f"store {store.server_name} is keyless: the machine's own role signs, and there is no key to rotate."
+        )
     if store.options.get("existing_key"):
         raise UsageError(
             f"store {store.server_name} uses a key of your own (existing_key), which can't be rotated from here: make "
@@ -44,24 +48,53 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.finish:
         return _finish(session, store, arguments)
-    if store.keys.retiring:
+    if not store.keys.retiring:
+        old, new = store.keys.active, next(slot for slot in SLOTS if slot != store.keys.active)
+        _write_keys(session.stack, store.server_name, new, [old])
+    elif not _active_is_proved(session, store):
+        # An earlier run did not get so far.
+        old, new = store.keys.retiring[0], store.keys.active
+    else:
         raise UsageError(
             f"store {store.server_name} is in the middle of a rotation: keys of slot {store.keys.active} (active) and "
             f"{', '.join(store.keys.retiring)}. Render, restart Synapse, then `synapse-media rotate --finish`."
         )
-    other = next(slot for slot in SLOTS if slot != store.keys.active)
-    _write_keys(session.stack, store.server_name, other, [store.keys.active])
-    session = stacks.open_stack(arguments.stack, credentials=True)
-    stacks.quiet_for_json(session, as_json=arguments.json)
-    up.apply(session, refresh=False, yes=arguments.yes, options=[])
+    try:
+        session = stacks.open_stack(arguments.stack, credentials=True)
+        stacks.quiet_for_json(session, as_json=arguments.json)
+        up.apply(session, refresh=False, yes=arguments.yes, options=[])
+    except BaseException:
+        if not stacks.was_cut_off(session):
+            # Nothing was begun. What was, the next `rotate` goes on with.
+            _write_keys(session.stack, store.server_name, store.keys.active, list(store.keys.retiring))
+        raise
     _show(session, store, arguments)
     stacks.say(
-        f"The key of slot {other} is new and proved; that of slot {store.keys.active} still works. Now:\n"
+        f"The key of slot {new} is new and proved; that of slot {old} still works. Now:\n"
         f"  synapse-media render --stack {arguments.stack} --out DIR    and bring the files to the server\n"
         "  restart Synapse\n"
         f"  synapse-media rotate --stack {arguments.stack} --finish"
     )
     return 0
+
+
+def _key_in(session: stacks.Session, store: StoreSettings, slot: str) -> str:
+    """Access key ID of a slot as the state has it; "" if there is none."""
+    for resource in session.engine.export(session.stack.name).get("deployment", {}).get("resources") or []:
+        if resource["type"].endswith("KeyRing") and resource["urn"].endswith(f"::{store.server_name}"):
+            key: Mapping[str, str] = resource.get("outputs", {}).get("keys", {}).get(slot, {})
+            return key.get("accessKeyId", "")
+    return ""
+
+
+def _active_is_proved(session: stacks.Session, store: StoreSettings) -> bool:
+    """Whether what `render` writes is the key of the active slot, proved."""
+    try:
+        (found,) = [one for one in stacks.outputs_of(session) if one.server_name == store.server_name]
+        found.require_proof()
+    except (contract.ContractError, ValueError):
+        return False
+    return found.access_key_id == _key_in(session, store, store.keys.active)
 
 
 def _show(session: stacks.Session, store: StoreSettings, arguments: argparse.Namespace) -> None:
@@ -73,6 +106,11 @@ def _finish(session: stacks.Session, store: StoreSettings, arguments: argparse.N
     if not store.keys.retiring:
         raise UsageError(
             f"store {store.server_name} has one key, in slot {store.keys.active}: nothing is being retired"
+        )
+    if not _active_is_proved(session, store):
+        raise SynapseMediaError(
+            f"store {store.server_name}: the key of slot {store.keys.active} is not made and proved yet, so the old one "
+            f"stays. Run `synapse-media rotate --stack {session.stack.name}`, render, restart Synapse, then --finish."
         )
     retiring = list(store.keys.retiring)
     word = f"{store.server_name}/retire-key"

@@ -213,6 +213,7 @@ class RingBase(Resource):
             for slot in [slot for slot, key in keys.items() if key["accessKeyId"] not in listed]:
                 del keys[slot]
                 secrets.pop(slot, None)
+            handed_out = active in keys
             for slot in slots:
                 if slot in keys:
                     family.mend(slot, keys[slot]["accessKeyId"])
@@ -225,6 +226,12 @@ class RingBase(Resource):
                 if not brought:
                     context.warn(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
             for slot in [slot for slot in keys if slot not in slots]:
+                if not handed_out:
+                    raise ResourceError(
+                        f"key {keys[slot]['accessKeyId']} is not retired: {keys[active]['accessKeyId']}, which follows "
+                        "it, was made only now and nobody has it yet. Keep both (`synapse-media rotate` does), render, "
+                        "restart Synapse, and retire it then."
+                    )
                 _may_retire(family, keys[slot], keys[active], confirmed=bool(inputs.get("retireConfirmed")))
                 family.delete(keys[slot]["accessKeyId"])
                 listed.pop(keys[slot]["accessKeyId"], None)
@@ -281,8 +288,11 @@ def _report(who: str, outputs: Values, context: Context) -> None:
 def _may_retire(family: KeyFamily, old: Mapping[str, str], new: Mapping[str, str], *, confirmed: bool) -> None:
     if confirmed:
         return
-    made = datetime.fromisoformat(new["createdAt"])
-    why = retire_fault(family.last_used(old["accessKeyId"]), family.last_used(new["accessKeyId"]), made)
+    if new["createdAt"]:
+        made = datetime.fromisoformat(new["createdAt"])
+        why = retire_fault(family.last_used(old["accessKeyId"]), family.last_used(new["accessKeyId"]), made)
+    else:
+        why = f"{new['accessKeyId']} was brought along, so its uses don't tell whether Synapse has moved on to it"
     if why:
         raise ResourceError(
             f"key {old['accessKeyId']} is not retired: {why}. Render, restart Synapse, and then confirm: "

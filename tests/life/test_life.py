@@ -10,7 +10,7 @@ from pathlib import Path
 import botocore.exceptions
 import pytest
 
-from synapse_media import contract
+from synapse_media import contract, stackfile
 from synapse_media.changes import Change
 from synapse_media.cli import main
 from synapse_media.engine.session import EngineError
@@ -255,6 +255,40 @@ def test_rotation_never_leaves_synapse_without_a_key(life: Life) -> None:
     assert code == 0, printed
     assert life.keys() == [second.access_key_id]
     assert life.command("diff", "--refresh")[0] == 0
+
+
+def test_a_rotation_that_was_declined_has_not_begun(life: Life) -> None:
+    first, before = life.stack.outputs(), life.stack.path.read_text()
+    code, printed = life.command("rotate")
+    assert code == 1
+    assert "nothing was changed" in printed
+    assert stackfile.read_yaml(life.stack.path)["config"]["synapse-media:stores"][SERVER]["keys"] == {
+        "active": "a",
+        "retiring": [],
+    }
+    assert "keys" not in before
+    assert life.command("diff")[0] == 0
+    assert life.command("rotate", "--finish", "--confirm", "--yes")[0] == 64
+    assert life.keys() == [first.access_key_id]
+
+
+def test_a_rotation_that_could_not_make_its_key_goes_on_and_retires_nothing(life: Life) -> None:
+    first = life.stack.outputs()
+    stranger = life.iam.create_access_key(UserName=life.user)["AccessKey"]["AccessKeyId"]
+    for _ in range(2):
+        code, printed = life.command("rotate", "--yes")
+        assert code == 1
+        assert "has as many keys as it may have" in printed
+    code, printed = life.command("rotate", "--finish", "--confirm", "--yes")
+    assert code == 1
+    assert "the key of slot b is not made and proved yet" in printed
+    assert life.keys() == sorted([first.access_key_id, stranger])
+    life.iam.delete_access_key(UserName=life.user, AccessKeyId=stranger)
+    code, printed = life.command("rotate", "--yes")
+    assert code == 0, printed
+    second = life.stack.outputs()
+    second.require_proof()
+    assert life.keys() == sorted([first.access_key_id, second.access_key_id])
 
 
 def test_what_exists_can_be_imported_and_then_shows_no_change(life: Life, tmp_path: Path) -> None:

@@ -327,6 +327,25 @@ def test_a_key_is_not_retired_unless_the_next_is_in_use(owner: Direct) -> None:
     assert stopped.value.outputs["slots"] == ["a", "b"]
 
 
+def test_a_key_made_in_the_same_run_replaces_none_whatever_is_confirmed(owner: Direct) -> None:
+    _, first = RING.create(ring_inputs(owner, "a"), owner.context)
+    with pytest.raises(PartialError, match="was made only now and nobody has it yet") as stopped:
+        RING.update(owner.name, first, ring_inputs(owner, "b", retireConfirmed=True), owner.context)
+    assert set(stopped.value.outputs["keys"]) == {"a", "b"}
+    assert first["accessKeyId"] in owner.key_ids()
+
+
+def test_a_key_that_was_brought_along_is_not_taken_for_used(owner: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought = owner.iam.create_access_key(UserName=owner.name)["AccessKey"]
+    monkeypatch.setenv("SYNAPSE_MEDIA_ADOPTED_SECRET", brought["SecretAccessKey"])
+    _, first = RING.create(ring_inputs(owner, "a", adoptKey=brought["AccessKeyId"]), owner.context)
+    both = RING.update(owner.name, first, ring_inputs(owner, "a", "b"), owner.context)
+    with pytest.raises(PartialError, match=f"{brought['AccessKeyId']} was brought along"):
+        RING.update(owner.name, both, ring_inputs(owner, "a"), owner.context)
+    RING.update(owner.name, both, ring_inputs(owner, "a", retireConfirmed=True), owner.context)
+    assert owner.key_ids() == {brought["AccessKeyId"]}
+
+
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
