@@ -16,7 +16,7 @@ from botocore.config import Config
 
 from synapse_media.plugin.bucket import canonical
 from synapse_media.plugin.resource import Resource, Values
-from tests.doubles.vendor_plugin import Vendor, serve
+from tests.doubles.vendor_plugin import Gone, Vendor, serve
 
 _settings: dict[str, Any] = {}
 
@@ -212,6 +212,26 @@ class Lifecycle(_OfBucket):
         client("s3", rest=True).delete_bucket_lifecycle(Bucket=outputs["bucket"])
 
 
+class Logging(_OfBucket):
+    pulumi_type = "aws:s3/bucketLogging:BucketLogging"
+
+    def put(self, inputs: Values, *, new: bool) -> Values:
+        wanted = {"TargetBucket": inputs["targetBucket"], "TargetPrefix": inputs["targetPrefix"]}
+        client("s3", rest=True).put_bucket_logging(
+            Bucket=inputs["bucket"], BucketLoggingStatus={"LoggingEnabled": wanted}
+        )
+        return {}
+
+    def get(self, inputs: Values) -> Values:
+        found = client("s3", rest=True).get_bucket_logging(Bucket=inputs["bucket"]).get("LoggingEnabled")
+        if found is None:
+            raise Gone
+        return {"targetBucket": found["TargetBucket"], "targetPrefix": found["TargetPrefix"]}
+
+    def remove(self, outputs: Values) -> None:
+        client("s3", rest=True).put_bucket_logging(Bucket=outputs["bucket"], BucketLoggingStatus={})
+
+
 class Policy(_OfBucket):
     pulumi_type = "aws:s3/bucketPolicy:BucketPolicy"
     documents = frozenset({"policy"})
@@ -345,6 +365,7 @@ if __name__ == "__main__":
         Encryption(),
         Versioning(),
         Lifecycle(),
+        Logging(),
         Policy(),
         User(),
         UserPolicy(),

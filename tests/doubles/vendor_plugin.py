@@ -38,8 +38,12 @@ def _code(error: ClientError) -> str:
     return str(error.response["Error"].get("Code", ""))
 
 
+class Gone(Exception):  # noqa: N818 - what it says, not a fault
+    """What a `get` looks for is not there, where the store answers without an error."""
+
+
 class Vendor(Resource):
-    """A resource whose `put` makes and changes it, `get` reads its inputs (None: gone) and `remove` deletes it."""
+    """A resource whose `put` makes and changes it, `get` reads its inputs (or raises Gone) and `remove` deletes it."""
 
     documents: ClassVar[frozenset[str]] = frozenset()
 
@@ -71,6 +75,8 @@ class Vendor(Resource):
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         try:
             found = self.get(inputs)
+        except Gone:
+            return None
         except ClientError as error:
             if _code(error).startswith(_GONE):
                 return None

@@ -6,6 +6,7 @@ Nothing here shows the vendor's own validation, defaults, diffs or replace rules
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from synapse_media import changes
+from synapse_media.cli import main as command
 from synapse_media.engine import embedded
 from synapse_media.engine.session import EngineError
 from synapse_media.renderer import render
@@ -177,7 +179,7 @@ def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
     assert USER not in [user["UserName"] for user in iam.list_users()["Users"]]
 
 
-def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud) -> None:
+def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     """No key for the one, nothing changed at the other."""
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket="amazon-old-media")
@@ -196,6 +198,15 @@ def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud) -> None
     role = amazon.outputs("role.example.com")
     assert (role.keyless, role.access_key_id) == (True, "")
     assert "ec2_instance_profile" in "".join(render(role, form="playbook").values())
+    # No key, so nothing to rotate; the stack file is left alone.
+    written = amazon.path.read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(amazon.engine.project)
+        for variable, value in cloud.environment.items():
+            patch.setenv(variable, value)
+        assert command(["rotate", "--stack", amazon.name, "--server", "role.example.com", "--yes"]) == 64
+    assert "is keyless" in capsys.readouterr().err
+    assert amazon.path.read_text() == written
     iam = cloud.client("iam", rest=True)
     assert iam.get_instance_profile(InstanceProfileName="synapse-media-amazon-role-media")
     policy = iam.get_role_policy(RoleName="synapse-media-amazon-role-media", PolicyName="synapse-media")
@@ -216,6 +227,34 @@ def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud) -> None
     amazon.destroy()
     assert s3.list_objects_v2(Bucket="amazon-old-media")["KeyCount"] == 1
     assert cloud.client("iam").list_users()["Users"] == []
+
+
+def test_the_access_log_and_a_key_of_ones_own(amazon: Stack, cloud: Cloud) -> None:
+    rest, name, logs = cloud.client("s3", rest=True), "amazon-options", "amazon-logs"
+    key = f"arn:aws:kms:{cloud.store.region}:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    where = {"CreateBucketConfiguration": {"LocationConstraint": cloud.store.region}}
+    rest.create_bucket(Bucket=logs, **({} if cloud.store.region == "us-east-1" else where))
+    # moto answers as Amazon does where the log's bucket doesn't let the log service write.
+    grants = {"Effect": "Allow", "Principal": {"Service": "logging.s3.amazonaws.com"}, "Action": "s3:PutObject"}
+    statement = {**grants, "Resource": f"arn:aws:s3:::{logs}/*"}
+    rest.put_bucket_policy(Bucket=logs, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+
+    amazon.store(["delete-bucket"], **cloud.settings(bucket=name, log_bucket=logs, kms_key=key))
+    amazon.up()
+    assert amazon.preview(refresh=True) == ()
+    log = rest.get_bucket_logging(Bucket=name)["LoggingEnabled"]
+    assert (log["TargetBucket"], log["TargetPrefix"]) == (logs, f"{name}/")
+    (rule,) = rest.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    assert rule["BucketKeyEnabled"] is True
+    chain = _chain(amazon)
+    assert chain.index("BucketLogging") == chain.index("BucketPolicy") - 1
+
+    rest.put_bucket_logging(Bucket=name, BucketLoggingStatus={})
+    assert _kinds(amazon) == {"BucketLogging"}
+    amazon.up(refresh=True)
+    assert rest.get_bucket_logging(Bucket=name)["LoggingEnabled"] == log
+    amazon.destroy()
 
 
 def test_a_name_that_is_taken(amazon: Stack, cloud: Cloud) -> None:
