@@ -12,11 +12,13 @@ from synapse_media.settings import StoreSettings
 
 
 def missing(provider: catalog.Provider) -> list[str]:
-    """The admin variables that are not set, each by name."""
+    """The admin variables that are not set and are needed, each by name; one that may be missing, beside its other half."""
+    items = provider.value("admin_variables", ())
+    begun = {item["without"] for item in items if "without" in item and os.environ.get(item["name"])}
     return [
         f"{item['name']} is not set: {item['what']}. `up`, refresh, rotate and destroy need it; `diff` does not"
-        for item in provider.value("admin_variables", ())
-        if not os.environ.get(item["name"])
+        for item in items
+        if not os.environ.get(item["name"]) and item.get("without") in {None, *begun}
     ]
 
 

@@ -23,6 +23,9 @@ MODULE_MINIMUM = (1, 7, 0)
 """1.7.0 is the first release with the fix for requests that hang on a missing key:
 https://github.com/matrix-org/synapse-s3-storage-provider/pull/159"""
 
+ANSWER_SECONDS = 30
+"""How long the Python of --synapse-python may take to answer."""
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
@@ -51,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     findings += state_findings(Engine(project, (), {}, stacks.say), arguments.stack)
     if arguments.synapse_python:
         findings += module_findings(arguments.synapse_python)
+    elif any(store.method == MODULE for store in stack.stores.values()):
+        stacks.say(f"{MODULE} was not looked at: --synapse-python FILE names the Python that runs Synapse")
     if arguments.json:
         print(json.dumps({"needs": needs, "findings": findings}, indent=2))
     else:
@@ -68,10 +73,10 @@ def permissions(provider: catalog.Provider, stores: Collection[StoreSettings]) -
     text = f"  {need.get('what', 'the right to administer buckets and keys')}"
     actions = list(need.get("actions") or [])
     for option, more in (need.get("only_with") or {}).items():
-        if any(store.options.get(option) for store in stores):
+        if any(store.options.get(option) or option in store.allow for store in stores):
             actions += more
     if actions and provider.can("iam"):
-        text += "\n" + json.dumps(_policy(actions, sorted({store.bucket for store in stores})), indent=2)
+        text += "\n" + json.dumps(_policy(actions, need.get("on_all", ()), stores), indent=2)
     elif actions:
         text += "\n  " + ", ".join(actions)
     return {
@@ -81,13 +86,21 @@ def permissions(provider: catalog.Provider, stores: Collection[StoreSettings]) -
     }
 
 
-def _policy(actions: Iterable[str], buckets: Iterable[str]) -> dict[str, Any]:
-    """A policy document for the admin: bucket actions on the buckets and their decoys, IAM actions under our path."""
+def _policy(actions: Iterable[str], on_all: Collection[str], stores: Collection[StoreSettings]) -> dict[str, Any]:
+    """A policy document for the admin: bucket actions on the buckets and their decoys, IAM actions under our path.
+
+    Args:
+        on_all: actions that can't be limited to a resource.
+    """
+    buckets = sorted({store.bucket for store in stores})
     arns = [f"arn:aws:s3:::{name}{rest}" for name in (*buckets, "synapse-media-decoy-*") for rest in ("", "/*")]
     s3 = sorted(action for action in actions if action.startswith("s3:"))
     iam = sorted(action for action in actions if action.startswith("iam:"))
     ours = [f"arn:aws:iam::*:{kind}/synapse-media/*" for kind in ("user", "role", "instance-profile")]
-    other = sorted(set(actions) - set(s3) - set(iam))
+    # A user that was there has any path.
+    users = sorted({store.user for store in stores if store.adopt and store.user})
+    ours += [f"arn:aws:iam::*:user/{path}{name}" for name in users for path in ("", "*/")]
+    other = sorted({*actions, *on_all} - set(s3) - set(iam))
     statements = [("Buckets", s3, arns), ("Identities", iam, ours), ("Other", other, ["*"])]
     return {
         "Version": "2012-10-17",
@@ -120,14 +133,18 @@ def module_findings(python: str) -> list[str]:
     """Whether the module that a Synapse loads is new enough."""
     code = f"import importlib.metadata as m; print(m.version({MODULE!r}))"
     try:
-        answer = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
+        )
     except OSError as error:
         return [f"--synapse-python {python}: {error.strerror}"]
+    except subprocess.TimeoutExpired:
+        return [f"--synapse-python {python}: no answer within {ANSWER_SECONDS} seconds. Is it a Python?"]
     if answer.returncode:
         return [f"{MODULE} is not installed for {python}: Synapse would not start with the rendered file"]
     version = answer.stdout.strip()
-    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-    if numbers < MODULE_MINIMUM:
+    numbers = [int(part) for part in version.split(".")[:3] if part.isdigit()]
+    if (*numbers, 0, 0, 0)[:3] < MODULE_MINIMUM:
         wanted = ".".join(map(str, MODULE_MINIMUM))
         return [f"{MODULE} is {version}: before {wanted} a missing object leaves requests hanging. Upgrade it"]
     return []

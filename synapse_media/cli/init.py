@@ -54,17 +54,29 @@ def run(arguments: argparse.Namespace) -> int:
     parsed = settings.parse({server_name: store})
     _write(path, project, server_name, store)
     print(f"wrote {path}")
-    for finding in credentials.findings(parsed[server_name]):
-        stacks.say(finding)
-    variables = " ".join(catalog.load(str(store["provider"])).admin_variables)
-    print(
-        f"Next:\n"
-        f"  synapse-media diff --stack {arguments.name}      # what would be made\n"
-        f"  export {variables}      # `synapse-media doctor --stack {arguments.name}` says what it must be allowed\n"
-        f"  synapse-media up --stack {arguments.name}        # make it, and prove the key\n"
-        f"  synapse-media render --stack {arguments.name} --out DIR"
-    )
+    print("Next:\n" + "\n".join(f"  {line}" for line in _next(arguments.name, parsed[server_name])))
     return 0
+
+
+def _next(name: str, store: settings.StoreSettings) -> list[str]:
+    """The commands from here to a configuration; what is wrong with the admin credential is said at once."""
+    exports = []
+    if store.uses_store:
+        for finding in credentials.findings(store):
+            stacks.say(finding)
+        provider = catalog.load(store.provider)
+        required = [variable for variable in provider.admin_variables if variable not in provider.optional_variables]
+        exports.append(
+            f"export {' '.join(required)}      # `synapse-media doctor --stack {name}` says what it must be allowed"
+        )
+        if provider.optional_variables:
+            exports.append(f"export {' '.join(provider.optional_variables)}      # optional")
+    return [
+        f"synapse-media diff --stack {name}      # what would be made",
+        *exports,
+        f"synapse-media up --stack {name}        # make it, and prove the key",
+        f"synapse-media render --stack {name} --out DIR",
+    ]
 
 
 def _answers(arguments: argparse.Namespace) -> dict[str, Any]:

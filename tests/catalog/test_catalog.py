@@ -186,9 +186,13 @@ def test_amazons_regions_are_those_the_locked_boto_knows() -> None:
 
 def test_admin_permissions_of_amazon_are_actions_without_wildcards() -> None:
     value = catalog.load("amazon_s3").value("admin_permissions")
-    actions = [*value["actions"], *(action for more in value["only_with"].values() for action in more)]
+    actions = [
+        *value["actions"],
+        *value["on_all"],
+        *(action for more in value["only_with"].values() for action in more),
+    ]
     assert all(re.fullmatch(r"(s3|iam|kms):[A-Z][A-Za-z]+", action) for action in actions)
-    assert set(value["only_with"]) <= set(catalog.load("amazon_s3").value("settings"))
+    assert set(value["only_with"]) <= {*catalog.load("amazon_s3").value("settings"), *settings.ALLOWABLE}
     # What the component and the key ring can't do without.
     for needed in ("s3:CreateBucket", "s3:PutBucketPolicy", "iam:PutUserPolicy", "iam:GetAccessKeyLastUsed"):
         assert needed in actions

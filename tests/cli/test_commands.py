@@ -73,6 +73,25 @@ def test_init_writes_a_stack_file_that_can_be_used(
     assert main(["init", "prod", "--server-name", "example.com", *arguments]) == 64
 
 
+def test_init_tells_what_must_be_exported_and_what_may_be(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--server-name", "example.com", "--provider", "amazon_s3", "--region", "eu-central-1"]
+    assert main(["init", "prod", *arguments]) == 0
+    exports = [line.strip() for line in capsys.readouterr().out.splitlines() if "export " in line]
+    assert exports[0].startswith("export AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY      # ")
+    assert exports[1:] == ["export AWS_SESSION_TOKEN      # optional"]
+
+
+def test_init_of_a_stack_that_uses_no_store_asks_for_no_credential(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--server-name", "example.com", "--provider", "amazon_s3", "--region", "eu-central-1"]
+    assert main(["init", "prod", "--method", "filesystem", *arguments]) == 0
+    printed = capsys.readouterr()
+    assert "export" not in printed.out
+    assert printed.err == ""
+    assert stackfile.read(project, "prod").stores["example.com"].method == "filesystem"
+
+
 def test_an_example_is_never_written_to(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (project / "stacks/Pulumi.wasabi.yaml").read_bytes()
     for command in (["up", "--yes"], ["diff"], ["rotate"], ["destroy", "--yes"]):
@@ -153,12 +172,32 @@ def test_a_credential_that_is_not_accepted_is_told(provider: str, monkeypatch: p
     if provider not in ("backblaze_b2", "storj"):
         raw["endpoint"] = "http://127.0.0.1:9"
     store = settings.parse({"example.com": raw})["example.com"]
-    assert len(credentials.findings(store)) == len(entry.admin_variables)
+    lacking = credentials.findings(store)
+    assert [line.partition(" ")[0] for line in lacking] == [
+        name for name in entry.admin_variables if name not in entry.optional_variables
+    ]
     for name in entry.admin_variables:
         monkeypatch.setenv(name, "0123456789abcdef0123456789abcdef")
     (finding,) = credentials.findings(store)
     assert finding.startswith("the admin credential was not accepted: ")
     assert "0123456789abcdef" not in finding
+
+
+@pytest.mark.parametrize(
+    ("provider", "there", "lacking"),
+    [
+        ("amazon_s3", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"], []),
+        ("digitalocean_spaces", ["DIGITALOCEAN_TOKEN"], []),
+        ("digitalocean_spaces", ["DIGITALOCEAN_TOKEN", "SPACES_ACCESS_KEY_ID"], ["SPACES_SECRET_ACCESS_KEY"]),
+        ("digitalocean_spaces", [], ["DIGITALOCEAN_TOKEN"]),
+    ],
+)
+def test_a_variable_that_may_be_missing_is_missed_beside_its_other_half_only(
+    provider: str, there: list[str], lacking: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in there:
+        monkeypatch.setenv(name, "set")
+    assert [line.partition(" ")[0] for line in credentials.missing(catalog.load(provider))] == lacking
 
 
 @pytest.mark.parametrize(("secret", "accepted"), [("", True), ("of somebody else", False)])
@@ -191,6 +230,45 @@ def test_doctor_prints_the_admin_s_policy_limited_to_what_is_ours() -> None:
     assert not any("*" in action for statement in policy["Statement"] for action in statement["Action"])
 
 
+def test_the_admin_s_policy_suffices_to_delete_the_user() -> None:
+    """The vendor's plugin asks for all that could hang on a user it forces away, and fails where it may not."""
+    store = StoreSettings("example.com", "amazon_s3", "example-com-media", "goofys", user="media")
+    text = doctor.permissions(catalog.load("amazon_s3"), [store])["text"]
+    by_sid = {statement["Sid"]: statement for statement in json.loads(text[text.index("{") :])["Statement"]}
+    assert {
+        "iam:ListSSHPublicKeys",
+        "iam:ListMFADevices",
+        "iam:DeleteLoginProfile",
+        "iam:ListSigningCertificates",
+        "iam:ListServiceSpecificCredentials",
+    } <= set(by_sid["Identities"]["Action"])
+    # It can't be limited to a user.
+    assert by_sid["Other"] == {
+        "Sid": "Other",
+        "Effect": "Allow",
+        "Action": ["iam:ListVirtualMFADevices"],
+        "Resource": ["*"],
+    }
+    assert "s3:PutBucketAcl" not in by_sid["Buckets"]["Action"]
+    assert not any("media" in arn.rpartition("/")[2] for arn in by_sid["Identities"]["Resource"])
+
+
+def test_the_admin_s_policy_reaches_a_user_and_an_access_list_that_were_there() -> None:
+    adopted = StoreSettings(
+        "example.com",
+        "amazon_s3",
+        "example-com-media",
+        "goofys",
+        user="media",
+        adopt=True,
+        allow=frozenset({"set-access"}),
+    )
+    text = doctor.permissions(catalog.load("amazon_s3"), [adopted])["text"]
+    by_sid = {statement["Sid"]: statement for statement in json.loads(text[text.index("{") :])["Statement"]}
+    assert {"arn:aws:iam::*:user/media", "arn:aws:iam::*:user/*/media"} <= set(by_sid["Identities"]["Resource"])
+    assert "s3:PutBucketAcl" in by_sid["Buckets"]["Action"]
+
+
 def test_doctor_looks_at_the_module_of_a_synapse(tmp_path: Path) -> None:
     assert "is not installed" in doctor.module_findings(sys.executable)[0]
     assert "No such file" in doctor.module_findings(str(tmp_path / "python"))[0]
@@ -198,8 +276,28 @@ def test_doctor_looks_at_the_module_of_a_synapse(tmp_path: Path) -> None:
     old.write_text("#!/bin/sh\necho 1.5.0\n")
     old.chmod(0o755)
     assert "1.5.0" in doctor.module_findings(str(old))[0]
-    old.write_text("#!/bin/sh\necho 1.7.0\n")
-    assert doctor.module_findings(str(old)) == []
+    for recent in ("1.7.0", "1.7", "2"):
+        old.write_text(f"#!/bin/sh\necho {recent}\n")
+        assert doctor.module_findings(str(old)) == []
+
+
+def test_a_python_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0)
+    silent = tmp_path / "python"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    assert "no answer within 0 seconds" in doctor.module_findings(str(silent))[0]
+
+
+@pytest.mark.parametrize(("method", "said"), [("synapse-s3-storage-provider", True), ("goofys", False)])
+def test_doctor_says_that_the_module_was_not_looked_at(
+    project: Path, method: str, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--server-name", "example.com", "--provider", "amazon_s3", "--region", "eu-central-1"]
+    assert main(["init", "prod", "--method", method, *arguments]) == 0
+    capsys.readouterr()
+    main(["doctor", "--stack", "prod"])
+    assert ("was not looked at" in capsys.readouterr().err) is said
 
 
 def test_examples_are_complete() -> None:
