@@ -35,6 +35,12 @@ class AmazonS3(S3IamStore):
                 f"stores.{self.name}.keyless: matrix-media-repo signs with an access key only. Remove keyless, or "
                 "choose another method."
             )
+        if self.store.adopt and self.store.options.get("kms_key") and "set-encryption" in self.store.allow:
+            raise pulumi.RunError(
+                f"stores.{self.name}.kms_key: of a bucket that is taken over it only lets our key at media encrypted "
+                "by it, and set-encryption would set AES256. Remove set-encryption from allow, and set the bucket's "
+                "default encryption at Amazon."
+            )
         if not self.store.adopt or self.keyless:
             self.vendor = _vendor(
                 pulumi.runtime.settings.get_monitor(),
@@ -83,16 +89,20 @@ class AmazonS3(S3IamStore):
 
     def make_bucket(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
         if self.store.adopt:
-            return super().make_bucket()
+            bucket, lacks = super().make_bucket()
+            if "kms_key" not in self.store.options:
+                return bucket, lacks
+            said = "encryption by kms_key, unless the bucket that was taken over has it as its default already"
+            return bucket, pulumi.Output.from_input(lacks).apply(lambda found: [*found, said])
         options = pulumi.ResourceOptions(provider=self.vendor)
-        bucket = aws.s3.Bucket(
+        made = aws.s3.Bucket(
             self.name,
             bucket=self.store.bucket,
             force_destroy="delete-media" in self.store.allow,
             tags=self.tags,
             opts=pulumi.ResourceOptions.merge(self.of_bucket(), options),
         )
-        return self._settings(bucket), []
+        return self._settings(made), []
 
     def _settings(self, bucket: aws.s3.Bucket) -> pulumi.Resource:
         """The bucket's settings one after the other (Amazon answers 409 to two at a time); the last of them."""

@@ -502,7 +502,9 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dic
         right = isinstance(value, _TYPES[rule["type"]]) and not (rule["type"] == "integer" and isinstance(value, bool))
         if right and "pattern" in rule:
             right = re.fullmatch(rule["pattern"], str(value)) is not None
-        if right:
+        if "not_adopted" in rule and reader.raw.get("adopt") is True:
+            reader.add(name, value, "nothing beside adopt: true", str(rule["not_adopted"]))
+        elif right:
             options[name] = value
         else:
             reader.add(name, value, str(rule.get("allowed", f"a {rule['type']}")), str(rule["what"]))

@@ -12,7 +12,7 @@ from synapse_media.settings import StoreSettings
 
 
 def missing(provider: catalog.Provider) -> list[str]:
-    """The admin variables that are not set and are needed, each by name; one that may be missing, beside its other half."""
+    """The admin variables that are not set and are needed, each by name: one that may be missing, beside its pair."""
     items = provider.value("admin_variables", ())
     begun = {item["without"] for item in items if "without" in item and os.environ.get(item["name"])}
     return [

@@ -110,7 +110,8 @@ def _finish(session: stacks.Session, store: StoreSettings, arguments: argparse.N
     if not _active_is_proved(session, store):
         raise SynapseMediaError(
             f"store {store.server_name}: the key of slot {store.keys.active} is not made and proved yet, so the old "
-            f"one stays. Run `synapse-media rotate --stack {session.stack.name}`, render, restart Synapse, then --finish."
+            f"one stays. Run `synapse-media rotate --stack {session.stack.name}`, render, restart Synapse, then "
+            "--finish."
         )
     retiring = list(store.keys.retiring)
     word = f"{store.server_name}/retire-key"

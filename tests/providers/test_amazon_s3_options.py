@@ -141,6 +141,21 @@ def test_a_bucket_that_is_there_already_is_ours_to_report_on() -> None:
     assert not [kind for kind, _, _ in made.resources if kind == "pulumi:providers:aws"]
 
 
+@pytest.mark.parametrize(("option", "value"), [("log_bucket", "example-com-logs"), ("tags", {"team": "matrix"})])
+def test_what_an_adopted_bucket_would_not_get_is_refused(option: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=rf"{option} is .*; allowed: nothing beside adopt: true"):
+        _declare(adopt=True, **{option: value})
+
+
+def test_a_key_of_ones_own_reads_a_bucket_that_is_there_already() -> None:
+    made = _declare(adopt=True, kms_key=KMS)
+    assert json.loads(made.one("UserPolicy")["policy"])["Statement"][-1]["Resource"] == [KMS]
+    (said,) = made.outputs[SERVER]["lacks"]
+    assert said.startswith("encryption by kms_key, unless ")
+    with pytest.raises(pulumi.RunError, match="set-encryption would set AES256"):
+        _declare(("set-encryption",), adopt=True, kms_key=KMS)
+
+
 def test_a_role_for_a_bucket_that_is_there_already() -> None:
     made = _declare(adopt=True, keyless=True)
     assert "s3store:index:Bucket" in made.kinds
