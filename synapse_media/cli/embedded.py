@@ -103,7 +103,8 @@ def _up(*, tls: bool | None, method: str | None) -> int:
         "  .venv/bin/synapse-media init prod --provider amazon_s3 --region eu-central-1 --server-name "
         "matrix.example.com\n"
         "  .venv/bin/synapse-media diff --stack prod\n"
-        "  .venv/bin/synapse-media up --stack prod"
+        "  .venv/bin/synapse-media up --stack prod\n"
+        "  .venv/bin/synapse-media render --stack prod --out DIR"
     )
     return 0
 

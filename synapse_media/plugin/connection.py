@@ -318,17 +318,18 @@ def _in_words(error: Any, operation: str, where: str, arguments: Mapping[str, An
     return ApiError(
         code,
         status,
-        f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''}){_meaning(code)}",
+        f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''}){_meaning(code, message)}",
     )
 
 
-def _meaning(code: str) -> str:
+def _meaning(code: str, message: str) -> str:
+    # IAM has no code of its own for it: "Signature expired: … is now earlier than …", "Signature not yet current: …".
+    if code == "RequestTimeTooSkewed" or message.startswith(("Signature expired", "Signature not yet current")):
+        return ". The clock of this machine is wrong: synchronise it (NTP) and run again."
     if code in ("InvalidAccessKeyId", "InvalidClientTokenId"):
         return ". The store does not know this access key ID: check the variable, and that it belongs to this endpoint."
     if code == "SignatureDoesNotMatch":
         return ". The secret access key does not fit the access key ID: check both for a swap or a missing character."
-    if code == "RequestTimeTooSkewed":
-        return ". The clock of this machine is wrong: synchronise it (NTP) and run again."
     if code == "AuthorizationHeaderMalformed":
         return ". The region is not the one this endpoint signs for."
     return ""

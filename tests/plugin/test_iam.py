@@ -580,6 +580,21 @@ def test_a_ring_that_ends_leaves_no_orphan_and_no_journal(owner: Direct) -> None
     RING.delete(owner.name, outputs, owner.context)
 
 
+@pytest.mark.parametrize("how", ["expired: 20260101T000000Z is now earlier than", "not yet current: 20260101T000000Z"])
+def test_a_wrong_clock_is_not_taken_for_a_wrong_secret(owner: Direct, how: str) -> None:
+    """As Amazon's IAM puts it, by the code of a wrong secret; there is no key, and the next run makes it."""
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        double.misbehave(lambda request, _: proxy.error(request, 403, "SignatureDoesNotMatch", f"Signature {how} …"))
+        there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
+        with pytest.raises(ResourceError, match="The clock of this machine is wrong") as refused:
+            RING.create(there, owner.context)
+        assert "does not fit" not in str(refused.value)
+        assert owner.key_ids() == set()
+        double.behave()
+        _, outputs = RING.create(there, owner.context)
+    assert owner.key_ids() == {outputs["accessKeyId"]}
+
+
 def test_wrong_admin_secret_is_told_and_not_shown(owner: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "a-secret-that-is-wrong-0123456789abcdef")
     with pytest.raises(ResourceError, match="SignatureDoesNotMatch") as refused:

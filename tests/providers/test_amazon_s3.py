@@ -23,7 +23,7 @@ from synapse_media.cli import main as command
 from synapse_media.engine import embedded
 from synapse_media.engine.session import EngineError
 from synapse_media.renderer import render
-from tests.doubles import vendor_plugin
+from tests.doubles import proxy, vendor_plugin
 from tests.providers.project import SERVER, Stack, stack
 
 BUCKET = "amazon-media"
@@ -266,6 +266,18 @@ def test_a_name_that_is_taken(amazon: Stack, cloud: Cloud) -> None:
     amazon.store(["delete-bucket"], **cloud.settings(bucket="amazon-not-taken"))
     amazon.up()
     amazon.outputs().require_proof()
+    amazon.destroy()
+    assert cloud.client("iam").list_users()["Users"] == []
+
+
+def test_a_name_that_a_stranger_has(amazon: Stack, cloud: Cloud) -> None:
+    """The gateway has one account, so the answer is a double's; the user that was made goes again."""
+    with proxy.in_front_of(cloud.rest) as double:
+        taken = double.misbehave(lambda request, _: proxy.error(request, 409, "BucketAlreadyExists", "not available"))
+        amazon.store(**cloud.settings(bucket="amazon-strangers", endpoint=double.url))
+        with pytest.raises(EngineError, match="BucketAlreadyExists"):
+            amazon.up()
+        assert taken.hits
     amazon.destroy()
     assert cloud.client("iam").list_users()["Users"] == []
 

@@ -149,4 +149,11 @@ def test_what_was_not_looked_at_is_of_a_type_that_is_not_made(results: dict[str,
 
 
 def test_the_rules_bite(results: dict[str, dict[str, set[str]]]) -> None:
-    assert results["open"]["failed"] >= {"CKV2_AWS_40", "CKV_AWS_53", "CKV2_AWS_6", "CKV_AWS_62", "CKV_AWS_63", "CKV_AWS_355"}
+    assert results["open"]["failed"] >= {
+        "CKV2_AWS_40",
+        "CKV_AWS_53",
+        "CKV2_AWS_6",
+        "CKV_AWS_62",
+        "CKV_AWS_63",
+        "CKV_AWS_355",
+    }
