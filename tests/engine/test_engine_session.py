@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from synapse_media.engine import obtain, session
+from synapse_media.engine.processes import end, identity
 from synapse_media.engine.session import Engine, EngineError
 from tests.engine.helpers import Said, eventually
+from tests.faults.world import descendants
 
 SECRET = "correct-horse-battery-staple"
 
@@ -344,10 +346,15 @@ def test_a_live_lock_is_kept_and_a_dead_ones_work_is_finished(running_up: Cut) -
     assert engine.unlock_if_dead("slow") is False
     with pytest.raises(EngineError, match=r"currently locked by 1 lock"):
         engine.run(["up", "--yes", "--skip-preview", "--stack", "slow"])
+    beneath = {pid: identity(pid) for pid in descendants(running_up.pid)}
     os.kill(running_up.pid, signal.SIGKILL)
     running_up.wrapper.wait(timeout=60)
     assert running_up.wrapper.returncode == 1
     running_up.go()
+    for pid, known in beneath.items():
+        # Pulumi's own dynamic provider outlives its engine for good.
+        if known is not None:
+            end(pid, known)
 
     # Somebody else's, on another machine that shares the backend.
     lock = running_up.lock
