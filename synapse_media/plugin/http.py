@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 from . import tracing
 from .connection import ApiError
+from .resource import ResourceError
 
 SECONDS: Final = 30
 """Time limit of one try, connecting and reading together."""
@@ -91,8 +92,7 @@ class JsonClient:
         if data is not None:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(url, data=data, headers=headers, method=method)  # noqa: S310 - see settings
-        context = ssl.create_default_context(cafile=self.ca_file or None)
-        opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
+        opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=trusting(self.ca_file)))
         started = time.monotonic()
         deadline = started + self.seconds
         try:
@@ -113,6 +113,17 @@ class JsonClient:
         except (http.client.HTTPException, OSError) as error:
             kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
             raise _TransientError("Truncated", 0, f"{where}: the answer broke off ({kind})") from None
+
+
+def trusting(ca_file: str) -> ssl.SSLContext:
+    """What https is checked by: the certificates of a PEM file, or the system's for "". Raises ResourceError."""
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise ResourceError(
+            f"ca_file: {ca_file!r} can't be used ({error.strerror or error}). Give the name of a PEM file with "
+            "certificates, as this machine has it."
+        ) from None
 
 
 class _TransientError(ApiError):

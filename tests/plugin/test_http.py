@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from synapse_media.plugin.connection import ApiError
 from synapse_media.plugin.http import LIMIT, JsonClient
+from synapse_media.plugin.resource import ResourceError
 
 TOKEN = "token-that-no-error-may-hold"
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -98,6 +100,15 @@ def test_an_answer_is_parsed_and_an_empty_one_is_none(api: MisbehavingServer) ->
     assert client(api).call("GET", "/v2/keys", query={"page": 2}) == {"keys": []}
     assert client(api).call("DELETE", "/v2/keys/x") is None
     assert api.calls[0] == ("GET", "/v2/keys?page=2", f"Bearer {TOKEN}")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_ca_file_that_can_t_be_used_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ResourceError, match=r"ca_file: '.*ca\.pem' can't be used.*Give the name of a PEM file"):
+        JsonClient("https://127.0.0.1:9", "an API", {}, ca_file=str(file)).call("GET", "/")
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
