@@ -55,4 +55,4 @@ class Garage(Store):
         )
 
     def connection(self) -> dict[str, Any]:
-        return {**super().connection(), "adminEndpoint": str(self.store.options["admin_endpoint"]).rstrip("/")}
+        return {**super().connection(), "adminEndpoint": self.store.options["admin_endpoint"]}

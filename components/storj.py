@@ -84,7 +84,7 @@ class Storj(Store):
         return "" if self.store.endpoint == usual else self.store.endpoint
 
     def connection(self) -> dict[str, Any]:
-        auth = str(self.store.options.get("auth_endpoint", AUTH)).rstrip("/")
+        auth = str(self.store.options.get("auth_endpoint", AUTH))
         return {**super().connection(), "endpoint": self._named_endpoint, "authEndpoint": auth}
 
 

@@ -490,7 +490,14 @@ def _check_media_repo(reader: _Reader, method: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in raw.items()}
 
 
-_TYPES: Mapping[str, type] = {"string": str, "boolean": bool, "integer": int, "object": dict, "list": list}
+_TYPES: Mapping[str, type] = {
+    "string": str,
+    "url": str,
+    "boolean": bool,
+    "integer": int,
+    "object": dict,
+    "list": list,
+}
 
 
 def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -499,6 +506,10 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dic
         if name in _COMMON or (name not in reader.raw and "required" not in rule):
             continue
         value = reader.raw.get(name)
+        if rule["type"] == "url" and name in reader.raw:
+            value = _check_url(reader, name, "", required=True)
+            if not value:
+                continue
         right = isinstance(value, _TYPES[rule["type"]]) and not (rule["type"] == "integer" and isinstance(value, bool))
         if right and "pattern" in rule:
             right = re.fullmatch(rule["pattern"], str(value)) is not None

@@ -202,10 +202,16 @@ def test_admin_permissions_of_amazon_are_actions_without_wildcards() -> None:
 def test_settings_of_its_own_are_read(name: str) -> None:
     """Each setting passes with a right value, and is refused with one of another type."""
     provider = catalog.load(name)
-    of_type = {"boolean": True, "integer": 400, "string": "text", "object": {"team": "matrix"}, "list": ["one"]}
+    of_type = {
+        "boolean": True,
+        "integer": 400,
+        "string": "text",
+        "url": "https://api.example.com",
+        "object": {"team": "matrix"},
+        "list": ["one"],
+    }
     examples = (
         "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-        "https://api.example.com",
         "example-com-logs",
     )
     own = provider.value("settings")

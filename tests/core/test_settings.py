@@ -202,7 +202,7 @@ def test_a_secret_put_into_the_stack_file_is_not_repeated() -> None:
     assert "hunter2" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
+NO_ENDPOINTS = pytest.mark.parametrize(
     "endpoint",
     [
         "s3.example.com",
@@ -229,11 +229,50 @@ def test_a_secret_put_into_the_stack_file_is_not_repeated() -> None:
         "https://$(host)",
     ],
 )
+
+
+@NO_ENDPOINTS
 @pytest.mark.parametrize("name", ["endpoint", "iam_endpoint"])
 def test_an_endpoint_is_scheme_and_host(name: str, endpoint: str) -> None:
     [problem] = problems_with(**{name: endpoint})
     assert problem.setting == f"stores.{NAME}.{name}"
     assert "https://s3.example.com" in problem.allowed
+
+
+OWN_URLS = [
+    (name, setting)
+    for name in catalog.names()
+    for setting, rule in catalog.load(name).value("settings", {}).items()
+    if rule["type"] == "url"
+]
+
+
+def _with_own_url(provider: str, setting: str, url: object) -> settings.StoreSettings:
+    region = next(iter(catalog.load(provider).regions), "us-east-1")
+    store = {"provider": provider, "bucket": "example-com-media", "region": region, setting: url}
+    if not catalog.load(provider).endpoint(region):
+        store["endpoint"] = "https://s3.example.com"
+    return settings.parse({NAME: store})[NAME]
+
+
+@NO_ENDPOINTS
+@pytest.mark.parametrize(("provider", "setting"), OWN_URLS)
+def test_a_url_among_a_providers_own_settings_is_scheme_and_host(provider: str, setting: str, endpoint: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        _with_own_url(provider, setting, endpoint)
+    [problem] = refused.value.problems
+    assert problem.setting == f"stores.{NAME}.{setting}"
+    assert "user:pass" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("provider", "setting"), OWN_URLS)
+def test_a_url_among_a_providers_own_settings_is_kept_in_one_form(provider: str, setting: str) -> None:
+    kept = "https://api.example.com"
+    assert _with_own_url(provider, setting, "HTTPS://api.example.com:443/").options == {setting: kept}
+
+
+def test_every_setting_that_is_a_url_is_checked_as_one() -> None:
+    assert {("backblaze_b2", "realm"), ("garage", "admin_endpoint"), ("storj", "auth_endpoint")} <= set(OWN_URLS)
 
 
 @pytest.mark.parametrize(
