@@ -10,7 +10,8 @@ from typing import Any
 import boto3
 import pytest
 
-from synapse_media import settings
+from synapse_media import catalog, settings
+from synapse_media.cli import doctor
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError
@@ -101,6 +102,34 @@ def test_life_of_a_store(wasabi: Stack, embedded_store: Running) -> None:
     wasabi.destroy()
     assert BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
     assert USER not in [user["UserName"] for user in iam.list_users()["Users"]]
+
+
+def test_the_permissions_that_doctor_prints_suffice(wasabi: Stack, embedded_store: Running) -> None:
+    wanted = _settings(embedded_store, bucket="wasabi-least")
+    store = settings.parse({SERVER: wanted})[SERVER]
+    printed = doctor.permissions(catalog.load("wasabi"), [store])["text"]
+    iam = _client("iam", embedded_store)
+    iam.create_user(UserName="wasabi-admin")
+    iam.put_user_policy(UserName="wasabi-admin", PolicyName="p", PolicyDocument=printed[printed.index("{") :])
+    key = iam.create_access_key(UserName="wasabi-admin")["AccessKey"]
+    wasabi.engine.environment |= {
+        "WASABI_ACCESS_KEY_ID": key["AccessKeyId"],
+        "WASABI_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+    }
+    wasabi.store(**wanted)
+    wasabi.up()
+    wasabi.outputs().require_proof()
+    assert wasabi.preview(refresh=True) == ()
+    wasabi.store(**wanted, keys={"active": "b", "retiring": ["a"]})
+    wasabi.up()
+    # Whether the first is still used is asked, and may be.
+    wasabi.store(**wanted, keys={"active": "b"})
+    with pytest.raises(EngineError, match="is not retired") as raised:
+        wasabi.up()
+    assert "AccessDenied" not in str(raised.value)
+    wasabi.store(["delete-bucket", "retire-key"], **wanted, keys={"active": "b"})
+    wasabi.up()
+    wasabi.destroy()
 
 
 def test_an_endpoint_that_answers_html(wasabi: Stack, embedded_store: Running) -> None:
