@@ -272,13 +272,17 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
         "; ".join(f"{x.operation} should be {x.expected}, was {x.outcome}: {x.detail}" for x in failed),
     ]
     if any("SignatureDoesNotMatch" in line.outcome or "InvalidAccessKeyId" in line.outcome for line in failed):
-        told.append("The key itself is not accepted. Run `synapse-media up --refresh`, or rotate it.")
+        told.append(
+            "The key itself is not accepted. `synapse-media up --refresh` makes another where the store says that it "
+            "is gone; where that changes nothing, rotate."
+        )
     elif any("NoSuchBucket" in line.outcome for line in failed):
         told.append("The bucket is gone. `synapse-media up --refresh` finds out and makes it again, empty.")
     elif any(line.outcome == "refused" for line in failed):
         told.append(
             "Something denies what the policy grants: a bucket policy made by hand, or a TLS-only policy behind a "
-            "proxy that ends TLS itself and speaks http to the store."
+            "proxy that ends TLS itself and speaks http to the store. Where nothing at all is allowed, the key was "
+            "perhaps revoked: rotate."
         )
     elif any(line.outcome == "allowed" for line in failed):
         told.append("The key may do more than the method needs: look for a second policy on the user or its groups.")

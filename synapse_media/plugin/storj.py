@@ -79,6 +79,11 @@ def parent(bucket: str, needed: Collection[str]) -> Grant:
     return grant
 
 
+def check_admin(values: Mapping[str, Any]) -> None:
+    """Raises ResourceError where the access grant in the environment can't give what the store's keys need."""
+    parent(text(values, "bucket"), PERMISSIONS if values.get("access") == "full" else OBJECTS)
+
+
 def _spelled_out(permissions: Collection[str]) -> list[str]:
     return sorted(PERMISSIONS if "*" in permissions else permissions)
 
@@ -152,10 +157,10 @@ def administrator(values: Mapping[str, Any], bucket: str, pause: Callable[[float
         if registered is None or fresh:
             ends = min(now + _SHORT, grant.not_after or now + _SHORT)
             registered = _register(values, grant.restricted([bucket], OBJECTS, ends), repeatable=True)
-            _short[key] = registered, ends
         s3 = replace(connection, endpoint=connection.endpoint or registered.endpoint).s3(registered.credential)
         if fresh:
             _wait_until_known(s3, bucket, pause)
+            _short[key] = registered, ends
     return s3
 
 
@@ -168,8 +173,12 @@ def _wait_until_known(s3: Any, bucket: str, pause: Callable[[float], None]) -> N
             if error.bad_key and time.monotonic() < deadline:
                 pause(1.5)
                 continue
-            if error.bad_key:
-                raise
+            # Whoever reaches a bucket may look at it, and its name is free of other projects.
+            if error.bad_key or error.denied:
+                raise ResourceError(
+                    f"{PARENT}: the gateway refuses a key that was made from this access grant just now. The grant, or "
+                    f"the API key it came from, was perhaps revoked: give one that is valid. {error}"
+                ) from None
         # Any other answer is one to a key that is known.
         return
 

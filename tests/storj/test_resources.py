@@ -242,9 +242,34 @@ def test_a_gateway_that_does_not_know_the_key_yet(at: At, embedded_store: Runnin
         s3.delete_bucket(Bucket="storj-late")
 
 
-def test_a_busy_auth_service_is_asked_again_for_a_short_lived_key(at: At) -> None:
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId"])
+def test_a_grant_that_was_revoked_is_named(
+    at: At, embedded_store: Running, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """The auth service gives a key for it all the same; it is the gateway that refuses whatever is asked."""
+    monkeypatch.setattr(storj, "_SETTLE", 0)
+
+    def refused(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:
+        return proxy.error(request, 403, code, "no")
+
+    with proxy.in_front_of(embedded_store.endpoint) as gateway:
+        gateway.misbehave(refused)
+        at.bucket = "storj-revoked"
+        inputs = at.bucket_inputs(connection=at.connection(endpoint=gateway.url))
+        outputs = {**inputs, "fingerprint": ""}
+        for attempt in (
+            lambda: StorjBucket().create(inputs, at.context),
+            lambda: StorjBucket().read(at.bucket, inputs, outputs, at.context),
+            lambda: StorjBucket().delete(at.bucket, outputs, at.context),
+        ):
+            with pytest.raises(ResourceError, match=r"UPLINK_ACCESS: .* was perhaps revoked: give one that is valid"):
+                attempt()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_auth_service_is_asked_again_for_a_short_lived_key(at: At, status: int) -> None:
     with proxy.in_front_of(at.auth.url) as between:
-        rule = between.misbehave(proxy.html(503), times=2)
+        rule = between.misbehave(proxy.html(status), times=2)
         at.url, at.bucket = between.url, "storj-busy"
         name, outputs = StorjBucket().create(at.bucket_inputs(), at.context)
         assert rule.hits == 2
