@@ -327,7 +327,10 @@ def _meaning(code: str, message: str) -> str:
     if code == "RequestTimeTooSkewed" or message.startswith(("Signature expired", "Signature not yet current")):
         return ". The clock of this machine is wrong: synchronise it (NTP) and run again."
     if code in ("InvalidAccessKeyId", "InvalidClientTokenId"):
-        return ". The store does not know this access key ID: check the variable, and that it belongs to this endpoint."
+        return (
+            ". The store does not know this access key ID: check the variable, that it belongs to this endpoint, and "
+            "that it is a key for S3 (an account's master key may be none)."
+        )
     if code == "SignatureDoesNotMatch":
         return ". The secret access key does not fit the access key ID: check both for a swap or a missing character."
     if code == "AuthorizationHeaderMalformed":
