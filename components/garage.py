@@ -39,6 +39,7 @@ class Garage(Store):
                 "slots": sorted(store.keys.slots),
                 "retireConfirmed": "retire-key" in store.allow,
                 "connection": self.connection(),
+                **({"adopt": True} if store.adopt else {}),
             },
             self.child(bucket),
             kind="GarageKeyRing",

@@ -8,9 +8,9 @@ A `connection` here holds `adminEndpoint` beside what every other has.
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT
+from synapse_media.settings import SLOTS
 
 from .bucket import (
     empty_out,
@@ -32,8 +33,8 @@ from .bucket import (
     unlike_new,
 )
 from .connection import ApiError, Connection, Credential
-from .http import JsonClient
-from .keyring import KeyFamily, MadeKey, RingBase
+from .http import JsonClient, trusting
+from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import decoy_name, quietly
 from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
 
@@ -54,36 +55,84 @@ def admin(values: Mapping[str, Any]) -> JsonClient:
     return JsonClient(connection["adminEndpoint"], "Garage's admin API", headers, ca_file=connection.get("caFile", ""))
 
 
+def check_admin(values: Mapping[str, Any]) -> None:
+    """Raises ResourceError where the token in the environment is not accepted, or the region is not the cluster's."""
+    _keys(admin(values))
+    check_region(Connection.parse(values))
+
+
 def _info(api: JsonClient, **query: str) -> dict[str, Any] | None:
     """The bucket by globalAlias or id; None where Garage says that there is none."""
-    return _absent_is_none(api, "GetBucketInfo", query)
-
-
-def _absent_is_none(api: JsonClient, operation: str, query: Mapping[str, str]) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = api.call("GET", f"/v2/{operation}", query=query)
+        found = api.call("GET", "/v2/GetBucketInfo", query=query)
     except ApiError as error:
         # Its own code: some other server's 404 does not say that something is gone.
-        if error.code in ("NoSuchBucket", "NoSuchAccessKey"):
+        if error.code == "NoSuchBucket":
             return None
         raise
-    if not isinstance(found, dict):
-        raise ApiError("NotGarage", 200, f"{operation} at {api.base}: the answer is not that of Garage's admin API")
+    return _expected(api, "GetBucketInfo", found, id=str, objects=int, keys=list)
+
+
+def _keys(api: JsonClient) -> list[dict[str, Any]]:
+    """Every key of the cluster: {id, name, created, expired}."""
+    found = api.call("GET", "/v2/ListKeys")
+    if not isinstance(found, list):
+        raise _not_garage(api, "ListKeys")
+    return [_expected(api, "ListKeys", key, id=str, name=str) for key in found]
+
+
+def _made_key(api: JsonClient, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A new key. One try: a repeated one would leave a key that nobody knows."""
+    made = api.call("POST", "/v2/CreateKey", body)
+    return _expected(api, "CreateKey", made, accessKeyId=str, secretAccessKey=str, created=str)
+
+
+def _made_bucket(api: JsonClient, name: str) -> dict[str, Any]:
+    """A new bucket, or the one that a try whose answer was lost has made: it is as new."""
+    made = api.call("POST", "/v2/CreateBucket", {"globalAlias": name}, repeatable=True)
+    return _expected(api, "CreateBucket", made, id=str)
+
+
+def _expected(api: JsonClient, operation: str, found: Any, **parts: type) -> dict[str, Any]:
+    """An answer, if it holds what Garage's does."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in parts.items()):
+        raise _not_garage(api, operation)
     return found
+
+
+def _not_garage(api: JsonClient, operation: str) -> ApiError:
+    return ApiError(
+        "NotGarage",
+        200,
+        f"{operation} at {api.base}: the answer is not that of Garage's admin API, version 2: check admin_endpoint",
+    )
 
 
 def check_region(connection: Connection) -> None:
     """Garage refuses a signature for another region than its own, and names its own in every refusal."""
     request = urllib.request.Request(f"{connection.endpoint}/", headers={"User-Agent": "synapse-media"})  # noqa: S310
-    context = ssl.create_default_context(cafile=connection.ca_file or None)
+    context = trusting(connection.ca_file)
     try:
-        with urllib.request.urlopen(request, timeout=10, context=context):  # noqa: S310 - settings check the scheme
-            return
-    except urllib.error.HTTPError as error:
-        with error:
-            body = error.read(4096).decode(errors="replace")
+        try:
+            answer = urllib.request.urlopen(request, timeout=10, context=context)  # noqa: S310 - settings check it
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            body = answer.read(4096).decode(errors="replace")
+    except http.client.HTTPException as error:
+        raise ApiError(
+            "NotS3", 0, f"endpoint {connection.endpoint}: what answers there is not HTTP ({type(error).__name__})"
+        ) from None
     except OSError as error:
         raise ApiError("NoConnection", 0, f"endpoint {connection.endpoint}: no connection: {error}") from None
+    # Nobody may do anything without a key, so it is always an error, in XML.
+    if not re.search(r"<Error[ >]", body):
+        raise ApiError(
+            "NotS3",
+            answer.status,
+            f"endpoint {connection.endpoint}: what answers there (HTTP {answer.status}) is not Garage's S3 API: check "
+            "the endpoint, and what stands in front of it.",
+        )
     match = re.search(r"<Region>([^<]{1,100})</Region>", body)
     if match and match[1] != connection.region:
         raise ResourceError(
@@ -190,12 +239,14 @@ class GarageBucket(Resource):
             if inputs.get("adopt"):
                 raise nothing_to_adopt(bucket)
             try:
-                made: dict[str, Any] = api.call("POST", "/v2/CreateBucket", {"globalAlias": bucket})
+                return _made_bucket(api, bucket), False
             except ApiError as error:
-                if error.code == "BucketAlreadyExists":
+                if error.code != "BucketAlreadyExists":
+                    raise
+                # A repeated call finds the bucket of the first try, whose answer was lost.
+                info = _info(api, globalAlias=bucket)
+                if info is None:
                     raise taken(bucket, error) from None
-                raise
-            return made, False
         mark = _mark_of(info)
         if mark not in ("", text(inputs, "owner")):
             raise marked_by_another(bucket, mark, f"its lifecycle rule {mark!r}")
@@ -272,8 +323,12 @@ def _delete_bucket(api: JsonClient, bucket_id: str, bucket: str) -> None:
 
 def _empty(api: JsonClient, bucket_id: str, bucket: str, outputs: Values) -> None:
     """Delete the objects, with a key for just that; without `forceDestroy` only where they are the proof's."""
-    expiration = (datetime.now(UTC) + _EMPTYING).isoformat()
-    key = api.call("POST", "/v2/CreateKey", {"name": f"{outputs['owner']}/emptying", "expiration": expiration})
+    name, expiration = f"{outputs['owner']}/emptying", (datetime.now(UTC) + _EMPTYING).isoformat()
+    for left in _keys(api):
+        # Of a run that was cut off; expired keys stay, too.
+        if left["name"] == name:
+            _delete_key(api, left["id"])
+    key = _made_key(api, {"name": name, "expiration": expiration})
     try:
         _allow(api, bucket_id, key["accessKeyId"])
         s3 = Connection.parse(outputs).s3(Credential(key["accessKeyId"], key["secretAccessKey"]))
@@ -314,7 +369,7 @@ def _delete_key(api: JsonClient, key_id: str) -> None:
 class GarageKeyRing(RingBase):
     """Keys with read and write on one bucket.
 
-    Inputs beside those of every ring: `owner`, `bucketId`, `permissions` {read, write, owner}.
+    Inputs beside those of every ring: `owner`, `bucketId`, `permissions` {read, write, owner}, `adopt` (see NamedKeys).
     """
 
     pulumi_type = "s3store:index:GarageKeyRing"
@@ -323,46 +378,37 @@ class GarageKeyRing(RingBase):
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         return super().check({"permissions": dict(_PERMISSIONS), **inputs})
 
-    def family(self, values: Values) -> KeyFamily:
+    def family(self, values: Values) -> NamedKeys:
         return _Keys(values)
 
 
-class _Keys(KeyFamily):
+class _Keys(NamedKeys):
     """The keys of a bucket, and those that carry our names."""
 
     def __init__(self, values: Values) -> None:
         self.who = f"the keys of {text(values, 'userName')}"
         self._api = admin(values)
         self._bucket_id = text(values, "bucketId")
-        self._name = f"{text(values, 'owner')}/{text(values, 'userName')}/"
+        self.names = {slot: f"{text(values, 'owner')}/{text(values, 'userName')}/{slot}" for slot in SLOTS}
+        self.adopted = bool(values.get("adopt"))
         self._permissions: dict[str, dict[str, bool]] = {}
 
-    def _keys(self) -> list[dict[str, Any]]:
-        """Every key of the cluster: {id, name, created, expired}."""
-        found = self._api.call("GET", "/v2/ListKeys")
-        if not isinstance(found, list):
-            raise ApiError("NotGarage", 200, f"ListKeys at {self._api.base}: the answer is not that of Garage")
-        return found
-
-    def listed(self) -> dict[str, bool]:
+    def found(self) -> list[NamedKey]:
         info = _info(self._api, id=self._bucket_id) or {"keys": []}
         self._permissions = {key["accessKeyId"]: key["permissions"] for key in info["keys"]}
-        return {
-            key["id"]: not key.get("expired")
-            for key in self._keys()
-            if key["id"] in self._permissions or key["name"].startswith(self._name)
-        }
+        return [
+            NamedKey(key["id"], key["name"], active=not key.get("expired"))
+            for key in _keys(self._api)
+            if key["id"] in self._permissions or key["name"] in self.names.values()
+        ]
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
-        made = self._api.call("POST", "/v2/CreateKey", {"name": self._name + slot, "neverExpires": True})
+        made = _made_key(self._api, {"name": self.names[slot], "neverExpires": True})
         _allow(self._api, self._bucket_id, made["accessKeyId"])
         return MadeKey(made["accessKeyId"], made["secretAccessKey"], made["created"].replace("Z", "+00:00"))
 
     def delete(self, key_id: str) -> None:
         _delete_key(self._api, key_id)
-
-    def orphans(self, known: frozenset[str]) -> list[str]:
-        return [key["id"] for key in self._keys() if key["name"].startswith(self._name) and key["id"] not in known]
 
     def mend(self, slot: str, key_id: str) -> None:
         if self._permissions.get(key_id) != _PERMISSIONS:
@@ -381,7 +427,7 @@ class GarageLender:
     def decoy(self, inputs: Values) -> Iterator[str]:
         api = admin(inputs)
         name = decoy_name(Connection.parse(inputs), text(inputs, "bucket"))
-        found = _info(api, globalAlias=name) or api.call("POST", "/v2/CreateBucket", {"globalAlias": name})
+        found = _info(api, globalAlias=name) or _made_bucket(api, name)
         try:
             yield name
         finally:

@@ -186,6 +186,9 @@ class RingBase(Resource):
         return Found(text(inputs, "userName", resource_id), {**inputs, "slots": sorted(kept), **drifted}, outputs)
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        if old.get("adopt"):
+            # Once taken over: `adopt` may leave the stack file, and a key that was found is still somebody's.
+            inputs = {**inputs, "adopt": True}
         outputs: Values = {"keys": {}, "secrets": {}, **old, **inputs}
         outputs["keys"], outputs["secrets"] = dict(outputs["keys"]), dict(outputs["secrets"])
         return self._converge(outputs, inputs, context)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socketserver
+import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ import pytest
 from synapse_media import settings
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError
+from synapse_media.plugin.connection import Connection
+from synapse_media.plugin.garage import GarageBucket, GarageKeyRing, check_region
+from synapse_media.plugin.resource import Context, ResourceError
 from synapse_media.renderer import render
 from tests.doubles import proxy
 from tests.providers import garage_server
@@ -228,6 +234,179 @@ def test_a_wrong_region_a_wrong_token_and_a_bucket_of_somebody_else(garage: Stac
     assert [found["accessKeyId"] for found in _ask(node, f"GetBucketInfo?id={theirs['id']}")["keys"]] == [
         key["accessKeyId"]
     ]
+
+
+@needs_garage
+def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(garage: Stack, node: Running) -> None:
+    garage.store(**_settings(node, "found-media"))
+    garage.up()
+    [in_use] = _ours(node)
+    garage.engine.run(["stack", "rm", "--yes", "--force", "--stack", garage.name])
+    garage.engine.ensure_stack(garage.name)
+    garage.store(["delete-bucket"], **_settings(node, "found-media", adopt=True))
+    assert f"has the key {in_use}, not made by this stack" in garage.up()
+    garage.outputs().require_proof()
+    assert set(_ours(node)) == {in_use, garage.outputs().access_key_id}
+    garage.destroy()
+    assert _ours(node) == [in_use]
+    _ask(node, f"DeleteKey?id={in_use}", {})
+
+
+@needs_garage
+def test_the_key_that_empties_a_bucket_is_not_left(garage: Stack, node: Running) -> None:
+    with proxy.in_front_of(node.admin_endpoint) as double:
+        garage.store(["delete-bucket", "delete-media"], **_settings(node, "emptied-media", admin_endpoint=double.url))
+        garage.up()
+        double.misbehave(proxy.lost_answer, when=lambda request: request.path == "/v2/CreateKey")
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=node.endpoint,
+            region_name="garage",
+            aws_access_key_id=garage.outputs().access_key_id,
+            aws_secret_access_key=garage.outputs().secret_access_key,
+        )
+        s3.put_object(Bucket="emptied-media", Key="local_content/media", Body=b"given up")
+        with pytest.raises(EngineError, match="POST /v2/CreateKey"):
+            garage.destroy()
+        double.behave()
+        garage.destroy()
+    assert _ours(node) == []
+
+
+# ---- what is asked of the admin API, on a double that answers as told: it makes nothing
+
+OLD = {"id": "GK0ld", "name": "ours/user/a", "expired": False}
+MADE = {"accessKeyId": "GKnew", "secretAccessKey": "a-secret", "created": "2026-11-23T10:00:00Z", "name": OLD["name"]}
+FRESH = {"id": "b1", "keys": [], "objects": 0}
+NO_BUCKET = 404, {"code": "NoSuchBucket", "message": "no"}
+LOST = 0, None
+REFUSED = (
+    b"<Error><Code>AccessDenied</Code><Message>Forbidden: Garage does not support anonymous access yet</Message>"
+    b"<Region>garage</Region></Error>"
+)
+
+
+@dataclass(slots=True)
+class Double:
+    """A double of Garage: answers each operation with what is told, the last answer for ever."""
+
+    url: str = ""
+    answers: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def answer(self, request: proxy.Request, _: proxy.Upstream) -> proxy.Answer | None:
+        if request.path == "/":
+            return proxy.Answer(403, (("Content-Type", "application/xml"),), REFUSED)
+        operation = request.path.removeprefix("/v2/")
+        self.asked.append((operation, "".join(request.query.get("id", []))))
+        told = self.answers.get(operation, [(200, None)])
+        status, found = told.pop(0) if len(told) > 1 else told[0]
+        body = json.dumps(found).encode()
+        return proxy.Answer(status, (("Content-Type", "application/json"),), body) if status else None
+
+    def inputs(self, **more: Any) -> dict[str, Any]:
+        connection = {
+            "endpoint": self.url,
+            "region": "garage",
+            "adminEndpoint": self.url,
+            "variables": ["GARAGE_ADMIN_TOKEN"],
+        }
+        return {"owner": "ours", "connection": connection, **more}
+
+    def make_bucket(self) -> dict[str, Any]:
+        inputs, failures = GarageBucket().check(self.inputs(bucket="double-media"))
+        assert not failures
+        return GarageBucket().create(inputs, Context(lambda _: None))[1]
+
+    def make_key(self, **more: Any) -> dict[str, Any]:
+        ring = {"userName": "user", "bucketId": "b1", "active": "a", "slots": ["a"], **more}
+        inputs, failures = GarageKeyRing().check(self.inputs(**ring))
+        assert not failures
+        return GarageKeyRing().create(inputs, Context(lambda _: None))[1]
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+    monkeypatch.setenv("GARAGE_ADMIN_TOKEN", "a-token")
+    with proxy.in_front_of("http://127.0.0.1:9") as front:
+        made = Double(front.url)
+        front.misbehave(made.answer)
+        yield made
+
+
+@pytest.mark.parametrize(("adopted", "deleted"), [(True, set()), (False, {OLD["id"]})])
+def test_a_key_of_our_name_is_deleted_only_where_the_store_was_made_here(
+    double: Double, adopted: bool, deleted: set[str]
+) -> None:
+    double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
+    made = double.make_key(**({"adopt": True} if adopted else {}))
+    assert made["accessKeyId"] == MADE["accessKeyId"]
+    # Once taken over, it stays so.
+    GarageKeyRing().update("user", made, {**made, "adopt": False}, Context(lambda _: None))
+    assert {key for operation, key in double.asked if operation == "DeleteKey"} == deleted
+
+
+def test_a_key_that_empties_a_bucket_and_was_left_is_deleted_first(double: Double) -> None:
+    left = {"id": "GKleft", "name": "ours/emptying", "expired": True}
+    double.answers = {
+        "GetBucketInfo": [(200, {**FRESH, "objects": 1})],
+        "ListKeys": [(200, [OLD, left])],
+        "CreateKey": [LOST],
+    }
+    with pytest.raises(ResourceError, match="POST /v2/CreateKey"):
+        GarageBucket().delete("double-media", double.inputs(bucket="double-media"), Context(lambda _: None))
+    assert double.asked[-2:] == [("DeleteKey", "GKleft"), ("CreateKey", "")]
+
+
+def test_a_bucket_is_asked_for_again_and_found_where_the_answer_was_lost(double: Double) -> None:
+    exists = 409, {"code": "BucketAlreadyExists", "message": "it is there"}
+    double.answers = {
+        "GetBucketInfo": [NO_BUCKET, (200, FRESH)],
+        "CreateBucket": [(429, None), (503, None), LOST, exists],
+    }
+    made = double.make_bucket()
+    assert (made["bucketId"], made["adopted"]) == ("b1", False)
+    # Somebody was faster, and it is in use.
+    double.answers = {"GetBucketInfo": [NO_BUCKET, (200, {**FRESH, "objects": 1})], "CreateBucket": [exists]}
+    with pytest.raises(ResourceError, match="adopt: true"):
+        double.make_bucket()
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"id": 3}, "text", [{"id": "a"}]])
+@pytest.mark.parametrize("operation", ["ListKeys", "GetBucketInfo", "CreateKey", "CreateBucket"])
+def test_an_answer_that_is_not_garages_is_said(double: Double, operation: str, answer: Any) -> None:
+    double.answers = {"ListKeys": [(200, [])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
+    if operation == "CreateBucket":
+        double.answers["GetBucketInfo"] = [NO_BUCKET]
+    double.answers[operation] = [(200, answer)]
+    make = double.make_bucket if operation == "CreateBucket" else double.make_key
+    with pytest.raises(ResourceError, match=f"{operation} at .*not that of Garage's admin API"):
+        make()
+
+
+def test_an_endpoint_that_is_a_page_is_named_before_anything_is_made() -> None:
+    for status in (200, 404, 502):
+        with proxy.in_front_of("http://127.0.0.1:9") as front:
+            front.misbehave(proxy.html(status))
+            with pytest.raises(ResourceError, match=rf"endpoint {front.url}: .*HTTP {status}.*is not Garage's S3 API"):
+                check_region(Connection(front.url, "garage"))
+
+
+def test_an_endpoint_that_speaks_no_http_is_named() -> None:
+    class Speaks(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Speaks) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            with pytest.raises(ResourceError, match=f"endpoint {url}: "):
+                check_region(Connection(url, "garage"))
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_settings_of_the_provider() -> None:
