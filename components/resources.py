@@ -78,7 +78,7 @@ class Proof(_Resource):
 
 
 class SpacesAdminKey(_Resource):
-    """synapse_media.plugin.spaces.SpacesAdminKey"""
+    """synapse_media.plugin.digitalocean_spaces.SpacesAdminKey"""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
         super().__init__("SpacesAdminKey", name, inputs, ("accessKeyId", "secretAccessKey"), options)

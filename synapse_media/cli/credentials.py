@@ -1,9 +1,15 @@
-"""Is the admin credential accepted? One harmless call a provider family, by the code that provisions with it."""
+"""Is the admin credential accepted? Harmless calls, by the code that provisions with it.
+
+A family with an API of its own has a module in `synapse_media.plugin` under its own name, with `check_admin`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from synapse_media import catalog
@@ -29,17 +35,21 @@ def findings(store: StoreSettings) -> list[str]:
     if lacking:
         return lacking
     try:
-        _CHECKS[provider.component](_values(store, provider))
+        _check(provider.component, _values(store, provider))
     except ResourceError as error:
         return [f"the admin credential was not accepted: {error}"]
     return []
 
 
 def _values(store: StoreSettings, provider: catalog.Provider) -> dict[str, Any]:
-    """Bucket and connection, as a component of the family hands them to the plugin."""
-    options = store.options
+    """What a component of the family hands to the plugin, as far as the credential's own checks look at it."""
+    named = {name: value for name, value in store.options.items() if isinstance(value, str)}
     return {
         "bucket": store.bucket,
+        "access": store.access,
+        "region": store.region,
+        # Filled in from the region; only one that was written says anything.
+        "endpoint": "" if store.endpoint == provider.endpoint(store.region) else store.endpoint,
         "connection": {
             "endpoint": store.endpoint,
             "region": store.region,
@@ -47,12 +57,15 @@ def _values(store: StoreSettings, provider: catalog.Provider) -> dict[str, Any]:
             "addressing": provider.value("addressing", "path"),
             "checksums": provider.value("checksums", "when_required"),
             "variables": list(provider.admin_variables),
-            "caFile": str(options.get("ca_file", "")),
-            "apiEndpoint": str(options.get("api_endpoint", "")),
-            "adminEndpoint": str(options.get("admin_endpoint", "")).rstrip("/"),
-            "realm": str(options.get("realm", "")),
+            **{re.sub("_([a-z])", lambda match: match[1].upper(), name): value for name, value in named.items()},
         },
     }
+
+
+def _check(family: str, values: Mapping[str, Any]) -> None:
+    own = f"synapse_media.plugin.{family}"
+    module = import_module(own) if find_spec(own) else None
+    getattr(module, "check_admin", _s3)(values)
 
 
 def _s3(values: Mapping[str, Any]) -> None:
@@ -64,39 +77,3 @@ def _s3(values: Mapping[str, Any]) -> None:
         # It is known, and may not list all buckets: it need not.
         if not error.denied:
             raise
-
-
-def _spaces(values: Mapping[str, Any]) -> None:
-    from synapse_media.plugin.spaces import SpacesApi
-
-    SpacesApi(values).listed()
-
-
-def _b2(values: Mapping[str, Any]) -> None:
-    from synapse_media.plugin.backblaze import account
-
-    account(values)
-
-
-def _garage(values: Mapping[str, Any]) -> None:
-    from synapse_media.plugin.garage import admin
-
-    admin(values).call("GET", "/v2/ListKeys")
-
-
-def _storj(values: Mapping[str, Any]) -> None:
-    from synapse_media.plugin.storj import parent
-
-    parent(values["bucket"], {"read", "write", "list", "delete"})
-
-
-_CHECKS: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
-    "amazon_s3": _s3,
-    "backblaze_b2": _b2,
-    "digitalocean_spaces": _spaces,
-    "garage": _garage,
-    "s3_compatible": _s3,
-    "storj": _storj,
-    "wasabi": _s3,
-}
-"""By component family, as in components.REGISTRY."""

@@ -84,7 +84,10 @@ def _answers(arguments: argparse.Namespace) -> dict[str, Any]:
     server_name = arguments.server_name or _ask("server_name", "")
     bucket = arguments.bucket or _bucket_of(server_name)
     store: dict[str, Any] = {"server_name": server_name, "provider": provider.name, "bucket": bucket}
-    if not provider.value("endpoint_from_account", False):
+    if provider.value("endpoint_from_account", False):
+        # Nothing is asked for; what is said is compared with the account's.
+        store |= {name: said for name in ("region", "endpoint") if (said := getattr(arguments, name))}
+    else:
         region = arguments.region or str(provider.value("default_region", "")) or _ask("region", "", provider.regions)
         store["region"] = region
         if arguments.endpoint or not provider.endpoint(region):

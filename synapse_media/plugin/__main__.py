@@ -2,14 +2,14 @@
 
 import sys
 
-from .backblaze import B2Bucket, B2KeyRing, B2Lender
+from .backblaze_b2 import B2Bucket, B2KeyRing, B2Lender
 from .bucket import Bucket
+from .digitalocean_spaces import SpacesAdminKey, SpacesKeyRing, SpacesLender
 from .existing_key import ExistingKey
 from .garage import GarageBucket, GarageKeyRing, GarageLender
 from .iam import KeyRing, User, UserPolicy
 from .proof import ProofResource
 from .protocol import serve
-from .spaces import SpacesAdminKey, SpacesKeyRing, SpacesLender
 from .storj import StorjBucket, StorjKeyRing, StorjLender
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from synapse_media.engine.embedded import Running
 from synapse_media.engine.obtain import obtain_pulumi
 from synapse_media.settings import StoreSettings
 from tests.providers.project import ROOT
+from tests.storj.vectors import PARENTS
 
 MEDIA_REPO = ["--set", "media_repo={s3_datastore_id: abc}"]
 EXAMPLES = sorted(path.name for path in (ROOT / "stacks").glob("Pulumi.*.yaml"))
@@ -153,6 +154,33 @@ def test_an_edit_keeps_comments_and_what_is_not_touched(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(
+    ("access", "parent", "why"),
+    [
+        ("least", "full", ""),
+        ("least", "the-bucket", ""),
+        ("least", "read-only", "it forbids deletes, writes"),
+        ("full", "full", ""),
+        ("full", "the-bucket", "it forbids bypass_governance_retention"),
+    ],
+)
+def test_a_grant_that_can_t_give_what_is_needed_is_told(
+    access: str, parent: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPLINK_ACCESS", PARENTS[parent])
+    raw = {"provider": "storj", "bucket": "media", "method": "goofys", "access": access}
+    found = credentials.findings(settings.parse({"example.com": raw})["example.com"])
+    assert len(found) == bool(why)
+    assert why in "".join(found)
+
+
+def test_init_keeps_a_region_and_an_endpoint_that_the_account_would_tell(project: Path) -> None:
+    said = ["--region", "us-west-002", "--endpoint", "https://s3.us-west-002.example.com"]
+    assert main(["init", "prod", "--provider", "backblaze_b2", "--server-name", "example.com", *said]) == 0
+    store = stackfile.read(project, "prod").stores["example.com"]
+    assert (store.region, store.endpoint) == ("us-west-002", "https://s3.us-west-002.example.com")
+
+
 CREDENTIALS = {
     "amazon_s3": {"region": "eu-central-1"},
     "wasabi": {"region": "eu-central-2"},
@@ -162,6 +190,10 @@ CREDENTIALS = {
     "garage": {"admin_endpoint": "http://127.0.0.1:9"},
     "storj": {},
 }
+
+
+def test_every_provider_family_is_tried() -> None:
+    assert set(CREDENTIALS) == {catalog.load(name).component for name in catalog.names()}
 
 
 @pytest.mark.parametrize("provider", CREDENTIALS)

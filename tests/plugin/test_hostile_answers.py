@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from synapse_media.methods import Expected, Operation
-from synapse_media.plugin import backblaze, bounded
+from synapse_media.plugin import backblaze_b2, bounded
 from synapse_media.plugin.connection import ApiError, Connection, Credential, call
 from synapse_media.plugin.proof import _BIG, prove
 
@@ -120,7 +120,7 @@ def b2_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def b2(store: Hostile) -> None:
     """B2's first call, with the application key itself."""
     variables = ("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")
-    backblaze.account({"connection": {"realm": store.url, "variables": variables}})
+    backblaze_b2.account({"connection": {"realm": store.url, "variables": variables}})
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from synapse_media.plugin import backblaze, tracing
+from synapse_media.plugin import backblaze_b2, tracing
 from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.connection import ApiError
 from synapse_media.plugin.http import JsonClient
@@ -79,11 +79,11 @@ def test_calls_of_b2_are_shown_too(direct: Direct, calls: list[str], monkeypatch
         monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
         monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
         variables = ("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")
-        api = backblaze.account({"connection": {"realm": double.API_URL, "variables": variables}})
+        api = backblaze_b2.account({"connection": {"realm": double.API_URL, "variables": variables}})
         double.fault = lambda _: (403, "application/json", told)
         with (
             pytest.raises(ApiError, match=r"AccessDenied: .*\(HTTP 403\)") as caught,
-            backblaze.in_words("b2_list_buckets", double.API_URL),
+            backblaze_b2.in_words("b2_list_buckets", double.API_URL),
         ):
             api.list_buckets()
         address = double.API_URL.removeprefix("http://")

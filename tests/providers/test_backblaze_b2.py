@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from synapse_media import catalog, settings
+from synapse_media.cli import credentials
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError
-from synapse_media.plugin.backblaze import NEEDED, B2Bucket
+from synapse_media.plugin.backblaze_b2 import NEEDED, B2Bucket, B2KeyRing
 from synapse_media.plugin.resource import Context, ResourceError
 from synapse_media.renderer import render
 from tests.doubles.b2_simulator import B2Double, b2_double
@@ -286,4 +287,20 @@ def test_settings_of_the_provider() -> None:
     with pytest.raises(SettingsError, match="storage_class is 'STANDARD_IA'; allowed: STANDARD"):
         settings.parse({SERVER: {**wanted, "method": "matrix-media-repo", "storage_class": "STANDARD_IA"}})
     with pytest.raises(SettingsError, match="6 to 63 characters"):
+        for more in (
+            {},
+            {"region": "eu-central-003"},
+            {"region": "us-west-002"},
+            {"endpoint": "https://s3.example.net"},
+        ):
+            store = settings.parse({SERVER: _settings(double, "refused-media", **more)})[SERVER]
+            wrong = more.get("region") == "us-west-002" or "endpoint" in more
+            assert len(credentials.findings(store)) == wrong
         settings.parse({SERVER: {**wanted, "bucket": "media"}})
+    # `doctor` and `init` say the same.
+    store = settings.parse({SERVER: _settings(double, "refused-media")})[SERVER]
+    for key, why in ((weak, "is a key without deleteBuckets"), (limited, "limited to a bucket")):
+        monkeypatch.setenv("B2_APPLICATION_KEY_ID", key["applicationKeyId"])
+        monkeypatch.setenv("B2_APPLICATION_KEY", key["applicationKey"])
+        [finding] = credentials.findings(store)
+        assert why in finding

@@ -19,9 +19,9 @@ from moto.server import ThreadedMotoServer
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
+from synapse_media.plugin.digitalocean_spaces import SpacesAdminKey, SpacesKeyRing
 from synapse_media.plugin.keyring import key_name
 from synapse_media.plugin.resource import Context, PartialError, ResourceError
-from synapse_media.plugin.spaces import SpacesAdminKey, SpacesKeyRing
 from synapse_media.renderer import render
 from tests.doubles import proxy, vendor_plugin
 from tests.doubles.spaces_api import LIMIT, TOKEN, SpacesApiDouble, spaces_api

@@ -103,6 +103,11 @@ class SpacesApi:
             raise ApiError(error.code, error.status, f"{error}.{meaning}") from None
 
 
+def check_admin(values: Mapping[str, Any]) -> None:
+    """Raises ResourceError where the API token in the environment is not accepted."""
+    SpacesApi(values).listed()
+
+
 def _part(answer: Any, name: str, kind: type) -> Any:
     part = answer.get(name) if isinstance(answer, dict) else None
     if not isinstance(part, kind):

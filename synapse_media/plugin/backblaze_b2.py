@@ -192,6 +192,11 @@ def _admin(values: Mapping[str, Any], *, once: bool = False) -> Any:
 
 
 @contextmanager
+def check_admin(values: Mapping[str, Any]) -> None:
+    """Raises ResourceError where the key in the environment can't do all that is needed, or the region is another's."""
+    _account_facts(_admin(values), values)
+
+
 def in_words(operation: str, where: str) -> Iterator[None]:
     """b2sdk's errors as ApiError, in words and without what the server sent beside its message."""
     import requests
