@@ -59,6 +59,7 @@ class BackblazeB2(Store):
                 "slots": sorted(store.keys.slots),
                 "retireConfirmed": "retire-key" in store.allow,
                 "connection": self.connection(),
+                **({"adopt": True} if store.adopt else {}),
             },
             self.child(bucket),
             kind="B2KeyRing",

@@ -23,11 +23,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
+from synapse_media.settings import SLOTS
 
 from . import bounded, tracing
 from .bucket import holds_media, is_ours, marked_by_another, nothing_to_adopt, taken, there_already, unlike_new
 from .connection import ApiError, Connection
-from .keyring import KeyFamily, MadeKey, RingBase
+from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import decoy_name, quietly
 from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
 
@@ -191,12 +192,12 @@ def _admin(values: Mapping[str, Any], *, once: bool = False) -> Any:
     return api
 
 
-@contextmanager
 def check_admin(values: Mapping[str, Any]) -> None:
     """Raises ResourceError where the key in the environment can't do all that is needed, or the region is another's."""
     _account_facts(_admin(values), values)
 
 
+@contextmanager
 def in_words(operation: str, where: str) -> Iterator[None]:
     """b2sdk's errors as ApiError, in words and without what the server sent beside its message."""
     import requests
@@ -209,10 +210,11 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         code = str(getattr(error, "code", None) or type(error).__name__)
         status = int(getattr(error, "status", 0))
         http = f" (HTTP {status})" if status else ""
-        if code == "non_json_response" or type(error).__name__ == "PotentialS3EndpointPassedAsRealm":
+        message = " ".join(str(error).split())[:300]
+        # b2sdk's own code for a page; a text with it quotes the page.
+        if "non_json_response" in message or type(error).__name__ == "PotentialS3EndpointPassedAsRealm":
             words = f"{at}: the answer is not JSON{http}: that is no B2 API, check realm"
             raise ApiError("NotJson", status, words) from None
-        message = " ".join(str(error).split())[:300]
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
         hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
         raise ApiError(code, status, f"{at}: {code}: {message}{http}{hint}") from None
@@ -272,7 +274,7 @@ class B2Bucket(Resource):
     bucket that may be changed: access, encryption, lifecycle), `private`, `encryption` (SSE-B2), `noncurrentDays`
     (a hidden version is kept so long), `abortDays`, `region` and `endpoint` ("": whatever the account has),
     `forceDestroy`.
-    Outputs: the inputs, `bucketId`, `accountRegion`, `accountEndpoint`, `lacks`, `adopted`, `differences`.
+    Outputs: the inputs, `bucketId`, `accountId`, `accountRegion`, `accountEndpoint`, `lacks`, `adopted`, `differences`.
     """
 
     pulumi_type = "s3store:index:B2Bucket"
@@ -294,7 +296,7 @@ class B2Bucket(Resource):
         return super().check({**filled, **inputs})
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
-        names = ("bucketId", "accountRegion", "accountEndpoint", "lacks", "adopted", "differences")
+        names = ("bucketId", "accountId", "accountRegion", "accountEndpoint", "lacks", "adopted", "differences")
         return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}}
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
@@ -351,7 +353,7 @@ class B2Bucket(Resource):
         if not inputs:
             raise ResourceError("a B2 bucket is taken over with adopt: true in the stack file, not by an import")
         bucket = text(inputs, "bucket", resource_id)
-        api = account(inputs)
+        api = _same_account(account(inputs), inputs, outputs)
         with _calling(inputs, bucket):
             found = _find(api, bucket)
         if found is None:
@@ -364,7 +366,7 @@ class B2Bucket(Resource):
         return Found(bucket, drifted, {**outputs, **drifted, **facts, "bucketId": found.id_})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        bucket, api = text(inputs, "bucket"), _admin(inputs)
+        bucket, api = text(inputs, "bucket"), _same_account(_admin(inputs), inputs, old)
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs.pop("expiringRules", None)
         outputs |= _account_facts(api, inputs)
@@ -380,7 +382,8 @@ class B2Bucket(Resource):
         return outputs
 
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        bucket, api = text(outputs, "bucket", resource_id), account(outputs)
+        bucket = text(outputs, "bucket", resource_id)
+        api = _same_account(account(outputs), outputs, outputs)
         with _calling(outputs, bucket):
             found = _find(api, bucket)
             if found is None:
@@ -424,8 +427,23 @@ def _encryption(*, on: bool) -> Any:
     return EncryptionSetting(EncryptionMode.NONE)
 
 
+def _account_id(api: Any) -> str:
+    return str(api.account_info.get_account_id())
+
+
+def _same_account(api: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+    """`api`, if it is of the account that `outputs` were made in: any other would seem to have lost everything."""
+    made_in = text(outputs, "accountId")
+    if made_in and made_in != _account_id(api):
+        raise ResourceError(
+            f"{inputs['connection']['variables'][0]} is a key of the account {_account_id(api)}, and this was made in "
+            f"the account {made_in}, where it still may be. Give a key of that account."
+        )
+    return api
+
+
 def _account_facts(api: Any, inputs: Mapping[str, Any]) -> Values:
-    """Endpoint and region of the account. Raises ResourceError where the stack file says another."""
+    """The account's ID, endpoint and region. Raises ResourceError where the stack file says another of the two."""
     endpoint = str(api.account_info.get_s3_api_url()).rstrip("/")
     match = _S3_URL.fullmatch(endpoint)
     wanted = text(inputs, "region")
@@ -439,7 +457,7 @@ def _account_facts(api: Any, inputs: Mapping[str, Any]) -> Values:
     named = text(inputs, "endpoint").rstrip("/")
     if named not in ("", endpoint):
         raise ResourceError(f"endpoint: {named!r} is not this account's, which is {endpoint}. Leave endpoint out.")
-    return {"accountRegion": region, "accountEndpoint": endpoint}
+    return {"accountId": _account_id(api), "accountRegion": region, "accountEndpoint": endpoint}
 
 
 def _differences(found: Any, inputs: Mapping[str, Any]) -> list[str]:
@@ -470,31 +488,50 @@ def _remove(bucket: Any, which: Callable[[str], bool]) -> None:
 class B2KeyRing(RingBase):
     """Application keys restricted to one bucket.
 
-    Inputs beside those of every ring: `owner`, `bucketId`, `capabilities` (sorted).
+    Inputs beside those of every ring: `owner`, `bucketId`, `capabilities` (sorted), `adopt` (see NamedKeys).
+    Output beside those: `accountId`.
     """
 
     pulumi_type = "s3store:index:B2KeyRing"
     replace_on = frozenset({"userName", "bucketId"})
     required = RingBase.required | {"owner", "bucketId", "capabilities"}
 
-    def family(self, values: Values) -> KeyFamily:
+    def family(self, values: Values) -> NamedKeys:
         return _Keys(values)
 
+    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+        # Among the inputs, so that it is in state even where a key is only half made.
+        return super().create(_of_account(inputs, {}), context)
 
-class _Keys(KeyFamily):
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        known = _of_account(outputs, outputs) if inputs else outputs
+        return super().read(resource_id, inputs, known, context)
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        return super().update(resource_id, old, _of_account(inputs, old), context)
+
+    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        super().delete(resource_id, _of_account(outputs, outputs), context)
+
+
+def _of_account(values: Values, old: Mapping[str, Any]) -> Values:
+    """`values` with the account's ID; refused where `old` has another."""
+    return {**values, "accountId": _account_id(_same_account(account(values), values, old))}
+
+
+class _Keys(NamedKeys):
     """The application keys of a bucket."""
 
     def __init__(self, values: Values) -> None:
         self.who = f"the keys of {text(values, 'userName')}"
+        # B2 knows letters, digits and '-', at most 100.
+        mark = hashlib.sha256(text(values, "owner").encode()).hexdigest()[:16]
+        user = re.sub(r"[^A-Za-z0-9-]", "-", text(values, "userName"))
+        self.names = {slot: f"{user}-{mark}-{slot}" for slot in SLOTS}
+        self.adopted = bool(values.get("adopt"))
         self._values = values
         self._bucket_id = text(values, "bucketId")
         self._listed: dict[str, Any] = {}
-
-    def _name(self, slot: str) -> str:
-        """B2 knows letters, digits and '-', at most 100."""
-        mark = hashlib.sha256(text(self._values, "owner").encode()).hexdigest()[:16]
-        user = re.sub(r"[^A-Za-z0-9-]", "-", text(self._values, "userName"))
-        return f"{user}-{mark}-{slot}"
 
     def _calling(self, operation: str) -> AbstractContextManager[None]:
         return in_words(operation, str(self._values["connection"].get("realm") or "production"))
@@ -505,17 +542,17 @@ class _Keys(KeyFamily):
         self._listed = {id_: key for id_, key in found.items() if self._bucket_id in (key.bucket_ids or ())}
         return self._listed
 
-    def listed(self) -> dict[str, bool]:
+    def found(self) -> list[NamedKey]:
         now = time.time() * 1000
-        return {
-            id_: not key.expiration_timestamp_millis or key.expiration_timestamp_millis > now
+        return [
+            NamedKey(id_, key.key_name, active=(key.expiration_timestamp_millis or now + 1) > now)
             for id_, key in self._keys().items()
-        }
+        ]
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         api = _admin(self._values, once=True)
         with self._calling("b2_create_key"):
-            made = api.create_key(list(self._values["capabilities"]), self._name(slot), bucket_ids=[self._bucket_id])
+            made = api.create_key(list(self._values["capabilities"]), self.names[slot], bucket_ids=[self._bucket_id])
         return MadeKey(made.id_, made.application_key, datetime.now(UTC).isoformat())
 
     def delete(self, key_id: str) -> None:
@@ -523,10 +560,6 @@ class _Keys(KeyFamily):
         if key_id in self._keys():
             with self._calling("b2_delete_key"):
                 api.delete_key_by_id(key_id)
-
-    def orphans(self, known: frozenset[str]) -> list[str]:
-        names = {self._name(slot) for slot in ("a", "b")}
-        return [id_ for id_, key in self._keys().items() if key.key_name in names and id_ not in known]
 
     def mend(self, slot: str, key_id: str) -> None:
         if slot != self._values.get("active"):

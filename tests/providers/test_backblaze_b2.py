@@ -173,19 +173,61 @@ def _slot_mark() -> str:
     return hashlib.sha256(f"synapse-media/b2/{SERVER}".encode()).hexdigest()[:16]
 
 
-def test_a_burst_of_503_is_waited_for_and_a_web_page_is_named(b2: Stack, double: B2Double) -> None:
-    left = [2]
+def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(b2: Stack, double: B2Double) -> None:
+    b2.store(**_settings(double, "found-media"))
+    b2.up()
+    [in_use] = _keys(double)
+    b2.engine.run(["stack", "rm", "--yes", "--force", "--stack", b2.name])
+    b2.engine.ensure_stack(b2.name)
+    b2.store(**_settings(double, "found-media", adopt=True))
+    assert f"has the key {in_use}, not made by this stack" in b2.up()
+    b2.outputs().require_proof()
+    assert set(_keys(double)) == {in_use, b2.outputs().access_key_id}
+    # Nor does it end when `adopt` leaves the stack file again, or with the store.
+    b2.store(["delete-bucket"], **_settings(double, "found-media"))
+    b2.up()
+    assert set(_keys(double)) == {in_use, b2.outputs().access_key_id}
+    b2.destroy()
+    assert set(_keys(double)) == {in_use}
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.delete_key(double.API_URL, token, in_use)
+
+
+def test_a_key_of_another_account_is_refused_and_nothing_forgotten(b2: Stack, double: B2Double) -> None:
+    b2.store(["delete-bucket"], **_settings(double, "other-media"))
+    b2.up()
+    before = b2.outputs()
+    right = dict(b2.engine.environment)
+    key_id, key = double.create_account()
+    another = {"B2_APPLICATION_KEY_ID": key_id, "B2_APPLICATION_KEY": key}
+    b2.engine.environment |= another
+    with pytest.raises(EngineError, match="was made in the account"):
+        b2.up(refresh=True)
+    b2.engine.environment |= right
+    assert b2.preview(refresh=True) == ()
+    assert b2.outputs() == before
+    b2.engine.environment |= another
+    with pytest.raises(EngineError, match="was made in the account"):
+        b2.destroy()
+    assert set(_keys(double)) == {before.access_key_id}
+    b2.engine.environment |= right
+    b2.destroy()
+    assert _keys(double) == {}
+
+
+def test_a_burst_of_429_and_503_is_waited_for_and_a_web_page_is_named(b2: Stack, double: B2Double) -> None:
+    left = [503, 429]
 
     def busy(operation: str) -> tuple[int, str, bytes] | None:
-        if operation == "create_bucket" and left[0]:
-            left[0] -= 1
-            return 503, "application/json", b'{"status": 503, "code": "service_unavailable", "message": "busy"}'
+        if operation == "create_bucket" and left:
+            status = left.pop()
+            return status, "application/json", b'{"status": %d, "code": "busy", "message": "busy"}' % status
         return None
 
     double.fault = busy
     b2.store(["delete-bucket"], **_settings(double, "busy-media"))
     b2.up()
-    assert left == [0]
+    assert left == []
     double.fault = lambda _: (200, "text/html", b"<html>Welcome</html>")
     with pytest.raises(EngineError, match="the answer is not that of B2's API") as raised:
         b2.up(refresh=True)
@@ -213,6 +255,21 @@ def _connection(double: B2Double) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("status", [400, 429, 503])
+def test_a_page_in_place_of_an_error_is_not_quoted(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
+    monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
+    double.fault = lambda operation: (status, "text/html", b"<html>busy</html>") if operation == "create_key" else None
+    ring = {"userName": "user", "owner": "ours", "bucketId": "id", "capabilities": ["listBuckets"]}
+    inputs, failures = B2KeyRing().check({**ring, "active": "a", "slots": ["a"], "connection": _connection(double)})
+    assert not failures
+    with pytest.raises(ResourceError, match="b2_create_key") as raised:
+        B2KeyRing().create(inputs, Context(lambda _: None))
+    assert "<html>" not in str(raised.value)
+
+
 def _create(double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, **more: Any) -> dict[str, Any]:
     patch.setenv("B2_APPLICATION_KEY_ID", key_id)
     patch.setenv("B2_APPLICATION_KEY", key)
@@ -230,6 +287,15 @@ def test_the_region_is_the_accounts(embedded_store: Running, monkeypatch: pytest
             _create(double, monkeypatch, double.key_id, double.key, region="us-west-002")
         with pytest.raises(ResourceError, match=r"endpoint: 'https://s3\.example\.net' is not this account's"):
             _create(double, monkeypatch, double.key_id, double.key, endpoint="https://s3.example.net")
+        for more in (
+            {},
+            {"region": "eu-central-003"},
+            {"region": "us-west-002"},
+            {"endpoint": "https://s3.example.net"},
+        ):
+            store = settings.parse({SERVER: _settings(double, "refused-media", **more)})[SERVER]
+            wrong = more.get("region") == "us-west-002" or "endpoint" in more
+            assert len(credentials.findings(store)) == wrong
         assert double.bucket_name_to_bucket == {}
         made = _create(double, monkeypatch, double.key_id, double.key)
         # A run that was killed before it could note the bucket in the state: its mark tells that it is ours.
@@ -256,6 +322,13 @@ def test_admin_keys_that_will_not_do(double: B2Double, monkeypatch: pytest.Monke
     )
     with pytest.raises(ResourceError, match="limited to a bucket"):
         _create(double, monkeypatch, limited["applicationKeyId"], limited["applicationKey"])
+    # `doctor` and `init` say the same.
+    store = settings.parse({SERVER: _settings(double, "refused-media")})[SERVER]
+    for key, why in ((weak, "is a key without deleteBuckets"), (limited, "limited to a bucket")):
+        monkeypatch.setenv("B2_APPLICATION_KEY_ID", key["applicationKeyId"])
+        monkeypatch.setenv("B2_APPLICATION_KEY", key["applicationKey"])
+        [finding] = credentials.findings(store)
+        assert why in finding
     monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
     monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
     B2Bucket().delete("refused-media", made, Context(lambda _: None))
@@ -287,20 +360,4 @@ def test_settings_of_the_provider() -> None:
     with pytest.raises(SettingsError, match="storage_class is 'STANDARD_IA'; allowed: STANDARD"):
         settings.parse({SERVER: {**wanted, "method": "matrix-media-repo", "storage_class": "STANDARD_IA"}})
     with pytest.raises(SettingsError, match="6 to 63 characters"):
-        for more in (
-            {},
-            {"region": "eu-central-003"},
-            {"region": "us-west-002"},
-            {"endpoint": "https://s3.example.net"},
-        ):
-            store = settings.parse({SERVER: _settings(double, "refused-media", **more)})[SERVER]
-            wrong = more.get("region") == "us-west-002" or "endpoint" in more
-            assert len(credentials.findings(store)) == wrong
         settings.parse({SERVER: {**wanted, "bucket": "media"}})
-    # `doctor` and `init` say the same.
-    store = settings.parse({SERVER: _settings(double, "refused-media")})[SERVER]
-    for key, why in ((weak, "is a key without deleteBuckets"), (limited, "limited to a bucket")):
-        monkeypatch.setenv("B2_APPLICATION_KEY_ID", key["applicationKeyId"])
-        monkeypatch.setenv("B2_APPLICATION_KEY", key["applicationKey"])
-        [finding] = credentials.findings(store)
-        assert why in finding
