@@ -370,12 +370,17 @@ class B2Bucket(Resource):
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs.pop("expiringRules", None)
         outputs |= _account_facts(api, inputs)
+        # State keeps the old place until the bucket was seen at the new one: a refresh looks where state says.
+        with _calling(inputs, bucket):
+            found = _find(api, bucket)
+        if found is None:
+            raise ResourceError(
+                f"bucket: {bucket!r} does not exist in this account. Check the key; if the bucket was deleted, "
+                "`synapse-media up --refresh` finds out and makes it again, empty."
+            )
+        outputs["bucketId"] = found.id_
         try:
             with _calling(inputs, bucket):
-                found = _find(api, bucket)
-                if found is None:
-                    raise ResourceError("it is gone: `synapse-media up --refresh` finds out and makes it again, empty")
-                outputs["bucketId"] = found.id_
                 self._apply(found, inputs, outputs)
         except ResourceError as error:
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None

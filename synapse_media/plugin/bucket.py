@@ -377,6 +377,16 @@ class Bucket(Resource):
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
         bucket = text(inputs, "bucket")
         s3 = self.s3(inputs)
+        try:
+            _head(s3, bucket)
+        except ApiError as error:
+            # State keeps the old place: there the media is, and there a refresh looks.
+            if not error.absent:
+                raise
+            raise ResourceError(
+                f"bucket: {bucket!r} does not exist at {inputs['connection']['endpoint']}. Check the endpoint; if "
+                "the bucket was deleted, `synapse-media up --refresh` finds out and makes it again, empty."
+            ) from None
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs["arn"] = f"arn:aws:s3:::{bucket}"
         outputs.pop("expiringRules", None)
@@ -387,12 +397,6 @@ class Bucket(Resource):
             if outputs["adopted"]:
                 outputs["differences"] = _differences(s3, bucket, inputs)
         except ResourceError as error:
-            if isinstance(error, ApiError) and error.code == "NoSuchBucket":
-                # State keeps the old place: there the media is.
-                raise ResourceError(
-                    f"bucket: {bucket!r} does not exist at {inputs['connection']['endpoint']}. Check the endpoint; if "
-                    "the bucket was deleted, `synapse-media up --refresh` finds out and makes it again, empty."
-                ) from None
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
         return outputs
 

@@ -289,12 +289,16 @@ class GarageBucket(Resource):
         bucket, api = text(inputs, "bucket"), admin(inputs)
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs.pop("expiringRules", None)
+        # State keeps the old place until the bucket was seen at the new one: a refresh looks where state says.
+        check_region(Connection.parse(inputs))
+        info = _info(api, globalAlias=bucket)
+        if info is None:
+            raise ResourceError(
+                f"bucket: {bucket!r} does not exist at {api.base}. Check admin_endpoint; if the bucket was deleted, "
+                "`synapse-media up --refresh` finds out and makes it again, empty."
+            )
+        outputs["bucketId"] = info["id"]
         try:
-            check_region(Connection.parse(inputs))
-            info = _info(api, globalAlias=bucket)
-            if info is None:
-                raise ResourceError("it is gone: `synapse-media up --refresh` finds out and makes it again, empty")
-            outputs["bucketId"] = info["id"]
             self._apply(api, info, inputs, outputs)
         except ResourceError as error:
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None

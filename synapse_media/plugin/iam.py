@@ -73,6 +73,13 @@ class User(Resource):
         return Found(user, inputs, {**outputs, **inputs, "arn": found.get("Arn", "")})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        user, connection = text(inputs, "userName"), Connection.parse(inputs)
+        # State keeps the old place until the user was seen at the new one: a refresh looks where state says.
+        if _user(connection.iam(), user) is None:
+            raise ResourceError(
+                f"user: {user!r} does not exist at {connection.iam_endpoint}. Check iam_endpoint; if the user was "
+                "deleted, `synapse-media up --refresh` finds out and makes it again."
+            )
         return self._kept(old, inputs)
 
     def _kept(self, old: Values, inputs: Values) -> Values:

@@ -207,12 +207,15 @@ class RingBase(Resource):
         slots, active = list(inputs["slots"]), inputs["active"]
         family = self.family(inputs)
         keys, secrets = outputs["keys"], outputs["secrets"]
+        # A place that does not answer must not get into state by a PartialError: a refresh would look there.
+        orphans = family.orphans(frozenset(key["accessKeyId"] for key in keys.values()))
+        listed = dict(family.listed() or {})
         try:
-            for orphan in family.orphans(frozenset(key["accessKeyId"] for key in keys.values())):
+            for orphan in orphans:
                 family.delete(orphan)
+                listed.pop(orphan, None)
                 context.warn(f"{family.who}: key {orphan}, made by an interrupted run and never handed out, is deleted")
             family.settle()
-            listed = dict(family.listed() or {})
             for slot in [slot for slot, key in keys.items() if key["accessKeyId"] not in listed]:
                 del keys[slot]
                 secrets.pop(slot, None)

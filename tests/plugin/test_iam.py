@@ -127,7 +127,30 @@ def test_the_arn_is_known_once_the_user_is(direct: Direct) -> None:
     assert USER.planned(inputs, None)["arn"] is UNKNOWN
     outputs = {**inputs, "arn": "arn:x", "adopted": True}
     assert USER.planned(inputs, outputs) == outputs
+    direct.iam.create_user(UserName=direct.name)
     assert USER.update(direct.name, outputs, inputs, direct.context) == outputs
+
+
+NOWHERE = {"endpoint": "http://127.0.0.1:9", "iamEndpoint": "http://127.0.0.1:9"}
+
+
+def test_a_user_and_its_keys_stay_in_state_where_they_are_until_seen_elsewhere(owner: Direct) -> None:
+    """A refresh looks where state says: a mistyped endpoint there could not be corrected any more."""
+    user, _ = USER.check(user_inputs(owner))
+    _, ring = owner.make(RING, ring_inputs(owner, "a"))
+    elsewhere = owner.connection(**NOWHERE)
+    for change in (
+        lambda: USER.update(owner.name, {**user, "arn": "arn:x"}, {**user, "connection": elsewhere}, owner.context),
+        lambda: RING.update(owner.name, ring, ring_inputs(owner, "a", connection=elsewhere), owner.context),
+    ):
+        with pytest.raises(ApiError, match="Could not connect"):
+            change()
+
+
+def test_a_user_that_is_not_at_its_new_endpoint_is_told(direct: Direct) -> None:
+    inputs, _ = USER.check(user_inputs(direct))
+    with pytest.raises(ResourceError, match="does not exist at http"):
+        USER.update(direct.name, {**inputs, "arn": "arn:x"}, inputs, direct.context)
 
 
 def test_without_an_iam_endpoint_nothing_is_called(direct: Direct) -> None:
