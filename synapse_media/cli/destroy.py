@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from synapse_media import changes
-from synapse_media.contract import PROOF_OBJECTS, ContractError, StorageOutputs
+from synapse_media.contract import ContractError, StorageOutputs
 from synapse_media.errors import SynapseMediaError
 
 from . import stacks
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{stack.path} for each: <homeserver>/retain-bucket (give the bucket up, leave it where it is) or "
             "<homeserver>/delete-bucket (with <homeserver>/delete-media, if there is media in it)."
         )
-    full = [store for store in _to_empty(session) if holds_media(store)]
+    full = [store for store in _to_empty(session) if stacks.holds_media(store)]
     if full:
         raise SynapseMediaError(
             f"nothing was destroyed: the bucket of {', '.join(store.server_name for store in full)} holds media and is "
@@ -72,24 +72,6 @@ def _to_empty(session: stacks.Session) -> list[StorageOutputs]:
         and not {f"{store.server_name}/delete-media", f"{store.server_name}/retain-bucket"} & set(allow)
         and store.bucket
     ]
-
-
-def holds_media(store: StorageOutputs) -> bool:
-    """Whether the store's own key sees media in its bucket; False where it can't tell.
-
-    A look before anything goes: the engine would delete keys and settings first, and only then be refused the bucket.
-    """
-    from synapse_media.plugin.connection import call
-    from synapse_media.plugin.resource import ResourceError
-
-    from .stores import own_key
-
-    try:
-        connection, credential = own_key(store)
-        page = call(connection.s3(credential), "list_objects_v2", Bucket=store.bucket, MaxKeys=10)
-    except ResourceError:
-        return False  # the plugin looks once more, and refuses by itself
-    return any(item["Key"].rpartition("/")[2] not in PROOF_OBJECTS for item in page.get("Contents", []))
 
 
 def _may_go(server_name: str, allow: tuple[str, ...]) -> bool:

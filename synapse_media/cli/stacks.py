@@ -91,7 +91,7 @@ def changing(session: Session) -> Iterator[None]:
 
     The state alone does not tell: where it could not be written, it holds what is long gone.
     """
-    mark = _mark(session)
+    mark = _mark(session.engine, session.stack.name)
     mark.touch(mode=0o600)
     yield
     mark.unlink(missing_ok=True)
@@ -99,12 +99,19 @@ def changing(session: Session) -> Iterator[None]:
 
 def was_cut_off(session: Session) -> bool:
     """Whether the last change from this machine was, so that the state may not be what the store is."""
-    return _mark(session).exists()
+    return _mark(session.engine, session.stack.name).exists()
 
 
-def _mark(session: Session) -> Path:
-    backend = session.engine.environment.get("PULUMI_BACKEND_URL", "")
-    name = f"{backend}\0{session.engine.project}\0{session.stack.name}"
+def remove(engine: Engine, name: str) -> None:
+    """Forget a stack whose resources are gone or given up, and that it was cut off, where it was."""
+    if engine.has_stack(name):
+        engine.remove_stack(name, with_resources=True)
+    _mark(engine, name).unlink(missing_ok=True)
+
+
+def _mark(engine: Engine, stack: str) -> Path:
+    backend = engine.environment.get("PULUMI_BACKEND_URL", "")
+    name = f"{backend}\0{engine.project}\0{stack}"
     return private_dir(state_dir() / "unfinished") / hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
@@ -144,6 +151,24 @@ def outputs_of(session: Session) -> list[contract.StorageOutputs]:
             f"stack {session.stack.name} has no stores yet: run `synapse-media up --stack {session.stack.name}` first"
         )
     return [contract.from_json(store) for store in stores.values()]
+
+
+def holds_media(store: contract.StorageOutputs) -> bool:
+    """Whether the store's own key sees media in its bucket; False where it can't tell.
+
+    A look before anything goes: the engine would delete keys and settings first, and only then be refused the bucket.
+    """
+    from synapse_media.plugin.connection import call
+    from synapse_media.plugin.resource import ResourceError
+
+    from .stores import own_key
+
+    try:
+        connection, credential = own_key(store)
+        page = call(connection.s3(credential), "list_objects_v2", Bucket=store.bucket, MaxKeys=10)
+    except ResourceError:
+        return False  # the plugin looks once more, and refuses by itself
+    return any(item["Key"].rpartition("/")[2] not in contract.PROOF_OBJECTS for item in page.get("Contents", []))
 
 
 def summary(stores: list[contract.StorageOutputs]) -> str:

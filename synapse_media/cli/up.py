@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from synapse_media import changes
+from synapse_media.contract import ContractError
 from synapse_media.errors import SynapseMediaError
 
 from . import stacks
@@ -53,6 +54,7 @@ def apply(
     refused = changes.refused(found, [*stack.allow, *allow])
     if refused:
         raise changes.DangerError(changes.refusal(refused, str(stack.path)))
+    _refuse_media(session, {x.store for x in found if x.verb == "delete" and changes.is_bucket(x.kind)})
     if found and not yes:
         confirm("Make these changes?")
     if any(changes.is_bucket(change.kind) and change.verb in ("replace", "delete") for change in found):
@@ -61,6 +63,31 @@ def apply(
     with stacks.changing(session):
         engine.up(stack.name, [*shown, *(["--refresh"] if refresh else []), *options])
         engine.clear_pending_creates(stack.name)
+
+
+def _refuse_media(session: stacks.Session, ending: set[str]) -> None:
+    """Look before anything goes: the plugin would be refused the bucket when Synapse's key is gone already.
+
+    Args:
+        ending: the homeservers whose bucket would be deleted.
+    """
+    if not ending:
+        return
+    # What may go with its media is in state, as the last `up` left it; there is nothing else to go by any more.
+    buckets = stacks.buckets_of(session.engine.export(session.stack.name))
+    kept = {urn.rpartition("::")[2] for urn, item in buckets.items() if not item.get("inputs", {}).get("forceDestroy")}
+    try:
+        stores = stacks.outputs_of(session)
+    except ContractError:
+        return  # nothing was finished, so nothing was handed out
+    full = [x.server_name for x in stores if x.server_name in ending & kept and x.bucket and stacks.holds_media(x)]
+    if full:
+        raise SynapseMediaError(
+            f"nothing was changed: the bucket of {', '.join(full)} holds media and is not deleted. Undo this change of "
+            f"the store, put <homeserver>/retain-bucket (leaves the bucket where it is) or <homeserver>/delete-media "
+            f"(deletes the media for good) into synapse-media:allow in {session.stack.path}, and run `up`. Then make "
+            "the change again."
+        )
 
 
 def confirm(question: str) -> None:

@@ -190,6 +190,19 @@ def test_destroy_goes_as_far_as_allow_says(life: Life) -> None:
         life.iam.get_user(UserName=life.user)
 
 
+def test_a_bucket_with_media_is_not_given_up_by_up_and_keeps_its_key(life: Life) -> None:
+    life.s3.put_object(Bucket=life.bucket, Key="local_content/photo", Body=b"photo")
+    # Even where delete-media is named: it counts once an `up` has brought it into state.
+    words = [f"{SERVER}/delete-bucket", f"{SERVER}/delete-media"]
+    for allow in (words[:1], words):
+        life.stack.write({SERVER: {"method": "filesystem"}}, allow)
+        code, printed = life.command("up", "--yes")
+        assert code == 1
+        assert "holds media and is not deleted" in printed
+        assert len(life.keys()) == 1
+    assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
+
+
 def test_a_retained_bucket_stays_and_can_be_taken_over_again(life: Life) -> None:
     life.s3.put_object(Bucket=life.bucket, Key="local_content/photo", Body=b"photo")
     life.store("retain-bucket")
