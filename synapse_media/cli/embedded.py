@@ -136,10 +136,11 @@ def write_stack_file(project: Path, running: embedded.Running, method: str | Non
             store.setdefault("media_repo", {"s3_datastore_id": secrets.token_hex(20)})
         else:
             store.pop("media_repo", None)
-        # Nothing here is anybody's only copy: the method may change, the bucket may go.
-        config[f"{PROJECT}:allow"] = [
-            f"{SERVER_NAME}/{word}" for word in ("delete-bucket", "widen-policy", "narrow-policy")
-        ]
+        # The method may change, the bucket may go if it is empty; what else is allowed, somebody wrote there.
+        allow = config.setdefault(f"{PROJECT}:allow", [])
+        if isinstance(allow, list):
+            words = (f"{SERVER_NAME}/{word}" for word in ("delete-bucket", "widen-policy", "narrow-policy"))
+            allow.extend(word for word in words if word not in allow)
 
 
 def _clean(*, yes: bool) -> int:
@@ -153,11 +154,9 @@ def _clean(*, yes: bool) -> int:
         if input("Type embedded to go on: ").strip() != stacks.EMBEDDED:
             raise SynapseMediaError("nothing was deleted")
     embedded.stop()
-    if path.exists():
-        engine = Engine(project, (), {}, stacks.say)
-        engine.ensure_stack(stacks.EMBEDDED)
-        engine.remove_stack(stacks.EMBEDDED, with_resources=True)
-        path.unlink(missing_ok=True)
+    # Whether or not there is a stack file: another checkout has none, and the same state.
+    stacks.remove(Engine(project, (), {}, stacks.say), stacks.EMBEDDED)
+    path.unlink(missing_ok=True)
     embedded.wipe()
     shutil.rmtree(project / "out" / stacks.EMBEDDED, ignore_errors=True)
     print("the embedded stack, its server and its data are gone")

@@ -249,6 +249,16 @@ class Engine:
         if with_resources:
             options.append("--force")
         self.run(["stack", "rm", "--yes", "--preserve-config", *options, "--stack", stack])
+        # What pulumi leaves of it: empty directories, and logs.
+        project, name = _project_settings(self.project)["name"], stack.rpartition("/")[2]
+        backend = self._file_backend()
+        for kind in ("backups", "history", "locks/organization"):
+            if backend is not None:
+                with contextlib.suppress(OSError):
+                    (backend / ".pulumi" / kind / project / name).rmdir()
+        home = Path(self.environment["PULUMI_HOME"])
+        for log in home.glob(f"logs/*+{project}+{name}-????????T??????.log"):
+            log.unlink(missing_ok=True)
 
     def unlock_if_dead(self, stack: str) -> bool:
         """Remove what an engine that was killed left locked; True if something was.

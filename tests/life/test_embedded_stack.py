@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
+from synapse_media import stackfile
 from synapse_media.cli import embedded as command
 from synapse_media.cli import main
 from synapse_media.engine import embedded
@@ -74,7 +76,45 @@ def test_up_again_another_method_down_and_clean(
     state = project.parent / "state/synapse-media"
     assert [path.name for path in state.rglob("another*.json")]
     assert (state / "passphrase").exists()
-    assert not list(state.rglob("embedded.json"))
+    for place in ("backend", "pulumi-home", "unfinished"):
+        assert list((state / place).rglob("*embedded*")) == []
+
+
+def test_clean_takes_the_stack_along_where_its_file_is_missing(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["embedded", "up"]) == 0
+    (project / "stacks/Pulumi.embedded.yaml").unlink()
+    assert main(["embedded", "clean", "--yes"]) == 0
+    assert main(["embedded", "up"]) == 0
+    assert "the last run did not come to its end" not in capfd.readouterr().err
+
+
+def test_media_stays_with_its_key_until_the_stack_file_lets_it_go(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["embedded", "up"]) == 0
+    running = embedded.status()
+    assert running is not None
+    file = project / "out/embedded/plain/matrix.example.com/store.json"
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=running.endpoint,
+        region_name=running.region,
+        aws_access_key_id=running.access_key_id,
+        aws_secret_access_key=running.secret_access_key,
+    )
+    s3.put_object(Bucket=command.BUCKET, Key="local_content/photo", Body=b"photo")
+    assert main(["embedded", "up", "--method", "filesystem"]) == 1
+    printed = capfd.readouterr()
+    assert "holds media and is not deleted" in printed.err
+    assert main(["prove", "--store", str(file)]) == 0
+
+    with stackfile.editing(project / "stacks/Pulumi.embedded.yaml") as document:
+        document["config"]["synapse-media:allow"].append(f"{command.SERVER_NAME}/delete-media")
+    assert main(["embedded", "up", "--method", "synapse-s3-storage-provider"]) == 0
+    assert main(["embedded", "up", "--method", "filesystem"]) == 0
+    assert s3.list_buckets()["Buckets"] == []
 
 
 def test_up_over_tls(project: Path) -> None:
