@@ -88,6 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"synapse-media {parsed.command}: {where}{error.strerror or error}", file=sys.stderr)
         return 1
+    except EOFError:
+        # The end of the input (Ctrl-D) in place of an answer.
+        print(f"synapse-media {parsed.command}: nothing was changed: there was no answer", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"synapse-media {parsed.command}: interrupted; run it again to go on", file=sys.stderr)
         return 130

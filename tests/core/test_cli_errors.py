@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -127,6 +129,23 @@ def test_nothing_is_rendered_from_a_key_that_was_not_proved(tmp_path: Path, run:
     assert code == 1
     assert "proof" in error or "proved" in error
     assert not out.exists() or not list(out.rglob("*"))
+
+
+def test_the_end_of_the_input_is_no_answer(project: Path) -> None:
+    """Ctrl-D on a terminal."""
+    ours, theirs = pty.openpty()
+    program = "import sys; from synapse_media import cli; sys.exit(cli.main(sys.argv[1:]))"
+    asking = [sys.executable, "-c", program, "embedded", "clean"]
+    environment = {name: value for name, value in os.environ.items() if name != "YES"}
+    with subprocess.Popen(
+        asking, cwd=project, env=environment, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        os.write(ours, b"\x04")
+        _, error = child.communicate()
+    os.close(ours)
+    os.close(theirs)
+    assert child.returncode == 1
+    assert error == "synapse-media embedded: nothing was changed: there was no answer\n"
 
 
 def test_a_place_that_can_not_be_written_to(tmp_path: Path, run: Run) -> None:
