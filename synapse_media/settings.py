@@ -233,24 +233,24 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
     # An unknown method is told; the rest is judged as for the usual one.
     method_name = reader.choice("method", _USUAL, tuple(METHODS)) or _USUAL
     if method_name == "filesystem":
+        # What the store had may stay there, for the way back.
+        _check_names(reader, reader.choice("provider", "", catalog.names()) if "provider" in reader.raw else "")
         return StoreSettings(server_name, provider="", bucket="", method=method_name, allow=allow)
     provider_name = reader.choice("provider", "", catalog.names())
     if not provider_name:
         # What does not hang on it.
+        _check_names(reader, "")
         _check_user(reader, _check_bucket(reader, catalog.load("s3_compatible")))
-        _check_plain(reader)
+        _, _, adopt, _, _ = _check_plain(reader)
+        for name in ("endpoint", "iam_endpoint"):
+            _check_url(reader, name, "", required=False)
+        _check_prefix(reader, method_name)
+        _check_adopt_key(reader, "perhaps", adopt=adopt)
+        _check_media_repo(reader, method_name)
         return None
     provider = catalog.load(provider_name)
     own: Mapping[str, Mapping[str, Any]] = provider.value("settings", {})
-    for name in sorted(set(map(str, reader.raw)) - _COMMON - set(own)):
-        guess = catalog.nearest(name, _COMMON | set(own))
-        reader.add(
-            name,
-            # Not its value: somebody may have put a secret there.
-            NO_SETTING,
-            ", ".join(sorted(_COMMON | set(own))),
-            f"Did you mean {guess!r}?" if guess else "Remove it.",
-        )
+    _check_names(reader, provider_name)
     region = _check_region(reader, provider)
     # Where it follows from a region that is missing, that is told already.
     required = bool(region) and not provider.value("endpoint_from_account", False)
@@ -294,6 +294,21 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
         options=_check_options(reader, own),
         allow=allow,
     )
+
+
+def _check_names(reader: _Reader, provider_name: str) -> None:
+    """Every setting is one that the provider knows; "": any provider."""
+    providers = (provider_name,) if provider_name else catalog.names()
+    known = _COMMON.union(*(catalog.load(name).value("settings", {}) for name in providers))
+    for name in sorted(set(map(str, reader.raw)) - known):
+        guess = catalog.nearest(name, known)
+        reader.add(
+            name,
+            # Not its value: somebody may have put a secret there.
+            NO_SETTING,
+            ", ".join(sorted(known)),
+            f"Did you mean {guess!r}?" if guess else "Remove it.",
+        )
 
 
 def _check_plain(reader: _Reader, noncurrent_days: int = 30) -> tuple[Access, Keys, bool, int, int]:

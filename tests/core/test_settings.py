@@ -88,6 +88,8 @@ def test_a_region_makes_the_endpoint_where_the_catalog_knows_it() -> None:
 
 def test_filesystem_needs_nothing_but_its_name() -> None:
     store = settings.parse({NAME: {"method": "filesystem"}})[NAME]
+    # The rest may stay there, for the way back.
+    assert settings.parse({NAME: {**GOOD, "method": "filesystem"}})[NAME] == store
     assert not store.uses_store
     assert store.bucket == ""
 
@@ -518,17 +520,34 @@ def test_every_problem_of_every_store_is_told_at_once() -> None:
             "existing_key": "no",
             "nonsense": 1,
         },
-        "b.example.com": {"provider": "nobody", "bucket": "B", "access": "x", "user": "a b", "keys": 1, "adopt": 1},
+        "b.example.com": {
+            "provider": "nobody",
+            "bucket": "B",
+            "access": "x",
+            "endpoint": "s3",
+            "iam_endpoint": "https://iam.example.com/path",
+            "prefix": "p",
+            "user": "a b",
+            "keys": 1,
+            "adopt": 1,
+            "adopt_key": "!!",
+            "media_repo": {"x": 1},
+            "nonsense": 1,
+        },
+        "c.example.com": {"method": "filesystem", "provider": "nobody", "nonsense": 1, "realm": "of any provider"},
     }
     found = {problem.setting for problem in problems_of(stores, ["x"])}
     of_a = ["bucket", "access", "region", "endpoint", "prefix", "storage_class", "user", "keys", "adopt", "nonsense"]
     of_a += ["noncurrent_days", "abort_days", "media_repo", "existing_key"]
-    of_b = ["provider", "bucket", "access", "user", "keys", "adopt"]
+    of_b = ["provider", "bucket", "access", "endpoint", "iam_endpoint", "prefix", "user", "keys", "adopt", "adopt_key"]
+    of_b += ["media_repo", "nonsense"]
+    of_c = ["provider", "nonsense"]
     assert found == {
         "synapse-media:allow",
         "stores.-bad-",
         *(f"stores.a.example.com.{name}" for name in of_a),
         *(f"stores.b.example.com.{name}" for name in of_b),
+        *(f"stores.c.example.com.{name}" for name in of_c),
     }
 
 
