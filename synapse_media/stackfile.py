@@ -84,7 +84,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = _load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         stacks = sorted(item.name[len("Pulumi.") : -len(".yaml")] for item in path.parent.glob("Pulumi.*.yaml"))
         raise StackFileError(
@@ -96,6 +96,33 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
         raise StackFileError(f"{path} is no YAML object")
     return raw
+
+
+def _load(text: str) -> Any:
+    """One YAML document, in which no key is there twice: the loader alone would take the last and drop a store."""
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    document = loader.get_single_node()
+    waiting, looked_at = [document], set()
+    while waiting:
+        node = waiting.pop()
+        # An anchor may contain itself.
+        if id(node) in looked_at or not isinstance(node, yaml.CollectionNode):
+            continue
+        looked_at.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if (key.tag, str(key.value)) in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key.value!r} is there twice, keep one", problem_mark=key.start_mark
+                    )
+                seen.add((key.tag, str(key.value)))
+                waiting.append(value)
+        else:
+            waiting += node.value
+    return None if document is None else loader.construct_document(document)
 
 
 def scalar(text: str) -> Any:

@@ -44,6 +44,21 @@ def test_a_stack_file_is_read(project: Path) -> None:
     assert stack.stores["matrix.example.com"].allow == {"delete-bucket"}
 
 
+@pytest.mark.parametrize("again", ["local.example.com: {method: goofys}", "synapse-media:stores: {}"])
+def test_a_key_that_is_there_twice_is_refused(project: Path, again: str) -> None:
+    """YAML's loader takes the last one: the store before it would be gone, and its bucket up for deletion."""
+    indent = "  " if again.startswith("synapse") else "    "
+    write(project, GOOD.replace("  synapse-media:allow", f"{indent}{again}\n  synapse-media:allow"))
+    with pytest.raises(stackfile.StackFileError, match=r"'[\w:.-]+' is there twice, keep one.* line \d+"):
+        stackfile.read(project, "s")
+
+
+def test_what_an_anchor_brings_along_may_be_overruled(project: Path) -> None:
+    more = "    more.example.com: {<<: &usual {method: goofys}, method: filesystem}\n"
+    write(project, GOOD.replace("  synapse-media:allow", f"{more}  synapse-media:allow"))
+    assert stackfile.read(project, "s").stores["more.example.com"].method == "filesystem"
+
+
 def test_each_admin_variable_is_named_once(project: Path) -> None:
     assert stackfile.read(project, "good").admin_variables == (
         "S3_ACCESS_KEY_ID",
