@@ -19,6 +19,7 @@ from pulumi.runtime.proto import provider_pb2
 import synapse_media
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.processes import identity
+from synapse_media.plugin.protocol import Servicer
 from tests.doubles import proxy
 from tests.plugin import process
 from tests.plugin.direct import OWNER, VARIABLES, Direct, allow
@@ -125,9 +126,20 @@ def test_cancel_and_attach_answer_and_the_plugin_goes_on(plugin: Plugin) -> None
     assert plugin.call("GetPluginInfo").version
 
 
+NOT_OFFERED = {"Invoke", "Call", "Construct", "Parameterize", "List", "GetMapping", "GetMappings"}
+
+
 def test_what_is_not_offered_is_said_to_be_unimplemented(plugin: Plugin) -> None:
-    for name in ("Invoke", "Call", "Construct", "Parameterize"):
+    for name in NOT_OFFERED - {"List"}:
         assert refused(plugin, name).code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.RpcError) as error:
+        list(plugin.call("List"))  # a stream: the refusal comes with its first element
+    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_every_other_call_of_the_protocol_is_answered() -> None:
+    service = provider_pb2.DESCRIPTOR.services_by_name["ResourceProvider"]
+    assert {method.name for method in service.methods} - NOT_OFFERED <= set(vars(Servicer))
 
 
 # ---- check
