@@ -187,23 +187,23 @@ class AmazonS3(S3IamStore):
             path=self.path,
             assume_role_policy=policies.to_json(policies.for_service("ec2.amazonaws.com")),
             tags=self.tags,
-            opts=self.by_vendor(),
+            opts=self.by_vendor(bucket),
         )
         aws.iam.RolePolicy(
             self.name,
             name=POLICY_NAME,
             role=role.name,
             policy=policies.to_json(document),
-            opts=self.by_vendor(bucket),
+            opts=self.by_vendor(),
         )
         aws.iam.InstanceProfile(
             self.name, name=self.store.user, path=self.path, role=role.name, tags=self.tags, opts=self.by_vendor()
         )
         self.finish_keyless(policy=document, lacks=lacks)
 
-    def make_user(self) -> pulumi.Resource:
+    def make_user(self, bucket: pulumi.Resource) -> pulumi.Resource:
         if self.store.adopt:
-            return super().make_user()
+            return super().make_user(bucket)
         user: pulumi.Resource = aws.iam.User(
             self.name,
             name=self.store.user,
@@ -211,7 +211,7 @@ class AmazonS3(S3IamStore):
             # A key somebody made by hand must not stand in the way of deleting the user.
             force_destroy=True,
             tags=self.tags,
-            opts=self.by_vendor(),
+            opts=self.by_vendor(bucket),
         )
         return user
 

@@ -35,7 +35,7 @@ class S3IamStore(Store):
     def make_key(self, bucket: pulumi.Resource, lacks: pulumi.Input[Sequence[str]]) -> None:
         """The user with its policy and its keys, and the proof."""
         store, document = self.store, self.key_policy()
-        user = self.make_user()
+        user = self.make_user(bucket)
         ring = resources.KeyRing(
             self.name,
             {
@@ -65,7 +65,8 @@ class S3IamStore(Store):
         """Where users of this stack are: what is under it is ours."""
         return f"/synapse-media/{pulumi.get_stack()}/"
 
-    def make_user(self) -> pulumi.Resource:
+    def make_user(self, bucket: pulumi.Resource) -> pulumi.Resource:
+        # After the bucket: where that is refused, nobody is made who may use it.
         return resources.User(
             self.name,
             {
@@ -74,7 +75,7 @@ class S3IamStore(Store):
                 "connection": self.connection(),
                 "adopt": self.store.adopt,
             },
-            self.child(),
+            self.child(bucket),
         )
 
     def make_user_policy(self, user: pulumi.Resource, document: str) -> pulumi.Resource:

@@ -12,8 +12,11 @@ from tests.life.life import SERVER, Life
 
 def nothing_was_made(life: Life) -> bool:
     buckets = [bucket["Name"] for bucket in life.s3.list_buckets()["Buckets"]]
-    users = [user["UserName"] for user in life.iam.list_users()["Users"]]
-    return life.bucket not in buckets and life.user not in users
+    return life.bucket not in buckets and life.user not in users(life)
+
+
+def users(life: Life) -> list[str]:
+    return [user["UserName"] for user in life.iam.list_users()["Users"]]
 
 
 def test_all_errors_of_a_stack_file_are_told_at_once(begin: Callable[[], Life]) -> None:
@@ -129,3 +132,5 @@ def test_a_bucket_that_is_not_ours_is_left_alone(begin: Callable[[], Life]) -> N
         new.s3.get_bucket_policy(Bucket=new.bucket)
     assert new.s3.get_bucket_tagging(Bucket=new.bucket)["TagSet"] == mark
     assert new.s3.get_bucket_versioning(Bucket=new.bucket).get("Status") is None
+    # And nobody was made who could use it.
+    assert new.user not in users(new)
