@@ -258,6 +258,8 @@ def _details(
         was, will = statements(before.get("policy")), statements(after.get("policy"))
         yield from (f"- {line}" for line in was if line not in will)
         yield from (f"+ {line}" for line in will if line not in was)
+    if verb == "update" and is_bucket(kind) and (old.get("outputs") or {}).get("adopted"):
+        yield "it was taken over: its settings are changed only where `allow` names them"
     if verb in ("update", "replace"):
         for path in sorted({key.split(".")[0].split("[")[0] for key in detailed}):
             if path not in ("policy", "secretAccessKey", "secrets", "connection"):

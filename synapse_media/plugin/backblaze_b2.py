@@ -26,7 +26,17 @@ from synapse_media.contract import PROOF_OBJECT
 from synapse_media.settings import SLOTS
 
 from . import bounded, tracing
-from .bucket import holds_media, is_ours, marked_by_another, nothing_to_adopt, taken, there_already, unlike_new
+from .bucket import (
+    holds_media,
+    is_ours,
+    marked_by_another,
+    nothing_to_adopt,
+    refuse_ownership,
+    say_differences,
+    taken,
+    there_already,
+    unlike_new,
+)
 from .connection import ApiError, Connection
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import decoy_name, quietly
@@ -296,6 +306,7 @@ class B2Bucket(Resource):
         return super().check({**filled, **inputs})
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
+        refuse_ownership(inputs, old or {})
         names = ("bucketId", "accountId", "accountRegion", "accountEndpoint", "lacks", "adopted", "differences")
         return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}}
 
@@ -312,8 +323,7 @@ class B2Bucket(Resource):
                 self._apply(found, inputs, outputs)
         except ResourceError as error:
             raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
-        for words in outputs["differences"]:
-            context.warn(f"bucket {bucket} is taken over as it is: {words}")
+        say_differences(outputs, context)
         return bucket, outputs
 
     def _take_or_make(self, api: Any, bucket: str, inputs: Values) -> tuple[Any, bool]:
@@ -362,11 +372,15 @@ class B2Bucket(Resource):
         drifted = {**inputs, **{name: now[name] for name in managed}}
         if "expiringRules" in now and "abortDays" in managed:
             drifted["expiringRules"] = now["expiringRules"]
+        if outputs.get("adopted"):
+            outputs = {**outputs, "differences": _differences(found, inputs)}
+            say_differences(outputs, context)
         facts = _account_facts(api, inputs)
         return Found(bucket, drifted, {**outputs, **drifted, **facts, "bucketId": found.id_})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
         bucket, api = text(inputs, "bucket"), _same_account(_admin(inputs), inputs, old)
+        refuse_ownership(inputs, old)
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs.pop("expiringRules", None)
         outputs |= _account_facts(api, inputs)

@@ -48,6 +48,22 @@ def taken(bucket: str, error: ApiError) -> ResourceError:
     return ResourceError(f"bucket: {bucket!r} is taken by somebody else at this provider. Choose another name. {error}")
 
 
+def say_differences(outputs: Values, context: Context) -> None:
+    """Report what an adopted bucket has otherwise than a new one would, each time it is looked at."""
+    for words in outputs["differences"]:
+        context.warn(f"bucket {outputs['bucket']} is taken over as it is: {words}")
+
+
+def refuse_ownership(inputs: Values, old: Values) -> None:
+    """What was taken over is not made ours by the way: its settings would be said to be those of a new bucket."""
+    if old.get("adopted") and not inputs.get("adopt"):
+        raise ResourceError(
+            f"bucket: {inputs['bucket']!r} was taken over or imported, and stays as it was: set adopt: true for this "
+            "store. To have one of its settings changed, name it in the stack file's allow, for example "
+            "<homeserver>/set-versioning."
+        )
+
+
 def holds_media(bucket: str) -> ResourceError:
     return ResourceError(
         f"bucket {bucket!r} holds media and is not deleted. To give it up without deleting anything, put "
@@ -255,6 +271,7 @@ class Bucket(Resource):
     def planned(self, inputs: Values, old: Values | None) -> Values:
         known = {**inputs, "arn": f"arn:aws:s3:::{inputs['bucket']}"}
         if old is not None:
+            refuse_ownership(inputs, old)
             known |= {name: old[name] for name in ("lacks", "adopted", "differences") if name in old}
         return known
 
@@ -274,8 +291,7 @@ class Bucket(Resource):
             _apply(s3, bucket, inputs, outputs)
             if adopted:
                 outputs["differences"] = _differences(s3, bucket, inputs)
-                for words in outputs["differences"]:
-                    context.warn(f"bucket {bucket} is taken over as it is: {words}")
+                say_differences(outputs, context)
         except ResourceError as error:
             raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
         return bucket, outputs
@@ -371,11 +387,15 @@ class Bucket(Resource):
                         raise
         if imported:
             inputs["owner"] = _mark_of(s3, bucket)
+        elif outputs.get("adopted"):
+            outputs = {**outputs, "differences": _differences(s3, bucket, inputs)}
+            say_differences(outputs, context)
         drifted = {**inputs, **found}
         return Found(bucket, drifted, {**outputs, **drifted})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
         bucket = text(inputs, "bucket")
+        refuse_ownership(inputs, old)
         s3 = self.s3(inputs)
         try:
             _head(s3, bucket)
@@ -396,6 +416,7 @@ class Bucket(Resource):
             _apply(s3, bucket, inputs, outputs)
             if outputs["adopted"]:
                 outputs["differences"] = _differences(s3, bucket, inputs)
+                say_differences(outputs, context)
         except ResourceError as error:
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
         return outputs

@@ -27,7 +27,9 @@ from .bucket import (
     is_empty,
     marked_by_another,
     nothing_to_adopt,
+    refuse_ownership,
     remove_versions,
+    say_differences,
     taken,
     there_already,
     unlike_new,
@@ -214,6 +216,7 @@ class GarageBucket(Resource):
         return super().check({**filled, **inputs})
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
+        refuse_ownership(inputs, old or {})
         names = ("bucketId", "lacks", "adopted", "differences")
         return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}}
 
@@ -228,8 +231,7 @@ class GarageBucket(Resource):
             self._apply(api, info, inputs, outputs)
         except ResourceError as error:
             raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
-        for words in outputs["differences"]:
-            context.warn(f"bucket {bucket} is taken over as it is: {words}")
+        say_differences(outputs, context)
         return bucket, outputs
 
     def _take_or_make(self, api: JsonClient, bucket: str, inputs: Values) -> tuple[dict[str, Any], bool]:
@@ -283,10 +285,14 @@ class GarageBucket(Resource):
         drifted = {**inputs, **{name: now[name] for name in managed}}
         if "expiringRules" in now and "abortDays" in managed:
             drifted["expiringRules"] = now["expiringRules"]
+        if outputs.get("adopted"):
+            outputs = {**outputs, "differences": _differences(info, inputs)}
+            say_differences(outputs, context)
         return Found(text(inputs, "bucket"), drifted, {**outputs, **drifted, "bucketId": info["id"]})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
         bucket, api = text(inputs, "bucket"), admin(inputs)
+        refuse_ownership(inputs, old)
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs.pop("expiringRules", None)
         # State keeps the old place until the bucket was seen at the new one: a refresh looks where state says.

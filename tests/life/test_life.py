@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -323,6 +324,33 @@ def test_what_exists_can_be_imported_and_then_shows_no_change(life: Life, tmp_pa
         engine.run(["import", "s3store:index:KeyRing", "it", f"{life.user}@{life.running.iam_endpoint}", *options])
 
 
+def test_an_imported_bucket_is_taken_over_and_said_to_be(begin: Callable[[], Life]) -> None:
+    new = begin()
+    new.s3.create_bucket(Bucket=new.bucket)
+    new.s3.put_object(Bucket=new.bucket, Key="local_content/photo", Body=b"photo")
+    new.store()
+    assert new.command("up", "--yes")[0] == 1
+    engine, name = new.stack.engine, new.stack.name
+    parent = f"store=urn:pulumi:{name}::synapse-media::synapse-media:store:S3Compatible::{SERVER}"
+    engine.run(
+        [
+            *("import", "s3store:index:Bucket", SERVER, f"{new.bucket}@{new.running.endpoint}", "--parent", parent),
+            *("--yes", "--generate-code=false", "--stack", name),
+        ]
+    )
+    code, printed = new.command("up", "--yes")
+    assert code == 1
+    assert "set adopt: true" in printed
+    new.store(adopt=True)
+    assert "settings are changed only where `allow` names them" in new.command("diff")[1]
+    code, printed = new.command("up", "--yes")
+    assert code == 0, printed
+    code, printed = new.command("diff", "--refresh")
+    assert code == 0, printed
+    assert "versioning is False, a new bucket would have True" in printed
+    assert new.s3.get_bucket_versioning(Bucket=new.bucket).get("Status") is None
+
+
 def test_a_failed_proof_keeps_what_was_made_and_the_next_up_finishes(begin: Callable[[], Life]) -> None:
     new = begin()
     new.store()
@@ -344,6 +372,29 @@ def test_a_failed_proof_keeps_what_was_made_and_the_next_up_finishes(begin: Call
     code, printed = new.command("up", "--yes")
     assert code == 0, printed
     assert new.keys() == keys
+
+
+BOTO3_ALONE = """
+import sys
+known = {"synapse_media", "boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3"}
+class Server:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in known | sys.stdlib_module_names:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Server())
+from synapse_media.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_server_proves_with_boto3_alone(life: Life, tmp_path: Path) -> None:
+    """What README has installed there: neither Pulumi nor anything else that this project needs elsewhere."""
+    file = tmp_path / "store.json"
+    file.write_text(json.dumps(contract.to_json(life.stack.outputs())))
+    command = [sys.executable, "-c", BOTO3_ALONE, "prove", "--store", str(file)]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert f"{SERVER}: passed" in answer.stdout
 
 
 def test_prove_again_finds_what_broke_since(life: Life, tmp_path: Path) -> None:

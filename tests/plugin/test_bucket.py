@@ -135,7 +135,7 @@ def test_a_preview_knows_what_follows_from_the_inputs(direct: Direct) -> None:
     planned = BUCKET.planned(checked(wanted(direct)), None)
     assert planned["arn"] == f"arn:aws:s3:::{direct.name}"
     assert "lacks" not in planned, "only the store can tell"
-    known = BUCKET.planned(checked(wanted(direct)), {"lacks": ["x"], "adopted": True, "differences": []})
+    known = BUCKET.planned(checked(wanted(direct, adopt=True)), {"lacks": ["x"], "adopted": True, "differences": []})
     assert (known["lacks"], known["adopted"]) == (["x"], True)
 
 
@@ -271,9 +271,24 @@ def test_what_nobody_wants_is_no_difference(of_old: Direct) -> None:
 def test_an_adopted_bucket_shows_no_change_afterwards(of_old: Direct) -> None:
     inputs = checked(wanted(of_old, adopt=True))
     _, outputs = BUCKET.create(inputs, of_old.context)
+    told = list(of_old.said)
+    of_old.said.clear()
     found = BUCKET.read(of_old.name, inputs, outputs, of_old.context)
     assert found is not None
     assert BUCKET.diff(found.inputs, inputs).changed == ()
+    # What a new one would have otherwise is said each time it is looked at.
+    assert of_old.said == told != []
+
+
+def test_an_adopted_bucket_is_not_made_ours_by_the_way(of_old: Direct) -> None:
+    _, outputs = of_old.make(BUCKET, wanted(of_old, adopt=True))
+    for step in (
+        lambda inputs: BUCKET.planned(inputs, outputs),
+        lambda inputs: BUCKET.update(of_old.name, outputs, inputs, of_old.context),
+    ):
+        with pytest.raises(ResourceError, match="set adopt: true"):
+            step(checked(wanted(of_old)))
+    assert versioning(of_old) is None
 
 
 def test_only_what_manage_names_is_changed(of_old: Direct) -> None:

@@ -14,7 +14,7 @@ from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError
 from synapse_media.plugin.backblaze_b2 import NEEDED, B2Bucket, B2KeyRing
-from synapse_media.plugin.resource import Context, ResourceError
+from synapse_media.plugin.resource import Context, PartialError, ResourceError
 from synapse_media.renderer import render
 from tests.doubles.b2_simulator import B2Double, b2_double
 from tests.providers.project import SERVER, Stack, stack
@@ -183,10 +183,9 @@ def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(b2: Stack, doub
     assert f"has the key {in_use}, not made by this stack" in b2.up()
     b2.outputs().require_proof()
     assert set(_keys(double)) == {in_use, b2.outputs().access_key_id}
-    # Nor does it end when `adopt` leaves the stack file again, or with the store.
-    b2.store(["delete-bucket"], **_settings(double, "found-media"))
+    # Nor does it end with the store.
+    b2.store(["delete-bucket"], **_settings(double, "found-media", adopt=True))
     b2.up()
-    assert set(_keys(double)) == {in_use, b2.outputs().access_key_id}
     b2.destroy()
     assert set(_keys(double)) == {in_use}
     token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
@@ -346,7 +345,18 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     assert "noncurrentDays is 90, a new bucket would have 1" in adopted["differences"]
     with pytest.raises(ResourceError, match="marked as that of another stack"):
         _create(double, monkeypatch, double.key_id, double.key, owner="theirs", adopt=True)
-    B2Bucket().delete("refused-media", adopted, Context(lambda _: None))
+    said: list[str] = []
+    context = Context(said.append)
+    inputs = {name: adopted[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
+    B2Bucket().read("refused-media", inputs, adopted, context)
+    assert "bucket refused-media is taken over as it is: noncurrentDays is 90, a new bucket would have 1" in said
+    with pytest.raises(ResourceError, match="set adopt: true"):
+        B2Bucket().update("refused-media", adopted, {**inputs, "adopt": False}, context)
+    B2Bucket().delete("refused-media", adopted, context)
+    # State keeps the place where it was.
+    with pytest.raises(ResourceError, match="does not exist in this account") as gone:
+        B2Bucket().update("refused-media", adopted, inputs, context)
+    assert not isinstance(gone.value, PartialError)
 
 
 def test_what_the_admin_key_needs_is_the_catalogs() -> None:
