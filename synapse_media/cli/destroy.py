@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    session = stacks.open_stack(arguments.stack, credentials=True)
+    session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options)
     engine, stack = session.engine, session.stack
     buckets = {urn: urn.rpartition("::")[2] for urn in stacks.buckets_of(engine.export(stack.name))}
     kept = [name for name in buckets.values() if not _may_go(name, stack.allow)]

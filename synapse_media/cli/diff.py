@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
         description="A real preview in plain words. Exit code 0: nothing, 2: changes, 3: changes that can lose media "
         "or cut access and that the stack file's `allow` does not name.",
     )
-    stacks.add_stack(parser, options=False)
+    stacks.add_stack(parser)
     parser.add_argument(
         "--refresh", action="store_true", help="look at the store first: finds what was changed by hand"
     )
@@ -39,6 +39,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.from_nothing and arguments.refresh:
         raise UsageError("--refresh looks at what there is, --from-nothing supposes that there is nothing: name one")
+    if arguments.from_nothing and arguments.options:
+        raise UsageError("--from-nothing takes no option of pulumi's: there is nothing yet to choose from")
     try:
         allow, preview = _preview(arguments)
     except SynapseMediaError as error:
@@ -69,5 +71,6 @@ def _preview(arguments: argparse.Namespace) -> tuple[tuple[str, ...], dict[str, 
         project = stackfile.find_project()
         stack = stackfile.read(project, arguments.stack)
         return stack.allow, Engine(project, (), {}, stacks.say).preview_from_nothing(stack.name)
-    session = stacks.open_stack(arguments.stack, credentials=arguments.refresh)
-    return session.stack.allow, session.engine.preview(arguments.stack, refresh=arguments.refresh)
+    session = stacks.open_stack(arguments.stack, credentials=arguments.refresh, options=arguments.options)
+    preview = session.engine.preview(arguments.stack, refresh=arguments.refresh, options=arguments.options)
+    return session.stack.allow, preview

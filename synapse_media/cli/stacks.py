@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from synapse_media import changes, contract, stackfile
 from synapse_media.engine import embedded
+from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
@@ -34,7 +35,9 @@ def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
     """The arguments of every command on a stack."""
     parser.add_argument("--stack", "-s", required=True, metavar="S", help="the stack: stacks/Pulumi.S.yaml")
     if options:
-        parser.add_argument("options", nargs="*", metavar="-- PULUMI OPTION", help="handed to pulumi as they are")
+        parser.add_argument(
+            "options", nargs="*", metavar="-- PULUMI OPTION", help="handed to pulumi: --target, --replace …"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,14 @@ class Session:
     engine: Engine
 
 
-def open_stack(name: str, *, credentials: bool) -> Session:
+def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> Session:
     """Read and check the stack file, and make the engine ready for it.
 
     Args:
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
+        options: what is handed to pulumi later; UsageError for what may not be.
     """
+    choosing(options)
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(

@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    session = stacks.open_stack(arguments.stack, credentials=True)
+    session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options)
     stacks.quiet_for_json(session, as_json=arguments.json)
     apply(session, refresh=arguments.refresh, yes=arguments.yes, options=arguments.options)
     stacks.show(stacks.outputs_of(session), as_json=arguments.json)
@@ -47,7 +47,7 @@ def apply(
     if not refresh and stacks.was_cut_off(session):
         stacks.say("the last run did not come to its end: looking at the store first")
         refresh = True
-    preview = engine.preview(stack.name, refresh=refresh)
+    preview = engine.preview(stack.name, refresh=refresh, options=options)
     stacks.say_calls(preview)
     found = changes.of_preview(preview)
     stacks.say(changes.in_words(found, changes.warnings(preview)))

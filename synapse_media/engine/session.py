@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
+from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.processes import PASSED, program_name
 from synapse_media.errors import SynapseMediaError
@@ -173,12 +174,12 @@ class Engine:
         """The stack's state, secrets encrypted."""
         return self._json(["stack", "export", "--stack", stack])
 
-    def preview(self, stack: str, refresh: bool = False) -> dict[str, Any]:
-        """What `up` would do, as `pulumi preview --json` has it: steps, diagnostics, changeSummary.
+    def preview(self, stack: str, refresh: bool = False, options: Sequence[str] = ()) -> dict[str, Any]:
+        """What `up` with these options would do, as `pulumi preview --json` says: steps, diagnostics, changeSummary.
 
         One that only fails because something protected would go is an answer too: the step is in it.
         """
-        args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack]
+        args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack, *choosing(options)]
         done = self.run(args, check=False)
         if done.returncode and not _only_protected(done.stdout):
             raise self._error(args, done)

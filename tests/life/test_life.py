@@ -65,6 +65,26 @@ def test_nothing_is_made_off_a_terminal_without_yes(begin: Callable[[], Life]) -
         new.s3.head_bucket(Bucket=new.bucket)
 
 
+def test_what_is_handed_to_pulumi_is_guarded_as_all_else(life: Life) -> None:
+    ring = next(
+        one["urn"]
+        for one in life.stack.engine.export(life.stack.name)["deployment"]["resources"]
+        if one["type"].endswith("KeyRing")
+    )
+    keys = life.keys()
+    for command in (["diff"], ["up", "--yes"]):
+        code, printed = life.command(*command, "--", "--replace", ring)
+        assert code == 3, printed
+        assert "stops working" in printed
+        assert life.command(*command, "--", "--target", ring)[0] == 0
+    for command in ("diff", "up", "destroy"):
+        code, printed = life.command(command, "--", "--config", "synapse-media:allow=[]")
+        assert code == 64
+        assert "allowed: --target, " in printed
+    assert life.command("diff", "--from-nothing", "--", "--target", ring)[0] == 64
+    assert life.keys() == keys
+
+
 def edit_policy(life: Life) -> None:
     anything = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [anything]})

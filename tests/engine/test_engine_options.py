@@ -1,0 +1,47 @@
+"""Which of pulumi's own options may be handed on, and which of them a preview needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from synapse_media.engine.options import choosing
+from synapse_media.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ([], []),
+        (["--replace", "urn:a", "--replace=urn:b"], ["--replace", "urn:a", "--replace=urn:b"]),
+        (["-p", "1", "-t", "urn:a", "--target-dependents"], ["-t", "urn:a", "--target-dependents"]),
+        # As pulumi reads it: the word after the option is its value, whatever it looks like.
+        (["--message", "--replace", "--diff"], []),
+    ],
+)
+def test_a_preview_gets_what_chooses(options: list[str], chosen: list[str]) -> None:
+    assert choosing(options) == chosen
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--stack", "other"],
+        ["-sother"],
+        ["--config=a=b"],
+        ["--config-file", "x"],
+        ["--ignore-protect"],
+        ["--refresh"],
+        ["--target", "urn:a", "--ignore-protect"],
+        ["--diff", "template"],
+        ["--"],
+        [""],
+    ],
+)
+def test_what_a_guard_would_not_have_judged_is_refused(options: list[str]) -> None:
+    with pytest.raises(UsageError, match="is not handed to pulumi; allowed: --target, "):
+        choosing(options)
+
+
+def test_a_value_that_is_missing_is_named() -> None:
+    with pytest.raises(UsageError, match=r"-- --target needs a value"):
+        choosing(["--diff", "--target"])
