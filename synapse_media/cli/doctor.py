@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import subprocess
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from synapse_media import catalog, stackfile
@@ -16,7 +16,10 @@ from synapse_media.settings import StoreSettings
 
 from . import credentials, stacks
 
-_SECRET_NAME = re.compile(r"secret|token|passw|grant|private", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"secret|token|passw|grant|private_?key|application_?key$|^ending$",  # "ending": Storj's grants to be revoked
+    re.IGNORECASE,
+)
 
 MODULE = "synapse-s3-storage-provider"
 MODULE_MINIMUM = (1, 7, 0)
@@ -51,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         for store in stack.stores.values():
             if store.uses_store:
                 findings += [found for found in credentials.findings(store) if found not in findings]
-    findings += state_findings(Engine(project, (), {}, stacks.say), arguments.stack)
+    findings += state_findings(Engine(project, (), {}, stacks.say, stack.secrets_provider), stack.name)
     if arguments.synapse_python:
         findings += module_findings(arguments.synapse_python)
     elif any(store.method == MODULE for store in stack.stores.values()):
@@ -115,18 +118,34 @@ def _policy(actions: Iterable[str], on_all: Collection[str], stores: Collection[
 def state_findings(engine: Engine, stack: str) -> list[str]:
     """Secrets that the stack's state holds in clear text: values under names that must be secret."""
     try:
-        export = engine.export(stack)
-    except SynapseMediaError:
-        return []  # no state yet
-    found = []
-    for resource in export.get("deployment", {}).get("resources") or []:
-        for part in ("inputs", "outputs"):
-            for name, value in (resource.get(part) or {}).items():
-                if _SECRET_NAME.search(name) and isinstance(value, str) and value:
-                    found.append(
-                        f"the state of {stack} holds {name} of {resource['urn']} in clear text: rotate that key"
-                    )
-    return found
+        export = engine.export(stack) if engine.has_stack(stack) else {}
+    except SynapseMediaError as error:
+        return [f"the state of {stack} could not be searched for secrets: {error}"]
+    return [
+        f"the state of {stack} holds {name} of {resource['urn']} in clear text: rotate that key"
+        for resource in export.get("deployment", {}).get("resources") or []
+        for name in sorted({name for part in ("inputs", "outputs") for name in _in_clear(resource.get(part) or {})})
+    ]
+
+
+def _in_clear(value: Any, name: str = "", *, secret: bool = False) -> Iterator[str]:
+    """The names, with dots between them, of what is named like a secret and is text.
+
+    Args:
+        secret: the value is named so, or lies right in a list or an object that is.
+    """
+    if isinstance(value, str):
+        if secret and value:
+            yield name
+    elif isinstance(value, list):
+        for item in value:
+            yield from _in_clear(item, name, secret=secret and isinstance(item, str))
+    elif isinstance(value, Mapping) and "ciphertext" not in value:
+        for key, item in value.items():
+            # One with a dot is a homeserver's.
+            named = "." not in key and _SECRET_NAME.search(key) is not None
+            inside = secret and isinstance(item, str)
+            yield from _in_clear(item, f"{name}.{key}" if name else key, secret=named or inside)
 
 
 def module_findings(python: str) -> list[str]:
