@@ -23,12 +23,16 @@ class StackFileError(SynapseMediaError):
 
 @dataclass(frozen=True, slots=True)
 class StackFile:
-    """A stack as its file has it. `allow` keeps the entries as written: they may outlive their store."""
+    """A stack as its file has it. `allow` keeps the entries as written: they may outlive their store.
+
+    `secrets_provider` is pulumi's own `secretsprovider`: passphrase, or the URL of a key in a KMS.
+    """
 
     name: str
     path: Path
     stores: Mapping[str, settings.StoreSettings]
     allow: tuple[str, ...]
+    secrets_provider: str = "passphrase"
 
     @property
     def admin_variables(self) -> tuple[str, ...]:
@@ -76,7 +80,7 @@ def read(project: Path, stack: str) -> StackFile:
         raise StackFileError(f"{path}: there is no `config:` object in it; see the examples in stacks/")
     allow = config.get(f"{settings.PROJECT}:allow")
     stores = settings.parse(config.get(f"{settings.PROJECT}:stores"), allow)
-    return StackFile(stack, path, stores, tuple(allow or ()))
+    return StackFile(stack, path, stores, tuple(allow or ()), str(raw.get("secretsprovider") or "passphrase"))
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:

@@ -74,7 +74,7 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
         )
     if any(store.adopt_key for store in stack.stores.values()):
         variables = (*variables, ADOPTED_SECRET)
-    engine = Engine(project, variables, extra, say)
+    engine = Engine(project, variables, extra, say, stack.secrets_provider)
     for restored in engine.restore_cut_states():
         say(f"the state of {restored} could not be read, as after a full disk: took the one before it")
     engine.ensure_stack(name)

@@ -27,7 +27,18 @@ from synapse_media.engine.processes import PASSED, program_name
 from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
-_OF_BACKEND = {"s3": "AWS_", "gs": "GOOGLE_", "azblob": "AZURE_"}
+# By the scheme of a backend or of a secrets provider: how the names of its own variables begin.
+_OF_SCHEME = {
+    "s3": "AWS_",
+    "gs": "GOOGLE_",
+    "azblob": "AZURE_",
+    "awskms": "AWS_",
+    "gcpkms": "GOOGLE_",
+    "azurekeyvault": "AZURE_",
+    "hashivault": "VAULT_",
+}
+_PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
+"""Pulumi reads the second only where the first is not set."""
 _SILENCE = 2.0
 """Seconds, after which a person is told what is waited for."""
 # Colours of a terminal, and pulumi's own marks for them in JSON.
@@ -47,13 +58,16 @@ def environment(variables: Iterable[str] = (), *, say: Say = say_on_stderr) -> d
     return _environment(obtain_pulumi(say), variables, say)
 
 
-def _environment(toolchain: Toolchain, variables: Iterable[str], say: Say) -> dict[str, str]:
+def _environment(
+    toolchain: Toolchain, variables: Iterable[str], say: Say, secrets_provider: str = "passphrase"
+) -> dict[str, str]:
     named = set(variables)
     result = {name: value for name, value in os.environ.items() if name in named or PASSED.fullmatch(name)}
-    # A backend in a bucket is reached with the vendor's own variables.
-    prefix = _OF_BACKEND.get(result.get("PULUMI_BACKEND_URL", "").partition("://")[0])
-    if prefix:
-        result |= {name: value for name, value in os.environ.items() if name.startswith(prefix)}
+    # A backend in a bucket, and a KMS, is reached with the vendor's own variables.
+    schemes = (url.partition("://")[0] for url in (result.get("PULUMI_BACKEND_URL", ""), secrets_provider))
+    prefixes = tuple(_OF_SCHEME[scheme] for scheme in schemes if scheme in _OF_SCHEME)
+    if prefixes:
+        result |= {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
     # The older language host knows no virtualenv option: the interpreter comes from PATH.
     path = [str(Path(sys.executable).parent), str(toolchain.bin), os.environ.get("PATH", os.defpath)]
     result["PATH"] = os.pathsep.join(path)
@@ -65,7 +79,7 @@ def _environment(toolchain: Toolchain, variables: Iterable[str], say: Say) -> di
         result["PULUMI_HOME"] = str(private_dir(state_dir() / "pulumi-home"))
     if "PULUMI_BACKEND_URL" not in result:
         result["PULUMI_BACKEND_URL"] = f"file://{private_dir(state_dir() / 'backend')}"
-    if not result.keys() & {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"}:
+    if not result.keys() & set(_PASSPHRASE):
         result["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(say))
     return result
 
@@ -87,11 +101,27 @@ def _passphrase_file(say: Say) -> Path:
     return path
 
 
+def _refuse_no_passphrase(env: Mapping[str, str]) -> None:
+    """Under an empty passphrase secrets look encrypted, and everybody can read them."""
+    name = next(name for name in _PASSPHRASE if name in env)
+    value = env[name]
+    if name.endswith("_FILE") and value and Path(value).is_file():
+        empty, where = not Path(value).read_text(encoding="utf-8").strip(), f"{name} ({value})"
+    else:
+        empty, where = not value, name
+    if empty:
+        raise EngineError(
+            f"{where} is empty: whoever has the state could read every key in it. Set it to the stack's passphrase, or "
+            f"unset it for one that is made and kept in {state_dir() / 'passphrase'}."
+        )
+
+
 class Engine:
     """Pulumi for one project.
 
     `variables`: names of environment variables to pass on (see `environment`); `extra`: further ones with their
-    values, such as the embedded store's credentials.
+    values, such as the embedded store's credentials; `secrets_provider`: what encrypts the secrets in the state, as the
+    stack file's `secretsprovider` names it.
     """
 
     def __init__(
@@ -100,12 +130,17 @@ class Engine:
         variables: Iterable[str] = (),
         extra: Mapping[str, str] | None = None,
         say: Say = say_on_stderr,
+        secrets_provider: str = "passphrase",
     ) -> None:
         self.project = project
+        self.secrets_provider = secrets_provider
         self.say = say
         self.shown_on: int | None = None  # a file descriptor for what pulumi shows; None: standard output
         self.toolchain = obtain_pulumi(say)
-        self.environment = {**_environment(self.toolchain, variables, say), **(extra or {})}
+        self.environment = {
+            **_environment(self.toolchain, variables, say, secrets_provider),
+            **(extra or {}),
+        }
         self._secrets = {
             value
             for name, value in self.environment.items()
@@ -118,6 +153,8 @@ class Engine:
         A first Ctrl-C (or SIGTERM) asks pulumi to stop after the step it is at; this call then still waits for it,
         since killing it would leave a locked stack behind.
         """
+        if self.secrets_provider in ("passphrase", "default"):
+            _refuse_no_passphrase(self.environment)
         return self._run(args, capture=capture, check=check, cwd=self.project, env=self.environment)
 
     def _run(
@@ -162,9 +199,9 @@ class Engine:
         return any(item["name"].rpartition("/")[2] == stack.rpartition("/")[2] for item in listed)
 
     def ensure_stack(self, stack: str) -> None:
-        """Make the stack where there is none, its secrets under the passphrase."""
+        """Make the stack where there is none, its secrets under the secrets provider."""
         if not self.has_stack(stack):
-            self.run(["stack", "init", "--no-select", "--secrets-provider", "passphrase", "--stack", stack])
+            self.run(["stack", "init", "--no-select", "--secrets-provider", self.secrets_provider, "--stack", stack])
 
     def outputs(self, stack: str) -> dict[str, Any]:
         """The stack's outputs, secrets in clear text."""
@@ -200,8 +237,9 @@ class Engine:
         if not source.is_file():
             raise EngineError(f"There is no stack file {source}.")
         config = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
-        # It belongs to another passphrase.
-        config.pop("encryptionsalt", None)
+        # They belong to another passphrase, or need a KMS.
+        for name in ("encryptionsalt", "encryptedkey", "secretsprovider"):
+            config.pop(name, None)
         settings["main"] = str(self.project / settings.get("main", "."))
         for kind in settings.get("plugins", {}).values():
             for plugin in kind:
@@ -334,14 +372,7 @@ class Engine:
         said = self._clean(_diagnostics(done.stdout) + "\n" + done.stderr)
         what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
         if "incorrect passphrase" in said:
-            how = next(
-                (
-                    name
-                    for name in ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
-                    if name in self.environment
-                ),
-                "the passphrase",
-            )
+            how = next((name for name in _PASSPHRASE if name in self.environment), "the passphrase")
             value = f" ({self.environment[how]})" if how.endswith("_FILE") else ""
             return EngineError(
                 f"{what} failed: {how}{value} does not hold the passphrase this stack was made with. Set "

@@ -406,3 +406,31 @@ def test_only_a_file_backend_is_looked_into(project: Project, said: Said) -> Non
 def test_where_a_file_backend_is(project: Project, said: Said, url: str, path: str) -> None:
     engine = Engine(project.path, extra={"PULUMI_BACKEND_URL": url}, say=said)
     assert engine._file_backend() == Path(path.format(home=Path.home(), project=project.path))
+
+
+# What encrypts the secrets in a state.
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"PULUMI_CONFIG_PASSPHRASE": ""},
+        {"PULUMI_CONFIG_PASSPHRASE_FILE": ""},
+        {"PULUMI_CONFIG_PASSPHRASE_FILE": "{project}/empty"},
+        # Pulumi takes the variable, however empty, before the file.
+        {"PULUMI_CONFIG_PASSPHRASE": "", "PULUMI_CONFIG_PASSPHRASE_FILE": "{project}/Pulumi.yaml"},
+    ],
+)
+def test_an_empty_passphrase_is_refused(
+    project: Project, own_state: Path, said: Said, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, str]
+) -> None:
+    (project.path / "empty").write_text("\n")
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value.format(project=project.path))
+    project.stack("one")
+    engine = Engine(project.path, say=said)
+    with pytest.raises(EngineError, match=rf"^{next(iter(theirs))}.* is empty: whoever has the state"):
+        engine.ensure_stack("one")
+    assert not (own_state / "backend/.pulumi").exists()
+    # What is previewed from nothing has one of its own.
+    assert engine.preview_from_nothing("one")["changeSummary"] == {"create": 1}
