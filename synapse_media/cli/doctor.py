@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from synapse_media import catalog, stackfile
+from synapse_media.engine.processes import environment
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
 from synapse_media.settings import StoreSettings
@@ -153,7 +154,12 @@ def module_findings(python: str) -> list[str]:
     code = f"import importlib.metadata as m; print(m.version({MODULE!r}))"
     try:
         answer = subprocess.run(
-            [python, "-c", code], capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
+            [python, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_SECONDS,
+            check=False,
+            env=environment(),
         )
     except OSError as error:
         return [f"--synapse-python {python}: {error.strerror}"]

@@ -25,7 +25,7 @@ from typing import Literal, cast
 from synapse_media.engine import versions
 from synapse_media.engine.files import locked
 from synapse_media.engine.paths import cache_dir
-from synapse_media.engine.processes import PASSED
+from synapse_media.engine.processes import environment
 from synapse_media.errors import SynapseMediaError
 
 Say = Callable[[str], None]
@@ -203,7 +203,7 @@ def _on_path(home: Path) -> tuple[Toolchain | None, str]:
             text=True,
             timeout=30,
             check=True,
-            env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "1"},
+            env={**environment(), "PULUMI_SKIP_UPDATE_CHECK": "1"},
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         return None, f"{found} does not answer `pulumi version` ({type(error).__name__})."
@@ -238,9 +238,8 @@ def _from_vendor(home: Path, say: Say, *, silence: float = 25, limit: float = 90
             return f"it took longer than {limit:.0f} s" if now > deadline else ""
 
         command = [sys.executable, "-c", _VENDOR_SCRIPT, str(staging), versions.PULUMI]
-        environment = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
-        environment["TMPDIR"] = str(scratch)  # the installer downloads to there, where its growth can be seen
-        why = _run_watched(command, log, env=environment, cwd=staging, watch=watch)
+        # The installer downloads to TMPDIR, where its growth can be seen.
+        why = _run_watched(command, log, env={**environment(), "TMPDIR": str(scratch)}, cwd=staging, watch=watch)
         if why is None and not (staging / "bin" / _HOST).exists():
             why = f"it brought no {_HOST}"
         if why is not None:
@@ -295,9 +294,9 @@ def go_build(program: GoProgram, output: Path, say: Say) -> None:
 
 
 def _go_environment() -> dict[str, str]:
-    """The user's environment (GOPROXY, GOTOOLCHAIN, caches), with what would change the result settled."""
+    """What Go itself reads (GOPROXY, GOTOOLCHAIN, caches), with what would change the result settled."""
     return {
-        **os.environ,
+        **environment("GO[A-Z0-9]+"),
         "GOWORK": "off",
         "GOFLAGS": "-mod=readonly -buildvcs=false",
         # Without cgo the result is the same with and without a C compiler, and runs with any C library.

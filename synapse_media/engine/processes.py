@@ -11,12 +11,24 @@ import time
 from pathlib import Path
 
 # The names of what any child may see: where things are, the language, the way to the network. No credentials.
-PASSED = re.compile(
-    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TERM|NO_COLOR|TMPDIR|XDG_\w+|PULUMI_\w+|SYNAPSE_MEDIA_VERBOSE"
+_ANY_CHILD = (
+    r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TERM|NO_COLOR|TMPDIR|XDG_\w+"
     r"|SSL_CERT_FILE|SSL_CERT_DIR|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
     r"|(?i:https?|all|no)_(?i:proxy)"
 )
+# For pulumi and the plugin, its passphrase and its access token as well.
+PASSED = re.compile(rf"{_ANY_CHILD}|PULUMI_\w+|SYNAPSE_MEDIA_VERBOSE")
 _PROC = Path("/proc")
+
+
+def environment(more: str = "") -> dict[str, str]:
+    """The environment for a child that is not pulumi: nothing secret is in it.
+
+    Args:
+        more: a regular expression of further names.
+    """
+    passed = re.compile(rf"{_ANY_CHILD}|{more}" if more else _ANY_CHILD)
+    return {name: value for name, value in os.environ.items() if passed.fullmatch(name)}
 
 
 def identity(pid: int) -> str | None:
