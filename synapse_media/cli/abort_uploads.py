@@ -6,6 +6,7 @@ For stores without lifecycle rules: an unfinished upload is invisible there, is 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def add_parser(commands: Any) -> None:
         help="begun so long ago: 12h, 7d (the default), 4w; an upload under way is younger",
     )
     parser.add_argument("--dry-run", "-n", action="store_true", help="only list them")
+    parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,19 +65,37 @@ def run(arguments: argparse.Namespace) -> int:
         loaded = stores.load_stack(arguments.stack)
         if arguments.stack == stacks.EMBEDDED:
             environment |= stacks.embedded_environment()
+    report: dict[str, Any] = {}
     for store in loaded:
+        report[store.server_name] = {"bucket": store.bucket, "aborted": not arguments.dry_run, "uploads": []}
         if not METHODS[store.method].uses_store:
-            print(f"{store.server_name}: {store.method} uses no store")
+            _say(f"{store.server_name}: {store.method} uses no store", arguments)
             continue
-        client = client_of(store, environment)
-        count = 0
-        for upload in stale(client, store.bucket, store.prefix, arguments.older_than):
+        with stacks.waiting(f"{store.endpoint_url}: which uploads are unfinished?"):
+            client = client_of(store, environment)
+            uploads = list(stale(client, store.bucket, store.prefix, arguments.older_than))
+        for upload in uploads:
             if not arguments.dry_run:
-                abort(client, store.bucket, upload)
-            print(f"{'would abort' if arguments.dry_run else 'aborted'} {upload.key}, begun {upload.started:%Y-%m-%d}")
-            count += 1
-        print(f"{store.server_name}: {count or 'no'} unfinished upload{'' if count == 1 else 's'} in {store.bucket}")
+                with stacks.waiting(f"{store.endpoint_url} to abort {upload.key}"):
+                    abort(client, store.bucket, upload)
+            done = "would abort" if arguments.dry_run else "aborted"
+            _say(f"{done} {upload.key}, begun {upload.started:%Y-%m-%d}", arguments)
+            report[store.server_name]["uploads"].append(
+                {"key": upload.key, "upload_id": upload.upload_id, "started": upload.started.isoformat()}
+            )
+        count = len(uploads)
+        _say(
+            f"{store.server_name}: {count or 'no'} unfinished upload{'' if count == 1 else 's'} in {store.bucket}",
+            arguments,
+        )
+    if arguments.json:
+        print(json.dumps(report, indent=2))
     return 0
+
+
+def _say(line: str, arguments: argparse.Namespace) -> None:
+    if not arguments.json:
+        print(line)
 
 
 def age(text: str) -> timedelta:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Container
 from typing import Any
 
 from synapse_media import changes
@@ -22,10 +24,12 @@ def add_parser(commands: Any) -> None:
     )
     stacks.add_stack(parser)
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
+    parser.add_argument("--json", action="store_true", help="for programs: what became of each bucket")
 
 
 def run(arguments: argparse.Namespace) -> int:
     session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options)
+    stacks.quiet_for_json(session, as_json=arguments.json)
     engine, stack = session.engine, session.stack
     buckets = {urn: urn.rpartition("::")[2] for urn in stacks.buckets_of(engine.export(stack.name))}
     kept = [name for name in buckets.values() if not _may_go(name, stack.allow)]
@@ -55,7 +59,17 @@ def run(arguments: argparse.Namespace) -> int:
             )
         engine.destroy(stack.name, arguments.options)
         engine.clear_pending_creates(stack.name)
+    if arguments.json:
+        left = {urn.rpartition("::")[2] for urn in stacks.buckets_of(engine.export(stack.name))}
+        print(json.dumps({name: _became(name, stack.allow, left) for name in buckets.values()}, indent=2))
     return 0
+
+
+def _became(server_name: str, allow: tuple[str, ...], left: Container[str]) -> str:
+    """What became of a bucket; with pulumi's --target it may still be there."""
+    if server_name in left:
+        return "managed"
+    return "retained" if f"{server_name}/retain-bucket" in allow else "deleted"
 
 
 def _to_empty(session: stacks.Session) -> list[StorageOutputs]:

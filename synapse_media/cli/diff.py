@@ -34,6 +34,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--format", choices=FORMATS, default="text", help="text (default); markdown, for a pull request; json"
     )
+    parser.add_argument(
+        "--json", action="store_const", const="json", dest="format", help="for programs: the same as --format json"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -54,7 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     if stack.name != stacks.EMBEDDED:
         for store in stack.stores.values():
             if store.uses_store:
-                findings += [found for found in credentials.findings(store) if found not in findings]
+                with stacks.waiting(f"{store.provider}: is the admin credential accepted?"):
+                    found = credentials.findings(store)
+                findings += [finding for finding in found if finding not in findings]
     findings += state_findings(Engine(project, (), {}, stacks.say, stack.secrets_provider), stack.name)
     if arguments.synapse_python:
         findings += module_findings(arguments.synapse_python)

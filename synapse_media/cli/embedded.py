@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -49,11 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
         return _show(embedded.status(), as_json=arguments.json)
     if arguments.action == "stop":
         stopped = embedded.stop()
-        print("the embedded store was stopped; its data stays" if stopped else "the embedded store does not run")
+        if arguments.json:
+            print(json.dumps({"running": False, "stopped": stopped}, indent=2))
+        else:
+            print("the embedded store was stopped; its data stays" if stopped else "the embedded store does not run")
         return 0
     if arguments.action == "clean":
-        return _clean(yes=arguments.yes)
-    return _up(tls=arguments.tls, method=arguments.method)
+        return _clean(yes=arguments.yes, as_json=arguments.json)
+    return _up(tls=arguments.tls, method=arguments.method, as_json=arguments.json)
 
 
 def _show(running: embedded.Running | None, *, as_json: bool) -> int:
@@ -76,13 +80,14 @@ def _show(running: embedded.Running | None, *, as_json: bool) -> int:
     return 0 if running is not None else 1
 
 
-def _up(*, tls: bool | None, method: str | None) -> int:
+def _up(*, tls: bool | None, method: str | None, as_json: bool) -> int:
     """Start the store, write the stack file, `up`, render, and say what there is."""
     project = stackfile.find_project()
     running = embedded.start(tls=tls)
     known = Engine(project, (), {}, stacks.say).has_stack(stacks.EMBEDDED)
     write_stack_file(project, running, method, known=known)
     session = stacks.open_stack(stacks.EMBEDDED, credentials=True)
+    stacks.quiet_for_json(session, as_json=as_json)
     up.apply(session, refresh=False, yes=True, options=[])
     stores = stacks.outputs_of(session)
     out = project / "out" / stacks.EMBEDDED
@@ -92,9 +97,16 @@ def _up(*, tls: bool | None, method: str | None) -> int:
         shutil.rmtree(out)
     from . import main
 
-    for form in ("plain", "playbook"):
-        if main(["render", "--stack", stacks.EMBEDDED, "--form", form, "--out", str(out / form)]):
-            raise SynapseMediaError("the store is there and proved, but its configuration was not rendered: see above")
+    # Standard output is the report's.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        for form in ("plain", "playbook"):
+            if main(["render", "--stack", stacks.EMBEDDED, "--form", form, "--out", str(out / form)]):
+                raise SynapseMediaError(
+                    "the store is there and proved, but its configuration was not rendered: see above"
+                )
+    if as_json:
+        print(json.dumps({"stores": stacks.report(stores), "rendered": str(out)}, indent=2))
+        return 0
     print()
     print(stacks.summary(stores))
     print(f"  rendered   {out}/plain (for any Synapse), {out}/playbook (for the Ansible playbook)")
@@ -143,14 +155,14 @@ def write_stack_file(project: Path, running: embedded.Running, method: str | Non
             allow.extend(word for word in words if word not in allow)
 
 
-def _clean(*, yes: bool) -> int:
+def _clean(*, yes: bool, as_json: bool) -> int:
     """Delete the embedded stack, its server and its data; nothing else of the state directory."""
     project = stackfile.find_project()
     path = stackfile.path_of(project, stacks.EMBEDDED)
     if not (yes or os.environ.get("YES") == stacks.EMBEDDED):
         if not sys.stdin.isatty():
             raise SynapseMediaError("nothing was deleted: this is no terminal to ask on. YES=embedded answers.")
-        print("This deletes the stack `embedded`, its server and all its data.")
+        stacks.say("This deletes the stack `embedded`, its server and all its data.")
         if input("Type embedded to go on: ").strip() != stacks.EMBEDDED:
             raise SynapseMediaError("nothing was deleted")
     embedded.stop()
@@ -159,5 +171,8 @@ def _clean(*, yes: bool) -> int:
     path.unlink(missing_ok=True)
     embedded.wipe()
     shutil.rmtree(project / "out" / stacks.EMBEDDED, ignore_errors=True)
-    print("the embedded stack, its server and its data are gone")
+    if as_json:
+        print(json.dumps({"running": False, "deleted": True}, indent=2))
+    else:
+        print("the embedded stack, its server and its data are gone")
     return 0

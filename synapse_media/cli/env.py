@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 from typing import Any
@@ -14,19 +15,26 @@ from . import stacks
 
 
 def add_parser(commands: Any) -> None:
-    commands.add_parser(
+    parser = commands.add_parser(
         "env",
         help="shell lines after which plain `pulumi` works",
         description='`eval "$(synapse-media env)"`. Plain pulumi knows fewer guards: only its own '
         "protection, and what the plugin itself refuses. No credential is printed.",
     )
+    parser.add_argument("--json", action="store_true", help="for programs: the variables and their values")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    del arguments
     stackfile.find_project()
-    for name, value in sorted(session.environment(say=stacks.say).items()):
+    shown = {
+        name: value
+        for name, value in sorted(session.environment(say=stacks.say).items())
         # What the user's own shell has already is not repeated: it may be a secret.
-        if (name == "PATH" or name.startswith("PULUMI_")) and os.environ.get(name) != value:
+        if (name == "PATH" or name.startswith("PULUMI_")) and os.environ.get(name) != value
+    }
+    if arguments.json:
+        print(json.dumps(shown, indent=2))
+    else:
+        for name, value in shown.items():
             print(f"export {name}={shlex.quote(value)}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def add_parser(commands: Any) -> None:
         "--set", action="append", default=[], metavar="SETTING=VALUE", help="any other setting, its value in YAML"
     )
     parser.add_argument("--adopt", action="store_true", help="the bucket is there already: take it over as it is")
+    parser.add_argument("--json", action="store_true", help="for programs: the stack file, what is wrong, what is next")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,17 +55,27 @@ def run(arguments: argparse.Namespace) -> int:
     server_name = str(store.pop("server_name"))
     parsed = settings.parse({server_name: store})
     _write(path, project, server_name, store)
+    made = parsed[server_name]
+    findings = []
+    if made.uses_store:
+        with stacks.waiting(f"{made.provider}: is the admin credential accepted?"):
+            findings = credentials.findings(made)
+    steps = _next(arguments.name, made)
+    if arguments.json:
+        shown = {"stack": arguments.name, "file": str(path), "findings": findings, "next": steps}
+        print(json.dumps(shown, indent=2))
+        return 0
     print(f"wrote {path}")
-    print("Next:\n" + "\n".join(f"  {line}" for line in _next(arguments.name, parsed[server_name])))
+    for finding in findings:
+        stacks.say(finding)
+    print("Next:\n" + "\n".join(f"  {line}" for line in steps))
     return 0
 
 
 def _next(name: str, store: settings.StoreSettings) -> list[str]:
-    """The commands from here to a configuration; what is wrong with the admin credential is said at once."""
+    """The commands from here to a configuration."""
     exports = []
     if store.uses_store:
-        for finding in credentials.findings(store):
-            stacks.say(finding)
         provider = catalog.load(store.provider)
         required = [variable for variable in provider.admin_variables if variable not in provider.optional_variables]
         exports.append(

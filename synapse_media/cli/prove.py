@@ -9,6 +9,8 @@ from typing import Any
 from synapse_media import catalog, contract
 from synapse_media.methods import METHODS, expectations
 
+from . import stacks
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
@@ -52,7 +54,8 @@ def prove(store: contract.StorageOutputs) -> tuple[contract.ProofLine, ...]:
     connection, credential = own_key(store)
     expected = expectations(METHODS[store.method], "full" if store.access == "full" else "least", store.cannot_refuse)
     settle = float(catalog.load(store.provider).value("key_settle_seconds", 0)) if store.keyless else 0
-    return try_all(connection, credential, store.bucket, store.prefix, expected, settle_seconds=settle)
+    with stacks.waiting(f"{store.endpoint_url}, each operation in turn"):
+        return try_all(connection, credential, store.bucket, store.prefix, expected, settle_seconds=settle)
 
 
 def _in_words(report: dict[str, Any]) -> str:

@@ -54,6 +54,7 @@ def add_parser(commands: Any) -> None:
         "method filesystem",
     )
     parser.add_argument("--diff", action="store_true", help="show what would change, secrets masked, and write nothing")
+    parser.add_argument("--json", action="store_true", help="for programs: which files, what they do, what to do")
     parser.add_argument("--out", metavar="DIR", required=True)
 
 
@@ -79,9 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
             [store.secret_access_key for store in selected],
             reveal=vault.decrypt if vault else str,
         )
-        print(shown, end="")
+        print(json.dumps({"difference": shown}) + "\n" if arguments.json else shown, end="")
         return 2 if shown else 0
     report = writing.write(files, out)
+    if arguments.json:
+        print(json.dumps({store.server_name: _report(store, arguments, report, out) for store in selected}, indent=2))
+        return 0
     for store in selected:
         print(_in_words(store, arguments, report, files, out))
     return 0
@@ -149,6 +153,24 @@ def _render(
     return renderer.render(store, "playbook", seal=lambda _, value: vault.value(value, existing))
 
 
+def _report(store: StorageOutputs, arguments: argparse.Namespace, report: writing.Report, out: Path) -> dict[str, Any]:
+    place = renderer.host(store.server_name)
+    effect = _effect(store, arguments)
+    return {
+        "directory": str(out / place),
+        "written": [path for path in report.written if path.startswith(f"{place}/")],
+        "unchanged": [path for path in report.unchanged if path.startswith(f"{place}/")],
+        "does": list(effect.does),
+        "apply": list(effect.apply),
+        "undo": list(effect.undo),
+    }
+
+
+def _effect(store: StorageOutputs, arguments: argparse.Namespace) -> renderer.Effect:
+    secrets = cast("renderer.Secrets", arguments.secrets if arguments.secrets in renderer.SECRETS else "plain")
+    return renderer.effect(store, arguments.form, secrets, media_path=arguments.media_path)
+
+
 def _in_words(
     store: StorageOutputs,
     arguments: argparse.Namespace,
@@ -157,8 +179,7 @@ def _in_words(
     out: Path,
 ) -> str:
     place = renderer.host(store.server_name)
-    secrets = cast("renderer.Secrets", arguments.secrets if arguments.secrets in renderer.SECRETS else "plain")
-    effect = renderer.effect(store, arguments.form, secrets, media_path=arguments.media_path)
+    effect = _effect(store, arguments)
     written = sum(path.startswith(f"{place}/") for path in report.written)
     unchanged = sum(path.startswith(f"{place}/") for path in report.unchanged)
     lines = [

@@ -16,6 +16,7 @@ from typing import Any
 
 from synapse_media import changes, contract, stackfile
 from synapse_media.engine import embedded
+from synapse_media.engine import session as engine_session
 from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
@@ -29,6 +30,11 @@ EMBEDDED = "embedded"
 def say(message: str) -> None:
     """To people, on standard error: standard output is for what a command was asked for."""
     print(message, file=sys.stderr)
+
+
+def waiting(what: str) -> contextlib.AbstractContextManager[None]:
+    """Around calls that a store may leave without an answer: after two seconds, what is waited for is said."""
+    return engine_session.waiting(say, what)
 
 
 def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
@@ -170,7 +176,8 @@ def holds_media(store: contract.StorageOutputs) -> bool:
 
     try:
         connection, credential = own_key(store)
-        page = call(connection.s3(credential), "list_objects_v2", Bucket=store.bucket, MaxKeys=10)
+        with waiting(f"{store.endpoint_url}: is media in {store.bucket}?"):
+            page = call(connection.s3(credential), "list_objects_v2", Bucket=store.bucket, MaxKeys=10)
     except ResourceError:
         return False  # the plugin looks once more, and refuses by itself
     return any(item["Key"].rpartition("/")[2] not in contract.PROOF_OBJECTS for item in page.get("Contents", []))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -82,6 +82,18 @@ def _environment(
     if not result.keys() & set(_PASSPHRASE):
         result["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(say))
     return result
+
+
+@contextlib.contextmanager
+def waiting(say: Say, what: str) -> Iterator[None]:
+    """Around what shows nothing of itself: where it takes long, a person is told what is waited for."""
+    timer = threading.Timer(_SILENCE, lambda: say(f"waiting for {what} …"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _project_settings(project: Path) -> dict[str, Any]:
@@ -178,14 +190,8 @@ class Engine:
         ):
             relay.to(child.pid)
             # What is captured shows nothing of itself.
-            waiting = threading.Timer(_SILENCE, lambda: self.say(f"waiting for `pulumi {args[0]}` …"))
-            waiting.daemon = True
-            if capture:
-                waiting.start()
-            try:
+            with waiting(self.say, f"`pulumi {args[0]}`") if capture else contextlib.nullcontext():
                 stdout, stderr = child.communicate()
-            finally:
-                waiting.cancel()
         if relay.received:
             raise KeyboardInterrupt if relay.received == signal.SIGINT else SystemExit(128 + relay.received)
         done = subprocess.CompletedProcess(command, child.returncode, stdout or "", stderr or "")

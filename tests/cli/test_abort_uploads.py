@@ -101,6 +101,10 @@ def test_a_dry_run_only_says(place: Place, capsys: pytest.CaptureFixture[str]) -
     assert place.run("--older-than", "4w", "--dry-run") == 0
     assert place.left() == {"old"}
     assert "would abort old, begun " in capsys.readouterr().out
+    assert place.run("--older-than", "4w", "--dry-run", "--json") == 0
+    [found] = json.loads(capsys.readouterr().out).values()
+    assert (found["bucket"], found["aborted"]) == (place.bucket, False)
+    assert [upload["key"] for upload in found["uploads"]] == ["old"]
 
 
 def test_only_under_the_prefix(place: Place) -> None:

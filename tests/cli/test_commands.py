@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -35,7 +36,27 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:
             main([command.replace("_", "-"), "--help"])
         assert ended.value.code == 0
-        assert f"synapse-media {command.replace('_', '-')}" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert f"synapse-media {command.replace('_', '-')}" in printed
+        assert " --json" in printed
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_what_env_says_can_be_had_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del project
+    assert main(["env"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert main(["env", "--json"]) == 0
+    assert lines == [f"export {name}={shlex.quote(it)}" for name, it in json.loads(capsys.readouterr().out).items()]
+
+
+def test_what_init_wrote_can_be_had_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--provider", "wasabi", "--region", "eu-central-2", "--server-name", "example.com"]
+    assert main(["init", "prod", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["file"] == str(project / "stacks/Pulumi.prod.yaml")
+    assert all(" is not set: " in line for line in found["findings"])
+    assert found["next"][0].startswith("synapse-media diff --stack prod")
 
 
 @pytest.mark.parametrize("arguments", [[], ["unknown"], ["diff"], ["prove"], ["embedded", "dance"]])

@@ -59,17 +59,25 @@ def test_up_again_another_method_down_and_clean(
     assert not (rendered / "plain/matrix.example.com/docker").exists()
 
     assert main(["embedded", "stop"]) == 0
+    capfd.readouterr()
+    assert main(["embedded", "stop", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"running": False, "stopped": False}
     assert main(["embedded", "status"]) == 1
     assert main(["diff", "--stack", "embedded"]) == 1
     assert "start it with" in capfd.readouterr().err
-    assert main(["embedded", "up"]) == 0
-    assert "no changes" in capfd.readouterr().err
+    assert main(["embedded", "up", "--json"]) == 0
+    printed = capfd.readouterr()
+    assert "no changes" in printed.err
+    found = json.loads(printed.out)
+    assert found["stores"][command.SERVER_NAME]["method"] == "goofys"
+    assert found["rendered"] == str(rendered)
 
     assert main(["embedded", "clean"]) == 1
     assert "YES=embedded answers" in capfd.readouterr().err
     assert rendered.exists()
     monkeypatch.setenv("YES", "embedded")
-    assert main(["embedded", "clean"]) == 0
+    assert main(["embedded", "clean", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"running": False, "deleted": True}
     assert embedded.status() is None
     assert not rendered.exists()
     assert not (project / "stacks/Pulumi.embedded.yaml").exists()

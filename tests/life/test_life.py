@@ -203,8 +203,9 @@ def test_destroy_goes_as_far_as_allow_says(life: Life) -> None:
         life.stack.destroy()
     assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
     life.store("delete-bucket", "delete-media")
-    code, printed = life.command("destroy", "--yes")
-    assert code == 0, printed
+    life.capture.readouterr()
+    assert main(["destroy", "--stack", life.stack.name, "--yes", "--json"]) == 0
+    assert json.loads(life.capture.readouterr().out) == {SERVER: "deleted"}
     with pytest.raises(botocore.exceptions.ClientError, match="404"):
         life.s3.head_bucket(Bucket=life.bucket)
     with pytest.raises(botocore.exceptions.ClientError, match="NoSuchEntity"):
@@ -227,8 +228,9 @@ def test_a_bucket_with_media_is_not_given_up_by_up_and_keeps_its_key(life: Life)
 def test_a_retained_bucket_stays_and_can_be_taken_over_again(life: Life) -> None:
     life.s3.put_object(Bucket=life.bucket, Key="local_content/photo", Body=b"photo")
     life.store("retain-bucket")
-    code, printed = life.command("destroy", "--yes")
+    code, printed = life.command("destroy", "--yes", "--json")
     assert code == 0, printed
+    assert f'"{SERVER}": "retained"' in printed
     assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
     life.store()
     code, printed = life.command("up", "--yes")

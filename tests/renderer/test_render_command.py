@@ -48,6 +48,23 @@ def test_render_says_what_it_does_and_how_to_undo_it(
     assert "0 written, 2 unchanged" in capsys.readouterr().out
 
 
+def test_what_was_rendered_can_be_had_as_json(
+    store_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["render", "--store", str(store_file), "--out", str(tmp_path / "out"), "--json"]
+    assert main([*words, "--diff"]) == 2
+    assert "example-com-media" in json.loads(capsys.readouterr().out)["difference"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert SECRET not in printed
+    found = json.loads(printed)["matrix.example.com"]
+    assert found["directory"] == str(tmp_path / "out/matrix.example.com")
+    assert "matrix.example.com/store.json" in found["written"]
+    assert found["does"]
+    assert found["apply"]
+    assert found["undo"]
+
+
 def test_what_another_form_left_is_named(store_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["render", "--store", str(store_file), "--out", str(tmp_path)])
     assert "Not of this run" not in capsys.readouterr().out

@@ -1,0 +1,65 @@
+"""Nobody sits before a silent terminal where it is not pulumi that is waited for."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synapse_media import contract
+from synapse_media.cli import abort_uploads, credentials, destroy, doctor, main, stacks
+from synapse_media.engine import session
+from synapse_media.plugin import connection, proof
+from tests.cli.test_commands import project as project  # noqa: PLC0414 - a fixture
+from tests.renderer import samples
+
+STORE = samples.store("compatible")
+
+
+@pytest.fixture
+def answered_when_told(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Callable[..., Any]]:
+    """A call that has its answer once somebody was told what is waited for; the answer is None if nobody ever is."""
+    told = threading.Event()
+    monkeypatch.setattr(session, "_SILENCE", 0)
+    monkeypatch.setattr(stacks, "say", lambda line: told.set() if line.startswith("waiting for ") else None)
+
+    def slow(answer: Any) -> Callable[..., Any]:
+        return lambda *_, **__: answer if told.wait(30) else None
+
+    return slow
+
+
+Slow = Callable[[Any], Callable[..., Any]]
+
+
+def test_prove(answered_when_told: Slow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "store.json").write_text(json.dumps(contract.to_json(STORE)))
+    monkeypatch.setattr(proof, "prove", answered_when_told(()))
+    assert main(["prove", "--store", str(tmp_path / "store.json")]) == 0
+
+
+def test_is_there_media(answered_when_told: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "call", answered_when_told({"Contents": [{"Key": "media"}]}))
+    assert stacks.holds_media(STORE)
+
+
+def test_abort_uploads(answered_when_told: Slow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "store.json").write_text(json.dumps(contract.to_json(STORE)))
+    monkeypatch.setattr(abort_uploads, "client_of", lambda *_: None)
+    monkeypatch.setattr(abort_uploads, "stale", answered_when_told([]))
+    assert main(["abort-uploads", "--store", str(tmp_path / "store.json")]) == 0
+
+
+@pytest.mark.usefixtures("project")
+def test_the_look_at_the_admin_credential(
+    answered_when_told: Slow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(credentials, "findings", answered_when_told([]))
+    monkeypatch.setattr(doctor, "state_findings", lambda *_: [])
+    assert main(["init", "prod", "--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]) == 0
+    assert main(["doctor", "--stack", "prod", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.partition("--out DIR\n")[2])["findings"] == []
