@@ -26,6 +26,8 @@ _VERBS = {
     "discard": "forget",
 }
 _POLICIES = ("s3store:index:UserPolicy", "aws:iam/userPolicy:UserPolicy", "aws:iam/rolePolicy:RolePolicy")
+_IDENTITIES = ("Role", "InstanceProfile", "User")
+"""What a key or a machine is known to the store by; the last part of the type."""
 _UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """What the engine writes for a value that is only known once something was made."""
 
@@ -173,6 +175,8 @@ def _statement(item: Mapping[str, Any]) -> str:
     effect = "allow" if item.get("Effect") == "Allow" else "deny"
     actions = many("Action") or f"all but {many('NotAction')}"
     who = f" to {json.dumps(item['Principal'], sort_keys=True)}" if "Principal" in item else ""
+    if "NotPrincipal" in item:
+        who = f" to all but {json.dumps(item['NotPrincipal'], sort_keys=True)}"
     condition = f" when {json.dumps(item['Condition'], sort_keys=True)}" if "Condition" in item else ""
     return f"{effect}{who} {actions} on {many('Resource') or 'all but ' + many('NotResource')}{condition}"
 
@@ -221,13 +225,18 @@ def _matches(value: str, pattern: str) -> bool:
 
 
 def _open_to_all(document: object) -> frozenset[str]:
-    """The statements, in words, that allow something to everybody."""
-    everybody = ("*", {"AWS": "*"}, {"AWS": ["*"]}, {"CanonicalUser": "*"})
+    """The statements, in words, that allow something to everybody, or to all but a few."""
     return frozenset(
         _statement(item)
         for item in _listed(document)
-        if item.get("Effect") == "Allow" and item.get("Principal") in everybody
+        if item.get("Effect") == "Allow" and ("NotPrincipal" in item or _is_everybody(item.get("Principal")))
     )
+
+
+def _is_everybody(principal: object) -> bool:
+    """Whether everybody is among those that a statement names, alone or beside others."""
+    named = list(principal.values()) if isinstance(principal, Mapping) else [principal]
+    return any("*" in (item if isinstance(item, list) else [item]) for item in named)
 
 
 def _inputs(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -291,6 +300,8 @@ def _dangers(
         yield from _bucket_dangers(verb, before, after)
     if kind.endswith("BucketVersioning") and "Enabled" not in json.dumps(after):
         yield Danger("disable-versioning", "versioning is turned off: what is overwritten or deleted is gone at once")
+    if kind.endswith("BucketAcl") and after.get("acl", "private") not in ("private", before.get("acl")):
+        yield Danger("public-bucket", f"the bucket's access list would be {after['acl']}")
     if kind.endswith("BucketPublicAccessBlock") and (verb == "delete" or False in after.values()):
         yield Danger("public-bucket", "the public access block is taken away")
     if verb != "delete" and (is_bucket(kind) or kind.endswith("BucketPolicy")):
@@ -299,16 +310,24 @@ def _dangers(
     if kind in _POLICIES:
         yield from _policy_dangers(verb, before, after, method)
     if kind.endswith("KeyRing") and verb in ("update", "replace"):
-        gone = set(before.get("slots") or ()) - (set(after.get("slots") or ()) if verb == "update" else set())
-        if gone:
-            yield Danger(
-                "retire-key", f"the key of slot {', '.join(sorted(gone))} stops working: Synapse must use the other"
-            )
-        # Where a key has no policy, what it may do is said beside it.
-        for name in ("capabilities", "permissions"):
-            wider = sorted(set(after.get(name) or ()) - set(before.get(name) or ()))
-            if wider and before.get(name):
-                yield Danger("widen-policy", f"the next key may do more than before: {', '.join(wider)}")
+        yield from _ring_dangers(verb, before, after)
+    if kind.rpartition(":")[2] in _IDENTITIES and verb == "replace":
+        yield Danger("retire-key", f"{_name(before)} would be replaced: what signs by it now can no longer")
+
+
+def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
+    """Of a key ring that is there and changes."""
+    gone = set(before.get("slots") or ()) - (set(after.get("slots") or ()) if verb == "update" else set())
+    if gone:
+        yield Danger(
+            "retire-key", f"the key of slot {', '.join(sorted(gone))} stops working: Synapse must use the other"
+        )
+    # Where a key has no policy, what it may do is said beside it.
+    for name in ("capabilities", "permissions"):
+        wider = sorted(set(after.get(name) or ()) - set(before.get(name) or ()))
+        if wider and before.get(name):
+            yield Danger("widen-policy", f"the next key may do more than before: {', '.join(wider)}")
+    yield from _grant_dangers(before.get("grants"), after.get("grants"))
 
 
 def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
@@ -318,10 +337,49 @@ def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
         yield Danger("retire-key", f"the keys of slot {slots} would be deleted, and the bucket stays")
     if kind in _POLICIES:
         yield Danger("narrow-policy", "the policy would be deleted, and the bucket stays: its key may do nothing more")
+    if kind.rpartition(":")[2] in _IDENTITIES:
+        yield Danger("retire-key", f"{_name(before)} would be deleted, and the bucket stays: what signs by it can not")
+
+
+def _name(inputs: Mapping[str, Any]) -> object:
+    """What a vendor's or our own plugin calls the thing."""
+    return next((inputs[name] for name in ("bucket", "userName", "name") if inputs.get(name)), "what has no name")
+
+
+def _grant_dangers(before: Any, after: Any) -> Iterable[Danger]:
+    """Of keys whose rights are grants: {bucket, permission} each, as at DigitalOcean Spaces."""
+    was, will = _granted(before), _granted(after)
+    if not was:
+        return
+    for word, change, more, less in (
+        ("widen-policy", "may do more than before", will, was),
+        ("narrow-policy", "may no longer do", was, will),
+    ):
+        beyond = [one for one in sorted(more) if not any(_covers(other, one) for other in less)]
+        if beyond:
+            said = ", ".join(f"{permission} on {bucket or 'every bucket'}" for bucket, permission in beyond)
+            yield Danger(word, f"the key {change}: {said}")
+
+
+def _granted(grants: Any) -> set[tuple[str, str]]:
+    """(bucket, permission) of each grant."""
+    listed = grants if isinstance(grants, list) else []
+    return {(str(one.get("bucket") or ""), str(one.get("permission"))) for one in listed if isinstance(one, Mapping)}
+
+
+def _covers(wide: tuple[str, str], narrow: tuple[str, str]) -> bool:
+    """https://docs.digitalocean.com/reference/api/reference/spaces-keys/: fullaccess is of every bucket."""
+    same = wide[0] == narrow[0] and wide[1] in (narrow[1], "readwrite") and narrow[1] != "fullaccess"
+    return wide[1] == "fullaccess" or same
+
+
+def _on(versioning: Any) -> bool:
+    """Ours is a word, the vendor's an object."""
+    return versioning is True or (isinstance(versioning, Mapping) and versioning.get("enabled") is True)
 
 
 def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
-    name = before.get("bucket")
+    name = _name(before)
     if verb == "replace":
         yield Danger(
             "replace-bucket", f"the bucket {name} would be replaced by another: its media stays behind or is lost"
@@ -334,11 +392,13 @@ def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
         )
     if verb != "update":
         return
-    if before.get("versioning") is True and after.get("versioning") is False:
+    if _on(before.get("versioning")) and not _on(after.get("versioning")):
         yield Danger("disable-versioning", "versioning is turned off: what is overwritten or deleted is gone at once")
     if before.get("publicAccessBlock") is True and after.get("publicAccessBlock") is False:
         yield Danger("public-bucket", "the public access block is taken away")
-    if before.get("acl") == "private" and after.get("acl") != "private":
+    if (before.get("acl") == "private" and after.get("acl") != "private") or (
+        before.get("private") is True and after.get("private") is not True
+    ):
         yield Danger("public-bucket", "the bucket's access list is no longer private")
 
 

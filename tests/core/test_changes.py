@@ -235,6 +235,15 @@ def test_secrets_are_never_shown(verb: str) -> None:
 
 # ---- dangers
 
+SPACE = "digitalocean:index/spacesBucket:SpacesBucket"
+ACL = "aws:s3/bucketAcl:BucketAcl"
+VERSIONS = "disable-versioning"
+
+
+def grants(*each: str) -> dict[str, Any]:
+    pairs = (one.partition(":")[::2] for one in each)
+    return {"slots": ["a"], "grants": [{"bucket": bucket, "permission": permission} for bucket, permission in pairs]}
+
 
 @pytest.mark.parametrize(
     ("found", "word"),
@@ -242,7 +251,21 @@ def test_secrets_are_never_shown(verb: str) -> None:
         (step("replace", "Bucket", BUCKET, {**BUCKET, "bucket": "x"}), "replace-bucket"),
         (step("delete", "Bucket", BUCKET), "delete-bucket"),
         (step("delete", "aws:s3/bucket:Bucket", {"bucket": "media"}), "delete-bucket"),
-        (step("delete", "digitalocean:index/spacesBucket:SpacesBucket", {"name": "media"}), "delete-bucket"),
+        (step("delete", SPACE, {"name": "media"}), "delete-bucket"),
+        (step("replace", SPACE, {"name": "media"}, {"name": "other"}), "replace-bucket"),
+        (step("update", SPACE, {"versioning": {"enabled": True}}, {"versioning": {"enabled": False}}), VERSIONS),
+        (step("update", SPACE, {"versioning": {"enabled": True}}, {}), VERSIONS),
+        (step("update", "B2Bucket", {"private": True}, {"private": False}), "public-bucket"),
+        (step("update", ACL, {"acl": "private"}, {"acl": "public-read"}), "public-bucket"),
+        (step("create", ACL, None, {"acl": "public-read"}), "public-bucket"),
+        (step("update", "SpacesKeyRing", grants("media:read"), grants("media:readwrite")), "widen-policy"),
+        (step("update", "SpacesKeyRing", grants("media:read"), grants("media:read", "other:read")), "widen-policy"),
+        (step("update", "SpacesKeyRing", grants("media:readwrite"), grants(":fullaccess")), "widen-policy"),
+        (step("update", "SpacesKeyRing", grants("media:readwrite"), grants("media:read")), "narrow-policy"),
+        (step("replace", "aws:iam/role:Role", {"name": "old"}, {"name": "new"}), "retire-key"),
+        (step("replace", "aws:iam/user:User", {"name": "old"}, {"name": "new"}), "retire-key"),
+        (step("delete", "aws:iam/role:Role", {"name": "old"}), "retire-key"),
+        (step("delete", "aws:iam/instanceProfile:InstanceProfile", {"name": "old"}), "retire-key"),
         (step("update", "Bucket", BUCKET, {**BUCKET, "versioning": False}), "disable-versioning"),
         (step("update", "Bucket", BUCKET, {**BUCKET, "publicAccessBlock": False}), "public-bucket"),
         (step("update", "Bucket", BUCKET, {**BUCKET, "acl": "public-read"}), "public-bucket"),
@@ -260,6 +283,7 @@ def test_a_danger_needs_its_own_word(found: dict[str, Any], word: str) -> None:
     [(change, danger)] = changes.refused(listed, [])
     assert f"{NAME}/{word}" in changes.refusal([(change, danger)], "stacks/Pulumi.s.yaml")
     assert f"DANGER: {danger.why}" in changes.in_words(listed)
+    assert "None" not in danger.why
     assert changes.to_json(listed, ["w"], [(change, danger)])["refused"] == [f"{NAME}/{word}"]
 
 
@@ -270,7 +294,10 @@ def bucket_with(*statements: Mapping[str, Any]) -> dict[str, Any]:
     return {**BUCKET, "policy": json.dumps({"Statement": list(statements)})}
 
 
-@pytest.mark.parametrize("principal", ["*", {"AWS": "*"}, {"AWS": ["*"]}])
+@pytest.mark.parametrize(
+    "principal",
+    ["*", {"AWS": "*"}, {"AWS": ["*"]}, {"AWS": ["arn:aws:iam::1:user/u", "*"]}, {"AWS": "1", "CanonicalUser": ["*"]}],
+)
 def test_a_bucket_policy_that_lets_everybody_in_is_a_danger(principal: Any) -> None:
     opened = bucket_with({**PUBLIC, "Principal": principal})
     assert words(step("update", "Bucket", BUCKET, opened)) == {"public-bucket"}
@@ -278,6 +305,13 @@ def test_a_bucket_policy_that_lets_everybody_in_is_a_danger(principal: Any) -> N
     assert words(step("update", "Bucket", opened, {**opened, "noncurrentDays": 3})) == set()
     for op, old in (("create", None), ("update", {"policy": ""})):
         assert words(step(op, "aws:s3/bucketPolicy:BucketPolicy", old, opened)) == {"public-bucket"}
+
+
+def test_a_bucket_policy_that_lets_in_all_but_a_few_is_a_danger() -> None:
+    opened = {name: value for name, value in PUBLIC.items() if name != "Principal"}
+    found = step("update", "Bucket", BUCKET, bucket_with({**opened, "NotPrincipal": {"AWS": "1"}}))
+    assert words(found) == {"public-bucket"}
+    assert '+ allow to all but {"AWS": "1"} s3:GetObject' in changes.in_words(of_preview(preview(found)))
 
 
 def test_a_tls_only_policy_is_no_danger() -> None:
@@ -296,6 +330,15 @@ def test_a_tls_only_policy_is_no_danger() -> None:
         step("update", "Bucket", BUCKET, {**BUCKET, "noncurrentDays": 3}),
         step("update", "KeyRing", {"slots": ["a"], "active": "a"}, {"slots": ["a", "b"], "active": "b"}),
         step("update", "UserPolicy", key_policy("goofys"), key_policy()),
+        step("update", SPACE, {"versioning": {"enabled": True}}, {"versioning": {"enabled": True}, "region": "x"}),
+        step("update", SPACE, {"versioning": {"enabled": False}}, {"versioning": {"enabled": True}}),
+        step("update", "B2Bucket", {"private": False}, {"private": True}),
+        step("update", ACL, {"acl": "public-read"}, {"acl": "private"}),
+        step("update", ACL, {"acl": "public-read"}, {"acl": "public-read", "bucket": "x"}),
+        step("update", "SpacesKeyRing", grants("media:read"), {**grants("media:read"), "active": "b"}),
+        step("create", "SpacesKeyRing", None, grants("media:readwrite")),
+        step("create", "aws:iam/role:Role", None, {"name": "new"}),
+        step("update", "aws:iam/role:Role", {"name": "u"}, {"name": "u", "tags": {"a": "b"}}),
         step("create", "UserPolicy", None, key_policy(access="full")),
     ],
 )
@@ -306,7 +349,11 @@ def test_what_is_no_danger(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("retained", [False, True])
 def test_keys_and_policies_go_with_their_bucket_unasked(retained: bool) -> None:
     """The bucket alone is asked about; given up on purpose, not even that."""
-    own = (step("delete", "UserPolicy", key_policy()), step("delete", "KeyRing", {"slots": ["a"]}))
+    own = (
+        step("delete", "UserPolicy", key_policy()),
+        step("delete", "KeyRing", {"slots": ["a"]}),
+        step("delete", "User", {"userName": "u"}),
+    )
     bucket = step("delete", "Bucket", BUCKET, retainOnDelete=retained)
     assert words(bucket, *own) == (set() if retained else {"delete-bucket"})
 
