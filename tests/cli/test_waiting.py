@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from synapse_media import contract
-from synapse_media.cli import abort_uploads, credentials, destroy, doctor, main, stacks
+from synapse_media.cli import abort_uploads, credentials, doctor, main, stacks
 from synapse_media.engine import session
 from synapse_media.plugin import connection, proof
 from tests.cli.test_commands import project as project  # noqa: PLC0414 - a fixture
