@@ -16,8 +16,9 @@ _ANY_CHILD = (
     r"|SSL_CERT_FILE|SSL_CERT_DIR|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
     r"|(?i:https?|all|no)_(?i:proxy)"
 )
-# For pulumi and the plugin, its passphrase and its access token as well.
-PASSED = re.compile(rf"{_ANY_CHILD}|PULUMI_\w+|SYNAPSE_MEDIA_VERBOSE")
+# For pulumi and the plugin, its passphrase and its access token as well; no PULUMI_OPTION_…, by which pulumi takes
+# options that the guards did not see.
+PASSED = re.compile(rf"{_ANY_CHILD}|PULUMI_(?!OPTION_)\w+|SYNAPSE_MEDIA_VERBOSE")
 _PROC = Path("/proc")
 
 

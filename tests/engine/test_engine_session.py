@@ -108,6 +108,7 @@ def test_the_environment_holds_what_is_needed_and_no_more(
         "PYTHONPATH",
         "LD_PRELOAD_X",
         "VGW_PORT",
+        "PULUMI_OPTION_REPLACE",
     ):
         monkeypatch.setenv(name, "foreign")
     for name in ("LC_ALL", "https_proxy", "NO_PROXY", "SSL_CERT_FILE", "PULUMI_PARALLEL", "XDG_CONFIG_HOME", "TMPDIR"):
@@ -120,6 +121,7 @@ def test_the_environment_holds_what_is_needed_and_no_more(
         "PYTHONPATH",
         "LD_PRELOAD_X",
         "VGW_PORT",
+        "PULUMI_OPTION_REPLACE",
         "B2_APPLICATION_KEY_ID",
     }
     for name in ("LC_ALL", "https_proxy", "NO_PROXY", "SSL_CERT_FILE", "PULUMI_PARALLEL", "XDG_CONFIG_HOME", "TMPDIR"):
