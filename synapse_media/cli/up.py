@@ -9,6 +9,7 @@ from typing import Any
 
 from synapse_media import changes
 from synapse_media.contract import ContractError
+from synapse_media.engine.session import EngineError
 from synapse_media.errors import SynapseMediaError
 
 from . import stacks
@@ -44,10 +45,19 @@ def apply(
         allow: guards this command may pass beside those of the stack file.
     """
     engine, stack = session.engine, session.stack
+    look_again = False
     if not refresh and stacks.was_cut_off(session):
         stacks.say("the last run did not come to its end: looking at the store first")
-        refresh = True
-    preview = engine.preview(stack.name, refresh=refresh, options=options)
+        try:
+            preview = engine.preview(stack.name, refresh=True, options=options)
+            refresh = True
+        except EngineError as error:
+            # A refresh looks where the state says; a store that moves is perhaps not there any more.
+            stacks.say(f"that failed, so looking at it after the changes: {error}")
+            look_again = True
+            preview = engine.preview(stack.name, options=options)
+    else:
+        preview = engine.preview(stack.name, refresh=refresh, options=options)
     stacks.say_calls(preview)
     found = changes.of_preview(preview)
     stacks.say(changes.in_words(found, changes.warnings(preview)))
@@ -62,6 +72,8 @@ def apply(
     shown = ["--skip-preview", "--suppress-outputs"]  # what it is, was said above; the outputs hold keys
     with stacks.changing(session):
         engine.up(stack.name, [*shown, *(["--refresh"] if refresh else []), *options])
+        if look_again:
+            apply(session, refresh=True, yes=yes, options=options, allow=allow)
         engine.clear_pending_creates(stack.name)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 
+from synapse_media.cli import stacks
+from tests.doubles import proxy
 from tests.life.life import SERVER, Life
 
 
@@ -26,4 +29,24 @@ def test_a_refresh_does_not_forget_that_the_proof_failed(begin: Callable[[], Lif
     assert code == 0, printed
     new.stack.outputs().require_proof()
     assert '"unfinished"' not in new.stack.state()
+    assert new.command("diff", "--refresh")[0] == 0
+
+
+def test_a_store_whose_move_was_cut_off_is_found_at_its_new_place(begin: Callable[[], Life]) -> None:
+    new = begin()
+    with proxy.in_front_of(new.running.endpoint) as s3, proxy.in_front_of(new.running.iam_endpoint) as iam:
+        new.store(endpoint=s3.url, iam_endpoint=iam.url)
+        code, printed = new.command("up", "--yes")
+        assert code == 0, printed
+    keys = new.keys()
+    # Nobody answers at the old place, which the state still names.
+    new.store()
+    with contextlib.suppress(KeyboardInterrupt), stacks.changing(stacks.open_stack(new.stack.name, credentials=True)):
+        raise KeyboardInterrupt
+    code, printed = new.command("up", "--yes")
+    assert code == 0, printed
+    assert "looking at it after the changes" in printed
+    assert new.keys() == keys
+    assert new.stack.outputs().endpoint_url == new.running.endpoint
+    new.stack.outputs().require_proof()
     assert new.command("diff", "--refresh")[0] == 0
