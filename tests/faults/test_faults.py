@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +87,13 @@ def test_a_command_that_does_not_end_is_ended_and_is_a_break(tmp_path: Path, mon
     fields: Any = {"stack": SimpleNamespace(name="s", engine=SimpleNamespace(project=tmp_path)), "store": None}
     with pytest.raises(BrokenError, match="did not end within"):
         World(**fields, store_name="", proxies={}, bucket="", logs=tmp_path).run("up")
+
+
+def test_what_would_strike_after_the_command_ended_does_not() -> None:
+    fields = dict.fromkeys(("behave", "write", "recover"), lambda: None)
+    world: Any = SimpleNamespace(**fields, adopt=False, start=lambda *_: subprocess.Popen(["true"]))
+    assert trial.attempt(world, Trial("up", "server gone", 0, 60.0, 1)) is False
+    assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
 
 
 def test_whatever_breaks_is_counted_by_its_kind(

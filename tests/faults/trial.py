@@ -88,9 +88,14 @@ def attempt(world: World, trial: Trial) -> bool:
     child = world.start(*ACTIONS[trial.action])
     struck = threading.Event()
     beneath: dict[int, str] = {}
+    timers: list[threading.Timer] = []
     with child:
-        _arrange(world, trial, child.pid, struck, beneath)
+        _arrange(world, trial, _strike(world, trial, child.pid, struck, beneath), struck, timers)
         ended(child)
+    # The command was quicker: what strikes later would strike the next one.
+    for timer in timers:
+        timer.cancel()
+        timer.join()
     # What outlives a killed engine must be gone soon, or it could act beside the next run.
     leftovers(beneath)
     world.behave()
@@ -100,11 +105,12 @@ def attempt(world: World, trial: Trial) -> bool:
     return struck.is_set()
 
 
-def _arrange(world: World, trial: Trial, pid: int, struck: threading.Event, beneath: dict[int, str]) -> None:
-    """Have the fault strike at its moment."""
-    strike = _strike(world, trial, pid, struck, beneath)
+def _arrange(
+    world: World, trial: Trial, strike: Callable[[], None], struck: threading.Event, timers: list[threading.Timer]
+) -> None:
+    """Have the fault strike at its moment; `timers` gets what may still be to come."""
     if trial.request == 0:
-        later(max(0.0, trial.after) * 5, strike)
+        timers.append(later(max(0.0, trial.after) * 5, strike))
         return
     seen = 0
     lock = threading.Lock()
@@ -130,7 +136,7 @@ def _arrange(world: World, trial: Trial, pid: int, struck: threading.Event, bene
         if trial.after == 0:
             strike()
         else:
-            later(trial.after, strike)
+            timers.append(later(trial.after, strike))
         return passed
 
     for one in world.proxies.values():

@@ -283,11 +283,12 @@ def kill(pid: int) -> None:
         return
 
 
-def later(seconds: float, action: Callable[[], None]) -> None:
+def later(seconds: float, action: Callable[[], None]) -> threading.Timer:
     """Do it after a while, beside what goes on."""
     timer = threading.Timer(seconds, action)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def leftovers(running: Mapping[int, str], patience: float = 30) -> None:
