@@ -426,18 +426,22 @@ def _cost_at(size: Decimal, offer: Offer, usage: Usage) -> Decimal:
     return month(offer, scaled(usage, size / usage.stored)).total.quantize(Decimal("1e-9"))
 
 
-def crossings(offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal, points: int = 61) -> list[Crossing]:
-    """Where the ranking flips between `low` and `high` bytes stored, smallest first.
+def curves(offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal, points: int = 61) -> list[Curve]:
+    """A curve an offer, on one grid: what `crossings` and `leaders` look at."""
+    return [curve(offer, usage, low, high, points) for offer in offers]
+
+
+def crossings(drawn: Sequence[Curve], usage: Usage) -> list[Crossing]:
+    """Where the ranking flips along the grid of `curves`, smallest first.
 
     A pair that is equal over a stretch (both free) flips where the stretch ends. Two flips between neighbouring
     points of the grid are not seen.
     """
-    curves = [curve(offer, usage, low, high, points) for offer in offers]
     changes = {
-        (at, before.key, after.key) for lead in _leads(curves).values() for (_, before), (at, after) in pairwise(lead)
+        (at, before.key, after.key) for lead in _leads(drawn).values() for (_, before), (at, after) in pairwise(lead)
     }
     found = []
-    for one, other in combinations(curves, 2):
+    for one, other in combinations(drawn, 2):
         if one.offer.currency != other.offer.currency:
             continue
         for at in _sign_changes(one, other):
@@ -447,21 +451,18 @@ def crossings(offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal
     return sorted(found, key=lambda item: item.stored)
 
 
-def leaders(
-    offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal, points: int = 61
-) -> dict[str, list[Offer]]:
-    """By currency, the offers that are the cheapest somewhere between `low` and `high`, from `low` on."""
-    curves = [curve(offer, usage, low, high, points) for offer in offers]
-    return {currency: [offer for _, offer in lead] for currency, lead in _leads(curves).items()}
+def leaders(drawn: Iterable[Curve]) -> dict[str, list[Offer]]:
+    """By currency, the offers that are the cheapest somewhere on the grid, from its low end on."""
+    return {currency: [offer for _, offer in lead] for currency, lead in _leads(drawn).items()}
 
 
-def _leads(curves: Iterable[Curve]) -> dict[str, list[tuple[int, Offer]]]:
+def _leads(drawn: Iterable[Curve]) -> dict[str, list[tuple[int, Offer]]]:
     """By currency, who is the cheapest from which point of the grid on.
 
     Of offers that cost the same (two minimum charges) the one leads that stays the cheapest longest.
     """
     by_currency: dict[str, list[Curve]] = {}
-    for item in curves:
+    for item in drawn:
         by_currency.setdefault(item.offer.currency, []).append(item)
     return {currency: _lead(items) for currency, items in by_currency.items()}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from synapse_media import catalog
 
-from .model import ZERO, Bill, Crossing, Result, Usage, compare, crossings, leaders
+from .model import ZERO, Bill, Crossing, Result, Usage, compare, crossings, curves, leaders
 from .prices import STALE_DAYS, Offer
 from .units import show_count, show_size
 
@@ -103,9 +103,9 @@ def study(
             region = nearest_region(catalog.load(name), near)
             if region:
                 nearest[name] = region
-    flips = crossings(kept, typical, low, high)
+    drawn = curves(kept, typical, low, high)
     said = [*notes, *_elsewhere(kept, nearest), *_notes(results, usage, today)]
-    return Study(usage, today, results, flips, leaders(kept, typical, low, high), (low, high), nearest, said)
+    return Study(usage, today, results, crossings(drawn, typical), leaders(drawn), (low, high), nearest, said)
 
 
 def nearest_region(provider: catalog.Provider, near: tuple[float, float]) -> Region | None:

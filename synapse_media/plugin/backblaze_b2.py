@@ -27,6 +27,7 @@ from synapse_media.settings import SLOTS
 
 from . import bounded, tracing
 from .bucket import (
+    drift,
     holds_media,
     is_ours,
     marked_by_another,
@@ -369,9 +370,7 @@ class B2Bucket(Resource):
         if found is None:
             return None
         now, managed = _now(found), _managed(inputs, outputs)
-        drifted = {**inputs, **{name: now[name] for name in managed}}
-        if "expiringRules" in now and "abortDays" in managed:
-            drifted["expiringRules"] = now["expiringRules"]
+        drifted = drift(inputs, now, managed)
         if outputs.get("adopted"):
             outputs = {**outputs, "differences": _differences(found, inputs)}
             say_differences(outputs, context)

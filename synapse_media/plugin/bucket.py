@@ -11,7 +11,7 @@ adopted bucket has otherwise than a new one would, in words).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,14 @@ def there_already(bucket: str) -> ResourceError:
 
 def taken(bucket: str, error: ApiError) -> ResourceError:
     return ResourceError(f"bucket: {bucket!r} is taken by somebody else at this provider. Choose another name. {error}")
+
+
+def drift(inputs: Values, now: Mapping[str, Any], managed: Collection[str]) -> Values:
+    """The inputs, with what is managed as it is now, and rules that expire media where somebody made them."""
+    drifted = {**inputs, **{name: now[name] for name in managed}}
+    if "expiringRules" in now and "abortDays" in managed:
+        drifted["expiringRules"] = now["expiringRules"]
+    return drifted
 
 
 def say_differences(outputs: Values, context: Context) -> None:

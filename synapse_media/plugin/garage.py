@@ -22,6 +22,7 @@ from synapse_media.contract import PROOF_OBJECT
 from synapse_media.settings import SLOTS
 
 from .bucket import (
+    drift,
     empty_out,
     holds_media,
     is_empty,
@@ -282,9 +283,7 @@ class GarageBucket(Resource):
         if info is None:
             return None
         now, managed = _now(info), _managed(inputs, outputs)
-        drifted = {**inputs, **{name: now[name] for name in managed}}
-        if "expiringRules" in now and "abortDays" in managed:
-            drifted["expiringRules"] = now["expiringRules"]
+        drifted = drift(inputs, now, managed)
         if outputs.get("adopted"):
             outputs = {**outputs, "differences": _differences(info, inputs)}
             say_differences(outputs, context)

@@ -45,6 +45,10 @@ def total(offer: Offer, usage: Usage) -> Decimal:
     return model.month(offer, usage).total
 
 
+def _crossings(offers: list[Offer], usage: Usage, low: Decimal, high: Decimal) -> list[model.Crossing]:
+    return model.crossings(model.curves(offers, usage, low, high), usage)
+
+
 def made(**terms: dict[str, Any]) -> Offer:
     """An offer of round numbers: a dollar a GB stored and read, requests free, nothing else."""
     plain: dict[str, dict[str, Any]] = {
@@ -385,26 +389,26 @@ class TestComparing:
         flat = replace(
             made(subscription={"price": "5"}, storage={"tiers": [{"price": "0"}], "per": "GB"}), variant="flat"
         )
-        (found,) = model.crossings([made(), flat], Usage(GB), GB, 100 * GB)
+        (found,) = _crossings([made(), flat], Usage(GB), GB, 100 * GB)
         assert (found.below.variant, found.above.variant, found.leads) == ("", "flat", True)
         assert abs(found.stored - 5 * GB) <= 5 * GB / 10_000
         assert found.monthly == 5
 
     def test_b2_and_idrive_by_hand(self) -> None:
         # (x - 10 GB) × 0.00695 = 6 at x = 873.309 GB, below IDrive's TB
-        (found,) = model.crossings([IDRIVE, B2], Usage(400 * GB), 10 * GB, 10_000 * GB)
+        (found,) = _crossings([IDRIVE, B2], Usage(400 * GB), 10 * GB, 10_000 * GB)
         assert (found.below, found.above) == (B2, IDRIVE)
         assert abs(found.stored - (Decimal(6) / Decimal("0.00695") + 10) * GB) <= GB
 
     def test_a_flip_further_down_does_not_lead(self) -> None:
-        flips = model.crossings([B2, WASABI, S3], Usage(400 * GB), 10 * GB, 10_000 * GB)
+        flips = _crossings([B2, WASABI, S3], Usage(400 * GB), 10 * GB, 10_000 * GB)
         # 0.023 × x = 7.99 at 347.39 GiB = 373.0 GB, where B2 is cheaper than both.
         assert [(flip.below, flip.above, flip.leads) for flip in flips[:1]] == [(S3, WASABI, False)]
         assert abs(flips[0].stored - Decimal("7.99") / Decimal("0.023") * GIB) <= GB / 10
 
     def test_of_two_minimum_charges_the_one_that_stays_cheaper_leads(self) -> None:
         # Both tiers of Storj cost 5 dollars where Amazon passes them, at 217.39 GiB; Standard is the cheaper one later.
-        flips = model.crossings([STORJ_ADVANCED, S3, STORJ], Usage(400 * GB), 10 * GB, 10_000 * GB)
+        flips = _crossings([STORJ_ADVANCED, S3, STORJ], Usage(400 * GB), 10 * GB, 10_000 * GB)
         assert [(flip.below, flip.above, flip.leads) for flip in flips] == [
             (S3, STORJ_ADVANCED, False),
             (S3, STORJ, True),
@@ -414,7 +418,7 @@ class TestComparing:
 
     def test_a_minimum_charge_that_two_share_ends_where_one_grows_out_of_it(self) -> None:
         # Both tiers of Storj cost 5 dollars, until Advanced does not: at 500 GB × 0.010.
-        (flip,) = model.crossings([STORJ_ADVANCED, STORJ], Usage(400 * GB), 10 * GB, 10_000 * GB)
+        (flip,) = _crossings([STORJ_ADVANCED, STORJ], Usage(400 * GB), 10 * GB, 10_000 * GB)
         assert (flip.below, flip.above, flip.leads) == (STORJ_ADVANCED, STORJ, False)
         assert abs(flip.stored - 500 * GB) <= 2 * GB
 
@@ -426,7 +430,7 @@ class TestComparing:
             ([IDRIVE, B2], [B2, IDRIVE]),
             ([WASABI], [WASABI]),
         ):
-            assert model.leaders(offers, Usage(400 * GB), *span) == {"USD": led}
+            assert model.leaders(model.curves(offers, Usage(400 * GB), *span)) == {"USD": led}
 
     def test_everything_else_in_proportion(self) -> None:
         usage = Usage(100 * GB, growth=GB, egress=50 * GB, files=Decimal(1000), deleted=GB, uploads=Decimal(5),
@@ -437,7 +441,7 @@ class TestComparing:
                                sizes=(SizeGroup(Decimal(2000), 200 * GB),))  # fmt: skip
 
     def test_currencies_never_cross(self) -> None:
-        assert model.crossings([B2, HETZNER], Usage(400 * GB), 10 * GB, 10_000 * GB) == []
+        assert _crossings([B2, HETZNER], Usage(400 * GB), 10 * GB, 10_000 * GB) == []
 
 
 class TestRefused:

@@ -20,6 +20,7 @@ from b2sdk.v3 import EncryptionAlgorithm, EncryptionMode, EncryptionSetting, Raw
 from b2sdk.v3.exception import B2Error
 
 from synapse_media.engine.embedded import Running
+from tests.doubles.serving import serving
 
 _ACTIONS = {
     "listFiles": ("s3:ListBucket", "s3:ListBucketMultipartUploads"),
@@ -171,10 +172,5 @@ def b2_double(store: Running, s3_url: str = "") -> Iterator[B2Double]:
     with _Server(("127.0.0.1", 0), _Handler) as server:
         server.lock = threading.Lock()
         server.double = B2Double(store, f"http://127.0.0.1:{server.server_port}", s3_url)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
+        with serving(server):
             yield server.double
-        finally:
-            server.shutdown()
-            thread.join()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.doubles.serving import serving
 
 BOT = "github-actions[bot]"
 
@@ -47,14 +48,8 @@ class GitHub(ThreadingHTTPServer):
 @contextmanager
 def github(token: str) -> Iterator[GitHub]:
     """A running double."""
-    with GitHub(token) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with GitHub(token) as server, serving(server):
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -22,6 +22,7 @@ import boto3
 
 from synapse_media.engine.embedded import Running
 from synapse_media.plugin.storj_grant import Grant, GrantError, parse
+from tests.doubles.serving import serving
 
 LONGEST = 4096
 """Bytes of a request, as the real one's default has it."""
@@ -144,13 +145,8 @@ def in_front_of(store: Running, *, tls: bool = False) -> Iterator[AuthDouble]:
             context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
             server.socket = context.wrap_socket(server.socket, server_side=True)
         double = AuthDouble(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}", store)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
+        with serving(server):
             yield double
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 UPLINK = '''#!{python}

@@ -7,10 +7,11 @@ wrong token.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.doubles.serving import serving
 
 
 class Vault(ThreadingHTTPServer):
@@ -58,11 +59,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def vault(token: str) -> Iterator[Vault]:
     """A running double."""
-    with Vault(token) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Vault(token) as server, serving(server):
+        yield server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from synapse_media.methods import Expected, Operation
 from synapse_media.plugin import backblaze_b2, bounded
 from synapse_media.plugin.connection import ApiError, Connection, Credential, call
 from synapse_media.plugin.proof import _BIG, prove
+from tests.doubles.serving import serving
 
 KEY = Credential("AKIAEXAMPLE", "a-secret-that-goes-nowhere-else")
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -55,14 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def hostile(answer: Answer) -> Iterator[Hostile]:
-    with Hostile(answer) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Hostile(answer) as server, serving(server):
+        yield server
 
 
 def says(status: int, body: str, **headers: str) -> Answer:

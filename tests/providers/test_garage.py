@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socketserver
-import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from synapse_media.plugin.garage import GarageBucket, GarageKeyRing, check_regio
 from synapse_media.plugin.resource import Context, ResourceError
 from synapse_media.renderer import render
 from tests.doubles import proxy
+from tests.doubles.serving import serving
 from tests.providers import garage_server
 from tests.providers.garage_server import Running
 from tests.providers.project import SERVER, Stack, stack
@@ -397,16 +397,10 @@ def test_an_endpoint_that_speaks_no_http_is_named() -> None:
         def handle(self) -> None:
             self.request.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Speaks) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_address[1]}"
-            with pytest.raises(ResourceError, match=f"endpoint {url}: "):
-                check_region(Connection(url, "garage"))
-        finally:
-            server.shutdown()
-            thread.join()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Speaks) as server, serving(server):
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(ResourceError, match=f"endpoint {url}: "):
+            check_region(Connection(url, "garage"))
 
 
 def test_settings_of_the_provider() -> None:
