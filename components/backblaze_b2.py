@@ -72,7 +72,7 @@ class BackblazeB2(Store):
             lacks=bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])]),
             made=(bucket, ring),
             lender="backblaze_b2",
-            created_at=ring.out("keys").apply(lambda keys: keys[store.keys.active]["createdAt"]),
+            created_at=self.created_at(ring),
         )
 
     def connection(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class DigitalOceanSpaces(Store):
             lacks=lacks,
             made=(bucket, ring),
             lender="spaces",
-            created_at=ring.out("keys").apply(lambda keys: keys[store.keys.active]["createdAt"]),
+            created_at=self.created_at(ring),
         )
 
     def connection(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Garage(Store):
             lacks=bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])]),
             made=(bucket, ring),
             lender="garage",
-            created_at=ring.out("keys").apply(lambda keys: keys[store.keys.active]["createdAt"]),
+            created_at=self.created_at(ring),
         )
 
     def connection(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Proof(_Resource):
     """synapse_media.plugin.proof.ProofResource"""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions) -> None:
-        super().__init__("Proof", name, inputs, ("madeFor", "lines"), options)
+        super().__init__("Proof", name, inputs, ("madeFor", "lines", "secretSha256"), options)
 
 
 class SpacesAdminKey(_Resource):

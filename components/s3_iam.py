@@ -57,7 +57,7 @@ class S3IamStore(Store):
             made=(bucket, ring, self.make_user_policy(user, policies.to_json(document))),
             user=store.user,
             policy=document,
-            created_at=ring.out("keys").apply(lambda keys: keys[store.keys.active]["createdAt"]),
+            created_at=self.created_at(ring),
         )
 
     @property

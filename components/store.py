@@ -29,7 +29,8 @@ class Store(pulumi.ComponentResource):
         self.provider = catalog.load(store.provider)
         self.method = METHODS[store.method]
         family = self.provider.component.title().replace("_", "")
-        super().__init__(f"{pulumi.get_project()}:store:{family}", name)
+        former = [pulumi.Alias(name=store.renamed_from)] if store.renamed_from else []
+        super().__init__(f"{pulumi.get_project()}:store:{family}", name, opts=pulumi.ResourceOptions(aliases=former))
         self.name = name
 
     # ---- options
@@ -113,6 +114,12 @@ class Store(pulumi.ComponentResource):
             "forceDestroy": "delete-media" in allow,
         }, lacks
 
+    def created_at(self, ring: resources.KeyRing) -> pulumi.Output[str]:
+        """When the active key was made; "" while there is none, as of a ring that is half made or not touched."""
+        slot = self.store.keys.active
+        found: pulumi.Output[str] = ring.out("keys").apply(lambda keys: (keys or {}).get(slot, {}).get("createdAt", ""))
+        return found
+
     # ---- the end of every provider's path
 
     def finish(
@@ -182,7 +189,11 @@ class Store(pulumi.ComponentResource):
             secret_access_key=pulumi.Output.secret(secret_access_key),
             key_created_at=created_at,
             user=user,
-            proof={"made_for": proof.out("madeFor"), "lines": proof.out("lines")},
+            proof={
+                "made_for": proof.out("madeFor"),
+                "lines": proof.out("lines"),
+                "secret_sha256": proof.out("secretSha256"),
+            },
         )
 
     def finish_keyless(self, *, policy: dict[str, Any], lacks: pulumi.Input[Sequence[str]]) -> None:

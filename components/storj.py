@@ -74,7 +74,7 @@ class Storj(Store):
             made=(bucket, ring),
             policy={"bucket": store.bucket, "permissions": permissions},
             lender="storj",
-            created_at=ring.out("keys").apply(lambda keys: keys[store.keys.active]["createdAt"]),
+            created_at=self.created_at(ring),
         )
 
     @property

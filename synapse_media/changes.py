@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import SynapseMediaError
+from .guards.applied import is_bucket, kind_of, store_of
 from .methods import METHODS, RULES
 
 _VERBS = {
@@ -30,11 +31,6 @@ _IDENTITIES = ("Role", "InstanceProfile", "User")
 """What a key or a machine is known to the store by; the last part of the type."""
 _UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """What the engine writes for a value that is only known once something was made."""
-
-
-def is_bucket(kind: str) -> bool:
-    """Whether a resource type is a bucket: ours and the vendors' all end in it, and nothing else does."""
-    return kind.endswith("Bucket")
 
 
 class DangerError(SynapseMediaError):
@@ -73,21 +69,44 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
     made = {step["urn"]: step["oldState"] for step in steps if step["op"] == "refresh" and step.get("oldState")}
     methods = _methods(steps)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
-    ending = {urn.rpartition("::")[2] for urn in deleted if is_bucket(urn.split("::")[2])}
+    kept = {(store_of(step["urn"]), _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
     for urn, verb, old, new, detailed in _merged(steps):
-        kind, store = urn.split("::")[2].rpartition("$")[2], urn.rpartition("::")[2]
+        kind, store = kind_of(urn), store_of(urn)
         details = tuple(_details(verb, kind, old, new, detailed))
         if verb == "delete" and old.get("retainOnDelete"):
-            found.append(Change("give up", store, kind.rpartition(":")[2], (*details, "it is left where it is")))
+            why = f"{_name(_inputs(old))} would be given up: it stays, and is not managed here any more"
+            dangers: tuple[Danger, ...] = (Danger("retain-bucket", why),)
+            details = (*details, "it is left where it is")
+            found.append(Change("give up", store, kind.rpartition(":")[2], details, dangers))
             continue
         dangers = tuple(_dangers(verb, kind, _inputs(made.get(urn, old)), _inputs(new), methods.get(store, "")))
         if verb == "delete" and old.get("deletedWith") in deleted:
             # A setting goes with its bucket, of which all is said already.
             dangers = ()
-        elif verb == "delete" and store not in ending:
+        elif verb == "delete" and is_bucket(kind) and (store, _name(_inputs(old))) in kept:
+            # Taken over by another resource of the same store, and then deleted as the former one.
+            why = (
+                f"the bucket {_name(_inputs(old))} stays the store's, and would be deleted: it is to be given up first"
+            )
+            dangers = (Danger("retain-bucket", why),)
+        elif verb == "delete":
             dangers = (*dangers, *_cuts(kind, _inputs(old)))
         found.append(Change(verb, store, kind.rpartition(":")[2], details, dangers))
     return tuple(found)
+
+
+def _is_kept_bucket(step: Mapping[str, Any]) -> bool:
+    return step["op"] in ("create", "same", "update", "import") and is_bucket(kind_of(step["urn"])) and step["newState"]
+
+
+def together(of_stores: Iterable[Change], steps: Iterable[Change]) -> tuple[Change, ...]:
+    """What a change means for the stores, then its steps; a danger that both know is told once, of the store."""
+    told = tuple(of_stores)
+    known = {(change.store, danger.word) for change in told for danger in change.dangers}
+    return told + tuple(
+        replace(change, dangers=tuple(one for one in change.dangers if (change.store, one.word) not in known))
+        for change in steps
+    )
 
 
 def _merged(
@@ -331,14 +350,14 @@ def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]
 
 
 def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
-    """What goes although its bucket stays: Synapse may be using it."""
+    """What goes that Synapse may be using."""
     if kind.endswith("KeyRing"):
         slots = ", ".join(sorted(before.get("slots") or ()))
-        yield Danger("retire-key", f"the keys of slot {slots} would be deleted, and the bucket stays")
+        yield Danger("retire-key", f"the keys of slot {slots} would be deleted")
     if kind in _POLICIES:
-        yield Danger("narrow-policy", "the policy would be deleted, and the bucket stays: its key may do nothing more")
+        yield Danger("narrow-policy", "the policy would be deleted: its key may do nothing more")
     if kind.rpartition(":")[2] in _IDENTITIES:
-        yield Danger("retire-key", f"{_name(before)} would be deleted, and the bucket stays: what signs by it can not")
+        yield Danger("retire-key", f"{_name(before)} would be deleted: what signs by it no longer can")
 
 
 def _name(inputs: Mapping[str, Any]) -> object:
@@ -387,8 +406,7 @@ def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
     if verb == "delete":
         yield Danger(
             "delete-bucket",
-            f"the bucket {name} would be deleted (to keep it, name retain-bucket in `allow` and run `up` while its "
-            "store is still in the stack file)",
+            f"the bucket {name} would be deleted (to keep the bucket, name retain-bucket in place of it)",
         )
     if verb != "update":
         return

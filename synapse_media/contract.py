@@ -47,10 +47,16 @@ class ProofLine:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The key was tried. `made_for` is the fingerprint of what it was tried on (see `fingerprint`)."""
+    """The key was tried.
+
+    Attributes:
+        made_for: the fingerprint of what it was tried on (see `fingerprint`).
+        secret_sha256: of the secret that it was tried with (see `secret_sha256`); "" in proofs of release 0.1.0.
+    """
 
     made_for: str
     lines: tuple[ProofLine, ...]
+    secret_sha256: str = field(default="", repr=False)
 
     @property
     def passed(self) -> bool:
@@ -123,6 +129,12 @@ class StorageOutputs:
             raise ContractError(
                 f"{name}: the proof was made for another key, policy, bucket or endpoint. Run `synapse-media up` again."
             )
+        tried = self.proof.secret_sha256
+        if tried and self.secret_access_key and tried != secret_sha256(self.access_key_id, self.secret_access_key):
+            raise ContractError(
+                f"{name}: the proof was made with another secret access key of {self.access_key_id}. Run "
+                "`synapse-media up --refresh`, and render again."
+            )
         if not self.proof.passed:
             failed = "; ".join(
                 f"{line.operation} should be {line.expected}, was {line.outcome}"
@@ -136,6 +148,11 @@ class StorageOutputs:
 def fingerprint(**inputs: str) -> str:
     """SHA-256 over the named inputs of a proof; no secret goes in."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def secret_sha256(access_key_id: str, secret: str) -> str:
+    """SHA-256 by which a secret access key is known again. Kept as secret as the key: it could be guessed from this."""
+    return hashlib.sha256(f"{access_key_id}\0{secret}".encode()).hexdigest()
 
 
 def policy_sha256(document: Mapping[str, Any] | str | None) -> str:
@@ -160,6 +177,7 @@ def to_json(outputs: StorageOutputs) -> dict[str, Any]:
             value = {
                 "made_for": value.made_for,
                 "lines": [line_to_json(line) for line in value.lines],
+                "secret_sha256": value.secret_sha256,
             }
         elif isinstance(value, tuple):
             value = list(value)
@@ -210,7 +228,8 @@ def from_json(plain: Mapping[str, Any]) -> StorageOutputs:
         raise ContractError(f"not the outputs of a store: {told}")
     if "proof" in values:
         proof = values["proof"]
-        values["proof"] = Proof(proof["made_for"], tuple(ProofLine(**line) for line in proof["lines"]))
+        lines = tuple(ProofLine(**line) for line in proof["lines"])
+        values["proof"] = Proof(proof["made_for"], lines, proof.get("secret_sha256") or "")
     for name in ("cannot_refuse", "lacks"):
         values[name] = tuple(values.get(name, ()))
     return StorageOutputs(**values)
@@ -233,7 +252,13 @@ def _is_right(name: str, value: object) -> bool:
 
 
 def _is_proof(value: object) -> bool:
-    if not isinstance(value, Mapping) or set(value) != {"made_for", "lines"} or not isinstance(value["lines"], list):
+    if not isinstance(value, Mapping) or not {"made_for", "lines"} <= set(value) <= {
+        "made_for",
+        "lines",
+        "secret_sha256",
+    }:
+        return False
+    if not isinstance(value["lines"], list) or not isinstance(value.get("secret_sha256") or "", str):
         return False
     needed, known = {"operation", "expected", "outcome"}, {item.name for item in fields(ProofLine)}
     return isinstance(value["made_for"], str) and all(

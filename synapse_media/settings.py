@@ -24,6 +24,7 @@ ALLOWABLE = (
     "delete-media",
     "retain-bucket",
     "replace-bucket",
+    "move-media",
     "widen-policy",
     "narrow-policy",
     "public-bucket",
@@ -62,6 +63,7 @@ _COMMON = {
     "noncurrent_days",
     "abort_days",
     "media_repo",
+    "renamed_from",
 }
 
 
@@ -88,6 +90,7 @@ class StoreSettings:
         user: name of the user that owns the keys.
         noncurrent_days: an overwritten or deleted version is kept so long (days).
         abort_days: an upload never completed is removed after so many days.
+        renamed_from: the name that this homeserver had in the stack file before; its store is this one.
         options: the provider's own settings, as its catalog entry names them.
         allow: the words of `allow` that name this store.
     """
@@ -109,6 +112,7 @@ class StoreSettings:
     noncurrent_days: int = 30
     abort_days: int = 7
     media_repo: Mapping[str, str] = field(default_factory=dict)
+    renamed_from: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
 
@@ -291,6 +295,7 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
         noncurrent_days=noncurrent_days,
         abort_days=abort_days,
         media_repo=_check_media_repo(reader, method_name),
+        renamed_from=_check_renamed(reader, server_name),
         options=_check_options(reader, own),
         allow=allow,
     )
@@ -505,6 +510,18 @@ def _check_media_repo(reader: _Reader, method: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in raw.items()}
 
 
+def _check_renamed(reader: _Reader, server_name: str) -> str:
+    former = reader.text("renamed_from")
+    if former and (former == server_name or not _SERVER_NAME.fullmatch(former)):
+        reader.add(
+            "renamed_from",
+            former,
+            "the host name that this homeserver had in the stack file before",
+            "Leave it out where the homeserver has its first name.",
+        )
+    return former
+
+
 _TYPES: Mapping[str, type] = {
     "string": str,
     "url": str,
@@ -555,6 +572,7 @@ def _check_together(stores: Collection[StoreSettings], problems: list[Problem]) 
                     "give each its own.",
                 )
             )
+    _check_names_are_new(stores, problems)
     users: dict[tuple[str, str], str] = {}
     for store in stores:
         if store.uses_store and store.iam_endpoint and store.user:
@@ -565,3 +583,21 @@ def _check_together(stores: Collection[StoreSettings], problems: list[Problem]) 
                         f"stores.{store.server_name}.user", store.user, "a user of its own", f"stores.{other} has it."
                     )
                 )
+
+
+def _check_names_are_new(stores: Collection[StoreSettings], problems: list[Problem]) -> None:
+    """A former name is that of one store, and of none that is still there."""
+    taken = {store.server_name: store.server_name for store in stores}
+    for store in stores:
+        if not store.renamed_from:
+            continue
+        other = taken.setdefault(store.renamed_from, store.server_name)
+        if other != store.server_name:
+            problems.append(
+                Problem(
+                    f"stores.{store.server_name}.renamed_from",
+                    store.renamed_from,
+                    "the former name of this store alone",
+                    f"stores.{other} has it: remove one of the two.",
+                )
+            )

@@ -71,10 +71,14 @@ def is_example(stack: str) -> bool:
     return stack.replace("-", "_") in catalog.names()
 
 
-def read(project: Path, stack: str) -> StackFile:
-    """Read and check a stack file. Raises StackFileError, or SettingsError with every problem in it."""
+def read(project: Path, stack: str, copy: Path | None = None) -> StackFile:
+    """Read and check a stack file. Raises StackFileError, or SettingsError with every problem in it.
+
+    Args:
+        copy: a copy of it, to be read in its place.
+    """
     path = path_of(project, stack)
-    raw = read_yaml(path)
+    raw = read_yaml(copy or path)
     config = raw.get("config")
     if not isinstance(config, Mapping):
         raise StackFileError(f"{path}: there is no `config:` object in it; see the examples in stacks/")

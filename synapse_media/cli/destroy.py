@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Container
+from collections.abc import Collection
 from typing import Any
 
 from synapse_media import changes
-from synapse_media.contract import ContractError, StorageOutputs
 from synapse_media.errors import SynapseMediaError
+from synapse_media.guards.applied import read as read_applied
+from synapse_media.guards.judge import words_of
 
 from . import stacks
 from .up import confirm
@@ -28,65 +29,46 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options)
+    session = stacks.open_stack(arguments.stack, credentials=False, options=arguments.options)
     stacks.quiet_for_json(session, as_json=arguments.json)
     engine, stack = session.engine, session.stack
-    buckets = {urn: urn.rpartition("::")[2] for urn in stacks.buckets_of(engine.export(stack.name))}
-    kept = [name for name in buckets.values() if not _may_go(name, stack.allow)]
+    state = session.state()
+    applied = stacks.applied(session, state)
+    words = {name: words_of(name, stack.allow, stacks.new_name(session, name)) for name in applied}
+    buckets = {bucket.urn: name for name, store in applied.items() for bucket in store.buckets}
+    kept = [name for name in buckets.values() if not words[name] & {"delete-bucket", "retain-bucket"}]
     if kept:
         raise changes.DangerError(
             f"nothing was destroyed: the media of {', '.join(kept)} is protected. Put into synapse-media:allow in "
             f"{stack.path} for each: <homeserver>/retain-bucket (give the bucket up, leave it where it is) or "
             "<homeserver>/delete-bucket (with <homeserver>/delete-media, if there is media in it)."
         )
-    full = [store for store in _to_empty(session) if stacks.holds_media(store)]
+    stacks.require_credentials_to_delete(session, applied.values())
+    to_empty = [store for name, store in applied.items() if not words[name] & {"delete-media", "retain-bucket"}]
+    full = [why for store in to_empty for why in (stacks.media_in(session, b, store) for b in store.buckets) if why]
     if full:
         raise SynapseMediaError(
-            f"nothing was destroyed: the bucket of {', '.join(store.server_name for store in full)} holds media and is "
-            "not deleted. Put <homeserver>/delete-media into synapse-media:allow to delete the media for good, or "
-            "<homeserver>/retain-bucket in place of delete-bucket to leave it where it is."
+            f"nothing was destroyed: {'; '.join(full)}. Put <homeserver>/delete-media into synapse-media:allow to "
+            "delete the media for good, or <homeserver>/retain-bucket in place of delete-bucket to leave it where it "
+            "is."
         )
     if not arguments.yes:
         confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
-    with stacks.changing(session):
-        # Protection and `allow` live in state: a destroy acts on what the last `up` wrote there.
-        stacks.unprotect_allowed(session, ("delete-bucket", "retain-bucket"))
-        wanted = [urn for urn, name in buckets.items() if name in stack.stores]
-        if wanted:
-            engine.up(
-                stack.name,
-                ["--skip-preview", "--suppress-outputs", *(word for urn in wanted for word in ("--target", urn))],
-            )
+    # To destroy a stack is to say that its keys may go.
+    keys = [f"{name}/retire-key" for name in applied]
+    with stacks.letting_go(session, state, keys), stacks.changing(session):
+        for store in applied.values():
+            stacks.forget_gone_buckets(session, store)
         engine.destroy(stack.name, arguments.options)
         engine.clear_pending_creates(stack.name)
     if arguments.json:
-        left = {urn.rpartition("::")[2] for urn in stacks.buckets_of(engine.export(stack.name))}
-        print(json.dumps({name: _became(name, stack.allow, left) for name in buckets.values()}, indent=2))
+        left = {bucket.urn for store in read_applied(session.state()).values() for bucket in store.buckets}
+        print(json.dumps({name: _became(words[name], kept=urn in left) for urn, name in buckets.items()}, indent=2))
     return 0
 
 
-def _became(server_name: str, allow: tuple[str, ...], left: Container[str]) -> str:
+def _became(words: Collection[str], *, kept: bool) -> str:
     """What became of a bucket; with pulumi's --target it may still be there."""
-    if server_name in left:
+    if kept:
         return "managed"
-    return "retained" if f"{server_name}/retain-bucket" in allow else "deleted"
-
-
-def _to_empty(session: stacks.Session) -> list[StorageOutputs]:
-    """The stores whose bucket goes only if nothing is in it."""
-    allow = session.stack.allow
-    try:
-        stores = stacks.outputs_of(session)
-    except ContractError:
-        return []  # nothing was finished, so nothing was handed out
-    return [
-        store
-        for store in stores
-        if f"{store.server_name}/delete-bucket" in allow
-        and not {f"{store.server_name}/delete-media", f"{store.server_name}/retain-bucket"} & set(allow)
-        and store.bucket
-    ]
-
-
-def _may_go(server_name: str, allow: tuple[str, ...]) -> bool:
-    return bool({f"{server_name}/delete-bucket", f"{server_name}/retain-bucket"} & set(allow))
+    return "retained" if "retain-bucket" in words else "deleted"

@@ -9,6 +9,7 @@ from typing import Any
 from synapse_media import changes, markdown, stackfile
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.guards.judge import Verdict, judge
 
 from . import stacks
 
@@ -45,13 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.from_nothing and arguments.options:
         raise UsageError("--from-nothing takes no option of pulumi's: there is nothing yet to choose from")
     try:
-        allow, preview = _preview(arguments)
+        allow, verdict, preview = _preview(arguments)
     except SynapseMediaError as error:
         if arguments.format == "markdown":
             print(markdown.failure(arguments.stack, str(error)))
         raise
     stacks.say_calls(preview)
-    found = changes.of_preview(preview)
+    found = changes.together(verdict.changes, changes.of_preview(preview))
     refused = changes.refused(found, allow)
     warnings = changes.warnings(preview)
     nothing: bool = arguments.from_nothing
@@ -68,12 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 2 if found else 0
 
 
-def _preview(arguments: argparse.Namespace) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """What the stack file allows, and what the engine says."""
+def _preview(arguments: argparse.Namespace) -> tuple[tuple[str, ...], Verdict, dict[str, Any]]:
+    """What the stack file allows, what its changes mean for the stores, and what the engine says."""
     if arguments.from_nothing:
         project = stackfile.find_project()
         stack = stackfile.read(project, arguments.stack)
-        return stack.allow, Engine(project, (), {}, stacks.say).preview_from_nothing(stack.name)
+        preview = Engine(project, (), {}, stacks.say).preview_from_nothing(stack.name)
+        return stack.allow, Verdict(), preview
     session = stacks.open_stack(arguments.stack, credentials=arguments.refresh, options=arguments.options)
-    preview = session.engine.preview(arguments.stack, refresh=arguments.refresh, options=arguments.options)
-    return session.stack.allow, preview
+    applied = stacks.applied(session, session.state())
+    verdict = judge(applied, session.stack.stores, session.stack.allow)
+    verdict.require()
+    preview = session.engine.preview(
+        arguments.stack, refresh=arguments.refresh, options=arguments.options, config=session.config
+    )
+    return session.stack.allow, verdict, preview

@@ -88,7 +88,9 @@ def _up(*, tls: bool | None, method: str | None, as_json: bool) -> int:
     write_stack_file(project, running, method, known=known)
     session = stacks.open_stack(stacks.EMBEDDED, credentials=True)
     stacks.quiet_for_json(session, as_json=as_json)
-    up.apply(session, refresh=False, yes=True, options=[])
+    # Back on the local disk there is no key: to ask for that method is to say so.
+    gone = [f"{SERVER_NAME}/retire-key"] if method == "filesystem" else []
+    up.apply(session, refresh=False, yes=True, options=[], allow=gone)
     stores = stacks.outputs_of(session)
     out = project / "out" / stacks.EMBEDDED
     rendered = out / "plain" / SERVER_NAME / "store.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from synapse_media import renderer
-from synapse_media.contract import StorageOutputs, to_json
+from synapse_media.contract import PROOF_OBJECT, ContractError, StorageOutputs, to_json
 from synapse_media.errors import UsageError
 from synapse_media.renderer import writing
 
@@ -109,11 +109,37 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
     from . import stores
 
     loaded = [stores.load_file(arguments.store)] if arguments.store else stores.load_stack(arguments.stack)
+    if arguments.stack:
+        for store in loaded:
+            if arguments.server in (None, store.server_name):
+                _ask(store)
     selected = [store for store in loaded if arguments.server in (None, store.server_name)]
     if not selected:
         names = ", ".join(store.server_name for store in loaded)
         raise UsageError(f"--server {arguments.server} is not among the stores; there are: {names}")
     return selected
+
+
+def _ask(store: StorageOutputs) -> None:
+    """Refuse a key that the store does not know, as after an older state was restored: it would be handed out dead."""
+    from synapse_media.plugin.connection import ApiError, call
+
+    from . import stacks, stores
+
+    if not store.access_key_id or not store.secret_access_key:
+        return
+    connection, credential = stores.own_key(store)
+    try:
+        with stacks.waiting(f"{store.endpoint_url}: is the key accepted?"):
+            s3 = connection.s3(credential, attempts=2)
+            call(s3, "list_objects_v2", Bucket=store.bucket, Prefix=store.prefix + PROOF_OBJECT, MaxKeys=1)
+    except ApiError as error:
+        if error.bad_key or error.code == "NoSuchBucket":
+            raise ContractError(
+                f"store {store.server_name}: nothing was rendered, because the store does not accept what would be: "
+                f"{error} Run `synapse-media up --refresh`, and render again."
+            ) from None
+        stacks.say(f"{store.server_name}: the store could not be asked whether the key is accepted: {error}")
 
 
 def _refuse_media_path(arguments: argparse.Namespace, selected: Iterable[StorageOutputs]) -> None:

@@ -6,12 +6,16 @@ The stack file's `keys` line is what is wanted; this edits it, and `up` makes it
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from synapse_media import contract, stackfile
 from synapse_media.errors import SynapseMediaError, UsageError
-from synapse_media.settings import CONFIRMED, PROJECT, SLOTS, StoreSettings
+from synapse_media.guards.applied import Applied, Ring
+from synapse_media.guards.applied import read as read_applied
+from synapse_media.guards.judge import judge, renamed
+from synapse_media.settings import CONFIRMED, PROJECT, SLOTS, Keys, StoreSettings
 
 from . import stacks, up
 
@@ -46,12 +50,20 @@ def run(arguments: argparse.Namespace) -> int:
             "another at the store, put it into the environment, and run `synapse-media up --refresh`; delete the old "
             "one after Synapse was restarted with the new."
         )
+    applied = read_applied(session.state())
+    judge(applied, session.stack.stores, session.stack.allow).require()
+    ring = _ring(session, applied, store)
     if arguments.finish:
-        return _finish(session, store, arguments)
+        return _finish(session, store, ring, arguments)
+    left = _left(ring, store) if ring else []
+    if left:
+        raise UsageError(
+            f"store {store.server_name} is in the middle of a rotation: the key of slot {', '.join(left)} is being "
+            f"retired. Go on with `synapse-media rotate --finish --stack {arguments.stack}`."
+        )
     if not store.keys.retiring:
         old, new = store.keys.active, next(slot for slot in SLOTS if slot != store.keys.active)
-        _write_keys(session.stack, store.server_name, new, [old])
-    elif not _active_is_proved(session, store):
+    elif not _active_is_proved(session, store, ring):
         # An earlier run did not get so far.
         old, new = store.keys.retiring[0], store.keys.active
     else:
@@ -59,15 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"store {store.server_name} is in the middle of a rotation: keys of slot {store.keys.active} (active) and "
             f"{', '.join(store.keys.retiring)}. Render, restart Synapse, then `synapse-media rotate --finish`."
         )
-    try:
-        session = stacks.open_stack(arguments.stack, credentials=True)
-        stacks.quiet_for_json(session, as_json=arguments.json)
-        up.apply(session, refresh=False, yes=arguments.yes, options=[])
-    except BaseException:
-        if not stacks.was_cut_off(session):
-            # Nothing was begun. What was, the next `rotate` goes on with.
-            _write_keys(session.stack, store.server_name, store.keys.active, list(store.keys.retiring))
-        raise
+    stacks.quiet_for_json(session, as_json=arguments.json)
+    _apply(session, store, arguments, Keys(new, (old,)))
     _show(session, store, arguments)
     stacks.say(
         f"The key of slot {new} is new and proved; that of slot {old} still works. Now:\n"
@@ -78,23 +83,60 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _key_in(session: stacks.Session, store: StoreSettings, slot: str) -> str:
-    """Access key ID of a slot as the state has it; "" if there is none."""
-    for resource in session.engine.export(session.stack.name).get("deployment", {}).get("resources") or []:
-        if resource["type"].endswith("KeyRing") and resource["urn"].endswith(f"::{store.server_name}"):
-            key: Mapping[str, str] = resource.get("outputs", {}).get("keys", {}).get(slot, {})
-            return key.get("accessKeyId", "")
-    return ""
+def _apply(
+    session: stacks.Session, store: StoreSettings, arguments: argparse.Namespace, keys: Keys, allow: Sequence[str] = ()
+) -> None:
+    """Make the ring so. The stack file follows when everything was agreed to and the first change is about to be made:
+    whoever goes on after a kill finds there what was begun. Where a run ends in an error, it says what the store has.
+    """
+    name = store.server_name
+    _write_keys(session.config, name, keys)
+    planned = stacks.reread(session)
+    began = False
+
+    def begin() -> None:
+        nonlocal began
+        began = True
+        _write_keys(session.stack.path, name, keys)
+
+    try:
+        up.apply(planned, refresh=False, yes=arguments.yes, options=[], allow=allow, begin=begin)
+    except BaseException:
+        if began:
+            _write_keys(session.stack.path, name, _as_they_are(session, store, keys))
+        raise
 
 
-def _active_is_proved(session: stacks.Session, store: StoreSettings) -> bool:
+def _as_they_are(session: stacks.Session, store: StoreSettings, wanted: Keys) -> Keys:
+    """The keys line of what a rotation has come to: a key that was to go and is still there is not gone."""
+    try:
+        ring = _ring(session, read_applied(session.state()), store)
+    except SynapseMediaError:
+        return wanted  # the state can't be read now: the next run goes on with what was begun
+    if ring is None or wanted.active not in ring.keys:
+        return wanted
+    return Keys(wanted.active, tuple(sorted(set(ring.keys) - {wanted.active})))
+
+
+def _ring(session: stacks.Session, applied: Mapping[str, Applied], store: StoreSettings) -> Ring | None:
+    """The store's key ring as the state has it."""
+    record = renamed(applied, session.stack.stores).get(store.server_name)
+    return record.ring if record else None
+
+
+def _left(ring: Ring, store: StoreSettings) -> list[str]:
+    """Slots with a key that the stack file does not name any more, and that is there yet."""
+    return sorted(set(ring.keys) - set(store.keys.slots)) if store.keys.active in ring.keys else []
+
+
+def _active_is_proved(session: stacks.Session, store: StoreSettings, ring: Ring | None) -> bool:
     """Whether what `render` writes is the key of the active slot, proved."""
     try:
         (found,) = [one for one in stacks.outputs_of(session) if one.server_name == store.server_name]
         found.require_proof()
     except (contract.ContractError, ValueError):
         return False
-    return found.access_key_id == _key_in(session, store, store.keys.active)
+    return ring is not None and found.access_key_id == ring.keys.get(store.keys.active)
 
 
 def _show(session: stacks.Session, store: StoreSettings, arguments: argparse.Namespace) -> None:
@@ -102,32 +144,25 @@ def _show(session: stacks.Session, store: StoreSettings, arguments: argparse.Nam
     stacks.show(found, as_json=arguments.json)
 
 
-def _finish(session: stacks.Session, store: StoreSettings, arguments: argparse.Namespace) -> int:
-    if not store.keys.retiring:
+def _finish(session: stacks.Session, store: StoreSettings, ring: Ring | None, arguments: argparse.Namespace) -> int:
+    retiring = list(store.keys.retiring) or (_left(ring, store) if ring else [])
+    if not retiring:
         raise UsageError(
             f"store {store.server_name} has one key, in slot {store.keys.active}: nothing is being retired"
         )
-    if not _active_is_proved(session, store):
+    if not _active_is_proved(session, store, ring):
         raise SynapseMediaError(
             f"store {store.server_name}: the key of slot {store.keys.active} is not made and proved yet, so the old "
             f"one stays. Run `synapse-media rotate --stack {session.stack.name}`, render, restart Synapse, then "
             "--finish."
         )
-    retiring = list(store.keys.retiring)
     word = f"{store.server_name}/retire-key"
-    _write_keys(session.stack, store.server_name, store.keys.active, [])
-    try:
-        session = stacks.open_stack(session.stack.name, credentials=True)
-        stacks.quiet_for_json(session, as_json=arguments.json)
-        if arguments.confirm:
-            # For this run alone, so not by way of the stack file.
-            session.engine.environment[CONFIRMED] = word
-        # The guard asks for a word of `allow`; here the plugin itself looks whether the old key is still used.
-        up.apply(session, refresh=False, yes=arguments.yes, options=[], allow=[word])
-    except BaseException:
-        # The old key was not retired: the stack file must go on to say so.
-        _write_keys(session.stack, store.server_name, store.keys.active, retiring)
-        raise
+    if arguments.confirm:
+        # For this run alone, so not by way of the stack file.
+        session.engine.environment[CONFIRMED] = word
+    stacks.quiet_for_json(session, as_json=arguments.json)
+    # The guard asks for a word of `allow`; here the plugin itself looks whether the old key is still used.
+    _apply(session, store, arguments, Keys(store.keys.active), allow=[word])
     stacks.say(f"the key of slot {', '.join(retiring)} of {store.server_name} is retired")
     _show(session, store, arguments)
     return 0
@@ -142,7 +177,7 @@ def _choose(stack: stackfile.StackFile, server: str | None) -> StoreSettings:
     return stores[server]
 
 
-def _write_keys(stack: stackfile.StackFile, server_name: str, active: str, retiring: list[str]) -> None:
-    with stackfile.editing(stack.path) as document:
+def _write_keys(path: Path, server_name: str, keys: Keys) -> None:
+    with stackfile.editing(path) as document:
         store: MutableMapping[str, Any] = document["config"][f"{PROJECT}:stores"][server_name]
-        store["keys"] = {"active": active, "retiring": retiring}
+        store["keys"] = {"active": keys.active, "retiring": list(keys.retiring)}

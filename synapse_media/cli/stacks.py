@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import json
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from synapse_media import changes, contract, stackfile
+from synapse_media import catalog, contract, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
+from synapse_media.engine.files import write_private
 from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.guards.applied import RING, Applied, Bucket, is_bucket, required_variables, store_of
+from synapse_media.guards.applied import read as read_applied
+from synapse_media.guards.applied import variables as applied_variables
+from synapse_media.guards.judge import words_of
 from synapse_media.plugin import tracing
-from synapse_media.settings import ADOPTED_SECRET
+from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
+
+from .stores import own_key
 
 EMBEDDED = "embedded"
+GIVES_UP = frozenset({"delete-bucket", "retain-bucket", "replace-bucket"})
+"""The words of `allow` for which a bucket is not protected any more."""
 
 
 def say(message: str) -> None:
@@ -48,10 +61,36 @@ def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A stack that is ready for the engine."""
+    """A stack that is ready for the engine.
+
+    Attributes:
+        config: a copy of the stack file as it was read. What is judged and what is made go by it, whatever becomes of
+            the stack file meanwhile.
+        own: credentials of the stack's own that are not in this environment, as the embedded store's.
+    """
 
     stack: stackfile.StackFile
     engine: Engine
+    config: Path
+    own: Mapping[str, str]
+
+    def state(self) -> dict[str, Any]:
+        """The stack's state, secrets encrypted."""
+        return self.engine.export(self.stack.name)
+
+    @contextlib.contextmanager
+    def credentials(self) -> Iterator[None]:
+        """Around calls of this process to the store, by the admin's credentials."""
+        before = {name: os.environ.get(name) for name in self.own}
+        os.environ.update(self.own)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> Session:
@@ -69,23 +108,111 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
             f"--provider {name.replace('-', '_')}`. To see it: `synapse-media diff --from-nothing --stack {name}`."
         )
     stack = stackfile.read(project, name)
-    extra = embedded_environment() if name == EMBEDDED else {}
+    own = embedded_environment() if name == EMBEDDED else {}
     variables = stack.admin_variables
-    missing = [name for name in stack.required_variables if not (os.environ.get(name) or extra.get(name))]
-    if missing and credentials:
-        raise SynapseMediaError(
-            f"the environment lacks {', '.join(missing)}: the admin credential of "
-            f"{', '.join(sorted({store.provider for store in stack.stores.values() if store.uses_store}))}. "
-            "It is needed to create or refresh, and is kept nowhere."
-        )
+    if credentials:
+        _require(stack.required_variables, own, (store.provider for store in stack.stores.values() if store.uses_store))
     if any(store.adopt_key for store in stack.stores.values()):
         variables = (*variables, ADOPTED_SECRET)
-    engine = Engine(project, variables, extra, say, stack.secrets_provider)
+    engine = Engine(project, variables, own, say, stack.secrets_provider)
     for restored in engine.restore_cut_states():
         say(f"the state of {restored} could not be read, as after a full disk: took the one before it")
     engine.ensure_stack(name)
     engine.unlock_if_dead(name)
-    return Session(stack, engine)
+    config = copy_of(engine, stack.path)
+    return Session(stackfile.read(project, name, config), engine, config, own)
+
+
+def reread(session: Session) -> Session:
+    """The session of a copy that was edited."""
+    project = session.engine.project
+    return replace(session, stack=stackfile.read(project, session.stack.name, session.config))
+
+
+def copy_of(engine: Engine, path: Path) -> Path:
+    """A copy of a stack file that is there as long as the engine object is."""
+    folder = Path(tempfile.mkdtemp(prefix="synapse-media-"))  # mode 0700
+    weakref.finalize(engine, shutil.rmtree, folder, ignore_errors=True)
+    return Path(shutil.copyfile(path, folder / path.name))
+
+
+def _require(variables: Iterable[str], own: Collection[str], providers: Iterable[str]) -> None:
+    missing = [name for name in variables if not (os.environ.get(name) or name in own)]
+    if missing:
+        raise SynapseMediaError(
+            f"the environment lacks {', '.join(missing)}: the admin credential of "
+            f"{', '.join(sorted(set(providers)))}. It is needed to create, refresh or delete, and is kept nowhere."
+        )
+
+
+def applied(session: Session, state: Mapping[str, Any]) -> dict[str, Applied]:
+    """What was last applied, by homeserver; from here on pulumi gets the credentials to read and delete all of it."""
+    found = read_applied(state)
+    session.engine.pass_on(applied_variables(found))
+    return found
+
+
+def require_credentials_to_delete(session: Session, leaving: Iterable[Applied]) -> None:
+    """What leaves the stack is deleted with a credential that the stack file may not name any more."""
+    for store in leaving:
+        _require(required_variables(store), session.engine.environment, [store.provider or store.server_name])
+
+
+@contextlib.contextmanager
+def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
+    """Have the state let go of what `allow` names now, and of nothing else; where nothing comes of it, of nothing.
+
+    Pulumi reads from the state whether a bucket is protected, retained, or emptied before it is deleted, and the plugin
+    whether a key may go. There these would outlive the entry of `allow` that they came from.
+
+    Args:
+        state: as it was just exported.
+        confirmed: entries that this command confirms beside those of `allow`.
+    """
+    _align(session, state, [*session.stack.allow, *confirmed])
+    try:
+        yield
+    except BaseException:
+        # What was declined, refused or cut off must not leave the state open; whoever goes on opens it again.
+        with contextlib.suppress(SynapseMediaError):
+            _align(session, session.state(), ())
+        raise
+
+
+def _align(session: Session, state: Mapping[str, Any], allow: Collection[str]) -> None:
+    if _aligned(copy.deepcopy(dict(state)), session, allow) is not None:
+        # Exported anew: what another run wrote in between must not be lost.
+        aligned = _aligned(session.state(), session, allow)
+        if aligned is not None:
+            session.engine.replace_state(session.stack.name, aligned)
+
+
+def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) -> dict[str, Any] | None:
+    """The state, changed; None where it is right as it is."""
+    changed = False
+    for resource in state.get("deployment", {}).get("resources") or []:
+        store, kind = store_of(resource["urn"]), str(resource["type"])
+        words = words_of(store, allow, new_name(session, store))
+        wanted: dict[str, bool] = {}
+        if is_bucket(kind):
+            changed |= _set(resource, "protect", value=not words & GIVES_UP)
+            changed |= _set(resource, "retainOnDelete", value="retain-bucket" in words)
+            wanted = {"forceDestroy": "delete-media" in words}
+        elif kind.endswith(RING):
+            wanted = {"retireConfirmed": "retire-key" in words}
+        for name, value in wanted.items():
+            for part in ("inputs", "outputs"):
+                if isinstance(resource.get(part), dict):
+                    changed |= _set(resource[part], name, value=value)
+    return state if changed else None
+
+
+def _set(values: dict[str, Any], name: str, *, value: bool) -> bool:
+    """Whether that was a change."""
+    if bool(values.get(name)) is value:
+        return False
+    values[name] = value
+    return True
 
 
 def say_calls(preview: Mapping[str, Any]) -> None:
@@ -97,13 +224,17 @@ def say_calls(preview: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def changing(session: Session) -> Iterator[None]:
+def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
     """Around whatever changes a store. What does not come to its end leaves a mark (`was_cut_off`).
 
     The state alone does not tell: where it could not be written, it holds what is long gone.
+
+    Args:
+        confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
     """
     mark = _mark(session.engine, session.stack.name)
-    mark.touch(mode=0o600)
+    told = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
+    write_private(mark, json.dumps(told))
     yield
     mark.unlink(missing_ok=True)
 
@@ -111,6 +242,17 @@ def changing(session: Session) -> Iterator[None]:
 def was_cut_off(session: Session) -> bool:
     """Whether the last change from this machine was, so that the state may not be what the store is."""
     return _mark(session.engine, session.stack.name).exists()
+
+
+def resume(session: Session) -> list[str]:
+    """Have the run that goes on confirm what the one that was cut off did; those entries of `allow`."""
+    try:
+        found = json.loads(_mark(session.engine, session.stack.name).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return []
+    if found[CONFIRMED]:
+        session.engine.environment.setdefault(CONFIRMED, found[CONFIRMED])
+    return [str(entry) for entry in found["confirmed"]]
 
 
 def remove(engine: Engine, name: str) -> None:
@@ -126,23 +268,6 @@ def _mark(engine: Engine, stack: str) -> Path:
     return private_dir(state_dir() / "unfinished") / hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
-def buckets_of(export: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """URN -> resource of every bucket in state."""
-    resources = export.get("deployment", {}).get("resources") or []
-    return {resource["urn"]: resource for resource in resources if changes.is_bucket(resource["type"])}
-
-
-def unprotect_allowed(session: Session, words: Iterable[str]) -> None:
-    """Take the protection off the buckets that `allow` gives up by one of the words: it lives in state."""
-    stack, wanted = session.stack, set(words)
-    if not any(entry.rpartition("/")[2] in wanted for entry in stack.allow):
-        return
-    for urn, bucket in buckets_of(session.engine.export(stack.name)).items():
-        name = urn.rpartition("::")[2]
-        if bucket.get("protect") and any(f"{name}/{word}" in stack.allow for word in wanted):
-            session.engine.unprotect(urn, stack.name)
-
-
 def embedded_environment() -> dict[str, str]:
     """The embedded store's root credential, for the children of one command alone."""
     running = embedded.status()
@@ -155,32 +280,98 @@ def embedded_environment() -> dict[str, str]:
 
 
 def outputs_of(session: Session) -> list[contract.StorageOutputs]:
-    """The stores of a stack as the last `up` left them."""
+    """The stores of a stack as the last `up` left them. Raises ContractError where there are none, or a key is gone."""
     stores = session.engine.outputs(session.stack.name).get("stores")
     if not isinstance(stores, dict) or not stores:
         raise contract.ContractError(
             f"stack {session.stack.name} has no stores yet: run `synapse-media up --stack {session.stack.name}` first"
         )
-    return [contract.from_json(store) for store in stores.values()]
+    found = [contract.from_json(store) for store in stores.values()]
+    records = read_applied(session.state())
+    faults = [fault for fault in (_key_fault(store, records.get(store.server_name)) for store in found) if fault]
+    if faults:
+        raise contract.ContractError(
+            "; ".join(faults) + f". Run `synapse-media up --refresh --stack {session.stack.name}`."
+        )
+    return found
 
 
-def holds_media(store: contract.StorageOutputs) -> bool:
-    """Whether the store's own key sees media in its bucket; False where it can't tell.
+def _key_fault(store: contract.StorageOutputs, record: Applied | None) -> str:
+    """Why the key in the outputs is not one that there is; "". Outputs outlive what they were made from."""
+    if not store.access_key_id:
+        return ""
+    where = f"store {store.server_name}: the key {store.access_key_id} of its last outputs"
+    if record is None or (record.ring is None and not record.has_key):
+        return f"{where} is not in the state any more"
+    if record.ring is not None and store.access_key_id not in record.ring.keys.values():
+        return f"{where} is not in its key ring any more"
+    return ""
+
+
+def media_in(session: Session, bucket: Bucket, record: Applied) -> str:
+    """Why a bucket is not known to be empty; "" where the store says that it is, or that it is gone.
 
     A look before anything goes: the engine would delete keys and settings first, and only then be refused the bucket.
     """
-    from synapse_media.plugin.connection import call
+    from synapse_media.plugin.bucket import holds_media
+    from synapse_media.plugin.look import look
     from synapse_media.plugin.resource import ResourceError
 
-    from .stores import own_key
+    with session.credentials(), waiting(f"{record.server_name}: is media in {bucket.name}?"):
+        try:
+            holds = look(bucket.kind, _seen_as(bucket, record))
+        except ResourceError as error:
+            # The store's own key may see enough, where there is no admin's or it is for another API.
+            try:
+                connection, credential = own_key(_outputs_of(session, record))
+                holds = holds_media(connection.s3(credential), bucket.name)
+            except (ResourceError, contract.ContractError):
+                return f"it can't be seen whether the bucket {bucket.name} holds media, so it is taken to: {error}"
+    return f"the bucket {bucket.name} holds media" if holds else ""
 
-    try:
-        connection, credential = own_key(store)
-        with waiting(f"{store.endpoint_url}: is media in {store.bucket}?"):
-            page = call(connection.s3(credential), "list_objects_v2", Bucket=store.bucket, MaxKeys=10)
-    except ResourceError:
-        return False  # the plugin looks once more, and refuses by itself
-    return any(item["Key"].rpartition("/")[2] not in contract.PROOF_OBJECTS for item in page.get("Contents", []))
+
+def forget_gone_buckets(session: Session, record: Applied) -> None:
+    """Drop from the state each bucket of a vendor's plugin that the store says is gone: some can't delete it then."""
+    from synapse_media.plugin.look import is_gone
+    from synapse_media.plugin.resource import ResourceError
+
+    for bucket in record.buckets:
+        if not bucket.by_vendor or bucket.retained:
+            continue
+        try:
+            with session.credentials():
+                gone = is_gone(_seen_as(bucket, record))
+        except ResourceError:
+            continue  # the vendor's plugin will say why it can't be reached
+        if gone:
+            session.engine.refresh(session.stack.name, ["--target", bucket.urn])
+
+
+def new_name(session: Session, name: str) -> str:
+    """The name that a homeserver of the state has in the stack file now, where that gives it another; else its own."""
+    return next((new for new, store in session.stack.stores.items() if store.renamed_from == name), name)
+
+
+def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:
+    """The values by which a bucket is looked at: its outputs, or of a vendor's the name and the way there."""
+    if not bucket.by_vendor:
+        return dict(bucket.values)
+    names = catalog.load(record.provider).admin_variables if record.provider in catalog.names() else ()
+    built = {
+        "endpoint": str(record.outputs.get("endpoint_url") or ""),
+        "region": str(record.outputs.get("region") or ""),
+        "addressing": str(record.outputs.get("addressing") or "path"),
+        "variables": list(names),
+    }
+    return {"bucket": bucket.name, "connection": {**built, **record.connection}}
+
+
+def _outputs_of(session: Session, record: Applied) -> contract.StorageOutputs:
+    stores = session.engine.outputs(session.stack.name).get("stores")
+    found = stores.get(record.server_name) if isinstance(stores, dict) else None
+    if not isinstance(found, dict):
+        raise contract.ContractError(f"store {record.server_name} has no outputs")
+    return contract.from_json(found)
 
 
 def summary(stores: list[contract.StorageOutputs]) -> str:

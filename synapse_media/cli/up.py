@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from synapse_media import changes
-from synapse_media.contract import ContractError
+from synapse_media.changes import Change
+from synapse_media.engine.options import chooses_targets
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SynapseMediaError
+from synapse_media.guards.applied import PROOF, Applied, is_bucket
+from synapse_media.guards.judge import judge, renamed, words_of
+from synapse_media.settings import StoreSettings
 
 from . import stacks
+
+PROOF_KIND = PROOF.rpartition(":")[2]
 
 
 def add_parser(commands: Any) -> None:
@@ -37,68 +45,106 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def apply(
-    session: stacks.Session, *, refresh: bool, yes: bool, options: Sequence[str], allow: Sequence[str] = ()
+    session: stacks.Session,
+    *,
+    refresh: bool,
+    yes: bool,
+    options: Sequence[str],
+    allow: Sequence[str] = (),
+    begin: Callable[[], None] = lambda: None,
 ) -> None:
-    """Preview, guard, ask, up.
+    """Preview, guard, ask, and do what was previewed.
 
     Args:
-        allow: guards this command may pass beside those of the stack file.
+        allow: what this command confirms beside the stack file's `allow`.
+        begin: called when everything was agreed to, just before the first change.
     """
     engine, stack = session.engine, session.stack
+    cut_off = stacks.was_cut_off(session)
+    confirmed = [*allow, *(stacks.resume(session) if cut_off else ())]
     look_again = False
-    if not refresh and stacks.was_cut_off(session):
-        stacks.say("the last run did not come to its end: looking at the store first")
-        try:
-            preview = engine.preview(stack.name, refresh=True, options=options)
-            refresh = True
-        except EngineError as error:
-            # A refresh looks where the state says; a store that moves is perhaps not there any more.
-            stacks.say(f"that failed, so looking at it after the changes: {error}")
-            look_again = True
-            preview = engine.preview(stack.name, options=options)
-    else:
-        preview = engine.preview(stack.name, refresh=refresh, options=options)
-    stacks.say_calls(preview)
-    found = changes.of_preview(preview)
-    stacks.say(changes.in_words(found, changes.warnings(preview)))
-    refused = changes.refused(found, [*stack.allow, *allow])
-    if refused:
-        raise changes.DangerError(changes.refusal(refused, str(stack.path)))
-    _refuse_media(session, {x.store for x in found if x.verb == "delete" and changes.is_bucket(x.kind)})
-    if found and not yes:
-        confirm("Make these changes?")
-    if any(changes.is_bucket(change.kind) and change.verb in ("replace", "delete") for change in found):
-        stacks.unprotect_allowed(session, ("delete-bucket", "retain-bucket", "replace-bucket"))
-    shown = ["--skip-preview", "--suppress-outputs"]  # what it is, was said above; the outputs hold keys
-    with stacks.changing(session):
-        engine.up(stack.name, [*shown, *(["--refresh"] if refresh else []), *options])
-        if look_again:
-            apply(session, refresh=True, yes=yes, options=options, allow=allow)
-        engine.clear_pending_creates(stack.name)
+    state = session.state()
+    applied = stacks.applied(session, state)
+    leaving = [was for name, was in renamed(applied, stack.stores).items() if not _stays(stack.stores.get(name))]
+    stacks.require_credentials_to_delete(session, leaving)
+    verdict = judge(applied, stack.stores, [*stack.allow, *confirmed])
+    verdict.require()
+    with tempfile.TemporaryDirectory(prefix="synapse-media-") as folder, stacks.letting_go(session, state, confirmed):
+        plan = Path(folder) / "plan.json"
+
+        def previewed(refresh: bool, more: Sequence[str] = ()) -> dict[str, Any]:
+            return engine.preview(stack.name, refresh, [*options, *more], config=session.config, plan=plan)
+
+        if cut_off and not refresh:
+            stacks.say("the last run did not come to its end: looking at the store first")
+            try:
+                preview = previewed(refresh=True)
+                refresh = True
+            except EngineError as error:
+                # A refresh looks where the state says; a store that moves is perhaps not there any more.
+                stacks.say(f"that failed, so looking at it after the changes: {error}")
+                look_again = True
+                preview = previewed(refresh=False)
+        else:
+            preview = previewed(refresh)
+        stacks.say_calls(preview)
+        steps = changes.of_preview(preview)
+        again = [] if chooses_targets(options) else _to_prove_again(applied, steps)
+        if again:
+            preview = previewed(refresh, again)
+            steps = changes.of_preview(preview)
+        found = changes.together(verdict.changes, steps)
+        stacks.say(changes.in_words(found, changes.warnings(preview)))
+        refused = changes.refused(found, [*stack.allow, *confirmed])
+        if refused:
+            raise changes.DangerError(changes.refusal(refused, str(stack.path)))
+        _refuse_media(session, applied, found)
+        if found and not yes:
+            confirm("Make these changes?")
+        begin()
+        with stacks.changing(session, confirmed):
+            shown = ["--refresh"] if refresh else []
+            engine.up(stack.name, [*shown, *options, *again], config=session.config, plan=plan)
+            if look_again:
+                apply(session, refresh=True, yes=yes, options=options, allow=allow)
+            engine.clear_pending_creates(stack.name)
 
 
-def _refuse_media(session: stacks.Session, ending: set[str]) -> None:
-    """Look before anything goes: the plugin would be refused the bucket when Synapse's key is gone already.
+def _to_prove_again(applied: Mapping[str, Applied], steps: Sequence[Change]) -> list[str]:
+    """Pulumi's options to have the key proved again where its store changes and the proof's own inputs do not: what is
+    said at the end is what is then."""
+    proved = {step.store for step in steps if step.kind == PROOF_KIND}
+    changed = {step.store for step in steps if step.verb in ("create", "update", "replace")} - proved
+    return [word for name in sorted(changed & set(applied)) for word in _replacing(applied[name].proof_urn)]
 
-    Args:
-        ending: the homeservers whose bucket would be deleted.
-    """
-    if not ending:
-        return
-    # What may go with its media is in state, as the last `up` left it; there is nothing else to go by any more.
-    buckets = stacks.buckets_of(session.engine.export(session.stack.name))
-    kept = {urn.rpartition("::")[2] for urn, item in buckets.items() if not item.get("inputs", {}).get("forceDestroy")}
-    try:
-        stores = stacks.outputs_of(session)
-    except ContractError:
-        return  # nothing was finished, so nothing was handed out
-    full = [x.server_name for x in stores if x.server_name in ending & kept and x.bucket and stacks.holds_media(x)]
+
+def _replacing(urn: str) -> list[str]:
+    return ["--replace", urn] if urn else []
+
+
+def _stays(store: StoreSettings | None) -> bool:
+    return store is not None and store.uses_store
+
+
+def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found: Sequence[Change]) -> None:
+    """Look before anything goes: the plugin would be refused the bucket when Synapse's key is gone already."""
+    stack = session.stack
+    ending = {x.store for x in found if x.verb in ("delete", "replace") and is_bucket(x.kind)}
+    full = []
+    for name, was in renamed(applied, stack.stores).items():
+        words = words_of(name, stack.allow)
+        if name in ending and not words & {"delete-media", "retain-bucket"}:
+            wanted = stack.stores.get(name)
+            kept = wanted.bucket if wanted else ""
+            full += [
+                (name, why) for why in (stacks.media_in(session, b, was) for b in was.buckets if b.name != kept) if why
+            ]
     if full:
         raise SynapseMediaError(
-            f"nothing was changed: the bucket of {', '.join(full)} holds media and is not deleted. Undo this change of "
-            f"the store, put <homeserver>/retain-bucket (leaves the bucket where it is) or <homeserver>/delete-media "
-            f"(deletes the media for good) into synapse-media:allow in {session.stack.path}, and run `up`. Then make "
-            "the change again."
+            f"nothing was changed: {'; '.join(why for _, why in full)}. Undo this change of "
+            f"{', '.join(dict.fromkeys(name for name, _ in full))}, or put <homeserver>/retain-bucket (leaves the "
+            "bucket where it is, in place of delete-bucket) or <homeserver>/delete-media (deletes the media for good) "
+            f"into synapse-media:allow in {stack.path}."
         )
 
 

@@ -29,6 +29,7 @@ _OTHERS: Final[Mapping[str, bool]] = {
     "--show-sames": False,
     "--suppress-progress": False,
 }
+_PARTS: Final = frozenset({"--target", "-t", "--target-replace", "--exclude"})
 _KNOWN: Final = {**_CHOOSING, **_OTHERS}
 
 
@@ -56,3 +57,8 @@ def choosing(options: Sequence[str]) -> list[str]:
         if name in _CHOOSING:
             chosen += own
     return chosen
+
+
+def chooses_targets(options: Sequence[str]) -> bool:
+    """Whether only a part of the stack is changed."""
+    return any(word.partition("=")[0] in _PARTS for word in options)

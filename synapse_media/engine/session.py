@@ -153,11 +153,13 @@ class Engine:
             **_environment(self.toolchain, variables, say, secrets_provider),
             **(extra or {}),
         }
-        self._secrets = {
-            value
-            for name, value in self.environment.items()
-            if _SECRET_NAME.search(name) and not name.endswith("_FILE") and len(value) >= 6
-        }
+        self._secrets = _secrets_among(self.environment)
+
+    def pass_on(self, variables: Iterable[str]) -> None:
+        """Hand further variables of this environment to pulumi and its children; those unset stay unset."""
+        more = {name: os.environ[name] for name in variables if name in os.environ and name not in self.environment}
+        self.environment |= more
+        self._secrets |= _secrets_among(more)
 
     def run(self, args: Sequence[str], *, capture: bool = True, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `pulumi <args>` in the project. Raises EngineError where it fails, unless `check` is False.
@@ -217,21 +219,40 @@ class Engine:
         """The stack's state, secrets encrypted."""
         return self._json(["stack", "export", "--stack", stack])
 
-    def preview(self, stack: str, refresh: bool = False, options: Sequence[str] = ()) -> dict[str, Any]:
+    def replace_state(self, stack: str, export: Mapping[str, Any]) -> None:
+        """Put an exported state back, changed, as `pulumi state …` does for a single resource. No call to a store."""
+        descriptor, name = tempfile.mkstemp(prefix="synapse-media-", suffix=".json")  # mode 0600
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(export, file)
+            self.run(["stack", "import", "--file", name, "--stack", stack])
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def preview(
+        self,
+        stack: str,
+        refresh: bool = False,
+        options: Sequence[str] = (),
+        config: Path | None = None,
+        plan: Path | None = None,
+    ) -> dict[str, Any]:
         """What `up` with these options would do, as `pulumi preview --json` says: steps, diagnostics, changeSummary.
 
         One that only fails because something protected would go is an answer too: the step is in it.
+
+        Args:
+            config: a copy of the stack file to go by.
+            plan: where to leave the plan that `up` can be held to; its secrets are encrypted.
         """
         args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack, *choosing(options)]
+        args += ["--config-file", str(config)] if config else []
+        args += ["--save-plan", str(plan)] if plan else []
         done = self.run(args, check=False)
         if done.returncode and not _only_protected(done.stdout):
             raise self._error(args, done)
         loaded: dict[str, Any] = json.loads(done.stdout)
         return loaded
-
-    def unprotect(self, urn: str, stack: str) -> None:
-        """Take Pulumi's protection off one resource."""
-        self.run(["state", "unprotect", urn, "--yes", "--stack", stack])
 
     def preview_from_nothing(self, stack: str) -> dict[str, Any]:
         """What `up` would do in an empty world. Reads the stack file and writes nothing that stays; no credentials."""
@@ -273,9 +294,27 @@ class Engine:
             loaded: dict[str, Any] = json.loads(done.stdout)
             return loaded
 
-    def up(self, stack: str, options: Sequence[str] = ()) -> None:
-        """`pulumi up`, shown as it goes; `options` are pulumi's own."""
-        self.run(["up", "--yes", "--stack", stack, *options], capture=False)
+    def up(
+        self, stack: str, options: Sequence[str] = (), *, config: Path | None = None, plan: Path | None = None
+    ) -> None:
+        """`pulumi up`, shown as it goes; `options` are pulumi's own.
+
+        Args:
+            config: the copy of the stack file that was previewed.
+            plan: what the preview left: whatever would go beyond it stops the run.
+        """
+        args = ["up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", stack, *options]
+        args += ["--config-file", str(config)] if config else []
+        args += ["--plan", str(plan)] if plan else []
+        try:
+            self.run(args, capture=False)
+        except EngineError as error:
+            if not plan:
+                raise
+            raise EngineError(
+                f"{error} Where it says that something violates the plan, the store or the state is no longer what was "
+                "reviewed: nothing beyond that was done. Run it again to see what it would do now."
+            ) from None
 
     def destroy(self, stack: str, options: Sequence[str] = ()) -> None:
         """`pulumi destroy`, shown as it goes."""
@@ -398,6 +437,15 @@ class Engine:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "[secret]")
         return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def _secrets_among(environment: Mapping[str, str]) -> set[str]:
+    """The values that no message may hold."""
+    return {
+        value
+        for name, value in environment.items()
+        if _SECRET_NAME.search(name) and not name.endswith("_FILE") and len(value) >= 6
+    }
 
 
 def _json_in(path: Path) -> Any:

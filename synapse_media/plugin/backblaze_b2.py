@@ -28,9 +28,9 @@ from synapse_media.settings import SLOTS
 from . import bounded, tracing
 from .bucket import (
     drift,
-    holds_media,
     is_ours,
     marked_by_another,
+    not_empty,
     nothing_to_adopt,
     refuse_ownership,
     say_differences,
@@ -399,6 +399,14 @@ class B2Bucket(Resource):
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
         return outputs
 
+    def holds_media(self, outputs: Values) -> bool:
+        """As `bucket.Bucket.holds_media`."""
+        bucket = text(outputs, "bucket")
+        api = _same_account(account(outputs), outputs, outputs)
+        with _calling(outputs, bucket):
+            found = _find(api, bucket)
+            return found is not None and not _is_empty(found)
+
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
         bucket = text(outputs, "bucket", resource_id)
         api = _same_account(account(outputs), outputs, outputs)
@@ -407,7 +415,7 @@ class B2Bucket(Resource):
             if found is None:
                 return
             if not outputs.get("forceDestroy") and not _is_empty(found):
-                raise holds_media(bucket)
+                raise not_empty(bucket)
             for upload in list(found.list_unfinished_large_files()):
                 found.cancel_large_file(upload.file_id)
             _remove(found, lambda _: True)

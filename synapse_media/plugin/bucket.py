@@ -72,7 +72,7 @@ def refuse_ownership(inputs: Values, old: Values) -> None:
         )
 
 
-def holds_media(bucket: str) -> ResourceError:
+def not_empty(bucket: str) -> ResourceError:
     return ResourceError(
         f"bucket {bucket!r} holds media and is not deleted. To give it up without deleting anything, put "
         "<homeserver>/retain-bucket into the stack file's allow; to delete the media for good, put "
@@ -429,12 +429,16 @@ class Bucket(Resource):
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
         return outputs
 
+    def holds_media(self, outputs: Values) -> bool:
+        """Whether there is media in it, old versions included; False also where it is gone. May raise ResourceError."""
+        return holds_media(self.s3(outputs), text(outputs, "bucket"))
+
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
         bucket = text(outputs, "bucket", resource_id)
         s3 = self.s3(outputs)
         try:
             if not outputs.get("forceDestroy") and not is_empty(s3, bucket):
-                raise holds_media(bucket)
+                raise not_empty(bucket)
             empty_out(s3, bucket)
             call(s3, "delete_bucket", Bucket=bucket)
         except ApiError as error:
@@ -570,6 +574,16 @@ def is_ours(key: str) -> bool:
 def is_empty(s3: Any, bucket: str) -> bool:
     """Nothing in it but what the proof left; old versions count as media."""
     return all(is_ours(key) for key, _ in _versions(s3, bucket))
+
+
+def holds_media(s3: Any, bucket: str) -> bool:
+    """Whether there is media in a bucket; False also where the store says that the bucket is gone."""
+    try:
+        return not is_empty(s3, bucket)
+    except ApiError as error:
+        if not error.absent:
+            raise
+        return False
 
 
 def empty_out(s3: Any, bucket: str) -> None:

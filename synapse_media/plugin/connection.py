@@ -162,9 +162,9 @@ class Connection:
             )
         return Credential(*(os.environ.get(name, "") for name in self.variables[:3]))
 
-    def s3(self, credential: Credential | None = None) -> Any:
-        """An S3 client: the admin's, or one of the given credential."""
-        return _client("s3", self, credential or self.admin(), ATTEMPTS)
+    def s3(self, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Any:
+        """An S3 client: the admin's, or one of the given credential; each call is tried so often at most."""
+        return _client("s3", self, credential or self.admin(), attempts)
 
     def iam(self) -> Any:
         """An IAM client. Amazon's and Wasabi's IAM is one service for all regions, signed for us-east-1."""

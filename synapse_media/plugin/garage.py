@@ -24,9 +24,9 @@ from synapse_media.settings import SLOTS
 from .bucket import (
     drift,
     empty_out,
-    holds_media,
     is_empty,
     marked_by_another,
+    not_empty,
     nothing_to_adopt,
     refuse_ownership,
     remove_versions,
@@ -309,6 +309,15 @@ class GarageBucket(Resource):
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
         return outputs
 
+    def holds_media(self, outputs: Values) -> bool:
+        """As `bucket.Bucket.holds_media`."""
+        bucket, api = text(outputs, "bucket"), admin(outputs)
+        info = _info(api, globalAlias=bucket)
+        if info is None or not info["objects"]:
+            return False
+        with _reaching(api, info["id"], outputs) as s3:
+            return not is_empty(s3, bucket)
+
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
         bucket, api = text(outputs, "bucket", resource_id), admin(outputs)
         info = _info(api, globalAlias=bucket)
@@ -325,13 +334,22 @@ def _delete_bucket(api: JsonClient, bucket_id: str, bucket: str) -> None:
         api.call("POST", "/v2/DeleteBucket", query={"id": bucket_id}, repeatable=True)
     except ApiError as error:
         if error.code == "BucketNotEmpty":
-            raise holds_media(bucket) from None
+            raise not_empty(bucket) from None
         if error.code != "NoSuchBucket":
             raise
 
 
 def _empty(api: JsonClient, bucket_id: str, bucket: str, outputs: Values) -> None:
-    """Delete the objects, with a key for just that; without `forceDestroy` only where they are the proof's."""
+    """Delete the objects; without `forceDestroy` only where they are the proof's."""
+    with _reaching(api, bucket_id, outputs) as s3:
+        if not outputs.get("forceDestroy") and not is_empty(s3, bucket):
+            raise not_empty(bucket)
+        empty_out(s3, bucket)
+
+
+@contextmanager
+def _reaching(api: JsonClient, bucket_id: str, outputs: Values) -> Iterator[Any]:
+    """An S3 client with a key for just this, there for as long as it takes: the admin API can't list a bucket."""
     name, expiration = f"{outputs['owner']}/emptying", (datetime.now(UTC) + _EMPTYING).isoformat()
     for left in _keys(api):
         # Of a run that was cut off; expired keys stay, too.
@@ -340,10 +358,7 @@ def _empty(api: JsonClient, bucket_id: str, bucket: str, outputs: Values) -> Non
     key = _made_key(api, {"name": name, "expiration": expiration})
     try:
         _allow(api, bucket_id, key["accessKeyId"])
-        s3 = Connection.parse(outputs).s3(Credential(key["accessKeyId"], key["secretAccessKey"]))
-        if not outputs.get("forceDestroy") and not is_empty(s3, bucket):
-            raise holds_media(bucket)
-        empty_out(s3, bucket)
+        yield Connection.parse(outputs).s3(Credential(key["accessKeyId"], key["secretAccessKey"]))
     finally:
         _delete_key(api, key["accessKeyId"])
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from synapse_media.contract import PROOF_OBJECT, Proof, ProofLine, fingerprint, line_to_json
+from synapse_media.contract import PROOF_OBJECT, Proof, ProofLine, fingerprint, line_to_json, secret_sha256
 from synapse_media.methods import Expected, Operation
 
 from .bucket import OWNER_TAG, remove_versions
@@ -354,18 +354,18 @@ class ProofResource(Resource):
     `accessKeyId`, `secretAccessKey` (secret), `expected` {operation: expectation}, `admin` (is there one), `decoy`
     (may it lend a bucket), `lender` (a name in `lenders`; "": an S3 key), `owner`, `userName` ("" if the store has no
     users), `settleSeconds`.
-    Outputs: the inputs, `madeFor`, `lines` [{operation, expected, outcome, detail}].
+    Outputs: the inputs, `madeFor`, `lines` [{operation, expected, outcome, detail}], `secretSha256` (secret).
     """
 
     pulumi_type = "s3store:index:Proof"
-    secrets = frozenset({"secretAccessKey"})
+    secrets = frozenset({"secretAccessKey", "secretSha256"})
     required = frozenset({"connection", "bucket", "accessKeyId", "secretAccessKey", "expected"})
 
     def __init__(self, lenders: Mapping[str, Lender] | None = None) -> None:
         self._lenders: dict[str, Lender] = {"": S3Lender(), **(lenders or {})}
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
-        return {**inputs, "madeFor": UNKNOWN, "lines": UNKNOWN}
+        return {**inputs, "madeFor": UNKNOWN, "lines": UNKNOWN, "secretSha256": UNKNOWN}
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
         name = f"proof-{inputs['bucket']}"
@@ -403,6 +403,7 @@ class ProofResource(Resource):
                 forget_journal(connection.iam(), text(inputs, "userName"))
         except ResourceError as error:
             raise PartialError(f"the proof could not be run: {error}", resource_id, outputs) from None
+        outputs["secretSha256"] = secret_sha256(credential.access_key_id, credential.secret)
         outputs["lines"] = [line_to_json(line) for line in lines]
         outputs["madeFor"] = fingerprint(
             access_key_id=credential.access_key_id,

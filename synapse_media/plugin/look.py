@@ -1,0 +1,48 @@
+"""A look into a bucket before anything is deleted, by the code that would delete it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .backblaze_b2 import B2Bucket
+from .bucket import Bucket
+from .connection import ApiError, call
+from .garage import GarageBucket
+from .resource import Values
+from .storj import StorjBucket
+
+_S3 = Bucket()
+_OURS: Mapping[str, Bucket | B2Bucket | GarageBucket] = {
+    bucket.pulumi_type: bucket for bucket in (_S3, B2Bucket(), GarageBucket(), StorjBucket())
+}
+
+
+def look(kind: str, values: Mapping[str, Any]) -> bool:
+    """Whether there is media in a bucket, old versions included; False also where the store says that it is gone.
+
+    Args:
+        kind: its resource type. A vendor's is looked at over S3.
+        values: its outputs; of a vendor's, `bucket` and `connection`.
+
+    Raises:
+        ResourceError: it can't be seen.
+    """
+    found: Values = dict(values)
+    return _OURS.get(kind, _S3).holds_media(found)
+
+
+def is_gone(values: Mapping[str, Any]) -> bool:
+    """Whether the store says that a vendor's bucket is not there. Raises ResourceError where it can't be asked.
+
+    Args:
+        values: its `bucket` and `connection`.
+    """
+    found: Values = dict(values)
+    try:
+        call(_S3.s3(found), "list_objects_v2", Bucket=found["bucket"], MaxKeys=1)
+    except ApiError as error:
+        if error.code != "NoSuchBucket":
+            raise
+        return True
+    return False

@@ -1,0 +1,420 @@
+"""Edits that would lose media, cut access or end nowhere: refused before anything, or led out by their own advice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+import pytest
+
+from synapse_media import stackfile
+from synapse_media.cli import main, stacks, up
+from tests.life.life import SERVER, Life
+
+PHOTO = b"photo"
+OTHER = "other.example.com"
+
+
+def put_media(life: Life, bucket: str = "") -> None:
+    life.s3.put_object(Bucket=bucket or life.bucket, Key="local_content/photo", Body=PHOTO)
+
+
+def media(life: Life, bucket: str = "") -> bytes:
+    body: bytes = life.s3.get_object(Bucket=bucket or life.bucket, Key="local_content/photo")["Body"].read()
+    return body
+
+
+def words(*names: str, server: str = SERVER) -> list[str]:
+    return [f"{server}/{name}" for name in names]
+
+
+def line(life: Life, server: str = SERVER) -> Any:
+    return stackfile.read_yaml(life.stack.path)["config"]["synapse-media:stores"][server].get("keys")
+
+
+def works(life: Life) -> None:
+    """What `render` would write is a key that the store accepts."""
+    outputs = life.stack.outputs()
+    outputs.require_proof()
+    life.client("s3", outputs.access_key_id, outputs.secret_access_key).list_objects_v2(Bucket=life.bucket)
+
+
+# ---- leave to go is what `allow` says now
+
+
+def test_leave_to_delete_media_does_not_outlive_its_entry(life: Life) -> None:
+    life.store("delete-bucket", "delete-media")
+    assert life.command("up", "--yes")[0] == 0
+    put_media(life)
+    life.stack.write({OTHER: {"method": "filesystem"}}, words("delete-bucket", "retire-key", "narrow-policy"))
+    code, printed = life.command("up", "--yes")
+    assert code == 1, printed
+    assert "holds media" in printed
+    assert media(life) == PHOTO
+    works(life)
+
+
+def test_nor_in_destroy_where_the_key_is_dead(life: Life) -> None:
+    life.store("delete-bucket", "delete-media")
+    assert life.command("up", "--yes")[0] == 0
+    put_media(life)
+    life.iam.delete_access_key(UserName=life.user, AccessKeyId=life.keys()[0])
+    life.stack.write({OTHER: {"method": "filesystem"}}, words("delete-bucket"))
+    code, printed = life.command("destroy", "--yes")
+    assert code == 1, printed
+    assert "holds media" in printed
+    assert media(life) == PHOTO
+
+
+def test_an_old_version_is_media(life: Life) -> None:
+    put_media(life)
+    life.s3.delete_object(Bucket=life.bucket, Key="local_content/photo")
+    life.store("delete-bucket")
+    code, printed = life.command("destroy", "--yes")
+    assert code == 1, printed
+    assert "holds media" in printed
+    works(life)
+
+
+def test_what_can_not_be_seen_is_media(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    life.store("delete-bucket")
+    life.iam.delete_access_key(UserName=life.user, AccessKeyId=life.keys()[0])
+    with monkeypatch.context() as patch:
+        patch.setenv("S3_SECRET_ACCESS_KEY", "of somebody else")
+        code, printed = life.command("destroy", "--yes")
+    assert code == 1, printed
+    assert "it can't be seen whether" in printed
+    life.s3.head_bucket(Bucket=life.bucket)
+
+
+def test_leave_to_retain_a_bucket_does_not_outlive_its_entry(life: Life) -> None:
+    life.store("retain-bucket")
+    assert life.command("up", "--yes")[0] == 0
+    life.stack.write({OTHER: {"method": "filesystem"}})
+    code, printed = life.command("up", "--yes")
+    assert code == 3, printed
+    assert f"{SERVER}/delete-bucket" in printed
+    assert f"{SERVER}/retire-key" in printed
+    works(life)
+
+
+def test_giving_a_store_up_asks_for_its_key_and_policy_too(life: Life) -> None:
+    put_media(life)
+    life.stack.write({OTHER: {"method": "filesystem"}}, words("retain-bucket"))
+    code, printed = life.command("up", "--yes")
+    assert code == 3, printed
+    assert f"{SERVER}/narrow-policy, {SERVER}/retire-key" in printed
+    life.stack.write({OTHER: {"method": "filesystem"}}, words("retain-bucket", "narrow-policy", "retire-key"))
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    assert media(life) == PHOTO
+    assert life.command("diff")[0] == 0
+
+
+def test_a_declined_change_leaves_the_bucket_protected(life: Life) -> None:
+    life.stack.write({SERVER: {"method": "filesystem"}}, words("delete-bucket", "narrow-policy", "retire-key"))
+    code, printed = life.command("up")
+    assert code == 1
+    assert "Add --yes" in printed
+    bucket = next(
+        one for one in life.stack.engine.export(life.stack.name)["deployment"]["resources"] if one.get("protect")
+    )
+    assert bucket["type"] == "s3store:index:Bucket"
+
+
+# ---- ways out
+
+
+def test_the_way_back_to_the_filesystem(life: Life) -> None:
+    allow = words("delete-bucket", "narrow-policy", "retire-key")
+    life.stack.write({SERVER: {"method": "filesystem"}}, allow)
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    with pytest.raises(botocore.exceptions.ClientError, match="404"):
+        life.s3.head_bucket(Bucket=life.bucket)
+    assert life.command("diff")[0] == 0
+
+
+def test_the_credential_that_deletes_is_asked_for(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    life.stack.write({SERVER: {"method": "filesystem"}}, words("delete-bucket", "narrow-policy", "retire-key"))
+    monkeypatch.delenv("S3_ACCESS_KEY_ID")
+    code, printed = life.command("up", "--yes")
+    assert code == 1
+    assert "lacks S3_ACCESS_KEY_ID" in printed
+
+
+def test_a_bucket_that_is_renamed_with_media_in_the_old_one(life: Life) -> None:
+    put_media(life)
+    new = f"{life.bucket}-2"
+    allow = words("replace-bucket", "delete-bucket", "retire-key", "narrow-policy", "widen-policy")
+    life.stack.write({SERVER: life.settings(bucket=new, user=life.user)}, allow)
+    code, printed = life.command("up", "--yes")
+    assert code == 1, printed
+    assert "holds media" in printed
+    with pytest.raises(botocore.exceptions.ClientError, match="404"):
+        life.s3.head_bucket(Bucket=new)
+    works(life)
+    # As it is told: the old bucket is left where it is.
+    allow = words("replace-bucket", "retain-bucket", "retire-key", "narrow-policy", "widen-policy")
+    life.stack.write({SERVER: life.settings(bucket=new, user=life.user)}, allow)
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    assert media(life) == PHOTO
+    life.bucket = new
+    works(life)
+    assert life.command("diff", "--refresh")[0] == 0
+
+
+def test_a_half_rotated_store_can_be_destroyed(life: Life) -> None:
+    life.iam.create_access_key(UserName=life.user)
+    assert life.command("rotate", "--yes")[0] == 1
+    life.store("delete-bucket")
+    code, printed = life.command("destroy", "--yes")
+    assert code == 0, printed
+    with pytest.raises(botocore.exceptions.ClientError, match="404"):
+        life.s3.head_bucket(Bucket=life.bucket)
+
+
+# ---- another place
+
+
+@pytest.mark.parametrize(
+    ("edit", "word"),
+    [
+        ({"region": "eu-west-1"}, "replace-bucket"),
+        ({"prefix": "other/"}, "move-media"),
+        ({"access": "full", "prefix": "other/"}, "move-media"),
+        ({"bucket": "another-bucket-of-ours"}, "replace-bucket"),
+        ({"user": "another-user"}, "retire-key"),
+    ],
+    ids=str,
+)
+def test_another_place_for_the_media_has_its_word(life: Life, edit: dict[str, Any], word: str) -> None:
+    life.stack.write({SERVER: life.settings(user=life.user) | edit})
+    assert life.command("diff")[0] == 3
+    code, printed = life.command("up", "--yes")
+    assert code == 3, printed
+    assert f"{SERVER}/{word}" in printed
+    works(life)
+
+
+def test_a_datastore_id_that_moves_has_its_word(begin: Callable[[], Life]) -> None:
+    new = begin()
+    ids = {"s3_datastore_id": "a1b2c3d4e5"}
+    new.stack.store((), **new.settings(method="matrix-media-repo", media_repo=ids))
+    code, printed = new.command("up", "--yes")
+    assert code == 0, printed
+    new.stack.store((), **new.settings(method="matrix-media-repo", media_repo={"s3_datastore_id": "f6a7b8c9d0"}))
+    code, printed = new.command("up", "--yes")
+    assert code == 3, printed
+    assert f"{SERVER}/move-media" in printed
+    new.stack.store(
+        ["move-media"], **new.settings(method="matrix-media-repo", media_repo={"s3_datastore_id": "f6a7b8c9d0"})
+    )
+    code, printed = new.command("up", "--yes")
+    assert code == 0, printed
+    assert new.command("diff")[0] == 0
+
+
+def test_a_homeserver_can_be_renamed(life: Life) -> None:
+    put_media(life)
+    keys = life.keys()
+    life.stack.write({OTHER: life.settings(user=life.user)}, words("delete-bucket", "retire-key", "narrow-policy"))
+    code, printed = life.command("up", "--yes")
+    assert code == 3, printed
+    assert f"set renamed_from: {SERVER}" in printed
+    assert life.command("diff")[0] == 3
+    works(life)
+    for _ in range(2):
+        life.stack.write({OTHER: life.settings(user=life.user, renamed_from=SERVER)})
+        code, printed = life.command("up", "--yes")
+        assert code == 0, printed
+    outputs = life.stack.outputs(OTHER)
+    outputs.require_proof()
+    assert life.keys() == keys == [outputs.access_key_id]
+    assert media(life) == PHOTO
+    tags = life.s3.get_bucket_tagging(Bucket=life.bucket)["TagSet"]
+    assert [tag["Value"].rpartition("/")[2] for tag in tags] == [OTHER]
+    life.stack.write({OTHER: life.settings(user=life.user)})
+    assert life.command("diff", "--refresh")[0] == 0
+
+
+def test_a_user_of_another_store_is_not_taken_over(life: Life) -> None:
+    life.stack.write(
+        {OTHER: life.settings(user=life.user, bucket=f"{life.bucket}-2")},
+        words("delete-bucket", "retire-key", "narrow-policy"),
+    )
+    code, printed = life.command("up", "--yes")
+    assert code == 3, printed
+    assert f"the user of {SERVER}" in printed
+    works(life)
+
+
+# ---- what was reviewed is what happens
+
+
+def test_a_stack_file_that_is_saved_at_the_question_changes_nothing(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life.store(noncurrent_days=40)
+
+    def save_meanwhile(question: str) -> None:
+        life.store("widen-policy", method="goofys", noncurrent_days=40)
+
+    monkeypatch.setattr(up, "confirm", save_meanwhile)
+    code, printed = life.command("up")
+    assert code == 0, printed
+    assert life.stack.outputs().method == "synapse-s3-storage-provider"
+    document = life.iam.get_user_policy(UserName=life.user, PolicyName="synapse-media")["PolicyDocument"]
+    assert "DeleteObject" not in json.dumps(document)
+
+
+def test_a_state_that_moved_on_at_the_question_is_not_changed_beyond_what_was_reviewed(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life.store(noncurrent_days=40)
+    ring = next(
+        one
+        for one in life.stack.engine.export(life.stack.name)["deployment"]["resources"]
+        if one["type"].endswith("Ring")
+    )
+
+    def forget(question: str) -> None:
+        life.stack.engine.run(
+            ["state", "delete", ring["urn"], "--yes", "--target-dependents", "--stack", life.stack.name]
+        )
+
+    keys = life.keys()
+    monkeypatch.setattr(up, "confirm", forget)
+    code, printed = life.command("up")
+    assert code == 1, printed
+    assert "no longer what was reviewed" in printed
+    assert life.keys() == keys
+
+
+# ---- rotation
+
+
+def rotated(life: Life) -> None:
+    code, printed = life.command("rotate", "--yes")
+    assert code == 0, printed
+
+
+def test_a_key_that_is_being_retired_never_becomes_active_again(life: Life) -> None:
+    rotated(life)
+    outputs = life.stack.outputs()
+    for keys in ({"active": "a", "retiring": []}, {"active": "a", "retiring": ["b"]}):
+        life.store("retire-key", keys=keys)
+        for command in (("diff",), ("up", "--yes"), ("rotate", "--yes"), ("rotate", "--finish", "--yes")):
+            code, printed = life.command(*command)
+            assert code == 3, printed
+            assert "Set keys: {active: b, retiring: [a]}" in printed
+    assert life.stack.outputs() == outputs
+    # As it is told.
+    life.store(keys={"active": "b", "retiring": ["a"]})
+    assert life.command("diff")[0] == 0
+    code, printed = life.command("rotate", "--finish", "--confirm", "--yes")
+    assert code == 0, printed
+    life.store(keys={"active": "b", "retiring": ["a"]})
+    code, printed = life.command("up", "--yes")
+    assert code == 3
+    assert "has no key (any more)" in printed
+    life.store(keys={"active": "b", "retiring": []})
+    assert life.command("diff")[0] == 0
+
+
+def test_a_finish_that_was_killed_is_finished(life: Life) -> None:
+    rotated(life)
+    outputs = life.stack.outputs()
+    session = stacks.open_stack(life.stack.name, credentials=True)
+    # As it is left by a kill between the edit of the stack file and the engine's first change.
+    life.store(keys={"active": "b", "retiring": []})
+    assert life.command("up", "--yes")[0] == 3
+    assert life.command("rotate", "--yes")[0] == 64
+    assert len(life.keys()) == 2
+    with pytest.raises(KeyboardInterrupt), stacks.changing(session, [f"{SERVER}/retire-key"]):
+        raise KeyboardInterrupt
+    code, printed = life.command("rotate", "--finish", "--confirm", "--yes")
+    assert code == 0, printed
+    assert life.keys() == [outputs.access_key_id]
+    assert line(life) == {"active": "b", "retiring": []}
+    assert life.command("diff", "--refresh")[0] == 0
+
+
+def test_a_rotation_that_was_cut_off_and_then_declined_is_not_in_the_stack_file(life: Life) -> None:
+    session = stacks.open_stack(life.stack.name, credentials=True)
+    with pytest.raises(KeyboardInterrupt), stacks.changing(session):
+        raise KeyboardInterrupt
+    assert life.command("rotate")[0] == 1
+    assert line(life) is None
+    assert len(life.keys()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_command_that_is_killed_in_finish_is_finished_by_up(life: Life, number: signal.Signals) -> None:
+    rotated(life)
+    outputs = life.stack.outputs()
+    command = [str(Path(sys.executable).parent / "synapse-media"), "rotate", "--stack", life.stack.name]
+    with subprocess.Popen(
+        [*command, "--finish", "--confirm", "--yes"],
+        cwd=life.stack.engine.project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ},
+        start_new_session=True,
+    ) as child:
+        assert child.stdout is not None
+        for said in child.stdout:
+            if said.startswith("Updating"):
+                child.send_signal(number)
+                break
+        child.stdout.read()
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    code, printed = life.command("rotate", "--finish", "--confirm", "--yes")
+    assert code in (0, 64), printed
+    assert life.keys() == [outputs.access_key_id]
+    assert line(life) == {"active": "b", "retiring": []}
+
+
+# ---- what is rendered
+
+
+def test_a_key_that_is_gone_is_not_rendered(life: Life, tmp_path: Path) -> None:
+    ring = next(
+        one
+        for one in life.stack.engine.export(life.stack.name)["deployment"]["resources"]
+        if one["type"].endswith("Ring")
+    )
+    life.store("delete-bucket")
+    code, printed = life.command("destroy", "--yes", "--", "--target", ring["urn"], "--target-dependents")
+    assert code == 0, printed
+    code, printed = life.command("render", "--out", str(tmp_path / "rendered"))
+    assert code == 1, printed
+    assert "is not in the state any more" in printed
+    assert not (tmp_path / "rendered").exists()
+
+
+def test_an_older_state_is_noticed_by_asking_the_store(life: Life, tmp_path: Path) -> None:
+    older = life.stack.engine.export(life.stack.name)
+    rotated(life)
+    assert life.command("rotate", "--finish", "--confirm", "--yes")[0] == 0
+    life.stack.engine.replace_state(life.stack.name, older)
+    life.store()
+    code, printed = life.command("render", "--out", str(tmp_path / "rendered"))
+    assert code == 1, printed
+    assert "does not accept" in printed
+    assert not (tmp_path / "rendered").exists()
+    # As it is told.
+    code, printed = life.command("up", "--yes", "--refresh")
+    assert code == 0, printed
+    assert main(["render", "--stack", life.stack.name, "--out", str(tmp_path / "rendered")]) == 0
+    works(life)
