@@ -224,7 +224,8 @@ def _empty_bucket(site: Site, old: Place) -> Step:
         "Not before the comparison above, and not before people have used the new place for a while. In "
         f"stacks/Pulumi.{old.stack}.yaml: "
         f"`synapse-media:allow: [{site.name}/delete-bucket, {site.name}/delete-media]`. "
-        "If the stack has other homeservers, take this one's entry out and use `up` instead of `destroy`.",
+        f"If the stack has other homeservers, take this one's entry out, name {site.name}/retire-key and "
+        f"{site.name}/narrow-policy in `allow` too, and use `up` instead of `destroy`.",
         "Before it deletes, it names the bucket of this homeserver and nothing else.",
         "None: what is deleted is gone. Until then the bucket is the backup.",
         commands=(f"synapse-media destroy --stack {old.stack}",),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ import pytest
 from synapse_media import contract
 from synapse_media.cli import abort_uploads, credentials, doctor, main, stacks
 from synapse_media.engine import session
-from synapse_media.plugin import connection, proof
+from synapse_media.guards.applied import Applied, Bucket
+from synapse_media.plugin import look, proof
 from tests.cli.test_commands import project as project  # noqa: PLC0414 - a fixture
 from tests.renderer import samples
 
@@ -43,8 +46,11 @@ def test_prove(answered_when_told: Slow, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_is_there_media(answered_when_told: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "call", answered_when_told({"Contents": [{"Key": "media"}]}))
-    assert stacks.holds_media(STORE)
+    monkeypatch.setattr(look, "look", answered_when_told(True))
+    session = SimpleNamespace(credentials=nullcontext)
+    assert "holds media" in stacks.media_in(
+        session, Bucket("urn", "s3store:index:Bucket", {"bucket": "b"}), Applied("a")
+    )
 
 
 def test_abort_uploads(answered_when_told: Slow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

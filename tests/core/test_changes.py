@@ -347,15 +347,15 @@ def test_what_is_no_danger(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("retained", [False, True])
-def test_keys_and_policies_go_with_their_bucket_unasked(retained: bool) -> None:
-    """The bucket alone is asked about; given up on purpose, not even that."""
+def test_a_bucket_that_goes_takes_no_key_and_policy_with_it_unasked(retained: bool) -> None:
     own = (
         step("delete", "UserPolicy", key_policy()),
         step("delete", "KeyRing", {"slots": ["a"]}),
         step("delete", "User", {"userName": "u"}),
     )
     bucket = step("delete", "Bucket", BUCKET, retainOnDelete=retained)
-    assert words(bucket, *own) == (set() if retained else {"delete-bucket"})
+    fate = "retain-bucket" if retained else "delete-bucket"
+    assert words(bucket, *own) == {fate, "retire-key", "narrow-policy"}
 
 
 def test_keys_and_policies_do_not_go_unasked_while_their_bucket_stays() -> None:
@@ -363,10 +363,25 @@ def test_keys_and_policies_do_not_go_unasked_while_their_bucket_stays() -> None:
     assert words(step("delete", "UserPolicy", key_policy())) == {"narrow-policy"}
 
 
-def test_a_retained_bucket_is_given_up_and_that_is_no_danger() -> None:
+def test_a_retained_bucket_is_given_up_by_its_word() -> None:
     change = one(step("delete", "Bucket", BUCKET, retainOnDelete=True))
-    assert (change.verb, change.dangers) == ("give up", ())
+    assert change.verb == "give up"
+    assert [danger.word for danger in change.dangers] == ["retain-bucket"]
     assert "it is left where it is" in change.details
+
+
+def test_a_bucket_that_stays_the_stores_is_not_deleted_as_its_former_resource() -> None:
+    """As where `adopt: true` has another plugin take over what the vendor's made."""
+    taken_over = step("create", "Bucket", None, BUCKET)
+    assert words(taken_over, step("delete", "aws:s3/bucket:Bucket", {"bucket": "media"})) == {"retain-bucket"}
+    assert words(taken_over, step("delete", "aws:s3/bucket:Bucket", {"bucket": "other"})) == {"delete-bucket"}
+
+
+def test_what_is_known_of_a_store_is_told_once() -> None:
+    of_store = Change("change", NAME, "store", (), (changes.Danger("retire-key", "the key goes"),))
+    steps = of_preview(preview(step("delete", "KeyRing", {"slots": ["a"]})))
+    told = changes.together([of_store], steps)
+    assert [danger.why for change in told for danger in change.dangers] == ["the key goes"]
 
 
 def test_the_settings_of_a_bucket_that_goes_are_not_told_as_dangers_of_their_own() -> None:
@@ -377,7 +392,7 @@ def test_the_settings_of_a_bucket_that_goes_are_not_told_as_dangers_of_their_own
     bucket = step("delete", "aws:s3/bucket:Bucket", {"bucket": "media"})
     assert words(bucket, setting, block) == {"delete-bucket"}
     retained = step("delete", "aws:s3/bucket:Bucket", {"bucket": "media"}, retainOnDelete=True)
-    assert words(retained, setting, block) == set()
+    assert words(retained, setting, block) == {"retain-bucket"}
     assert words(setting, block) == {"disable-versioning", "public-bucket"}
 
 

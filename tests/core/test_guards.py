@@ -22,7 +22,7 @@ def words(*steps: dict[str, Any]) -> set[str]:
     return {danger.word for change in changes.of_preview(preview(*steps)) for danger in change.dangers}
 
 
-def test_a_store_that_leaves_the_stack_file_is_one_question() -> None:
+def test_a_store_that_leaves_the_stack_file_is_asked_for_bucket_key_and_policy() -> None:
     steps = (
         step("delete", "Proof", {}),
         step("delete", "KeyRing", RING),
@@ -30,12 +30,13 @@ def test_a_store_that_leaves_the_stack_file_is_one_question() -> None:
         step("delete", "User", {"userName": "u"}),
         step("delete", "Bucket", BUCKET),
     )
-    assert words(*steps) == {"delete-bucket"}
+    assert words(*steps) == {"delete-bucket", "retire-key", "narrow-policy"}
 
 
-def test_a_store_that_is_given_up_asks_nothing_more() -> None:
+def test_so_is_one_that_is_given_up() -> None:
     given_up = step("delete", "Bucket", BUCKET, retainOnDelete=True)
-    assert words(step("delete", "KeyRing", RING), step("delete", "UserPolicy", POLICY), given_up) == set()
+    asked = {"retain-bucket", "retire-key", "narrow-policy"}
+    assert words(step("delete", "KeyRing", RING), step("delete", "UserPolicy", POLICY), given_up) == asked
 
 
 @pytest.mark.parametrize("kind", ["KeyRing", "SpacesKeyRing"])
