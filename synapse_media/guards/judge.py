@@ -104,7 +104,6 @@ def _place(will: StoreSettings) -> Place:
 def _differing(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
     """{setting: (old, new)} of each part of the place that differs."""
     now = _place(will)
-    provider = catalog.load(will.provider)
     found: dict[str, tuple[str, str]] = {}
     if was.place is not None:
         before = was.place
@@ -115,20 +114,27 @@ def _differing(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
         # The id belongs to matrix-media-repo: another method has none.
         if before.datastore_id and now.datastore_id:
             found["media_repo.s3_datastore_id"] = (before.datastore_id, now.datastore_id)
-        told_later = provider.value("endpoint_from_account", False) or provider.value("endpoint_from_key", False)
-        if told_later and "provider" not in found and will.endpoint in ("", provider.endpoint(will.region)):
-            # The account or the key says where it is: no other place is named.
+        usual = catalog.load(will.provider).endpoint(will.region)
+        if _is_told(will.provider) and "provider" not in found and will.endpoint in ("", usual):
             del found["endpoint"]
         if not now.region:
             del found["region"]
+    found = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
     for bucket in was.buckets:
         # What is there, where a run was cut off before its outputs were noted.
         if bucket.name != now.bucket:
             found.setdefault("bucket", (bucket.name, now.bucket))
         connection = bucket.values.get("connection")
-        if isinstance(connection, Mapping) and connection.get("endpoint") and now.endpoint and was.place is None:
-            found.setdefault("endpoint", (str(connection["endpoint"]), now.endpoint))
-    return {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+        endpoint = str(connection.get("endpoint") or "") if isinstance(connection, Mapping) else ""
+        if was.place is None and now.endpoint and endpoint not in ("", now.endpoint):
+            found.setdefault("endpoint", (endpoint, now.endpoint))
+    return found
+
+
+def _is_told(provider: str) -> bool:
+    """Whether the account or the key says where the store is, so that the stack file need not."""
+    known = catalog.load(provider) if provider in catalog.names() else None
+    return known is not None and bool(known.value("endpoint_from_account") or known.value("endpoint_from_key"))
 
 
 def _family(provider: str) -> str:
@@ -243,13 +249,15 @@ def _one_user_one_store(current: Mapping[str, Applied], wanted: Mapping[str, Sto
 
 def _one_bucket_one_store(current: Mapping[str, Applied], wanted: Mapping[str, StoreSettings]) -> Iterator[str]:
     """A bucket belongs to one store: what deletes the one would delete the other's media."""
+
+    def of(provider: str, endpoint: str, bucket: str) -> tuple[str, str, str]:
+        return _family(provider), "" if _is_told(provider) else endpoint, bucket
+
     owners = {
-        (_family(was.provider), was.place.endpoint, was.place.bucket): name
-        for name, was in current.items()
-        if was.place
+        of(was.provider, was.place.endpoint, was.place.bucket): name for name, was in current.items() if was.place
     }
     for name, will in wanted.items():
-        owner = owners.get((_family(will.provider), will.endpoint, will.bucket), name)
+        owner = owners.get(of(will.provider, will.endpoint, will.bucket), name)
         if will.uses_store and owner != name:
             yield (
                 f"stores.{name}.bucket is {will.bucket!r}, the bucket of {owner}. {_rename(name, owner, wanted)}"
