@@ -10,7 +10,7 @@ from typing import Any
 from synapse_media import changes
 from synapse_media.errors import SynapseMediaError
 from synapse_media.guards.applied import read as read_applied
-from synapse_media.guards.judge import words_of
+from synapse_media.guards.judge import current_names, words_of
 
 from . import stacks
 from .up import confirm
@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     engine, stack = session.engine, session.stack
     state = session.state()
     applied = stacks.applied(session, state)
-    words = {name: words_of(name, stack.allow, stacks.new_name(session, name)) for name in applied}
+    names = current_names(applied, stack.stores)
+    words = {name: words_of(name, stack.allow, now) for name, now in names.items()}
     buckets = {bucket.urn: name for name, store in applied.items() for bucket in store.buckets}
     kept = [name for name in buckets.values() if not words[name] & {"delete-bucket", "retain-bucket"}]
     if kept:

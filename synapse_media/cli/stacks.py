@@ -29,7 +29,7 @@ from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards.applied import RING, Applied, Bucket, is_bucket, required_variables, store_of
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
-from synapse_media.guards.judge import words_of
+from synapse_media.guards.judge import current_names, words_of
 from synapse_media.plugin import tracing
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
 
@@ -190,9 +190,10 @@ def _align(session: Session, state: Mapping[str, Any], allow: Collection[str]) -
 def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) -> dict[str, Any] | None:
     """The state, changed; None where it is right as it is."""
     changed = False
+    names = current_names(read_applied(state), session.stack.stores)
     for resource in state.get("deployment", {}).get("resources") or []:
         store, kind = store_of(resource["urn"]), str(resource["type"])
-        words = words_of(store, allow, new_name(session, store))
+        words = words_of(store, allow, names.get(store, store))
         wanted: dict[str, bool] = {}
         if is_bucket(kind):
             changed |= _set(resource, "protect", value=not words & GIVES_UP)
@@ -345,11 +346,6 @@ def forget_gone_buckets(session: Session, record: Applied) -> None:
             continue  # the vendor's plugin will say why it can't be reached
         if gone:
             session.engine.refresh(session.stack.name, ["--target", bucket.urn])
-
-
-def new_name(session: Session, name: str) -> str:
-    """The name that a homeserver of the state has in the stack file now, where that gives it another; else its own."""
-    return next((new for new, store in session.stack.stores.items() if store.renamed_from == name), name)
 
 
 def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:

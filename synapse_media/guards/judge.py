@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from synapse_media import catalog
 from synapse_media.changes import Change, Danger, DangerError
 from synapse_media.settings import StoreSettings
 
 from .applied import Applied, Place
+
+
+STORE: Final = "store"
+"""The kind of a change that is of a whole store, and of no one resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +64,22 @@ def judge(applied: Mapping[str, Applied], wanted: Mapping[str, StoreSettings], a
             refused += _keys_refused(was, will)
             details, dangers = tuple(_moved_in_words(was, will)), tuple(_moving(was, will, words))
         if dangers:
-            changes.append(Change("change", name, "store", details, dangers))
+            changes.append(Change("change", name, STORE, details, dangers))
     return Verdict(tuple(changes), tuple(refused))
 
 
+def current_names(there: Collection[str], wanted: Mapping[str, StoreSettings]) -> dict[str, str]:
+    """{name in the state: name now} of every store that is there: `renamed_from` names a former one.
+
+    A store of the state is no other's new name: then `renamed_from` says what was done already, or is a mistake.
+    """
+    new_names = {will.renamed_from: name for name, will in wanted.items() if will.renamed_from and name not in there}
+    return {name: new_names.get(name, name) for name in there}
+
+
 def renamed(applied: Mapping[str, Applied], wanted: Mapping[str, StoreSettings]) -> dict[str, Applied]:
-    """The records by the name that each store has in the stack file now: `renamed_from` names its former one."""
-    new_names = {will.renamed_from: name for name, will in wanted.items() if will.renamed_from and name not in applied}
-    return {new_names.get(name, name): was for name, was in applied.items()}
+    """The records by the name that each store has in the stack file now."""
+    return {now: applied[name] for name, now in current_names(applied, wanted).items()}
 
 
 # ---- a store that leaves
