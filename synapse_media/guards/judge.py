@@ -12,7 +12,6 @@ from synapse_media.settings import StoreSettings
 
 from .applied import Applied, Place
 
-
 STORE: Final = "store"
 """The kind of a change that is of a whole store, and of no one resource."""
 
