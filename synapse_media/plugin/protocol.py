@@ -21,7 +21,7 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provid
 import synapse_media
 from synapse_media.errors import SynapseMediaError
 
-from . import tracing
+from . import peers, tracing
 from .resource import UNKNOWN, Context, PartialError, Resource, Values
 
 NAME: Final = "s3store"
@@ -259,6 +259,28 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         raise AssertionError("abort_with_status returned")
 
 
+class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Refuses whoever is of another account of this machine, before a call is looked at.
+
+    The engine runs this process and connects to it, so it is of the same account. `port` is the one that is served.
+    """
+
+    port = 0
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return None  # no call of this protocol is a stream
+
+        def behavior(request: Any, context: Any) -> Any:
+            why = peers.refusal(context.peer(), self.port)
+            if why:
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, f"plugin {NAME}: {why}")
+            return handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(behavior, handler.request_deserializer, handler.response_serializer)
+
+
 def die_with_parent(parent: int) -> None:
     """A killed engine must not leave a plugin behind that finishes a create after the next run has cleared up."""
 
@@ -276,13 +298,15 @@ def serve(resources: Iterable[Resource], arguments: list[str], announce: Callabl
     by_type = {resource.pulumi_type: resource for resource in resources}
     address = next((argument for argument in arguments if not argument.startswith("-")), "")
     limit = 400 * 1024 * 1024
+    account = _OwnAccount()
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=THREADS),
+        interceptors=[account],
         options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)],
     )
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(by_type, address), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    account.port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    announce(str(port))
+    announce(str(account.port))
     sys.stdout.flush()
     server.wait_for_termination()
