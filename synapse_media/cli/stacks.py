@@ -21,7 +21,9 @@ from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.plugin import credentials as plugin_credentials
 from synapse_media.plugin import tracing
+from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET
 
 EMBEDDED = "embedded"
@@ -80,6 +82,9 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
         )
     if any(store.adopt_key for store in stack.stores.values()):
         variables = (*variables, ADOPTED_SECRET)
+    for variable in variables:
+        # Before anything has it: a vendor's plugin may show what it can't use.
+        plugin_credentials.read(variable)
     engine = Engine(project, variables, extra, say, stack.secrets_provider)
     for restored in engine.restore_cut_states():
         say(f"the state of {restored} could not be read, as after a full disk: took the one before it")
@@ -148,6 +153,7 @@ def embedded_environment() -> dict[str, str]:
     running = embedded.status()
     if running is None:
         raise SynapseMediaError("the embedded store does not run: start it with `synapse-media embedded start`")
+    remember(running.secret_access_key)
     return {
         "S3_ACCESS_KEY_ID": running.access_key_id,
         "S3_SECRET_ACCESS_KEY": running.secret_access_key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -32,20 +33,19 @@ import grpc
 from google.protobuf import json_format, struct_pb2
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 import grpc._cython, encodings.idna
-port, name, uid, address = sys.argv[1:5]
+to, name, uid, urn = sys.argv[1:]
 values = json_format.Parse(sys.stdin.read(), struct_pb2.Struct())
 os.setgroups([])
 os.setresuid(int(uid), int(uid), int(uid))
-channel = grpc.insecure_channel(f"{address}:{port}", options=[("grpc.enable_http_proxy", 0)])
+channel = grpc.insecure_channel(to, options=[("grpc.enable_http_proxy", 0)])
 stub = provider_pb2_grpc.ResourceProviderStub(channel)
-kind = name.removesuffix("!")
 request = {
-    "Create": lambda: provider_pb2.CreateRequest(urn=sys.argv[5], properties=values),
-    "Delete": lambda: provider_pb2.DeleteRequest(urn=sys.argv[5], id="x", properties=values),
-    "Check": lambda: provider_pb2.CheckRequest(urn=sys.argv[5], news=values),
-}[kind]()
+    "Create": lambda: provider_pb2.CreateRequest(urn=urn, properties=values),
+    "Delete": lambda: provider_pb2.DeleteRequest(urn=urn, id="x", properties=values),
+    "Check": lambda: provider_pb2.CheckRequest(urn=urn, news=values),
+}[name]()
 try:
-    print("answered", getattr(stub, kind)(request, timeout=20))
+    print("answered", getattr(stub, name)(request, timeout=20))
 except grpc.RpcError as error:
     print(error.code().name, error.details())
 """
@@ -57,8 +57,8 @@ def plugin(embedded_store: Running) -> Iterator[Plugin]:
         yield found
 
 
-def called(plugin: Plugin, name: str, uid: int, kind: str, values: str, address: str = "127.0.0.1") -> str:
-    command = [sys.executable, "-c", CALL, str(plugin.port), name, str(uid), address, urn(kind)]
+def called(to: str, uid: int, name: str, kind: str, values: str) -> str:
+    command = [sys.executable, "-c", CALL, to, name, str(uid), urn(kind)]
     done = subprocess.run(command, input=values, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -70,16 +70,17 @@ def called(plugin: Plugin, name: str, uid: int, kind: str, values: str, address:
 def test_another_account_is_refused_whatever_it_calls(plugin: Plugin, direct: Direct, address: str) -> None:
     direct.s3.create_bucket(Bucket=direct.name)
     direct.put()
+    to = f"{address}:{plugin.port}"
     key = json.dumps({"active": "a", "connection": direct.connection()})
     bucket = json.dumps({"bucket": direct.name, "connection": direct.connection(), "forceDestroy": True})
     for name, kind, values in (("Create", "ExistingKey", key), ("Delete", "Bucket", bucket), ("Check", "User", "{}")):
-        answer = called(plugin, name, NOBODY, kind, values, address)
+        answer = called(to, NOBODY, name, kind, values)
         assert answer.startswith("PERMISSION_DENIED plugin s3store: the caller is of another account"), answer
         assert f"uid {NOBODY}" in answer
         assert direct.running.secret_access_key not in answer
     assert direct.keys_in() == ["local_content/a"]
     # The same program as the account that the plugin runs as.
-    assert called(plugin, "Create", 0, "ExistingKey", key, address).startswith("answered")
+    assert called(to, 0, "Create", "ExistingKey", key).startswith("answered")
 
 
 @TOLD
@@ -88,16 +89,23 @@ def test_another_account_is_refused_on_a_port_that_was_ours(plugin: Plugin) -> N
     """Whose a port is, is asked for every call: a number is free again once its connection ended."""
     assert plugin.call("Check", urn=urn("User"), news={"userName": "u"}) is not None
     with socket.socket() as ours:
+        # Not one of those that the kernel gives to any program that connects.
+        ours.bind(("127.0.0.1", secrets.choice(range(20000, 32000))))
         ours.connect(("127.0.0.1", plugin.port))
         number = ours.getsockname()[1]
         assert peers.refusal(f"ipv4:127.0.0.1:{number}", plugin.port) == ""
         # Closed hard, so that the number is free at once.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    take = (
-        f"import os, socket, sys; os.setresuid({NOBODY}, {NOBODY}, {NOBODY}); s = socket.socket(); "
-        "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(('127.0.0.1', int(sys.argv[1]))); s.connect(('127.0.0.1', int(sys.argv[2]))); "
-        "print('there', flush=True); sys.stdin.read()"
-    )
+    take = f"""
+import os, socket, sys
+os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+theirs = socket.socket()
+theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+theirs.bind(("127.0.0.1", int(sys.argv[1])))
+theirs.connect(("127.0.0.1", int(sys.argv[2])))
+print("there", flush=True)
+sys.stdin.read()
+"""
     command = [sys.executable, "-c", take, str(number), str(plugin.port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as theirs:
         assert theirs.stdout is not None
