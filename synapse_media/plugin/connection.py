@@ -54,7 +54,7 @@ class ApiError(ResourceError):
 
     def __init__(self, code: str, status: int, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code = redacted(code)
         self.status = status
 
     @property

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET
 
 from . import credentials
@@ -27,6 +28,9 @@ class MadeKey:
     key_id: str
     secret: str
     created_at: str
+
+    def __post_init__(self) -> None:
+        remember(self.secret)
 
 
 class KeyFamily(ABC):

@@ -19,7 +19,7 @@ from synapse_media.plugin import backblaze_b2, credentials, digitalocean_spaces,
 from synapse_media.plugin.connection import ApiError, Connection, Credential, call
 from synapse_media.plugin.existing_key import ExistingKey
 from synapse_media.plugin.http import JsonClient
-from synapse_media.plugin.keyring import _brought
+from synapse_media.plugin.keyring import MadeKey, _brought
 from synapse_media.plugin.resource import Context, ResourceError
 from synapse_media.settings import ADOPTED_SECRET
 from tests.doubles.serving import serving
@@ -216,6 +216,12 @@ def test_a_server_that_quotes_a_token_is_not_repeated(quoting: str, monkeypatch:
     with pytest.raises(ApiError, match="AccessDenied") as error:
         call(Connection(f"{quoting}/xml").s3(Credential("AKIA", SECRET)), "list_buckets")
     assert SECRET[:4] not in str(error.value)
+
+
+def test_a_secret_in_the_place_of_an_error_s_code_is_not_said() -> None:
+    MadeKey("AKIA", SECRET, "")
+    error = ApiError(SECRET, 403, "no")
+    assert SECRET not in error.code + str(error)
 
 
 def test_a_header_that_can_not_be_written_is_not_shown() -> None:
