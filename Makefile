@@ -24,8 +24,8 @@ up: setup ## start the embedded store, make and prove the stack on it, render (M
 down: $(READY) ## stop the embedded store, keep everything
 	@$(BIN)/synapse-media embedded stop
 
-clean: $(READY) ## delete the embedded stack, its server and its data (asks; YES=embedded answers)
-	@YES=$(YES) $(BIN)/synapse-media embedded clean
+clean: $(READY) ## delete the embedded stack, its server and its data (asks; YES=embedded answers; others' buckets only if BUCKETS="…" names them)
+	@YES=$(YES) $(BIN)/synapse-media embedded clean $(foreach bucket,$(BUCKETS),--bucket $(bucket))
 
 check: $(READY) ## formatting, lint and types
 	$(BIN)/ruff format --check .

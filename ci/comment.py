@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.plugin import credentials
 from synapse_media.plugin.connection import ApiError
 from synapse_media.plugin.http import JsonClient
 
@@ -87,7 +88,9 @@ def _from_environment(name: str, pattern: str, default: str = "") -> str:
 def run(arguments: list[str]) -> int:
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         raise UsageError("usage: ci/comment.py DIRECTORY, the one that ci/preview.sh wrote")
-    token = _from_environment("GITHUB_TOKEN", r"[\x21-\x7e]+")
+    token = credentials.read("GITHUB_TOKEN")
+    if not token:
+        raise UsageError("GITHUB_TOKEN is not set")
     repository = _from_environment("GITHUB_REPOSITORY", r"[\w.-]+/[\w.-]+")
     number = int(_from_environment("PULL_REQUEST", r"\d{1,12}"))
     base = _from_environment("GITHUB_API_URL", r"https?://\S+", "https://api.github.com").rstrip("/")

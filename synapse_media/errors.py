@@ -6,11 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from synapse_media.redaction import redacted
+
 
 class SynapseMediaError(Exception):
     """Anything this package refuses or could not do. Its text is for people: no secret, no traceback needed."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        # Whatever a library or a server put into it.
+        return redacted(super().__str__())
 
 
 class UsageError(SynapseMediaError):

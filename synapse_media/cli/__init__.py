@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 from synapse_media import __version__
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.plugin import tracing
+from synapse_media.redaction import redacted
 
 COMMANDS = (
     "init",
@@ -69,6 +71,20 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return [*joined, *arguments[end:]]
 
 
+def _defect(error: BaseException) -> str:
+    """An error that nobody expected: its kind and place, and those of its causes. What they say may be secret."""
+    lines = ["a defect of synapse-media. Please report these lines; what the errors say is left out: it may be secret."]
+    cause: BaseException | None = error
+    while cause is not None:
+        places = [f"{at.filename}:{at.lineno} in {at.name}" for at in traceback.extract_tb(cause.__traceback__)]
+        lines += [f"  {place}" for place in places]
+        lines.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+        if cause is not None:
+            lines.append("which came of")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
     parsed = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
@@ -86,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"synapse-media {parsed.command}: {where}{error.strerror or error}", file=sys.stderr)
+        print(redacted(f"synapse-media {parsed.command}: {where}{error.strerror or error}"), file=sys.stderr)
         return 1
     except EOFError:
         # The end of the input (Ctrl-D) in place of an answer.
@@ -95,4 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"synapse-media {parsed.command}: interrupted; run it again to go on", file=sys.stderr)
         return 130
+    except Exception as error:  # noqa: BLE001 - what it says may hold a secret, so it is not shown
+        print(f"synapse-media {parsed.command}: {_defect(error)}", file=sys.stderr)
+        return 1
     return code

@@ -111,13 +111,14 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
 
     Raises SynapseMediaError where neither may.
     """
+    from synapse_media.plugin import credentials
     from synapse_media.plugin.connection import ApiError, Credential, call
 
     from .stores import own_key
 
     connection, own = own_key(store)
     variables = catalog.load(store.provider).admin_variables
-    pair = [environment.get(name, "") for name in variables]
+    pair = [credentials.read(name, environment) for name in variables]
     candidates = [own, *([Credential(*pair)] if len(pair) == 2 and all(pair) else [])]
     for credential in candidates:
         client = connection.s3(credential)

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from synapse_media import catalog
+from synapse_media.plugin import credentials
 from synapse_media.plugin.resource import ResourceError
 from synapse_media.settings import StoreSettings
 
@@ -34,6 +35,11 @@ def findings(store: StoreSettings) -> list[str]:
     lacking = missing(provider)
     if lacking:
         return lacking
+    try:
+        for name in provider.admin_variables:
+            credentials.read(name)
+    except ResourceError as error:
+        return [str(error)]
     try:
         _check(provider.component, _values(store, provider))
     except ResourceError as error:

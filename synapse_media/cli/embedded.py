@@ -9,13 +9,16 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from synapse_media import stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine.session import Engine
-from synapse_media.errors import SynapseMediaError
+from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.guards.applied import read as read_applied
 from synapse_media.methods import METHODS
 from synapse_media.settings import PROJECT
 
@@ -40,6 +43,14 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--method", choices=tuple(METHODS), help="up: the method of the stack")
     parser.add_argument("--yes", action="store_true", help="clean: don't ask")
+    parser.add_argument(
+        "--bucket",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="clean: this bucket on the server, which the stack embedded did not make, may go with all it holds; once "
+        "for each",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -56,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             print("the embedded store was stopped; its data stays" if stopped else "the embedded store does not run")
         return 0
     if arguments.action == "clean":
-        return _clean(yes=arguments.yes, as_json=arguments.json)
+        return _clean(named=arguments.bucket, yes=arguments.yes, as_json=arguments.json)
     return _up(tls=arguments.tls, method=arguments.method, as_json=arguments.json)
 
 
@@ -157,19 +168,32 @@ def write_stack_file(project: Path, running: embedded.Running, method: str | Non
             allow.extend(word for word in words if word not in allow)
 
 
-def _clean(*, yes: bool, as_json: bool) -> int:
-    """Delete the embedded stack, its server and its data; nothing else of the state directory."""
+def _clean(*, named: Sequence[str], yes: bool, as_json: bool) -> int:
+    """Delete the embedded stack, its server and its data; nothing else of the state directory.
+
+    Args:
+        named: buckets on the server that this stack did not make, and that may go all the same.
+    """
     project = stackfile.find_project()
     path = stackfile.path_of(project, stacks.EMBEDDED)
+    engine = Engine(project, (), {}, stacks.say)
+    there = embedded.buckets()
+    going = {*(_made_by(engine, stacks.EMBEDDED) if there else ()), *named}
+    if mistaken := set(named).difference(there):
+        raise UsageError(f"--bucket {', '.join(sorted(mistaken))}: the embedded server has no such bucket")
+    _refuse_others(engine, going)
     if not (yes or os.environ.get("YES") == stacks.EMBEDDED):
         if not sys.stdin.isatty():
             raise SynapseMediaError("nothing was deleted: this is no terminal to ask on. YES=embedded answers.")
-        stacks.say("This deletes the stack `embedded`, its server and all its data.")
+        more = f", with the bucket{'s' * (len(named) > 1)} {', '.join(named)}" if named else ""
+        stacks.say(f"This deletes the stack `embedded`, its server and all its data{more}.")
         if input("Type embedded to go on: ").strip() != stacks.EMBEDDED:
             raise SynapseMediaError("nothing was deleted")
     embedded.stop()
+    # Now that nobody can make one any more.
+    _refuse_others(engine, going)
     # Whether or not there is a stack file: another checkout has none, and the same state.
-    stacks.remove(Engine(project, (), {}, stacks.say), stacks.EMBEDDED)
+    stacks.remove(engine, stacks.EMBEDDED)
     path.unlink(missing_ok=True)
     embedded.wipe()
     shutil.rmtree(project / "out" / stacks.EMBEDDED, ignore_errors=True)
@@ -178,3 +202,41 @@ def _clean(*, yes: bool, as_json: bool) -> int:
     else:
         print("the embedded stack, its server and its data are gone")
     return 0
+
+
+def _refuse_others(engine: Engine, going: Collection[str]) -> None:
+    """Raises SynapseMediaError where the server has buckets beside these, naming each and the stack that made it."""
+    others = [bucket for bucket in embedded.buckets() if bucket not in going]
+    if not others:
+        return
+    listed = json.loads(engine.run(["stack", "ls", "--json"]).stdout)
+    owners = {
+        bucket: item["name"]
+        for item in listed
+        if item["name"] != stacks.EMBEDDED
+        for bucket in _made_by(engine, item["name"])
+    }
+    words = [f"{bucket} ({f'stack {owners[bucket]}' if bucket in owners else 'no stack here'})" for bucket in others]
+    first = "".join(
+        f"`synapse-media destroy --stack {stack}`, or "
+        for stack in sorted({owners[bucket] for bucket in others if bucket in owners})
+    )
+    raise SynapseMediaError(
+        f"nothing was deleted: the embedded server holds buckets that the stack embedded did not make: "
+        f"{', '.join(words)}. To keep what is in them, copy it away first. Then {first}name each that may go with all "
+        f"it holds: `synapse-media embedded clean {' '.join(f'--bucket {bucket}' for bucket in others)}` "
+        f'(make clean BUCKETS="{" ".join(others)}").'
+    )
+
+
+def _made_by(engine: Engine, stack: str) -> set[str]:
+    """The buckets on this machine's loopback that a stack made, as its state says; not those it took over."""
+    if not engine.has_stack(stack):
+        return set()
+    made = [bucket for store in read_applied(engine.export(stack)).values() for bucket in store.buckets]
+    return {
+        bucket.name
+        for bucket in made
+        if not bucket.values.get("adopted")
+        and urlsplit(str((bucket.values.get("connection") or {}).get("endpoint"))).hostname == "127.0.0.1"
+    }

@@ -30,7 +30,9 @@ from synapse_media.guards.applied import RING, Applied, Bucket, is_bucket, requi
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.judge import current_names, words_of
+from synapse_media.plugin import credentials as plugin_credentials
 from synapse_media.plugin import tracing
+from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
 
 from .stores import own_key
@@ -114,6 +116,9 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
         _require(stack.required_variables, own, (store.provider for store in stack.stores.values() if store.uses_store))
     if any(store.adopt_key for store in stack.stores.values()):
         variables = (*variables, ADOPTED_SECRET)
+    for variable in variables:
+        # Before anything has it: a vendor's plugin may show what it can't use.
+        plugin_credentials.read(variable)
     engine = Engine(project, variables, own, say, stack.secrets_provider)
     for restored in engine.restore_cut_states():
         say(f"the state of {restored} could not be read, as after a full disk: took the one before it")
@@ -148,7 +153,10 @@ def _require(variables: Iterable[str], own: Collection[str], providers: Iterable
 def applied(session: Session, state: Mapping[str, Any]) -> dict[str, Applied]:
     """What was last applied, by homeserver; from here on pulumi gets the credentials to read and delete all of it."""
     found = read_applied(state)
-    session.engine.pass_on(applied_variables(found))
+    variables = applied_variables(found)
+    for variable in variables:
+        plugin_credentials.read(variable)
+    session.engine.pass_on(variables)
     return found
 
 
@@ -274,6 +282,7 @@ def embedded_environment() -> dict[str, str]:
     running = embedded.status()
     if running is None:
         raise SynapseMediaError("the embedded store does not run: start it with `synapse-media embedded start`")
+    remember(running.secret_access_key)
     return {
         "S3_ACCESS_KEY_ID": running.access_key_id,
         "S3_SECRET_ACCESS_KEY": running.secret_access_key,

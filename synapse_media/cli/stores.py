@@ -23,6 +23,7 @@ def load_file(path: str) -> StorageOutputs:
 
     Raises:
         ContractError: there is no such file, or it is not a store's.
+        ResourceError: the secret in the environment is malformed.
     """
     try:
         plain = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -35,15 +36,21 @@ def load_file(path: str) -> StorageOutputs:
     store = from_json(plain)
     if store.secret_access_key or store.keyless or not store.access_key_id:
         return store
-    secret = os.environ.get(secret_variable(store.server_name), "")
+    from synapse_media.plugin import credentials
+
+    secret = credentials.read(secret_variable(store.server_name))
     if not secret and os.environ.get("AWS_ACCESS_KEY_ID") == store.access_key_id:
-        secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
+        secret = credentials.read("AWS_SECRET_ACCESS_KEY")
     return replace(store, secret_access_key=secret)
 
 
 def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
-    """How a store is reached, and its own key: Synapse's, or the machine's role where it has none."""
+    """How a store is reached, and its own key: Synapse's, or the machine's role where it has none.
+
+    Raises ResourceError where there is no secret, or the key is malformed.
+    """
     from synapse_media.plugin.connection import Connection, Credential, ambient
+    from synapse_media.plugin.resource import ResourceError
 
     connection = Connection(
         endpoint=store.endpoint_url,
@@ -52,7 +59,14 @@ def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
         checksums=store.checksums,
         ca_file=store.ca_file,
     )
-    return connection, ambient() if store.keyless else Credential(store.access_key_id, store.secret_access_key)
+    if store.keyless:
+        return connection, ambient()
+    if not store.secret_access_key:
+        raise ResourceError(
+            f"{store.server_name}: the secret access key of {store.access_key_id} is not in the file and not in the "
+            f"environment: set {secret_variable(store.server_name)} to it."
+        )
+    return connection, Credential(store.access_key_id, store.secret_access_key)
 
 
 def load_stack(name: str) -> list[StorageOutputs]:

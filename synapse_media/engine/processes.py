@@ -16,9 +16,19 @@ _ANY_CHILD = (
     r"|SSL_CERT_FILE|SSL_CERT_DIR|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
     r"|(?i:https?|all|no)_(?i:proxy)"
 )
-# For pulumi and the plugin, its passphrase and its access token as well; no PULUMI_OPTION_…, by which pulumi takes
-# options that the guards did not see.
-PASSED = re.compile(rf"{_ANY_CHILD}|PULUMI_(?!OPTION_)\w+|SYNAPSE_MEDIA_VERBOSE")
+# Of pulumi's own variables those that say where its state and its plugins are, how to get there, and what is running
+# it. Many others write secrets to a file or a collector (PULUMI_DEBUG_GRPC, PULUMI_LOG_OTLP_ENDPOINT), give it options
+# that the guards did not see (PULUMI_OPTION_…), leave out backups, or have it attach to a plugin of somebody else's.
+_PULUMI = (
+    r"HOME|BACKEND_URL|CONFIG_PASSPHRASE|CONFIG_PASSPHRASE_FILE|ACCESS_TOKEN|API|CONSOLE_DOMAIN|CREDENTIALS_PATH"
+    r"|CREDENTIAL_STORE|DIY_BACKEND_\w+|SELF_MANAGED_STATE_\w+|RETAIN_CHECKPOINTS|SKIP_UPDATE_CHECK"
+    r"|DISABLE_AUTOMATIC_PLUGIN_ACQUISITION|PLUGIN_DOWNLOAD_URL_OVERRIDES|IGNORE_AMBIENT_PLUGINS|PARALLEL\w*"
+    r"|DISABLE_CI_DETECTION|CI_\w+"
+)
+# For pulumi and the plugin, its passphrase and its access token as well.
+PASSED = re.compile(rf"{_ANY_CHILD}|PULUMI_(?:{_PULUMI})|SYNAPSE_MEDIA_VERBOSE")
+# Of a vendor's SDK, which reaches the backend or the KMS: it logs whole requests, their tokens in them.
+LOGGING = re.compile(r"\w+_SDK_GO_LOGGING\w*")
 _PROC = Path("/proc")
 
 
@@ -30,6 +40,11 @@ def environment(more: str = "") -> dict[str, str]:
     """
     passed = re.compile(rf"{_ANY_CHILD}|{more}" if more else _ANY_CHILD)
     return {name: value for name, value in os.environ.items() if passed.fullmatch(name)}
+
+
+def kept_back() -> list[str]:
+    """The names of pulumi's own variables that are set here and that it does not get."""
+    return sorted(name for name in os.environ if name.startswith("PULUMI_") and not PASSED.fullmatch(name))
 
 
 def identity(pid: int) -> str | None:

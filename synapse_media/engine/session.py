@@ -23,7 +23,7 @@ from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
 from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
-from synapse_media.engine.processes import PASSED, program_name
+from synapse_media.engine.processes import LOGGING, PASSED, kept_back, program_name
 from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
@@ -67,7 +67,16 @@ def _environment(
     schemes = (url.partition("://")[0] for url in (result.get("PULUMI_BACKEND_URL", ""), secrets_provider))
     prefixes = tuple(_OF_SCHEME[scheme] for scheme in schemes if scheme in _OF_SCHEME)
     if prefixes:
-        result |= {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+        result |= {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(prefixes) and not LOGGING.fullmatch(name)
+        }
+    if names := kept_back():
+        say(
+            f"{', '.join(names)}: not handed to pulumi, which may write secrets down because of it, or do what was not "
+            "previewed. `-v` shows each API call without a secret."
+        )
     # The older language host knows no virtualenv option: the interpreter comes from PATH.
     path = [str(Path(sys.executable).parent), str(toolchain.bin), os.environ.get("PATH", os.defpath)]
     result["PATH"] = os.pathsep.join(path)

@@ -10,7 +10,6 @@ A `connection` here holds `realm` ("production", or the URL of an API that speak
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import re
 import threading
@@ -23,9 +22,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
+from synapse_media.redaction import redacted, remember
 from synapse_media.settings import SLOTS
 
-from . import bounded, tracing
+from . import bounded, credentials, tracing
 from .bucket import (
     drift,
     is_ours,
@@ -164,13 +164,15 @@ def account(values: Mapping[str, Any], *, once: bool = False) -> Any:
     """
     connection = values["connection"]
     names = list(connection["variables"])
-    missing = [name for name in names if not os.environ.get(name)]
+    credentials.refuse_foreign(names, family="backblaze_b2")
+    key_id, key = (credentials.read(name) for name in names)
+    missing = [name for name, value in zip(names, (key_id, key), strict=True) if not value]
     if missing:
         raise ResourceError(
             f"the environment has no {' and no '.join(missing)}: set it to an application key for all buckets. "
             "`synapse-media doctor` says what it needs."
         )
-    realm, key_id, key = str(connection.get("realm") or "production"), *(os.environ[name] for name in names)
+    realm = str(connection.get("realm") or "production")
     cached = (realm, key_id, hash(key), once)
     with _lock:
         if cached not in _apis:
@@ -180,6 +182,7 @@ def account(values: Mapping[str, Any], *, once: bool = False) -> Any:
             api = _classes()[once](InMemoryAccountInfo(), cache=DummyCache(), api_config=config)
             with in_words(AUTHORIZE, realm):
                 api.authorize_account(application_key_id=key_id, application_key=key, realm=realm)
+            remember(api.account_info.get_account_auth_token())
             _apis[cached] = api
         return _apis[cached]
 
@@ -221,7 +224,7 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         code = str(getattr(error, "code", None) or type(error).__name__)
         status = int(getattr(error, "status", 0))
         http = f" (HTTP {status})" if status else ""
-        message = " ".join(str(error).split())[:300]
+        message = redacted(" ".join(str(error).split()))[:300]
         # b2sdk's own code for a page; a text with it quotes the page.
         if "non_json_response" in message or type(error).__name__ == "PotentialS3EndpointPassedAsRealm":
             words = f"{at}: the answer is not JSON{http}: that is no B2 API, check realm"

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from . import tracing
+from synapse_media.redaction import redacted, remember
+
+from . import credentials, tracing
 from .bounded import bound
 from .resource import ResourceError
 
@@ -52,7 +54,7 @@ class ApiError(ResourceError):
 
     def __init__(self, code: str, status: int, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code = redacted(code)
         self.status = status
 
     @property
@@ -74,11 +76,21 @@ class ApiError(ResourceError):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """An access key, with the session token of a role. The secrets are kept out of every repr."""
+    """An access key, with the session token of a role. The secrets are kept out of every repr, and of every error.
+
+    Raises ResourceError where a part of it is malformed.
+    """
 
     access_key_id: str
     secret: str
     token: str = ""
+
+    def __post_init__(self) -> None:
+        remember(self.secret, self.token, *([self.access_key_id] if _looks_swapped(self) else []))
+        parts = {"access key ID": self.access_key_id, "secret access key": self.secret, "session token": self.token}
+        for what, value in parts.items():
+            if value:
+                credentials.refuse_malformed(f"the {what}", value)
 
     def __repr__(self) -> str:
         return f"Credential({self.access_key_id})"
@@ -153,14 +165,16 @@ class Connection:
         }
 
     def admin(self) -> Credential:
-        """The admin credential. Raises ResourceError naming each variable that is missing."""
-        missing = [name for name in self.variables[:2] if not os.environ.get(name)]
+        """The admin credential. Raises ResourceError naming what is missing, malformed, or no admin's variable."""
+        credentials.refuse_foreign(self.variables)
+        values = [credentials.read(name) for name in self.variables[:3]]
+        missing = [name for name, value in zip(self.variables[:2], values, strict=False) if not value]
         if missing or len(self.variables) < 2:
             raise ResourceError(
                 f"the environment has no {' and no '.join(missing) or 'admin credential'}: set it to a credential "
                 f"that may administer {self.endpoint}. `synapse-media doctor` says what it needs."
             )
-        return Credential(*(os.environ.get(name, "") for name in self.variables[:3]))
+        return Credential(*values)
 
     def s3(self, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Any:
         """An S3 client: the admin's, or one of the given credential; each call is tried so often at most."""
@@ -340,4 +354,4 @@ def _meaning(code: str, message: str) -> str:
 
 def _first_line(what: object) -> str:
     """Short enough for a message, whatever a server sent."""
-    return str(what).strip().split("\n", 1)[0][:300]
+    return redacted(str(what).strip().split("\n", 1)[0])[:300]

@@ -5,7 +5,6 @@ https://docs.digitalocean.com/reference/api/reference/spaces-keys/ ; the token c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT
 
+from . import credentials
 from .bucket import remove_versions
 from .connection import ApiError, Connection, Credential
 from .http import JsonClient
@@ -32,7 +32,7 @@ class SpacesApi:
     """The calls on Spaces keys. Each may raise ApiError."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        token = os.environ.get(TOKEN)
+        token = credentials.read(TOKEN)
         if not token:
             raise ResourceError(
                 f"the environment has no {TOKEN}: set it to an API token with the scopes spaces_key:create, read, "

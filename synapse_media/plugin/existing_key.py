@@ -6,6 +6,7 @@ Outputs: the inputs, `accessKeyId` and `secretAccessKey` (secret), as the enviro
 
 from __future__ import annotations
 
+from . import credentials
 from .connection import Connection
 from .resource import UNKNOWN, Context, Found, Resource, ResourceError, Values
 
@@ -37,5 +38,8 @@ class ExistingKey(Resource):
 
 
 def _with_key(inputs: Values) -> Values:
-    key = Connection.parse(inputs).admin()
+    connection = Connection.parse(inputs)
+    # What is read here goes into state, and on to Synapse: no credential of a provider that makes keys itself.
+    credentials.refuse_foreign(connection.variables, setting="existing_key")
+    key = connection.admin()
     return {**inputs, "accessKeyId": key.access_key_id, "secretAccessKey": key.secret}

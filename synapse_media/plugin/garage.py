@@ -9,7 +9,6 @@ A `connection` here holds `adminEndpoint` beside what every other has.
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from typing import Any, Final
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.settings import SLOTS
 
+from . import credentials
 from .bucket import (
     drift,
     empty_out,
@@ -51,7 +51,8 @@ def admin(values: Mapping[str, Any]) -> JsonClient:
     """A client of the admin API, with the token in the environment."""
     connection = values["connection"]
     name = connection["variables"][0]
-    token = os.environ.get(name)
+    credentials.refuse_foreign([name], family="garage")
+    token = credentials.read(name)
     if not token:
         raise ResourceError(f"the environment has no {name}: set it to a token of Garage's admin API.")
     headers = {"Authorization": f"Bearer {token}"}

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from synapse_media.redaction import redacted
+
 from . import tracing
 from .connection import ApiError
 from .resource import ResourceError
@@ -113,6 +115,14 @@ class JsonClient:
         except (http.client.HTTPException, OSError) as error:
             kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
             raise _TransientError("Truncated", 0, f"{where}: the answer broke off ({kind})") from None
+        except ValueError as error:
+            # http.client shows the header that it could not write.
+            raise ApiError(
+                "BadRequest",
+                0,
+                f"{where}: the call could not be written ({type(error).__name__}): its address or its credential has a "
+                "character that HTTP does not allow",
+            ) from None
 
 
 def trusting(ca_file: str) -> ssl.SSLContext:
@@ -181,7 +191,7 @@ def _refusal(error: urllib.error.HTTPError, deadline: float, where: str, *, plai
         parsed = None
     told: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
     code = str(next((told[name] for name in ("id", "code", "error") if isinstance(told.get(name), str)), error.code))
-    message = " ".join(str(told.get("message") or error.reason or "").split())[:300]
+    message = redacted(" ".join(str(told.get("message") or error.reason or "").split()))[:300]
     request_id = _request_id(error.headers) or told.get("request_id") or ""
     words = f"{where}: {code}: {message} (HTTP {error.code}{f', request {request_id}' if request_id else ''})"
     if error.code in (408, 429) or error.code >= 500:

@@ -6,15 +6,16 @@ A family says how its keys are listed, made and deleted (`KeyFamily`); the ring 
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET
 
+from . import credentials
 from .resource import UNKNOWN, Context, Diff, Found, PartialError, Resource, ResourceError, Values, text
 
 _PROOF_TIME: Final = timedelta(minutes=5)
@@ -27,6 +28,9 @@ class MadeKey:
     key_id: str
     secret: str
     created_at: str
+
+    def __post_init__(self) -> None:
+        remember(self.secret)
 
 
 class KeyFamily(ABC):
@@ -258,7 +262,7 @@ def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:
             f"adopt_key: the user has no key {key_id!r}; it has {', '.join(sorted(listed)) or 'none'}. Name one of "
             "them, or leave the setting out to have a new one made."
         )
-    secret = os.environ.get(ADOPTED_SECRET)
+    secret = credentials.read(ADOPTED_SECRET)
     if not secret:
         raise ResourceError(
             f"adopt_key: the environment has no {ADOPTED_SECRET}: set it to the secret access key of {key_id}. Once "

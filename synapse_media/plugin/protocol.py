@@ -20,8 +20,9 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provid
 
 import synapse_media
 from synapse_media.errors import SynapseMediaError
+from synapse_media.redaction import redacted, remember_all
 
-from . import tracing
+from . import peers, tracing
 from .resource import UNKNOWN, Context, PartialError, Resource, Values
 
 NAME: Final = "s3store"
@@ -48,6 +49,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         if value.get(_SIGNATURE) == _SECRET:
+            remember_all(value["value"])
             return _plain(value["value"])
         return {key: _plain(item) for key, item in value.items()}
     return value
@@ -56,6 +58,7 @@ def _plain(value: Any) -> Any:
 def encode(values: Mapping[str, Any], secrets: Iterable[str]) -> struct_pb2.Struct:
     """The wire form; every value named in `secrets` is wrapped as a secret."""
     hidden = frozenset(secrets)
+    remember_all([value for key, value in values.items() if key in hidden and value is not UNKNOWN])
     struct = struct_pb2.Struct()
     json_format.ParseDict(
         {
@@ -131,7 +134,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     # ---- resources
 
     def Check(self, request: Any, context: Any) -> Any:
-        with self._answering(context):
+        with self._answering(context, request.urn):
             resource = self._of(request.urn)
             inputs, failures = resource.check(decode(request.news))
             return provider_pb2.CheckResponse(
@@ -140,7 +143,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
 
     def Diff(self, request: Any, context: Any) -> Any:
-        with self._answering(context):
+        with self._answering(context, request.urn):
             resource = self._of(request.urn)
             found = resource.diff(decode(request.old_inputs), decode(request.news))
             ignored = set(request.ignoreChanges)
@@ -161,7 +164,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
 
     def Create(self, request: Any, context: Any) -> Any:
-        with self._answering(context, request.properties):
+        with self._answering(context, request.urn, request.properties):
             resource = self._of(request.urn)
             inputs = decode(request.properties)
             if request.preview:
@@ -172,7 +175,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.CreateResponse(id=resource_id, properties=encode(outputs, resource.secrets))
 
     def Read(self, request: Any, context: Any) -> Any:
-        with self._answering(context, request.inputs):
+        with self._answering(context, request.urn, request.inputs):
             resource = self._of(request.urn)
             outputs = decode(request.properties)
             unfinished = outputs.pop(_UNFINISHED, "")
@@ -185,10 +188,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                     id=found.resource_id, inputs=inputs, properties=encode(found.outputs, resource.secrets)
                 )
         # An answer without an error would have the engine forget that there is something to finish.
-        return self._abort_partial(context, PartialError(unfinished, found.resource_id, found.outputs), inputs)
+        partial = PartialError(unfinished, found.resource_id, found.outputs)
+        return self._abort_partial(context, partial, inputs, resource.secrets)
 
     def Update(self, request: Any, context: Any) -> Any:
-        with self._answering(context, request.news):
+        with self._answering(context, request.urn, request.news):
             resource = self._of(request.urn)
             old, inputs = decode(request.olds), decode(request.news)
             old.pop(_UNFINISHED, None)
@@ -199,7 +203,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.UpdateResponse(properties=encode(outputs, resource.secrets))
 
     def Delete(self, request: Any, context: Any) -> Any:
-        with self._answering(context):
+        with self._answering(context, request.urn):
             resource = self._of(request.urn)
             resource.delete(request.id, decode(request.properties), self._context(request.urn))
             return empty_pb2.Empty()
@@ -220,15 +224,16 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         if self._engine is not None:
             # What can't be said must not undo what was done.
             with contextlib.suppress(grpc.RpcError):
-                self._engine.Log(engine_pb2.LogRequest(severity=severity, message=message, urn=urn), timeout=5)
+                said = engine_pb2.LogRequest(severity=severity, message=redacted(message), urn=urn)
+                self._engine.Log(said, timeout=5)
 
     @contextlib.contextmanager
-    def _answering(self, context: Any, inputs: struct_pb2.Struct | None = None) -> Any:
+    def _answering(self, context: Any, urn: str, inputs: struct_pb2.Struct | None = None) -> Any:
         """Errors of ours become gRPC statuses; a half-made resource goes into state with its reason."""
         try:
             yield
         except PartialError as error:
-            self._abort_partial(context, error, inputs)
+            self._abort_partial(context, error, inputs, self._of(urn).secrets)
         except SynapseMediaError as error:
             context.abort(grpc.StatusCode.UNKNOWN, str(error))
         except Exception as error:  # noqa: BLE001 - the engine needs an answer whatever happened
@@ -241,8 +246,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 f"plugin {NAME}: {type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}",  # noqa: PTH119
             )
 
-    def _abort_partial(self, context: Any, error: PartialError, inputs: struct_pb2.Struct | None) -> NoReturn:
-        secrets = frozenset().union(*(resource.secrets for resource in self._resources.values()))
+    def _abort_partial(
+        self, context: Any, error: PartialError, inputs: struct_pb2.Struct | None, secrets: frozenset[str]
+    ) -> NoReturn:
         detail = provider_pb2.ErrorResourceInitFailed(
             id=error.resource_id,
             properties=encode({**error.outputs, _UNFINISHED: str(error)}, secrets),
@@ -257,6 +263,28 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         aborting.trailing_metadata = (("grpc-status-details-bin", status.SerializeToString()),)
         context.abort_with_status(aborting)
         raise AssertionError("abort_with_status returned")
+
+
+class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Refuses whoever is of another account of this machine, before a call is looked at.
+
+    The engine runs this process and connects to it, so it is of the same account. `port` is the one that is served.
+    """
+
+    port = 0
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return None  # no call of this protocol is a stream
+
+        def behavior(request: Any, context: Any) -> Any:
+            why = peers.refusal(context.peer(), self.port)
+            if why:
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, f"plugin {NAME}: {why}")
+            return handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(behavior, handler.request_deserializer, handler.response_serializer)
 
 
 def die_with_parent(parent: int) -> None:
@@ -276,13 +304,15 @@ def serve(resources: Iterable[Resource], arguments: list[str], announce: Callabl
     by_type = {resource.pulumi_type: resource for resource in resources}
     address = next((argument for argument in arguments if not argument.startswith("-")), "")
     limit = 400 * 1024 * 1024
+    account = _OwnAccount()
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=THREADS),
+        interceptors=[account],
         options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)],
     )
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(by_type, address), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    account.port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    announce(str(port))
+    announce(str(account.port))
     sys.stdout.flush()
     server.wait_for_termination()

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
 
+from . import credentials
 from .bucket import OWNER_TAG, Bucket, remove_versions
 from .connection import ApiError, Connection, Credential, call
 from .http import JsonClient
@@ -60,7 +61,7 @@ _LONG_WORD: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,}")
 
 def parent(bucket: str, needed: Collection[str]) -> Grant:
     """The operator's access grant. Raises ResourceError where there is none, or it can't give this."""
-    given = os.environ.get(PARENT, "")
+    given = credentials.read(PARENT)
     if not given:
         raise ResourceError(
             f"the environment has no {PARENT}: set it to an access grant of your project that may read, write, list "
@@ -491,7 +492,7 @@ def _end(grant: Grant, values: Values, context: Context) -> bool:
 
 def _revoke(program: str, grant: Grant) -> str:
     """What went wrong; "". The grants are handed over as files: arguments can be read by anybody on this machine."""
-    given = os.environ.get(PARENT, "")
+    given = credentials.read(PARENT)
     if not given:
         return f"the environment has no {PARENT}"
     with tempfile.TemporaryDirectory(prefix="synapse-media-") as name:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from synapse_media.redaction import redacted
+
 VARIABLE: Final = "SYNAPSE_MEDIA_VERBOSE"
 """In the environment, so that it reaches the plugin, two processes further."""
 MARK: Final = "api: "
@@ -37,7 +39,7 @@ def say(what: str, started: float, status: object, request_id: str = "") -> None
     if enabled():
         spent = (time.monotonic() - started) * 1000
         words = f"{what}: {status} in {spent:.0f} ms{f', request {request_id}' if request_id else ''}"
-        tell(MARK + words)
+        tell(redacted(MARK + words))
 
 
 def watch(client: Any, service: str) -> None:

@@ -187,12 +187,25 @@ def test_what_a_command_raises_decides_the_exit_code(
     assert told == f"synapse-media env: {said}\n"
 
 
-def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_is_told_by_its_kind_and_place_and_not_by_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
     from synapse_media.cli import env
 
-    monkeypatch.setattr(env, "run", raising(ZeroDivisionError("ours")))
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["env"])
+    def failing(_: Any) -> int:
+        secret_of_a_local = SECRET
+        try:
+            raise ValueError(f"Invalid header value b'Bearer {secret_of_a_local}\\n'")
+        except ValueError as error:
+            raise KeyError(SECRET) from error
+
+    monkeypatch.setattr(env, "run", failing)
+    code, printed, told = run("env")
+    assert (code, printed) == (1, "")
+    assert told.startswith("synapse-media env: a defect of synapse-media.")
+    for words in ("builtins.KeyError", "which came of", "builtins.ValueError", f"{Path(__file__).name}:", "in failing"):
+        assert words in told
+    assert SECRET not in told
 
 
 def test_a_reader_that_went_away_is_no_traceback() -> None:

@@ -45,3 +45,42 @@ def test_what_a_guard_would_not_have_judged_is_refused(options: list[str]) -> No
 def test_a_value_that_is_missing_is_named() -> None:
     with pytest.raises(UsageError, match=r"-- --target needs a value"):
         choosing(["--diff", "--target"])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--debug",
+        "-d",
+        "--json",
+        "-j",
+        "--show-secrets",
+        "--show-secrets=true",
+        "--show-config",
+        "--verbose=9",
+        "-v",
+        "-v9",
+        "-v=9",
+        "-dv=9",
+        "-yd",
+        "--logtostderr",
+        "--logflow",
+        "--event-log",
+        "--tracing",
+        "--tracing-header",
+        "--otel-traces=file:///tmp/traces",
+        "--profiling",
+        "--memprofilerate",
+        "--attach-debugger",
+    ],
+)
+def test_what_shows_secrets_is_refused_with_what_to_use_in_its_place(option: str) -> None:
+    with pytest.raises(UsageError, match=r"is refused: .*\. To see each API call.*SYNAPSE_MEDIA_VERBOSE") as refusal:
+        choosing(["--diff", option, "9"])
+    assert f"-- {option} is refused" in str(refusal.value)
+
+
+def test_a_value_is_no_option_that_shows_secrets() -> None:
+    assert choosing(["-t", "-d", "--message", "--debug"]) == ["-t", "-d"]
+    with pytest.raises(UsageError, match="is not handed to pulumi"):
+        choosing(["-turn:pulumi:dev"])

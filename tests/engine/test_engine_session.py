@@ -133,6 +133,33 @@ def test_the_environment_holds_what_is_needed_and_no_more(
     assert os.pathsep.join(rest) == os.environ["PATH"]
 
 
+def test_what_makes_the_engine_write_secrets_down_is_kept_back_with_a_word(
+    own_state: Path, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    revealing = {
+        "PULUMI_DEBUG_GRPC",
+        "PULUMI_DEBUG_COMMANDS",
+        "PULUMI_DEBUG_PROVIDERS",
+        "PULUMI_LOG_OTLP_ENDPOINT",
+        "PULUMI_OTEL_EXPORTER_OTLP_ENDPOINT",
+        "PULUMI_TRACING",
+        "PULUMI_TRACING_HEADER",
+        "PULUMI_CONFIG",
+        "PULUMI_OPTION_SHOW_SECRETS",
+        "PULUMI_ENABLE_STREAMING_JSON_PREVIEW",
+    }
+    others = {"TF_LOG", "TF_LOG_PATH", "GRPC_TRACE", "GRPC_VERBOSITY", "SSLKEYLOGFILE", "AWS_SDK_GO_LOGGING_LEVEL"}
+    for name in revealing | others:
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://theirs")
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "theirs")
+    env = session.environment(say=said)
+    assert not env.keys() & (revealing | others)
+    assert env["PULUMI_BACKEND_URL"] == "s3://theirs"
+    assert all(name in said.text for name in revealing)
+    assert "not handed to pulumi" in said.text
+
+
 def test_plugins_may_be_downloaded_where_the_engine_was(
     own_state: Path, monkeypatch: pytest.MonkeyPatch, said: Said, tmp_path: Path
 ) -> None:

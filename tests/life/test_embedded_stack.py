@@ -98,6 +98,78 @@ def test_clean_takes_the_stack_along_where_its_file_is_missing(
     assert "the last run did not come to its end" not in capfd.readouterr().err
 
 
+def test_clean_deletes_no_bucket_that_was_not_named(
+    project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["embedded", "up"]) == 0
+    running = embedded.status()
+    assert running is not None
+    monkeypatch.setenv("S3_ACCESS_KEY_ID", running.access_key_id)
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", running.secret_access_key)
+    another = {
+        "provider": "s3_compatible",
+        "endpoint": running.endpoint,
+        "iam_endpoint": running.iam_endpoint,
+        "bucket": "of-another",
+        "method": "synapse-s3-storage-provider",
+        "settle_seconds": 0,
+    }
+    with stackfile.editing(project / "stacks/Pulumi.another.yaml") as document:
+        document["config"] = {
+            "synapse-media:stores": {"chat.example.org": another},
+            "synapse-media:allow": ["chat.example.org/delete-bucket", "chat.example.org/delete-media"],
+        }
+    assert main(["up", "--stack", "another", "--yes"]) == 0
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=running.endpoint,
+        region_name=running.region,
+        aws_access_key_id=running.access_key_id,
+        aws_secret_access_key=running.secret_access_key,
+    )
+    s3.create_bucket(Bucket="by-hand")
+    for bucket in ("of-another", "by-hand"):
+        s3.put_object(Bucket=bucket, Key="local_content/photo", Body=b"photo")
+
+    def refusal(*arguments: str) -> str:
+        capfd.readouterr()
+        assert main(["embedded", "clean", "--yes", *arguments]) == 1
+        told = capfd.readouterr().err
+        assert "nothing was deleted" in told
+        for bucket in ("of-another", "by-hand"):
+            assert s3.get_object(Bucket=bucket, Key="local_content/photo")["Body"].read() == b"photo"
+        assert embedded.status() == running
+        return told
+
+    told = refusal()
+    assert "by-hand (no stack here), of-another (stack another)" in told
+    assert "`synapse-media destroy --stack another`" in told
+    assert "`synapse-media embedded clean --bucket by-hand --bucket of-another`" in told
+    told = refusal("--bucket", "by-hand")
+    assert "of-another (stack another)" in told
+    assert "by-hand (" not in told
+    assert main(["embedded", "clean", "--yes", "--bucket", "by-hand", "--bucket", "mistyped"]) == 64
+    assert "--bucket mistyped: the embedded server has no such bucket" in capfd.readouterr().err
+    # Its own advice, to the end.
+    assert main(["destroy", "--stack", "another", "--yes"]) == 0
+    assert main(["embedded", "clean", "--yes", "--bucket", "by-hand"]) == 0
+    assert embedded.status() is None
+    assert embedded.buckets() == []
+
+
+def test_clean_refuses_where_the_server_does_not_run(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["embedded", "up"]) == 0
+    running = embedded.status()
+    assert running is not None
+    (running.data_dir / "by-hand").mkdir()
+    assert main(["embedded", "stop"]) == 0
+    assert main(["embedded", "clean", "--yes"]) == 1
+    assert "by-hand (no stack here)" in capfd.readouterr().err
+    assert (running.data_dir / "by-hand").is_dir()
+    assert main(["embedded", "clean", "--yes", "--bucket", "by-hand"]) == 0
+    assert not running.data_dir.exists()
+
+
 def test_media_stays_with_its_key_until_the_stack_file_lets_it_go(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

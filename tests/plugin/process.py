@@ -89,6 +89,7 @@ class Plugin:
     stub: Any
     engine: EngineDouble
     errors: list[bytes]
+    port: int
 
     def call(self, name: str, **request: Any) -> Any:
         """One call by name; `properties`, `inputs`, `news`, `olds`, `old_inputs` may be dicts."""
@@ -130,7 +131,7 @@ def running(
     try:
         port = int(process.stdout.readline())
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
-            yield Plugin(process, provider_pb2_grpc.ResourceProviderStub(channel), double, errors)
+            yield Plugin(process, provider_pb2_grpc.ResourceProviderStub(channel), double, errors, port)
     finally:
         process.kill()
         process.wait()

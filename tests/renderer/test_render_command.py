@@ -94,13 +94,22 @@ def test_by_reference_the_secret_is_in_no_file_and_comes_from_the_environment(
     assert all(SECRET not in path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file())
     bare = str(tmp_path / "out/matrix.example.com/store.json")
     assert stores.load_file(bare).secret_access_key == ""
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of somebody else")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-somebody-else")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "SOMEBODY-ELSE")
     assert stores.load_file(bare).secret_access_key == ""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", store("amazon").access_key_id)
-    assert stores.load_file(bare).secret_access_key == "of somebody else"
+    assert stores.load_file(bare).secret_access_key == "of-somebody-else"
     monkeypatch.setenv("SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM", SECRET)
     assert stores.load_file(bare) == store("amazon")
+    monkeypatch.setenv("SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM", f"{SECRET}\n")
+    assert main(["prove", "--store", bare]) == 1
+    told = capsys.readouterr().err
+    assert "SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM has a line break in it" in told
+    assert SECRET not in told
+    monkeypatch.delenv("SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert main(["prove", "--store", bare]) == 1
+    assert "set SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM to it" in capsys.readouterr().err
 
 
 def test_several_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,82 @@
+"""Credentials as the environment has them: looked at before use, and only those that the catalog names.
+
+A library that is given a broken one (a line break copied along with it, quotes) shows it in its error: http.client and
+urllib3 the whole header, botocore the signed one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+
+from synapse_media import catalog
+from synapse_media.redaction import remember
+
+from .resource import ResourceError
+
+_QUOTES = "\"'`“”‘’"
+
+
+def fault(value: str) -> str:
+    """What is wrong with a credential's form, in words without it; "" if nothing is.
+
+    Each provider's credentials are visible ASCII, without a blank; so is what a header can hold.
+    """
+    if not value:
+        return "is empty"
+    if "\n" in value or "\r" in value:
+        return "has a line break in it"
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+        return "has a control character in it"
+    if any(letter.isspace() for letter in value):
+        return "begins or ends with a blank" if value != value.strip() else "has a blank in it"
+    if value[0] in _QUOTES or value[-1] in _QUOTES:
+        return "has a quotation mark at its beginning or end"
+    return "" if value.isascii() else "has a character in it that is not ASCII"
+
+
+def refuse_malformed(what: str, value: str) -> None:
+    """Raises ResourceError, which names `what` and never the value, where a credential can't be one."""
+    why = fault(value)
+    if why:
+        raise ResourceError(
+            f"{what} {why}: set it to the bare value, as it was issued, on one line and without quotation marks. What "
+            "it is now is not shown."
+        )
+
+
+def read(name: str, environment: Mapping[str, str] | None = None) -> str:
+    """The credential in an environment variable; "" where it is not set. Raises ResourceError where it is malformed.
+
+    Args:
+        environment: where to look; by default, the process's own.
+    """
+    value = (os.environ if environment is None else environment).get(name, "")
+    if value:
+        if not name.endswith("_KEY_ID"):
+            remember(value.strip())
+        refuse_malformed(name, value)
+    return value
+
+
+def refuse_foreign(names: Collection[str], *, family: str = "", setting: str = "") -> None:
+    """Raises ResourceError unless the variables are those of one provider's admin credential.
+
+    What a call names is read and sent to the address that the same call gives: it may not be anything else in the
+    environment.
+
+    Args:
+        family: the component whose provider it has to be; "": any.
+        setting: one that the provider must have, such as `existing_key`.
+    """
+    providers = [catalog.load(name) for name in catalog.names()]
+    allowed = [
+        provider.admin_variables
+        for provider in providers
+        if family in ("", provider.component) and (not setting or setting in provider.value("settings", {}))
+    ]
+    if not any(set(names) <= set(variables) for variables in allowed):
+        known = "; ".join(dict.fromkeys(", ".join(variables) for variables in allowed))
+        raise ResourceError(
+            f"connection.variables: {', '.join(names)} is no provider's admin credential here; allowed: {known}."
+        )

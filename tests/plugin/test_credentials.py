@@ -1,0 +1,255 @@
+"""What is read from the environment as a credential, and what of it may be said."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from synapse_media import catalog, redaction
+from synapse_media.cli import main
+from synapse_media.errors import SynapseMediaError
+from synapse_media.plugin import backblaze_b2, credentials, digitalocean_spaces, garage, storj
+from synapse_media.plugin.connection import ApiError, Connection, Credential, call
+from synapse_media.plugin.existing_key import ExistingKey
+from synapse_media.plugin.http import JsonClient
+from synapse_media.plugin.keyring import MadeKey, _brought
+from synapse_media.plugin.resource import Context, ResourceError
+from synapse_media.settings import ADOPTED_SECRET
+from tests.doubles.serving import serving
+
+SECRET = "kZ4/9+secret=0123456789"
+QUIET = Context(warn=lambda _: None)
+MALFORMED = {
+    SECRET + "\n": "has a line break",
+    SECRET[:9] + "\r\n" + SECRET[9:]: "has a line break",
+    SECRET + "\x07": "has a control character",
+    f" {SECRET}": "begins or ends with a blank",
+    SECRET[:9] + " " + SECRET[9:]: "has a blank in it",
+    f'"{SECRET}"': "has a quotation mark",
+    f"{SECRET}'": "has a quotation mark",
+    f"“{SECRET}”": "has a quotation mark",
+    SECRET + "é": "not ASCII",
+}
+PARTS = re.compile("|".join(map(re.escape, (SECRET[:9], SECRET[9:]))))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_forms", set())
+
+
+def connection(*variables: str, **more: str) -> dict[str, Any]:
+    return {"connection": {"endpoint": "http://127.0.0.1:9", "region": "r", "variables": list(variables), **more}}
+
+
+def readers() -> dict[str, Callable[[], object]]:
+    """Variable -> what reads it."""
+    s3 = [
+        Connection.parse(connection(*catalog.load(name).admin_variables)).admin
+        for name in ("s3_compatible", "amazon_s3", "wasabi")
+    ]
+    b2 = connection(*catalog.load("backblaze_b2").admin_variables)
+    return {
+        "S3_ACCESS_KEY_ID": s3[0],
+        "S3_SECRET_ACCESS_KEY": s3[0],
+        "AWS_SECRET_ACCESS_KEY": s3[1],
+        "AWS_SESSION_TOKEN": s3[1],
+        "WASABI_SECRET_ACCESS_KEY": s3[2],
+        "B2_APPLICATION_KEY_ID": lambda: backblaze_b2.account(b2),
+        "B2_APPLICATION_KEY": lambda: backblaze_b2.account(b2),
+        "GARAGE_ADMIN_TOKEN": lambda: garage.admin(
+            connection("GARAGE_ADMIN_TOKEN", adminEndpoint="http://127.0.0.1:9")
+        ),
+        "DIGITALOCEAN_TOKEN": lambda: digitalocean_spaces.SpacesApi({}),
+        "UPLINK_ACCESS": lambda: storj.parent("bucket", ()),
+        ADOPTED_SECRET: lambda: _brought("AKIA", {"AKIA": True}),
+    }
+
+
+@pytest.mark.parametrize("value", MALFORMED, ids=MALFORMED.values())
+@pytest.mark.parametrize("variable", readers())
+def test_a_malformed_one_is_named_and_not_shown(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in readers():
+        monkeypatch.setenv(other, "well-formed-0123456789")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ResourceError, match=f"^{variable} .*: set it to the bare value") as refusal:
+        readers()[variable]()
+    assert MALFORMED[value] in str(refusal.value)
+    assert not PARTS.search(str(refusal.value))
+
+
+def test_every_variable_of_the_catalog_has_such_a_reader() -> None:
+    named = {variable for name in catalog.names() for variable in catalog.load(name).admin_variables}
+    # The others of a pair are read by the same function.
+    alike = {"AWS_ACCESS_KEY_ID", "WASABI_ACCESS_KEY_ID", "SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY"}
+    assert named - alike <= readers().keys()
+
+
+@pytest.mark.parametrize("part", ["access key ID", "secret access key", "session token"])
+def test_a_malformed_key_from_anywhere_else_is_refused_before_it_is_sent(part: str) -> None:
+    """One of a store.json, or one that a store answered with."""
+    values = {"access key ID": "AKIA", "secret access key": SECRET, "session token": "t"}
+    with pytest.raises(ResourceError, match=f"the {part} has a line break") as refusal:
+        Credential(*{**values, part: SECRET + "\n"}.values())
+    assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [("PATH", "HOME"), ("S3_ACCESS_KEY_ID", "UPLINK_ACCESS"), ("AWS_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"), ("PATH",)],
+)
+def test_no_call_reads_what_is_no_admin_credential(variables: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in variables:
+        monkeypatch.setenv(name, SECRET)
+    values = connection(*variables, adminEndpoint="http://127.0.0.1:9")
+    for read in (
+        Connection.parse(values).admin,
+        lambda: backblaze_b2.account(values),
+        lambda: garage.admin(values),
+        lambda: ExistingKey().create({"active": "a", **values}, QUIET),
+    ):
+        with pytest.raises(ResourceError, match="no provider's admin credential here; allowed: ") as refusal:
+            read()
+        assert SECRET not in str(refusal.value)
+
+
+def test_no_family_reads_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in readers():
+        monkeypatch.setenv(name, SECRET)
+    with pytest.raises(ResourceError, match=r"allowed: GARAGE_ADMIN_TOKEN\."):
+        garage.admin(connection("UPLINK_ACCESS", adminEndpoint="http://127.0.0.1:9"))
+    with pytest.raises(ResourceError, match=r"allowed: B2_APPLICATION_KEY_ID, B2_APPLICATION_KEY\."):
+        backblaze_b2.account(connection("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+
+
+@pytest.mark.parametrize("name", ["amazon_s3", "wasabi", "backblaze_b2"])
+def test_the_admin_s_own_key_is_never_handed_out_as_synapse_s(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the provider makes keys, a key from the environment is not one to be kept in state."""
+    variables = catalog.load(name).admin_variables
+    for variable in variables:
+        monkeypatch.setenv(variable, SECRET)
+    with pytest.raises(ResourceError, match=r"allowed: S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY\."):
+        ExistingKey().create({"active": "a", **connection(*variables)}, QUIET)
+
+
+# ---- what a library or a server says
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        SECRET,
+        quote(SECRET, safe=""),
+        quote(SECRET),
+        json.dumps(SECRET),
+        SECRET.replace("/", "%2f").replace("+", "%2B").replace("=", "%3D").replace("%2f", "%2F"),
+        *(base64.b64encode(f"{before}:{SECRET}".encode()).decode() for before in ("i", "id", "idd", "iddd")),
+        *(base64.urlsafe_b64encode(f"{before}:{SECRET}:x".encode()).decode() for before in ("i", "id", "idd")),
+    ],
+)
+def test_an_error_holds_a_secret_in_no_form(said: str) -> None:
+    error = SynapseMediaError(f"the server says: {said}!")
+    assert said in str(error)
+    redaction.remember(SECRET)
+    assert redaction.MARK in str(error)
+    for form in (SECRET, quote(SECRET, safe=""), base64.b64encode(SECRET.encode()).decode()[4:20]):
+        assert form not in str(error)
+    assert str(error).startswith("the server says: ")
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("Invalid header value b'Bearer dop_v1_0123456789abcdef'", "Invalid header value b'Bearer [secret]'"),
+        ("Authorization: Basic MDAxOjEyMzQ1Njc4=", "Authorization: Basic [secret]"),
+        ("proxy http://me:pass@proxy.example.com:3128", "proxy http://[secret]@proxy.example.com:3128"),
+        ("Credential=AKIA/2026, Signature=0123456789abcdef0123", "Credential=AKIA/2026, Signature=[secret]"),
+        ("a key ID of Basic authentication at https://s3.example.com:443/a@b", None),
+    ],
+)
+def test_what_stands_where_only_secrets_do_is_left_out(said: str, left: str | None) -> None:
+    assert str(SynapseMediaError(said)) == (said if left is None else left)
+
+
+def test_a_short_word_is_left_in_texts() -> None:
+    redaction.remember("secret")
+    assert str(SynapseMediaError("the secret access key")) == "the secret access key"
+
+
+class Quoting(BaseHTTPRequestHandler):
+    """Answers every call with what it was sent, at the place where a message is cut."""
+
+    def do_GET(self) -> None:
+        said = "x" * 285 + " " + self.headers.get("Authorization", "").partition(" ")[2]
+        body = json.dumps({"id": "unauthorized", "message": said}).encode()
+        if self.path.startswith("/xml"):
+            body = f"<Error><Code>AccessDenied</Code><Message>{'x' * 280} {SECRET}</Message></Error>".encode()
+        self.send_response(403)
+        self.send_header("Content-Type", "application/xml" if self.path.startswith("/xml") else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Standard error is the tests'."""
+
+
+@pytest.fixture
+def quoting() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Quoting) as server, serving(server):
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+def test_a_server_that_quotes_a_token_is_not_repeated(quoting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", SECRET)
+    token = credentials.read("DIGITALOCEAN_TOKEN")
+    with pytest.raises(ApiError, match="unauthorized") as error:
+        JsonClient(quoting, "the API", {"Authorization": f"Bearer {token}"}).call("GET", "/v2")
+    assert SECRET[:4] not in str(error.value)
+    with pytest.raises(ApiError, match="AccessDenied") as error:
+        call(Connection(f"{quoting}/xml").s3(Credential("AKIA", SECRET)), "list_buckets")
+    assert SECRET[:4] not in str(error.value)
+
+
+def test_a_secret_in_the_place_of_an_error_s_code_is_not_said() -> None:
+    MadeKey("AKIA", SECRET, "")
+    error = ApiError(SECRET, 403, "no")
+    assert SECRET not in error.code + str(error)
+
+
+def test_a_header_that_can_not_be_written_is_not_shown() -> None:
+    client = JsonClient("http://127.0.0.1:9", "the API", {"Authorization": f"Bearer {SECRET}\n"}, attempts=1)
+    with pytest.raises(ApiError, match="the call could not be written") as error:
+        client.call("GET", "/")
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["\n", "quoted back"])
+def test_doctor_shows_no_token(
+    value: str,
+    quoting: str,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    stores = {"example.com": {"provider": "digitalocean_spaces", "bucket": "media", "region": "fra1"}}
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "Pulumi.yaml").write_text("name: synapse-media\nruntime: python\nstackConfigDir: stacks\n")
+    config = {"config": {"synapse-media:stores": stores}}
+    (tmp_path / "stacks/Pulumi.prod.yaml").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(digitalocean_spaces, "API", quoting)
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", SECRET + value if value == "\n" else SECRET)
+    assert main(["doctor", "--stack", "prod"]) == 1
+    printed = "".join(capfd.readouterr())
+    assert "wrong: " in printed
+    assert ("has a line break in it" if value == "\n" else "unauthorized") in printed
+    assert not PARTS.search(printed)
+    assert "Traceback" not in printed
