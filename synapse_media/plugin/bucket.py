@@ -198,11 +198,20 @@ def _write_lifecycle(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
 
 def _read_policy(s3: Any, bucket: str) -> Values:
     try:
-        return {"policy": canonical(call(s3, "get_bucket_policy", Bucket=bucket)["Policy"])}
+        document = call(s3, "get_bucket_policy", Bucket=bucket)["Policy"]
     except ApiError as error:
         if error.code != "NoSuchBucketPolicy":
             raise
         return {"policy": ""}
+    try:
+        # The one answer of S3 that is not XML.
+        if "Statement" in json.loads(document):
+            return {"policy": canonical(document)}
+    except (ValueError, TypeError):
+        pass
+    raise ApiError(
+        "Unparsable", 0, f"get_bucket_policy {bucket}: the answer is no policy: does the store answer there?"
+    )
 
 
 def _write_policy(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:

@@ -248,6 +248,34 @@ def html(status: int = 200) -> Fault:
     return fault
 
 
+def in_between(status: int, content_type: str = "", text: str = "") -> Fault:
+    """An answer of a router or gateway before the store, which it never reached: no page, and no document of S3."""
+
+    def fault(request: Request, _: Upstream) -> Answer:
+        headers = (("Content-Type", content_type),) if content_type else ()
+        return Answer(status, headers, b"" if request.method == "HEAD" else text.encode())
+
+    return fault
+
+
+TRAEFIK = in_between(404, "text/plain; charset=utf-8", "404 page not found\n")
+KUBERNETES = in_between(404, "text/plain; charset=utf-8", "default backend - 404")
+KONG = in_between(404, "application/json; charset=utf-8", '{"message":"no Route matched with those values"}')
+BARE = in_between(404)
+EMPTY = in_between(200)
+NO_STORE: dict[str, Fault] = {
+    "traefik": TRAEFIK,
+    "kubernetes": KUBERNETES,
+    "kong": KONG,
+    "bare 404": BARE,
+    "empty 200": EMPTY,
+    "ok": in_between(200, "text/plain", "ok"),
+    "json": in_between(200, "application/json", "{}"),
+    "xhtml": in_between(200, "application/xml", '<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml"/>'),
+}
+"""What says nothing of a store, by name."""
+
+
 def denied_for_missing_keys(for_keys: Collection[str] | None = None) -> Fault:
     """GET and HEAD of a missing key answer 403, as Amazon S3 does to a key without s3:ListBucket.
 
