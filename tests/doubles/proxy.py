@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -274,6 +275,19 @@ NO_STORE: dict[str, Fault] = {
     "xhtml": in_between(200, "application/xml", '<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml"/>'),
 }
 """What says nothing of a store, by name."""
+
+
+def key_last_used(when: datetime | None) -> Fault:
+    """The answer to GetAccessKeyLastUsed; None: IAM tells of no use."""
+
+    def fault(_: Request, __: Upstream) -> Answer:
+        date = f"<LastUsedDate>{when:%Y-%m-%dT%H:%M:%SZ}</LastUsedDate>" if when else ""
+        inner = f"<AccessKeyLastUsed>{date}<ServiceName>s3</ServiceName></AccessKeyLastUsed>"
+        result = f"<GetAccessKeyLastUsedResult>{inner}</GetAccessKeyLastUsedResult>"
+        body = f"<GetAccessKeyLastUsedResponse>{result}</GetAccessKeyLastUsedResponse>"
+        return Answer(200, (("Content-Type", "text/xml"),), body.encode())
+
+    return fault
 
 
 def denied_for_missing_keys(for_keys: Collection[str] | None = None) -> Fault:

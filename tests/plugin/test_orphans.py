@@ -270,21 +270,6 @@ def test_no_key_of_a_user_that_was_taken_over_is_deleted_as_an_orphan(
 # ---- the ring ends
 
 
-def never_used(when: datetime | None) -> proxy.Fault:
-    """IAM tells when a key was used last; the embedded store does not."""
-
-    def fault(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:
-        date = f"<LastUsedDate>{when:%Y-%m-%dT%H:%M:%SZ}</LastUsedDate>" if when else ""
-        inner = f"<AccessKeyLastUsed>{date}<ServiceName>s3</ServiceName></AccessKeyLastUsed>"
-        body = (
-            "<GetAccessKeyLastUsedResponse><GetAccessKeyLastUsedResult>"
-            f"{inner}</GetAccessKeyLastUsedResult></GetAccessKeyLastUsedResponse>"
-        )
-        return proxy.Answer(200, (("Content-Type", "text/xml"),), body.encode())
-
-    return fault
-
-
 @pytest.mark.parametrize(
     ("after", "may_go"), [(None, False), (timedelta(minutes=1), True), (timedelta(hours=1), False)]
 )
@@ -293,7 +278,7 @@ def test_a_ring_whose_key_may_be_in_use_is_not_deleted(owner: Direct, after: tim
         _, outputs = RING.create(ring(owner, "a", url=double.url), owner.context)
         made = datetime.fromisoformat(outputs["keys"]["a"]["createdAt"])
         double.misbehave(
-            never_used(made + after if after is not None else None),
+            proxy.key_last_used(made + after if after is not None else None),
             when=lambda request: request.action == "GetAccessKeyLastUsed",
         )
         if may_go:
