@@ -73,6 +73,12 @@ class AmazonS3(S3IamStore):
         options = pulumi.ResourceOptions(provider=self.vendor)
         return pulumi.ResourceOptions.merge(self.child(*depends_on), options)
 
+    def under_path(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
+        """For what is made under `path`: it stays where an earlier release put it, since a move makes it another."""
+        return pulumi.ResourceOptions.merge(
+            self.by_vendor(*depends_on), pulumi.ResourceOptions(ignore_changes=["path"])
+        )
+
     def key_policy(self) -> dict[str, Any]:
         document = super().key_policy()
         key = self.store.options.get("kms_key")
@@ -187,7 +193,7 @@ class AmazonS3(S3IamStore):
             path=self.path,
             assume_role_policy=policies.to_json(policies.for_service("ec2.amazonaws.com")),
             tags=self.tags,
-            opts=self.by_vendor(bucket),
+            opts=self.under_path(bucket),
         )
         aws.iam.RolePolicy(
             self.name,
@@ -197,7 +203,7 @@ class AmazonS3(S3IamStore):
             opts=self.by_vendor(),
         )
         aws.iam.InstanceProfile(
-            self.name, name=self.store.user, path=self.path, role=role.name, tags=self.tags, opts=self.by_vendor()
+            self.name, name=self.store.user, path=self.path, role=role.name, tags=self.tags, opts=self.under_path()
         )
         self.finish_keyless(policy=document, lacks=lacks)
 
@@ -211,7 +217,7 @@ class AmazonS3(S3IamStore):
             # A key somebody made by hand must not stand in the way of deleting the user.
             force_destroy=True,
             tags=self.tags,
-            opts=self.by_vendor(bucket),
+            opts=self.under_path(bucket),
         )
         return user
 

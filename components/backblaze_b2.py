@@ -46,7 +46,7 @@ class BackblazeB2(Store):
             },
             self.of_bucket(),
             kind="B2Bucket",
-            more=("bucketId", "accountRegion", "accountEndpoint"),
+            more=("bucketId", "accountRegion", "accountEndpoint", "resumed"),
         )
         ring = resources.KeyRing(
             name,
@@ -60,6 +60,7 @@ class BackblazeB2(Store):
                 "retireConfirmed": "retire-key" in store.allow,
                 "connection": self.connection(),
                 **({"adopt": True} if store.adopt else {}),
+                "resumed": bucket.out("resumed"),
             },
             self.child(bucket),
             kind="B2KeyRing",

@@ -27,7 +27,7 @@ class Garage(Store):
             },
             self.of_bucket(),
             kind="GarageBucket",
-            more=("bucketId",),
+            more=("bucketId", "resumed"),
         )
         ring = resources.KeyRing(
             name,
@@ -40,6 +40,7 @@ class Garage(Store):
                 "retireConfirmed": "retire-key" in store.allow,
                 "connection": self.connection(),
                 **({"adopt": True} if store.adopt else {}),
+                "resumed": bucket.out("resumed"),
             },
             self.child(bucket),
             kind="GarageKeyRing",

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import pulumi
 
+from synapse_media.plugin.iam import POLICY_NAME, ROOT
 from synapse_media.settings import StoreSettings
 
 from . import policies, resources
 from .store import Store
 
-POLICY_NAME = "synapse-media"
+__all__ = ("POLICY_NAME", "S3IamStore", "user_path")
+
+_LONGEST_PATH = 512
+"""https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html"""
+
+
+def user_path(owner: str, bucket: str) -> str:
+    """The IAM path that names project, stack and homeserver (`owner`), and the bucket."""
+    path = f"{ROOT}{owner}/{bucket}/"
+    # Where it would be too long, what it names is still told from any other.
+    return path if len(path) <= _LONGEST_PATH else f"{ROOT}{hashlib.sha256(owner.encode()).hexdigest()}/user/{bucket}/"
 
 
 class S3IamStore(Store):
@@ -44,6 +57,7 @@ class S3IamStore(Store):
                 "slots": sorted(store.keys.slots),
                 "retireConfirmed": "retire-key" in store.allow,
                 "connection": self.connection(),
+                **self.mark,
                 **({"adoptKey": store.adopt_key} if store.adopt_key else {}),
             },
             self.child(user),
@@ -62,8 +76,16 @@ class S3IamStore(Store):
 
     @property
     def path(self) -> str:
-        """Where users of this stack are: what is under it is ours."""
-        return f"/synapse-media/{pulumi.get_stack()}/"
+        """Where this store's user is made, and by what it is known again."""
+        return user_path(self.owner, self.store.bucket)
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """Whose the user has to be before anything of it is changed (synapse_media.plugin.iam)."""
+        # Releases before 2026-12 put every user of a stack of this name under one path.
+        former = [f"{ROOT}{pulumi.get_stack()}/"]
+        mark = {"path": self.path, "formerPaths": former, "bucket": self.store.bucket}
+        return {"mark": mark, "adopt": self.store.adopt}
 
     def make_user(self, bucket: pulumi.Resource) -> pulumi.Resource:
         # After the bucket: where that is refused, nobody is made who may use it.
@@ -73,7 +95,7 @@ class S3IamStore(Store):
                 "userName": self.store.user,
                 "path": self.path,
                 "connection": self.connection(),
-                "adopt": self.store.adopt,
+                **self.mark,
             },
             self.child(bucket),
         )
@@ -86,6 +108,7 @@ class S3IamStore(Store):
                 "policyName": POLICY_NAME,
                 "policy": document,
                 "connection": self.connection(),
+                **self.mark,
             },
             self.child(user),
         )

@@ -28,22 +28,24 @@ from synapse_media.settings import SLOTS
 from . import bounded, credentials, tracing
 from .bucket import (
     drift,
+    is_marked,
     is_ours,
-    marked_by_another,
+    not_emptied_unmarked,
     not_empty,
     nothing_to_adopt,
     refuse_ownership,
+    require_mark,
     say_differences,
     taken,
     there_already,
     unlike_new,
 )
-from .connection import ApiError, Connection
+from .connection import ApiError
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
-from .proof import decoy_name, quietly
 from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
 
 OWNER_INFO: Final = "synapse-media-stack"
+_WHERE: Final = f"its bucket info {OWNER_INFO!r}"
 AUTHORIZE: Final = "b2_authorize_account"
 SECONDS: Final = 30
 ATTEMPTS: Final = 5
@@ -284,16 +286,18 @@ def _managed(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> frozenset
 class B2Bucket(Resource):
     """A private bucket that keeps only the last version of a file.
 
-    Inputs: `bucket`, `connection`, `owner` (the mark in its bucket info), `adopt`, `manage` (settings of an adopted
-    bucket that may be changed: access, encryption, lifecycle), `private`, `encryption` (SSE-B2), `noncurrentDays`
-    (a hidden version is kept so long), `abortDays`, `region` and `endpoint` ("": whatever the account has),
-    `forceDestroy`.
-    Outputs: the inputs, `bucketId`, `accountId`, `accountRegion`, `accountEndpoint`, `lacks`, `adopted`, `differences`.
+    Inputs: `bucket`, `connection`, `owner` (the mark in its bucket info), `formerOwner`, `adopt`, `manage` (settings of
+    an adopted bucket that may be changed: access, encryption, lifecycle), `private`, `encryption` (SSE-B2),
+    `noncurrentDays` (a hidden version is kept so long), `abortDays`, `region` and `endpoint` ("": whatever the account
+    has), `forceDestroy`.
+    Outputs: the inputs, `bucketId`, `accountId`, `accountRegion`, `accountEndpoint`, `lacks`, `adopted`, `differences`,
+    `resumed` (it was ours by its mark and held files when it was made: its keys may be in use, though state has none).
     """
 
     pulumi_type = "s3store:index:B2Bucket"
     replace_on = frozenset({"bucket"})
     required = frozenset({"bucket", "connection", "owner"})
+    passing = frozenset({"formerOwner"})
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         filled: Values = {
@@ -312,13 +316,14 @@ class B2Bucket(Resource):
     def planned(self, inputs: Values, old: Values | None) -> Values:
         refuse_ownership(inputs, old or {})
         names = ("bucketId", "accountId", "accountRegion", "accountEndpoint", "lacks", "adopted", "differences")
-        return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}}
+        resumed = UNKNOWN if old is None else bool(old.get("resumed"))
+        return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}, "resumed": resumed}
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
         bucket, api = text(inputs, "bucket"), _admin(inputs)
         outputs: Values = {**inputs, **_account_facts(api, inputs), "lacks": [], "differences": []}
         with _calling(inputs, bucket):
-            found, outputs["adopted"] = self._take_or_make(api, bucket, inputs)
+            found, outputs["adopted"], outputs["resumed"] = self._take_or_make(api, bucket, inputs)
             outputs["bucketId"] = found.id_
         try:
             with _calling(inputs, bucket):
@@ -330,21 +335,20 @@ class B2Bucket(Resource):
         say_differences(outputs, context)
         return bucket, outputs
 
-    def _take_or_make(self, api: Any, bucket: str, inputs: Values) -> tuple[Any, bool]:
-        """The bucket, and whether an existing one was adopted."""
+    def _take_or_make(self, api: Any, bucket: str, inputs: Values) -> tuple[Any, bool, bool]:
+        """The bucket, whether an existing one was adopted, and whether one of ours was taken up again."""
         found = _find(api, bucket)
         if found is None:
             if inputs.get("adopt"):
                 raise nothing_to_adopt(bucket)
-            return _make(api, bucket, inputs), False
-        mark = found.bucket_info.get(OWNER_INFO, "")
-        if mark not in ("", text(inputs, "owner")):
-            raise marked_by_another(bucket, mark, f"its bucket info {OWNER_INFO!r}")
+            return _make(api, bucket, inputs), False, False
+        mark = _mark_of(found)
+        require_mark(bucket, mark, _WHERE, inputs, {})
         if inputs.get("adopt"):
-            return found, True
-        # The mark is written by the call that makes it: what an interrupted run left carries it.
-        if mark and _is_empty(found):
-            return found, False
+            return found, True, False
+        # The mark is written by the call that makes it: what an interrupted run left carries it, and is empty.
+        if is_marked(mark, inputs):
+            return found, False, not _is_empty(found)
         raise there_already(bucket)
 
     def _apply(self, found: Any, inputs: Values, outputs: Values) -> None:
@@ -378,7 +382,10 @@ class B2Bucket(Resource):
             outputs = {**outputs, "differences": _differences(found, inputs)}
             say_differences(outputs, context)
         facts = _account_facts(api, inputs)
-        return Found(bucket, drifted, {**outputs, **drifted, **facts, "bucketId": found.id_})
+        ours = {"owner": text(outputs, "owner"), "bucketId": found.id_}
+        # Among the inputs alone: what the outputs say is ours.
+        marked = {**drifted, "owner": _mark_of(found)}
+        return Found(bucket, marked, {**outputs, **drifted, **facts, **ours})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
         bucket, api = text(inputs, "bucket"), _same_account(_admin(inputs), inputs, old)
@@ -394,6 +401,7 @@ class B2Bucket(Resource):
                 f"bucket: {bucket!r} does not exist in this account. Check the key; if the bucket was deleted, "
                 "`synapse-media up --refresh` finds out and makes it again, empty."
             )
+        require_mark(bucket, _mark_of(found), _WHERE, inputs, old)
         outputs["bucketId"] = found.id_
         try:
             with _calling(inputs, bucket):
@@ -417,8 +425,10 @@ class B2Bucket(Resource):
             found = _find(api, bucket)
             if found is None:
                 return
-            if not outputs.get("forceDestroy") and not _is_empty(found):
-                raise not_empty(bucket)
+            mark = _mark_of(found)
+            require_mark(bucket, mark, _WHERE, {}, outputs)
+            if not (mark and outputs.get("forceDestroy")) and not _is_empty(found):
+                raise not_empty(bucket) if mark else not_emptied_unmarked(bucket)
             for upload in list(found.list_unfinished_large_files()):
                 found.cancel_large_file(upload.file_id)
             _remove(found, lambda _: True)
@@ -427,6 +437,10 @@ class B2Bucket(Resource):
 
 def _calling(values: Mapping[str, Any], bucket: str) -> AbstractContextManager[None]:
     return in_words(f"bucket {bucket}", str(values["connection"].get("realm") or "production"))
+
+
+def _mark_of(found: Any) -> str:
+    return str(found.bucket_info.get(OWNER_INFO, ""))
 
 
 def _make(api: Any, bucket: str, inputs: Mapping[str, Any]) -> Any:
@@ -517,13 +531,15 @@ def _remove(bucket: Any, which: Callable[[str], bool]) -> None:
 class B2KeyRing(RingBase):
     """Application keys restricted to one bucket.
 
-    Inputs beside those of every ring: `owner`, `bucketId`, `capabilities` (sorted), `adopt` (see NamedKeys).
+    Inputs beside those of every ring: `owner`, `bucketId`, `capabilities` (sorted), `adopt` and `resumed` (see
+    NamedKeys and B2Bucket).
     Output beside those: `accountId`.
     """
 
     pulumi_type = "s3store:index:B2KeyRing"
     replace_on = frozenset({"userName", "bucketId"})
     required = RingBase.required | {"owner", "bucketId", "capabilities"}
+    passing = RingBase.passing | {"resumed"}
 
     def family(self, values: Values) -> NamedKeys:
         return _Keys(values)
@@ -557,7 +573,7 @@ class _Keys(NamedKeys):
         mark = hashlib.sha256(text(values, "owner").encode()).hexdigest()[:16]
         user = re.sub(r"[^A-Za-z0-9-]", "-", text(values, "userName"))
         self.names = {slot: f"{user}-{mark}-{slot}" for slot in SLOTS}
-        self.adopted = bool(values.get("adopt"))
+        self.adopted = bool(values.get("adopt") or values.get("resumed"))
         self._values = values
         self._bucket_id = text(values, "bucketId")
         self._listed: dict[str, Any] = {}
@@ -584,6 +600,10 @@ class _Keys(NamedKeys):
             made = api.create_key(list(self._values["capabilities"]), self.names[slot], bucket_ids=[self._bucket_id])
         return MadeKey(made.id_, made.application_key, datetime.now(UTC).isoformat())
 
+    def usable(self) -> bool:
+        with self._calling("b2_list_buckets"):
+            return bool(account(self._values).list_buckets(bucket_id=self._bucket_id, use_cache=False))
+
     def delete(self, key_id: str) -> None:
         api = account(self._values)
         if key_id in self._keys():
@@ -606,16 +626,22 @@ class _Keys(NamedKeys):
 class B2Lender:
     """The proof's administrator at Backblaze B2: by the native API, since the master key is none for S3."""
 
-    @contextmanager
-    def decoy(self, inputs: Values) -> Iterator[str]:
+    def lend(self, inputs: Values, decoy: str) -> bool:
         api = account(inputs)
-        name = decoy_name(Connection.parse(inputs), text(inputs, "bucket"))
-        with _calling(inputs, name):
-            found = _find(api, name) or api.create_bucket(name, "allPrivate", bucket_info={OWNER_INFO: inputs["owner"]})
-        try:
-            yield name
-        finally:
-            quietly(_delete, api, found, inputs)
+        with _calling(inputs, decoy):
+            found = _find(api, decoy)
+            if found is None:
+                api.create_bucket(decoy, "allPrivate", bucket_info={OWNER_INFO: inputs["owner"]})
+        if found is not None:
+            require_mark(decoy, _mark_of(found), _WHERE, inputs, {})
+        return True
+
+    def take_back(self, inputs: Values, decoy: str) -> None:
+        api = account(inputs)
+        with _calling(inputs, decoy):
+            found = _find(api, decoy)
+            if found is not None:
+                api.delete_bucket(found)
 
     def clear(self, inputs: Values) -> None:
         prefix = text(inputs, "prefix") + PROOF_OBJECT
@@ -625,8 +651,3 @@ class B2Lender:
                 for name in (prefix, f"{prefix}-copy"):
                     for version in list(found.list_file_versions(name)):
                         found.delete_file_version(version.id_, version.file_name)
-
-
-def _delete(api: Any, bucket: Any, inputs: Values) -> None:
-    with _calling(inputs, bucket.name):
-        api.delete_bucket(bucket)

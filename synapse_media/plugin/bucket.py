@@ -1,9 +1,10 @@
 """`s3store:index:Bucket`: a private bucket over the S3 API, kept as the stack file says.
 
-Inputs: `bucket`, `connection`, `owner` (the mark it carries), `adopt`, `manage` (settings of an adopted bucket that
-may be changed: versioning, access, encryption, lifecycle, policy), `versioning`, `noncurrentDays`, `abortDays`,
-`policy` (canonical JSON; "": none may be there; null: not looked at), `publicAccessBlock`, `encryption`, `acl`,
-`forceDestroy`, `mayBeDenied` (the key is no administrator's: what it may not set or see is said in `lacks`).
+Inputs: `bucket`, `connection`, `owner` (the mark it carries), `formerOwner` (an older mark of ours), `adopt`, `manage`
+(settings of an adopted bucket that may be changed: versioning, access, encryption, lifecycle, policy), `versioning`,
+`noncurrentDays`, `abortDays`, `policy` (canonical JSON; "": none may be there; null: not looked at),
+`publicAccessBlock`, `encryption`, `acl`, `forceDestroy`, `mayBeDenied` (the key is no administrator's: what it may not
+set or see is said in `lacks`).
 Outputs: the inputs, `arn`, `lacks` (settings this store does not have, in words), `adopted`, `differences` (what an
 adopted bucket has otherwise than a new one would, in words).
 """
@@ -21,6 +22,7 @@ from .connection import ApiError, Connection, call
 from .resource import Context, Found, PartialError, Resource, ResourceError, Values, text
 
 OWNER_TAG = "synapse-media:stack"
+_WHERE = f"its tag {OWNER_TAG!r}"
 
 
 def nothing_to_adopt(bucket: str) -> ResourceError:
@@ -30,10 +32,48 @@ def nothing_to_adopt(bucket: str) -> ResourceError:
     )
 
 
-def marked_by_another(bucket: str, mark: str, where: str) -> ResourceError:
+def require_mark(bucket: str, mark: str, where: str, inputs: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    """Refuse a bucket that carries another's mark; before each change, and before each delete.
+
+    Args:
+        where: what holds the mark, as messages name it.
+        old: outputs, whose mark is ours as well; {} where there are none.
+    """
+    if mark and mark not in marks_of(inputs, old):
+        raise ResourceError(
+            f"bucket: {bucket!r} is marked as that of another stack ({mark}): nothing of it is changed or deleted. "
+            f"Choose another bucket, or remove {where} if that stack is gone for good. A bucket that was this stack's "
+            "is given up, and left where it is, by <homeserver>/retain-bucket in the stack file's allow."
+        )
+
+
+def marks_of(inputs: Mapping[str, Any], old: Mapping[str, Any]) -> frozenset[str]:
+    """Every mark by which a bucket is ours."""
+    return frozenset(
+        {text(inputs, "owner"), text(inputs, "formerOwner"), text(old, "owner"), text(old, "formerOwner")} - {""}
+    )
+
+
+def is_marked(mark: str, inputs: Mapping[str, Any]) -> bool:
+    """Whether it is exactly ours: then a bucket that state does not know is taken up again, whatever is in it."""
+    return mark in marks_of(inputs, {})
+
+
+def require_same_place(bucket: str, mark: str, endpoint: str, former_endpoint: str) -> None:
+    """Refuse a bucket without a mark that is at another endpoint than the one in state: it may be anybody's."""
+    if not mark and former_endpoint != endpoint:
+        raise ResourceError(
+            f"bucket: {bucket!r} at {endpoint} carries no mark of this stack: it is another bucket than the one at "
+            f"{former_endpoint}, which is this store's. Nothing of it was touched. Check the endpoint; to move to "
+            "another store, bring the media along as docs/switching.md says, and use adopt: true there."
+        )
+
+
+def not_emptied_unmarked(bucket: str) -> ResourceError:
     return ResourceError(
-        f"bucket: {bucket!r} is marked as that of another stack ({mark}). Choose another bucket, or remove {where} if "
-        "that stack is gone for good."
+        f"bucket {bucket!r} is not empty, and the mark of this stack was taken off it: it is not deleted. If it is "
+        "this stack's, `synapse-media up --refresh` marks it again; to give it up and leave it where it is, put "
+        "<homeserver>/retain-bucket into the stack file's allow."
     )
 
 
@@ -158,11 +198,20 @@ def _write_lifecycle(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
 
 def _read_policy(s3: Any, bucket: str) -> Values:
     try:
-        return {"policy": canonical(call(s3, "get_bucket_policy", Bucket=bucket)["Policy"])}
+        document = call(s3, "get_bucket_policy", Bucket=bucket)["Policy"]
     except ApiError as error:
         if error.code != "NoSuchBucketPolicy":
             raise
         return {"policy": ""}
+    try:
+        # The one answer of S3 that is not XML.
+        if "Statement" in json.loads(document):
+            return {"policy": canonical(document)}
+    except (ValueError, TypeError):
+        pass
+    raise ApiError(
+        "Unparsable", 0, f"get_bucket_policy {bucket}: the answer is no policy: does the store answer there?"
+    )
 
 
 def _write_policy(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
@@ -261,6 +310,7 @@ class Bucket(Resource):
     pulumi_type = "s3store:index:Bucket"
     replace_on = frozenset({"bucket"})
     required = frozenset({"bucket", "connection", "owner"})
+    passing = frozenset({"formerOwner"})
 
     def s3(self, values: Values) -> Any:
         """The administrator's S3 client, for a resource's inputs or outputs."""
@@ -307,7 +357,7 @@ class Bucket(Resource):
     def _take_or_make(self, s3: Any, bucket: str, region: str, inputs: Values) -> bool:
         """Make the bucket, or take the one that is there; True where an existing one was adopted."""
         try:
-            _head(s3, bucket)
+            look(s3, bucket)
         except ApiError as error:
             if error.denied:
                 raise ResourceError(
@@ -320,18 +370,18 @@ class Bucket(Resource):
                 raise nothing_to_adopt(bucket) from None
             self._make(s3, bucket, region)
             return False
-        may_be_denied = bool(inputs.get("mayBeDenied"))
-        mark = _mark_of(s3, bucket, may_be_denied=may_be_denied)
-        if mark not in ("", text(inputs, "owner")):
-            raise marked_by_another(bucket, mark, f"its tag {OWNER_TAG!r}")
+        mark = _mark_in(_tags_if_any(s3, bucket, inputs))
+        require_mark(bucket, mark, _WHERE, inputs, {})
         if inputs.get("adopt"):
             return True
-        # What an interrupted run leaves: made, perhaps marked, nothing in it.
+        if is_marked(mark, inputs):
+            return False
+        # What an interrupted run leaves: made, not marked yet, nothing in it.
         try:
-            if is_empty(s3, bucket) and (mark or not _touched(s3, bucket)):
+            if is_empty(s3, bucket) and not _touched(s3, bucket):
                 return False
         except ApiError as error:
-            if not (may_be_denied and error.denied):
+            if not (inputs.get("mayBeDenied") and error.denied):
                 raise
         raise there_already(bucket)
 
@@ -350,10 +400,12 @@ class Bucket(Resource):
                 raise taken(bucket, error) from None
             raise
 
-    def _mark(self, s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
+    def _mark(
+        self, s3: Any, bucket: str, inputs: Values, outputs: Values, tags: Mapping[str, str] | None = None
+    ) -> None:
         owner = text(inputs, "owner")
         try:
-            tags = _tags(s3, bucket)
+            tags = _tags(s3, bucket) if tags is None else tags
             if tags.get(OWNER_TAG) != owner:
                 tag_set = [{"Key": key, "Value": value} for key, value in {**tags, OWNER_TAG: owner}.items()]
                 call(s3, "put_bucket_tagging", Bucket=bucket, Tagging={"TagSet": tag_set})
@@ -378,7 +430,7 @@ class Bucket(Resource):
         bucket = text(inputs, "bucket", resource_id)
         s3 = self.s3(inputs)
         try:
-            _head(s3, bucket)
+            look(s3, bucket)
         except ApiError as error:
             if error.absent:
                 return None
@@ -393,20 +445,23 @@ class Bucket(Resource):
                     # Of a half-made bucket it is not noted yet what the store lacks.
                     if not _excused(error, inputs):
                         raise
+        tags = None if any(words.startswith("bucket tags") for words in lacks) else _tags_if_any(s3, bucket, inputs)
         if imported:
-            inputs["owner"] = _mark_of(s3, bucket)
+            inputs["owner"] = _mark_in(tags)
         elif outputs.get("adopted"):
             outputs = {**outputs, "differences": _differences(s3, bucket, inputs)}
             say_differences(outputs, context)
-        drifted = {**inputs, **found}
-        return Found(bucket, drifted, {**outputs, **drifted})
+        # Among the inputs alone: what the outputs say is ours.
+        mark = {} if tags is None or imported else {"owner": _mark_in(tags)}
+        ours = "" if imported else text(outputs, "owner")
+        return Found(bucket, {**inputs, **found, **mark}, {**outputs, **inputs, **found, "owner": ours})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
         bucket = text(inputs, "bucket")
         refuse_ownership(inputs, old)
         s3 = self.s3(inputs)
         try:
-            _head(s3, bucket)
+            look(s3, bucket)
         except ApiError as error:
             # State keeps the old place: there the media is, and there a refresh looks.
             if not error.absent:
@@ -415,12 +470,17 @@ class Bucket(Resource):
                 f"bucket: {bucket!r} does not exist at {inputs['connection']['endpoint']}. Check the endpoint; if "
                 "the bucket was deleted, `synapse-media up --refresh` finds out and makes it again, empty."
             ) from None
+        tags = _tags_if_any(s3, bucket, inputs)
+        require_mark(bucket, _mark_in(tags), _WHERE, inputs, old)
+        if tags is not None:
+            endpoint = Connection.parse(inputs).endpoint
+            require_same_place(bucket, _mark_in(tags), endpoint, Connection.parse({**inputs, **old}).endpoint)
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs["arn"] = f"arn:aws:s3:::{bucket}"
         outputs.pop("expiringRules", None)
         outputs["lacks"] = [words for words in outputs["lacks"] if words.startswith("bucket tags")]
         try:
-            self._mark(s3, bucket, inputs, {"lacks": []} if outputs["lacks"] else outputs)
+            self._mark(s3, bucket, inputs, {"lacks": []} if outputs["lacks"] else outputs, tags)
             _apply(s3, bucket, inputs, outputs)
             if outputs["adopted"]:
                 outputs["differences"] = _differences(s3, bucket, inputs)
@@ -437,8 +497,11 @@ class Bucket(Resource):
         bucket = text(outputs, "bucket", resource_id)
         s3 = self.s3(outputs)
         try:
-            if not outputs.get("forceDestroy") and not is_empty(s3, bucket):
-                raise not_empty(bucket)
+            tags = _tags_if_any(s3, bucket, outputs)
+            require_mark(bucket, _mark_in(tags), _WHERE, {}, outputs)
+            unmarked = tags is not None and not _mark_in(tags)
+            if (unmarked or not outputs.get("forceDestroy")) and not is_empty(s3, bucket):
+                raise not_emptied_unmarked(bucket) if unmarked else not_empty(bucket)
             empty_out(s3, bucket)
             call(s3, "delete_bucket", Bucket=bucket)
         except ApiError as error:
@@ -451,18 +514,12 @@ def _excused(error: ApiError, inputs: Mapping[str, Any]) -> bool:
     return error.lacking or (bool(inputs.get("mayBeDenied")) and error.denied)
 
 
-def _head(s3: Any, bucket: str) -> None:
-    try:
-        call(s3, "head_bucket", Bucket=bucket)
-    except ApiError as denied:
-        if denied.denied:
-            # An answer to HEAD has no body: only another call tells that it is the key itself that is refused.
-            try:
-                call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
-            except ApiError as error:
-                if error.bad_key:
-                    raise
-        raise
+def look(s3: Any, bucket: str) -> None:
+    """Whether the bucket is there, by a call whose answer has a body: to HEAD anybody in between may answer the same.
+
+    Raises ApiError: `absent`, `denied`, `bad_key` by what the store itself says.
+    """
+    call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
 def _apply(s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
@@ -514,13 +571,37 @@ def _tags(s3: Any, bucket: str) -> dict[str, str]:
         raise
 
 
-def _mark_of(s3: Any, bucket: str, *, may_be_denied: bool = False) -> str:
+def mark(s3: Any, bucket: str, inputs: Mapping[str, Any]) -> None:
+    """Put our mark on a bucket that is no store's; one that carries another's is refused.
+
+    Args:
+        inputs: `owner`, `formerOwner`, `mayBeDenied`, as a bucket has them.
+    """
+    tags = _tags_if_any(s3, bucket, inputs)
+    if tags is None:
+        return
+    require_mark(bucket, _mark_in(tags), _WHERE, inputs, {})
+    if tags.get(OWNER_TAG) != inputs["owner"]:
+        tag_set = [{"Key": key, "Value": value} for key, value in {**tags, OWNER_TAG: inputs["owner"]}.items()]
+        try:
+            call(s3, "put_bucket_tagging", Bucket=bucket, Tagging={"TagSet": tag_set})
+        except ApiError as error:
+            if not _excused(error, inputs):
+                raise
+
+
+def _tags_if_any(s3: Any, bucket: str, inputs: Mapping[str, Any]) -> dict[str, str] | None:
+    """The tags; None where the store has none, or this key may not look at them."""
     try:
-        return _tags(s3, bucket).get(OWNER_TAG, "")
+        return _tags(s3, bucket)
     except ApiError as error:
-        if error.lacking or (may_be_denied and error.denied):
-            return ""
+        if _excused(error, inputs):
+            return None
         raise
+
+
+def _mark_in(tags: Mapping[str, str] | None) -> str:
+    return (tags or {}).get(OWNER_TAG, "")
 
 
 def _touched(s3: Any, bucket: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +32,8 @@ ATTEMPTS: Final = 6
 DENIED: Final = frozenset(
     {"AccessDenied", "AllAccessDisabled", "Forbidden", "403", "UnauthorizedAccess", "Unauthorized"}
 )
-ABSENT: Final = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFound", "404"})
+ABSENT: Final = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey"})
+"""S3's and IAM's own codes, which only their own error document holds: a bare 404 may be anybody's in between."""
 LACKING: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "XNotImplemented", "InvalidAction"})
 BAD_KEY: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure"})
 
@@ -249,6 +251,7 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
                 for operation in _WANT_MD5:
                     client.meta.events.register(f"before-sign.s3.{operation}", _content_md5)
             tracing.watch(client, service)
+            client.meta.events.register(f"before-parse.{service}", _require_document)
             bound(client)
             if _looks_swapped(credential):
                 client.meta.events.register(f"after-call.{service}", _say_swapped)
@@ -289,7 +292,7 @@ def call(client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
 
     where = client.meta.endpoint_url
     try:
-        answer: dict[str, Any] = getattr(client, operation)(**arguments)
+        answer = _Answer(f"{operation} at {where}", getattr(client, operation)(**arguments))
     except faults.ClientError as error:
         _refuse_page(error.response, operation, where)
         raise _in_words(error, operation, where, arguments) from None
@@ -302,6 +305,44 @@ def call(client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
         ) from None
     _refuse_page(answer, operation, where)
     return answer
+
+
+class _Answer(dict[str, Any]):
+    """An answer of a store; what it has to hold and doesn't is said."""
+
+    def __init__(self, what: str, found: Mapping[str, Any]) -> None:
+        super().__init__(found)
+        self._what = what
+
+    def __missing__(self, name: str) -> Any:
+        raise ApiError("Unparsable", 0, f"{self._what}: the answer of the store has no {name}")
+
+
+_PAGE: Final = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!DOCTYPE html|<html)", re.IGNORECASE)
+
+
+def _require_document(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
+    """botocore takes an empty body for an empty list: a success that says nothing is no answer of a store."""
+    from botocore.parsers import ResponseParserError
+
+    if response_dict["status_code"] >= 300 or not _has_document(operation_model):
+        return
+    body = response_dict["body"]
+    if not body.strip() or _PAGE.match(body):
+        what = "a web page" if body.strip() else "empty"
+        raise ResponseParserError(f"HTTP {response_dict['status_code']}, and the body is {what}")
+
+
+def _has_document(operation: Any) -> bool:
+    """Whether a successful answer has a body with more in it than an object's content."""
+    if operation.service_model.service_name == "iam":
+        return True
+    shape = operation.output_shape
+    if shape is None or operation.has_streaming_output or operation.http["method"] == "HEAD":
+        return False
+    return "payload" in shape.serialization or any(
+        "location" not in member.serialization for member in shape.members.values()
+    )
 
 
 def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:

@@ -6,7 +6,6 @@ https://docs.digitalocean.com/reference/api/reference/spaces-keys/ ; the token c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -87,7 +86,8 @@ class SpacesApi:
         try:
             self._call("DELETE", f"{_KEYS}/{key_id}")
         except ApiError as error:
-            if error.status != 404:
+            # Its own word: a gateway's 404 does not say that the key is gone.
+            if error.code != "not_found":
                 raise
 
     def _call(self, method: str, path: str, body: Any = None, query: Mapping[str, int] | None = None) -> Any:
@@ -144,10 +144,12 @@ class _SpacesKeys(NamedKeys):
 
     def found(self) -> list[NamedKey]:
         ours, buckets = set(self.names.values()), {grant["bucket"] for grant in self._wanted}
+        listed = ((key, bool(buckets & {grant["bucket"] for grant in _grants(key)})) for key in self._api.listed())
         return [
-            NamedKey(key["access_key"], str(key.get("name")))
-            for key in self._api.listed()
-            if key.get("name") in ours or buckets & {grant["bucket"] for grant in _grants(key)}
+            # Another store of the same stack, homeserver and user name may have keys of our names.
+            NamedKey(key["access_key"], str(key.get("name")), elsewhere=not reaches)
+            for key, reaches in listed
+            if reaches or key.get("name") in ours
         ]
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
@@ -237,8 +239,11 @@ class SpacesAdminKey(Resource):
 class SpacesLender:
     """Who serves the proof: no decoy (a deleted bucket's name is blocked for a week), and the key clears up itself."""
 
-    def decoy(self, inputs: Values) -> AbstractContextManager[str]:
-        return nullcontext("")
+    def lend(self, inputs: Values, decoy: str) -> bool:
+        return False
+
+    def take_back(self, inputs: Values, decoy: str) -> None:
+        """None was lent."""
 
     def clear(self, inputs: Values) -> None:
         key = Credential(text(inputs, "accessKeyId"), text(inputs, "secretAccessKey"))

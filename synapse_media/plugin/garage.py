@@ -25,11 +25,15 @@ from .bucket import (
     drift,
     empty_out,
     is_empty,
-    marked_by_another,
+    is_marked,
+    marks_of,
+    not_emptied_unmarked,
     not_empty,
     nothing_to_adopt,
     refuse_ownership,
     remove_versions,
+    require_mark,
+    require_same_place,
     say_differences,
     taken,
     there_already,
@@ -38,7 +42,6 @@ from .bucket import (
 from .connection import ApiError, Connection, Credential
 from .http import JsonClient, trusting
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
-from .proof import decoy_name, quietly
 from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
 
 _MARK: Final = "synapse-media/"
@@ -83,6 +86,11 @@ def _keys(api: JsonClient) -> list[dict[str, Any]]:
     if not isinstance(found, list):
         raise _not_garage(api, "ListKeys")
     return [_expected(api, "ListKeys", key, id=str, name=str) for key in found]
+
+
+def _key_info(api: JsonClient, key_id: str) -> dict[str, Any]:
+    """A key with the buckets that it reaches; the list of keys does not tell them."""
+    return _expected(api, "GetKeyInfo", api.call("GET", "/v2/GetKeyInfo", query={"id": key_id}), buckets=list)
 
 
 def _made_key(api: JsonClient, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,9 +182,14 @@ def _now(info: Mapping[str, Any]) -> Values:
     return {**found, "expiringRules": expiring} if expiring else found
 
 
-def _mark_of(info: Mapping[str, Any]) -> str:
-    marks = [rule.get("ID") or "" for rule in info.get("lifecycleRules") or []]
-    return next((mark for mark in marks if mark.startswith(_MARK)), "")
+def _mark_of(info: Mapping[str, Any], inputs: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    """The mark; in a program of another project's name only our own is known for one."""
+    ours, marks = marks_of(inputs, old), [rule.get("ID") or "" for rule in info.get("lifecycleRules") or []]
+    return next((mark for mark in marks if mark in ours or mark.startswith(_MARK)), "")
+
+
+def _require_mark(bucket: str, mark: str, inputs: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    require_mark(bucket, mark, f"its lifecycle rule {mark!r}", inputs, old)
 
 
 _MANAGED: Final = {"access": ("website",), "lifecycle": ("abortDays",), "quota": ("quotaBytes", "quotaObjects")}
@@ -195,15 +208,17 @@ def _managed(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> frozenset
 class GarageBucket(Resource):
     """A bucket under a global alias, without website, with quotas and a rule that removes unfinished uploads.
 
-    Inputs: `bucket`, `connection`, `owner` (the mark: the ID of the lifecycle rule), `adopt`, `manage` (settings of an
-    adopted bucket that may be changed: access, lifecycle), `abortDays`, `quotaBytes` and `quotaObjects` (0: none),
-    `website`, `forceDestroy`.
-    Outputs: the inputs, `bucketId`, `lacks`, `adopted`, `differences`.
+    Inputs: `bucket`, `connection`, `owner` (the mark: the ID of the lifecycle rule), `formerOwner`, `adopt`, `manage`
+    (settings of an adopted bucket that may be changed: access, lifecycle), `abortDays`, `quotaBytes` and `quotaObjects`
+    (0: none), `website`, `forceDestroy`.
+    Outputs: the inputs, `bucketId`, `lacks`, `adopted`, `differences`, `resumed` (it was ours by its mark and held
+    objects when it was made: its keys may be in use, though state has none).
     """
 
     pulumi_type = "s3store:index:GarageBucket"
     replace_on = frozenset({"bucket"})
     required = frozenset({"bucket", "connection", "owner"})
+    passing = frozenset({"formerOwner"})
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         filled: Values = {
@@ -220,13 +235,15 @@ class GarageBucket(Resource):
     def planned(self, inputs: Values, old: Values | None) -> Values:
         refuse_ownership(inputs, old or {})
         names = ("bucketId", "lacks", "adopted", "differences")
-        return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}}
+        resumed = UNKNOWN if old is None else bool(old.get("resumed"))
+        return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}, "resumed": resumed}
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
         bucket, api = text(inputs, "bucket"), admin(inputs)
         check_region(Connection.parse(inputs))
-        info, adopted = self._take_or_make(api, bucket, inputs)
+        info, adopted, resumed = self._take_or_make(api, bucket, inputs)
         outputs: Values = {**inputs, "bucketId": info["id"], "lacks": [], "adopted": adopted, "differences": []}
+        outputs["resumed"] = resumed
         try:
             if adopted:
                 outputs["differences"] = _differences(info, inputs)
@@ -236,14 +253,14 @@ class GarageBucket(Resource):
         say_differences(outputs, context)
         return bucket, outputs
 
-    def _take_or_make(self, api: JsonClient, bucket: str, inputs: Values) -> tuple[dict[str, Any], bool]:
-        """The bucket, and whether an existing one was adopted."""
+    def _take_or_make(self, api: JsonClient, bucket: str, inputs: Values) -> tuple[dict[str, Any], bool, bool]:
+        """The bucket, whether an existing one was adopted, and whether one of ours was taken up again."""
         info = _info(api, globalAlias=bucket)
         if info is None:
             if inputs.get("adopt"):
                 raise nothing_to_adopt(bucket)
             try:
-                return _made_bucket(api, bucket), False
+                return _made_bucket(api, bucket), False, False
             except ApiError as error:
                 if error.code != "BucketAlreadyExists":
                     raise
@@ -251,14 +268,15 @@ class GarageBucket(Resource):
                 info = _info(api, globalAlias=bucket)
                 if info is None:
                     raise taken(bucket, error) from None
-        mark = _mark_of(info)
-        if mark not in ("", text(inputs, "owner")):
-            raise marked_by_another(bucket, mark, f"its lifecycle rule {mark!r}")
+        mark = _mark_of(info, inputs, {})
+        _require_mark(bucket, mark, inputs, {})
         if inputs.get("adopt"):
-            return info, True
-        # What an interrupted run leaves: made, perhaps marked, without anybody's key.
-        if not info["objects"] and (mark or not (info["keys"] or info.get("lifecycleRules"))):
-            return info, False
+            return info, True, False
+        if is_marked(mark, inputs):
+            return info, False, bool(info["objects"])
+        # What an interrupted run leaves: made, not marked yet, without anybody's key.
+        if not (info["objects"] or info["keys"] or info.get("lifecycleRules")):
+            return info, False, False
         raise there_already(bucket)
 
     def _apply(self, api: JsonClient, info: Mapping[str, Any], inputs: Values, outputs: Values) -> None:
@@ -267,7 +285,9 @@ class GarageBucket(Resource):
         if "website" in managed and now["website"] != inputs["website"]:
             body["websiteAccess"] = {"enabled": bool(inputs["website"])}
         if "abortDays" in managed and (
-            now["abortDays"] != inputs["abortDays"] or "expiringRules" in now or _mark_of(info) != inputs["owner"]
+            now["abortDays"] != inputs["abortDays"]
+            or "expiringRules" in now
+            or _mark_of(info, inputs, outputs) != inputs["owner"]
         ):
             body["lifecycleRules"] = [_rule(inputs)]
         if "quotaBytes" in managed and any(now[name] != inputs[name] for name in _MANAGED["quota"]):
@@ -288,7 +308,11 @@ class GarageBucket(Resource):
         if outputs.get("adopted"):
             outputs = {**outputs, "differences": _differences(info, inputs)}
             say_differences(outputs, context)
-        return Found(text(inputs, "bucket"), drifted, {**outputs, **drifted, "bucketId": info["id"]})
+        ours = {"owner": text(outputs, "owner"), "bucketId": info["id"]}
+        # Among the inputs alone: what the outputs say is ours. An adopted bucket has a mark only where its rules are
+        # managed.
+        marked = {**drifted, "owner": _mark_of(info, inputs, outputs)} if "abortDays" in managed else drifted
+        return Found(text(inputs, "bucket"), marked, {**outputs, **drifted, **ours})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
         bucket, api = text(inputs, "bucket"), admin(inputs)
@@ -303,6 +327,10 @@ class GarageBucket(Resource):
                 f"bucket: {bucket!r} does not exist at {api.base}. Check admin_endpoint; if the bucket was deleted, "
                 "`synapse-media up --refresh` finds out and makes it again, empty."
             )
+        mark = _mark_of(info, inputs, old)
+        _require_mark(bucket, mark, inputs, old)
+        if not old.get("adopted"):
+            require_same_place(bucket, mark, api.base, ({**inputs, **old})["connection"]["adminEndpoint"])
         outputs["bucketId"] = info["id"]
         try:
             self._apply(api, info, inputs, outputs)
@@ -324,7 +352,12 @@ class GarageBucket(Resource):
         info = _info(api, globalAlias=bucket)
         if info is None:
             return
+        mark = _mark_of(info, {}, outputs)
+        _require_mark(bucket, mark, {}, outputs)
         if info["objects"]:
+            # An adopted bucket has no mark of ours unless its rules are managed.
+            if not (mark or outputs.get("adopted")):
+                raise not_emptied_unmarked(bucket)
             _empty(api, info["id"], bucket, outputs)
         api.call("POST", "/v2/CleanupIncompleteUploads", {"bucketId": info["id"], "olderThanSecs": 0}, repeatable=True)
         _delete_bucket(api, info["id"], bucket)
@@ -394,11 +427,13 @@ def _delete_key(api: JsonClient, key_id: str) -> None:
 class GarageKeyRing(RingBase):
     """Keys with read and write on one bucket.
 
-    Inputs beside those of every ring: `owner`, `bucketId`, `permissions` {read, write, owner}, `adopt` (see NamedKeys).
+    Inputs beside those of every ring: `owner`, `bucketId`, `permissions` {read, write, owner}, `adopt` and `resumed`
+    (see NamedKeys and GarageBucket).
     """
 
     pulumi_type = "s3store:index:GarageKeyRing"
     required = RingBase.required | {"owner", "bucketId"}
+    passing = RingBase.passing | {"resumed"}
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         return super().check({"permissions": dict(_PERMISSIONS), **inputs})
@@ -415,17 +450,32 @@ class _Keys(NamedKeys):
         self._api = admin(values)
         self._bucket_id = text(values, "bucketId")
         self.names = {slot: f"{text(values, 'owner')}/{text(values, 'userName')}/{slot}" for slot in SLOTS}
-        self.adopted = bool(values.get("adopt"))
+        self.adopted = bool(values.get("adopt") or values.get("resumed"))
         self._permissions: dict[str, dict[str, bool]] = {}
 
     def found(self) -> list[NamedKey]:
         info = _info(self._api, id=self._bucket_id) or {"keys": []}
         self._permissions = {key["accessKeyId"]: key["permissions"] for key in info["keys"]}
         return [
-            NamedKey(key["id"], key["name"], active=not key.get("expired"))
+            NamedKey(key["id"], key["name"], active=not key.get("expired"), elsewhere=self._is_elsewhere(key["id"]))
             for key in _keys(self._api)
             if key["id"] in self._permissions or key["name"] in self.names.values()
         ]
+
+    def _is_elsewhere(self, key_id: str) -> bool:
+        """Another store of the same stack, homeserver and user name may have keys of our names."""
+        if key_id in self._permissions:
+            return False
+        try:
+            return bool(_key_info(self._api, key_id)["buckets"])
+        except ApiError as error:
+            # A token made for an earlier release may not ask: the key is left alone, and reported.
+            if error.denied:
+                return True
+            raise
+
+    def usable(self) -> bool:
+        return _info(self._api, id=self._bucket_id) is not None
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         made = _made_key(self._api, {"name": self.names[slot], "neverExpires": True})
@@ -448,15 +498,21 @@ class _Keys(NamedKeys):
 class GarageLender:
     """The proof's administrator at Garage: by the admin API, which has no key of its own for S3."""
 
-    @contextmanager
-    def decoy(self, inputs: Values) -> Iterator[str]:
+    def lend(self, inputs: Values, decoy: str) -> bool:
         api = admin(inputs)
-        name = decoy_name(Connection.parse(inputs), text(inputs, "bucket"))
-        found = _info(api, globalAlias=name) or _made_bucket(api, name)
-        try:
-            yield name
-        finally:
-            quietly(_delete_bucket, api, found["id"], name)
+        found = _info(api, globalAlias=decoy) or _made_bucket(api, decoy)
+        mark = _mark_of(found, inputs, {})
+        _require_mark(decoy, mark, inputs, {})
+        if mark != inputs["owner"]:
+            rules = {"lifecycleRules": [_rule({"owner": inputs["owner"], "abortDays": 1})]}
+            api.call("POST", "/v2/UpdateBucket", rules, query={"id": found["id"]}, repeatable=True)
+        return True
+
+    def take_back(self, inputs: Values, decoy: str) -> None:
+        api = admin(inputs)
+        found = _info(api, globalAlias=decoy)
+        if found is not None:
+            _delete_bucket(api, found["id"], decoy)
 
     def clear(self, inputs: Values) -> None:
         # A key that may write may delete, so the proved one cleans up after itself.

@@ -101,6 +101,10 @@ class JsonClient:
             with opener.open(request, timeout=self.seconds) as answer:
                 tracing.say(where, started, answer.status, _request_id(answer.headers))
                 raw = _read(answer, deadline, where)
+                if not raw.strip() and answer.status != http.HTTPStatus.NO_CONTENT:
+                    raise ApiError(
+                        "NotJson", answer.status, f"{where}: the answer is empty: is this the API's address?"
+                    )
                 return _parsed(raw, answer.headers.get_content_type(), answer.status, where)
         except urllib.error.HTTPError as error:
             tracing.say(where, started, error.code, _request_id(error.headers))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,7 +16,7 @@ from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET
 
 from . import credentials
-from .resource import UNKNOWN, Context, Diff, Found, PartialError, Resource, ResourceError, Values, text
+from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
 
 _PROOF_TIME: Final = timedelta(minutes=5)
 
@@ -38,9 +38,11 @@ class KeyFamily(ABC):
 
     Attributes:
         who: whose keys these are, as messages begin: "user synapse-media-example".
+        notes: what `orphans` has to say of keys that it leaves alone.
     """
 
     who: str
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def listed(self) -> dict[str, bool] | None:
@@ -62,8 +64,26 @@ class KeyFamily(ABC):
     def orphans(self, known: frozenset[str]) -> list[str]:
         """Keys that an interrupted run made and nobody was ever given; none of `known`."""
 
-    def settle(self) -> None:  # noqa: B027 - where names tell orphans, nothing was noted
-        """Forget what was noted to find orphans by: it is in state, or undone."""
+    def require_ours(self, known: Collection[str]) -> None:  # noqa: B027 - where names tell, nothing else is asked
+        """Refuse the keys of a user that is neither this store's nor taken over; asked before each change.
+
+        Args:
+            known: the keys in state.
+        """
+
+    def settle(self, *, ending: bool = False) -> str:
+        """Forget what was noted to find orphans by, once it is in state, or undone.
+
+        Args:
+            ending: nobody will look again, so all of it is forgotten.
+
+        Returns until when an orphan may still appear (ISO 8601); "" where none can.
+        """
+        return ""
+
+    def usable(self) -> bool:
+        """Whether there is still a bucket that the keys are for; asked only where a key may be in use."""
+        return True
 
     def last_used(self, key_id: str) -> datetime | None:
         """When the key was last used (UTC); None where the provider does not tell."""
@@ -79,11 +99,16 @@ class KeyFamily(ABC):
 
 @dataclass(frozen=True, slots=True)
 class NamedKey:
-    """A key where keys have names."""
+    """A key where keys have names.
+
+    Attributes:
+        elsewhere: it is for another bucket, so another store's, whatever its name says.
+    """
 
     key_id: str
     name: str
     active: bool = True
+    elsewhere: bool = False
 
 
 def key_name(user: str, owner: str, slot: str) -> str:
@@ -96,7 +121,7 @@ class NamedKeys(KeyFamily):
 
     Attributes:
         names: {slot: name of its key}, of every slot there may be.
-        adopted: the store was taken over: whatever is found there may be in use, and is only reported.
+        adopted: the store was taken over, or taken up again: what is found there may be in use, and is only reported.
     """
 
     names: Mapping[str, str]
@@ -113,7 +138,9 @@ class NamedKeys(KeyFamily):
         if self.adopted:
             return []
         ours = frozenset(self.names.values())
-        return [key.key_id for key in self.found() if key.name in ours and key.key_id not in known]
+        return [
+            key.key_id for key in self.found() if key.name in ours and key.key_id not in known and not key.elsewhere
+        ]
 
 
 class RingBase(Resource):
@@ -121,13 +148,19 @@ class RingBase(Resource):
 
     Inputs: `userName`, `active` (slot), `slots` (all slots there shall be), `retireConfirmed`, `connection`, `adoptKey`
     (an existing key that becomes the first, its secret in the environment as ADOPTED_SECRET).
-    Outputs: the inputs, `keys` {slot: {accessKeyId, createdAt}}, `secrets` {slot: secret access key} (secret),
-    `accessKeyId` and `secretAccessKey` (secret) of the active slot, `unknownKeys`, `inactiveKeys`.
+    Outputs: the inputs, `keys` {slot: {accessKeyId, createdAt}} (createdAt "": it was brought along, and is never
+    deleted), `secrets` {slot: secret access key} (secret), `accessKeyId` and `secretAccessKey` (secret) of the active
+    slot, `unknownKeys`, `inactiveKeys`, `orphanUntil` (ISO 8601; only where a key was asked for and no answer came: so
+    long the store may still make it, and each `up` looks).
+    `retireConfirmed` is leave for the run it is given in: as an output it is True only where somebody put it there, to
+    have the ring deleted although a key may be in use.
     """
 
     secrets = frozenset({"secrets", "secretAccessKey"})
     replace_on = frozenset({"userName"})
     required = frozenset({"userName", "active", "slots", "connection"})
+    # They are about one run; that they are gone again is no change.
+    passing = frozenset({"retireConfirmed", "adoptKey"})
 
     @abstractmethod
     def family(self, values: Values) -> KeyFamily:
@@ -142,10 +175,8 @@ class RingBase(Resource):
             failures["active"] = "is not among the slots"
         return {**inputs, "slots": sorted(slots)}, failures
 
-    def diff(self, old: Values, new: Values) -> Diff:
-        # They are about one run; that they are gone again is no change.
-        passing = {name: new.get(name) for name in ("retireConfirmed", "adoptKey")}
-        return super().diff({**old, **passing}, new)
+    def unsettled(self, outputs: Values) -> tuple[str, ...]:
+        return ("orphanUntil",) if outputs.get("orphanUntil") else ()
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
         keys = (old or {}).get("keys", {})
@@ -199,27 +230,54 @@ class RingBase(Resource):
 
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
         family = self.family({"userName": resource_id, **outputs})
-        if family.listed() is None:
+        listed = family.listed()
+        if listed is None:
             return
-        known = frozenset(key["accessKeyId"] for key in outputs.get("keys", {}).values())
-        for key_id in (*family.orphans(known), *sorted(known)):
+        require_leave(family, listed, outputs, context)
+        keys = list(outputs.get("keys", {}).values())
+        known = frozenset(key["accessKeyId"] for key in keys)
+        for key_id in family.orphans(known):
             family.delete(key_id)
-        family.settle()
+        for key in keys:
+            if is_brought(key):
+                _say_left(family.who, key, context)
+            else:
+                family.delete(key["accessKeyId"])
+        until = family.settle(ending=True)
+        if until:
+            context.warn(
+                f"{family.who}: a key was asked for and no answer came. The store may still make it until {until}: "
+                "look then whether the user has a key that nobody knows, and delete it."
+            )
 
     def _converge(self, outputs: Values, inputs: Values, context: Context) -> Values:
         """Make the ring as the inputs say; what was reached is in the PartialError where something stops it."""
         slots, active = list(inputs["slots"]), inputs["active"]
         family = self.family(inputs)
         keys, secrets = outputs["keys"], outputs["secrets"]
+        # The leave was for this run.
+        outputs["retireConfirmed"] = False
+        known = frozenset(key["accessKeyId"] for key in keys.values())
         # A place that does not answer must not get into state by a PartialError: a refresh would look there.
-        orphans = family.orphans(frozenset(key["accessKeyId"] for key in keys.values()))
+        family.require_ours(known)
+        orphans = family.orphans(known)
         listed = dict(family.listed() or {})
         try:
             for orphan in orphans:
                 family.delete(orphan)
                 listed.pop(orphan, None)
                 context.warn(f"{family.who}: key {orphan}, made by an interrupted run and never handed out, is deleted")
-            family.settle()
+            outputs.pop("orphanUntil", None)
+            until = family.settle()
+            for note in family.notes:
+                context.warn(note)
+            if until:
+                outputs["orphanUntil"] = until
+                context.warn(
+                    f"{family.who}: an interrupted run asked for a key and got no answer. The store may still make it "
+                    f"until {until}: run `synapse-media up` again after that, which deletes it, or finds that there is "
+                    "none."
+                )
             for slot in [slot for slot, key in keys.items() if key["accessKeyId"] not in listed]:
                 del keys[slot]
                 secrets.pop(slot, None)
@@ -242,9 +300,12 @@ class RingBase(Resource):
                         "it, was made only now and nobody has it yet. Keep both (`synapse-media rotate` does), render, "
                         "restart Synapse, and retire it then."
                     )
-                _may_retire(family, keys[slot], keys[active], confirmed=bool(inputs.get("retireConfirmed")))
-                family.delete(keys[slot]["accessKeyId"])
-                listed.pop(keys[slot]["accessKeyId"], None)
+                if is_brought(keys[slot]):
+                    _say_left(family.who, keys[slot], context)
+                else:
+                    _may_retire(family, keys[slot], keys[active], confirmed=bool(inputs.get("retireConfirmed")))
+                    family.delete(keys[slot]["accessKeyId"])
+                    listed.pop(keys[slot]["accessKeyId"], None)
                 del keys[slot]
                 secrets.pop(slot, None)
             outputs |= _strangers(listed, keys)
@@ -269,6 +330,44 @@ def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:
             "it is in the encrypted state it is not needed any more."
         )
     return MadeKey(key_id, secret, "")
+
+
+def is_brought(key: Mapping[str, str]) -> bool:
+    """Whether a key of the ring was there before it: somebody else's to delete."""
+    return not key.get("createdAt")
+
+
+def _say_left(who: str, key: Mapping[str, str], context: Context) -> None:
+    context.warn(
+        f"{who}: key {key['accessKeyId']} was brought along and is left as it is. Delete it at the provider once "
+        "nothing uses it."
+    )
+
+
+def require_leave(family: KeyFamily, listed: Mapping[str, bool], outputs: Values, context: Context) -> None:
+    """Refuse to delete a ring one of whose keys may be in use, unless the stack file's `allow` gave leave.
+
+    A key that was brought along stays, so nobody is asked for it.
+    """
+    if outputs.get("retireConfirmed") or context.inputs.get("retireConfirmed"):
+        return
+    used = [
+        key["accessKeyId"]
+        for key in outputs.get("keys", {}).values()
+        if key["accessKeyId"] in listed and not is_brought(key) and not _only_proved(family, key)
+    ]
+    if used and family.usable():
+        raise ResourceError(
+            f"{family.who}: key {', '.join(used)} may be in use and is not deleted: with it Synapse would lose its "
+            "media. Run `synapse-media destroy`, which asks; or put <homeserver>/retire-key into the stack file's "
+            "allow, run `up`, and then this again."
+        )
+
+
+def _only_proved(family: KeyFamily, key: Mapping[str, str]) -> bool:
+    """Whether the store tells that nobody but the proof has used a key."""
+    used = family.last_used(key["accessKeyId"])
+    return used is not None and used - datetime.fromisoformat(key["createdAt"]) < _PROOF_TIME
 
 
 def _of_active(active: Any, keys: Mapping[str, Any], secrets: Mapping[str, Any]) -> Values:

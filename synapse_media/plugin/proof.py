@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from synapse_media.contract import PROOF_OBJECT, Proof, ProofLine, fingerprint, line_to_json, secret_sha256
 from synapse_media.methods import Expected, Operation
 
-from .bucket import OWNER_TAG, remove_versions
+from .bucket import mark, remove_versions
 from .connection import ApiError, Connection, Credential, call
 from .iam import forget_journal
 from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
@@ -78,7 +78,7 @@ def _put(at: _Try) -> None:
 
 
 def _head(at: _Try) -> None:
-    size = call(at.s3, "head_object", Bucket=at.bucket, Key=at.key)["ContentLength"]
+    size = call(at.s3, "head_object", Bucket=at.bucket, Key=at.key).get("ContentLength", 0)
     if size != len(at.small):
         raise ApiError("WrongContent", 200, f"head_object says {size} bytes, {len(at.small)} were written")
 
@@ -95,7 +95,8 @@ def _missing_key(at: _Try) -> None:
     try:
         call(at.s3, "get_object", Bucket=at.bucket, Key=at.key + "-absent")
     except ApiError as error:
-        if error.code in ("NoSuchKey", "404", "NotFound"):
+        # The store's own word: a bare 404 may be anybody's in between.
+        if error.code == "NoSuchKey":
             return
         raise
     raise ApiError("WrongContent", 200, "an object that was never written was found")
@@ -247,7 +248,9 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
             # It is the same for all: say so once, not sixteen times.
             if error.bad_key or error.status == 0 or error.code in _HOPELESS:
                 stop = f"{operation.value} could not even be tried"
-            outcome = "refused" if error.denied else f"failed ({error.code})"
+            # Somebody in between may refuse, too: that the store itself does, only its own document says.
+            said = error.code != str(error.status)
+            outcome = "refused" if error.denied and (said or wanted == "allowed") else f"failed ({error.code})"
             yield ProofLine(operation.value, wanted, outcome, "" if outcome == wanted else str(error))
         else:
             yield ProofLine(operation.value, wanted, "allowed")
@@ -304,28 +307,18 @@ def _bucket_in(region: str, bucket: str) -> dict[str, Any]:
     return {"Bucket": bucket, **where}
 
 
-@contextmanager
-def _lent_decoy(connection: Connection, bucket: str, owner: str) -> Iterator[str]:
-    """A bucket of the admin's, there for the time of the proof."""
-    decoy = decoy_name(connection, bucket)
-    s3 = connection.s3()
-    try:
-        call(s3, "create_bucket", **_bucket_in(connection.region, decoy))
-    except ApiError as error:
-        if error.code != "BucketAlreadyOwnedByYou":
-            raise
-    quietly(call, s3, "put_bucket_tagging", Bucket=decoy, Tagging={"TagSet": [{"Key": OWNER_TAG, "Value": owner}]})
-    try:
-        yield decoy
-    finally:
-        quietly(call, s3, "delete_bucket", Bucket=decoy)
-
-
 class Lender(Protocol):
-    """What the proof needs an administrator for. Takes the proof's inputs; may raise ApiError."""
+    """What the proof needs an administrator for. Takes the proof's inputs; may raise ResourceError."""
 
-    def decoy(self, inputs: Values) -> AbstractContextManager[str]:
-        """A bucket that the key must not reach, there for the time of the proof; its name."""
+    def lend(self, inputs: Values, decoy: str) -> bool:
+        """Make an empty bucket of this name that the key must not reach, or find the one an earlier run left.
+
+        It carries the store's mark, where the store has marks; with another's it is refused. False where this
+        administrator has none to lend.
+        """
+
+    def take_back(self, inputs: Values, decoy: str) -> None:
+        """Delete the bucket that was lent."""
 
     def clear(self, inputs: Values) -> None:
         """Remove what the proof wrote."""
@@ -334,8 +327,19 @@ class Lender(Protocol):
 class S3Lender:
     """An administrator with an S3 key."""
 
-    def decoy(self, inputs: Values) -> AbstractContextManager[str]:
-        return _lent_decoy(Connection.parse(inputs), text(inputs, "bucket"), text(inputs, "owner"))
+    def lend(self, inputs: Values, decoy: str) -> bool:
+        connection = Connection.parse(inputs)
+        s3 = connection.s3()
+        try:
+            call(s3, "create_bucket", **_bucket_in(connection.region, decoy))
+        except ApiError as error:
+            if error.code != "BucketAlreadyOwnedByYou":
+                raise
+        mark(s3, decoy, inputs)
+        return True
+
+    def take_back(self, inputs: Values, decoy: str) -> None:
+        call(Connection.parse(inputs).s3(), "delete_bucket", Bucket=decoy)
 
     def clear(self, inputs: Values) -> None:
         s3, bucket = Connection.parse(inputs).s3(), text(inputs, "bucket")
@@ -347,6 +351,24 @@ class S3Lender:
                 call(s3, "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
 
 
+def _took_back(lender: Lender, inputs: Values, decoy: str, context: Context) -> bool:
+    """Delete a decoy; False, and said, where it is still there."""
+    try:
+        lender.take_back(inputs, decoy)
+    except ResourceError as error:
+        if not (isinstance(error, ApiError) and error.absent):
+            _say_left(decoy, error, context)
+            return False
+    return True
+
+
+def _say_left(decoy: str, why: ResourceError, context: Context) -> None:
+    context.warn(
+        f"the bucket {decoy}, made empty for the proof, could not be deleted: {why} The next proof tries again; to be "
+        "rid of it now, delete it at the provider."
+    )
+
+
 class ProofResource(Resource):
     """The proof as a resource: run again whenever the key, policy, bucket or endpoint changes, and at no other time.
 
@@ -354,7 +376,9 @@ class ProofResource(Resource):
     `accessKeyId`, `secretAccessKey` (secret), `expected` {operation: expectation}, `admin` (is there one), `decoy`
     (may it lend a bucket), `lender` (a name in `lenders`; "": an S3 key), `owner`, `userName` ("" if the store has no
     users), `settleSeconds`.
-    Outputs: the inputs, `madeFor`, `lines` [{operation, expected, outcome, detail}], `secretSha256` (secret).
+    Outputs: the inputs, `madeFor`, `lines` [{operation, expected, outcome, detail}], `secretSha256` (secret),
+    `decoysLeft` (only where there are any: names of decoy buckets that could not be deleted; the next proof tries
+    again).
     """
 
     pulumi_type = "s3store:index:Proof"
@@ -369,7 +393,7 @@ class ProofResource(Resource):
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
         name = f"proof-{inputs['bucket']}"
-        return name, self._prove(name, inputs)
+        return name, self._prove(name, inputs, {}, context)
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
@@ -378,12 +402,39 @@ class ProofResource(Resource):
         return Found(resource_id, inputs, outputs)
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        return self._prove(resource_id, inputs)
+        return self._prove(resource_id, inputs, old, context)
 
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        """A proof is a record: there is nothing at the store to delete."""
+        """A proof is a record: nothing at the store is to be deleted but a decoy that could not be before."""
+        self._take_back(self._lenders[text(outputs, "lender")], outputs, outputs.get("decoysLeft") or (), context)
 
-    def _prove(self, resource_id: str, inputs: Values) -> Values:
+    def _take_back(self, lender: Lender, inputs: Values, decoys: Iterable[str], context: Context) -> list[str]:
+        """Delete decoys that earlier runs left; the names of those that are still there."""
+        left = []
+        for decoy in decoys:
+            try:
+                # By its mark it is known to be ours.
+                if lender.lend(inputs, decoy) and not _took_back(lender, inputs, decoy, context):
+                    left.append(decoy)
+            except ResourceError as error:
+                _say_left(decoy, error, context)
+                left.append(decoy)
+        return left
+
+    @contextmanager
+    def _lent(self, lender: Lender, inputs: Values, left: list[str], context: Context) -> Iterator[str]:
+        """A decoy for the time of the proof; "" where there is none to be had."""
+        decoy = decoy_name(Connection.parse(inputs), text(inputs, "bucket"))
+        if not (inputs.get("admin") and inputs.get("decoy") and lender.lend(inputs, decoy)):
+            yield ""
+            return
+        try:
+            yield decoy
+        finally:
+            if not _took_back(lender, inputs, decoy, context):
+                left.append(decoy)
+
+    def _prove(self, resource_id: str, inputs: Values, old: Values, context: Context) -> Values:
         connection = Connection.parse(inputs)
         credential = Credential(text(inputs, "accessKeyId"), text(inputs, "secretAccessKey"))
         bucket, prefix = text(inputs, "bucket"), text(inputs, "prefix")
@@ -391,18 +442,21 @@ class ProofResource(Resource):
         settle = float(inputs.get("settleSeconds") or 0)
         outputs: Values = {**inputs, "madeFor": "", "lines": []}
         lender = self._lenders[text(inputs, "lender")]
+        left: list[str] = []
         try:
-            if inputs.get("admin") and inputs.get("decoy"):
-                with lender.decoy(inputs) as decoy:
-                    lines = prove(connection, credential, bucket, prefix, expected, decoy=decoy, settle_seconds=settle)
-            else:
-                lines = prove(connection, credential, bucket, prefix, expected, settle_seconds=settle)
+            if old.get("decoysLeft"):
+                left += self._take_back(self._lenders[text(old, "lender")], old, old["decoysLeft"], context)
+            with self._lent(lender, inputs, left, context) as decoy:
+                lines = prove(connection, credential, bucket, prefix, expected, decoy=decoy, settle_seconds=settle)
             if inputs.get("admin"):
                 quietly(lender.clear, inputs)
             if inputs.get("userName"):
-                forget_journal(connection.iam(), text(inputs, "userName"))
+                forget_journal(connection.iam(), text(inputs, "userName"), credential.access_key_id)
         except ResourceError as error:
             raise PartialError(f"the proof could not be run: {error}", resource_id, outputs) from None
+        finally:
+            if left:
+                outputs["decoysLeft"] = sorted(set(left))
         outputs["secretSha256"] = secret_sha256(credential.access_key_id, credential.secret)
         outputs["lines"] = [line_to_json(line) for line in lines]
         outputs["madeFor"] = fingerprint(

@@ -148,16 +148,19 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             found = resource.diff(decode(request.old_inputs), decode(request.news))
             ignored = set(request.ignoreChanges)
             changed = [name for name in found.changed if name not in ignored]
+            unsettled = resource.unsettled(decode(request.olds))
             kinds = provider_pb2.PropertyDiff
             detailed = {}
             for name in changed:
                 kind = "ADD" if name in found.added else "DELETE" if name in found.deleted else "UPDATE"
                 full = f"{kind}_REPLACE" if name in found.replaced else kind
                 detailed[name] = kinds(kind=kinds.Kind.Value(full), inputDiff=True)
+            for name in unsettled:
+                detailed[name] = kinds(kind=kinds.Kind.Value("UPDATE"))
             answer = provider_pb2.DiffResponse
             return answer(
-                changes=answer.DIFF_SOME if changed else answer.DIFF_NONE,
-                diffs=changed,
+                changes=answer.DIFF_SOME if detailed else answer.DIFF_NONE,
+                diffs=list(detailed),
                 replaces=[name for name in found.replaced if name in changed],
                 detailedDiff=detailed,
                 hasDetailedDiff=True,
@@ -205,7 +208,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def Delete(self, request: Any, context: Any) -> Any:
         with self._answering(context, request.urn):
             resource = self._of(request.urn)
-            resource.delete(request.id, decode(request.properties), self._context(request.urn))
+            inputs = decode(request.old_inputs)
+            resource.delete(request.id, decode(request.properties), self._context(request.urn, inputs))
             return empty_pb2.Empty()
 
     # ---- beneath
@@ -217,8 +221,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             raise SynapseMediaError(f"plugin {NAME} {synapse_media.__version__} has no resource type {wanted!r}")
         return self._resources[wanted]
 
-    def _context(self, urn: str) -> Context:
-        return Context(warn=lambda message: self._log(engine_pb2.WARNING, message, urn))
+    def _context(self, urn: str, inputs: Values | None = None) -> Context:
+        return Context(lambda message: self._log(engine_pb2.WARNING, message, urn), inputs or {})
 
     def _log(self, severity: Any, message: str, urn: str) -> None:
         if self._engine is not None:

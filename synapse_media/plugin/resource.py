@@ -53,9 +53,11 @@ class Context:
 
     Attributes:
         warn: says something to the user, at this resource, without failing.
+        inputs: of a delete: those of the last `up`, also where it changed nothing; `outputs` are of the last change.
     """
 
     warn: Callable[[str], None]
+    inputs: Values = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,14 @@ class Resource(ABC):
         secrets: names of outputs and inputs that are secret, wherever they appear.
         replace_on: inputs whose change makes another resource.
         required: inputs that must be there.
+        passing: inputs that are no change by themselves: they are about one run, or an earlier release had none.
     """
 
     pulumi_type: ClassVar[str]
     secrets: ClassVar[frozenset[str]] = frozenset()
     replace_on: ClassVar[frozenset[str]] = frozenset()
     required: ClassVar[frozenset[str]] = frozenset()
+    passing: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         """The inputs with defaults filled in and in canonical form, and {input: what is wrong with it}."""
@@ -90,7 +94,7 @@ class Resource(ABC):
 
     def diff(self, old: Values, new: Values) -> Diff:
         """What changed between the inputs in state (drift included) and the program's."""
-        names = sorted(set(old) | set(new))
+        names = sorted((set(old) | set(new)) - self.passing)
         changed = tuple(name for name in names if not _same(old.get(name), new.get(name)))
         return Diff(
             changed=changed,
@@ -98,6 +102,10 @@ class Resource(ABC):
             deleted=frozenset(name for name in changed if new.get(name) is None),
             added=frozenset(name for name in changed if old.get(name) is None),
         )
+
+    def unsettled(self, outputs: Values) -> tuple[str, ...]:
+        """Outputs for whose sake the next `up` has to look again, though no input changed."""
+        return ()
 
     @abstractmethod
     def planned(self, inputs: Values, old: Values | None) -> Values:

@@ -22,8 +22,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,12 +32,11 @@ from urllib.parse import urlsplit
 from synapse_media.contract import PROOF_OBJECT
 
 from . import credentials
-from .bucket import OWNER_TAG, Bucket, remove_versions
+from .bucket import Bucket, look, mark, remove_versions
 from .connection import ApiError, Connection, Credential, call
 from .http import JsonClient
-from .keyring import KeyFamily, MadeKey, RingBase
-from .proof import decoy_name, quietly
-from .resource import UNKNOWN, Context, Diff, Found, PartialError, ResourceError, Values, text
+from .keyring import KeyFamily, MadeKey, RingBase, require_leave
+from .resource import UNKNOWN, Context, Found, PartialError, ResourceError, Values, text
 from .storj_grant import OBJECTS, PERMISSIONS, Grant, parse
 
 PARENT: Final = "UPLINK_ACCESS"
@@ -188,13 +186,11 @@ class StorjBucket(Bucket):
     """A bucket, through a key that lives for an hour and reaches nothing else."""
 
     pulumi_type = "s3store:index:StorjBucket"
+    # The permissions are of use before the bucket is made; afterwards they are the key ring's affair.
+    passing = Bucket.passing | {"keyPermissions"}
 
     def s3(self, values: Values) -> Any:
         return administrator(values, text(values, "bucket"))
-
-    def diff(self, old: Values, new: Values) -> Diff:
-        # Of use before the bucket is made; afterwards it is the key ring's affair.
-        return super().diff({**old, "keyPermissions": new.get("keyPermissions")}, new)
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
         return {**super().planned(inputs, old), "fingerprint": (old or {}).get("fingerprint", UNKNOWN)}
@@ -242,28 +238,23 @@ def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
 class StorjLender:
     """What the proof needs an administrator for, through short-lived keys."""
 
-    def decoy(self, inputs: Values) -> AbstractContextManager[str]:
-        return self._lent(inputs, decoy_name(Connection.parse(inputs), text(inputs, "bucket")))
-
-    @contextmanager
-    def _lent(self, inputs: Values, decoy: str) -> Iterator[str]:
+    def lend(self, inputs: Values, decoy: str) -> bool:
         grant = parent(text(inputs, "bucket"), OBJECTS)
         if grant.fault(decoy, OBJECTS, datetime.now(UTC)):
             # A grant for the one bucket alone has no other to lend; the proof says "not tested".
-            yield ""
-            return
+            return False
         s3 = administrator(inputs, decoy)
         try:
             call(s3, "create_bucket", Bucket=decoy)
         except ApiError as error:
             if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
-        tag = {"Key": OWNER_TAG, "Value": text(inputs, "owner")}
-        quietly(call, s3, "put_bucket_tagging", Bucket=decoy, Tagging={"TagSet": [tag]})
-        try:
-            yield decoy
-        finally:
-            quietly(call, s3, "delete_bucket", Bucket=decoy)
+        # Tags are switched on by project, so a refusal is no reason to fail.
+        mark(s3, decoy, {**inputs, "mayBeDenied": True})
+        return True
+
+    def take_back(self, inputs: Values, decoy: str) -> None:
+        call(administrator(inputs, decoy), "delete_bucket", Bucket=decoy)
 
     def clear(self, inputs: Values) -> None:
         bucket = text(inputs, "bucket")
@@ -331,6 +322,14 @@ class StorjKeys(KeyFamily):
             raise ResourceError(f"slot {slot!r}: no key was made: {error}{_meaning(error)}") from None
         self._values["endpoints"][slot], self._values["ends"][slot] = registered.endpoint, registered.ends
         return MadeKey(registered.credential.access_key_id, registered.credential.secret, at.isoformat())
+
+    def usable(self) -> bool:
+        bucket = text(self._values, "bucket")
+        try:
+            look(administrator(self._values, bucket), bucket)
+        except ApiError as error:
+            return not error.absent
+        return True
 
     def delete(self, key_id: str) -> None:
         """The ring ends the grant afterwards: a key pair itself can't be deleted."""
@@ -432,6 +431,8 @@ class StorjKeyRing(RingBase):
         return replace(found, inputs={name: value for name, value in found.inputs.items() if name not in held})
 
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        family = self.family({**{name: {} for name in _HELD}, **outputs})
+        require_leave(family, family.listed(), outputs, context)
         waiting = [*(outputs.get("ending") or []), *(outputs.get("grants") or {}).values()]
         left = [grant for grant in waiting if not _end(parse(grant), outputs, context)]
         if left:

@@ -15,6 +15,7 @@ from pulumi.runtime import test as as_program
 from pulumi.runtime.mocks import MockMonitor
 
 from components import make, policies
+from components.s3_iam import user_path
 from synapse_media import catalog, contract, settings
 from synapse_media.methods import METHODS, RULES, Access, expectations
 from tests.plugin.process import SECRET, SIGNATURE
@@ -320,7 +321,19 @@ def test_a_policy_is_attached_to_the_user_and_to_nobody_else() -> None:
     declared = declare(user="media-user")
     assert declared.raw("UserPolicy")["userName"] == declared.raw("User")["userName"] == "media-user"
     assert declared.raw("UserPolicy")["policyName"] == "synapse-media"
-    assert declared.raw("User")["path"] == "/synapse-media/tests/"
+    path = f"/synapse-media/synapse-media/tests/{NAME}/example-media/"
+    assert declared.raw("User")["path"] == path
+    mark = {"path": path, "formerPaths": ["/synapse-media/tests/"], "bucket": "example-media"}
+    assert [declared.raw(kind)["mark"] for kind in ("User", "UserPolicy", "KeyRing")] == [mark] * 3
+
+
+def test_a_path_is_never_longer_than_iam_takes() -> None:
+    paths = {user_path(f"project/{stack}/{'long.' * 100}example.com", "media") for stack in ("one", "two")}
+    assert len(paths) == 2
+    for path in paths:
+        assert len(path) <= 512
+        assert path.startswith("/synapse-media/")
+        assert path.endswith("/media/")
 
 
 @pytest.mark.parametrize(

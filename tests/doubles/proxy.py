@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -244,6 +245,47 @@ def html(status: int = 200) -> Fault:
     def fault(request: Request, _: Upstream) -> Answer:
         page = b"<html><head><title>Welcome</title></head><body>Please sign in.</body></html>"
         return Answer(status, (("Content-Type", "text/html"),), b"" if request.method == "HEAD" else page)
+
+    return fault
+
+
+def in_between(status: int, content_type: str = "", text: str = "") -> Fault:
+    """An answer of a router or gateway before the store, which it never reached: no page, and no document of S3."""
+
+    def fault(request: Request, _: Upstream) -> Answer:
+        headers = (("Content-Type", content_type),) if content_type else ()
+        return Answer(status, headers, b"" if request.method == "HEAD" else text.encode())
+
+    return fault
+
+
+TRAEFIK = in_between(404, "text/plain; charset=utf-8", "404 page not found\n")
+KUBERNETES = in_between(404, "text/plain; charset=utf-8", "default backend - 404")
+KONG = in_between(404, "application/json; charset=utf-8", '{"message":"no Route matched with those values"}')
+BARE = in_between(404)
+EMPTY = in_between(200)
+NO_STORE: dict[str, Fault] = {
+    "traefik": TRAEFIK,
+    "kubernetes": KUBERNETES,
+    "kong": KONG,
+    "bare 404": BARE,
+    "empty 200": EMPTY,
+    "ok": in_between(200, "text/plain", "ok"),
+    "json": in_between(200, "application/json", "{}"),
+    "xhtml": in_between(200, "application/xml", '<?xml version="1.0"?>\n<html xmlns="http://www.w3.org/1999/xhtml"/>'),
+}
+"""What says nothing of a store, by name."""
+
+
+def key_last_used(when: datetime | None) -> Fault:
+    """The answer to GetAccessKeyLastUsed; None: IAM tells of no use."""
+
+    def fault(_: Request, __: Upstream) -> Answer:
+        date = f"<LastUsedDate>{when:%Y-%m-%dT%H:%M:%SZ}</LastUsedDate>" if when else ""
+        inner = f"<AccessKeyLastUsed>{date}<ServiceName>s3</ServiceName></AccessKeyLastUsed>"
+        result = f"<GetAccessKeyLastUsedResult>{inner}</GetAccessKeyLastUsedResult>"
+        body = f"<GetAccessKeyLastUsedResponse>{result}</GetAccessKeyLastUsedResponse>"
+        return Answer(200, (("Content-Type", "text/xml"),), body.encode())
 
     return fault
 

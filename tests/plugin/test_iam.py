@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from synapse_media.plugin import connection as connections
 from synapse_media.plugin.connection import ApiError
-from synapse_media.plugin.iam import JOURNAL, KeyRing, User, UserPolicy, forget_journal
+from synapse_media.plugin.iam import JOURNAL, POLICY_NAME, KeyRing, User, UserPolicy, forget_journal
 from synapse_media.plugin.keyring import retire_fault
 from synapse_media.plugin.resource import UNKNOWN, PartialError, ResourceError, Values
 from tests.doubles import proxy
@@ -251,11 +251,16 @@ def ring_inputs(direct: Direct, *slots: str, active: str = "", **changes: Any) -
     return inputs
 
 
+def confirmed(outputs: Values) -> Values:
+    """As the commands leave it in state where `allow` lets the keys go."""
+    return {**outputs, "retireConfirmed": True}
+
+
 @pytest.fixture
 def owner(direct: Direct) -> Direct:
     """A user who may look at its own buckets and has no key."""
     direct.iam.create_user(UserName=direct.name, Path=PATH)
-    direct.policy(allow("s3:ListAllMyBuckets"))
+    direct.policy(allow("s3:ListAllMyBuckets"), name=POLICY_NAME)
     return direct
 
 
@@ -395,7 +400,7 @@ def test_when_a_key_may_be_retired(old: datetime | None, new: datetime | None, m
 def test_a_key_made_by_hand_is_reported_and_left(owner: Direct) -> None:
     inputs = ring_inputs(owner, "a")
     _, outputs = RING.create(inputs, owner.context)
-    forget_journal(owner.iam, owner.name)
+    forget_journal(owner.iam, owner.name, outputs["accessKeyId"])
     by_hand = owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"]
     found = RING.read(owner.name, inputs, outputs, owner.context)
     assert found is not None
@@ -404,7 +409,7 @@ def test_a_key_made_by_hand_is_reported_and_left(owner: Direct) -> None:
     RING.update(owner.name, found.outputs, inputs, owner.context)
     assert by_hand in owner.key_ids()
     assert f"user {owner.name} has the key {by_hand}, not made by this stack" in " ".join(owner.said)
-    RING.delete(owner.name, outputs, owner.context)
+    RING.delete(owner.name, confirmed(outputs), owner.context)
     assert owner.key_ids() == {by_hand}
 
 
@@ -412,7 +417,7 @@ def test_a_key_made_by_hand_just_after_ours_is_no_orphan(owner: Direct) -> None:
     """The proof failed, so the journal is still there, and the operator made a key to look why."""
     inputs = ring_inputs(owner, "a")
     _, outputs = RING.create(inputs, owner.context)
-    assert policies_of(owner) > {"by-hand"}
+    assert policies_of(owner) > {POLICY_NAME}
     by_hand = owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"]
     RING.update(owner.name, outputs, inputs, owner.context)
     assert owner.key_ids() == {outputs["accessKeyId"], by_hand}
@@ -567,10 +572,11 @@ def test_the_journal_is_written_before_the_key_is_made(owner: Direct) -> None:
 
     with proxy.in_front_of(owner.running.iam_endpoint) as double:
         double.misbehave(look, when=lambda request: request.action == "CreateAccessKey")
-        RING.create(ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url)), owner.context)
-    assert seen == [{"by-hand", f"{JOURNAL}a"}]
-    forget_journal(owner.iam, owner.name)
-    assert policies_of(owner) == {"by-hand"}
+        there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
+        _, outputs = RING.create(there, owner.context)
+    assert seen == [{POLICY_NAME, f"{JOURNAL}a"}]
+    forget_journal(owner.iam, owner.name, outputs["accessKeyId"])
+    assert policies_of(owner) == {POLICY_NAME}
 
 
 def journal_without_sense(owner: Direct) -> None:
@@ -599,7 +605,7 @@ def test_a_ring_that_ends_leaves_no_orphan_and_no_journal(owner: Direct) -> None
     outputs = {**stopped.value.outputs, "connection": owner.connection()}
     RING.delete(owner.name, outputs, owner.context)
     assert owner.key_ids() == set()
-    assert policies_of(owner) == {"by-hand"}
+    assert policies_of(owner) == {POLICY_NAME}
     RING.delete(owner.name, outputs, owner.context)
 
 

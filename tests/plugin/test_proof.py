@@ -18,6 +18,7 @@ from synapse_media.contract import PROOF_OBJECT, ProofLine
 from synapse_media.methods import METHODS, Access, Expected, Operation, expectations
 from synapse_media.plugin import connection as connections
 from synapse_media.plugin import proof
+from synapse_media.plugin.bucket import OWNER_TAG
 from synapse_media.plugin.connection import Credential
 from synapse_media.plugin.resource import UNKNOWN, PartialError, ResourceError, Values
 from tests.doubles import proxy
@@ -370,6 +371,56 @@ def test_the_decoy_of_a_killed_run_is_found_again(direct: Direct) -> None:
     direct.s3.create_bucket(Bucket=decoy_of(direct))
     direct.make(PROOF, proof_inputs(direct, key))
     assert not direct.bucket_exists(decoy_of(direct))
+
+
+def test_a_decoy_that_can_not_be_deleted_is_said_and_found_again(direct: Direct) -> None:
+    key, decoy = issued(direct), decoy_of(direct)
+    with proxy.in_front_of(direct.endpoint) as double:
+        rule = double.misbehave(
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "no"),
+            when=lambda request: request.method == "DELETE" and not request.key,
+        )
+        # The place decides the name.
+        decoy = proof.decoy_name(direct.parsed(endpoint=double.url), direct.name)
+        there = proof_inputs(direct, key, connection=direct.connection(endpoint=double.url))
+        _, outputs = direct.make(PROOF, there)
+        assert rule.hits == 1
+        assert outputs["decoysLeft"] == [decoy]
+        assert any(decoy in said and "The next proof tries again" in said for said in direct.said)
+        tags = direct.s3.get_bucket_tagging(Bucket=decoy)["TagSet"]
+        assert {tag["Key"]: tag["Value"] for tag in tags} == {OWNER_TAG: OWNER}
+        double.behave()
+        # Proved at another address, where another name is lent: the old one is not forgotten.
+        again = PROOF.update("proof", outputs, proof_inputs(direct, key), direct.context)
+    assert "decoysLeft" not in again
+    assert not direct.bucket_exists(decoy)
+    assert not direct.bucket_exists(decoy_of(direct))
+
+
+def test_a_decoy_that_was_left_goes_with_the_proof(direct: Direct) -> None:
+    decoy = decoy_of(direct)
+    direct.s3.create_bucket(Bucket=decoy)
+    outputs = {**proof_inputs(direct, issued(direct)), "decoysLeft": [decoy, f"{decoy}-2"]}
+    direct.s3.create_bucket(Bucket=f"{decoy}-2")
+    direct.s3.put_bucket_tagging(
+        Bucket=f"{decoy}-2", Tagging={"TagSet": [{"Key": OWNER_TAG, "Value": "synapse-media/other/x"}]}
+    )
+    PROOF.delete("proof", outputs, direct.context)
+    assert not direct.bucket_exists(decoy)
+    assert direct.bucket_exists(f"{decoy}-2"), "another stack's"
+    assert f"{decoy}-2" in direct.said[-1]
+    direct.s3.delete_bucket(Bucket=f"{decoy}-2")
+
+
+def test_a_decoy_marked_by_another_is_not_used(direct: Direct) -> None:
+    decoy, key = decoy_of(direct), issued(direct)
+    direct.s3.create_bucket(Bucket=decoy)
+    tag = {"Key": OWNER_TAG, "Value": "synapse-media/other/x"}
+    direct.s3.put_bucket_tagging(Bucket=decoy, Tagging={"TagSet": [tag]})
+    with pytest.raises(PartialError, match="marked as that of another stack"):
+        direct.make(PROOF, proof_inputs(direct, key))
+    assert direct.bucket_exists(decoy)
+    direct.s3.delete_bucket(Bucket=decoy)
 
 
 def test_a_decoy_that_can_not_be_lent_keeps_what_was_made(direct: Direct) -> None:

@@ -239,7 +239,9 @@ def test_an_answer_cut_short_leaves_no_key_behind(cloud: Cloud, context: Context
     made = ring.update(USER, caught.value.outputs, cloud.inputs(), context)
     assert list(cloud.api.keys) == [made["accessKeyId"]]
     assert any(f"key {lost}, made by an interrupted run" in words for words in said)
-    ring.delete(USER, made, context)
+    with pytest.raises(ResourceError, match="may be in use and is not deleted"):
+        ring.delete(USER, made, context)
+    ring.delete(USER, {**made, "retireConfirmed": True}, context)
     assert cloud.api.keys == {}
 
 
@@ -254,7 +256,7 @@ def test_a_burst_is_waited_out(cloud: Cloud, context: Context, status: int) -> N
         made = ring.create(cloud.inputs(connection={"apiEndpoint": double.url}), context)[1]
         assert fault.hits == 2
     assert list(cloud.api.keys) == [made["accessKeyId"]]
-    ring.delete(USER, cloud.inputs(keys=made["keys"]), context)
+    ring.delete(USER, cloud.inputs(keys=made["keys"], retireConfirmed=True), context)
 
 
 def test_making_a_key_is_never_repeated(cloud: Cloud, context: Context) -> None:
@@ -293,7 +295,21 @@ def test_an_adopted_stores_keys_are_only_reported(cloud: Cloud, context: Context
     assert made["unknownKeys"] == ["OLD"]
     assert any("key OLD, not made by this stack" in words for words in said)
     del cloud.api.keys["OLD"]
-    ring.delete(USER, made, context)
+    ring.delete(USER, {**made, "retireConfirmed": True}, context)
+
+
+def test_a_key_of_our_name_for_another_bucket_is_another_stores(cloud: Cloud, context: Context) -> None:
+    """Two checkouts with stacks, homeservers and users of the same name."""
+    cloud.api.keys["OTHER"] = {
+        "name": key_name(USER, OWNER, "a"),
+        "access_key": "OTHER",
+        "grants": [{"bucket": "another", "permission": "readwrite"}],
+    }
+    ring = SpacesKeyRing()
+    made = ring.create(cloud.inputs(), context)[1]
+    assert set(cloud.api.keys) == {"OTHER", made["accessKeyId"]}
+    del cloud.api.keys["OTHER"]
+    ring.delete(USER, {**made, "retireConfirmed": True}, context)
 
 
 def test_an_admin_key_of_an_interrupted_run_is_replaced(cloud: Cloud, context: Context) -> None:

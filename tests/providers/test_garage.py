@@ -35,6 +35,7 @@ SCOPE = [
     "CleanupIncompleteUploads",
     "CreateKey",
     "DeleteKey",
+    "GetKeyInfo",
     "ListKeys",
     "AllowBucketKey",
     "DenyBucketKey",
@@ -339,6 +340,7 @@ def test_a_key_of_our_name_is_deleted_only_where_the_store_was_made_here(
     double: Double, adopted: bool, deleted: set[str]
 ) -> None:
     double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
+    double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
     made = double.make_key(**({"adopt": True} if adopted else {}))
     assert made["accessKeyId"] == MADE["accessKeyId"]
     # Once taken over, it stays so.
@@ -346,10 +348,49 @@ def test_a_key_of_our_name_is_deleted_only_where_the_store_was_made_here(
     assert {key for operation, key in double.asked if operation == "DeleteKey"} == deleted
 
 
+@pytest.mark.parametrize("answer", [(200, {"buckets": [{"id": "b2"}]}), (403, {"code": "AccessDenied"})])
+def test_a_key_of_our_name_for_another_bucket_is_another_stores(double: Double, answer: tuple[int, Any]) -> None:
+    """Two checkouts with stacks, homeservers and users of the same name; or a token that may not ask."""
+    double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
+    double.answers["GetKeyInfo"] = [answer]
+    assert double.make_key()["unknownKeys"] == [OLD["id"]]
+    assert "DeleteKey" not in {operation for operation, _ in double.asked}
+
+
+MARKED = {**FRESH, "lifecycleRules": [{"ID": "ours", "Status": "Enabled"}]}
+
+
+@pytest.mark.parametrize("mark", ["synapse-media/other/matrix.example.com", ""])
+def test_a_bucket_that_is_marked_by_another_or_by_nobody_is_not_emptied(double: Double, mark: str) -> None:
+    rules = [{"ID": mark, "Status": "Enabled"}] if mark else []
+    double.answers = {"GetBucketInfo": [(200, {**FRESH, "objects": 1, "lifecycleRules": rules})]}
+    said = "marked as that of another stack" if mark else "the mark of this stack was taken off it"
+    with pytest.raises(ResourceError, match=said):
+        GarageBucket().delete(
+            "double-media", double.inputs(bucket="double-media", forceDestroy=True), Context(lambda _: None)
+        )
+    assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
+    inputs, _ = GarageBucket().check(double.inputs(bucket="double-media"))
+    if mark:
+        with pytest.raises(ResourceError, match="marked as that of another stack"):
+            GarageBucket().update("double-media", inputs, inputs, Context(lambda _: None))
+        assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
+
+
+def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(double: Double) -> None:
+    """The state was lost: the key of our name there is in use."""
+    double.answers = {"GetBucketInfo": [(200, {**MARKED, "objects": 1})]}
+    made = double.make_bucket()
+    assert (made["adopted"], made["resumed"]) == (False, True)
+    double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, MARKED)], "CreateKey": [(200, MADE)]}
+    double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
+    assert double.make_key(resumed=made["resumed"])["unknownKeys"] == [OLD["id"]]
+
+
 def test_a_key_that_empties_a_bucket_and_was_left_is_deleted_first(double: Double) -> None:
     left = {"id": "GKleft", "name": "ours/emptying", "expired": True}
     double.answers = {
-        "GetBucketInfo": [(200, {**FRESH, "objects": 1})],
+        "GetBucketInfo": [(200, {**MARKED, "objects": 1})],
         "ListKeys": [(200, [OLD, left])],
         "CreateKey": [LOST],
     }

@@ -1,0 +1,393 @@
+"""Whose a bucket, a user and its keys are: asked before anything of them is changed or deleted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from synapse_media.plugin.bucket import OWNER_TAG, Bucket
+from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
+from synapse_media.plugin.resource import Context, PartialError, ResourceError, Values
+from tests.doubles import proxy
+from tests.plugin.direct import OWNER, Direct, allow
+
+BUCKET, USER, POLICY, RING = Bucket(), User(), UserPolicy(), KeyRing()
+OTHER = "synapse-media/other/matrix.example.com"
+LEGACY = "/synapse-media/prod/"
+
+
+# ---- the bucket
+
+
+def bucket_of(direct: Direct, **changes: Any) -> Values:
+    inputs, failures = BUCKET.check(
+        {"bucket": direct.name, "connection": direct.connection(), "owner": OWNER, "versioning": True, **changes}
+    )
+    assert not failures
+    return inputs
+
+
+def tag(direct: Direct) -> str:
+    found = direct.s3.get_bucket_tagging(Bucket=direct.name)["TagSet"]
+    return {item["Key"]: item["Value"] for item in found}[OWNER_TAG]
+
+
+def marked(direct: Direct, mark: str) -> None:
+    tags = {"TagSet": [{"Key": OWNER_TAG, "Value": mark}]} if mark else {"TagSet": []}
+    direct.s3.put_bucket_tagging(Bucket=direct.name, Tagging=tags)
+
+
+def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied_nor_deleted(direct: Direct) -> None:
+    inputs = bucket_of(direct, forceDestroy=True)
+    _, outputs = BUCKET.create(inputs, direct.context)
+    direct.put()
+    marked(direct, OTHER)
+    direct.s3.put_bucket_versioning(Bucket=direct.name, VersioningConfiguration={"Status": "Suspended"})
+    for step in (
+        lambda: BUCKET.update(direct.name, outputs, inputs, direct.context),
+        lambda: BUCKET.delete(direct.name, outputs, direct.context),
+    ):
+        with pytest.raises(ResourceError, match=f"that of another stack \\({OTHER}\\)") as refused:
+            step()
+        assert not isinstance(refused.value, PartialError)
+        assert "retain-bucket" in str(refused.value)
+    assert tag(direct) == OTHER
+    assert direct.keys_in() == ["local_content/a"]
+    assert direct.s3.get_bucket_versioning(Bucket=direct.name)["Status"] == "Suspended"
+
+
+def test_a_mark_that_was_taken_off_or_replaced_is_drift(direct: Direct) -> None:
+    inputs = bucket_of(direct)
+    _, outputs = BUCKET.create(inputs, direct.context)
+    for mark in ("", OTHER):
+        marked(direct, mark)
+        found = BUCKET.read(direct.name, inputs, outputs, direct.context)
+        assert found is not None
+        assert BUCKET.diff(found.inputs, inputs).changed == ("owner",)
+        # What is ours, the outputs go on to say: the next update asks by them.
+        assert found.outputs["owner"] == OWNER
+    with pytest.raises(ResourceError, match="another stack"):
+        BUCKET.update(direct.name, found.outputs, inputs, direct.context)
+    marked(direct, "")
+    BUCKET.update(direct.name, found.outputs, inputs, direct.context)
+    assert tag(direct) == OWNER
+
+
+def test_a_bucket_without_a_mark_is_deleted_only_if_it_is_empty(direct: Direct) -> None:
+    inputs = bucket_of(direct, forceDestroy=True)
+    _, outputs = BUCKET.create(inputs, direct.context)
+    direct.put()
+    marked(direct, "")
+    with pytest.raises(ResourceError, match="the mark of this stack was taken off it: it is not deleted"):
+        BUCKET.delete(direct.name, outputs, direct.context)
+    assert direct.keys_in() == ["local_content/a"]
+    for version in direct.s3.list_object_versions(Bucket=direct.name)["Versions"]:
+        direct.s3.delete_object(Bucket=direct.name, Key=version["Key"], VersionId=version["VersionId"])
+    BUCKET.delete(direct.name, outputs, direct.context)
+    assert not direct.bucket_exists()
+
+
+@pytest.mark.parametrize("mark", ["", OTHER])
+def test_a_bucket_of_the_same_name_at_another_endpoint_is_not_taken(direct: Direct, mark: str) -> None:
+    inputs = bucket_of(direct)
+    _, outputs = BUCKET.create(inputs, direct.context)
+    before = {**outputs, "connection": direct.connection(endpoint="http://127.0.0.1:9")}
+    marked(direct, mark)
+    direct.put()
+    with pytest.raises(ResourceError, match="carries no mark of this stack" if not mark else "another stack"):
+        BUCKET.update(direct.name, before, inputs, direct.context)
+    # The same store under another address carries our mark.
+    marked(direct, OWNER)
+    BUCKET.update(direct.name, before, inputs, direct.context)
+
+
+def test_an_older_mark_of_ours_is_replaced(direct: Direct) -> None:
+    new = "synapse-media/tests/new.example.com"
+    _, outputs = BUCKET.create(bucket_of(direct), direct.context)
+    outputs = BUCKET.update(direct.name, outputs, bucket_of(direct, owner=new), direct.context)
+    assert (tag(direct), outputs["owner"]) == (new, new)
+    marked(direct, OWNER)
+    BUCKET.update(direct.name, outputs, bucket_of(direct, owner=new, formerOwner=OWNER), direct.context)
+    assert tag(direct) == new
+    without = bucket_of(direct, owner=new)
+    assert BUCKET.diff(without, {**without, "formerOwner": OWNER}).changed == ()
+
+
+def test_an_import_makes_nothing_ours(direct: Direct) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    marked(direct, OTHER)
+    found = BUCKET.read(f"{direct.name}@{direct.endpoint}", {}, {}, direct.context)
+    assert found is not None
+    with pytest.raises(ResourceError, match="another stack"):
+        BUCKET.update(direct.name, found.outputs, bucket_of(direct, adopt=True), direct.context)
+    assert tag(direct) == OTHER
+
+
+# ---- the user
+
+
+def of_store(direct: Direct, bucket: str = "media-a", stack: str = "prod", **changes: Any) -> Values:
+    """The inputs that the three resources of a user share."""
+    path = f"/synapse-media/synapse-media/{stack}/matrix.example.com/{bucket}/"
+    mark = {"path": path, "formerPaths": [f"/synapse-media/{stack}/"], "bucket": bucket}
+    return {"userName": direct.name, "connection": direct.connection(), "adopt": False, "mark": mark, **changes}
+
+
+def user_of(direct: Direct, bucket: str = "media-a", stack: str = "prod", **changes: Any) -> Values:
+    shared = of_store(direct, bucket, stack, **changes)
+    inputs, failures = USER.check({"path": shared["mark"]["path"], **shared})
+    assert not failures
+    return inputs
+
+
+def policy_of(direct: Direct, bucket: str = "media-a", **changes: Any) -> Values:
+    document = {"Version": "2012-10-17", "Statement": [allow("s3:GetObject", on=f"arn:aws:s3:::{bucket}/*")]}
+    inputs, failures = POLICY.check(
+        {**of_store(direct, bucket, **changes), "policyName": POLICY_NAME, "policy": json.dumps(document)}
+    )
+    assert not failures
+    return inputs
+
+
+def ring_of(direct: Direct, bucket: str = "media-a", **changes: Any) -> Values:
+    inputs, failures = RING.check({"active": "a", "slots": ["a"], **of_store(direct, bucket, **changes)})
+    assert not failures
+    return inputs
+
+
+def policy_at_store(direct: Direct) -> Any:
+    return direct.iam.get_user_policy(UserName=direct.name, PolicyName=POLICY_NAME)["PolicyDocument"]
+
+
+def test_a_second_checkout_gets_neither_the_user_nor_its_policy_nor_a_key(direct: Direct) -> None:
+    """Two checkouts, stacks of the same name, the same user, other buckets."""
+    direct.make(USER, user_of(direct))
+    direct.make(POLICY, policy_of(direct))
+    direct.make(RING, ring_of(direct))
+    before, keys = policy_at_store(direct), direct.key_ids()
+    for step in (
+        lambda: direct.make(USER, user_of(direct, "media-b")),
+        lambda: direct.make(USER, user_of(direct, "media-b", adopt=True)),
+        lambda: direct.make(POLICY, policy_of(direct, "media-b")),
+        lambda: direct.make(RING, ring_of(direct, "media-b")),
+    ):
+        with pytest.raises(ResourceError, match="is marked as another stack's"):
+            step()
+    assert (policy_at_store(direct), direct.key_ids()) == (before, keys)
+
+
+def test_a_user_of_an_earlier_release_is_told_by_the_bucket_of_its_policy(direct: Direct) -> None:
+    direct.iam.create_user(UserName=direct.name, Path=LEGACY)
+    statement = allow("s3:GetObject", on="arn:aws:s3:::media-a/*")
+    direct.policy(statement, name=POLICY_NAME)
+    before = policy_at_store(direct)
+    for step in (
+        lambda: direct.make(USER, user_of(direct, "media-b")),
+        lambda: direct.make(POLICY, policy_of(direct, "media-b")),
+        lambda: direct.make(RING, ring_of(direct, "media-b")),
+    ):
+        with pytest.raises(ResourceError, match=r"its policy 'synapse-media' is for media-a"):
+            step()
+    assert policy_at_store(direct) == before
+    _, outputs = direct.make(USER, user_of(direct))
+    assert (outputs["adopted"], outputs["path"]) == (False, LEGACY)
+    direct.make(POLICY, policy_of(direct))
+    direct.make(RING, ring_of(direct))
+
+
+def test_two_stacks_that_took_over_one_user_do_not_share_its_policy(direct: Direct) -> None:
+    direct.iam.create_user(UserName=direct.name, Path="/web/")
+    direct.make(USER, user_of(direct, adopt=True))
+    direct.make(POLICY, policy_of(direct, adopt=True))
+    with pytest.raises(ResourceError, match="is another store's"):
+        direct.make(POLICY, policy_of(direct, "media-b", adopt=True, stack="other"))
+
+
+def test_a_bucket_that_was_renamed_here_is_ours_in_the_policy(direct: Direct) -> None:
+    direct.iam.create_user(UserName=direct.name, Path=LEGACY)
+    _, outputs = direct.make(POLICY, policy_of(direct))
+    POLICY.update(f"{direct.name}/{POLICY_NAME}", outputs, policy_of(direct, "media-b"), direct.context)
+    assert "media-b" in json.dumps(policy_at_store(direct))
+
+
+def test_destroy_leaves_what_is_another_stacks_by_now(direct: Direct) -> None:
+    """Made by an earlier release, which let two stacks of the same name overwrite each other."""
+    direct.iam.create_user(UserName=direct.name, Path=LEGACY)
+    theirs = direct.iam.create_access_key(UserName=direct.name)["AccessKey"]["AccessKeyId"]
+    direct.policy(allow("s3:GetObject", on="arn:aws:s3:::media-a/*"), name=POLICY_NAME)
+    before = policy_at_store(direct)
+    old_user = {"userName": direct.name, "path": LEGACY, "connection": direct.connection(), "adopted": False}
+    old_policy = {name: value for name, value in policy_of(direct, "media-b").items() if name not in ("mark", "adopt")}
+    POLICY.delete(f"{direct.name}/{POLICY_NAME}", old_policy, direct.context)
+    USER.delete(direct.name, old_user, direct.context)
+    assert (policy_at_store(direct), direct.key_ids()) == (before, {theirs})
+    assert any("is another store's" in said for said in direct.said)
+    # The one whose bucket it names takes its own along.
+    POLICY.delete(f"{direct.name}/{POLICY_NAME}", policy_of(direct), direct.context)
+    USER.delete(direct.name, old_user, direct.context)
+    assert direct.name not in {user["UserName"] for user in direct.iam.list_users()["Users"]}
+
+
+def test_a_user_that_was_marked_by_another_is_left_in_peace(direct: Direct) -> None:
+    _, outputs = direct.make(USER, user_of(direct))
+    direct.iam.update_user(UserName=direct.name, NewPath="/synapse-media/synapse-media/other/matrix.example.com/b/")
+    found = USER.read(direct.name, user_of(direct), outputs, direct.context)
+    assert found is not None
+    assert USER.diff(found.inputs, user_of(direct)).changed == ("movedTo",)
+    with pytest.raises(ResourceError, match="is marked as another stack's"):
+        USER.update(direct.name, found.outputs, user_of(direct), direct.context)
+    USER.delete(direct.name, found.outputs, Context(direct.said.append, user_of(direct)))
+    assert direct.name in {user["UserName"] for user in direct.iam.list_users()["Users"]}
+    assert "It is left where it is." in direct.said[-1]
+
+
+def test_a_user_that_was_moved_away_is_drift_and_put_back(direct: Direct) -> None:
+    inputs = user_of(direct)
+    _, outputs = direct.make(USER, inputs)
+    direct.iam.update_user(UserName=direct.name, NewPath="/")
+    found = USER.read(direct.name, inputs, outputs, direct.context)
+    assert found is not None
+    assert USER.diff(found.inputs, inputs).changed == ("movedTo",)
+    mended = USER.update(direct.name, found.outputs, inputs, direct.context)
+    assert direct.iam.get_user(UserName=direct.name)["User"]["Path"] == inputs["path"]
+    again = USER.read(direct.name, inputs, mended, direct.context)
+    assert again is not None
+    assert USER.diff(again.inputs, inputs).changed == ()
+
+
+def test_a_store_that_can_not_move_a_user_says_so(direct: Direct) -> None:
+    inputs = user_of(direct)
+    _, outputs = direct.make(USER, inputs)
+    direct.iam.update_user(UserName=direct.name, NewPath="/")
+    with proxy.in_front_of(direct.running.iam_endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 400, "InvalidAction", "no such operation"),
+            when=lambda request: request.action == "UpdateUser",
+        )
+        there = {"connection": direct.connection(iamEndpoint=double.url)}
+        with pytest.raises(ResourceError, match="Move it back at the provider"):
+            USER.update(direct.name, {**outputs, **there}, {**inputs, **there}, direct.context)
+
+
+def test_a_user_of_the_same_name_at_another_endpoint_is_not_taken(direct: Direct) -> None:
+    inputs = user_of(direct)
+    direct.iam.create_user(UserName=direct.name, Path="/web/")
+    nowhere = direct.connection(iamEndpoint="http://127.0.0.1:9")
+    old = {**inputs, "connection": nowhere, "arn": "arn:x", "adopted": False}
+    with pytest.raises(ResourceError, match="it is not this stack's"):
+        USER.update(direct.name, old, inputs, direct.context)
+    assert direct.iam.get_user(UserName=direct.name)["User"]["Path"] == "/web/"
+
+
+def test_a_path_of_an_earlier_release_is_no_change(direct: Direct) -> None:
+    old = {"userName": direct.name, "path": LEGACY, "connection": direct.connection(), "adopt": False}
+    assert USER.diff(old, user_of(direct)).changed == ()
+    shared = {"userName": direct.name, "connection": direct.connection()}
+    assert (
+        POLICY.diff(
+            {**shared, "policyName": "p", "policy": "{}"}, {**policy_of(direct), "policyName": "p", "policy": "{}"}
+        ).changed
+        == ()
+    )
+    ring = {"active": "a", "slots": ["a"], "retireConfirmed": False, **shared}
+    assert RING.diff(ring, ring_of(direct)).changed == ()
+
+
+# ---- what a user of ours may do beside its policy
+
+
+@pytest.fixture
+def with_key(direct: Direct) -> tuple[Values, Values]:
+    """Inputs and outputs of a ring on a user of ours."""
+    direct.make(USER, user_of(direct))
+    direct.make(POLICY, policy_of(direct))
+    inputs = ring_of(direct)
+    return inputs, RING.create(inputs, direct.context)[1]
+
+
+def test_a_second_inline_policy_is_drift_and_taken_away(direct: Direct, with_key: tuple[Values, Values]) -> None:
+    inputs, outputs = with_key
+    found = RING.read(direct.name, inputs, outputs, direct.context)
+    assert found is not None
+    assert RING.diff(found.inputs, inputs).changed == (), "the journal and the store's own policy are none"
+    direct.policy(allow("s3:*"), name="wider")
+    found = RING.read(direct.name, inputs, outputs, direct.context)
+    assert found is not None
+    assert found.inputs["otherPolicies"] == ["wider"]
+    assert RING.diff(found.inputs, inputs).changed == ("otherPolicies",)
+    mended = RING.update(direct.name, found.outputs, inputs, direct.context)
+    assert direct.iam.list_user_policies(UserName=direct.name)["PolicyNames"] == [POLICY_NAME]
+    assert "otherPolicies" not in mended
+    again = RING.read(direct.name, inputs, mended, direct.context)
+    assert again is not None
+    assert RING.diff(again.inputs, inputs).changed == ()
+
+
+def test_a_second_policy_of_a_user_that_was_taken_over_is_said_and_left(direct: Direct) -> None:
+    direct.iam.create_user(UserName=direct.name, Path="/web/")
+    direct.policy(allow("s3:*"), name="of-old")
+    inputs = ring_of(direct, adopt=True)
+    _, outputs = RING.create(inputs, direct.context)
+    for program in (inputs, {name: value for name, value in inputs.items() if name not in ("mark", "adopt")}):
+        direct.said.clear()
+        found = RING.read(direct.name, program, outputs, direct.context)
+        assert found is not None
+        assert RING.diff(found.inputs, program).changed == ()
+        assert any("may do more than this store's policy says: inline policy of-old" in said for said in direct.said)
+
+
+class Attached:
+    """A double of an IAM with managed policies and groups, before one that has none."""
+
+    def __init__(self) -> None:
+        self.attached, self.groups = {"arn:aws:iam::aws:policy/AmazonS3FullAccess"}, {"admins"}
+
+    def answer(self, request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        listed = {
+            "ListAttachedUserPolicies": ("AttachedPolicies", "PolicyArn", self.attached),
+            "ListGroupsForUser": ("Groups", "GroupName", self.groups),
+        }
+        if request.action in listed:
+            part, name, found = listed[request.action]
+            members = "".join(f"<member><{name}>{one}</{name}></member>" for one in sorted(found))
+            inner = f"<{request.action}Result><{part}>{members}</{part}></{request.action}Result>"
+        elif request.action == "DetachUserPolicy":
+            self.attached.clear()
+            inner = ""
+        elif request.action == "RemoveUserFromGroup":
+            self.groups.clear()
+            inner = ""
+        else:
+            return upstream.ask(request)
+        body = f"<{request.action}Response>{inner}</{request.action}Response>".encode()
+        return proxy.Answer(200, (("Content-Type", "text/xml"),), body)
+
+
+def test_an_attached_policy_and_a_group_are_drift_and_taken_away(
+    direct: Direct, with_key: tuple[Values, Values]
+) -> None:
+    inputs, outputs = with_key
+    with proxy.in_front_of(direct.running.iam_endpoint) as double:
+        attached = Attached()
+        double.misbehave(attached.answer)
+        there = {"connection": direct.connection(iamEndpoint=double.url)}
+        inputs, outputs = {**inputs, **there}, {**outputs, **there}
+        found = RING.read(direct.name, inputs, outputs, direct.context)
+        assert found is not None
+        assert RING.diff(found.inputs, inputs).changed == ("attachedPolicies", "groups")
+        RING.update(direct.name, found.outputs, inputs, direct.context)
+    assert (attached.attached, attached.groups) == (set(), set())
+
+
+def test_what_this_credential_may_not_look_at_is_said(direct: Direct, with_key: tuple[Values, Values]) -> None:
+    inputs, outputs = with_key
+    with proxy.in_front_of(direct.running.iam_endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "no"),
+            when=lambda request: request.action == "ListGroupsForUser",
+        )
+        there = {"connection": direct.connection(iamEndpoint=double.url)}
+        assert RING.read(direct.name, {**inputs, **there}, {**outputs, **there}, direct.context) is not None
+    assert any("what else it may do is not known: list_groups_for_user" in said for said in direct.said)

@@ -1,0 +1,165 @@
+"""An answer that the store did not give is no answer: nothing is forgotten, made, proved or deleted by it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from synapse_media.methods import METHODS, Operation, expectations
+from synapse_media.plugin import connection as connections
+from synapse_media.plugin.bucket import Bucket
+from synapse_media.plugin.connection import ApiError, Credential
+from synapse_media.plugin.digitalocean_spaces import SpacesApi
+from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
+from synapse_media.plugin.proof import prove
+from synapse_media.plugin.resource import ResourceError, Values
+from tests.doubles import proxy
+from tests.plugin.direct import OWNER, Direct, allow
+
+BUCKET, USER, POLICY, RING = Bucket(), User(), UserPolicy(), KeyRing()
+PATH = "/synapse-media/tests/"
+
+of_each = pytest.mark.parametrize("fault", proxy.NO_STORE.values(), ids=proxy.NO_STORE)
+
+
+@pytest.fixture(autouse=True)
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ATTEMPTS", 1)
+
+
+def checked(resource: Any, inputs: Values) -> Values:
+    found, failures = resource.check(inputs)
+    assert not failures
+    return dict(found)
+
+
+def bucket_of(direct: Direct, **connection: Any) -> Values:
+    return checked(
+        BUCKET,
+        {
+            "bucket": direct.name,
+            "connection": direct.connection(**connection),
+            "owner": OWNER,
+            "versioning": True,
+            "policy": "",
+            "acl": "private",
+            "forceDestroy": True,
+        },
+    )
+
+
+@of_each
+def test_nothing_is_known_of_a_bucket_by_it(direct: Direct, fault: proxy.Fault) -> None:
+    _, outputs = BUCKET.create(bucket_of(direct), direct.context)
+    direct.put()
+    before = direct.versions_in()
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(fault)
+        inputs = bucket_of(direct, endpoint=double.url)
+        known = {**outputs, **inputs}
+        for step in (
+            lambda: BUCKET.read(direct.name, inputs, known, direct.context),
+            lambda: BUCKET.create(inputs, direct.context),
+            lambda: BUCKET.update(direct.name, known, inputs, direct.context),
+            lambda: BUCKET.delete(direct.name, known, direct.context),
+        ):
+            with pytest.raises(ApiError):
+                step()
+        # Nothing was even tried that changes something.
+        assert {exchange.method for exchange in double.exchanges} == {"GET"}
+    assert direct.versions_in() == before
+
+
+@of_each
+@pytest.mark.parametrize("subresource", ["tagging", "versioning", "policy", "acl", "versions", "uploads"])
+def test_one_route_that_goes_elsewhere_tells_nothing_of_its_setting(
+    direct: Direct, fault: proxy.Fault, subresource: str
+) -> None:
+    _, outputs = BUCKET.create(bucket_of(direct), direct.context)
+    direct.put()
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(fault, when=lambda request: request.method == "GET" and subresource in request.query)
+        inputs = bucket_of(direct, endpoint=double.url)
+        known = {**outputs, **inputs}
+        look: Callable[[], object] = lambda: BUCKET.read(direct.name, inputs, known, direct.context)  # noqa: E731
+        if subresource in ("versions", "uploads"):
+            look = lambda: BUCKET.delete(direct.name, known, direct.context)  # noqa: E731
+        with pytest.raises(ApiError):
+            look()
+    assert direct.keys_in() == ["local_content/a"]
+
+
+@of_each
+def test_nothing_is_known_of_a_user_and_its_keys_by_it(direct: Direct, fault: proxy.Fault) -> None:
+    shared = {"userName": direct.name, "connection": direct.connection()}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:ListAllMyBuckets")]})
+    wanted: list[tuple[Any, Values]] = [
+        (USER, checked(USER, {**shared, "path": PATH})),
+        (POLICY, checked(POLICY, {**shared, "policyName": POLICY_NAME, "policy": document})),
+        (RING, checked(RING, {**shared, "active": "a", "slots": ["a"]})),
+    ]
+    made = [(resource, inputs, *resource.create(inputs, direct.context)) for resource, inputs in wanted]
+    keys = direct.key_ids()
+    with proxy.in_front_of(direct.running.iam_endpoint) as double:
+        double.misbehave(fault)
+        there = {"connection": direct.connection(iamEndpoint=double.url)}
+        for resource, inputs, resource_id, outputs in made:
+            steps: tuple[Callable[..., object], ...] = (
+                lambda one, name, wish, known: one.read(name, wish, known, direct.context),
+                lambda one, _, wish, __: one.create(wish, direct.context),
+                lambda one, name, wish, known: one.update(name, known, wish, direct.context),
+                lambda one, name, _, known: one.delete(name, {**known, "retireConfirmed": True}, direct.context),
+            )
+            for step in steps:
+                with pytest.raises(ResourceError):
+                    step(resource, resource_id, {**inputs, **there}, {**outputs, **there})
+        changing = {"CreateAccessKey", "DeleteAccessKey", "PutUserPolicy", "DeleteUser"}
+        assert not changing & {exchange.action for exchange in double.exchanges}
+    assert direct.key_ids() == keys
+
+
+@of_each
+def test_nothing_is_proved_by_it(direct: Direct, fault: proxy.Fault) -> None:
+    expected = expectations(METHODS["synapse-s3-storage-provider"], "least")
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(fault)
+        lines = prove(direct.parsed(endpoint=double.url), Credential("AKIA", "secret"), direct.name, "", expected)
+    assert not [line for line in lines if line.expected == line.outcome and line.operation not in ("put", "delete")]
+    assert any(line.failed for line in lines)
+
+
+@pytest.mark.parametrize("name", ["traefik", "kubernetes", "kong", "bare 404"])
+def test_a_missing_object_is_missing_by_the_stores_own_word(direct: Direct, name: str) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    key = direct.user_with_key(allow("s3:*"))
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.NO_STORE[name], when=lambda request: request.key.endswith("-absent"))
+        expected = {Operation.MISSING_KEY: expectations(METHODS["goofys"], "least")[Operation.MISSING_KEY]}
+        [line] = prove(direct.parsed(endpoint=double.url), key, direct.name, "", expected)
+    assert line.failed
+
+
+def test_a_refusal_of_somebody_in_between_is_not_the_stores(direct: Direct) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    key = direct.user_with_key(allow("s3:*"))
+    expected = expectations(METHODS["synapse-s3-storage-provider"], "least")
+    refused = {Operation.PUT_BUCKET_POLICY: expected[Operation.PUT_BUCKET_POLICY]}
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.in_between(403, "text/plain", "Forbidden"))
+        [line] = prove(direct.parsed(endpoint=double.url), key, direct.name, "", refused)
+    assert line.outcome == "failed (403)"
+
+
+@pytest.mark.parametrize("name", ["traefik", "kong", "bare 404", "empty 200", "ok"])
+def test_a_spaces_key_is_gone_by_the_apis_own_word(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "a-token")
+    with proxy.in_front_of("http://127.0.0.1:9") as double:
+        api = SpacesApi({"connection": {"apiEndpoint": double.url}})
+        double.misbehave(proxy.NO_STORE[name], times=1)
+        with pytest.raises(ApiError):
+            api.deleted("DO00KEY")
+        double.misbehave(proxy.in_between(404, "application/json", '{"id": "not_found", "message": "gone"}'))
+        api.deleted("DO00KEY")
