@@ -77,7 +77,7 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
     for urn, verb, old, new, detailed in _merged(steps):
         kind, store = urn.split("::")[2].rpartition("$")[2], urn.rpartition("::")[2]
         details = tuple(_details(verb, kind, old, new, detailed))
-        if verb == "delete" and old.get("retainOnDelete"):
+        if verb == "delete" and old.get("retainOnDelete") and old.get("deletedWith") not in deleted:
             found.append(Change("give up", store, kind.rpartition(":")[2], (*details, "it is left where it is")))
             continue
         dangers = tuple(_dangers(verb, kind, _inputs(made.get(urn, old)), _inputs(new), methods.get(store, "")))

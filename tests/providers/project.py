@@ -43,11 +43,11 @@ class Stack:
         """A stack file with one store."""
         self.write({SERVER: settings}, [f"{SERVER}/{word}" for word in allow])
 
-    def up(self, *, refresh: bool = False) -> str:
-        """What pulumi said. Raises EngineError with it."""
-        options = ["--refresh"] if refresh else []
+    def up(self, *, refresh: bool = False, options: Iterable[str] = ()) -> str:
+        """What pulumi said, with no guard before it. Raises EngineError with it."""
+        refreshing = ["--refresh"] if refresh else []
         return self.engine.run(
-            ["up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", self.name, *options]
+            ["up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", self.name, *refreshing, *options]
         ).stdout
 
     def preview(self, *, refresh: bool = False) -> tuple[changes.Change, ...]:

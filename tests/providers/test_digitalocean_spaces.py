@@ -1,7 +1,7 @@
 """DigitalOcean Spaces through doubles: a stand-in for the vendor's plugin, and one for the API of Spaces keys.
 
-The bucket and the keys are on the embedded store, so that the proof runs; lifecycle rules are on moto. Nothing here
-shows the vendor's own validation, defaults, diffs or replace rules, nor Spaces' own time until a key works.
+The bucket and the keys are on the embedded store, so that the proof runs; lifecycle rules are on moto. The stand-in
+behaves as the vendor's plugin was measured to (docs/vendors.md); Spaces' own time until a key works is not shown.
 """
 
 from __future__ import annotations
@@ -164,6 +164,28 @@ def test_life_of_a_store(tmp_path: Path, cloud: Cloud) -> None:
     spaces.destroy()
     assert cloud.api.keys == {}
     assert BUCKET not in [bucket["Name"] for bucket in cloud.s3().list_buckets()["Buckets"]]
+
+
+def test_a_bucket_of_another_name_is_another_bucket(tmp_path: Path, cloud: Cloud) -> None:
+    """The vendor's plugin would write the new name into the state, and empty whatever bucket has it."""
+    s3, old, other = cloud.s3(), "spaces-old", "spaces-of-somebody"
+    where = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
+    s3.create_bucket(Bucket=other, **where)
+    s3.put_object(Bucket=other, Key="theirs", Body=b"not ours")
+    spaces = stack(tmp_path, "spaces-renamed", cloud.environment)
+    allow = ["delete-bucket", "delete-media"]
+    spaces.store(allow, **cloud.settings(bucket=old, user="one"))
+    spaces.up()
+    spaces.store(allow, **cloud.settings(bucket=other, user="one"))
+    (bucket,) = [change for change in spaces.preview() if change.kind == "SpacesBucket"]
+    assert (bucket.verb, [danger.word for danger in bucket.dangers]) == ("replace", ["replace-bucket"])
+    with pytest.raises(EngineError, match="BucketAlreadyOwnedByYou"):
+        spaces.up()
+    spaces.destroy()
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [other]
+    assert s3.list_objects_v2(Bucket=other)["KeyCount"] == 1
+    s3.delete_object(Bucket=other, Key="theirs")
+    s3.delete_bucket(Bucket=other)
 
 
 def test_a_token_alone(tmp_path: Path, cloud: Cloud) -> None:
