@@ -28,6 +28,7 @@ ALLOWABLE = (
     "narrow-policy",
     "public-bucket",
     "disable-versioning",
+    "shorten-retention",
     "retire-key",
     "set-lifecycle",
     "set-policy",

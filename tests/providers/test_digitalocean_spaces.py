@@ -146,7 +146,20 @@ def test_life_of_a_store(tmp_path: Path, cloud: Cloud) -> None:
     # Changed by hand: found by a refresh, mended by the next up.
     cloud.s3().put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"})
     cloud.api.keys[first.access_key_id]["grants"] = [{"bucket": BUCKET, "permission": "read"}]
-    assert {change.kind for change in spaces.preview(refresh=True)} == {"SpacesBucket", "SpacesKeyRing"}
+    rest = boto3.client(
+        "s3", endpoint_url=cloud.rest, region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    cleaner = {"ID": "cleaner", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}
+    rest.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [cleaner]})
+    found = {change.kind: change for change in spaces.preview(refresh=True)}
+    assert set(found) == {"SpacesBucket", "SpacesKeyRing"}
+    told = found["SpacesBucket"]
+    assert "versioning.enabled: false -> true" in told.details
+    assert (
+        "found at the store: a lifecycle rule deletes media by age: cleaner expires all media after 1 day"
+        in told.details
+    )
+    assert told.dangers == ()
     spaces.up(refresh=True)
     assert cloud.api.keys[first.access_key_id]["grants"] == [{"bucket": BUCKET, "permission": "readwrite"}]
     assert cloud.s3().get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
