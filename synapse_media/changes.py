@@ -400,7 +400,7 @@ def _dangers(
         yield Danger("public-bucket", f"the bucket's access list is {after['acl']}")
     if kind.endswith("BucketPublicAccessBlock") and (verb == "delete" or False in after.values()):
         yield Danger("public-bucket", "the public access block is taken away")
-    if verb != "delete" and (is_bucket(kind) or kind.endswith("BucketPolicy")):
+    if verb != "delete":
         for statement in sorted(_open_to_all(after.get("policy")) - _open_to_all(before.get("policy"))):
             yield Danger("public-bucket", f"the bucket's policy lets everybody in: {statement}")
     if verb == "update":
@@ -427,6 +427,9 @@ def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]
         if wider and before.get(name):
             yield Danger("widen-policy", f"the next key may do more than before: {', '.join(wider)}")
     yield from _grant_dangers(before.get("grants"), after.get("grants"))
+    # A ring of Spaces keys looks after its bucket's access list.
+    if after.get("acl") == "public":
+        yield Danger("public-bucket", "the bucket's access list lets everybody in")
 
 
 def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:

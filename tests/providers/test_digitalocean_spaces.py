@@ -27,6 +27,7 @@ from tests.doubles import proxy, vendor_plugin
 from tests.doubles.spaces_api import LIMIT, TOKEN, SpacesApiDouble, spaces_api
 from tests.providers.project import SERVER, stack
 
+ADMIN = ("SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")
 BUCKET = "spaces-media"
 REGION = "fra1"
 USER = f"synapse-media-{BUCKET}"
@@ -177,6 +178,85 @@ def test_life_of_a_store(tmp_path: Path, cloud: Cloud) -> None:
     spaces.destroy()
     assert cloud.api.keys == {}
     assert BUCKET not in [bucket["Name"] for bucket in cloud.s3().list_buckets()["Buckets"]]
+
+
+def _open(cloud: Cloud, bucket: str) -> None:
+    """Make a bucket public by hand, by its access list and by a policy."""
+    s3 = cloud.s3()
+    ownership = {"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
+    s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=ownership)
+    s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
+    reading = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [reading]}))
+
+
+def _is_open(cloud: Cloud, bucket: str) -> bool:
+    grants = cloud.s3().get_bucket_acl(Bucket=bucket)["Grants"]
+    return any(grant["Grantee"].get("ID") == "all-users" for grant in grants)
+
+
+def test_a_space_made_public_by_hand_is_found_and_made_private(tmp_path: Path, cloud: Cloud) -> None:
+    bucket = "spaces-opened"
+    spaces = stack(tmp_path, "spaces-opened", cloud.environment)
+    spaces.store(["delete-bucket"], **cloud.settings(bucket=bucket))
+    spaces.up()
+    assert spaces.preview(refresh=True) == ()
+    _open(cloud, bucket)
+    assert _is_open(cloud, bucket)
+    [change] = spaces.preview(refresh=True)
+    assert (change.kind, change.verb, change.dangers) == ("SpacesKeyRing", "update", ())
+    reading = f'allow to "*" s3:GetObject on arn:aws:s3:::{bucket}/*'
+    assert change.details == (
+        f"- {reading}",
+        'acl: "public" -> nothing',
+        f"found at the store: the bucket's policy lets everybody in: {reading}",
+        "found at the store: the bucket's access list lets everybody in",
+    )
+    spaces.up(refresh=True)
+    assert not _is_open(cloud, bucket)
+    with pytest.raises(cloud.s3().exceptions.ClientError, match="NoSuchBucketPolicy"):
+        cloud.s3().get_bucket_policy(Bucket=bucket)
+    assert spaces.preview(refresh=True) == ()
+    spaces.destroy()
+
+
+def test_whether_a_space_is_public_is_looked_at_again_and_only_with_a_key(
+    cloud: Cloud, context: Context, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, ring = "spaces-looked-at", SpacesKeyRing()
+    where = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
+    cloud.s3().create_bucket(Bucket=bucket, **where)
+    reach = {"endpoint": cloud.store.endpoint, "region": REGION, "variables": list(ADMIN), "addressing": "path"}
+    inputs = cloud.inputs(
+        grants=[{"bucket": bucket, "permission": "readwrite"}], connection={"apiEndpoint": cloud.api.url, **reach}
+    )
+    _, outputs = ring.create(inputs, context)
+    _open(cloud, bucket)
+
+    def read(**known: Any) -> dict[str, Any]:
+        found = ring.read(USER, {**inputs, **known}, outputs, context)
+        assert found is not None
+        return {name: value for name, value in found.inputs.items() if name in ("acl", "policy")}
+
+    # Without the admin's key it can't be looked at, and what was found before is not said again.
+    assert read(acl="public") == {}
+    for name in ADMIN:
+        monkeypatch.setenv(name, cloud.environment[name])
+    assert read()["acl"] == "public"
+    assert set(read()) == {"acl", "policy"}
+    # Taken over: reported, and left.
+    said.clear()
+    assert read(adopt=True) == {}
+    assert [words for words in said if "public access list" in words]
+    ring.update(USER, {**outputs, "adopt": True}, {**inputs, "adopt": True}, context)
+    assert _is_open(cloud, bucket)
+    ring.update(USER, outputs, inputs, context)
+    assert not _is_open(cloud, bucket)
+    assert read(acl="public", policy="{}") == {}
+    # Gone, and that is the bucket's own affair.
+    cloud.s3().delete_bucket(Bucket=bucket)
+    assert read() == {}
+    ring.delete(USER, outputs, context)
 
 
 def test_a_bucket_of_another_name_is_another_bucket(tmp_path: Path, cloud: Cloud) -> None:
