@@ -405,7 +405,7 @@ def _dangers(
             yield Danger("public-bucket", f"the bucket's policy lets everybody in: {statement}")
     if verb == "update":
         yield from _lifecycle_dangers(before, after)
-        yield from _trust_dangers(before, after)
+        yield from _trust_dangers(kind, before, after)
     if kind in _POLICIES:
         yield from _policy_dangers(verb, before, after, runs)
     if kind.endswith("KeyRing") and verb in ("update", "replace"):
@@ -580,8 +580,10 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
         )
 
 
-def _trust_dangers(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
-    """Of a role: who may take it on."""
+def _trust_dangers(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
+    """Of a role: who may take it on. Of an instance profile: which role its machines have."""
+    if kind.endswith("InstanceProfile") and before.get("role") != after.get("role"):
+        yield Danger("retire-key", f"machines no longer sign by the role {before.get('role')}")
     trusted = statements(before.get("assumeRolePolicy"))
     for statement in statements(after.get("assumeRolePolicy")):
         if statement not in trusted:
