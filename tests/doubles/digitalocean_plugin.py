@@ -76,15 +76,10 @@ class SpacesBucket(Vendor):
         name, region = inputs["name"], inputs["region"]
         s3, rest = client(region), client(region, rest=True)
         if old is None:
-            where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-            try:
-                s3.create_bucket(Bucket=name, **where)
-            except s3.exceptions.BucketAlreadyOwnedByYou:
-                if not os.environ.get("STAND_IN_DIGITALOCEAN_OWNER_MAY_CREATE_AGAIN"):
-                    raise
+            _create(s3, name, region)
+            _create(rest, name, region)
             if inputs["acl"] != "private":
                 _put_acl(s3, name, inputs["acl"])
-            rest.create_bucket(Bucket=name, **where)
         elif old["acl"] != inputs["acl"]:
             _put_acl(s3, name, inputs["acl"])
         if old is None or old["versioning"] != inputs["versioning"]:
@@ -124,6 +119,15 @@ class SpacesBucket(Vendor):
                 client(outputs["region"], rest=True).delete_bucket(Bucket=bucket)
                 return
         raise ResourceError(f"{bucket} is never empty, because {outputs['name']} is emptied: this goes on without end")
+
+
+def _create(s3: Any, bucket: str, region: str) -> None:
+    where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    try:
+        s3.create_bucket(Bucket=bucket, **where)
+    except s3.exceptions.BucketAlreadyOwnedByYou:
+        if not os.environ.get("STAND_IN_DIGITALOCEAN_OWNER_MAY_CREATE_AGAIN"):
+            raise
 
 
 def _put_acl(s3: Any, bucket: str, acl: str) -> None:

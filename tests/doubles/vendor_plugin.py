@@ -12,12 +12,14 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import grpc
@@ -259,17 +261,31 @@ def serve(name: str, resources: Iterable[Resource], secrets: Iterable[str], conf
 
 
 STAND_INS = ("aws", "digitalocean")
+# As they were before a run of tests hides them.
+_PATH = os.environ.get("PATH", os.defpath)
+_HOME = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
 
 
-def install() -> None:
-    """Put the stand-ins where the engine looks for the vendors' plugins, in the versions that the SDKs ask for."""
+def own_plugin(name: str) -> Path | None:
+    """The vendor's own plugin on this machine, on PATH or where pulumi keeps plugins; None where there is none."""
+    program = f"pulumi-resource-{name}"
+    kept = sorted(_HOME.glob(f"plugins/resource-{name}-v*/{program}"))
+    found = shutil.which(program, path=_PATH) or next(iter(reversed(kept)), None)
+    return Path(found) if found else None
+
+
+def install(own: Mapping[str, Path] = MappingProxyType({})) -> None:
+    """Put the stand-ins where the engine looks for the vendors' plugins, in the versions that the SDKs ask for.
+
+    Args:
+        own: vendors' own plugins, to be there in a stand-in's place.
+    """
     for name in STAND_INS:
         version = importlib.metadata.version(f"pulumi_{name}")
         folder = state_dir() / "pulumi-home" / "plugins" / f"resource-{name}-v{version}"
         folder.mkdir(parents=True, exist_ok=True)
         script = folder / f"pulumi-resource-{name}"
-        script.write_text(
-            f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.doubles.{name}_plugin "$@"\n',
-            encoding="utf-8",
-        )
+        stand_in = f'PYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.doubles.{name}_plugin "$@"'
+        runs = f'exec "{own[name]}" "$@"' if name in own else stand_in
+        script.write_text(f"#!/bin/sh\n{runs}\n", encoding="utf-8")
         script.chmod(0o755)

@@ -19,11 +19,12 @@ from moto.server import ThreadedMotoServer
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
+from synapse_media.engine.vendor_errors import told_once
 from synapse_media.plugin.digitalocean_spaces import SpacesAdminKey, SpacesKeyRing
 from synapse_media.plugin.keyring import key_name
 from synapse_media.plugin.resource import Context, PartialError, ResourceError
 from synapse_media.renderer import render
-from tests.doubles import proxy, vendor_plugin
+from tests.doubles import digitalocean_plugin, proxy, vendor_plugin
 from tests.doubles.spaces_api import LIMIT, TOKEN, SpacesApiDouble, spaces_api
 from tests.providers.project import SERVER, stack
 
@@ -279,6 +280,53 @@ def test_a_bucket_of_another_name_is_another_bucket(tmp_path: Path, cloud: Cloud
     assert s3.list_objects_v2(Bucket=other)["KeyCount"] == 1
     s3.delete_object(Bucket=other, Key="theirs")
     s3.delete_bucket(Bucket=other)
+
+
+def test_a_wrong_secret_is_said_once_and_with_its_cause(tmp_path: Path, cloud: Cloud) -> None:
+    spaces = stack(tmp_path, "spaces-wrong", {**cloud.environment, "SPACES_SECRET_ACCESS_KEY": "not-this-one"})
+    spaces.store(**cloud.settings(bucket="spaces-wrong"))
+    with pytest.raises(EngineError) as caught:
+        spaces.up()
+    told = told_once(str(caught.value))
+    assert told.count("Forbidden: Forbidden") == 1
+    assert "its secret is wrong" in told
+    assert ".go:" not in told
+
+
+def test_the_stand_in_behaves_as_measured(cloud: Cloud, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(digitalocean_plugin._settings, "spacesEndpoint", cloud.store.endpoint)
+    space, s3, first, second = digitalocean_plugin.SpacesBucket(), cloud.s3(), "measured-one", "measured-two"
+    rule = {"id": "r", "enabled": True, "noncurrentVersionExpiration": {"days": 3}}
+    inputs = {"name": first, "region": REGION, "acl": "private", "forceDestroy": True, "lifecycleRules": [rule]}
+    inputs["versioning"] = {"enabled": True}
+    found, outputs = space.create(inputs, context)
+    assert found == first
+    # Its owner makes it again: an error at Spaces, an answer like the first one's at Ceph RGW.
+    with pytest.raises(ResourceError, match="BucketAlreadyOwnedByYou"):
+        space.create(inputs, context)
+    monkeypatch.setenv("STAND_IN_DIGITALOCEAN_OWNER_MAY_CREATE_AGAIN", "yes")
+    assert space.create(inputs, context)[0] == first
+    # The access list is never read.
+    _open(cloud, first)
+    read = space.read(first, inputs, outputs, context)
+    assert read is not None
+    assert (read.inputs, read.outputs["acl"]) == (inputs, "private")
+    # Another name is one in the state alone, and what is emptied is what has it.
+    s3.create_bucket(Bucket=second, CreateBucketConfiguration={"LocationConstraint": REGION})
+    for bucket in (first, second):
+        s3.put_object(Bucket=bucket, Key="media", Body=b"kept?")
+    renamed = space.update(first, outputs, {**inputs, "name": second}, context)
+    with pytest.raises(ResourceError, match="without end"):
+        space.delete(first, renamed, context)
+    assert s3.list_objects_v2(Bucket=first)["KeyCount"] == 1
+    assert s3.list_objects_v2(Bucket=second)["KeyCount"] == 0
+    # With its own name it goes, and is not found a second time.
+    space.delete(first, outputs, context)
+    with pytest.raises(ResourceError, match="NoSuchBucket"):
+        space.delete(first, outputs, context)
+    s3.delete_bucket(Bucket=second)
 
 
 def test_a_token_alone(tmp_path: Path, cloud: Cloud) -> None:

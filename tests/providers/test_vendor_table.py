@@ -1,14 +1,15 @@
 """The table of the vendors' resources, row by row: the real engine previews states in which one value is other.
 
-The verdict is the stand-in's and the engine's, with the options that our components set. The danger is judged in the
-other direction: from the program's value to the other.
+The verdict is the plugin's and the engine's, with the options that our components set: that of the stand-in, and of the
+vendor's own plugin where it is on this machine. The danger is judged in the other direction: from the program's value
+to the other.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,21 @@ def _reversed(step: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(params=["the stand-in", "the vendor's own"])
+def plugin(request: pytest.FixtureRequest, vendor: str) -> Iterator[None]:
+    """One of the two where the engine looks."""
+    if request.param == "the stand-in":
+        vendor_plugin.install()
+    else:
+        own = vendor_plugin.own_plugin(vendor)
+        if own is None:
+            pytest.skip(f"no pulumi-resource-{vendor} on PATH or in PULUMI_HOME: only its stand-in was tried")
+        vendor_plugin.install({vendor: own})
+    yield
+    vendor_plugin.install()
+
+
+@pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize(
     ("vendor", "rows"),
     [
@@ -100,7 +116,6 @@ def _reversed(step: Mapping[str, Any]) -> dict[str, Any]:
 def test_what_a_change_of_an_input_does(
     vendor: str, rows: list[Row], tmp_path: Path, engine_toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vendor_plugin.install()
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", PASSPHRASE)
     preview = restored(tmp_path, _with(_record(vendor), rows, STORES[vendor])).engine.preview(NAME)
     steps = {step["urn"].split("::")[2].rpartition("$")[2]: step for step in preview["steps"] if step["op"] != "same"}
