@@ -61,7 +61,7 @@ class BackblazeB2(Store):
                 "connection": self.connection(),
                 **({"adopt": True} if store.adopt else {}),
             },
-            self.child(bucket),
+            resources.by_name(self.child(bucket)),
             kind="B2KeyRing",
         )
         self.finish(

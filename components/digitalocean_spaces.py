@@ -47,7 +47,7 @@ class DigitalOceanSpaces(Store):
                 "adopt": store.adopt,
                 "connection": self.connection(),
             },
-            self.child(bucket),
+            resources.by_name(self.child(bucket)),
             kind="SpacesKeyRing",
         )
         self.finish(

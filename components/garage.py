@@ -41,7 +41,7 @@ class Garage(Store):
                 "connection": self.connection(),
                 **({"adopt": True} if store.adopt else {}),
             },
-            self.child(bucket),
+            resources.by_name(self.child(bucket)),
             kind="GarageKeyRing",
         )
         self.finish(

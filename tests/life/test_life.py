@@ -126,8 +126,7 @@ def suspend_versioning(life: Life) -> None:
 
 def test_a_policy_that_is_made_anew_under_its_own_name_stands(life: Life) -> None:
     """Made first and deleted after, as the engine does by itself, it would be gone, and nothing would say so."""
-    resources = life.stack.engine.export(life.stack.name)["deployment"]["resources"]
-    (urn,) = [item["urn"] for item in resources if item["type"] == "s3store:index:UserPolicy"]
+    urn = life.stack.urn("s3store:index:UserPolicy")
     before = life.iam.get_user_policy(UserName=life.user, PolicyName="synapse-media")["PolicyDocument"]
     for option in ("--replace", "--target-replace"):
         code, printed = life.command("up", "--yes", "--", option, urn)

@@ -59,6 +59,12 @@ class Stack:
     def outputs(self, server_name: str = SERVER) -> contract.StorageOutputs:
         return contract.from_json(self.engine.outputs(self.name)["stores"][server_name])
 
+    def urn(self, kind: str) -> str:
+        """Of the one resource of a type."""
+        resources = self.engine.export(self.name)["deployment"]["resources"]
+        (urn,) = [item["urn"] for item in resources if item["type"] == kind]
+        return str(urn)
+
     def state(self) -> str:
         """The state as it lies on disk: secrets encrypted."""
         return json.dumps(self.engine.export(self.name))

@@ -166,6 +166,12 @@ def test_life_of_a_store(tmp_path: Path, cloud: Cloud) -> None:
     assert cloud.api.keys[first.access_key_id]["grants"] == [{"bucket": BUCKET, "permission": "readwrite"}]
     assert cloud.s3().get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
 
+    # A ring that is made anew has a key of the same name, and that is not the one that goes.
+    spaces.up(options=["--replace", spaces.urn("s3store:index:SpacesKeyRing")])
+    first = spaces.outputs()
+    first.require_proof()
+    assert set(cloud.api.keys) == {first.access_key_id}
+
     # Rotation: the second key beside the first, then the first retired.
     spaces.store(**cloud.settings(keys={"active": "b", "retiring": ["a"]}))
     spaces.up()
