@@ -69,15 +69,16 @@ class AmazonS3(S3IamStore):
         given = {str(name): str(value) for name, value in self.store.options.get("tags", {}).items()}
         return {**given, OWNER_TAG: self.owner}
 
-    def by_vendor(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
-        options = pulumi.ResourceOptions(provider=self.vendor)
-        return pulumi.ResourceOptions.merge(self.child(*depends_on), options)
+    def by_vendor(self, *depends_on: pulumi.Resource, **options: Any) -> pulumi.ResourceOptions:
+        """Args:
+        options: further ones, as pulumi.ResourceOptions takes them.
+        """
+        by = pulumi.ResourceOptions(provider=self.vendor, **options)
+        return pulumi.ResourceOptions.merge(self.child(*depends_on), by)
 
-    def under_path(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
+    def under_path(self, *depends_on: pulumi.Resource, **options: Any) -> pulumi.ResourceOptions:
         """For what is made under `path`: it stays where an earlier release put it, since a move makes it another."""
-        return pulumi.ResourceOptions.merge(
-            self.by_vendor(*depends_on), pulumi.ResourceOptions(ignore_changes=["path"])
-        )
+        return self.by_vendor(*depends_on, ignore_changes=["path"], **options)
 
     def key_policy(self) -> dict[str, Any]:
         document = super().key_policy()
@@ -116,9 +117,9 @@ class AmazonS3(S3IamStore):
         last: pulumi.Resource = bucket
 
         def of_setting() -> pulumi.ResourceOptions:
-            # With the bucket: where its deletion is refused, or it is retained, it keeps its settings.
-            kept = pulumi.ResourceOptions(deleted_with=bucket)
-            return pulumi.ResourceOptions.merge(self.by_vendor(last), kept)
+            # A bucket has one of each: made anew first and the old one deleted after, there would be none; and a bucket
+            # that is left behind, or whose deletion is refused, keeps its settings. So none is ever deleted.
+            return self.by_vendor(last, deleted_with=bucket, retain_on_delete=True)
 
         last = aws.s3.BucketPublicAccessBlock(
             name,
@@ -171,7 +172,8 @@ class AmazonS3(S3IamStore):
                 bucket=bucket.bucket,
                 target_bucket=store.options["log_bucket"],
                 target_prefix=f"{store.bucket}/",
-                opts=of_setting(),
+                # An option: where the stack file no longer has it, it goes.
+                opts=self.by_vendor(last, deleted_with=bucket, delete_before_replace=True),
             )
         # Over plain http (a stand-in) it would lock everybody out.
         if store.endpoint.startswith("https://"):
@@ -193,14 +195,14 @@ class AmazonS3(S3IamStore):
             path=self.path,
             assume_role_policy=policies.to_json(policies.for_service("ec2.amazonaws.com")),
             tags=self.tags,
-            opts=self.under_path(bucket),
+            opts=self.under_path(bucket, replace_on_changes=["name"]),
         )
         aws.iam.RolePolicy(
             self.name,
             name=POLICY_NAME,
             role=role.name,
             policy=policies.to_json(document),
-            opts=self.by_vendor(),
+            opts=self.by_vendor(delete_before_replace=True),
         )
         aws.iam.InstanceProfile(
             self.name, name=self.store.user, path=self.path, role=role.name, tags=self.tags, opts=self.under_path()
@@ -217,7 +219,8 @@ class AmazonS3(S3IamStore):
             # A key somebody made by hand must not stand in the way of deleting the user.
             force_destroy=True,
             tags=self.tags,
-            opts=self.under_path(bucket),
+            # The vendor's plugin would rename it (UpdateUser), and its keys would live on under the new name.
+            opts=self.under_path(bucket, replace_on_changes=["name"]),
         )
         return user
 
@@ -225,7 +228,11 @@ class AmazonS3(S3IamStore):
         if self.store.adopt:
             return super().make_user_policy(user, document)
         made: pulumi.Resource = aws.iam.UserPolicy(
-            self.name, name=POLICY_NAME, user=self.store.user, policy=document, opts=self.by_vendor(user)
+            self.name,
+            name=POLICY_NAME,
+            user=self.store.user,
+            policy=document,
+            opts=self.by_vendor(user, delete_before_replace=True),
         )
         return made
 

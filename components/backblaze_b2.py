@@ -62,7 +62,7 @@ class BackblazeB2(Store):
                 **({"adopt": True} if store.adopt else {}),
                 "resumed": bucket.out("resumed"),
             },
-            self.child(bucket),
+            resources.by_name(self.child(bucket)),
             kind="B2KeyRing",
         )
         self.finish(

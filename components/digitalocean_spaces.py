@@ -47,7 +47,7 @@ class DigitalOceanSpaces(Store):
                 "adopt": store.adopt,
                 "connection": self.connection(),
             },
-            self.child(bucket),
+            resources.by_name(self.child(bucket)),
             kind="SpacesKeyRing",
         )
         self.finish(
@@ -89,6 +89,8 @@ class DigitalOceanSpaces(Store):
                 days=store.noncurrent_days
             ),
         )
+        # The vendor's plugin writes a new name into the state and nowhere else; what it then deletes is another's.
+        by_vendor = pulumi.ResourceOptions(provider=vendor, replace_on_changes=["name"])
         bucket = digitalocean.SpacesBucket(
             self.name,
             name=store.bucket,
@@ -97,7 +99,7 @@ class DigitalOceanSpaces(Store):
             force_destroy="delete-media" in store.allow,
             versioning=digitalocean.SpacesBucketVersioningArgs(enabled=True),
             lifecycle_rules=[rule],
-            opts=pulumi.ResourceOptions.merge(self.of_bucket(), pulumi.ResourceOptions(provider=vendor)),
+            opts=pulumi.ResourceOptions.merge(self.of_bucket(), by_vendor),
         )
         return bucket, self.bucket_inputs()[1]
 

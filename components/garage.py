@@ -42,7 +42,7 @@ class Garage(Store):
                 **({"adopt": True} if store.adopt else {}),
                 "resumed": bucket.out("resumed"),
             },
-            self.child(bucket),
+            resources.by_name(self.child(bucket)),
             kind="GarageKeyRing",
         )
         self.finish(

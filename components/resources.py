@@ -63,6 +63,14 @@ class KeyRing(_Resource):
         super().__init__(kind, name, inputs, outputs, options)
 
 
+def by_name(options: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
+    """The options of a ring whose keys are known again by their names: made anew, the old keys go first.
+
+    After, they would take the new ones of the same names with them.
+    """
+    return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(delete_before_replace=True))
+
+
 class ExistingKey(_Resource):
     """synapse_media.plugin.existing_key.ExistingKey"""
 

@@ -110,5 +110,6 @@ class S3IamStore(Store):
                 "connection": self.connection(),
                 **self.mark,
             },
-            self.child(user),
+            # A user has one of this name: made anew first and the old one deleted after, there would be none.
+            pulumi.ResourceOptions.merge(self.child(user), pulumi.ResourceOptions(delete_before_replace=True)),
         )

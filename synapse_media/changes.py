@@ -7,6 +7,7 @@ A danger is a change that can lose media or cut access. It is refused by `up`, a
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -67,19 +68,21 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
     steps = preview.get("steps", ())
     # What we made last, before a refresh put drift in its place: mending drift is no danger.
     made = {step["urn"]: step["oldState"] for step in steps if step["op"] == "refresh" and step.get("oldState")}
-    methods = _methods(steps)
+    running = _running(steps)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
     kept = {(store_of(step["urn"]), _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
     for urn, verb, old, new, detailed in _merged(steps):
         kind, store = kind_of(urn), store_of(urn)
         details = tuple(_details(verb, kind, old, new, detailed))
-        if verb == "delete" and old.get("retainOnDelete"):
+        if verb == "delete" and old.get("retainOnDelete") and old.get("deletedWith") not in deleted:
             why = f"{_name(_inputs(old))} would be given up: it stays, and is not managed here any more"
             dangers: tuple[Danger, ...] = (Danger("retain-bucket", why),)
             details = (*details, "it is left where it is")
             found.append(Change("give up", store, kind.rpartition(":")[2], details, dangers))
             continue
-        dangers = tuple(_dangers(verb, kind, _inputs(made.get(urn, old)), _inputs(new), methods.get(store, "")))
+        baseline, runs = _inputs(made.get(urn, old)), running.get(store, _Running())
+        details = (*details, *_drift(verb, kind, baseline, _found(old, detailed), runs, gone=urn in made))
+        dangers = tuple(_dangers(verb, kind, baseline, _inputs(new), runs))
         if verb == "delete" and old.get("deletedWith") in deleted:
             # A setting goes with its bucket, of which all is said already.
             dangers = ()
@@ -259,20 +262,68 @@ def _is_everybody(principal: object) -> bool:
 
 
 def _inputs(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    inputs: Mapping[str, Any] = state.get("inputs") or {}
+    inputs: Mapping[str, Any] = _plain(state.get("inputs") or {})
     return inputs
+
+
+def _found(state: Mapping[str, Any], detailed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The inputs as they are at the store, as far as the state knows.
+
+    Our plugin writes what a refresh found into the inputs. A vendor's writes it into the outputs alone, and says of
+    what differs that it is no difference of inputs.
+    """
+    outputs = _plain(state.get("outputs") or {})
+    names = {_top(path) for path, kind in detailed.items() if not (kind or {}).get("inputDiff")}
+    return {**_inputs(state), **{name: outputs[name] for name in names if name in outputs}}
+
+
+def _plain(value: Any) -> Any:
+    """Without what a vendor's plugin notes for itself, such as `__defaults`."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items() if not name.startswith("__")}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+_NOT_SHOWN = frozenset({"tagsAll"})
+"""Outputs that follow from inputs which are told."""
+_DOCUMENTS = ("policy", "assumeRolePolicy")
+_PART = re.compile(r"""\[(\d+)\]|\.?\["((?:[^"\\]|\\.)*)"\]|\.?([^.\[\]]+)""")
+"""A step of a path in a detailed diff: rules[0].expiration, tags["a.b"], or tags.["a.b"]."""
+
+
+def _top(path: str) -> str:
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
+
+
+def _at(values: Any, path: str) -> Any:
+    """The value at a path of a detailed diff; None where there is none."""
+    for index, quoted, name in _PART.findall(path):
+        if index:
+            values = values[int(index)] if isinstance(values, list) and int(index) < len(values) else None
+        else:
+            values = values.get(quoted or name) if isinstance(values, Mapping) else None
+    return values
 
 
 def _shown(value: Any) -> str:
     if value == _UNKNOWN:
         return "what is known later"
+    value = _without_nothing(value)
     return "nothing" if value in (None, "", [], {}) else json.dumps(value, sort_keys=True)
+
+
+def _without_nothing(value: Any) -> Any:
+    """Without what says nothing inside of an object: a vendor's outputs name every setting there could be."""
+    if isinstance(value, Mapping):
+        kept = {name: _without_nothing(item) for name, item in value.items()}
+        return {name: item for name, item in kept.items() if item not in (None, "", [], {})}
+    return [_without_nothing(item) for item in value] if isinstance(value, list) else value
 
 
 def _details(
     verb: str, kind: str, old: Mapping[str, Any], new: Mapping[str, Any], detailed: Mapping[str, Any]
 ) -> Iterable[str]:
-    before, after = _inputs(old), _inputs(new)
+    before, after = _found(old, detailed), _inputs(new)
     name = (
         after.get("bucket")
         or after.get("userName")
@@ -282,20 +333,25 @@ def _details(
     )
     if verb in ("create", "delete") and isinstance(name, str):
         yield f"name: {name}"
-    if "policy" in after or "policy" in before:
-        was, will = statements(before.get("policy")), statements(after.get("policy"))
+    told = set()
+    for document in _DOCUMENTS:
+        was, will = statements(before.get(document)), statements(after.get(document))
+        if was != will:
+            told.add(document)
         yield from (f"- {line}" for line in was if line not in will)
         yield from (f"+ {line}" for line in will if line not in was)
     if verb == "update" and is_bucket(kind) and (old.get("outputs") or {}).get("adopted"):
         yield "it was taken over: its settings are changed only where `allow` names them"
     if verb in ("update", "replace"):
-        for path in sorted({key.split(".")[0].split("[")[0] for key in detailed}):
-            if path not in ("policy", "secretAccessKey", "secrets", "connection"):
-                yield f"{path}: {_shown(before.get(path))} -> {_shown(after.get(path))}"
-            elif path != "policy":
+        # What is ours is told input by input, whatever is in it.
+        paths = {_top(path) if kind_.get("inputDiff") else path for path, kind_ in detailed.items()}
+        for path in sorted(path for path in paths if _top(path) not in {*told, *_NOT_SHOWN}):
+            if _top(path) not in ("secretAccessKey", "secrets", "connection"):
+                yield f"{path}: {_shown(_at(before, path))} -> {_shown(_at(after, path))}"
+            else:
                 yield f"{path} changes"
         if not detailed:
-            yield "finishes what an earlier run left unfinished"
+            yield "finishes what an earlier run left unfinished" if verb == "update" else "is made anew, as it is"
     if kind.endswith("KeyRing"):
         was_slots, will_slots = set(before.get("slots") or ()), set(after.get("slots") or ())
         yield from (f"a key is made for slot {slot}" for slot in sorted(will_slots - was_slots))
@@ -303,31 +359,74 @@ def _details(
             yield from (f"the key of slot {slot} is retired" for slot in sorted(was_slots - will_slots))
 
 
-def _methods(steps: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The method each store runs now: that of its last proof."""
+def _drift(
+    verb: str,
+    kind: str,
+    made: Mapping[str, Any],
+    found: Mapping[str, Any],
+    runs: _Running,
+    *,
+    gone: bool,
+) -> Iterable[str]:
+    """What is dangerous in how a thing was found: to mend it is no danger, so it is told and asks for no word.
+
+    Args:
+        made: the inputs as we made it last.
+        gone: for a thing that is made anew: we had made it.
+    """
+    if verb == "create" and gone:
+        yield "found at the store: it is gone"
+        if not is_bucket(kind):
+            yield from (f"found at the store: {danger.why}" for danger in _dangers("delete", kind, made, {}, runs))
+    elif verb in ("update", "replace"):
+        for danger in _dangers("update", kind, made, found, runs):
+            # Of a key that is gone it is told already that another is made.
+            if danger.word != "retire-key":
+                yield f"found at the store: {danger.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What a store runs on now, by its last proof.
+
+    `objects` is what the method's objects are in a policy: the bucket, or a prefix in it; "" where it is not known.
+    """
+
+    method: str = ""
+    objects: str = ""
+
+
+def _running(steps: Iterable[Mapping[str, Any]]) -> dict[str, _Running]:
+    """What each store runs on."""
     found = {}
     for step in steps:
         if "s3store:index:Proof" in step["urn"] and step.get("oldState"):
-            found[step["urn"].rpartition("::")[2]] = str(_inputs(step["oldState"]).get("method", ""))
+            proved = _inputs(step["oldState"])
+            bucket = proved.get("bucket")
+            objects = f"arn:aws:s3:::{bucket}/{proved.get('prefix') or ''}*" if bucket else ""
+            found[step["urn"].rpartition("::")[2]] = _Running(str(proved.get("method", "")), objects)
     return found
 
 
 def _dangers(
-    verb: str, kind: str, before: Mapping[str, Any], after: Mapping[str, Any], method: str
+    verb: str, kind: str, before: Mapping[str, Any], after: Mapping[str, Any], runs: _Running
 ) -> Iterable[Danger]:
     if is_bucket(kind):
         yield from _bucket_dangers(verb, before, after)
     if kind.endswith("BucketVersioning") and "Enabled" not in json.dumps(after):
         yield Danger("disable-versioning", "versioning is turned off: what is overwritten or deleted is gone at once")
     if kind.endswith("BucketAcl") and after.get("acl", "private") not in ("private", before.get("acl")):
-        yield Danger("public-bucket", f"the bucket's access list would be {after['acl']}")
+        yield Danger("public-bucket", f"the bucket's access list is {after['acl']}")
     if kind.endswith("BucketPublicAccessBlock") and (verb == "delete" or False in after.values()):
         yield Danger("public-bucket", "the public access block is taken away")
-    if verb != "delete" and (is_bucket(kind) or kind.endswith("BucketPolicy")):
+    if verb != "delete":
         for statement in sorted(_open_to_all(after.get("policy")) - _open_to_all(before.get("policy"))):
-            yield Danger("public-bucket", f"the bucket's policy would {statement}")
+            yield Danger("public-bucket", f"the bucket's policy lets everybody in: {statement}")
+    if verb == "update":
+        yield from _lifecycle_dangers(before, after)
+        yield from _trust_dangers(kind, before, after)
     if kind in _POLICIES:
-        yield from _policy_dangers(verb, before, after, method)
+        yield from _policy_dangers(verb, before, after, runs)
     if kind.endswith("KeyRing") and verb in ("update", "replace"):
         yield from _ring_dangers(verb, before, after)
     if kind.rpartition(":")[2] in _IDENTITIES and verb == "replace":
@@ -347,6 +446,9 @@ def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]
         if wider and before.get(name):
             yield Danger("widen-policy", f"the next key may do more than before: {', '.join(wider)}")
     yield from _grant_dangers(before.get("grants"), after.get("grants"))
+    # A ring of Spaces keys looks after its bucket's access list.
+    if after.get("acl") == "public":
+        yield Danger("public-bucket", "the bucket's access list lets everybody in")
 
 
 def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
@@ -420,7 +522,63 @@ def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
         yield Danger("public-bucket", "the bucket's access list is no longer private")
 
 
-def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any], method: str) -> Iterable[Danger]:
+def _lifecycle_dangers(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
+    """Of anything that holds lifecycle rules: a bucket, or a setting of one."""
+    new = [rule for rule in _expiring(after) if rule not in _expiring(before)]
+    if new:
+        yield Danger("shorten-retention", f"a lifecycle rule deletes media by age: {', '.join(new)}")
+    was, will = _kept_days(before), _kept_days(after)
+    if was is not None and will is not None and will < was:
+        yield Danger(
+            "shorten-retention",
+            f"old versions are kept for {_days(will)}, no longer {_days(was)}: after that nothing brings back what was "
+            "overwritten or deleted",
+        )
+
+
+def _days(count: float) -> str:
+    return "for ever" if count == math.inf else f"{count:g} day{'' if count == 1 else 's'}"
+
+
+def _rules(inputs: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+    """The lifecycle rules in force, as the vendors' plugins have them; None for what has none."""
+    listed = inputs.get("rules", inputs.get("lifecycleRules"))
+    if not isinstance(listed, list):
+        return None
+    rules = [rule for rule in listed if isinstance(rule, Mapping)]
+    # The encryption of a bucket has rules of another kind.
+    return [rule for rule in rules if rule.get("status") == "Enabled" or rule.get("enabled") is True]
+
+
+def _expiring(inputs: Mapping[str, Any]) -> list[str]:
+    """The rules that delete media by age, in words."""
+    ours = inputs.get("expiringRules")
+    found = [str(name) or "one without a name" for name in (ours if isinstance(ours, list) else ())]
+    for rule in _rules(inputs) or ():
+        expiration = rule.get("expiration")
+        if isinstance(expiration, Mapping) and (expiration.get("days") or expiration.get("date")):
+            where = rule.get("prefix") or _at(rule, "filter.prefix")
+            when = f"after {_days(expiration['days'])}" if expiration.get("days") else f"on {expiration['date']}"
+            found.append(f"{rule.get('id')} expires {f'what is under {where}' if where else 'all media'} {when}")
+    return found
+
+
+def _kept_days(inputs: Mapping[str, Any]) -> float | None:
+    """Days that an old version is kept; infinity for ever, None where it isn't told."""
+    rules = _rules(inputs)
+    if rules is None:
+        days = inputs.get("noncurrentDays")
+        return (days or math.inf) if isinstance(days, (int, float)) else None
+    found = [
+        days
+        for rule in rules
+        if isinstance(expiration := rule.get("noncurrentVersionExpiration"), Mapping)
+        and isinstance(days := expiration.get("noncurrentDays", expiration.get("days")), (int, float))
+    ]
+    return min((days for days in found if days), default=math.inf)
+
+
+def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any], runs: _Running) -> Iterable[Danger]:
     if verb not in ("update", "replace"):
         return
     old, new = before.get("policy"), after.get("policy")
@@ -432,31 +590,49 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
     wider = {right.action for right in (*_beyond(will, was), *_beyond(had_denied, denied))}
     if wider:
         yield Danger("widen-policy", f"the key may do more than before: {', '.join(sorted(wider))}")
-    missing = _missing(method, was, will, _beyond(denied, had_denied))
+    missing = _missing(runs, was, will, _beyond(denied, had_denied))
     if missing:
         yield Danger(
-            "narrow-policy", f"{method}, which runs now, needs what the key may no longer do: {', '.join(missing)}"
+            "narrow-policy",
+            f"{runs.method}, which runs now, needs what the key may no longer do: {', '.join(missing)}",
         )
 
 
-def _missing(method: str, was: tuple[_Right, ...], will: tuple[_Right, ...], denied: tuple[_Right, ...]) -> list[str]:
-    """Actions that the method needs and no longer has, as far as they reached before: the bucket, or a prefix in it."""
+def _trust_dangers(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
+    """Of a role: who may take it on. Of an instance profile: which role its machines have."""
+    if kind.endswith("InstanceProfile") and before.get("role") != after.get("role"):
+        yield Danger("retire-key", f"machines no longer sign by the role {before.get('role')}")
+    trusted = statements(before.get("assumeRolePolicy"))
+    for statement in statements(after.get("assumeRolePolicy")):
+        if statement not in trusted:
+            yield Danger("widen-policy", f"the role may be taken on by others: {statement}")
+
+
+def _missing(
+    runs: _Running, was: tuple[_Right, ...], will: tuple[_Right, ...], denied: tuple[_Right, ...]
+) -> list[str]:
+    """Actions that the method needs and no longer has where it needs them: in the bucket, or under its prefix."""
 
     def grants(action: str, rights: Iterable[_Right]) -> list[_Right]:
         return [right for right in rights if _matches(action.lower(), right.action.lower())]
 
     missing = set()
-    for operation in METHODS[method].needs if method in METHODS else ():
+    for operation in METHODS[runs.method].needs if runs.method in METHODS else ():
         rule = RULES[operation]
         for action in rule.actions:
             reached = [
-                _Right(action, right.resource, right.only)
+                _Right(action, _needed(right.resource, runs.objects if rule.on == "object" else ""), right.only)
                 for right in grants(action, was)
                 if right.resource == "*" or ("/" in right.resource) == (rule.on == "object")
             ]
             if not grants(action, will) or _beyond(reached, will) or grants(action, denied):
                 missing.add(action)
     return sorted(missing)
+
+
+def _needed(resource: str, objects: str) -> str:
+    """As much of what a right reached as the method's objects are."""
+    return objects if objects and _matches(objects, resource) else resource
 
 
 def to_json(

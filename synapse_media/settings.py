@@ -29,6 +29,7 @@ ALLOWABLE = (
     "narrow-policy",
     "public-bucket",
     "disable-versioning",
+    "shorten-retention",
     "retire-key",
     "set-lifecycle",
     "set-policy",

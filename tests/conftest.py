@@ -25,6 +25,8 @@ def own_directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.delenv(variable)
         for variable in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
             patch.setenv(variable, str(base / variable))
+        # A vendor's own plugin on PATH must not step in for its stand-in.
+        patch.setenv("PULUMI_IGNORE_AMBIENT_PLUGINS", "true")
         yield base
 
 

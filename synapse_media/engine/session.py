@@ -24,6 +24,7 @@ from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_st
 from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.processes import LOGGING, PASSED, kept_back, program_name
+from synapse_media.engine.vendor_errors import told_once
 from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
@@ -423,7 +424,7 @@ class Engine:
         return loaded
 
     def _error(self, args: Sequence[str], done: subprocess.CompletedProcess[str]) -> EngineError:
-        said = self._clean(_diagnostics(done.stdout) + "\n" + done.stderr)
+        said = told_once(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
         what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
         if "incorrect passphrase" in said:
             how = next((name for name in _PASSPHRASE if name in self.environment), "the passphrase")

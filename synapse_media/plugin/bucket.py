@@ -196,7 +196,7 @@ def _write_lifecycle(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
     call(s3, "put_bucket_lifecycle_configuration", Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
 
 
-def _read_policy(s3: Any, bucket: str) -> Values:
+def read_policy(s3: Any, bucket: str) -> Values:
     try:
         document = call(s3, "get_bucket_policy", Bucket=bucket)["Policy"]
     except ApiError as error:
@@ -214,10 +214,10 @@ def _read_policy(s3: Any, bucket: str) -> Values:
     )
 
 
-def _write_policy(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
+def write_policy(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
     if wanted["policy"]:
         call(s3, "put_bucket_policy", Bucket=bucket, Policy=wanted["policy"])
-    elif _read_policy(s3, bucket)["policy"]:
+    elif read_policy(s3, bucket)["policy"]:
         call(s3, "delete_bucket_policy", Bucket=bucket)
 
 
@@ -252,7 +252,7 @@ def _write_encryption(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
         call(s3, "put_bucket_encryption", Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": rules})
 
 
-def _read_acl(s3: Any, bucket: str) -> Values:
+def read_acl(s3: Any, bucket: str) -> Values:
     grants = call(s3, "get_bucket_acl", Bucket=bucket).get("Grants", [])
     public = any(
         grant.get("Grantee", {}).get("URI") in _PUBLIC or grant.get("Grantee", {}).get("ID") == "all-users"
@@ -261,16 +261,16 @@ def _read_acl(s3: Any, bucket: str) -> Values:
     return {"acl": "public" if public else "private"}
 
 
-def _write_acl(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
+def write_acl(s3: Any, bucket: str, wanted: Mapping[str, Any]) -> None:
     # Where ACLs are switched off (BucketOwnerEnforced) there is nothing to write: private is all there is.
-    if wanted["acl"] == "private" and _read_acl(s3, bucket)["acl"] != "private":
+    if wanted["acl"] == "private" and read_acl(s3, bucket)["acl"] != "private":
         call(s3, "put_bucket_acl", Bucket=bucket, ACL="private")
 
 
 _SETTINGS = (
     _Setting("versioning", ("versioning",), "versioning", _read_versioning, _write_versioning),
     _Setting("access", ("publicAccessBlock",), "public access block", _read_block, _write_block),
-    _Setting("access", ("acl",), "access control list", _read_acl, _write_acl),
+    _Setting("access", ("acl",), "access control list", read_acl, write_acl),
     _Setting("encryption", ("encryption",), "default encryption", _read_encryption, _write_encryption),
     _Setting(
         "lifecycle",
@@ -280,7 +280,7 @@ _SETTINGS = (
         _write_lifecycle,
     ),
     # Last: on Amazon a policy put before the public access block can be refused (pulumi-aws#2927).
-    _Setting("policy", ("policy",), "bucket policy", _read_policy, _write_policy),
+    _Setting("policy", ("policy",), "bucket policy", read_policy, write_policy),
 )
 _OFF: Values = {
     "versioning": False,
@@ -609,7 +609,7 @@ def _touched(s3: Any, bucket: str) -> bool:
     looks: tuple[Callable[[], object], ...] = (
         lambda: call(s3, "get_bucket_versioning", Bucket=bucket).get("Status"),
         lambda: _tags(s3, bucket),
-        lambda: _read_policy(s3, bucket)["policy"],
+        lambda: read_policy(s3, bucket)["policy"],
         lambda: any(_read_lifecycle(s3, bucket).values()),
     )
     for look in looks:

@@ -5,14 +5,16 @@ https://docs.digitalocean.com/reference/api/reference/spaces-keys/ ; the token c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT
 
 from . import credentials
-from .bucket import remove_versions
+from .bucket import read_acl, read_policy, remove_versions, write_acl, write_policy
 from .connection import ApiError, Connection, Credential
 from .http import JsonClient
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
@@ -171,10 +173,53 @@ class _SpacesKeys(NamedKeys):
         return {}
 
 
+class _Opened:
+    """Who beside its keys reaches the bucket. The vendor's plugin never looks at a bucket's access list or policy.
+
+    Nothing is looked at without the admin's Spaces key in the environment.
+    """
+
+    def __init__(self, values: Values) -> None:
+        where = values.get("connection") or {}
+        given = [name for name in list(where.get("variables") or ())[:2] if credentials.read(name)]
+        self._s3 = Connection.parse(values).s3() if len(given) == 2 else None
+        self._buckets = sorted({grant["bucket"] for grant in _grants(values)})
+
+    def found(self) -> Values:
+        """`acl` "public" and `policy` (JSON), where a bucket has them; neither is ever among a ring's own inputs."""
+        found: Values = {}
+        for bucket in self._buckets if self._s3 is not None else ():
+            with _where_there_is():
+                found |= {name: value for name, value in read_acl(self._s3, bucket).items() if value != "private"}
+            with _where_there_is():
+                found |= {name: value for name, value in read_policy(self._s3, bucket).items() if value}
+        return found
+
+    def close(self) -> None:
+        """Make each bucket private again."""
+        for bucket in self._buckets if self._s3 is not None else ():
+            with _where_there_is():
+                write_acl(self._s3, bucket, {"acl": "private"})
+            with _where_there_is():
+                write_policy(self._s3, bucket, {"policy": ""})
+
+
+@contextmanager
+def _where_there_is() -> Iterator[None]:
+    """Around what the bucket, or the store, may not have."""
+    try:
+        yield
+    except ApiError as error:
+        if not (error.lacking or error.absent):
+            raise
+
+
 class SpacesKeyRing(RingBase):
     """Limited Spaces keys, by slot (see RingBase). Keys with our names that are not in state are replaced.
 
-    Further inputs: `owner`, `grants` [{bucket, permission}], `adopt`; `connection` holds `apiEndpoint`.
+    Further inputs: `owner`, `grants` [{bucket, permission}], `adopt`; `connection` holds `apiEndpoint`. A read also
+    looks who else reaches the bucket, and puts it into the inputs `acl` and `policy`, which the program never sets: so
+    it shows as a change, and an update makes the bucket private. Of an adopted one it is only reported.
     """
 
     pulumi_type = "s3store:index:SpacesKeyRing"
@@ -187,6 +232,26 @@ class SpacesKeyRing(RingBase):
 
     def family(self, values: Values) -> _SpacesKeys:
         return _SpacesKeys(values)
+
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        own = {name: value for name, value in inputs.items() if name not in ("acl", "policy")}
+        found = super().read(resource_id, own, outputs, context)
+        if found is None:
+            return None
+        opened = _Opened(own).found()
+        if own.get("adopt"):
+            for name in sorted(opened):
+                context.warn(
+                    f"{own['userName']}: the bucket has {'a public access list' if name == 'acl' else 'a policy'}. It "
+                    "was taken over and is left so."
+                )
+            return found
+        return replace(found, inputs={**found.inputs, **opened})
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        if not (inputs.get("adopt") or old.get("adopt")):
+            _Opened(inputs).close()
+        return super().update(resource_id, old, inputs, context)
 
 
 class SpacesAdminKey(Resource):

@@ -76,8 +76,9 @@ def key_policy(method: str = MODULE, prefix: str = "", access: Any = "least") ->
     return policy(*policies.key_policy("media", METHODS[method], access, prefix)["Statement"])
 
 
-def proof(method: str = MODULE) -> dict[str, Any]:
-    return step("same", "Proof", {"method": method}, {"method": method})
+def proof(method: str = MODULE, **more: str) -> dict[str, Any]:
+    inputs = {"method": method, **more}
+    return step("same", "Proof", inputs, inputs)
 
 
 # ---- in words
@@ -327,7 +328,7 @@ def test_a_tls_only_policy_is_no_danger() -> None:
     [
         step("create", "Bucket", None, BUCKET),
         step("update", "Bucket", {**BUCKET, "versioning": False}, BUCKET),
-        step("update", "Bucket", BUCKET, {**BUCKET, "noncurrentDays": 3}),
+        step("update", "Bucket", BUCKET, {**BUCKET, "abortDays": 3}),
         step("update", "KeyRing", {"slots": ["a"], "active": "a"}, {"slots": ["a", "b"], "active": "b"}),
         step("update", "UserPolicy", key_policy("goofys"), key_policy()),
         step("update", SPACE, {"versioning": {"enabled": True}}, {"versioning": {"enabled": True}, "region": "x"}),
@@ -437,6 +438,141 @@ def test_a_key_made_anew_for_one_deleted_by_hand_is_no_danger() -> None:
     assert words(*steps) == set()
 
 
+AWS = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
+AWS_POLICY = "aws:iam/userPolicy:UserPolicy"
+NOTED = {"__defaults": []}
+
+
+def vendors(kind: str, inputs: Mapping[str, Any], found: Mapping[str, Any], *paths: str) -> dict[str, Any]:
+    """An update as a vendor's plugin has it after a refresh: what was found is in the outputs alone."""
+    made = step("update", kind, {**NOTED, **inputs}, {**NOTED, **inputs}, diff=paths)
+    made["oldState"]["outputs"] = {**inputs, **found, "tagsAll": {"a": "b"}}
+    made["detailedDiff"] = {path: {"kind": "update", "inputDiff": False} for path in (*paths, "tagsAll.a")}
+    return made
+
+
+def aws_rule(**more: Any) -> dict[str, Any]:
+    kept = {"noncurrentDays": 30}
+    rule = {"id": "synapse-media", "status": "Enabled", "filter": {"prefix": ""}, "noncurrentVersionExpiration": kept}
+    return {**rule, **more}
+
+
+def spaces_rule(**more: Any) -> dict[str, Any]:
+    return {"id": "synapse-media", "enabled": True, "prefix": "", "noncurrentVersionExpiration": {"days": 30}, **more}
+
+
+def test_a_rule_that_expires_all_media_is_told_wherever_it_was_found() -> None:
+    gone = {"id": "cleaner", "status": "Enabled", "filter": {"prefix": None}, "expiration": {"days": 1}}
+    found = {"rules": [aws_rule(expiration=None), {**NOTED, **gone}]}
+    change = one(vendors(AWS, {"rules": [{**NOTED, **aws_rule()}]}, found, "rules[1]"))
+    assert change.dangers == ()
+    assert change.details == (
+        'rules[1]: {"expiration": {"days": 1}, "id": "cleaner", "status": "Enabled"} -> nothing',
+        "found at the store: a lifecycle rule deletes media by age: cleaner expires all media after 1 day",
+    )
+    found = {"lifecycleRules": [spaces_rule(expiration={"days": 3}, prefix="media/")]}
+    path = "lifecycleRules[0].expiration.days"
+    change = one(vendors(SPACE, {"name": "m", "lifecycleRules": [spaces_rule()]}, found, path))
+    assert change.dangers == ()
+    assert change.details[0] == f"{path}: 3 -> nothing"
+    assert change.details[1].endswith("synapse-media expires what is under media/ after 3 days")
+    ours = {**BUCKET, "expiringRules": ["cleaner"]}
+    told = of_preview(preview(step("refresh", "Bucket", BUCKET, ours), step("update", "Bucket", ours, BUCKET)))
+    assert "found at the store: a lifecycle rule deletes media by age: cleaner" in told[0].details
+
+
+def test_a_widened_policy_of_a_vendors_user_is_told_statement_by_statement() -> None:
+    by_hand = policy({"Effect": "Allow", "Action": "s3:*", "Resource": "*"})["policy"]
+    change = one(vendors(AWS_POLICY, {"user": "u", "policy": key_policy()["policy"]}, {"policy": by_hand}, "policy"))
+    assert change.dangers == ()
+    assert "- allow s3:* on *" in change.details
+    assert "found at the store: the key may do more than before: s3:*" in change.details
+
+
+def test_a_vendors_bucket_policy_opened_to_everybody_is_told() -> None:
+    closed = policies.to_json(policies.tls_only("media"))
+    kind = "aws:s3/bucketPolicy:BucketPolicy"
+    opened = json.dumps({"Statement": [PUBLIC]})
+    change = one(vendors(kind, {"bucket": "media", "policy": closed}, {"policy": opened}, "policy"))
+    assert change.dangers == ()
+    [found] = [line for line in change.details if line.startswith("found at the store")]
+    assert 'lets everybody in: allow to "*" s3:GetObject' in found
+    # Anything else in a document is told as it stands.
+    odd = json.dumps({"Id": "by hand", **json.loads(closed)})
+    change = one(vendors(kind, {"bucket": "media", "policy": closed}, {"policy": odd}, "policy"))
+    assert len(change.details) == 1
+    assert "by hand" in change.details[0]
+
+
+def test_a_role_that_others_may_take_on_is_told() -> None:
+    trust = policies.to_json(policies.for_service("ec2.amazonaws.com"))
+    opened = trust.replace('{"Service":"ec2.amazonaws.com"}', '{"AWS":"*"}')
+    inputs = {"name": "r", "assumeRolePolicy": trust}
+    change = one(vendors("aws:iam/role:Role", inputs, {"assumeRolePolicy": opened}, "assumeRolePolicy"))
+    assert change.dangers == ()
+    assert 'found at the store: the role may be taken on by others: allow to {"AWS": "*"} sts:AssumeRole' in " ".join(
+        change.details
+    )
+    changed = step("update", "aws:iam/role:Role", inputs, {**inputs, "assumeRolePolicy": opened})
+    assert words(changed) == {"widen-policy"}
+
+
+def test_what_a_vendors_plugin_notes_for_itself_is_not_shown() -> None:
+    tags = {"tags": {"team": "matrix"}}
+    change = one(
+        vendors("aws:iam/user:User", tags, {"tags": {"team": "other", "x.y": "z"}}, "tags.team", 'tags["x.y"]')
+    )
+    assert change.details == ('tags.team: "other" -> "matrix"', 'tags["x.y"]: "z" -> nothing')
+    only = vendors("aws:iam/user:User", {}, {})
+    assert one(only).details == ()
+    created = step("create", "aws:iam/user:User", None, {**NOTED, "name": "u"})
+    assert one(created).details == ("name: u",)
+
+
+def test_a_thing_that_is_gone_is_told_with_what_that_means() -> None:
+    kind, block = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock", {"blockPublicAcls": True}
+    gone = step("refresh", kind, block)
+    change = one(gone, step("create", kind, None, block))
+    assert change.dangers == ()
+    assert change.details == (
+        "found at the store: it is gone",
+        "found at the store: the public access block is taken away",
+    )
+    assert one(step("refresh", "Bucket", BUCKET), step("create", "Bucket", None, BUCKET)).details == (
+        "name: media",
+        "found at the store: it is gone",
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        ("Bucket", lambda days: {**BUCKET, "noncurrentDays": days}),
+        ("B2Bucket", lambda days: {"bucket": "media", "private": True, "noncurrentDays": days}),
+        (SPACE, lambda days: {"lifecycleRules": [spaces_rule(noncurrentVersionExpiration={"days": days})]}),
+        (AWS, lambda days: {"rules": [aws_rule(noncurrentVersionExpiration={"noncurrentDays": days})]}),
+    ],
+)
+def test_old_versions_kept_for_fewer_days_are_a_danger_at_every_provider(kind: str, inputs: Any) -> None:
+    change = one(step("update", kind, inputs(30), inputs(1)))
+    [danger] = change.dangers
+    assert danger.word == "shorten-retention"
+    assert "kept for 1 day, no longer 30 days" in danger.why
+    assert words(step("update", kind, inputs(1), inputs(30))) == set()
+    # 0: no rule, and they are kept.
+    assert words(step("update", kind, inputs(0), inputs(30))) == {"shorten-retention"}
+    assert words(step("update", kind, inputs(30), inputs(0))) == set()
+    assert words(step("refresh", kind, inputs(30), inputs(1)), step("update", kind, inputs(1), inputs(30))) == set()
+
+
+def test_a_rule_that_is_not_in_force_deletes_nothing() -> None:
+    off = spaces_rule(id="off", enabled=False, expiration={"days": 1}, noncurrentVersionExpiration={"days": 1})
+    found = step("update", SPACE, {"lifecycleRules": [spaces_rule()]}, {"lifecycleRules": [spaces_rule(), off]})
+    assert words(found) == set()
+    on = {**off, "enabled": True}
+    assert words(step("update", SPACE, {"lifecycleRules": []}, {"lifecycleRules": [on]})) == {"shorten-retention"}
+
+
 # ---- policies
 
 
@@ -522,9 +658,13 @@ def test_a_policy_narrower_than_what_runs_now_needs(was: dict[str, Any], will: d
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].uses_store])
 @pytest.mark.parametrize("prefix", ["", "media/"])
 def test_from_full_to_least_cuts_nothing_that_runs(method: str, prefix: str) -> None:
-    """Where the prefix stays: `full` reaches all of the bucket, and so may what is in it."""
+    """`full` reaches all of the bucket; what runs needs what is under its prefix."""
     steps = (step("update", "UserPolicy", key_policy(method, access="full"), key_policy(method, prefix)),)
-    assert words(proof(method), *steps) == ({"narrow-policy"} if prefix else set())
+    assert words(proof(method, bucket="media", prefix=prefix), *steps) == set()
+    if prefix:
+        for other in ("", "other/", "media/old/"):
+            cut = words(proof(method, bucket="media", prefix=other), *steps) == {"narrow-policy"}
+            assert cut == (other != "media/old/"), other
     assert words(proof(method), step("update", "UserPolicy", key_policy(method), key_policy(method))) == set()
 
 

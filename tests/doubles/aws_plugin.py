@@ -14,7 +14,6 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from synapse_media.plugin.bucket import canonical
 from synapse_media.plugin.resource import Resource, Values
 from tests.doubles.vendor_plugin import Gone, Vendor, serve
 
@@ -41,9 +40,9 @@ class Bucket(Vendor):
     pulumi_type = "aws:s3/bucket:Bucket"
     replace_on = frozenset({"bucket"})
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    def put(self, inputs: Values, old: Values | None) -> Values:
         s3, name = client("s3"), inputs["bucket"]
-        if new:
+        if old is None:
             region = _settings["region"]
             where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
             s3.create_bucket(Bucket=name, **where)
@@ -52,8 +51,8 @@ class Bucket(Vendor):
         s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags})
         return {"arn": f"arn:aws:s3:::{name}"}
 
-    def get(self, inputs: Values) -> Values:
-        s3, name = client("s3"), inputs["bucket"]
+    def get(self, outputs: Values) -> Values:
+        s3, name = client("s3"), outputs["bucket"]
         s3.head_bucket(Bucket=name)
         return {"tags": {tag["Key"]: tag["Value"] for tag in s3.get_bucket_tagging(Bucket=name)["TagSet"]}}
 
@@ -87,13 +86,13 @@ _BLOCK = {
 class PublicAccessBlock(_OfBucket):
     pulumi_type = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    def put(self, inputs: Values, old: Values | None) -> Values:
         wanted = {theirs: inputs[ours] for ours, theirs in _BLOCK.items()}
         client("s3", rest=True).put_public_access_block(Bucket=inputs["bucket"], PublicAccessBlockConfiguration=wanted)
         return {}
 
-    def get(self, inputs: Values) -> Values:
-        answer = client("s3", rest=True).get_public_access_block(Bucket=inputs["bucket"])
+    def get(self, outputs: Values) -> Values:
+        answer = client("s3", rest=True).get_public_access_block(Bucket=outputs["bucket"])
         return {ours: answer["PublicAccessBlockConfiguration"][theirs] for ours, theirs in _BLOCK.items()}
 
     def remove(self, outputs: Values) -> None:
@@ -103,13 +102,13 @@ class PublicAccessBlock(_OfBucket):
 class OwnershipControls(_OfBucket):
     pulumi_type = "aws:s3/bucketOwnershipControls:BucketOwnershipControls"
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    def put(self, inputs: Values, old: Values | None) -> Values:
         rules = [{"ObjectOwnership": inputs["rule"]["objectOwnership"]}]
         client("s3").put_bucket_ownership_controls(Bucket=inputs["bucket"], OwnershipControls={"Rules": rules})
         return {}
 
-    def get(self, inputs: Values) -> Values:
-        answer = client("s3").get_bucket_ownership_controls(Bucket=inputs["bucket"])
+    def get(self, outputs: Values) -> Values:
+        answer = client("s3").get_bucket_ownership_controls(Bucket=outputs["bucket"])
         return {"rule": {"objectOwnership": answer["OwnershipControls"]["Rules"][0]["ObjectOwnership"]}}
 
     def remove(self, outputs: Values) -> None:
@@ -119,7 +118,7 @@ class OwnershipControls(_OfBucket):
 class Encryption(_OfBucket):
     pulumi_type = "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration"
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    def put(self, inputs: Values, old: Values | None) -> Values:
         rules = []
         for rule in inputs["rules"]:
             by_default = rule["applyServerSideEncryptionByDefault"]
@@ -137,8 +136,8 @@ class Encryption(_OfBucket):
         )
         return {}
 
-    def get(self, inputs: Values) -> Values:
-        answer = client("s3", rest=True).get_bucket_encryption(Bucket=inputs["bucket"])
+    def get(self, outputs: Values) -> Values:
+        answer = client("s3", rest=True).get_bucket_encryption(Bucket=outputs["bucket"])
         found = []
         for rule in answer["ServerSideEncryptionConfiguration"]["Rules"]:
             theirs = rule["ApplyServerSideEncryptionByDefault"]
@@ -158,53 +157,58 @@ class Encryption(_OfBucket):
 class Versioning(_OfBucket):
     pulumi_type = "aws:s3/bucketVersioning:BucketVersioning"
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    def put(self, inputs: Values, old: Values | None) -> Values:
         status = inputs["versioningConfiguration"]["status"]
         client("s3").put_bucket_versioning(Bucket=inputs["bucket"], VersioningConfiguration={"Status": status})
         return {}
 
-    def get(self, inputs: Values) -> Values:
-        status = client("s3").get_bucket_versioning(Bucket=inputs["bucket"]).get("Status", "Disabled")
+    def get(self, outputs: Values) -> Values:
+        status = client("s3").get_bucket_versioning(Bucket=outputs["bucket"]).get("Status", "Disabled")
         return {"versioningConfiguration": {"status": status}}
 
     def remove(self, outputs: Values) -> None:
         client("s3").put_bucket_versioning(Bucket=outputs["bucket"], VersioningConfiguration={"Status": "Suspended"})
 
 
+_ACTIONS = {
+    "expiration": ("Expiration", {"days": "Days"}),
+    "noncurrentVersionExpiration": ("NoncurrentVersionExpiration", {"noncurrentDays": "NoncurrentDays"}),
+    "abortIncompleteMultipartUpload": (
+        "AbortIncompleteMultipartUpload",
+        {"daysAfterInitiation": "DaysAfterInitiation"},
+    ),
+}
+
+
 class Lifecycle(_OfBucket):
     pulumi_type = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
-        rules = [
-            {
+    def put(self, inputs: Values, old: Values | None) -> Values:
+        rules = []
+        for rule in inputs["rules"]:
+            wanted: Values = {
                 "ID": rule["id"],
                 "Status": rule["status"],
                 "Filter": {"Prefix": rule["filter"]["prefix"]},
-                "NoncurrentVersionExpiration": {
-                    "NoncurrentDays": rule["noncurrentVersionExpiration"]["noncurrentDays"]
-                },
-                "AbortIncompleteMultipartUpload": {
-                    "DaysAfterInitiation": rule["abortIncompleteMultipartUpload"]["daysAfterInitiation"]
-                },
             }
-            for rule in inputs["rules"]
-        ]
+            for ours, (theirs, names) in _ACTIONS.items():
+                if ours in rule:
+                    wanted[theirs] = {names[name]: value for name, value in rule[ours].items()}
+            rules.append(wanted)
         client("s3", rest=True).put_bucket_lifecycle_configuration(
             Bucket=inputs["bucket"], LifecycleConfiguration={"Rules": rules}
         )
         return {}
 
-    def get(self, inputs: Values) -> Values:
-        answer = client("s3", rest=True).get_bucket_lifecycle_configuration(Bucket=inputs["bucket"])
+    def get(self, outputs: Values) -> Values:
+        answer = client("s3", rest=True).get_bucket_lifecycle_configuration(Bucket=outputs["bucket"])
         rules = []
         for rule in answer["Rules"]:
-            found: Values = {"id": rule["ID"], "status": rule["Status"], "filter": {"prefix": ""}}
-            if "NoncurrentVersionExpiration" in rule:
-                days = rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
-                found["noncurrentVersionExpiration"] = {"noncurrentDays": days}
-            if "AbortIncompleteMultipartUpload" in rule:
-                days = rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
-                found["abortIncompleteMultipartUpload"] = {"daysAfterInitiation": days}
+            prefix = rule["Filter"].get("Prefix", "")
+            found: Values = {"id": rule["ID"], "status": rule["Status"], "filter": {"prefix": prefix}}
+            for ours, (theirs, names) in _ACTIONS.items():
+                if theirs in rule:
+                    found[ours] = {name: rule[theirs][their] for name, their in names.items() if their in rule[theirs]}
             rules.append(found)
         return {"rules": rules}
 
@@ -215,15 +219,15 @@ class Lifecycle(_OfBucket):
 class Logging(_OfBucket):
     pulumi_type = "aws:s3/bucketLogging:BucketLogging"
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    def put(self, inputs: Values, old: Values | None) -> Values:
         wanted = {"TargetBucket": inputs["targetBucket"], "TargetPrefix": inputs["targetPrefix"]}
         client("s3", rest=True).put_bucket_logging(
             Bucket=inputs["bucket"], BucketLoggingStatus={"LoggingEnabled": wanted}
         )
         return {}
 
-    def get(self, inputs: Values) -> Values:
-        found = client("s3", rest=True).get_bucket_logging(Bucket=inputs["bucket"]).get("LoggingEnabled")
+    def get(self, outputs: Values) -> Values:
+        found = client("s3", rest=True).get_bucket_logging(Bucket=outputs["bucket"]).get("LoggingEnabled")
         if found is None:
             raise Gone
         return {"targetBucket": found["TargetBucket"], "targetPrefix": found["TargetPrefix"]}
@@ -236,34 +240,37 @@ class Policy(_OfBucket):
     pulumi_type = "aws:s3/bucketPolicy:BucketPolicy"
     documents = frozenset({"policy"})
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    def put(self, inputs: Values, old: Values | None) -> Values:
         client("s3").put_bucket_policy(Bucket=inputs["bucket"], Policy=inputs["policy"])
         return {}
 
-    def get(self, inputs: Values) -> Values:
-        return {"policy": canonical(client("s3").get_bucket_policy(Bucket=inputs["bucket"])["Policy"])}
+    def get(self, outputs: Values) -> Values:
+        return {"policy": client("s3").get_bucket_policy(Bucket=outputs["bucket"])["Policy"]}
 
     def remove(self, outputs: Values) -> None:
         client("s3").delete_bucket_policy(Bucket=outputs["bucket"])
 
 
 class User(Vendor):
-    pulumi_type = "aws:iam/user:User"
-    replace_on = frozenset({"name"})
+    """A new name or path is UpdateUser, in place: the keys live on under the new name."""
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    pulumi_type = "aws:iam/user:User"
+
+    def put(self, inputs: Values, old: Values | None) -> Values:
         iam = client("iam")
         tags = [{"Key": key, "Value": value} for key, value in inputs.get("tags", {}).items()]
-        if new:
+        if old is None:
             iam.create_user(UserName=inputs["name"], Path=inputs["path"], Tags=tags)
         else:
+            if (old["name"], old["path"]) != (inputs["name"], inputs["path"]):
+                iam.update_user(UserName=old["name"], NewUserName=inputs["name"], NewPath=inputs["path"])
             iam.tag_user(UserName=inputs["name"], Tags=tags)
         return {"arn": iam.get_user(UserName=inputs["name"])["User"]["Arn"]}
 
-    def get(self, inputs: Values) -> Values:
+    def get(self, outputs: Values) -> Values:
         iam = client("iam")
-        found = iam.get_user(UserName=inputs["name"])["User"]
-        tags = iam.list_user_tags(UserName=inputs["name"])["Tags"]
+        found = iam.get_user(UserName=outputs["name"])["User"]
+        tags = iam.list_user_tags(UserName=outputs["name"])["Tags"]
         return {"path": found["Path"], "tags": {tag["Key"]: tag["Value"] for tag in tags}}
 
     def remove(self, outputs: Values) -> None:
@@ -279,15 +286,15 @@ class UserPolicy(Vendor):
     replace_on = frozenset({"name", "user"})
     documents = frozenset({"policy"})
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    def put(self, inputs: Values, old: Values | None) -> Values:
         client("iam").put_user_policy(
             UserName=inputs["user"], PolicyName=inputs["name"], PolicyDocument=inputs["policy"]
         )
         return {}
 
-    def get(self, inputs: Values) -> Values:
-        found = client("iam").get_user_policy(UserName=inputs["user"], PolicyName=inputs["name"])["PolicyDocument"]
-        return {"policy": canonical(found if isinstance(found, str) else json.dumps(found))}
+    def get(self, outputs: Values) -> Values:
+        found = client("iam").get_user_policy(UserName=outputs["user"], PolicyName=outputs["name"])["PolicyDocument"]
+        return {"policy": found if isinstance(found, str) else json.dumps(found)}
 
     def remove(self, outputs: Values) -> None:
         client("iam").delete_user_policy(UserName=outputs["user"], PolicyName=outputs["name"])
@@ -298,20 +305,25 @@ class Role(Vendor):
     replace_on = frozenset({"name", "path"})
     documents = frozenset({"assumeRolePolicy"})
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
-        iam = client("iam", rest=True)
-        if new:
-            tags = [{"Key": key, "Value": value} for key, value in inputs["tags"].items()]
-            iam.create_role(
-                RoleName=inputs["name"],
-                Path=inputs["path"],
-                AssumeRolePolicyDocument=inputs["assumeRolePolicy"],
-                Tags=tags,
-            )
-        return {"arn": iam.get_role(RoleName=inputs["name"])["Role"]["Arn"]}
+    def put(self, inputs: Values, old: Values | None) -> Values:
+        iam, name = client("iam", rest=True), inputs["name"]
+        tags = [{"Key": key, "Value": value} for key, value in inputs.get("tags", {}).items()]
+        trust = inputs["assumeRolePolicy"]
+        if old is None:
+            iam.create_role(RoleName=name, Path=inputs["path"], AssumeRolePolicyDocument=trust, Tags=tags)
+        else:
+            iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
+            iam.tag_role(RoleName=name, Tags=tags)
+        return {"arn": iam.get_role(RoleName=name)["Role"]["Arn"]}
 
-    def get(self, inputs: Values) -> Values:
-        return {"path": client("iam", rest=True).get_role(RoleName=inputs["name"])["Role"]["Path"]}
+    def get(self, outputs: Values) -> Values:
+        found = client("iam", rest=True).get_role(RoleName=outputs["name"])["Role"]
+        trust = found["AssumeRolePolicyDocument"]
+        return {
+            "path": found["Path"],
+            "assumeRolePolicy": trust if isinstance(trust, str) else json.dumps(trust),
+            "tags": {tag["Key"]: tag["Value"] for tag in found.get("Tags", ())},
+        }
 
     def remove(self, outputs: Values) -> None:
         client("iam", rest=True).delete_role(RoleName=outputs["name"])
@@ -322,15 +334,15 @@ class RolePolicy(Vendor):
     replace_on = frozenset({"name", "role"})
     documents = frozenset({"policy"})
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
+    def put(self, inputs: Values, old: Values | None) -> Values:
         client("iam", rest=True).put_role_policy(
             RoleName=inputs["role"], PolicyName=inputs["name"], PolicyDocument=inputs["policy"]
         )
         return {}
 
-    def get(self, inputs: Values) -> Values:
-        answer = client("iam", rest=True).get_role_policy(RoleName=inputs["role"], PolicyName=inputs["name"])
-        return {"policy": canonical(json.dumps(answer["PolicyDocument"]))}
+    def get(self, outputs: Values) -> Values:
+        answer = client("iam", rest=True).get_role_policy(RoleName=outputs["role"], PolicyName=outputs["name"])
+        return {"policy": json.dumps(answer["PolicyDocument"])}
 
     def remove(self, outputs: Values) -> None:
         client("iam", rest=True).delete_role_policy(RoleName=outputs["role"], PolicyName=outputs["name"])
@@ -338,17 +350,21 @@ class RolePolicy(Vendor):
 
 class InstanceProfile(Vendor):
     pulumi_type = "aws:iam/instanceProfile:InstanceProfile"
-    replace_on = frozenset({"name", "path", "role"})
+    replace_on = frozenset({"name", "path"})
 
-    def put(self, inputs: Values, *, new: bool) -> Values:
-        iam = client("iam", rest=True)
-        if new:
-            iam.create_instance_profile(InstanceProfileName=inputs["name"], Path=inputs["path"])
-            iam.add_role_to_instance_profile(InstanceProfileName=inputs["name"], RoleName=inputs["role"])
-        return {"arn": iam.get_instance_profile(InstanceProfileName=inputs["name"])["InstanceProfile"]["Arn"]}
+    def put(self, inputs: Values, old: Values | None) -> Values:
+        iam, name = client("iam", rest=True), inputs["name"]
+        if old is None:
+            tags = [{"Key": key, "Value": value} for key, value in inputs.get("tags", {}).items()]
+            iam.create_instance_profile(InstanceProfileName=name, Path=inputs["path"], Tags=tags)
+        elif old["role"] != inputs["role"]:
+            iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=old["role"])
+        if old is None or old["role"] != inputs["role"]:
+            iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=inputs["role"])
+        return {"arn": iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Arn"]}
 
-    def get(self, inputs: Values) -> Values:
-        answer = client("iam", rest=True).get_instance_profile(InstanceProfileName=inputs["name"])
+    def get(self, outputs: Values) -> Values:
+        answer = client("iam", rest=True).get_instance_profile(InstanceProfileName=outputs["name"])
         return {"role": answer["InstanceProfile"]["Roles"][0]["RoleName"]}
 
     def remove(self, outputs: Values) -> None:

@@ -124,6 +124,18 @@ def suspend_versioning(life: Life) -> None:
     life.s3.put_bucket_versioning(Bucket=life.bucket, VersioningConfiguration={"Status": "Suspended"})
 
 
+def test_a_policy_that_is_made_anew_under_its_own_name_stands(life: Life) -> None:
+    """Made first and deleted after, as the engine does by itself, it would be gone, and nothing would say so."""
+    urn = life.stack.urn("s3store:index:UserPolicy")
+    before = life.iam.get_user_policy(UserName=life.user, PolicyName="synapse-media")["PolicyDocument"]
+    for option in ("--replace", "--target-replace"):
+        code, printed = life.command("up", "--yes", "--", option, urn)
+        assert code == 0, printed
+        after = life.iam.get_user_policy(UserName=life.user, PolicyName="synapse-media")["PolicyDocument"]
+        assert after == before
+        assert life.stack.preview(refresh=True) == ()
+
+
 @pytest.mark.parametrize(
     ("by_hand", "seen"),
     [

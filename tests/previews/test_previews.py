@@ -40,11 +40,18 @@ def _inputs(preview: Mapping[str, Any]) -> list[str]:
     made = {step["urn"].split("::", 2)[2]: step["newState"].get("inputs") for step in preview["steps"]}
     paragraphs = []
     for kind, inputs in sorted(made.items()):
-        shown = {name: value for name, value in (inputs or {}).items() if name not in ("__internal", "version")}
+        shown = {name: value for name, value in _own(inputs or {}).items() if name != "version"}
         if shown:
             text = yaml.safe_dump(shown, width=110).replace(UNKNOWN, "(known once it is made)").strip()
             paragraphs.append(f"{kind.rpartition('$')[2]}\n{text}")
     return paragraphs
+
+
+def _own(value: Any) -> Any:
+    """Without what the engine and a vendor's plugin note for themselves."""
+    if isinstance(value, Mapping):
+        return {name: _own(item) for name, item in value.items() if not name.startswith("__")}
+    return [_own(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("name", _tracked())

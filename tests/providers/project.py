@@ -44,11 +44,11 @@ class Stack:
         """A stack file with one store."""
         self.write({SERVER: settings}, [f"{SERVER}/{word}" for word in allow])
 
-    def up(self, *, refresh: bool = False) -> str:
-        """What pulumi said. Raises EngineError with it."""
-        options = ["--refresh"] if refresh else []
+    def up(self, *, refresh: bool = False, options: Iterable[str] = ()) -> str:
+        """What pulumi said, with no guard before it. Raises EngineError with it."""
+        refreshing = ["--refresh"] if refresh else []
         return self.engine.run(
-            ["up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", self.name, *options]
+            ["up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", self.name, *refreshing, *options]
         ).stdout
 
     def preview(self, *, refresh: bool = False) -> tuple[changes.Change, ...]:
@@ -68,6 +68,12 @@ class Stack:
 
     def outputs(self, server_name: str = SERVER) -> contract.StorageOutputs:
         return contract.from_json(self.engine.outputs(self.name)["stores"][server_name])
+
+    def urn(self, kind: str) -> str:
+        """Of the one resource of a type."""
+        resources = self.engine.export(self.name)["deployment"]["resources"]
+        (urn,) = [item["urn"] for item in resources if item["type"] == kind]
+        return str(urn)
 
     def state(self) -> str:
         """The state as it lies on disk: secrets encrypted."""

@@ -89,6 +89,12 @@ def test_life_of_a_store(b2: Stack, double: B2Double, embedded_store: Running) -
     assert bucket.bucket_type == "allPrivate"
     assert "daysFromUploadingToHiding" not in bucket.lifecycle_rules[0]
 
+    # A ring that is made anew has a key of the same name, and that is not the one that goes.
+    b2.up(options=["--replace", b2.urn("s3store:index:B2KeyRing")])
+    first = b2.outputs()
+    first.require_proof()
+    assert [key.application_key_id for key in double.all_application_keys] == [first.access_key_id]
+
     # Rotation: the second key beside the first, then the first retired.
     b2.store(**_settings(double, BUCKET, keys={"active": "b", "retiring": ["a"]}))
     b2.up()

@@ -1,7 +1,7 @@
 """DigitalOcean Spaces through doubles: a stand-in for the vendor's plugin, and one for the API of Spaces keys.
 
-The bucket and the keys are on the embedded store, so that the proof runs; lifecycle rules are on moto. Nothing here
-shows the vendor's own validation, defaults, diffs or replace rules, nor Spaces' own time until a key works.
+The bucket and the keys are on the embedded store, so that the proof runs; lifecycle rules are on moto. The stand-in
+behaves as the vendor's plugin was measured to (docs/vendors.md); Spaces' own time until a key works is not shown.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from moto.server import ThreadedMotoServer
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
+from synapse_media.engine.vendor_errors import told_once
 from synapse_media.plugin.digitalocean_spaces import SpacesAdminKey, SpacesKeyRing
 from synapse_media.plugin.keyring import key_name
 from synapse_media.plugin.resource import Context, PartialError, ResourceError
 from synapse_media.renderer import render
-from tests.doubles import proxy, vendor_plugin
+from tests.doubles import digitalocean_plugin, proxy, vendor_plugin
 from tests.doubles.spaces_api import LIMIT, TOKEN, SpacesApiDouble, spaces_api
 from tests.providers.project import SERVER, stack
 
+ADMIN = ("SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")
 BUCKET = "spaces-media"
 REGION = "fra1"
 USER = f"synapse-media-{BUCKET}"
@@ -146,10 +148,29 @@ def test_life_of_a_store(tmp_path: Path, cloud: Cloud) -> None:
     # Changed by hand: found by a refresh, mended by the next up.
     cloud.s3().put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"})
     cloud.api.keys[first.access_key_id]["grants"] = [{"bucket": BUCKET, "permission": "read"}]
-    assert {change.kind for change in spaces.preview(refresh=True)} == {"SpacesBucket", "SpacesKeyRing"}
+    rest = boto3.client(
+        "s3", endpoint_url=cloud.rest, region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    cleaner = {"ID": "cleaner", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}
+    rest.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [cleaner]})
+    found = {change.kind: change for change in spaces.preview(refresh=True)}
+    assert set(found) == {"SpacesBucket", "SpacesKeyRing"}
+    told = found["SpacesBucket"]
+    assert "versioning.enabled: false -> true" in told.details
+    assert (
+        "found at the store: a lifecycle rule deletes media by age: cleaner expires all media after 1 day"
+        in told.details
+    )
+    assert told.dangers == ()
     spaces.up(refresh=True)
     assert cloud.api.keys[first.access_key_id]["grants"] == [{"bucket": BUCKET, "permission": "readwrite"}]
     assert cloud.s3().get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+
+    # A ring that is made anew has a key of the same name, and that is not the one that goes.
+    spaces.up(options=["--replace", spaces.urn("s3store:index:SpacesKeyRing")])
+    first = spaces.outputs()
+    first.require_proof()
+    assert set(cloud.api.keys) == {first.access_key_id}
 
     # Rotation: the second key beside the first, then the first retired.
     spaces.store(**cloud.settings(keys={"active": "b", "retiring": ["a"]}))
@@ -164,6 +185,154 @@ def test_life_of_a_store(tmp_path: Path, cloud: Cloud) -> None:
     spaces.destroy()
     assert cloud.api.keys == {}
     assert BUCKET not in [bucket["Name"] for bucket in cloud.s3().list_buckets()["Buckets"]]
+
+
+def _open(cloud: Cloud, bucket: str) -> None:
+    """Make a bucket public by hand, by its access list and by a policy."""
+    s3 = cloud.s3()
+    ownership = {"Rules": [{"ObjectOwnership": "BucketOwnerPreferred"}]}
+    s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls=ownership)
+    s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
+    reading = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [reading]}))
+
+
+def _is_open(cloud: Cloud, bucket: str) -> bool:
+    grants = cloud.s3().get_bucket_acl(Bucket=bucket)["Grants"]
+    return any(grant["Grantee"].get("ID") == "all-users" for grant in grants)
+
+
+def test_a_space_made_public_by_hand_is_found_and_made_private(tmp_path: Path, cloud: Cloud) -> None:
+    bucket = "spaces-opened"
+    spaces = stack(tmp_path, "spaces-opened", cloud.environment)
+    spaces.store(["delete-bucket"], **cloud.settings(bucket=bucket))
+    spaces.up()
+    assert spaces.preview(refresh=True) == ()
+    _open(cloud, bucket)
+    assert _is_open(cloud, bucket)
+    [change] = spaces.preview(refresh=True)
+    assert (change.kind, change.verb, change.dangers) == ("SpacesKeyRing", "update", ())
+    reading = f'allow to "*" s3:GetObject on arn:aws:s3:::{bucket}/*'
+    assert change.details == (
+        f"- {reading}",
+        'acl: "public" -> nothing',
+        f"found at the store: the bucket's policy lets everybody in: {reading}",
+        "found at the store: the bucket's access list lets everybody in",
+    )
+    spaces.up(refresh=True)
+    assert not _is_open(cloud, bucket)
+    with pytest.raises(cloud.s3().exceptions.ClientError, match="NoSuchBucketPolicy"):
+        cloud.s3().get_bucket_policy(Bucket=bucket)
+    assert spaces.preview(refresh=True) == ()
+    spaces.destroy()
+
+
+def test_whether_a_space_is_public_is_looked_at_again_and_only_with_a_key(
+    cloud: Cloud, context: Context, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket, ring = "spaces-looked-at", SpacesKeyRing()
+    where = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
+    cloud.s3().create_bucket(Bucket=bucket, **where)
+    reach = {"endpoint": cloud.store.endpoint, "region": REGION, "variables": list(ADMIN), "addressing": "path"}
+    inputs = cloud.inputs(
+        grants=[{"bucket": bucket, "permission": "readwrite"}], connection={"apiEndpoint": cloud.api.url, **reach}
+    )
+    _, outputs = ring.create(inputs, context)
+    _open(cloud, bucket)
+
+    def read(**known: Any) -> dict[str, Any]:
+        found = ring.read(USER, {**inputs, **known}, outputs, context)
+        assert found is not None
+        return {name: value for name, value in found.inputs.items() if name in ("acl", "policy")}
+
+    # Without the admin's key it can't be looked at, and what was found before is not said again.
+    assert read(acl="public") == {}
+    for name in ADMIN:
+        monkeypatch.setenv(name, cloud.environment[name])
+    assert read()["acl"] == "public"
+    assert set(read()) == {"acl", "policy"}
+    # Taken over: reported, and left.
+    said.clear()
+    assert read(adopt=True) == {}
+    assert [words for words in said if "public access list" in words]
+    ring.update(USER, {**outputs, "adopt": True}, {**inputs, "adopt": True}, context)
+    assert _is_open(cloud, bucket)
+    ring.update(USER, outputs, inputs, context)
+    assert not _is_open(cloud, bucket)
+    assert read(acl="public", policy="{}") == {}
+    # Gone, and that is the bucket's own affair.
+    cloud.s3().delete_bucket(Bucket=bucket)
+    assert read() == {}
+    ring.delete(USER, outputs, context)
+
+
+def test_a_bucket_of_another_name_is_another_bucket(tmp_path: Path, cloud: Cloud) -> None:
+    """The vendor's plugin would write the new name into the state, and empty whatever bucket has it."""
+    s3, old, other = cloud.s3(), "spaces-old", "spaces-of-somebody"
+    where = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
+    s3.create_bucket(Bucket=other, **where)
+    s3.put_object(Bucket=other, Key="theirs", Body=b"not ours")
+    spaces = stack(tmp_path, "spaces-renamed", cloud.environment)
+    allow = ["delete-bucket", "delete-media"]
+    spaces.store(allow, **cloud.settings(bucket=old, user="one"))
+    spaces.up()
+    spaces.store(allow, **cloud.settings(bucket=other, user="one"))
+    (bucket,) = [change for change in spaces.preview() if change.kind == "SpacesBucket"]
+    assert (bucket.verb, [danger.word for danger in bucket.dangers]) == ("replace", ["replace-bucket"])
+    with pytest.raises(EngineError, match="BucketAlreadyOwnedByYou"):
+        spaces.up()
+    spaces.destroy()
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [other]
+    assert s3.list_objects_v2(Bucket=other)["KeyCount"] == 1
+    s3.delete_object(Bucket=other, Key="theirs")
+    s3.delete_bucket(Bucket=other)
+
+
+def test_a_wrong_secret_is_said_once_and_with_its_cause(tmp_path: Path, cloud: Cloud) -> None:
+    spaces = stack(tmp_path, "spaces-wrong", {**cloud.environment, "SPACES_SECRET_ACCESS_KEY": "not-this-one"})
+    spaces.store(**cloud.settings(bucket="spaces-wrong"))
+    with pytest.raises(EngineError) as caught:
+        spaces.up()
+    told = told_once(str(caught.value))
+    assert told.count("Forbidden: Forbidden") == 1
+    assert "its secret is wrong" in told
+    assert ".go:" not in told
+
+
+def test_the_stand_in_behaves_as_measured(cloud: Cloud, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(digitalocean_plugin._settings, "spacesEndpoint", cloud.store.endpoint)
+    space, s3, first, second = digitalocean_plugin.SpacesBucket(), cloud.s3(), "measured-one", "measured-two"
+    rule = {"id": "r", "enabled": True, "noncurrentVersionExpiration": {"days": 3}}
+    inputs = {"name": first, "region": REGION, "acl": "private", "forceDestroy": True, "lifecycleRules": [rule]}
+    inputs["versioning"] = {"enabled": True}
+    found, outputs = space.create(inputs, context)
+    assert found == first
+    # Its owner makes it again: an error at Spaces, an answer like the first one's at Ceph RGW.
+    with pytest.raises(ResourceError, match="BucketAlreadyOwnedByYou"):
+        space.create(inputs, context)
+    monkeypatch.setenv("STAND_IN_DIGITALOCEAN_OWNER_MAY_CREATE_AGAIN", "yes")
+    assert space.create(inputs, context)[0] == first
+    # The access list is never read.
+    _open(cloud, first)
+    read = space.read(first, inputs, outputs, context)
+    assert read is not None
+    assert (read.inputs, read.outputs["acl"]) == (inputs, "private")
+    # Another name is one in the state alone, and what is emptied is what has it.
+    s3.create_bucket(Bucket=second, CreateBucketConfiguration={"LocationConstraint": REGION})
+    for bucket in (first, second):
+        s3.put_object(Bucket=bucket, Key="media", Body=b"kept?")
+    renamed = space.update(first, outputs, {**inputs, "name": second}, context)
+    with pytest.raises(ResourceError, match="without end"):
+        space.delete(first, renamed, context)
+    assert s3.list_objects_v2(Bucket=first)["KeyCount"] == 1
+    assert s3.list_objects_v2(Bucket=second)["KeyCount"] == 0
+    # With its own name it goes, and is not found a second time.
+    space.delete(first, outputs, context)
+    with pytest.raises(ResourceError, match="NoSuchBucket"):
+        space.delete(first, outputs, context)
+    s3.delete_bucket(Bucket=second)
 
 
 def test_a_token_alone(tmp_path: Path, cloud: Cloud) -> None:

@@ -128,6 +128,12 @@ def test_life_of_a_store(garage: Stack, node: Running) -> None:
     assert info["keys"][0]["permissions"]["owner"] is False
     assert info["quotas"]["maxSize"] == 50_000_000
 
+    # A ring that is made anew has a key of the same name, and that is not the one that goes.
+    garage.up(options=["--replace", garage.urn("s3store:index:GarageKeyRing")])
+    first = garage.outputs()
+    first.require_proof()
+    assert _ours(node) == [first.access_key_id]
+
     # Rotation: the second key beside the first, then the first retired.
     garage.store(**_settings(node, keys={"active": "b", "retiring": ["a"]}))
     garage.up()
