@@ -32,13 +32,23 @@ class BackblazeB2(Store):
     def __init__(self, name: str, store: StoreSettings) -> None:
         super().__init__(name, store)
         inputs, lacks = self.bucket_inputs()
-        kept = ("bucket", "connection", "owner", "adopt", "manage", "noncurrentDays", "abortDays", "forceDestroy")
+        kept = (
+            "bucket",
+            "connection",
+            "owner",
+            "formerOwner",
+            "adopt",
+            "manage",
+            "noncurrentDays",
+            "abortDays",
+            "forceDestroy",
+        )
         # Filled in from the region; only one that was written says anything.
         endpoint = "" if store.endpoint == self.provider.endpoint(store.region) else store.endpoint
         bucket = resources.Bucket(
             name,
             {
-                **{key: inputs[key] for key in kept},
+                **{key: inputs[key] for key in kept if key in inputs},
                 "private": True,
                 "encryption": True,
                 "region": store.region,

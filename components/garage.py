@@ -16,11 +16,11 @@ class Garage(Store):
     def __init__(self, name: str, store: StoreSettings) -> None:
         super().__init__(name, store)
         inputs, lacks = self.bucket_inputs()
-        kept = ("bucket", "connection", "owner", "adopt", "manage", "abortDays", "forceDestroy")
+        kept = ("bucket", "connection", "owner", "formerOwner", "adopt", "manage", "abortDays", "forceDestroy")
         bucket = resources.Bucket(
             name,
             {
-                **{key: inputs[key] for key in kept},
+                **{key: inputs[key] for key in kept if key in inputs},
                 "quotaBytes": store.options.get("quota_bytes", 0),
                 "quotaObjects": store.options.get("quota_objects", 0),
                 "website": False,

@@ -84,6 +84,8 @@ class S3IamStore(Store):
         """Whose the user has to be before anything of it is changed (synapse_media.plugin.iam)."""
         # Releases before 2026-12 put every user of a stack of this name under one path.
         former = [f"{ROOT}{pulumi.get_stack()}/"]
+        if self.former_owner:
+            former.append(user_path(self.former_owner, self.store.bucket))
         mark = {"path": self.path, "formerPaths": former, "bucket": self.store.bucket}
         return {"mark": mark, "adopt": self.store.adopt}
 

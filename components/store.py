@@ -55,6 +55,12 @@ class Store(pulumi.ComponentResource):
         return f"{pulumi.get_project()}/{pulumi.get_stack()}/{self.name}"
 
     @property
+    def former_owner(self) -> str:
+        """The mark of before the homeserver was renamed; "" where it was not."""
+        former = self.store.renamed_from
+        return f"{pulumi.get_project()}/{pulumi.get_stack()}/{former}" if former else ""
+
+    @property
     def addressing(self) -> str:
         """How the bucket is named in a URL: "path" or "virtual"."""
         return str(self.provider.value("addressing", "path"))
@@ -102,6 +108,7 @@ class Store(pulumi.ComponentResource):
             "bucket": store.bucket,
             "connection": self.connection(),
             "owner": self.owner,
+            **({"formerOwner": self.former_owner} if self.former_owner else {}),
             "adopt": store.adopt,
             "manage": manage,
             "versioning": can("versioning") is not False,

@@ -80,7 +80,7 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
             details = (*details, "it is left where it is")
             found.append(Change("give up", store, kind.rpartition(":")[2], details, dangers))
             continue
-        baseline, runs = _inputs(made.get(urn, old)), running.get(store, _Running())
+        baseline, runs = _held(made.get(urn, old)), running.get(store, _Running())
         details = (*details, *_drift(verb, kind, baseline, _found(old, detailed), runs, gone=urn in made))
         dangers = tuple(_dangers(verb, kind, baseline, _inputs(new), runs))
         if verb == "delete" and old.get("deletedWith") in deleted:
@@ -274,7 +274,13 @@ def _found(state: Mapping[str, Any], detailed: Mapping[str, Any]) -> Mapping[str
     """
     outputs = _plain(state.get("outputs") or {})
     names = {_top(path) for path, kind in detailed.items() if not (kind or {}).get("inputDiff")}
-    return {**_inputs(state), **{name: outputs[name] for name in names if name in outputs}}
+    return {**_held(state), **{name: outputs[name] for name in names if name in outputs}}
+
+
+def _held(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The inputs of what is in the state; of a key ring the slots that have a key, since one may be half made."""
+    inputs, keys = _inputs(state), (state.get("outputs") or {}).get("keys")
+    return {**inputs, "slots": sorted(keys)} if "slots" in inputs and isinstance(keys, Mapping) else inputs
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
-from synapse_media.guards.applied import RING, Applied, Bucket, is_bucket, required_variables, store_of
+from synapse_media.guards.applied import RING, Applied, Bucket, is_bucket, kind_of, required_variables, store_of
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.judge import current_names, words_of
@@ -357,18 +357,44 @@ def forget_gone_buckets(session: Session, record: Applied) -> None:
             session.engine.refresh(session.stack.name, ["--target", bucket.urn])
 
 
+def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
+    """Raise ResourceError where a vendor's plugin would make a bucket that is there already, and not this store's."""
+    from synapse_media.plugin.look import refuse_taken
+
+    new = [(step["urn"], step["newState"]["inputs"]) for step in preview.get("steps", ()) if step["op"] == "create"]
+    # What makes the store's key knows the way to it.
+    connections = {store_of(urn): inputs["connection"] for urn, inputs in new if inputs.get("connection")}
+    for urn, inputs in new:
+        bucket, name = Bucket(urn, kind_of(urn), inputs), store_of(urn)
+        if not (is_bucket(bucket.kind) and bucket.by_vendor):
+            continue
+        store = session.stack.stores[name]
+        connection = connections.get(name) or _connection(store.provider, store.endpoint, store.region)
+        owner = f"{session.engine.project_name}/{session.stack.name}/{name}"
+        with session.credentials(), waiting(f"{name}: is there a bucket {bucket.name}?"):
+            refuse_taken({"bucket": bucket.name, "connection": connection, "owner": owner})
+
+
+def _connection(provider: str, endpoint: str, region: str) -> dict[str, Any]:
+    """The way to a store's S3 API with the admin's key, as a resource's inputs have it."""
+    known = catalog.load(provider) if provider in catalog.names() else None
+    return {
+        "endpoint": endpoint,
+        "region": region,
+        "addressing": str(known.value("addressing", "path")) if known else "path",
+        "variables": list(known.admin_variables) if known else [],
+    }
+
+
 def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:
     """The values by which a bucket is looked at: its outputs, or of a vendor's the name and the way there."""
     if not bucket.by_vendor:
         return dict(bucket.values)
-    names = catalog.load(record.provider).admin_variables if record.provider in catalog.names() else ()
-    built = {
-        "endpoint": str(record.outputs.get("endpoint_url") or ""),
-        "region": str(record.outputs.get("region") or ""),
-        "addressing": str(record.outputs.get("addressing") or "path"),
-        "variables": list(names),
+    endpoint, region = (str(record.outputs.get(name) or "") for name in ("endpoint_url", "region"))
+    return {
+        "bucket": bucket.name,
+        "connection": {**_connection(record.provider, endpoint, region), **record.connection},
     }
-    return {"bucket": bucket.name, "connection": {**built, **record.connection}}
 
 
 def _outputs_of(session: Session, record: Applied) -> contract.StorageOutputs:

@@ -99,6 +99,7 @@ def apply(
         if refused:
             raise changes.DangerError(changes.refusal(refused, str(stack.path)))
         _refuse_media(session, applied, found)
+        stacks.refuse_taken_buckets(session, preview)
         if found and not yes:
             confirm("Make these changes?")
         begin()

@@ -165,6 +165,11 @@ class Engine:
         }
         self._secrets = _secrets_among(self.environment)
 
+    @property
+    def project_name(self) -> str:
+        """The name that Pulumi.yaml gives the project; part of every URN and of our marks."""
+        return str(_project_settings(self.project)["name"])
+
     def pass_on(self, variables: Iterable[str]) -> None:
         """Hand further variables of this environment to pulumi and its children; those unset stay unset."""
         more = {name: os.environ[name] for name in variables if name in os.environ and name not in self.environment}
@@ -344,7 +349,7 @@ class Engine:
             options.append("--force")
         self.run(["stack", "rm", "--yes", "--preserve-config", *options, "--stack", stack])
         # What pulumi leaves of it: empty directories, and logs.
-        project, name = _project_settings(self.project)["name"], stack.rpartition("/")[2]
+        project, name = self.project_name, stack.rpartition("/")[2]
         backend = self._file_backend()
         for kind in ("backups", "history", "locks/organization"):
             if backend is not None:
@@ -363,7 +368,7 @@ class Engine:
         backend = self._file_backend()
         if backend is None:
             return False
-        project = _project_settings(self.project)["name"]
+        project = self.project_name
         cleared = False
         for lock in (backend / ".pulumi" / "locks" / "organization" / project / stack.rpartition("/")[2]).glob(
             "*.json"
@@ -390,7 +395,7 @@ class Engine:
             if _json_in(attributes) is None:
                 attributes.unlink(missing_ok=True)
         restored = []
-        project = _project_settings(self.project)["name"]
+        project = self.project_name
         for state in (home / "stacks" / project).glob("*.json"):
             if _json_in(state) is not None:
                 continue

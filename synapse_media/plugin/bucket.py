@@ -356,6 +356,18 @@ class Bucket(Resource):
 
     def _take_or_make(self, s3: Any, bucket: str, region: str, inputs: Values) -> bool:
         """Make the bucket, or take the one that is there; True where an existing one was adopted."""
+        adopted = self.taken(s3, bucket, inputs)
+        if adopted is None:
+            if inputs.get("adopt"):
+                raise nothing_to_adopt(bucket)
+            self._make(s3, bucket, region)
+        return bool(adopted)
+
+    def taken(self, s3: Any, bucket: str, inputs: Values) -> bool | None:
+        """Take the bucket that is there: None where there is none, True where it is adopted, False where it is ours.
+
+        Raises ResourceError where it is somebody else's, or holds what is not ours.
+        """
         try:
             look(s3, bucket)
         except ApiError as error:
@@ -366,10 +378,7 @@ class Bucket(Resource):
                 ) from None
             if not error.absent:
                 raise
-            if inputs.get("adopt"):
-                raise nothing_to_adopt(bucket) from None
-            self._make(s3, bucket, region)
-            return False
+            return None
         mark = _mark_in(_tags_if_any(s3, bucket, inputs))
         require_mark(bucket, mark, _WHERE, inputs, {})
         if inputs.get("adopt"):

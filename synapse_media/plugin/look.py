@@ -9,7 +9,7 @@ from .backblaze_b2 import B2Bucket
 from .bucket import Bucket
 from .connection import ApiError, call
 from .garage import GarageBucket
-from .resource import Values
+from .resource import ResourceError, Values
 from .storj import StorjBucket
 
 _S3 = Bucket()
@@ -46,3 +46,20 @@ def is_gone(values: Mapping[str, Any]) -> bool:
             raise
         return True
     return False
+
+
+def refuse_taken(values: Mapping[str, Any]) -> None:
+    """Raise ResourceError where a bucket is there already that a vendor's plugin would take over.
+
+    Some stores answer CreateBucket with success to whoever owns the bucket, whatever is in it (Amazon in us-east-1,
+    Ceph: https://github.com/ceph/ceph/pull/68722).
+
+    Args:
+        values: `bucket`, `connection`, `owner`.
+    """
+    found: Values = dict(values)
+    try:
+        s3 = _S3.s3(found)
+    except ResourceError:
+        return  # without a key for S3 there is no look; the vendor's plugin says what it lacks
+    _S3.taken(s3, found["bucket"], found)
