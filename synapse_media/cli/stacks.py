@@ -361,7 +361,11 @@ def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
     """Raise ResourceError where a vendor's plugin would make a bucket that is there already, and not this store's."""
     from synapse_media.plugin.look import refuse_taken
 
-    new = [(step["urn"], step["newState"]["inputs"]) for step in preview.get("steps", ()) if step["op"] == "create"]
+    new = [
+        (step["urn"], step["newState"].get("inputs") or {})
+        for step in preview.get("steps", ())
+        if step["op"] == "create"
+    ]
     # What makes the store's key knows the way to it.
     connections = {store_of(urn): inputs["connection"] for urn, inputs in new if inputs.get("connection")}
     for urn, inputs in new:
