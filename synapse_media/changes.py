@@ -271,7 +271,9 @@ def _details(
         yield "it was taken over: its settings are changed only where `allow` names them"
     if verb in ("update", "replace"):
         for path in sorted({key.split(".")[0].split("[")[0] for key in detailed}):
-            if path not in ("policy", "secretAccessKey", "secrets", "connection"):
+            if path == "orphanUntil":
+                yield "looks for a key that an interrupted run asked for, and that the store may still make"
+            elif path not in ("policy", "secretAccessKey", "secrets", "connection"):
                 yield f"{path}: {_shown(before.get(path))} -> {_shown(after.get(path))}"
             elif path != "policy":
                 yield f"{path} changes"
