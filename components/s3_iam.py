@@ -57,7 +57,7 @@ class S3IamStore(Store):
                 "slots": sorted(store.keys.slots),
                 "retireConfirmed": "retire-key" in store.allow,
                 "connection": self.connection(),
-                **self.mark,
+                **self.mark(user),
                 **({"adoptKey": store.adopt_key} if store.adopt_key else {}),
             },
             self.child(user),
@@ -79,11 +79,14 @@ class S3IamStore(Store):
         """Where this store's user is made, and by what it is known again."""
         return user_path(self.owner, self.store.bucket)
 
-    @property
-    def mark(self) -> dict[str, Any]:
-        """Whose the user has to be before anything of it is changed (synapse_media.plugin.iam)."""
+    def mark(self, user: pulumi.Resource | None = None) -> dict[str, Any]:
+        """Whose the user has to be before anything of it is changed (synapse_media.plugin.iam).
+
+        Args:
+            user: which was found to be ours wherever it is; its path stays, also where the bucket becomes another.
+        """
         # Releases before 2026-12 put every user of a stack of this name under one path.
-        former = [f"{ROOT}{pulumi.get_stack()}/"]
+        former = [f"{ROOT}{pulumi.get_stack()}/", *([pulumi.get(user, "path")] if user is not None else [])]
         if self.former_owner:
             former.append(user_path(self.former_owner, self.store.bucket))
         mark = {"path": self.path, "formerPaths": former, "bucket": self.store.bucket}
@@ -97,7 +100,7 @@ class S3IamStore(Store):
                 "userName": self.store.user,
                 "path": self.path,
                 "connection": self.connection(),
-                **self.mark,
+                **self.mark(),
             },
             self.child(bucket),
         )
@@ -110,7 +113,7 @@ class S3IamStore(Store):
                 "policyName": POLICY_NAME,
                 "policy": document,
                 "connection": self.connection(),
-                **self.mark,
+                **self.mark(user),
             },
             # A user has one of this name: made anew first and the old one deleted after, there would be none.
             pulumi.ResourceOptions.merge(self.child(user), pulumi.ResourceOptions(delete_before_replace=True)),

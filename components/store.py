@@ -181,6 +181,7 @@ class Store(pulumi.ComponentResource):
                 "decoy": admin and self.provider.can("decoy_bucket") is not False,
                 "lender": lender,
                 "owner": self.owner,
+                **({"formerOwner": self.former_owner} if self.former_owner else {}),
                 "userName": user,
                 "settleSeconds": store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
             },

@@ -352,7 +352,9 @@ def _details(
         # What is ours is told input by input, whatever is in it.
         paths = {_top(path) if kind_.get("inputDiff") else path for path, kind_ in detailed.items()}
         for path in sorted(path for path in paths if _top(path) not in {*told, *_NOT_SHOWN}):
-            if _top(path) not in ("secretAccessKey", "secrets", "connection"):
+            if path == "orphanUntil":
+                yield "looks for a key that an interrupted run asked for, and that the store may still make"
+            elif _top(path) not in ("secretAccessKey", "secrets", "connection"):
                 yield f"{path}: {_shown(_at(before, path))} -> {_shown(_at(after, path))}"
             else:
                 yield f"{path} changes"

@@ -14,7 +14,7 @@ from typing import Any, Final
 from synapse_media.contract import PROOF_OBJECT
 
 from . import credentials
-from .bucket import read_acl, read_policy, remove_versions, write_acl, write_policy
+from .bucket import look, read_acl, read_policy, remove_versions, write_acl, write_policy
 from .connection import ApiError, Connection, Credential
 from .http import JsonClient
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
@@ -142,6 +142,7 @@ class _SpacesKeys(NamedKeys):
         self.names = {slot: key_name(user, owner, slot) for slot in _SLOTS}
         self.adopted = bool(values.get("adopt"))
         self._wanted = _grants(values)
+        self._values = values
         self._api = SpacesApi(values)
 
     def found(self) -> list[NamedKey]:
@@ -157,6 +158,17 @@ class _SpacesKeys(NamedKeys):
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         key = self._api.made(self.names[slot], self._wanted)
         return MadeKey(key["access_key"], key["secret_key"], _created(key))
+
+    def usable(self) -> bool:
+        # The API of keys knows no buckets: the key itself asks for its own.
+        key = Credential(text(self._values, "accessKeyId"), text(self._values, "secretAccessKey"))
+        s3 = Connection.parse(self._values).s3(key)
+        try:
+            for grant in self._wanted:
+                look(s3, grant["bucket"])
+        except ApiError as error:
+            return not error.absent
+        return True
 
     def delete(self, key_id: str) -> None:
         self._api.deleted(key_id)

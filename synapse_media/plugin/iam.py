@@ -4,8 +4,8 @@ A user is ours by its path, which is written in the same call that makes it. An 
 the ring keeps a journal: before a key is made, an inline policy on the user says when, and which keys were there.
 
 An input `mark` of all three says whose the user has to be: `path` (project, stack, homeserver and bucket), where new
-users are put; `formerPaths` (of users made by earlier releases: the stack alone, so there the bucket that the user's
-policy names decides); `bucket`.
+users are put; `formerPaths` (where else a user of this store may be: earlier releases' path has the stack alone, so
+there the bucket that the user's policy names decides); `bucket`.
 """
 
 from __future__ import annotations

@@ -374,8 +374,8 @@ class ProofResource(Resource):
 
     Inputs: `connection`, `bucket`, `prefix`, `method`, `access`, `endpointUrl`, `region`, `policySha256`,
     `accessKeyId`, `secretAccessKey` (secret), `expected` {operation: expectation}, `admin` (is there one), `decoy`
-    (may it lend a bucket), `lender` (a name in `lenders`; "": an S3 key), `owner`, `userName` ("" if the store has no
-    users), `settleSeconds`.
+    (may it lend a bucket), `lender` (a name in `lenders`; "": an S3 key), `owner`, `formerOwner`, `userName` ("" if the
+    store has no users), `settleSeconds`.
     Outputs: the inputs, `madeFor`, `lines` [{operation, expected, outcome, detail}], `secretSha256` (secret),
     `decoysLeft` (only where there are any: names of decoy buckets that could not be deleted; the next proof tries
     again).
@@ -384,6 +384,7 @@ class ProofResource(Resource):
     pulumi_type = "s3store:index:Proof"
     secrets = frozenset({"secretAccessKey", "secretSha256"})
     required = frozenset({"connection", "bucket", "accessKeyId", "secretAccessKey", "expected"})
+    passing = frozenset({"formerOwner"})
 
     def __init__(self, lenders: Mapping[str, Lender] | None = None) -> None:
         self._lenders: dict[str, Lender] = {"": S3Lender(), **(lenders or {})}

@@ -14,8 +14,8 @@ from tests.life.life import Life
 
 def plain_destroy(life: Life) -> str:
     """As anybody types it."""
-    command = ["destroy", "--yes", "--skip-preview", "--exclude-protected", "--stack", life.stack.name]
-    return life.stack.engine.run(command).stdout
+    options = ["--yes", "--skip-preview", "--suppress-outputs", "--exclude-protected"]
+    return life.stack.engine.run(["destroy", *options, "--stack", life.stack.name]).stdout
 
 
 def test_plain_destroy_does_not_delete_a_key_in_use(begin: Callable[[], Life]) -> None:

@@ -248,6 +248,16 @@ def test_a_retained_bucket_stays_and_can_be_taken_over_again(life: Life) -> None
     assert code == 0, printed
     assert f'"{SERVER}": "retained"' in printed
     assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
+    # Its mark is exactly this store's: it is taken up again, media untouched.
+    life.store()
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    assert life.stack.preview(refresh=True) == ()
+    assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
+    life.store("retain-bucket")
+    assert life.command("destroy", "--yes")[0] == 0
+    # Without a mark nobody knows whose it is.
+    life.s3.delete_bucket_tagging(Bucket=life.bucket)
     life.store()
     code, printed = life.command("up", "--yes")
     assert code == 1

@@ -205,6 +205,23 @@ def test_two_stacks_that_took_over_one_user_do_not_share_its_policy(direct: Dire
         direct.make(POLICY, policy_of(direct, "media-b", adopt=True, stack="other"))
 
 
+def test_a_user_stays_ours_when_its_bucket_becomes_another(direct: Direct) -> None:
+    """The user keeps its path; the component hands it on to the policy and the ring."""
+    _, user = direct.make(USER, user_of(direct))
+    _, ring = direct.make(RING, ring_of(direct))
+    moved = user_of(direct, "media-b")
+    assert USER.diff(user_of(direct), moved).changed == ()
+    kept = USER.update(direct.name, user, moved, direct.context)
+    assert kept["path"] == user["path"]
+    policy, keys = policy_of(direct, "media-b"), ring_of(direct, "media-b")
+    for inputs in (policy, keys):
+        inputs["mark"]["formerPaths"].append(kept["path"])
+    direct.make(POLICY, policy)
+    RING.update(direct.name, ring, keys, direct.context)
+    USER.delete(direct.name, kept, Context(direct.said.append, moved))
+    assert direct.name not in {found["UserName"] for found in direct.iam.list_users()["Users"]}
+
+
 def test_a_bucket_that_was_renamed_here_is_ours_in_the_policy(direct: Direct) -> None:
     direct.iam.create_user(UserName=direct.name, Path=LEGACY)
     _, outputs = direct.make(POLICY, policy_of(direct))

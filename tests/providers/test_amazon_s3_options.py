@@ -118,7 +118,11 @@ def test_a_role_in_place_of_a_key() -> None:
     assert names == {"Bucket", *SETTINGS, "Role", "RolePolicy", "InstanceProfile"} - {"BucketLogging"}
     trust = json.loads(made.one("Role")["assumeRolePolicy"])["Statement"]
     assert trust == [{"Action": "sts:AssumeRole", "Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}}]
-    assert made.one("Role")["path"] == made.one("InstanceProfile")["path"] == "/synapse-media/mocked/"
+    assert (
+        made.one("Role")["path"]
+        == made.one("InstanceProfile")["path"]
+        == "/synapse-media/synapse-media/mocked/matrix.example.com/example-com-media/"
+    )
     assert "s3:PutObject" in made.one("RolePolicy")["policy"]
 
     outputs = contract.from_json(made.outputs[SERVER])

@@ -13,7 +13,7 @@ from synapse_media.cli import credentials
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError
-from synapse_media.plugin.backblaze_b2 import NEEDED, B2Bucket, B2KeyRing
+from synapse_media.plugin.backblaze_b2 import NEEDED, B2Bucket, B2KeyRing, B2Lender
 from synapse_media.plugin.resource import Context, PartialError, ResourceError
 from synapse_media.renderer import render
 from tests.doubles.b2_simulator import B2Double, b2_double
@@ -377,3 +377,71 @@ def test_settings_of_the_provider() -> None:
         settings.parse({SERVER: {**wanted, "method": "matrix-media-repo", "storage_class": "STANDARD_IA"}})
     with pytest.raises(SettingsError, match="6 to 63 characters"):
         settings.parse({SERVER: {**wanted, "bucket": "media"}})
+
+
+OTHER = "synapse-media/other/matrix.example.com"
+
+
+def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _create(double, monkeypatch, double.key_id, double.key, forceDestroy=True)
+    inputs = {name: made[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
+    there, context = double.bucket_name_to_bucket["refused-media"], Context(lambda _: None)
+    double.put_file("refused-media", "local_content/media")
+    there.bucket_info["synapse-media-stack"] = OTHER
+    found = B2Bucket().read("refused-media", inputs, made, context)
+    assert found is not None
+    assert B2Bucket().diff(found.inputs, inputs).changed == ("owner",)
+    for step in (
+        lambda: B2Bucket().update("refused-media", found.outputs, {**inputs, "abortDays": 3}, context),
+        lambda: B2Bucket().delete("refused-media", found.outputs, context),
+    ):
+        with pytest.raises(ResourceError, match="marked as that of another stack"):
+            step()
+    assert there.bucket_info["synapse-media-stack"] == OTHER
+    assert there.lifecycle_rules[0]["daysFromStartingToCancelingUnfinishedLargeFiles"] == 7
+    # The mark was taken off: nothing that holds media is deleted, and `up --refresh` marks it again.
+    there.bucket_info.clear()
+    with pytest.raises(ResourceError, match="the mark of this stack was taken off it"):
+        B2Bucket().delete("refused-media", found.outputs, context)
+    B2Bucket().update("refused-media", found.outputs, inputs, context)
+    B2Bucket().delete("refused-media", found.outputs, context)
+    assert double.bucket_name_to_bucket == {}
+
+
+def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state was lost: the key of our name there is in use."""
+    made = _create(double, monkeypatch, double.key_id, double.key)
+    shared = {"owner": made["owner"], "connection": made["connection"], "bucketId": made["bucketId"]}
+    ring = {"userName": "media", "capabilities": ["listFiles"], "active": "a", "slots": ["a"], **shared}
+    context = Context(lambda _: None)
+    in_use = B2KeyRing().create(B2KeyRing().check(ring)[0], context)[1]
+    double.put_file("refused-media", "local_content/media")
+    again = _create(double, monkeypatch, double.key_id, double.key)
+    assert (again["adopted"], again["resumed"], made["resumed"]) == (False, True, False)
+    second = B2KeyRing().create(B2KeyRing().check({**ring, "resumed": again["resumed"]})[0], context)[1]
+    assert second["unknownKeys"] == [in_use["accessKeyId"]]
+    with pytest.raises(ResourceError, match="may be in use and is not deleted"):
+        B2KeyRing().delete("media", second, context)
+    B2Bucket().delete("refused-media", {**again, "forceDestroy": True}, context)
+    # Without a bucket no key is of use, so nobody is asked.
+    B2KeyRing().delete("media", second, context)
+
+
+def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _create(double, monkeypatch, double.key_id, double.key)
+    lender, inputs = B2Lender(), {"owner": made["owner"], "connection": made["connection"]}
+    assert lender.lend(inputs, "a-decoy-bucket")
+    there = double.bucket_name_to_bucket["a-decoy-bucket"]
+    assert there.bucket_info == {"synapse-media-stack": made["owner"]}
+    there.bucket_info["synapse-media-stack"] = OTHER
+    with pytest.raises(ResourceError, match="marked as that of another stack"):
+        lender.lend(inputs, "a-decoy-bucket")
+    lender.take_back(inputs, "a-decoy-bucket")
+    lender.take_back(inputs, "a-decoy-bucket")
+    B2Bucket().delete("refused-media", made, Context(lambda _: None))

@@ -408,9 +408,21 @@ def test_an_answer_cut_short_leaves_no_key_behind(cloud: Cloud, context: Context
     made = ring.update(USER, caught.value.outputs, cloud.inputs(), context)
     assert list(cloud.api.keys) == [made["accessKeyId"]]
     assert any(f"key {lost}, made by an interrupted run" in words for words in said)
+    ring.delete(USER, {**made, "retireConfirmed": True}, context)
+    assert cloud.api.keys == {}
+
+
+def test_a_key_that_may_be_in_use_is_not_deleted_unasked(cloud: Cloud, context: Context) -> None:
+    there = {"apiEndpoint": cloud.api.url, "endpoint": cloud.store.endpoint, "region": REGION}
+    cloud.s3().create_bucket(Bucket=BUCKET)
+    ring = SpacesKeyRing()
+    made = ring.create(cloud.inputs(connection=there), context)[1]
     with pytest.raises(ResourceError, match="may be in use and is not deleted"):
         ring.delete(USER, made, context)
-    ring.delete(USER, {**made, "retireConfirmed": True}, context)
+    assert list(cloud.api.keys) == [made["accessKeyId"]]
+    cloud.s3().delete_bucket(Bucket=BUCKET)
+    # Without its bucket the key is of no use, so nobody is asked.
+    ring.delete(USER, made, context)
     assert cloud.api.keys == {}
 
 

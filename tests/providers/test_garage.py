@@ -17,7 +17,7 @@ from synapse_media import settings
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError
 from synapse_media.plugin.connection import Connection
-from synapse_media.plugin.garage import GarageBucket, GarageKeyRing, check_region
+from synapse_media.plugin.garage import GarageBucket, GarageKeyRing, GarageLender, check_region
 from synapse_media.plugin.resource import Context, ResourceError
 from synapse_media.renderer import render
 from tests.doubles import proxy
@@ -391,6 +391,30 @@ def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(double
     double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, MARKED)], "CreateKey": [(200, MADE)]}
     double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
     assert double.make_key(resumed=made["resumed"])["unknownKeys"] == [OLD["id"]]
+
+
+def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None:
+    held = {"keys": {"a": {"accessKeyId": OLD["id"], "createdAt": "2026-11-23T10:00:00+00:00"}}}
+    outputs = double.inputs(userName="user", bucketId="b1", **held)
+    reaching = {"accessKeyId": OLD["id"], "permissions": {"read": True, "write": True, "owner": False}}
+    double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, {**FRESH, "keys": [reaching]})]}
+    with pytest.raises(ResourceError, match="may be in use and is not deleted"):
+        GarageKeyRing().delete("user", outputs, Context(lambda _: None))
+    assert "DeleteKey" not in {operation for operation, _ in double.asked}
+    # Without its bucket the key is of no use, so nobody is asked.
+    double.answers |= {"GetBucketInfo": [NO_BUCKET], "GetKeyInfo": [(200, {"buckets": []})]}
+    GarageKeyRing().delete("user", outputs, Context(lambda _: None))
+    assert ("DeleteKey", OLD["id"]) in double.asked
+
+
+def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(double: Double) -> None:
+    double.answers = {"GetBucketInfo": [NO_BUCKET], "CreateBucket": [(200, FRESH)]}
+    assert GarageLender().lend(double.inputs(), "decoy")
+    assert double.asked[-1] == ("UpdateBucket", "b1")
+    theirs = {**FRESH, "lifecycleRules": [{"ID": "synapse-media/other/x", "Status": "Enabled"}]}
+    double.answers = {"GetBucketInfo": [(200, theirs)]}
+    with pytest.raises(ResourceError, match="marked as that of another stack"):
+        GarageLender().lend(double.inputs(), "decoy")
 
 
 def test_a_key_that_empties_a_bucket_and_was_left_is_deleted_first(double: Double) -> None:

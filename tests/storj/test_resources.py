@@ -540,3 +540,15 @@ def test_over_https(embedded_store: Running, monkeypatch: pytest.MonkeyPatch) ->
             StorjBucket().delete(name, outputs, at.context)
     finally:
         embedded.wipe(name="storj-tls")
+
+
+def test_a_key_that_may_be_in_use_is_not_revoked_unasked(at: At, uplink: Path) -> None:
+    name, bucket = StorjBucket().create(at.bucket_inputs(), at.context)
+    outputs = at.make()
+    with pytest.raises(ResourceError, match="may be in use and is not deleted"):
+        RING.delete("media", outputs, at.context)
+    assert _revoked(uplink) == []
+    StorjBucket().delete(name, bucket, at.context)
+    # Without its bucket the key is of no use, so nobody is asked.
+    RING.delete("media", outputs, at.context)
+    assert len(_revoked(uplink)) == 1
