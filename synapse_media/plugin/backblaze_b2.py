@@ -291,6 +291,7 @@ class B2Bucket(Resource):
     pulumi_type = "s3store:index:B2Bucket"
     replace_on = frozenset({"bucket"})
     required = frozenset({"bucket", "connection", "owner"})
+    one_of_a_name = True
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         filled: Values = {

@@ -261,6 +261,7 @@ class Bucket(Resource):
     pulumi_type = "s3store:index:Bucket"
     replace_on = frozenset({"bucket"})
     required = frozenset({"bucket", "connection", "owner"})
+    one_of_a_name = True
 
     def s3(self, values: Values) -> Any:
         """The administrator's S3 client, for a resource's inputs or outputs."""

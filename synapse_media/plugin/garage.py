@@ -203,6 +203,7 @@ class GarageBucket(Resource):
     pulumi_type = "s3store:index:GarageBucket"
     replace_on = frozenset({"bucket"})
     required = frozenset({"bucket", "connection", "owner"})
+    one_of_a_name = True
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         filled: Values = {

@@ -35,6 +35,7 @@ class User(Resource):
     pulumi_type = "s3store:index:User"
     replace_on = frozenset({"userName"})
     required = frozenset({"userName", "path", "connection"})
+    one_of_a_name = True
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         return super().check({"adopt": False, **inputs})

@@ -76,12 +76,14 @@ class Resource(ABC):
         secrets: names of outputs and inputs that are secret, wherever they appear.
         replace_on: inputs whose change makes another resource.
         required: inputs that must be there.
+        one_of_a_name: the id is its name at the store, and `create` takes over what has it and is ours.
     """
 
     pulumi_type: ClassVar[str]
     secrets: ClassVar[frozenset[str]] = frozenset()
     replace_on: ClassVar[frozenset[str]] = frozenset()
     required: ClassVar[frozenset[str]] = frozenset()
+    one_of_a_name: ClassVar[bool] = False
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         """The inputs with defaults filled in and in canonical form, and {input: what is wrong with it}."""
