@@ -298,6 +298,7 @@ class B2Bucket(Resource):
     replace_on = frozenset({"bucket"})
     required = frozenset({"bucket", "connection", "owner"})
     passing = frozenset({"formerOwner"})
+    one_of_a_name = True
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         filled: Values = {

@@ -311,6 +311,7 @@ class Bucket(Resource):
     replace_on = frozenset({"bucket"})
     required = frozenset({"bucket", "connection", "owner"})
     passing = frozenset({"formerOwner"})
+    one_of_a_name = True
 
     def s3(self, values: Values) -> Any:
         """The administrator's S3 client, for a resource's inputs or outputs."""

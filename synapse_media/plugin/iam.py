@@ -139,6 +139,7 @@ class User(Resource):
     required = frozenset({"userName", "path", "connection"})
     # A user stays where it was made: policies of others may name it by its path. What was moved, a refresh shows.
     passing = frozenset({"path", "mark"})
+    one_of_a_name = True
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         return super().check({"adopt": False, **inputs})

@@ -86,6 +86,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def __init__(self, resources: Mapping[str, Resource], engine_address: str) -> None:
         self._resources = resources
         self._engine = None
+        self._taken: set[tuple[str, ...]] = set()
         if engine_address:
             # On this machine: no proxy of the environment is asked.
             channel = grpc.insecure_channel(engine_address, options=[("grpc.enable_http_proxy", 0)])
@@ -175,6 +176,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                     id="", properties=encode(resource.planned(inputs, None), resource.secrets)
                 )
             resource_id, outputs = resource.create(inputs, self._context(request.urn))
+            if resource.one_of_a_name:
+                self._taken.add(_named(resource, resource_id, inputs))
             return provider_pb2.CreateResponse(id=resource_id, properties=encode(outputs, resource.secrets))
 
     def Read(self, request: Any, context: Any) -> Any:
@@ -208,8 +211,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def Delete(self, request: Any, context: Any) -> Any:
         with self._answering(context, request.urn):
             resource = self._of(request.urn)
-            inputs = decode(request.old_inputs)
-            resource.delete(request.id, decode(request.properties), self._context(request.urn, inputs))
+            inputs, outputs = decode(request.old_inputs), decode(request.properties)
+            # Replaced under its own name, as `--replace` asks: what this run took over is what would be deleted.
+            if _named(resource, request.id, outputs) not in self._taken:
+                resource.delete(request.id, outputs, self._context(request.urn, inputs))
             return empty_pb2.Empty()
 
     # ---- beneath
@@ -289,6 +294,13 @@ class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
             return handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(behavior, handler.request_deserializer, handler.response_serializer)
+
+
+def _named(resource: Resource, resource_id: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a thing of a fixed name is known by: its type, its name, and where it is."""
+    connection = values.get("connection") or {}
+    places = (str(connection.get(name) or "") for name in ("endpoint", "iamEndpoint", "apiEndpoint"))
+    return (resource.pulumi_type, resource_id, *places)
 
 
 def die_with_parent(parent: int) -> None:

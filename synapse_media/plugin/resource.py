@@ -79,6 +79,7 @@ class Resource(ABC):
         replace_on: inputs whose change makes another resource.
         required: inputs that must be there.
         passing: inputs that are no change by themselves: they are about one run, or an earlier release had none.
+        one_of_a_name: the id is its name at the store, and `create` takes over what has it and is ours.
     """
 
     pulumi_type: ClassVar[str]
@@ -86,6 +87,7 @@ class Resource(ABC):
     replace_on: ClassVar[frozenset[str]] = frozenset()
     required: ClassVar[frozenset[str]] = frozenset()
     passing: ClassVar[frozenset[str]] = frozenset()
+    one_of_a_name: ClassVar[bool] = False
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         """The inputs with defaults filled in and in canonical form, and {input: what is wrong with it}."""

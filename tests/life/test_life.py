@@ -136,6 +136,19 @@ def test_a_policy_that_is_made_anew_under_its_own_name_stands(life: Life) -> Non
         assert life.stack.preview(refresh=True) == ()
 
 
+def test_a_bucket_and_a_user_that_are_made_anew_under_their_own_names_stand(life: Life) -> None:
+    """They are found and taken over, and the old ones that are deleted after are these very ones."""
+    life.store("replace-bucket", "retire-key")
+    before = life.keys()
+    urns = [life.stack.urn(f"s3store:index:{kind}") for kind in ("Bucket", "User")]
+    code, printed = life.command("up", "--yes", "--", *(part for urn in urns for part in ("--replace", urn)))
+    assert code == 0, printed
+    assert life.s3.head_bucket(Bucket=life.bucket)
+    assert life.keys() == before
+    assert life.iam.get_user_policy(UserName=life.user, PolicyName="synapse-media")
+    assert life.stack.preview(refresh=True) == ()
+
+
 @pytest.mark.parametrize(
     ("by_hand", "seen"),
     [
