@@ -29,20 +29,23 @@ class Store(pulumi.ComponentResource):
         self.provider = catalog.load(store.provider)
         self.method = METHODS[store.method]
         family = self.provider.component.title().replace("_", "")
-        former = [pulumi.Alias(name=store.renamed_from)] if store.renamed_from else []
-        super().__init__(f"{pulumi.get_project()}:store:{family}", name, opts=pulumi.ResourceOptions(aliases=former))
+        # Of the children, too: where a run was cut off, the component has its new name and they have the former one.
+        self.former = [pulumi.Alias(name=store.renamed_from)] if store.renamed_from else []
+        options = pulumi.ResourceOptions(aliases=self.former)
+        super().__init__(f"{pulumi.get_project()}:store:{family}", name, opts=options)
         self.name = name
 
     # ---- options
 
     def child(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, depends_on=list(depends_on))
+        return pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), aliases=self.former)
 
     def of_bucket(self) -> pulumi.ResourceOptions:
         """A bucket outlives mistakes: protected, unless the stack file's `allow` gives it up."""
         allow = self.store.allow
         return pulumi.ResourceOptions(
             parent=self,
+            aliases=self.former,
             protect=not allow & {"delete-bucket", "retain-bucket", "replace-bucket"},
             retain_on_delete="retain-bucket" in allow,
         )

@@ -26,7 +26,16 @@ from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
-from synapse_media.guards.applied import RING, Applied, Bucket, is_bucket, kind_of, required_variables, store_of
+from synapse_media.guards.applied import (
+    RING,
+    Applied,
+    Bucket,
+    is_bucket,
+    kind_of,
+    owner_of,
+    required_variables,
+    store_of,
+)
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.judge import current_names, words_of
@@ -200,7 +209,7 @@ def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) ->
     changed = False
     names = current_names(read_applied(state), session.stack.stores)
     for resource in state.get("deployment", {}).get("resources") or []:
-        store, kind = store_of(resource["urn"]), str(resource["type"])
+        store, kind = owner_of(resource), str(resource["type"])
         words = words_of(store, allow, names.get(store, store))
         wanted: dict[str, bool] = {}
         if is_bucket(kind):

@@ -30,6 +30,16 @@ def store_of(urn: str) -> str:
     return urn.rpartition("::")[2]
 
 
+def owner_of(resource: Mapping[str, Any]) -> str:
+    """The homeserver whose store a resource of the state is part of.
+
+    A run that was cut off while it renamed a homeserver leaves children that have the former name yet; their parent has
+    the new one.
+    """
+    parent = str(resource.get("parent") or "")
+    return store_of(parent if _STORE in parent else resource["urn"])
+
+
 def kind_of(urn: str) -> str:
     """The resource type that a URN names. urn:pulumi:<stack>::<project>::<types of its parents$>type::<name>"""
     return urn.split("::")[2].rpartition("$")[2]
@@ -158,9 +168,13 @@ def read(export: Mapping[str, Any]) -> dict[str, Applied]:
             if isinstance(outputs, Mapping):
                 finished[store_of(resource["urn"])] = outputs
         elif not kind.startswith("pulumi:") and resource.get("parent") and _STORE in str(resource["parent"]):
-            of_store.setdefault(store_of(resource["urn"]), []).append(resource)
-    names = {*of_store, *(name for name, outputs in finished.items() if outputs.get("bucket"))}
-    return {name: _applied(name, of_store.get(name, []), finished.get(name, {})) for name in sorted(names)}
+            of_store.setdefault(owner_of(resource), []).append(resource)
+    found = {}
+    for name, resources in sorted(of_store.items()):
+        # By its former name, where a run that renames it was cut off.
+        known = (name, *(store_of(resource["urn"]) for resource in resources))
+        found[name] = _applied(name, resources, next((finished[one] for one in known if one in finished), {}))
+    return found
 
 
 def _applied(name: str, resources: list[Mapping[str, Any]], outputs: Mapping[str, Any]) -> Applied:
