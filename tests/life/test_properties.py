@@ -144,84 +144,51 @@ def stacks(draw: st.DrawFn, town: Town) -> Stores:
     return {name: town.settings(which) for which, name in enumerate(names)}
 
 
-def _with_method(draw: Any, store: dict[str, Any]) -> None:
-    store["method"] = draw(st.sampled_from(METHODS))
-    store.pop("media_repo", None)
-    if store["method"] == "matrix-media-repo":
-        store["media_repo"] = {"s3_datastore_id": draw(st.sampled_from(["id-one", "id-two"]))}
-    if store["method"] != METHODS[0]:
-        store.pop("prefix", None)
-
-
-EDITS = (
-    "bucket",
-    "region",
-    "prefix",
-    "method",
-    "access",
-    "user",
-    "keys",
-    "remove",
-    "rename",
-    "adopt",
-    "noncurrent_days",
-    "endpoint",
-    "swap buckets",
-    "swap users",
-    "add",
-)
+def changed_settings(town: Town) -> dict[str, st.SearchStrategy[dict[str, Any]]]:
+    """Settings that may change together, by what the change is; None takes one away."""
+    datastores = [{"s3_datastore_id": name} for name in ("id-one", "id-two")]
+    methods = [{"method": METHODS[0], "media_repo": None}]
+    methods += [{"method": name, "media_repo": None, "prefix": None} for name in ("goofys", "filesystem")]
+    methods += [{"method": "matrix-media-repo", "media_repo": ids, "prefix": None} for ids in datastores]
+    rings = [(active, retiring) for active, other in ("ab", "ba") for retiring in ([], [other])]
+    return {
+        "bucket": st.integers(0, 4).map(lambda which: {"bucket": town.bucket(which)}),
+        "user": st.integers(0, 4).map(lambda which: {"user": town.user(which)}),
+        "region": st.sampled_from([{"region": name} for name in ("us-east-1", "eu-west-1")]),
+        "prefix": st.sampled_from([{"prefix": name} for name in ("", "media/", "other/")]),
+        "access": st.sampled_from([{"access": name} for name in ("least", "full")]),
+        "method": st.sampled_from(methods),
+        "keys": st.sampled_from([{"keys": {"active": active, "retiring": old}} for active, old in rings]),
+        "adopt": st.booleans().map(lambda adopt: {"adopt": adopt}),
+        "noncurrent_days": st.sampled_from([{"noncurrent_days": days} for days in (1, 30, 60)]),
+        "endpoint": st.sampled_from(town.routes),
+    }
 
 
 @st.composite
 def edits(draw: st.DrawFn, town: Town, before: Stores) -> Stores:
     """The stores after one or two edits."""
     stores = {name: dict(store) for name, store in before.items()}
-    for kind in draw(st.lists(st.sampled_from(EDITS), min_size=1, max_size=2, unique=True)):
+    settings = changed_settings(town)
+    kinds = st.sampled_from([*settings, "remove", "rename", "swap bucket", "swap user", "add"])
+    for kind in draw(st.lists(kinds, min_size=1, max_size=2, unique=True)):
         if not stores or kind == "add":
-            free = [name for name in NAMES if name not in stores]
-            stores[draw(st.sampled_from(free))] = {
-                **town.settings(draw(st.integers(0, 4))),
-                "adopt": draw(st.booleans()),
-            }
+            new = draw(st.sampled_from([name for name in NAMES if name not in stores]))
+            stores[new] = {**town.settings(draw(st.integers(0, 4))), "adopt": draw(st.booleans())}
             continue
         name = draw(st.sampled_from(sorted(stores)))
-        store = stores[name]
-        match kind:
-            case "bucket":
-                store["bucket"] = town.bucket(draw(st.integers(0, 4)))
-            case "region":
-                store["region"] = draw(st.sampled_from(["us-east-1", "eu-west-1"]))
-            case "prefix":
-                store["prefix"] = draw(st.sampled_from(["", "media/", "other/"]))
-            case "method":
-                _with_method(draw, store)
-            case "access":
-                store["access"] = draw(st.sampled_from(["least", "full"]))
-            case "user":
-                store["user"] = town.user(draw(st.integers(0, 4)))
-            case "keys":
-                active = draw(st.sampled_from(["a", "b"]))
-                store["keys"] = {
-                    "active": active,
-                    "retiring": draw(st.sampled_from([[], ["b" if active == "a" else "a"]])),
-                }
-            case "remove":
-                del stores[name]
-            case "rename":
-                new = draw(st.sampled_from(NAMES))
-                stores[new] = {**stores.pop(name), "renamed_from": name}
-                if draw(st.booleans()):
-                    del stores[new]["renamed_from"]
-            case "adopt":
-                store["adopt"] = not store.get("adopt", False)
-            case "noncurrent_days":
-                store["noncurrent_days"] = draw(st.sampled_from([1, 30, 60]))
-            case "endpoint":
-                store |= draw(st.sampled_from(town.routes))
-            case _:
-                setting = kind.removeprefix("swap ").removesuffix("s")
-                other = stores[draw(st.sampled_from(sorted(stores)))]
-                store[setting], other[setting] = other[setting], store[setting]
+        if kind in settings:
+            merged = {**stores[name], **draw(settings[kind])}
+            stores[name] = {setting: value for setting, value in merged.items() if value is not None}
+        elif kind == "remove":
+            del stores[name]
+        elif kind == "rename":
+            former = {"renamed_from": name} if draw(st.booleans()) else {}
+            stores[draw(st.sampled_from(NAMES))] = {**stores.pop(name), **former}
+        else:
+            setting = kind.removeprefix("swap ")
+            one, other = stores[name], stores[draw(st.sampled_from(sorted(stores)))]
+            one[setting], other[setting] = other[setting], one[setting]
     return stores
 
 
