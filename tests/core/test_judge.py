@@ -173,6 +173,21 @@ def test_another_place_is_a_danger_or_refused(
 
 @many
 @given(stores(), stores(), ALLOW)
+def test_a_key_that_is_left_behind_is_named(
+    was: dict[str, StoreSettings], wanted: dict[str, StoreSettings], allow: set[str]
+) -> None:
+    verdict = judge(all_applied(was), wanted, allow)
+    for name, before in was.items():
+        now = wanted.get(name)
+        if not (before.uses_store and now and now.uses_store):
+            continue
+        moved = _place(before)[:2] != _place(now)[:2] or before.iam_endpoint != now.iam_endpoint
+        if moved or (before.iam_endpoint and before.user != now.user):
+            assert "retire-key" in words(verdict, name)
+
+
+@many
+@given(stores(), stores(), ALLOW)
 def test_a_store_leaves_only_by_the_words_for_all_that_goes(
     was: dict[str, StoreSettings], wanted: dict[str, StoreSettings], allow: set[str]
 ) -> None:
