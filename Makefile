@@ -51,8 +51,8 @@ docs: $(READY) ## generate the numbers in the docs anew
 bench: setup ## what it costs, beside an empty Pulumi program (STORES="1 50")
 	@$(BIN)/python -m tests.bench $(if $(STORES),--stores $(STORES))
 
-faults: setup ## kill and disturb up, rotate and destroy at random moments, N=100 times (SEED=… of an earlier run)
-	@$(BIN)/python -m tests.faults $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
+faults: setup ## kill and disturb every command at random moments, N=100 times (STORES=3; SEED=… of an earlier run)
+	@$(BIN)/python -m tests.faults $(if $(N),-n $(N)) $(if $(STORES),--stores $(STORES)) $(if $(SEED),--seed $(SEED))
 
 audit: $(READY) ## ask PyPI's vulnerability service about every locked dependency
 	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock || { code=$$?; \

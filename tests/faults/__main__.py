@@ -2,7 +2,8 @@
 
     make faults                       100 trials
     make faults N=20 SEED=1234        the first 20 of a run that is known by its seed
-    python -m tests.faults --seed 1234 --walk 7      one walk of it: four trials, in the order of a store's life
+    make faults STORES=3              three stores in the stack: one is changed, the others must not notice
+    python -m tests.faults --seed 1234 --walk 7      one walk of it: a store's life, with a fault in each step
 
 Exit code 1 if anything that must hold did not.
 """
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.conftest import _FOREIGN
-from tests.faults.trial import ACTIONS, KINDS, Trial, attempt, draw
+from tests.faults.trial import KINDS, Trial, attempt, draw, life
 from tests.faults.world import BrokenError, World, world
 
 
@@ -34,16 +35,14 @@ def walk(here: World, trials: list[Trial], tell: Callable[[Trial, str], None]) -
         started = time.monotonic()
         try:
             struck = attempt(here, trial)
-            if trial.action == "up":
-                here.put_media()
-            else:
-                here.check_media()
+            here.check_media()
+            here.put_media()
         except Exception:
             tell(trial, "BROKEN")
             raise
         tell(trial, f"survived, {time.monotonic() - started:.0f} s" if struck else "missed")
     # The known ways out still work.
-    here.write("delete-bucket", "delete-media")
+    here.write("delete-bucket", "delete-media", everywhere=True)
     code, said = here.run("destroy", "--yes")
     if code:
         raise BrokenError(f"`destroy` ended with {code}:\n{said[-3000:]}")
@@ -54,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.partition("\n")[0])
     parser.add_argument("-n", type=int, default=100, help="how many faults must have struck (100)")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="of an earlier run, to have it again")
+    parser.add_argument("--stores", type=int, default=1, help="how many the stack has (1)")
     parser.add_argument("--walk", type=int, help="only this walk")
     wanted = parser.parse_args(arguments)
     print(f"seed {wanted.seed}", flush=True)
@@ -71,11 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"walk {number}", flush=True)
         with tempfile.TemporaryDirectory(prefix="synapse-media-faults-") as folder:
             try:
-                with world(Path(folder), f"walk-{number}") as here:
-                    walk(here, [draw(f"{wanted.seed}/{number}", action) for action in ACTIONS], tell)
+                with world(Path(folder), f"walk-{number}", wanted.stores) as here:
+                    seed = f"{wanted.seed}/{number}"
+                    walk(here, [draw(seed, action, wanted.stores) for action in life(seed)], tell)
             except Exception as error:  # noqa: BLE001 - whatever it is, what was counted is told
                 words = str(error) if isinstance(error, BrokenError) else traceback.format_exc()
-                broken.append(f"seed {wanted.seed}, walk {number}: {words}")
+                broken.append(f"seed {wanted.seed}, {wanted.stores} stores, walk {number}: {words}")
                 print(f"  {words}", flush=True)
         number += 1
     for kind in KINDS:

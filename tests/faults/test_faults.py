@@ -40,9 +40,16 @@ DISTURBED = (
     Trial("finish", "truncated", 3, 0.0, 1),
     Trial("destroy", "clock skew", 2, 0.0, 1),
 )
+EDITED = (
+    Trial("up", "terminate", 19, 0.0, 1),
+    Trial("rename", "kill engine", 8, 0.0, 1),
+    Trial("endpoint", "kill command", 12, 0.0, 1),
+    Trial("bucket", "kill engine", 30, 0.0, 1),
+    Trial("destroy", "hang up", 2, 0.0, 1),
+)
 
 
-@pytest.mark.parametrize("trials", [KILLED, DISTURBED], ids=["killed", "disturbed"])
+@pytest.mark.parametrize("trials", [KILLED, DISTURBED, EDITED], ids=["killed", "disturbed", "edited"])
 def test_a_life_full_of_faults(trials: tuple[Trial, ...], here: World, own_directories: Path, tmp_path: Path) -> None:
     told: list[tuple[str, str]] = []
     rendered: dict[Path, str] = {}
@@ -77,6 +84,13 @@ def test_a_seed_finds_the_same_moment_again(action: str) -> None:
     assert len({trial.draw(f"seed/{number}", action) for number in range(20)}) > 10
 
 
+def test_every_action_comes_in_some_life_and_each_begins_and_ends() -> None:
+    lives = [trial.life(f"seed/{number}") for number in range(50)]
+    assert {action for life in lives for action in life} == set(trial.ACTIONS)
+    assert {(life[0], life[-1]) for life in lives} == {("up", "destroy")}
+    assert trial.life("seed/7") == lives[7]
+
+
 def test_a_command_that_does_not_end_is_ended_and_is_a_break(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command, nobody_writes = tmp_path / "command", tmp_path / "fifo"
     os.mkfifo(nobody_writes)
@@ -86,12 +100,13 @@ def test_a_command_that_does_not_end_is_ended_and_is_a_break(tmp_path: Path, mon
     monkeypatch.setattr(worlds, "PATIENCE", 0.1)
     fields: Any = {"stack": SimpleNamespace(name="s", engine=SimpleNamespace(project=tmp_path)), "store": None}
     with pytest.raises(BrokenError, match="did not end within"):
-        World(**fields, store_name="", proxies={}, bucket="", logs=tmp_path).run("up")
+        World(**fields, store_name="", proxies={}, stores=[], logs=tmp_path).run("up")
 
 
 def test_what_would_strike_after_the_command_ended_does_not() -> None:
-    fields = dict.fromkeys(("behave", "write", "recover"), lambda: None)
-    world: Any = SimpleNamespace(**fields, adopt=False, start=lambda *_: subprocess.Popen(["true"]))
+    methods = ("behave", "edit", "held", "write", "recover", "settled", "still_works")
+    fields = dict.fromkeys(methods, lambda *_, **__: None)
+    world: Any = SimpleNamespace(**fields, start=lambda *_: subprocess.Popen(["true"]))
     assert trial.attempt(world, Trial("up", "server gone", 0, 60.0, 1)) is False
     assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
 

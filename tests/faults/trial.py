@@ -6,29 +6,74 @@ moment before any, in the preview. So a seed finds the same moment again, on a f
 
 from __future__ import annotations
 
+import os
 import random
 import resource
+import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from synapse_media.engine.processes import identity
 from tests.doubles import proxy
 from tests.doubles.proxy import Answer, Fault, Request, Upstream
-from tests.faults.world import World, descendants, ended, find, kill, later, leftovers
+from tests.faults.world import Edit, World, descendants, ended, find, kill, later, leftovers
 
-ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "up": ("up", "--yes"),
-    "rotate": ("rotate", "--yes"),
-    "finish": ("rotate", "--finish", "--confirm", "--yes"),
-    "destroy": ("destroy", "--yes"),
+MODULE = "synapse-s3-storage-provider"
+UP = ("up", "--yes")
+GIVES_UP = ("retain-bucket", "retire-key", "narrow-policy")
+BACK = {"adopt": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One change of a stack, as an operator makes it.
+
+    Attributes:
+        requests: about as many does it make; a moment past the last one is missed, and not counted.
+        edit: settings of the first store that change before it.
+        words: what `allow` has to name for it, of that store.
+        command: of the tool; with `--server` where it needs one.
+    """
+
+    requests: int
+    edit: Edit = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    command: tuple[str, ...] = UP
+
+
+ACTIONS: Final[Mapping[str, Action]] = {
+    "up": Action(46),
+    "rotate": Action(33, command=("rotate", "--yes")),
+    "finish": Action(28, command=("rotate", "--finish", "--confirm", "--yes")),
+    "to goofys": Action(33, {"method": "goofys"}, ("widen-policy",)),
+    "from goofys": Action(25, {"method": MODULE}, ("narrow-policy",)),
+    "to filesystem": Action(8, {"method": "filesystem"}, GIVES_UP),
+    "from filesystem": Action(46, {"method": MODULE, **BACK}),
+    "remove": Action(8, {"managed": False}, GIVES_UP),
+    "add again": Action(46, {"managed": True, **BACK}),
+    "rename": Action(33, {"name": "renamed.example.com"}),
+    "endpoint": Action(37, {"route": "other"}, ("replace-bucket", "retire-key")),
+    "prefix": Action(25, {"prefix": "media/"}, ("move-media", "widen-policy", "narrow-policy")),
+    "no prefix": Action(25, {"prefix": ""}, ("move-media", "widen-policy", "narrow-policy")),
+    "bucket": Action(55, {"bucket": "another", "adopt": False}, (*GIVES_UP, "replace-bucket", "widen-policy")),
+    "destroy": Action(10, words=("retain-bucket",), command=("destroy", "--yes")),
 }
-"""In the order in which a store goes through them."""
-REQUESTS: Final[Mapping[str, int]] = {"up": 46, "rotate": 33, "finish": 4, "destroy": 10}
-"""About as many requests does each make; a moment past the last one is missed, and not counted."""
+CHAPTERS: Final = (
+    ("rotate", "finish"),
+    ("to goofys", "from goofys"),
+    ("to filesystem", "from filesystem"),
+    ("remove", "add again"),
+    ("rename",),
+    ("endpoint",),
+    ("prefix", "no prefix"),
+    ("bucket",),
+)
+"""What may happen in a store's life, in any order, between the `up` that begins it and the `destroy` at its end."""
 
-KILLS = ("kill engine", "kill host", "kill plugin")
+SIGNALS: Final = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM, "hang up": signal.SIGHUP}
+KILLS = ("kill engine", "kill host", "kill plugin", "kill command", *SIGNALS)
 KINDS = (
     *KILLS,
     "server gone",
@@ -42,7 +87,7 @@ KINDS = (
     "disk full",
     "clock skew",
 )
-WEIGHTS = (6, 4, 6, 2, 1, 1, 1, 2, 2, 1, 0.5, 2, 1)
+WEIGHTS = (5, 3, 5, 4, 2, 2, 1, 2, 1, 1, 1, 2, 2, 1, 0.5, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +111,42 @@ class Trial:
         return f"{self.action}: {self.kind} {when} request {self.request} ({self.amount})"
 
 
-def draw(seed: str, action: str, kind: str = "") -> Trial:
-    """The trial of a seed; `kind` if it is not to be drawn."""
+def life(seed: str) -> list[str]:
+    """The actions of a seed's walk: a store's life from nothing to nothing."""
+    chance = random.Random(seed)
+    chapters = chance.sample(CHAPTERS, 4)
+    return ["up", *(action for chapter in chapters for action in chapter), "destroy"]
+
+
+def draw(seed: str, action: str, stores: int = 1) -> Trial:
+    """The trial of a seed.
+
+    Args:
+        stores: how many the stack has: all of them are made and destroyed, and one is changed in between.
+    """
     chance = random.Random(f"{seed}/{action}")
-    kind = kind or chance.choices(KINDS, WEIGHTS)[0]
+    kind = chance.choices(KINDS, WEIGHTS)[0]
     after = chance.choice((-1.0, 0.0, chance.uniform(0, 0.4)))
     amount = chance.choice((1, 2, 3, 8))
     if kind == "disk full":
         amount = chance.choice((0, 1000, 8000, 20000))
-    return Trial(action, kind, chance.randint(0 if kind in KILLS else 1, REQUESTS[action]), after, amount)
+    requests = ACTIONS[action].requests * (stores if action in ("up", "destroy") else 1)
+    return Trial(action, kind, chance.randint(0 if kind in KILLS else 1, requests), after, amount)
 
 
 def attempt(world: World, trial: Trial) -> bool:
-    """Run the command with the fault, mend the fault, run `up`, and look; whether the fault struck at all.
+    """Edit the stack file, run the command with the fault, mend the fault, run `up`, and look; whether the fault struck
+    at all.
 
     Raises BrokenError where the store or the state is not as it should be afterwards.
     """
-    if trial.action == "destroy":
-        # Everything goes but the bucket with the media.
-        world.write("retain-bucket")
-    child = world.start(*ACTIONS[trial.action])
+    action = ACTIONS[trial.action]
+    held = world.held()
+    world.edit(action.edit)
+    everything = trial.action == "destroy"
+    world.write(*action.words, everywhere=everything)
+    which = ("--server", world.first.name) if action.command[0] == "rotate" else ()
+    child = world.start(*action.command, *which)
     struck = threading.Event()
     beneath: dict[int, str] = {}
     timers: list[threading.Timer] = []
@@ -96,12 +157,18 @@ def attempt(world: World, trial: Trial) -> bool:
     for timer in timers:
         timer.cancel()
         timer.join()
-    # What outlives a killed engine must be gone soon, or it could act beside the next run.
+    # What outlives a killed command or engine must be gone soon, or it could act beside the next run.
     leftovers(beneath)
     world.behave()
-    world.adopt = world.adopt or trial.action == "destroy"
+    if everything:
+        # Everything went but the buckets with the media.
+        world.edit(BACK, everywhere=True)
+        world.write()
+    world.recover((*action.command, *which))
     world.write()
-    world.recover()
+    world.settled()
+    if not everything:
+        world.still_works(held, but="retire-key" in action.words)
     return struck.is_set()
 
 
@@ -154,6 +221,10 @@ def _strike(
         if trial.kind == "server gone":
             for server in world.store.pids:
                 kill(server)
+            struck.set()
+            return
+        if trial.kind in SIGNALS or trial.kind == "kill command":
+            os.kill(pid, SIGNALS.get(trial.kind, signal.SIGKILL))
             struck.set()
             return
         target = find(pid, "engine" if trial.kind == "disk full" else trial.kind.removeprefix("kill "))

@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.exceptions
 import yaml
 from botocore.config import Config
 
@@ -23,6 +24,7 @@ from synapse_media import changes
 from synapse_media.contract import ContractError
 from synapse_media.engine import embedded
 from synapse_media.engine.processes import identity
+from synapse_media.guards import applied
 from synapse_media.plugin.iam import JOURNAL
 from tests.doubles.proxy import Answer, Proxy, Request, Upstream, in_front_of
 from tests.providers.project import SERVER, Stack, stack
@@ -50,39 +52,109 @@ class _Hearing(Upstream):
         return answer
 
 
+Edit = Mapping[str, Any]
+"""Settings of a store that change, as the stack file has them; beside these: `name`, `managed` (it is in the stack
+file), `route` (by which address the server is reached), and of `bucket` only what makes it another."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """One store of the stack, as the stack file has it."""
+
+    name: str
+    bucket: str
+    settings: dict[str, Any]
+    former: str = ""
+    route: str = "usual"
+    managed: bool = True
+
+    @property
+    def made(self) -> bool:
+        return self.managed and self.settings["method"] != "filesystem"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A key that was handed out: to which store, and whether it is the one in use."""
+
+    store: Kept
+    bucket: str
+    key: str
+    secret: str = field(repr=False)
+
+
 @dataclass(slots=True)
 class World:
-    """One stack with one store, and the proxies that its commands reach it through."""
+    """A stack with its stores, and the proxies that its commands reach them through.
+
+    Attributes:
+        stores: the first is the one that is changed; the others must not notice.
+        media: the buckets that media was put into: whatever happens, it stays there.
+        issued: every secret access key that the store ever handed out, whether or not anybody received it.
+    """
 
     stack: Stack
     store: embedded.Running
     store_name: str
     proxies: dict[str, Proxy]
-    bucket: str
+    stores: list[Kept]
     logs: Path
     runs: int = 0
-    adopt: bool = False
-    """The bucket was given up with the media in it, and is taken over again."""
+    media: set[str] = field(default_factory=set)
     issued: set[str] = field(default_factory=set)
-    """Every secret access key that the store ever handed out, whether or not anybody received it."""
+
+    @property
+    def first(self) -> Kept:
+        return self.stores[0]
+
+    @property
+    def made(self) -> list[Kept]:
+        return [one for one in self.stores if one.made]
 
     # ---- what a trial does
 
-    def write(self, *allow: str) -> None:
+    def edit(self, edit: Edit, *, everywhere: bool = False) -> None:
+        """What `write` writes from now on."""
+        for one in self.stores if everywhere else [self.first]:
+            changed = dict(edit)
+            if "name" in changed:
+                one.former, one.name = one.name, changed.pop("name")
+            if "bucket" in changed:
+                one.bucket = f"{one.bucket}-{changed.pop('bucket')}"
+            one.route = changed.pop("route", one.route)
+            one.managed = changed.pop("managed", one.managed)
+            one.settings |= changed
+
+    def write(self, *words: str, everywhere: bool = False) -> None:
         """The stack file; which keys it wants stays."""
         old = yaml.safe_load(self.stack.path.read_text(encoding="utf-8")).get("config") or {}
-        keys = old.get("synapse-media:stores", {}).get(SERVER, {}).get("keys")
-        self.stack.store(
-            allow,
-            provider="s3_compatible",
-            endpoint=self.proxies["s3"].url,
-            iam_endpoint=self.proxies["iam"].url,
-            bucket=self.bucket,
-            method="synapse-s3-storage-provider",
-            settle_seconds=0,
-            adopt=self.adopt,
-            **({"keys": keys} if keys else {}),
-        )
+        before = old.get("synapse-media:stores", {})
+        # A stack file with no store at all is refused.
+        wanted: dict[str, Any] = {"disk.example.com": {"method": "filesystem"}}
+        for one in self.stores:
+            if one.managed:
+                keys = {**before.get(one.former, {}), **before.get(one.name, {})}.get("keys")
+                wanted[one.name] = {
+                    "provider": "s3_compatible",
+                    "endpoint": self.proxies[f"s3 {one.route}"].url,
+                    "iam_endpoint": self.proxies[f"iam {one.route}"].url,
+                    "bucket": one.bucket,
+                    "settle_seconds": 0,
+                    **one.settings,
+                    **({"renamed_from": one.former} if one.former else {}),
+                    **({"keys": keys} if keys and one.made else {}),
+                }
+        names = [one.name for one in (self.stores if everywhere else [self.first])]
+        self.stack.write(wanted, [f"{name}/{word}" for name in names for word in words])
+
+    def held(self) -> list[Held]:
+        """Every key that was handed out and may be in use."""
+        outputs = self.stack.engine.outputs(self.stack.name).get("stores") or {}
+        return [
+            Held(one, one.bucket, outputs[one.name]["access_key_id"], outputs[one.name]["secret_access_key"])
+            for one in self.made
+            if outputs.get(one.name, {}).get("access_key_id")
+        ]
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """The command, as people run it."""
@@ -104,8 +176,11 @@ class World:
         return code, log.read_text(encoding="utf-8", errors="replace")
 
     def put_media(self) -> None:
-        for key, body in MEDIA.items():
-            self.client("s3").put_object(Bucket=self.bucket, Key=key, Body=body)
+        """Into every bucket that has none."""
+        for bucket in {one.bucket for one in self.made} - self.media:
+            for key, body in MEDIA.items():
+                self.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+            self.media.add(bucket)
 
     def client(self, service: str, key: str = "", secret: str = "") -> Any:
         """The administrator's own client, or that of a key; past the proxies."""
@@ -131,55 +206,92 @@ class World:
 
     # ---- what must hold
 
-    def recover(self) -> None:
-        """`up` again, and then everything must be as if nothing had happened. Raises BrokenError."""
+    def recover(self, command: tuple[str, ...]) -> None:
+        """`up` again; where that is refused for what only `command` confirms, that one. Raises BrokenError."""
         code, said = self.run("up", "--yes")
+        if code == 3 and command[0] == "rotate":
+            code, said = self.run(*command)
         if code:
             raise BrokenError(f"`up` ended with {code}:\n{said[-3000:]}")
+
+    def settled(self) -> None:
+        """Everything must be as if nothing had happened. Raises BrokenError."""
         left = changes.of_preview(self.stack.engine.preview(self.stack.name, refresh=True))
         if left:
             raise BrokenError(f"`up` did not converge: {changes.in_words(left)}")
         state = self.stack.engine.export(self.stack.name)["deployment"]
         if state.get("pending_operations"):
             raise BrokenError("operations are pending for ever")
-        outputs = self.stack.outputs()
-        try:
-            outputs.require_proof()
-        except ContractError as error:
-            raise BrokenError(f"`up` went well, and the key is not proved: {error}") from None
-        wanted = yaml.safe_load(self.stack.path.read_text(encoding="utf-8"))
-        keys = wanted["config"]["synapse-media:stores"][SERVER].get("keys") or {"active": "a", "retiring": []}
-        ring = next(one for one in state["resources"] if one["type"].endswith("KeyRing"))["outputs"]["keys"]
-        if set(ring) != {keys["active"], *keys["retiring"]}:
-            raise BrokenError(f"the stack file wants {keys}, the state has the slots {sorted(ring)}")
-        known = {key["accessKeyId"] for key in ring.values()}
+        records = applied.read({"deployment": state})
+        if set(records) != {one.name for one in self.made}:
+            raise BrokenError(f"the state has the stores {sorted(records)}")
+        users, known = [], []
+        for one in self.made:
+            outputs = self.stack.outputs(one.name)
+            try:
+                outputs.require_proof()
+            except ContractError as error:
+                raise BrokenError(f"`up` went well, and the key is not proved: {error}") from None
+            ring = records[one.name].ring
+            keys = self._keys_line(one.name)
+            if ring is None or set(ring.keys) != {keys["active"], *keys["retiring"]}:
+                raise BrokenError(f"the stack file wants {keys}, the state has {ring}")
+            if outputs.access_key_id != ring.keys[keys["active"]]:
+                raise BrokenError(f"{outputs.access_key_id} would be rendered, and the ring is {ring}")
+            users.append(outputs.user)
+            known += ring.keys.values()
+            client = self.client("s3", outputs.access_key_id, outputs.secret_access_key)
+            client.list_objects_v2(Bucket=one.bucket)
+            mark = [tag["Value"] for tag in self.client("s3").get_bucket_tagging(Bucket=one.bucket)["TagSet"]]
+            if mark != [f"synapse-media/{self.stack.name}/{one.name}"]:
+                raise BrokenError(f"the bucket of {one.name} is marked {mark}")
         found = self.found()
         expected = {
-            "users": [outputs.user],
+            "users": sorted(users),
             "keys": sorted(known),
-            "policies": ["synapse-media"],
-            "buckets": [self.bucket],
+            "policies": ["synapse-media"] * len(users),
+            "buckets": sorted(self.media | {one.bucket for one in self.made}),
         }
         if found != expected:
             raise BrokenError(f"the store holds {found}, and should hold {expected}")
-        client = self.client("s3", outputs.access_key_id, outputs.secret_access_key)
-        client.list_objects_v2(Bucket=self.bucket)
+
+    def _keys_line(self, name: str) -> Mapping[str, Any]:
+        wanted = yaml.safe_load(self.stack.path.read_text(encoding="utf-8"))["config"]["synapse-media:stores"]
+        keys: Mapping[str, Any] = wanted[name].get("keys") or {"active": "a", "retiring": []}
+        return keys
+
+    def still_works(self, held: list[Held], *, but: bool) -> None:
+        """Every key that was handed out, and that nothing named. Raises BrokenError.
+
+        Args:
+            but: those of the first store were named.
+        """
+        for one in held:
+            if one.store is self.first and but:
+                continue
+            try:
+                self.client("s3", one.key, one.secret).list_objects_v2(Bucket=one.bucket)
+            except botocore.exceptions.ClientError as error:
+                raise BrokenError(f"the key {one.key} of {one.store.name} was handed out: {error}") from None
 
     def check_media(self) -> None:
         """Every object there, its content too, and nothing else."""
         s3 = self.client("s3")
-        listed = s3.list_object_versions(Bucket=self.bucket)
-        keys = sorted(item["Key"] for item in listed.get("Versions", []))
-        if keys != sorted(MEDIA) or "DeleteMarkers" in listed:
-            raise BrokenError(f"the bucket holds {keys}, {len(listed.get('DeleteMarkers', []))} delete markers")
-        for key, body in MEDIA.items():
-            if s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() != body:
-                raise BrokenError(f"{key} has other content")
+        for bucket in sorted(self.media):
+            listed = s3.list_object_versions(Bucket=bucket)
+            keys = sorted(item["Key"] for item in listed.get("Versions", []))
+            if keys != sorted(MEDIA) or "DeleteMarkers" in listed:
+                deleted = len(listed.get("DeleteMarkers", []))
+                raise BrokenError(f"the bucket {bucket} holds {keys}, {deleted} delete markers")
+            for key, body in MEDIA.items():
+                if s3.get_object(Bucket=bucket, Key=key)["Body"].read() != body:
+                    raise BrokenError(f"{key} in {bucket} has other content")
 
     def check_nothing(self) -> None:
-        """After a destroy that may delete everything."""
+        """After a destroy that may delete everything: only what was given up before is left."""
         found = self.found()
-        if any(found.values()):
+        left = sorted(self.media - {one.bucket for one in self.made})
+        if found != {"users": [], "keys": [], "policies": [], "buckets": left}:
             raise BrokenError(f"destroyed, and the store still holds {found}")
 
     def found(self) -> dict[str, list[str]]:
@@ -203,8 +315,8 @@ class World:
 
 
 @contextmanager
-def world(folder: Path, name: str, store_name: str = "faults") -> Iterator[World]:
-    """A new stack on a store of its own. The environment must have XDG directories of its own already."""
+def world(folder: Path, name: str, stores: int = 1, store_name: str = "faults") -> Iterator[World]:
+    """A new stack on a server of its own. The environment must have XDG directories of its own already."""
     running = embedded.start(name=store_name, say=lambda _: None)
     credentials = {"S3_ACCESS_KEY_ID": running.access_key_id, "S3_SECRET_ACCESS_KEY": running.secret_access_key}
     before = {variable: os.environ.get(variable) for variable in credentials}
@@ -212,10 +324,20 @@ def world(folder: Path, name: str, store_name: str = "faults") -> Iterator[World
     project, logs = folder / "project", folder / "logs"
     project.mkdir()
     logs.mkdir(mode=0o700)
+    names = [SERVER, *(f"matrix-{number}.example.com" for number in range(1, stores))]
     try:
-        with in_front_of(running.endpoint) as s3, in_front_of(running.iam_endpoint) as iam:
+        with ExitStack() as open_proxies:
+            proxies = {
+                f"{service} {route}": open_proxies.enter_context(in_front_of(url))
+                for service, url in (("s3", running.endpoint), ("iam", running.iam_endpoint))
+                for route in ("usual", "other")
+            }
             made = stack(project, name, credentials)
-            new = World(made, running, store_name, {"s3": s3, "iam": iam}, f"faults-{name}", logs)
+            kept = [
+                Kept(server, f"faults-{name}-{number}", {"method": "synapse-s3-storage-provider"})
+                for number, server in enumerate(names)
+            ]
+            new = World(made, running, store_name, proxies, kept, logs)
             new.write()
             yield new
     finally:
@@ -242,12 +364,7 @@ def descendants(pid: int) -> dict[int, str]:
     found: dict[int, str] = {}
     edge = {pid}
     while edge := {child for child, parent in parents.items() if parent in edge}:
-        for child in edge:
-            try:
-                line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            found[child] = line.strip()
+        found |= {child: line for child in edge if (line := _command_line(child))}
     return found
 
 
@@ -291,23 +408,32 @@ def later(seconds: float, action: Callable[[], None]) -> threading.Timer:
     return timer
 
 
-def leftovers(running: Mapping[int, str], patience: float = 30) -> None:
-    """What a killed engine leaves behind ends by itself, as far as it could act. Raises BrokenError where it does not.
+def leftovers(running: Mapping[int, str], patience: float = 120) -> None:
+    """What a killed command or engine leaves behind ends by itself, as far as it could act. Raises BrokenError where it
+    does not.
 
-    The language host only waits for an engine, and finds out after some minutes that there is none: it is killed.
+    An engine whose command was killed goes on to its end. A language host that waits for an engine that was killed
+    finds out after some minutes that there is none: it is killed.
 
     Args:
         running: {pid: its identity}.
     """
     deadline = time.monotonic() + patience
-    for pid, known in running.items():
-        while identity(pid) == known:
-            try:
-                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if "/pulumi-language-python " in line:
-                kill(pid)
-            if time.monotonic() > deadline:
-                raise BrokenError(f"a process of the killed run goes on: {line}")
-            time.sleep(0.02)
+    left = dict(running)
+    while left := {pid: known for pid, known in left.items() if identity(pid) == known}:
+        lines = {pid: _command_line(pid) for pid in left}
+        if not any("/pulumi --non-interactive" in line for line in lines.values()):
+            for pid, line in lines.items():
+                if "/pulumi-language-python " in line:
+                    kill(pid)
+        if time.monotonic() > deadline:
+            raise BrokenError(f"processes of the killed run go on: {'; '.join(lines.values())}")
+        time.sleep(0.02)
+
+
+def _command_line(pid: int) -> str:
+    """ "" of a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
