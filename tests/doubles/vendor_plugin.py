@@ -182,7 +182,7 @@ class _VendorServicer(Servicer):
         self._configure = configure
 
     def Diff(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        with self._answering(context):
+        with self._answering(context, request.urn):
             resource = self._of(request.urn)
             assert isinstance(resource, Vendor)
             found = resource.detailed(decode(request.olds), decode(request.old_inputs), decode(request.news))
@@ -205,9 +205,9 @@ class _VendorServicer(Servicer):
             )
 
     @contextlib.contextmanager
-    def _answering(self, context: Any, inputs: struct_pb2.Struct | None = None) -> Any:
+    def _answering(self, context: Any, urn: str, inputs: struct_pb2.Struct | None = None) -> Any:
         """An error is told twice: by the library beneath, with a line of its source, and as the answer."""
-        with super()._answering(context, inputs):
+        with super()._answering(context, urn, inputs):
             try:
                 yield
             except ResourceError as error:
