@@ -122,7 +122,7 @@ def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
     assert cloud.store.secret_access_key not in amazon.state()
     tags = {tag["Key"]: tag["Value"] for tag in s3.get_bucket_tagging(Bucket=BUCKET)["TagSet"]}
     assert tags == {"synapse-media:stack": MARK, "service": "matrix"}
-    assert iam.get_user(UserName=USER)["User"]["Path"] == "/synapse-media/amazon/"
+    assert iam.get_user(UserName=USER)["User"]["Path"] == f"/synapse-media/synapse-media/amazon/{SERVER}/{BUCKET}/"
     # What the proof wrote is gone: the vendor's plugin deletes none but an empty bucket.
     assert "Versions" not in s3.list_object_versions(Bucket=BUCKET)
 
