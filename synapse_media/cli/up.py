@@ -102,8 +102,8 @@ def apply(
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:
             confirm("Make these changes?")
-        begin()
         with stacks.changing(session, confirmed):
+            begin()
             shown = ["--refresh"] if refresh else []
             engine.up(stack.name, [*shown, *options, *again], config=session.config, plan=plan)
             if look_again:
