@@ -273,8 +273,8 @@ def _one_bucket_one_store(current: Mapping[str, Applied], wanted: Mapping[str, S
         if will.uses_store and owner != name:
             yield (
                 f"stores.{name}.bucket is {will.bucket!r}, the bucket of {owner}. {_rename(name, owner, wanted)}"
-                f"Otherwise give it up first: put {owner}/retain-bucket into allow, remove {owner}, run `up`, and then "
-                f"add {name} with adopt: true."
+                f"Otherwise give it up first: put {owner}/retain-bucket into allow, remove {owner} and run `up`; then "
+                f"take the mark of {owner} off the bucket (docs/adopt.md), and add {name} with adopt: true."
             )
 
 
