@@ -19,7 +19,6 @@ from tests.faults import world as worlds
 from tests.faults.__main__ import walk
 from tests.faults.trial import Trial
 from tests.faults.world import BrokenError, World, world
-from tests.providers.project import SERVER
 
 
 @pytest.fixture
@@ -60,7 +59,8 @@ def test_a_life_full_of_faults(trials: tuple[Trial, ...], here: World, own_direc
             out = tmp_path / f"rendered-{len(told)}"
             code, said = here.run("render", "--out", str(out))
             assert code == 0, said
-            rendered[out] = here.stack.outputs().secret_access_key
+            name = here.first.name
+            rendered[out / name] = here.stack.outputs(name).secret_access_key
 
     walk(here, list(trials), tell)
     assert told == [(one.kind, "survived") for one in trials]
@@ -72,9 +72,10 @@ def test_a_life_full_of_faults(trials: tuple[Trial, ...], here: World, own_direc
     files = [path for path in places if path.is_file() and not {"embedded", ".venv"} & set(path.parts)]
     assert {"stacks", "backups", "history", "logs"} <= {part for path in files for part in path.parts}
     found = {path: {one for one in secrets if one.encode() in path.read_bytes()} for path in files}
-    names = ("store.json", f"inventory/host_vars/{SERVER}/synapse-media.yml")
     assert {path: held for path, held in found.items() if held} == {
-        out / SERVER / name: {active} for out, active in rendered.items() for name in names
+        place / name: {active}
+        for place, active in rendered.items()
+        for name in ("store.json", f"inventory/host_vars/{place.name}/synapse-media.yml")
     }
 
 

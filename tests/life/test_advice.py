@@ -131,6 +131,10 @@ def test_a_bucket_of_another_store_is_given_up_first(life: Life) -> None:
     done(life)
     assert f"add {OTHER} with adopt: true" in printed
     edit(life, {OTHER: {**taken[OTHER], "adopt": True}})
+    code, printed = life.command("up", "--yes")
+    assert code == 1
+    assert "remove its tag 'synapse-media:stack'" in printed
+    life.s3.delete_bucket_tagging(Bucket=life.bucket)
     done(life)
     media_is_there(life)
     life.stack.outputs(OTHER).require_proof()
