@@ -134,7 +134,8 @@ def _ask(store: StorageOutputs) -> None:
             s3 = connection.s3(credential, attempts=2)
             call(s3, "list_objects_v2", Bucket=store.bucket, Prefix=store.prefix + PROOF_OBJECT, MaxKeys=1)
     except ApiError as error:
-        if error.bad_key or error.code == "NoSuchBucket":
+        # To list is what every method's key may do.
+        if error.bad_key or error.denied or error.code == "NoSuchBucket":
             raise ContractError(
                 f"store {store.server_name}: nothing was rendered, because the store does not accept what would be: "
                 f"{error} Run `synapse-media up --refresh`, and render again."

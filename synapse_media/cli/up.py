@@ -98,6 +98,8 @@ def apply(
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
             raise changes.DangerError(changes.refusal(refused, str(stack.path)))
+        if undone := changes.undone(preview):
+            raise changes.DangerError("nothing was changed:\n  " + "\n  ".join(undone))
         _refuse_media(session, applied, found)
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:

@@ -259,6 +259,7 @@ class UserPolicy(Resource):
     pulumi_type = "s3store:index:UserPolicy"
     replace_on = frozenset({"userName", "policyName"})
     required = frozenset({"userName", "policyName", "policy", "connection"})
+    one_of_a_name = True
     passing = frozenset({"adopt", "mark"})
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:

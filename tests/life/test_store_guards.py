@@ -257,6 +257,23 @@ def test_a_user_of_another_store_is_not_taken_over(life: Life) -> None:
     works(life)
 
 
+def test_another_provider_on_the_same_server_keeps_what_it_took_over(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_media(life)
+    monkeypatch.setenv("WASABI_ACCESS_KEY_ID", life.running.access_key_id)
+    monkeypatch.setenv("WASABI_SECRET_ACCESS_KEY", life.running.secret_access_key)
+    moved = life.settings(provider="wasabi", region="us-east-1", user=life.user)
+    del moved["settle_seconds"]
+    life.stack.write({SERVER: moved}, words("replace-bucket", "retain-bucket", "retire-key", "narrow-policy"))
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    works(life)
+    assert life.iam.list_user_policies(UserName=life.user)["PolicyNames"] == ["synapse-media"]
+    assert media(life) == PHOTO
+    assert life.command("diff", "--refresh")[0] == 0
+
+
 # ---- what was reviewed is what happens
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +53,17 @@ class Stack:
     def preview(self, *, refresh: bool = False) -> tuple[changes.Change, ...]:
         return changes.of_preview(self.engine.preview(self.name, refresh=refresh))
 
-    def destroy(self) -> str:
-        """What pulumi said, with leave for the keys to go, as `synapse-media destroy` gives it."""
+    def let_keys_go(self) -> None:
+        """Give leave in the state for the keys to go, as the command does where `allow` names retire-key."""
         state = self.engine.export(self.name)
         for resource in state["deployment"].get("resources") or []:
             if resource["type"].endswith("KeyRing"):
                 resource.setdefault("outputs", {})["retireConfirmed"] = True
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(state, file)
-            file.flush()
-            self.engine.run(["stack", "import", "--stack", self.name, "--file", file.name])
+        self.engine.replace_state(self.name, state)
+
+    def destroy(self) -> str:
+        """What pulumi said, with leave for the keys to go."""
+        self.let_keys_go()
         return self.engine.run(["destroy", "--yes", "--skip-preview", "--stack", self.name]).stdout
 
     def outputs(self, server_name: str = SERVER) -> contract.StorageOutputs:

@@ -295,7 +295,8 @@ def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud, capsys:
     assert policy["PolicyDocument"]["Statement"][0]["Action"] == ["s3:ListBucket"]
 
     # Given up and left where it is: with its settings, and with no guard in the way.
-    allow = ["old.example.com/retain-bucket", "role.example.com/retain-bucket"]
+    words = ("retain-bucket", "retire-key", "narrow-policy")
+    allow = [f"{name}.example.com/{word}" for name in ("old", "role") for word in words]
     amazon.write(stores, allow)
     amazon.up()
     amazon.write({"old.example.com": stores["old.example.com"]}, allow)

@@ -129,7 +129,11 @@ def test_life_of_a_store(garage: Stack, node: Running) -> None:
     assert info["quotas"]["maxSize"] == 50_000_000
 
     # A ring that is made anew has a key of the same name, and that is not the one that goes.
-    garage.up(options=["--replace", garage.urn("s3store:index:GarageKeyRing")])
+    ring = garage.urn("s3store:index:GarageKeyRing")
+    with pytest.raises(EngineError, match="may be in use and is not deleted"):
+        garage.up(options=["--replace", ring])
+    garage.let_keys_go()
+    garage.up(options=["--replace", ring])
     first = garage.outputs()
     first.require_proof()
     assert _ours(node) == [first.access_key_id]
