@@ -102,43 +102,6 @@ def _is_kept_bucket(step: Mapping[str, Any]) -> bool:
     return step["op"] in ("create", "same", "update", "import") and is_bucket(kind_of(step["urn"])) and step["newState"]
 
 
-_SAME: Mapping[str, str] = {
-    "aws:iam/user:User": "user",
-    "aws:iam/userPolicy:UserPolicy": "policy",
-    "s3store:index:User": "user",
-    "s3store:index:UserPolicy": "policy",
-}
-"""What two plugins make of one thing at the store; a bucket is asked about by its word."""
-
-
-def undone(preview: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a run would make by one plugin, and then delete by a vendor's under the same name; in words.
-
-    Our own plugin sees in one run what it took over. No word lets this through: what is deleted is in use.
-    """
-    steps = preview.get("steps", ())
-    made = {_thing(step["urn"], step["newState"]) for step in steps if step["op"] == "create" and step.get("newState")}
-    return tuple(
-        f"{kind_of(step['urn']).rpartition(':')[2]} {_thing(step['urn'], step['oldState'])[2]} of "
-        f"{store_of(step['urn'])} would be taken over by another plugin, and then deleted by {kind_of(step['urn'])}. "
-        "Choose another name with the setting user, so that a new user and key are made."
-        for step in steps
-        if step["op"] == "delete"
-        and kind_of(step["urn"]) in _SAME
-        and not kind_of(step["urn"]).startswith("s3store:")
-        and _thing(step["urn"], step["oldState"]) in made
-    )
-
-
-def _thing(urn: str, state: Mapping[str, Any]) -> tuple[str, str, object]:
-    inputs = _inputs(state)
-    return (
-        store_of(urn),
-        _SAME.get(kind_of(urn), urn),
-        inputs.get("userName") or inputs.get("user") or inputs.get("name"),
-    )
-
-
 def together(of_stores: Iterable[Change], steps: Iterable[Change]) -> tuple[Change, ...]:
     """What a change means for the stores, then its steps; a danger that both know is told once, of the store."""
     told = tuple(of_stores)

@@ -39,6 +39,7 @@ from synapse_media.guards.applied import (
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.judge import current_names, words_of
+from synapse_media.guards.twins import twins, without
 from synapse_media.plugin import credentials as plugin_credentials
 from synapse_media.plugin import tracing
 from synapse_media.redaction import remember
@@ -187,13 +188,37 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         confirmed: entries that this command confirms beside those of `allow`.
     """
     _align(session, state, [*session.stack.allow, *confirmed])
+    began = was_cut_off(session)
     try:
         yield
     except BaseException:
         # What was declined, refused or cut off must not leave the state open; whoever goes on opens it again.
         with contextlib.suppress(SynapseMediaError):
+            if began or not was_cut_off(session):
+                # Nothing was changed at the store: the state knows what it knew, also what `forget_twins` left out.
+                missing = len(_resources(state)) - len(_resources(session.state()))
+                if missing > 0:
+                    session.engine.replace_state(session.stack.name, state)
             _align(session, session.state(), ())
         raise
+
+
+def forget_twins(session: Session, preview: Mapping[str, Any]) -> bool:
+    """Leave out of the state what a run would delete although the thing lives on under another entry; whether any."""
+    state = session.state()
+    positions = twins(state, preview)
+    for number in positions:
+        entry = _resources(state)[number]
+        kind = kind_of(entry["urn"]).rpartition(":")[2]
+        say(f"{kind} of {store_of(entry['urn'])}: a former entry of the state is left out, since what it names is kept")
+    if positions:
+        session.engine.replace_state(session.stack.name, without(state, positions))
+    return bool(positions)
+
+
+def _resources(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = state.get("deployment", {}).get("resources") or []
+    return found
 
 
 def _align(session: Session, state: Mapping[str, Any], allow: Collection[str]) -> None:

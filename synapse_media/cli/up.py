@@ -87,6 +87,8 @@ def apply(
                 preview = previewed(refresh=False)
         else:
             preview = previewed(refresh)
+        if stacks.forget_twins(session, preview):
+            preview = previewed(refresh)
         stacks.say_calls(preview)
         steps = changes.of_preview(preview)
         again = [] if chooses_targets(options) else _to_prove_again(applied, steps)
@@ -98,8 +100,6 @@ def apply(
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
             raise changes.DangerError(changes.refusal(refused, str(stack.path)))
-        if undone := changes.undone(preview):
-            raise changes.DangerError("nothing was changed:\n  " + "\n  ".join(undone))
         _refuse_media(session, applied, found)
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:

@@ -5,6 +5,7 @@ The state is what `pulumi stack export` prints: https://www.pulumi.com/docs/iac/
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -125,6 +126,7 @@ class Applied:
         iam_endpoint: where that user is.
         policies: whether there is a policy of the user's or the role's.
         proof_urn: of its proof; "" where there is none.
+        ending_keys: access key IDs of a ring that was replaced, and whose deletion is still to come.
         has_key: there is a key that the store did not issue here (`existing_key`).
     """
 
@@ -138,6 +140,7 @@ class Applied:
     iam_endpoint: str = ""
     policies: bool = False
     proof_urn: str = ""
+    ending_keys: tuple[str, ...] = ()
     has_key: bool = False
     connection: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -189,8 +192,10 @@ def _applied(name: str, resources: list[Mapping[str, Any]], outputs: Mapping[str
             prefix=str(outputs.get("prefix") or ""),
             datastore_id=str((media_repo if isinstance(media_repo, Mapping) else {}).get("s3_datastore_id") or ""),
         )
+    # Of what is on its way out since a run that was cut off, buckets count: there may be media in them.
+    outgoing = [one for one in resources if one.get("delete") is True and not is_bucket(str(one["type"]))]
     buckets = []
-    for resource in resources:
+    for resource in (one for one in resources if one not in outgoing):
         kind = str(resource["type"])
         values: Mapping[str, Any] = {**(resource.get("inputs") or {}), **(resource.get("outputs") or {})}
         if is_bucket(kind):
@@ -212,7 +217,10 @@ def _applied(name: str, resources: list[Mapping[str, Any]], outputs: Mapping[str
                 # Its endpoint and region are those that the account or the key told.
                 found["connection"] = values["connection"]
             found["iam_endpoint"] = str(values["connection"].get("iamEndpoint") or "") or found.get("iam_endpoint", "")
-    return Applied(name, buckets=tuple(buckets), **found)
+    ending = (
+        _ring(one["urn"], one.get("outputs") or {}).keys.values() for one in outgoing if one["type"].endswith(RING)
+    )
+    return Applied(name, buckets=tuple(buckets), ending_keys=tuple(itertools.chain(*ending)), **found)
 
 
 def _bucket(resource: Mapping[str, Any], kind: str, values: Mapping[str, Any]) -> Bucket:

@@ -61,7 +61,8 @@ def judge(applied: Mapping[str, Applied], wanted: Mapping[str, StoreSettings], a
             dangers = tuple(_leaving(was, words))
         else:
             refused += _keys_refused(was, will)
-            details, dangers = tuple(_moved_in_words(was, will)), tuple(_moving(was, will, words))
+            details = tuple(_moved_in_words(was, will))
+            dangers = (*_moving(was, will, words), *_ending(was))
         if dangers:
             changes.append(Change("change", name, STORE, details, dangers))
     return Verdict(tuple(changes), tuple(refused))
@@ -103,6 +104,14 @@ def _fate(bucket: str, words: Collection[str], why: str) -> Danger:
         "delete-bucket",
         f"the bucket {bucket} would be deleted: {why} (to keep the bucket, name retain-bucket in place of it)",
     )
+
+
+def _ending(was: Applied) -> Iterator[Danger]:
+    """What a run that was cut off has left to be deleted: the engine does that without a word of its own."""
+    live = set(was.ring.keys.values()) if was.ring else set()
+    keys = [key for key in was.ending_keys if key not in live]
+    if keys:
+        yield Danger("retire-key", f"the key {', '.join(keys)}, which an earlier run replaced, would be deleted now")
 
 
 # ---- a store that moves

@@ -67,18 +67,3 @@ def test_the_refusal_says_what_would_let_it_through() -> None:
     assert "the bucket media would be deleted" in text
     assert f"put {NAME}/delete-bucket into synapse-media:allow in stacks/Pulumi.prod.yaml" in text
     assert changes.to_json(found, (), refused)["refused"] == [f"{NAME}/delete-bucket"]
-
-
-def test_a_user_that_another_plugin_takes_over_is_not_deleted_by_the_vendors() -> None:
-    """As where `adopt: true` is set for a store that the vendor's plugin made."""
-    taken_over = step("create", "User", None, {"userName": "u"})
-    vendors = step("delete", "aws:iam/user:User", {"name": "u"})
-    assert len(changes.undone(preview(taken_over, vendors))) == 1
-    put = step("create", "UserPolicy", None, {"userName": "u", "policyName": "p"})
-    assert (
-        len(changes.undone(preview(put, step("delete", "aws:iam/userPolicy:UserPolicy", {"user": "u", "name": "p"}))))
-        == 1
-    )
-    # Ours sees by itself what it took over; another user is another.
-    assert changes.undone(preview(taken_over, step("delete", "User", {"userName": "u"}))) == ()
-    assert changes.undone(preview(taken_over, step("delete", "aws:iam/user:User", {"name": "v"}))) == ()

@@ -435,3 +435,45 @@ def test_an_older_state_is_noticed_by_asking_the_store(life: Life, tmp_path: Pat
     assert code == 0, printed
     assert main(["render", "--stack", life.stack.name, "--out", str(tmp_path / "rendered")]) == 0
     works(life)
+
+
+# ---- one thing under two entries of the state
+
+
+def test_a_replacement_that_was_cut_off_deletes_nothing_that_is_in_use(life: Life) -> None:
+    put_media(life)
+    resources = life.stack.engine.export(life.stack.name)["deployment"]["resources"]
+    (user,) = [one["urn"] for one in resources if one["type"].endswith(":User")]
+    wide = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [wide]})
+    life.iam.put_user_policy(UserName=life.user, PolicyName="by-hand", PolicyDocument=document)
+    life.store("retire-key")
+    code, printed = life.command("up", "--yes", "--", "--replace", user)
+    assert code == 1, printed
+    life.iam.delete_user_policy(UserName=life.user, PolicyName="by-hand")
+    life.store()
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    works(life)
+    assert life.command("diff", "--refresh")[0] == 0
+
+
+def test_a_move_to_another_provider_that_was_cut_off_goes_on(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_media(life)
+    monkeypatch.setenv("WASABI_ACCESS_KEY_ID", life.running.access_key_id)
+    monkeypatch.setenv("WASABI_SECRET_ACCESS_KEY", life.running.secret_access_key)
+    denied = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{life.bucket}/*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [denied]})
+    moved = life.settings(provider="wasabi", region="us-east-1", user=life.user)
+    del moved["settle_seconds"]
+    allow = words("replace-bucket", "retain-bucket", "retire-key", "narrow-policy", "set-policy")
+    life.stack.write({SERVER: {**moved, "adopt": True}}, [entry for entry in allow if "set-policy" not in entry])
+    life.s3.put_bucket_policy(Bucket=life.bucket, Policy=document)
+    code, printed = life.command("up", "--yes")
+    assert code == 1, printed
+    life.s3.delete_bucket_policy(Bucket=life.bucket)
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    works(life)
+    assert media(life) == PHOTO
+    assert life.command("diff", "--refresh")[0] == 0
