@@ -148,7 +148,8 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
                 f"{PROJECT}:stores",
                 stores,
                 "an object with a key per homeserver",
-                "See stacks/ for a complete example of each provider.",
+                "See stacks/ for a complete example of each provider. To give a stack up, leave its stores there and "
+                "run `synapse-media destroy`.",
             )
         )
         raise SettingsError(problems)

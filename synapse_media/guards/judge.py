@@ -201,7 +201,9 @@ def _moving(was: Applied, will: StoreSettings, words: Collection[str]) -> Iterat
             f"another {' and '.join(elsewhere)} is another place: the media in {_where(was)} is not found there",
         )
         for bucket in was.buckets:
-            if bucket.name != will.bucket or "provider" in differing or ("region" in differing and bucket.by_vendor):
+            # At the same endpoint, what manages the bucket changes and the bucket stays.
+            made_anew = "provider" in differing or ("region" in differing and bucket.by_vendor)
+            if bucket.name != will.bucket or (made_anew and "endpoint" in differing):
                 yield _fate(bucket.name, words, "another takes its place")
     for name in ("prefix", "media_repo.s3_datastore_id"):
         if name in differing:

@@ -42,6 +42,7 @@ from .bucket import (
 )
 from .connection import ApiError
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
+from .proof import DECOY
 from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
 
 OWNER_INFO: Final = "synapse-media-stack"
@@ -643,6 +644,12 @@ class B2Lender:
             found = _find(api, decoy)
             if found is not None:
                 api.delete_bucket(found)
+
+    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
+        with _calling(inputs, decoy):
+            listed = account(inputs).list_buckets(use_cache=False)
+        decoys = [bucket for bucket in listed if bucket.name.startswith(DECOY) and bucket.name != decoy]
+        return [bucket.name for bucket in decoys if is_marked(_mark_of(bucket), inputs)]
 
     def clear(self, inputs: Values) -> None:
         prefix = text(inputs, "prefix") + PROOF_OBJECT

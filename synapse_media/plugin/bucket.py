@@ -610,6 +610,11 @@ def _tags_if_any(s3: Any, bucket: str, inputs: Mapping[str, Any]) -> dict[str, s
         raise
 
 
+def mark_of(s3: Any, bucket: str, inputs: Mapping[str, Any]) -> str:
+    """The mark that a bucket carries; "" for none, or where this key may not look."""
+    return _mark_in(_tags_if_any(s3, bucket, inputs))
+
+
 def _mark_in(tags: Mapping[str, str] | None) -> str:
     return (tags or {}).get(OWNER_TAG, "")
 

@@ -322,6 +322,10 @@ class SpacesLender:
     def take_back(self, inputs: Values, decoy: str) -> None:
         """None was lent."""
 
+    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
+        # None was lent.
+        return []
+
     def clear(self, inputs: Values) -> None:
         key = Credential(text(inputs, "accessKeyId"), text(inputs, "secretAccessKey"))
         prefix = text(inputs, "prefix") + PROOF_OBJECT

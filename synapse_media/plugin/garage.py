@@ -515,6 +515,10 @@ class GarageLender:
         if found is not None:
             _delete_bucket(api, found["id"], decoy)
 
+    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
+        # Its admin API lists names and ids, and no mark.
+        return []
+
     def clear(self, inputs: Values) -> None:
         # A key that may write may delete, so the proved one cleans up after itself.
         key = Credential(text(inputs, "accessKeyId"), text(inputs, "secretAccessKey"))

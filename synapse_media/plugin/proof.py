@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from synapse_media.contract import PROOF_OBJECT, Proof, ProofLine, fingerprint, line_to_json, secret_sha256
 from synapse_media.methods import Expected, Operation
 
-from .bucket import mark, remove_versions
+from .bucket import is_marked, mark, mark_of, remove_versions
 from .connection import ApiError, Connection, Credential, call
 from .iam import forget_journal
 from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
@@ -295,10 +295,14 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
     return " ".join(told)
 
 
+DECOY: Final = "synapse-media-decoy-"
+"""How the name of every decoy bucket begins."""
+
+
 def decoy_name(connection: Connection, bucket: str) -> str:
     """The same name for the same store: what a killed run left is found again."""
     seed = f"{connection.endpoint}/{connection.region}/{bucket}"
-    return f"synapse-media-decoy-{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
+    return f"{DECOY}{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
 
 
 def _bucket_in(region: str, bucket: str) -> dict[str, Any]:
@@ -320,6 +324,9 @@ class Lender(Protocol):
     def take_back(self, inputs: Values, decoy: str) -> None:
         """Delete the bucket that was lent."""
 
+    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
+        """The decoys of this store but this one, that a run which was killed left; [] where they can't be told."""
+
     def clear(self, inputs: Values) -> None:
         """Remove what the proof wrote."""
 
@@ -340,6 +347,17 @@ class S3Lender:
 
     def take_back(self, inputs: Values, decoy: str) -> None:
         call(Connection.parse(inputs).s3(), "delete_bucket", Bucket=decoy)
+
+    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
+        s3 = Connection.parse(inputs).s3()
+        try:
+            listed = [bucket["Name"] for bucket in call(s3, "list_buckets").get("Buckets", [])]
+        except ApiError as error:
+            if not (error.denied or error.lacking):
+                raise
+            return []  # an administrator of some buckets alone
+        decoys = [name for name in listed if name.startswith(DECOY) and name != decoy]
+        return [name for name in decoys if is_marked(mark_of(s3, name, inputs), inputs)]
 
     def clear(self, inputs: Values) -> None:
         s3, bucket = Connection.parse(inputs).s3(), text(inputs, "bucket")
@@ -432,8 +450,8 @@ class ProofResource(Resource):
         try:
             yield decoy
         finally:
-            if not _took_back(lender, inputs, decoy, context):
-                left.append(decoy)
+            lent = (decoy, *lender.left_behind(inputs, decoy))
+            left += [name for name in lent if not _took_back(lender, inputs, name, context)]
 
     def _prove(self, resource_id: str, inputs: Values, old: Values, context: Context) -> Values:
         connection = Connection.parse(inputs)

@@ -256,6 +256,10 @@ class StorjLender:
     def take_back(self, inputs: Values, decoy: str) -> None:
         call(administrator(inputs, decoy), "delete_bucket", Bucket=decoy)
 
+    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
+        # A short-lived key reaches the one bucket it is for.
+        return []
+
     def clear(self, inputs: Values) -> None:
         bucket = text(inputs, "bucket")
         remove_versions(administrator(inputs, bucket), bucket, text(inputs, "prefix") + PROOF_OBJECT)

@@ -265,7 +265,7 @@ def test_another_provider_on_the_same_server_keeps_what_it_took_over(
     monkeypatch.setenv("WASABI_SECRET_ACCESS_KEY", life.running.secret_access_key)
     moved = life.settings(provider="wasabi", region="us-east-1", user=life.user)
     del moved["settle_seconds"]
-    life.stack.write({SERVER: moved}, words("replace-bucket", "retain-bucket", "retire-key", "narrow-policy"))
+    life.stack.write({SERVER: moved}, words("replace-bucket", "retire-key"))
     code, printed = life.command("up", "--yes")
     assert code == 0, printed
     works(life)
@@ -476,4 +476,19 @@ def test_a_move_to_another_provider_that_was_cut_off_goes_on(life: Life, monkeyp
     assert code == 0, printed
     works(life)
     assert media(life) == PHOTO
+    assert life.command("diff", "--refresh")[0] == 0
+
+
+def test_a_bucket_that_is_back_is_not_deleted_as_the_one_that_was_left(life: Life) -> None:
+    """As two moves leave it that were cut off, there and back again."""
+    put_media(life)
+    export = life.stack.engine.export(life.stack.name)
+    (bucket,) = [one for one in export["deployment"]["resources"] if one["type"] == "s3store:index:Bucket"]
+    export["deployment"]["resources"].append({**bucket, "delete": True, "protect": False})
+    life.stack.engine.replace_state(life.stack.name, export)
+    life.store("replace-bucket", "delete-bucket", "delete-media", noncurrent_days=31)
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    assert media(life) == PHOTO
+    works(life)
     assert life.command("diff", "--refresh")[0] == 0

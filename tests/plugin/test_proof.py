@@ -373,6 +373,17 @@ def test_the_decoy_of_a_killed_run_is_found_again(direct: Direct) -> None:
     assert not direct.bucket_exists(decoy_of(direct))
 
 
+def test_the_decoy_of_a_run_for_another_bucket_is_found_by_its_mark(direct: Direct) -> None:
+    ours, others = f"{proof.DECOY}ours", f"{proof.DECOY}theirs"
+    for name, owner in ((ours, OWNER), (others, "synapse-media/other/example.org")):
+        direct.s3.create_bucket(Bucket=name)
+        direct.s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": [{"Key": OWNER_TAG, "Value": owner}]})
+    direct.make(PROOF, proof_inputs(direct, issued(direct)))
+    assert not direct.bucket_exists(ours)
+    assert direct.bucket_exists(others)
+    direct.s3.delete_bucket(Bucket=others)
+
+
 def test_a_decoy_that_can_not_be_deleted_is_said_and_found_again(direct: Direct) -> None:
     key, decoy = issued(direct), decoy_of(direct)
     with proxy.in_front_of(direct.endpoint) as double:
