@@ -19,6 +19,8 @@ END: Final = "<!-- end of the table -->\n"
 
 REPLACED: Final = "replaced"
 IN_PLACE: Final = "updated in place"
+IGNORED: Final = "ignored"
+"""Left as an earlier release made it."""
 STATE: Final = "state alone"
 """An update that reaches nothing at the vendor's: it is read when the thing is deleted, or never."""
 
@@ -130,21 +132,21 @@ ROWS: Final = (
     Row(POLICY, "bucket", _another, REPLACED, note=_KEPT),
     Row(POLICY, "policy", _opened, IN_PLACE, word="public-bucket"),
     Row(USER, "name", _another, IN_PLACE, REPLACED, "retire-key", "UpdateUser there: the keys live on"),
-    Row(USER, "path", lambda _: "/other/", IN_PLACE, note="UpdateUser"),
+    Row(USER, "path", lambda _: "/other/", IN_PLACE, here=IGNORED, note="UpdateUser"),
     Row(USER, "forceDestroy", _not, STATE, note=_FORCE),
     Row(USER, "tags", _tagged, IN_PLACE),
     Row(USER_POLICY, "name", _another, REPLACED, note="deleted first"),
     Row(USER_POLICY, "user", _another, REPLACED, note="deleted first"),
     Row(USER_POLICY, "policy", _all_actions, IN_PLACE, word="widen-policy"),
     Row(ROLE, "name", _another, REPLACED, word="retire-key"),
-    Row(ROLE, "path", lambda _: "/other/", REPLACED, word="retire-key"),
+    Row(ROLE, "path", lambda _: "/other/", REPLACED, here=IGNORED),
     Row(ROLE, "assumeRolePolicy", _trusting, IN_PLACE, word="widen-policy"),
     Row(ROLE, "tags", _tagged, IN_PLACE),
     Row(ROLE_POLICY, "name", _another, REPLACED, note="deleted first"),
     Row(ROLE_POLICY, "role", _another, REPLACED, note="deleted first"),
     Row(ROLE_POLICY, "policy", _all_actions, IN_PLACE, word="widen-policy"),
     Row(PROFILE, "name", _another, REPLACED, word="retire-key"),
-    Row(PROFILE, "path", lambda _: "/other/", REPLACED, word="retire-key"),
+    Row(PROFILE, "path", lambda _: "/other/", REPLACED, here=IGNORED),
     Row(PROFILE, "role", _another, IN_PLACE, word="retire-key"),
     Row(PROFILE, "tags", _tagged, IN_PLACE),
     Row(SPACE, "name", _another, STATE, REPLACED, "replace-bucket", "there it then empties what has the new name"),
