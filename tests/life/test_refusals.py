@@ -105,10 +105,12 @@ def test_a_server_that_is_down_is_told_and_the_next_up_goes_on(begin: Callable[[
 
 def test_a_mistyped_endpoint_can_be_corrected(life: Life) -> None:
     before = life.stack.outputs()
-    life.store(endpoint="http://127.0.0.1:9", iam_endpoint="http://127.0.0.1:9")
-    code, printed = life.command("up", "--yes")
-    assert code == 1
-    assert "http://127.0.0.1:9" in printed
+    typo = {"endpoint": "http://127.0.0.1:9", "iam_endpoint": "http://127.0.0.1:9"}
+    for allow, expected in (((), 3), (("replace-bucket", "retire-key"), 1)):
+        life.store(*allow, **typo)
+        code, printed = life.command("up", "--yes")
+        assert code == expected, printed
+        assert "http://127.0.0.1:9" in printed
     life.store()
     code, printed = life.command("up", "--yes")
     assert code == 0, printed
