@@ -162,9 +162,15 @@ def _files(
     if vault and arguments.secrets == "vault-file" and store.secret_access_key:
         files = {path: (vault.encrypt(text, writing.read(place / path)), text) for path, text in rendered.items()}
     # Who keeps the secret out of the files wants it in none.
-    kept = store if arguments.secrets == "plain" else replace(store, secret_access_key="")
+    kept = store if arguments.secrets == "plain" else _without_secret(store)
     contract = json.dumps(to_json(kept), indent=2) + "\n"
     return {**files, CONTRACT: (contract, contract)}
+
+
+def _without_secret(store: StorageOutputs) -> StorageOutputs:
+    """The store without its secret, and without what the secret could be guessed from."""
+    proof = replace(store.proof, secret_sha256="") if store.proof else None
+    return replace(store, secret_access_key="", proof=proof)
 
 
 def _render(

@@ -356,8 +356,18 @@ class S3Lender:
             if not (error.denied or error.lacking):
                 raise
             return []  # an administrator of some buckets alone
-        decoys = [name for name in listed if name.startswith(DECOY) and name != decoy]
-        return [name for name in decoys if is_marked(mark_of(s3, name, inputs), inputs)]
+        found = []
+        for name in listed:
+            if not name.startswith(DECOY) or name == decoy:
+                continue
+            try:
+                if is_marked(mark_of(s3, name, inputs), inputs):
+                    found.append(name)
+            except ApiError as error:
+                # Another store's, whose proof ended meanwhile.
+                if not error.absent:
+                    raise
+        return found
 
     def clear(self, inputs: Values) -> None:
         s3, bucket = Connection.parse(inputs).s3(), text(inputs, "bucket")
