@@ -532,6 +532,8 @@ def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
 
 def _lifecycle_dangers(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
     """Of anything that holds lifecycle rules: a bucket, or a setting of one."""
+    if after.get("adopt") is True and "lifecycle" not in (after.get("manage") or ()):
+        return  # taken over: its rules stay as they are
     new = [rule for rule in _expiring(after) if rule not in _expiring(before)]
     if new:
         yield Danger("shorten-retention", f"a lifecycle rule deletes media by age: {', '.join(new)}")
