@@ -87,7 +87,7 @@ def test_what_can_not_be_seen_is_media(life: Life, monkeypatch: pytest.MonkeyPat
     life.store("delete-bucket")
     life.iam.delete_access_key(UserName=life.user, AccessKeyId=life.keys()[0])
     with monkeypatch.context() as patch:
-        patch.setenv("S3_SECRET_ACCESS_KEY", "of somebody else")
+        patch.setenv("S3_SECRET_ACCESS_KEY", "of-somebody-else")
         code, printed = life.command("destroy", "--yes")
     assert code == 1, printed
     assert "it can't be seen whether" in printed

@@ -40,7 +40,7 @@ def test_a_store_whose_move_was_cut_off_is_found_at_its_new_place(begin: Callabl
         assert code == 0, printed
     keys = new.keys()
     # Nobody answers at the old place, which the state still names.
-    new.store()
+    new.store("replace-bucket", "retire-key")
     with contextlib.suppress(KeyboardInterrupt), stacks.changing(stacks.open_stack(new.stack.name, credentials=True)):
         raise KeyboardInterrupt
     code, printed = new.command("up", "--yes")
