@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from synapse_media import changes
@@ -69,11 +67,10 @@ def apply(
     stacks.require_credentials_to_delete(session, leaving)
     verdict = judge(applied, stack.stores, [*stack.allow, *confirmed])
     verdict.require()
-    with tempfile.TemporaryDirectory(prefix="synapse-media-") as folder, stacks.letting_go(session, state, confirmed):
-        plan = Path(folder) / "plan.json"
+    with stacks.letting_go(session, state, confirmed):
 
         def previewed(refresh: bool, more: Sequence[str] = ()) -> dict[str, Any]:
-            return engine.preview(stack.name, refresh, [*options, *more], config=session.config, plan=plan)
+            return engine.preview(stack.name, refresh, [*options, *more], config=session.config)
 
         if cut_off and not refresh:
             stacks.say("the last run did not come to its end: looking at the store first")
@@ -103,14 +100,25 @@ def apply(
         _refuse_media(session, applied, found)
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:
-            confirm("Make these changes?")
+            _ask(session)
         with stacks.changing(session, confirmed):
             begin()
             shown = ["--refresh"] if refresh else []
-            engine.up(stack.name, [*shown, *options, *again], config=session.config, plan=plan)
+            engine.up(stack.name, [*shown, *options, *again], config=session.config)
             if look_again:
                 apply(session, refresh=True, yes=yes, options=options, allow=allow)
             engine.clear_pending_creates(stack.name)
+
+
+def _ask(session: stacks.Session) -> None:
+    """Ask whether to go on, and stop where it is no longer what was asked about."""
+    reviewed = session.state()
+    confirm("Make these changes?")
+    if session.state()["deployment"] != reviewed["deployment"]:
+        raise SynapseMediaError(
+            "nothing was changed: another run changed the state meanwhile, so that this is no longer what was reviewed. "
+            "Run it again to see what it would do now."
+        )
 
 
 def _to_prove_again(applied: Mapping[str, Applied], steps: Sequence[Change]) -> list[str]:

@@ -250,7 +250,6 @@ class Engine:
         refresh: bool = False,
         options: Sequence[str] = (),
         config: Path | None = None,
-        plan: Path | None = None,
     ) -> dict[str, Any]:
         """What `up` with these options would do, as `pulumi preview --json` says: steps, diagnostics, changeSummary.
 
@@ -258,11 +257,9 @@ class Engine:
 
         Args:
             config: a copy of the stack file to go by.
-            plan: where to leave the plan that `up` can be held to; its secrets are encrypted.
         """
         args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack, *choosing(options)]
         args += ["--config-file", str(config)] if config else []
-        args += ["--save-plan", str(plan)] if plan else []
         done = self.run(args, check=False)
         if done.returncode and not _only_protected(done.stdout):
             raise self._error(args, done)
@@ -309,27 +306,17 @@ class Engine:
             loaded: dict[str, Any] = json.loads(done.stdout)
             return loaded
 
-    def up(
-        self, stack: str, options: Sequence[str] = (), *, config: Path | None = None, plan: Path | None = None
-    ) -> None:
+    def up(self, stack: str, options: Sequence[str] = (), *, config: Path | None = None) -> None:
         """`pulumi up`, shown as it goes; `options` are pulumi's own.
+
+        Not held to a plan of the preview (`--plan`): where it does not fit, pulumi prints outputs, secrets in clear.
 
         Args:
             config: the copy of the stack file that was previewed.
-            plan: what the preview left: whatever would go beyond it stops the run.
         """
         args = ["up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", stack, *options]
         args += ["--config-file", str(config)] if config else []
-        args += ["--plan", str(plan)] if plan else []
-        try:
-            self.run(args, capture=False)
-        except EngineError as error:
-            if not plan:
-                raise
-            raise EngineError(
-                f"{error} Where it says that something violates the plan, the store or the state is no longer what was "
-                "reviewed: nothing beyond that was done. Run it again to see what it would do now."
-            ) from None
+        self.run(args, capture=False)
 
     def destroy(self, stack: str, options: Sequence[str] = ()) -> None:
         """`pulumi destroy`, shown as it goes."""
