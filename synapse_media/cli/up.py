@@ -116,8 +116,8 @@ def _ask(session: stacks.Session) -> None:
     confirm("Make these changes?")
     if session.state()["deployment"] != reviewed["deployment"]:
         raise SynapseMediaError(
-            "nothing was changed: another run changed the state meanwhile, so that this is no longer what was reviewed. "
-            "Run it again to see what it would do now."
+            "nothing was changed: another run changed the state meanwhile, so that this is no longer what was "
+            "reviewed. Run it again to see what it would do now."
         )
 
 
