@@ -188,13 +188,14 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         confirmed: entries that this command confirms beside those of `allow`.
     """
     _align(session, state, [*session.stack.allow, *confirmed])
-    began = was_cut_off(session)
+    before = _mark_as_it_is(session)
     try:
         yield
     except BaseException:
         # What was declined, refused or cut off must not leave the state open; whoever goes on opens it again.
         with contextlib.suppress(SynapseMediaError):
-            if began or not was_cut_off(session):
+            # An earlier run's mark may be there: only a new one says that this run has begun.
+            if _mark_as_it_is(session) == before:
                 # Nothing was changed at the store: the state knows what it knew, also what `forget_twins` left out.
                 missing = len(_resources(state)) - len(_resources(session.state()))
                 if missing > 0:
@@ -285,6 +286,15 @@ def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
 def was_cut_off(session: Session) -> bool:
     """Whether the last change from this machine was, so that the state may not be what the store is."""
     return _mark(session.engine, session.stack.name).exists()
+
+
+def _mark_as_it_is(session: Session) -> tuple[int, int] | None:
+    """What tells one mark from another, each written as a new file; None where there is none."""
+    try:
+        found = _mark(session.engine, session.stack.name).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def resume(session: Session) -> list[str]:
