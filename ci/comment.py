@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from synapse_media.errors import SynapseMediaError, UsageError
-from synapse_media.plugin import credentials
-from synapse_media.plugin.connection import ApiError
-from synapse_media.plugin.http import JsonClient
+from synapse_media.store import credentials
+from synapse_media.store.connection import ApiError
+from synapse_media.store.http import JsonClient
 
 MARKER = "<!-- synapse-media preview -->"
 LIMIT = 65536

@@ -25,6 +25,10 @@ class UsageError(SynapseMediaError):
     exit_code = 64
 
 
+class StoreError(SynapseMediaError):
+    """A store, or a resource at it, that could not be reached, made, read, changed or deleted."""
+
+
 class _NoSetting:
     def __repr__(self) -> str:
         return "no setting"

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from synapse_media import __version__
 from synapse_media.errors import SynapseMediaError, UsageError
-from synapse_media.plugin import tracing
 from synapse_media.redaction import redacted
+from synapse_media.store import tracing
 
 COMMANDS = (
     "init",

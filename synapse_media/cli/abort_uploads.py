@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.store:
         loaded = [stores.load_file(arguments.store)]
     else:
-        loaded = stores.load_stack(arguments.stack)
+        loaded = stacks.load(arguments.stack)
         if arguments.stack == stacks.EMBEDDED:
             environment |= stacks.embedded_environment()
     report: dict[str, Any] = {}
@@ -111,8 +111,8 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
 
     Raises SynapseMediaError where neither may.
     """
-    from synapse_media.plugin import credentials
-    from synapse_media.plugin.connection import ApiError, Credential, call
+    from synapse_media.store import credentials
+    from synapse_media.store.connection import ApiError, Credential, call
 
     from .stores import own_key
 
@@ -157,7 +157,7 @@ def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Itera
 
 
 def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:
-    from synapse_media.plugin.connection import ApiError, call
+    from synapse_media.store.connection import ApiError, call
 
     try:
         return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **marker)
@@ -171,7 +171,7 @@ def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict
 
 def abort(client: Any, bucket: str, upload: Upload) -> None:
     """Abort it; completed or aborted by somebody else meanwhile is done. Raises ApiError."""
-    from synapse_media.plugin.connection import ApiError, call
+    from synapse_media.store.connection import ApiError, call
 
     try:
         call(client, "abort_multipart_upload", Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)

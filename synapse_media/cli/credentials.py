@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from synapse_media import catalog
-from synapse_media.plugin import credentials
-from synapse_media.plugin.resource import ResourceError
+from synapse_media.errors import StoreError
 from synapse_media.settings import StoreSettings
+from synapse_media.store import credentials
 
 
 def missing(provider: catalog.Provider) -> list[str]:
@@ -38,11 +38,11 @@ def findings(store: StoreSettings) -> list[str]:
     try:
         for name in provider.admin_variables:
             credentials.read(name)
-    except ResourceError as error:
+    except StoreError as error:
         return [str(error)]
     try:
         _check(provider.component, _values(store, provider))
-    except ResourceError as error:
+    except StoreError as error:
         return [f"the admin credential was not accepted: {error}"]
     return []
 
@@ -75,7 +75,7 @@ def _check(family: str, values: Mapping[str, Any]) -> None:
 
 
 def _s3(values: Mapping[str, Any]) -> None:
-    from synapse_media.plugin.connection import ApiError, Connection, call
+    from synapse_media.store.connection import ApiError, Connection, call
 
     try:
         call(Connection.parse(values).s3(), "list_buckets")

@@ -7,8 +7,8 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from synapse_media import changes
 from synapse_media.errors import SynapseMediaError
+from synapse_media.guards import changes
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.judge import current_names, words_of
 

@@ -6,9 +6,10 @@ import argparse
 import json
 from typing import Any
 
-from synapse_media import changes, markdown, stackfile
+from synapse_media import stackfile
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.guards import changes, markdown
 from synapse_media.guards.judge import Verdict, judge
 
 from . import stacks

@@ -28,12 +28,12 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from . import stores
 
-    loaded = [stores.load_file(arguments.store)] if arguments.store else stores.load_stack(arguments.stack)
+    loaded = [stores.load_file(arguments.store)] if arguments.store else stacks.load(arguments.stack)
     failed = False
     report = {}
     for store in loaded:
         lines = prove(store) if METHODS[store.method].uses_store else ()
-        from synapse_media.plugin.proof import advice
+        from synapse_media.store.probes import advice
 
         failed = failed or any(line.failed for line in lines)
         report[store.server_name] = {
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def prove(store: contract.StorageOutputs) -> tuple[contract.ProofLine, ...]:
     """Prove a store with nothing but its outputs: without an admin, so without a decoy bucket."""
-    from synapse_media.plugin.proof import prove as try_all
+    from synapse_media.store.probes import prove as try_all
 
     from .stores import own_key
 

@@ -106,9 +106,9 @@ def _vault(arguments: argparse.Namespace) -> Vault | None:
 
 
 def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
-    from . import stores
+    from . import stacks, stores
 
-    loaded = [stores.load_file(arguments.store)] if arguments.store else stores.load_stack(arguments.stack)
+    loaded = [stores.load_file(arguments.store)] if arguments.store else stacks.load(arguments.stack)
     if arguments.stack:
         for store in loaded:
             if arguments.server in (None, store.server_name):
@@ -122,7 +122,7 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
 
 def _ask(store: StorageOutputs) -> None:
     """Refuse a key that the store does not know, as after an older state was restored: it would be handed out dead."""
-    from synapse_media.plugin.connection import ApiError, call
+    from synapse_media.store.connection import ApiError, call
 
     from . import stacks, stores
 

@@ -40,10 +40,10 @@ from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.judge import current_names, words_of
 from synapse_media.guards.twins import twins, without
-from synapse_media.plugin import credentials as plugin_credentials
-from synapse_media.plugin import tracing
 from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
+from synapse_media.store import credentials as plugin_credentials
+from synapse_media.store import tracing
 
 from .stores import own_key
 
@@ -333,6 +333,11 @@ def embedded_environment() -> dict[str, str]:
     }
 
 
+def load(name: str) -> list[contract.StorageOutputs]:
+    """The stores of a stack, by its name, as the last `up` left them."""
+    return outputs_of(open_stack(name, credentials=False))
+
+
 def outputs_of(session: Session) -> list[contract.StorageOutputs]:
     """The stores of a stack as the last `up` left them. Raises ContractError where there are none, or a key is gone."""
     stores = session.engine.outputs(session.stack.name).get("stores")
@@ -367,27 +372,27 @@ def media_in(session: Session, bucket: Bucket, record: Applied) -> str:
 
     A look before anything goes: the engine would delete keys and settings first, and only then be refused the bucket.
     """
-    from synapse_media.plugin.bucket import holds_media
+    from synapse_media.errors import StoreError
     from synapse_media.plugin.look import look
-    from synapse_media.plugin.resource import ResourceError
+    from synapse_media.store.objects import holds_media
 
     with session.credentials(), waiting(f"{record.server_name}: is media in {bucket.name}?"):
         try:
             holds = look(bucket.kind, _seen_as(bucket, record))
-        except ResourceError as error:
+        except StoreError as error:
             # The store's own key may see enough, where there is no admin's or it is for another API.
             try:
                 connection, credential = own_key(_outputs_of(session, record))
                 holds = holds_media(connection.s3(credential), bucket.name)
-            except (ResourceError, contract.ContractError):
+            except (StoreError, contract.ContractError):
                 return f"it can't be seen whether the bucket {bucket.name} holds media, so it is taken to: {error}"
     return f"the bucket {bucket.name} holds media" if holds else ""
 
 
 def forget_gone_buckets(session: Session, record: Applied) -> None:
     """Drop from the state each bucket of a vendor's plugin that the store says is gone: some can't delete it then."""
+    from synapse_media.errors import StoreError
     from synapse_media.plugin.look import is_gone
-    from synapse_media.plugin.resource import ResourceError
 
     for bucket in record.buckets:
         if not bucket.by_vendor or bucket.retained:
@@ -395,14 +400,14 @@ def forget_gone_buckets(session: Session, record: Applied) -> None:
         try:
             with session.credentials():
                 gone = is_gone(_seen_as(bucket, record))
-        except ResourceError:
+        except StoreError:
             continue  # the vendor's plugin will say why it can't be reached
         if gone:
             session.engine.refresh(session.stack.name, ["--target", bucket.urn])
 
 
 def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
-    """Raise ResourceError where a vendor's plugin would make a bucket that is there already, and not this store's."""
+    """Raise StoreError where a vendor's plugin would make a bucket that is there already, and not this store's."""
     from synapse_media.plugin.look import refuse_taken
 
     new = [

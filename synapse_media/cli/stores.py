@@ -1,4 +1,4 @@
-"""The stores that a command works on: from a stack, or from the file that `render` left."""
+"""The store of the file that `render` left, and its own key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synapse_media.contract import ContractError, StorageOutputs, from_json
 from synapse_media.renderer import secret_variable
 
 if TYPE_CHECKING:
-    from synapse_media.plugin.connection import Connection, Credential
+    from synapse_media.store.connection import Connection, Credential
 
 
 def load_file(path: str) -> StorageOutputs:
@@ -23,7 +23,7 @@ def load_file(path: str) -> StorageOutputs:
 
     Raises:
         ContractError: there is no such file, or it is not a store's.
-        ResourceError: the secret in the environment is malformed.
+        StoreError: the secret in the environment is malformed.
     """
     try:
         plain = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ def load_file(path: str) -> StorageOutputs:
     store = from_json(plain)
     if store.secret_access_key or store.keyless or not store.access_key_id:
         return store
-    from synapse_media.plugin import credentials
+    from synapse_media.store import credentials
 
     secret = credentials.read(secret_variable(store.server_name))
     if not secret and os.environ.get("AWS_ACCESS_KEY_ID") == store.access_key_id:
@@ -47,10 +47,10 @@ def load_file(path: str) -> StorageOutputs:
 def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
     """How a store is reached, and its own key: Synapse's, or the machine's role where it has none.
 
-    Raises ResourceError where there is no secret, or the key is malformed.
+    Raises StoreError where there is no secret, or the key is malformed.
     """
-    from synapse_media.plugin.connection import Connection, Credential, ambient
-    from synapse_media.plugin.resource import ResourceError
+    from synapse_media.errors import StoreError
+    from synapse_media.store.connection import Connection, Credential, ambient
 
     connection = Connection(
         endpoint=store.endpoint_url,
@@ -62,15 +62,8 @@ def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
     if store.keyless:
         return connection, ambient()
     if not store.secret_access_key:
-        raise ResourceError(
+        raise StoreError(
             f"{store.server_name}: the secret access key of {store.access_key_id} is not in the file and not in the "
             f"environment: set {secret_variable(store.server_name)} to it."
         )
     return connection, Credential(store.access_key_id, store.secret_access_key)
-
-
-def load_stack(name: str) -> list[StorageOutputs]:
-    """The stores of a stack, as the last `up` left them."""
-    from . import stacks
-
-    return stacks.outputs_of(stacks.open_stack(name, credentials=False))

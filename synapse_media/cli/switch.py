@@ -46,15 +46,15 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from synapse_media.runbook import runbook
 
-    from . import stores
+    from . import stacks, stores
 
-    loaded = [stores.load_file(arguments.store)] if arguments.store else stores.load_stack(arguments.stack)
+    loaded = [stores.load_file(arguments.store)] if arguments.store else stacks.load(arguments.stack)
     current = _choose(loaded, arguments.server)
     target = None
     if arguments.to_store:
         target = stores.load_file(arguments.to_store)
     elif arguments.to_stack:
-        target = _choose(stores.load_stack(arguments.to_stack), current.server_name)
+        target = _choose(stacks.load(arguments.to_stack), current.server_name)
     plan = runbook(
         current,
         arguments.to,

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from synapse_media import changes
-from synapse_media.changes import Change
 from synapse_media.engine.options import chooses_targets
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SynapseMediaError
+from synapse_media.guards import changes
 from synapse_media.guards.applied import PROOF, Applied, is_bucket
+from synapse_media.guards.changes import Change
 from synapse_media.guards.judge import STORE, judge, renamed, words_of
 from synapse_media.settings import StoreSettings
 

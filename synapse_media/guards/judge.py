@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from synapse_media import catalog
-from synapse_media.changes import Change, Danger, DangerError
 from synapse_media.settings import StoreSettings
 
 from .applied import Applied, Place
+from .changes import Change, Danger, DangerError
 
 STORE: Final = "store"
 """The kind of a change that is of a whole store, and of no one resource."""

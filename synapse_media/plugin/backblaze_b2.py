@@ -22,14 +22,16 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
+from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
 from synapse_media.settings import SLOTS
+from synapse_media.store import bounded, credentials, tracing
+from synapse_media.store.connection import ApiError
+from synapse_media.store.objects import is_ours
 
-from . import bounded, credentials, tracing
 from .bucket import (
     drift,
     is_marked,
-    is_ours,
     not_emptied_unmarked,
     not_empty,
     nothing_to_adopt,
@@ -40,10 +42,9 @@ from .bucket import (
     there_already,
     unlike_new,
 )
-from .connection import ApiError
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import DECOY
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
+from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
 
 OWNER_INFO: Final = "synapse-media-stack"
 _WHERE: Final = f"its bucket info {OWNER_INFO!r}"
@@ -171,7 +172,7 @@ def account(values: Mapping[str, Any], *, once: bool = False) -> Any:
     key_id, key = (credentials.read(name) for name in names)
     missing = [name for name, value in zip(names, (key_id, key), strict=True) if not value]
     if missing:
-        raise ResourceError(
+        raise StoreError(
             f"the environment has no {' and no '.join(missing)}: set it to an application key for all buckets. "
             "`synapse-media doctor` says what it needs."
         )
@@ -197,12 +198,12 @@ def _admin(values: Mapping[str, Any], *, once: bool = False) -> Any:
     lacking = [name for name in NEEDED if name not in allowed["capabilities"]]
     name = values["connection"]["variables"][0]
     if allowed.get("buckets") or allowed.get("namePrefix"):
-        raise ResourceError(
+        raise StoreError(
             f"{name} is a key limited to a bucket or a prefix, which can make neither buckets nor keys. Make an "
             f"application key for all buckets, with {', '.join(NEEDED)}."
         )
     if lacking:
-        raise ResourceError(
+        raise StoreError(
             f"{name} is a key without {', '.join(lacking)}. A key can't be changed: make another one with "
             f"{', '.join(NEEDED)}."
         )
@@ -210,7 +211,7 @@ def _admin(values: Mapping[str, Any], *, once: bool = False) -> Any:
 
 
 def check_admin(values: Mapping[str, Any]) -> None:
-    """Raises ResourceError where the key in the environment can't do all that is needed, or the region is another's."""
+    """Raises StoreError where the key in the environment can't do all that is needed, or the region is another's."""
     _account_facts(_admin(values), values)
 
 
@@ -332,7 +333,7 @@ class B2Bucket(Resource):
                 if outputs["adopted"]:
                     outputs["differences"] = _differences(found, inputs)
                 self._apply(found, inputs, outputs)
-        except ResourceError as error:
+        except StoreError as error:
             raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
         say_differences(outputs, context)
         return bucket, outputs
@@ -371,7 +372,7 @@ class B2Bucket(Resource):
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
-            raise ResourceError("a B2 bucket is taken over with adopt: true in the stack file, not by an import")
+            raise StoreError("a B2 bucket is taken over with adopt: true in the stack file, not by an import")
         bucket = text(inputs, "bucket", resource_id)
         api = _same_account(account(inputs), inputs, outputs)
         with _calling(inputs, bucket):
@@ -399,7 +400,7 @@ class B2Bucket(Resource):
         with _calling(inputs, bucket):
             found = _find(api, bucket)
         if found is None:
-            raise ResourceError(
+            raise StoreError(
                 f"bucket: {bucket!r} does not exist in this account. Check the key; if the bucket was deleted, "
                 "`synapse-media up --refresh` finds out and makes it again, empty."
             )
@@ -408,7 +409,7 @@ class B2Bucket(Resource):
         try:
             with _calling(inputs, bucket):
                 self._apply(found, inputs, outputs)
-        except ResourceError as error:
+        except StoreError as error:
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
         return outputs
 
@@ -480,7 +481,7 @@ def _same_account(api: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any
     """`api`, if it is of the account that `outputs` were made in: any other would seem to have lost everything."""
     made_in = text(outputs, "accountId")
     if made_in and made_in != _account_id(api):
-        raise ResourceError(
+        raise StoreError(
             f"{inputs['connection']['variables'][0]} is a key of the account {_account_id(api)}, and this was made in "
             f"the account {made_in}, where it still may be. Give a key of that account."
         )
@@ -488,20 +489,20 @@ def _same_account(api: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any
 
 
 def _account_facts(api: Any, inputs: Mapping[str, Any]) -> Values:
-    """The account's ID, endpoint and region. Raises ResourceError where the stack file says another of the two."""
+    """The account's ID, endpoint and region. Raises StoreError where the stack file says another of the two."""
     endpoint = str(api.account_info.get_s3_api_url()).rstrip("/")
     match = _S3_URL.fullmatch(endpoint)
     wanted = text(inputs, "region")
     region = match[1] if match else (wanted or "us-east-1")
     if wanted and wanted != region:
-        raise ResourceError(
+        raise StoreError(
             f"region: {wanted!r} is not this account's: its region is {region}, chosen at sign-up for all its buckets. "
             "Leave region out, or use an account of the other region (with this one, S3 would answer "
             "InvalidAccessKeyId)."
         )
     named = text(inputs, "endpoint").rstrip("/")
     if named not in ("", endpoint):
-        raise ResourceError(f"endpoint: {named!r} is not this account's, which is {endpoint}. Leave endpoint out.")
+        raise StoreError(f"endpoint: {named!r} is not this account's, which is {endpoint}. Leave endpoint out.")
     return {"accountId": _account_id(api), "accountRegion": region, "accountEndpoint": endpoint}
 
 
@@ -618,7 +619,7 @@ class _Keys(NamedKeys):
         has, wanted = set(self._listed[key_id].capabilities), set(self._values["capabilities"])
         if has != wanted:
             other = "b" if slot == "a" else "a"
-            raise ResourceError(
+            raise StoreError(
                 f"key {key_id} of slot {slot} may {', '.join(sorted(has))}, and would have to may "
                 f"{', '.join(sorted(wanted))}. A key at Backblaze B2 can't be changed: have another one made with "
                 f"keys: {{active: {other}, retiring: [{slot}]}} (`synapse-media rotate` writes that)."

@@ -12,21 +12,22 @@ adopted bucket has otherwise than a new one would, in words).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from synapse_media.contract import PROOF_OBJECTS
+from synapse_media.errors import StoreError
+from synapse_media.store.connection import ApiError, Connection, call
+from synapse_media.store.objects import empty_out, holds_media, is_empty, look
 
-from .connection import ApiError, Connection, call
-from .resource import Context, Found, PartialError, Resource, ResourceError, Values, text
+from .resource import Context, Found, PartialError, Resource, Values, text
 
 OWNER_TAG = "synapse-media:stack"
 _WHERE = f"its tag {OWNER_TAG!r}"
 
 
-def nothing_to_adopt(bucket: str) -> ResourceError:
-    return ResourceError(
+def nothing_to_adopt(bucket: str) -> StoreError:
+    return StoreError(
         f"bucket: {bucket!r} does not exist, so it can't be adopted. Check the name and the endpoint, or set "
         "adopt: false to have it made."
     )
@@ -40,7 +41,7 @@ def require_mark(bucket: str, mark: str, where: str, inputs: Mapping[str, Any], 
         old: outputs, whose mark is ours as well; {} where there are none.
     """
     if mark and mark not in marks_of(inputs, old):
-        raise ResourceError(
+        raise StoreError(
             f"bucket: {bucket!r} is marked as that of another stack ({mark}): nothing of it is changed or deleted. "
             f"Choose another bucket, or remove {where} if that stack is gone for good. A bucket that was this stack's "
             "is given up, and left where it is, by <homeserver>/retain-bucket in the stack file's allow."
@@ -62,30 +63,30 @@ def is_marked(mark: str, inputs: Mapping[str, Any]) -> bool:
 def require_same_place(bucket: str, mark: str, endpoint: str, former_endpoint: str) -> None:
     """Refuse a bucket without a mark that is at another endpoint than the one in state: it may be anybody's."""
     if not mark and former_endpoint != endpoint:
-        raise ResourceError(
+        raise StoreError(
             f"bucket: {bucket!r} at {endpoint} carries no mark of this stack: it is another bucket than the one at "
             f"{former_endpoint}, which is this store's. Nothing of it was touched. Check the endpoint; to move to "
             "another store, bring the media along as docs/switching.md says, and use adopt: true there."
         )
 
 
-def not_emptied_unmarked(bucket: str) -> ResourceError:
-    return ResourceError(
+def not_emptied_unmarked(bucket: str) -> StoreError:
+    return StoreError(
         f"bucket {bucket!r} is not empty, and the mark of this stack was taken off it: it is not deleted. If it is "
         "this stack's, `synapse-media up --refresh` marks it again; to give it up and leave it where it is, put "
         "<homeserver>/retain-bucket into the stack file's allow."
     )
 
 
-def there_already(bucket: str) -> ResourceError:
-    return ResourceError(
+def there_already(bucket: str) -> StoreError:
+    return StoreError(
         f"bucket: {bucket!r} exists already and is not empty or not new. Nothing in it was touched. To keep Synapse's "
         "media in it, set adopt: true for this store; otherwise choose another name."
     )
 
 
-def taken(bucket: str, error: ApiError) -> ResourceError:
-    return ResourceError(f"bucket: {bucket!r} is taken by somebody else at this provider. Choose another name. {error}")
+def taken(bucket: str, error: ApiError) -> StoreError:
+    return StoreError(f"bucket: {bucket!r} is taken by somebody else at this provider. Choose another name. {error}")
 
 
 def drift(inputs: Values, now: Mapping[str, Any], managed: Collection[str]) -> Values:
@@ -105,15 +106,15 @@ def say_differences(outputs: Values, context: Context) -> None:
 def refuse_ownership(inputs: Values, old: Values) -> None:
     """What was taken over is not made ours by the way: its settings would be said to be those of a new bucket."""
     if old.get("adopted") and not inputs.get("adopt"):
-        raise ResourceError(
+        raise StoreError(
             f"bucket: {inputs['bucket']!r} was taken over or imported, and stays as it was: set adopt: true for this "
             "store. To have one of its settings changed, name it in the stack file's allow, for example "
             "<homeserver>/set-versioning."
         )
 
 
-def not_empty(bucket: str) -> ResourceError:
-    return ResourceError(
+def not_empty(bucket: str) -> StoreError:
+    return StoreError(
         f"bucket {bucket!r} holds media and is not deleted. To give it up without deleting anything, put "
         "<homeserver>/retain-bucket into the stack file's allow; to delete the media for good, put "
         "<homeserver>/delete-media there."
@@ -351,7 +352,7 @@ class Bucket(Resource):
             if adopted:
                 outputs["differences"] = _differences(s3, bucket, inputs)
                 say_differences(outputs, context)
-        except ResourceError as error:
+        except StoreError as error:
             raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
         return bucket, outputs
 
@@ -367,13 +368,13 @@ class Bucket(Resource):
     def taken(self, s3: Any, bucket: str, inputs: Values) -> bool | None:
         """Take the bucket that is there: None where there is none, True where it is adopted, False where it is ours.
 
-        Raises ResourceError where it is somebody else's, or holds what is not ours.
+        Raises StoreError where it is somebody else's, or holds what is not ours.
         """
         try:
             look(s3, bucket)
         except ApiError as error:
             if error.denied:
-                raise ResourceError(
+                raise StoreError(
                     f"bucket: {bucket!r} exists and this credential may not look at it: it belongs to somebody else, "
                     "or the admin credential may not administer buckets. Choose another name. " + str(error)
                 ) from None
@@ -476,7 +477,7 @@ class Bucket(Resource):
             # State keeps the old place: there the media is, and there a refresh looks.
             if not error.absent:
                 raise
-            raise ResourceError(
+            raise StoreError(
                 f"bucket: {bucket!r} does not exist at {inputs['connection']['endpoint']}. Check the endpoint; if "
                 "the bucket was deleted, `synapse-media up --refresh` finds out and makes it again, empty."
             ) from None
@@ -495,12 +496,12 @@ class Bucket(Resource):
             if outputs["adopted"]:
                 outputs["differences"] = _differences(s3, bucket, inputs)
                 say_differences(outputs, context)
-        except ResourceError as error:
+        except StoreError as error:
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
         return outputs
 
     def holds_media(self, outputs: Values) -> bool:
-        """Whether there is media in it, old versions included; False also where it is gone. May raise ResourceError."""
+        """Whether there is media in it, old versions included; False also where it is gone. May raise StoreError."""
         return holds_media(self.s3(outputs), text(outputs, "bucket"))
 
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
@@ -522,14 +523,6 @@ class Bucket(Resource):
 def _excused(error: ApiError, inputs: Mapping[str, Any]) -> bool:
     """Nothing to fail for: the store doesn't have it, or a key that is no administrator's may not."""
     return error.lacking or (bool(inputs.get("mayBeDenied")) and error.denied)
-
-
-def look(s3: Any, bucket: str) -> None:
-    """Whether the bucket is there, by a call whose answer has a body: to HEAD anybody in between may answer the same.
-
-    Raises ApiError: `absent`, `denied`, `bad_key` by what the store itself says.
-    """
-    call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
 def _apply(s3: Any, bucket: str, inputs: Values, outputs: Values) -> None:
@@ -627,82 +620,11 @@ def _touched(s3: Any, bucket: str) -> bool:
         lambda: read_policy(s3, bucket)["policy"],
         lambda: any(_read_lifecycle(s3, bucket).values()),
     )
-    for look in looks:
+    for is_set in looks:
         try:
-            if look():
+            if is_set():
                 return True
         except ApiError as error:
             if not error.lacking:
                 raise
     return False
-
-
-def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(key, version id) of every version and delete marker; version id "" where the store keeps no versions."""
-    marker: dict[str, str] = {}
-    while True:
-        try:
-            page = call(s3, "list_object_versions", Bucket=bucket, Prefix=prefix, **marker)
-        except ApiError as error:
-            if not error.lacking:
-                raise
-            break
-        for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-            yield item["Key"], item.get("VersionId") or ""
-        if not page.get("IsTruncated"):
-            return
-        marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
-    token: dict[str, str] = {}
-    while True:
-        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
-        for item in page.get("Contents", []):
-            yield item["Key"], ""
-        if not page.get("IsTruncated"):
-            return
-        token = {"ContinuationToken": page["NextContinuationToken"]}
-
-
-def is_ours(key: str) -> bool:
-    """Written by the proof: not media."""
-    return key.rpartition("/")[2] in PROOF_OBJECTS
-
-
-def is_empty(s3: Any, bucket: str) -> bool:
-    """Nothing in it but what the proof left; old versions count as media."""
-    return all(is_ours(key) for key, _ in _versions(s3, bucket))
-
-
-def holds_media(s3: Any, bucket: str) -> bool:
-    """Whether there is media in a bucket; False also where the store says that the bucket is gone."""
-    try:
-        return not is_empty(s3, bucket)
-    except ApiError as error:
-        if not error.absent:
-            raise
-        return False
-
-
-def empty_out(s3: Any, bucket: str) -> None:
-    """Delete all there is in the bucket."""
-    try:
-        # Listed anew each time: what was aborted is gone from the first page.
-        while uploads := call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads"):
-            for upload in uploads:
-                call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-    except ApiError as error:
-        if not error.lacking:
-            raise
-    for key, version in _versions(s3, bucket):
-        _delete_version(s3, bucket, key, version)
-
-
-def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
-    """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
-    for key, version in _versions(s3, bucket, prefix):
-        if is_ours(key):
-            _delete_version(s3, bucket, key, version)
-
-
-def _delete_version(s3: Any, bucket: str, key: str, version: str) -> None:
-    # One by one: not every store has DeleteObjects.
-    call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))

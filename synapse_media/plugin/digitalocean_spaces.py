@@ -12,13 +12,15 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT
+from synapse_media.errors import StoreError
+from synapse_media.store import credentials
+from synapse_media.store.connection import ApiError, Connection, Credential
+from synapse_media.store.http import JsonClient
+from synapse_media.store.objects import look, remove_versions
 
-from . import credentials
-from .bucket import look, read_acl, read_policy, remove_versions, write_acl, write_policy
-from .connection import ApiError, Connection, Credential
-from .http import JsonClient
+from .bucket import read_acl, read_policy, write_acl, write_policy
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
-from .resource import UNKNOWN, Context, Found, Resource, ResourceError, Values, text
+from .resource import UNKNOWN, Context, Found, Resource, Values, text
 
 API: Final = "https://api.digitalocean.com"
 TOKEN: Final = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
@@ -35,7 +37,7 @@ class SpacesApi:
     def __init__(self, values: Mapping[str, Any]) -> None:
         token = credentials.read(TOKEN)
         if not token:
-            raise ResourceError(
+            raise StoreError(
                 f"the environment has no {TOKEN}: set it to an API token with the scopes spaces_key:create, read, "
                 "update and delete. `synapse-media doctor` says what it needs."
             )
@@ -62,19 +64,19 @@ class SpacesApi:
             key: dict[str, Any] = _part(self._call("POST", _KEYS, {"name": name, "grants": grants}), "key", dict)
         except ApiError as error:
             if 400 <= error.status < 500 and len(self.listed()) >= _LIMIT:
-                raise ResourceError(
+                raise StoreError(
                     f"key {name!r}: the account has as many Spaces keys as it may have ({_LIMIT}). Delete one that "
                     f"nothing uses. {error}"
                 ) from None
             if error.status < 300 or error.status >= 500:
-                raise ResourceError(
+                raise StoreError(
                     f"key {name!r}: {error}. If it was made all the same, the next `up` finds it by its name and "
                     "replaces it."
                 ) from None
             raise
         for part in ("access_key", "secret_key"):
             if not isinstance(key.get(part), str) or not key[part]:
-                raise ResourceError(
+                raise StoreError(
                     f"key {name!r}: the answer of DigitalOcean's API has no {part}. The next `up` finds the key by its "
                     "name and replaces it."
                 )
@@ -106,7 +108,7 @@ class SpacesApi:
 
 
 def check_admin(values: Mapping[str, Any]) -> None:
-    """Raises ResourceError where the API token in the environment is not accepted."""
+    """Raises StoreError where the API token in the environment is not accepted."""
     SpacesApi(values).listed()
 
 
@@ -300,7 +302,7 @@ class SpacesAdminKey(Resource):
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
-            raise ResourceError("a key can't be imported: DigitalOcean never shows its secret again")
+            raise StoreError("a key can't be imported: DigitalOcean never shows its secret again")
         if any(key["access_key"] == resource_id for key in SpacesApi(inputs).listed()):
             return Found(resource_id, inputs, outputs)
         return None

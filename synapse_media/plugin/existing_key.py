@@ -6,9 +6,11 @@ Outputs: the inputs, `accessKeyId` and `secretAccessKey` (secret), as the enviro
 
 from __future__ import annotations
 
-from . import credentials
-from .connection import Connection
-from .resource import UNKNOWN, Context, Found, Resource, ResourceError, Values
+from synapse_media.errors import StoreError
+from synapse_media.store import credentials
+from synapse_media.store.connection import Connection
+
+from .resource import UNKNOWN, Context, Found, Resource, Values
 
 
 class ExistingKey(Resource):
@@ -26,7 +28,7 @@ class ExistingKey(Resource):
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
-            raise ResourceError("an existing key can't be imported: `up` reads it from the environment.")
+            raise StoreError("an existing key can't be imported: `up` reads it from the environment.")
         # A key that the operator replaced is taken up by the next refresh, and proved.
         return Found(resource_id, inputs, {**outputs, **_with_key(inputs)})
 

@@ -18,20 +18,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT
+from synapse_media.errors import StoreError
 from synapse_media.settings import SLOTS
+from synapse_media.store import credentials
+from synapse_media.store.connection import ApiError, Connection, Credential
+from synapse_media.store.http import JsonClient, trusting
+from synapse_media.store.objects import empty_out, is_empty, remove_versions
 
-from . import credentials
 from .bucket import (
     drift,
-    empty_out,
-    is_empty,
     is_marked,
     marks_of,
     not_emptied_unmarked,
     not_empty,
     nothing_to_adopt,
     refuse_ownership,
-    remove_versions,
     require_mark,
     require_same_place,
     say_differences,
@@ -39,10 +40,8 @@ from .bucket import (
     there_already,
     unlike_new,
 )
-from .connection import ApiError, Connection, Credential
-from .http import JsonClient, trusting
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
+from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
 
 _MARK: Final = "synapse-media/"
 _PERMISSIONS: Final = {"read": True, "write": True, "owner": False}
@@ -57,13 +56,13 @@ def admin(values: Mapping[str, Any]) -> JsonClient:
     credentials.refuse_foreign([name], family="garage")
     token = credentials.read(name)
     if not token:
-        raise ResourceError(f"the environment has no {name}: set it to a token of Garage's admin API.")
+        raise StoreError(f"the environment has no {name}: set it to a token of Garage's admin API.")
     headers = {"Authorization": f"Bearer {token}"}
     return JsonClient(connection["adminEndpoint"], "Garage's admin API", headers, ca_file=connection.get("caFile", ""))
 
 
 def check_admin(values: Mapping[str, Any]) -> None:
-    """Raises ResourceError where the token in the environment is not accepted, or the region is not the cluster's."""
+    """Raises StoreError where the token in the environment is not accepted, or the region is not the cluster's."""
     _keys(admin(values))
     check_region(Connection.parse(values))
 
@@ -147,7 +146,7 @@ def check_region(connection: Connection) -> None:
         )
     match = re.search(r"<Region>([^<]{1,100})</Region>", body)
     if match and match[1] != connection.region:
-        raise ResourceError(
+        raise StoreError(
             f"region: {connection.region!r} is not this cluster's, which signs for {match[1]!r} (s3_region in "
             f"garage.toml). Set region: {match[1]}."
         )
@@ -249,7 +248,7 @@ class GarageBucket(Resource):
             if adopted:
                 outputs["differences"] = _differences(info, inputs)
             self._apply(api, info, inputs, outputs)
-        except ResourceError as error:
+        except StoreError as error:
             raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
         say_differences(outputs, context)
         return bucket, outputs
@@ -300,7 +299,7 @@ class GarageBucket(Resource):
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
-            raise ResourceError("a Garage bucket is taken over with adopt: true in the stack file, not by an import")
+            raise StoreError("a Garage bucket is taken over with adopt: true in the stack file, not by an import")
         info = _info(admin(inputs), globalAlias=text(inputs, "bucket", resource_id))
         if info is None:
             return None
@@ -324,7 +323,7 @@ class GarageBucket(Resource):
         check_region(Connection.parse(inputs))
         info = _info(api, globalAlias=bucket)
         if info is None:
-            raise ResourceError(
+            raise StoreError(
                 f"bucket: {bucket!r} does not exist at {api.base}. Check admin_endpoint; if the bucket was deleted, "
                 "`synapse-media up --refresh` finds out and makes it again, empty."
             )
@@ -335,7 +334,7 @@ class GarageBucket(Resource):
         outputs["bucketId"] = info["id"]
         try:
             self._apply(api, info, inputs, outputs)
-        except ResourceError as error:
+        except StoreError as error:
             raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
         return outputs
 

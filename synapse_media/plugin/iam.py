@@ -21,10 +21,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from .bucket import canonical, look
-from .connection import ApiError, Connection, call
+from synapse_media.errors import StoreError
+from synapse_media.store.connection import ApiError, Connection, call
+from synapse_media.store.objects import look
+
+from .bucket import canonical
 from .keyring import KeyFamily, MadeKey, RingBase, retire_fault
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
+from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
 
 __all__ = (
     "JOURNAL",
@@ -124,7 +127,7 @@ def _named_buckets(iam: Any, user: str) -> frozenset[str]:
 
 def _refuse(fault: str) -> None:
     if fault:
-        raise ResourceError(f"user: {fault} Nothing of it is changed. Choose another name with the setting user.")
+        raise StoreError(f"user: {fault} Nothing of it is changed. Choose another name with the setting user.")
 
 
 class User(Resource):
@@ -160,7 +163,7 @@ class User(Resource):
             fault = _fault(iam, inputs, made, adopted=bool(inputs.get("adopt")))
             if fault:
                 over = "" if str(made.get("Path")).startswith(ROOT) else ", or set adopt: true to take it over"
-                raise ResourceError(f"user: {fault} Choose another name with the setting user{over}.") from None
+                raise StoreError(f"user: {fault} Choose another name with the setting user{over}.") from None
             adopted = made.get("Path") not in (path, *_former(inputs))
             path = path if adopted else made["Path"]
         return user, {**inputs, "path": path, "arn": made.get("Arn", ""), "adopted": adopted}
@@ -190,7 +193,7 @@ class User(Resource):
         # State keeps the old place until the user was seen at the new one: a refresh looks where state says.
         found = _user(iam, user)
         if found is None:
-            raise ResourceError(
+            raise StoreError(
                 f"user: {user!r} does not exist at {connection.iam_endpoint}. Check iam_endpoint; if the user was "
                 "deleted, `synapse-media up --refresh` finds out and makes it again."
             )
@@ -247,7 +250,7 @@ def _move_back(iam: Any, user: str, path: str) -> None:
     except ApiError as error:
         if not error.lacking:
             raise
-        raise ResourceError(
+        raise StoreError(
             f"user: {user!r} was moved away from the path {path!r}, which is the mark of this store, and this store "
             "can't move a user. Move it back at the provider."
         ) from None
@@ -283,7 +286,7 @@ class UserPolicy(Resource):
             name, connection = Connection.of_import(resource_id)
             user, slash, policy = name.partition("/")
             if not slash:
-                raise ResourceError(f"import id {resource_id!r} is not USER/POLICY@IAM-ENDPOINT")
+                raise StoreError(f"import id {resource_id!r} is not USER/POLICY@IAM-ENDPOINT")
             inputs = {"userName": user, "policyName": policy, "connection": connection.values()}
         try:
             found = call(
@@ -415,7 +418,7 @@ class IamKeys(KeyFamily):
                 with suppress(ApiError):
                     _remove_policy(self._iam, self._user, name)
             if error.code in ("LimitExceeded", "LimitExceededException"):
-                raise ResourceError(
+                raise StoreError(
                     f"{self.who} has as many keys as it may have ({', '.join(listed)}) and slot {slot!r} needs "
                     f"another. Delete one that nothing uses. {error}"
                 ) from None

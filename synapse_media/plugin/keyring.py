@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from synapse_media.errors import StoreError
 from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET
+from synapse_media.store import credentials
 
-from . import credentials
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values, text
+from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
 
 _PROOF_TIME: Final = timedelta(minutes=5)
 
@@ -200,7 +201,7 @@ class RingBase(Resource):
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
-            raise ResourceError(
+            raise StoreError(
                 "a key ring can't be imported: a store never shows a secret access key again. Let `up` make new keys, "
                 "and delete the old ones once nothing uses them."
             )
@@ -295,7 +296,7 @@ class RingBase(Resource):
                     context.warn(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
             for slot in [slot for slot in keys if slot not in slots]:
                 if not handed_out:
-                    raise ResourceError(
+                    raise StoreError(
                         f"key {keys[slot]['accessKeyId']} is not retired: {keys[active]['accessKeyId']}, which follows "
                         "it, was made only now and nobody has it yet. Keep both (`synapse-media rotate` does), render, "
                         "restart Synapse, and retire it then."
@@ -310,7 +311,7 @@ class RingBase(Resource):
                 secrets.pop(slot, None)
             outputs |= _strangers(listed, keys)
             _report(family.who, outputs, context)
-        except ResourceError as error:
+        except StoreError as error:
             outputs |= {"slots": sorted(keys), **_of_active(active, keys, secrets)}
             raise PartialError(str(error), text(inputs, "userName"), outputs) from None
         return {**outputs, **_of_active(active, keys, secrets)}
@@ -319,13 +320,13 @@ class RingBase(Resource):
 def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:
     """A key that was there before, brought along with an adopted user. When it was made is not known."""
     if key_id not in listed:
-        raise ResourceError(
+        raise StoreError(
             f"adopt_key: the user has no key {key_id!r}; it has {', '.join(sorted(listed)) or 'none'}. Name one of "
             "them, or leave the setting out to have a new one made."
         )
     secret = credentials.read(ADOPTED_SECRET)
     if not secret:
-        raise ResourceError(
+        raise StoreError(
             f"adopt_key: the environment has no {ADOPTED_SECRET}: set it to the secret access key of {key_id}. Once "
             "it is in the encrypted state it is not needed any more."
         )
@@ -357,7 +358,7 @@ def require_leave(family: KeyFamily, listed: Mapping[str, bool], outputs: Values
         if key["accessKeyId"] in listed and not is_brought(key) and not _only_proved(family, key)
     ]
     if used and family.usable():
-        raise ResourceError(
+        raise StoreError(
             f"{family.who}: key {', '.join(used)} may be in use and is not deleted: with it Synapse would lose its "
             "media. Run `synapse-media destroy`, which asks; or put <homeserver>/retire-key into the stack file's "
             "allow, run `up`, and then this again."
@@ -403,7 +404,7 @@ def _may_retire(family: KeyFamily, old: Mapping[str, str], new: Mapping[str, str
     else:
         why = f"{new['accessKeyId']} was brought along, so its uses don't tell whether Synapse has moved on to it"
     if why:
-        raise ResourceError(
+        raise StoreError(
             f"key {old['accessKeyId']} is not retired: {why}. Render, restart Synapse, and then confirm: "
             "`synapse-media rotate --finish --confirm`, or <homeserver>/retire-key in the stack file's allow."
         )

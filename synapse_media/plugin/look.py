@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from synapse_media.errors import StoreError
+from synapse_media.store.connection import ApiError, call
+
 from .backblaze_b2 import B2Bucket
 from .bucket import Bucket
-from .connection import ApiError, call
 from .garage import GarageBucket
-from .resource import ResourceError, Values
+from .resource import Values
 from .storj import StorjBucket
 
 _S3 = Bucket()
@@ -26,14 +28,14 @@ def look(kind: str, values: Mapping[str, Any]) -> bool:
         values: its outputs; of a vendor's, `bucket` and `connection`.
 
     Raises:
-        ResourceError: it can't be seen.
+        StoreError: it can't be seen.
     """
     found: Values = dict(values)
     return _OURS.get(kind, _S3).holds_media(found)
 
 
 def is_gone(values: Mapping[str, Any]) -> bool:
-    """Whether the store says that a vendor's bucket is not there. Raises ResourceError where it can't be asked.
+    """Whether the store says that a vendor's bucket is not there. Raises StoreError where it can't be asked.
 
     Args:
         values: its `bucket` and `connection`.
@@ -49,7 +51,7 @@ def is_gone(values: Mapping[str, Any]) -> bool:
 
 
 def refuse_taken(values: Mapping[str, Any]) -> None:
-    """Raise ResourceError where a bucket is there already that a vendor's plugin would take over.
+    """Raise StoreError where a bucket is there already that a vendor's plugin would take over.
 
     Some stores answer CreateBucket with success to whoever owns the bucket, whatever is in it (Amazon in us-east-1,
     Ceph: https://github.com/ceph/ceph/pull/68722).
@@ -60,6 +62,6 @@ def refuse_taken(values: Mapping[str, Any]) -> None:
     found: Values = dict(values)
     try:
         s3 = _S3.s3(found)
-    except ResourceError:
+    except StoreError:
         return  # without a key for S3 there is no look; the vendor's plugin says what it lacks
     _S3.taken(s3, found["bucket"], found)

@@ -21,8 +21,9 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provid
 import synapse_media
 from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted, remember_all
+from synapse_media.store import tracing
 
-from . import peers, tracing
+from . import peers
 from .resource import UNKNOWN, Context, PartialError, Resource, Values
 
 NAME: Final = "s3store"

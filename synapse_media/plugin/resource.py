@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from synapse_media.errors import SynapseMediaError
+from synapse_media.errors import StoreError
 
 Values = dict[str, Any]
 
@@ -25,11 +25,7 @@ class _Unknown:
 UNKNOWN: Final = _Unknown()
 
 
-class ResourceError(SynapseMediaError):
-    """A resource that could not be made, read, changed or deleted."""
-
-
-class PartialError(ResourceError):
+class PartialError(StoreError):
     """Made, but not finished: what exists goes into state, and the next `up` finishes it by an update."""
 
     def __init__(self, reason: str, resource_id: str, outputs: Values) -> None:

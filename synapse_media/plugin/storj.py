@@ -30,13 +30,15 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
+from synapse_media.errors import StoreError
+from synapse_media.store import credentials
+from synapse_media.store.connection import ApiError, Connection, Credential, call
+from synapse_media.store.http import JsonClient
+from synapse_media.store.objects import look, remove_versions
 
-from . import credentials
-from .bucket import Bucket, look, mark, remove_versions
-from .connection import ApiError, Connection, Credential, call
-from .http import JsonClient
+from .bucket import Bucket, mark
 from .keyring import KeyFamily, MadeKey, RingBase, require_leave
-from .resource import UNKNOWN, Context, Found, PartialError, ResourceError, Values, text
+from .resource import UNKNOWN, Context, Found, PartialError, Values, text
 from .storj_grant import OBJECTS, PERMISSIONS, Grant, parse
 
 PARENT: Final = "UPLINK_ACCESS"
@@ -58,20 +60,20 @@ _LONG_WORD: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,}")
 
 
 def parent(bucket: str, needed: Collection[str]) -> Grant:
-    """The operator's access grant. Raises ResourceError where there is none, or it can't give this."""
+    """The operator's access grant. Raises StoreError where there is none, or it can't give this."""
     given = credentials.read(PARENT)
     if not given:
-        raise ResourceError(
+        raise StoreError(
             f"the environment has no {PARENT}: set it to an access grant of your project that may read, write, list "
             "and delete in every bucket, or in this one (console: Access Keys, New, Access Grant)"
         )
     try:
         grant = parse(given)
-    except ResourceError as error:
-        raise ResourceError(f"{PARENT}: {error}") from None
+    except StoreError as error:
+        raise StoreError(f"{PARENT}: {error}") from None
     fault = grant.fault(bucket, needed, datetime.now(UTC))
     if fault:
-        raise ResourceError(
+        raise StoreError(
             f"{PARENT}: the access grant is of no use for the bucket {bucket!r}: {fault}. Give one of the project that "
             f"allows {', '.join(sorted(needed))} there, without an end or limits of its own."
         )
@@ -79,7 +81,7 @@ def parent(bucket: str, needed: Collection[str]) -> Grant:
 
 
 def check_admin(values: Mapping[str, Any]) -> None:
-    """Raises ResourceError where the access grant in the environment can't give what the store's keys need."""
+    """Raises StoreError where the access grant in the environment can't give what the store's keys need."""
     parent(text(values, "bucket"), PERMISSIONS if values.get("access") == "full" else OBJECTS)
 
 
@@ -174,7 +176,7 @@ def _wait_until_known(s3: Any, bucket: str, pause: Callable[[float], None]) -> N
                 continue
             # Whoever reaches a bucket may look at it, and its name is free of other projects.
             if error.bad_key or error.denied:
-                raise ResourceError(
+                raise StoreError(
                     f"{PARENT}: the gateway refuses a key that was made from this access grant just now. The grant, or "
                     f"the API key it came from, was perhaps revoked: give one that is valid. {error}"
                 ) from None
@@ -208,7 +210,7 @@ class StorjBucket(Bucket):
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
-            raise ResourceError("a Storj bucket is not imported: set adopt: true for its store, which takes it over")
+            raise StoreError("a Storj bucket is not imported: set adopt: true for its store, which takes it over")
         _same_encryption(outputs)
         return super().read(resource_id, inputs, outputs, context)
 
@@ -229,7 +231,7 @@ def _same_encryption(outputs: Values) -> None:
 
 def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
     if fingerprint and grant.fingerprint(bucket) != fingerprint:
-        raise ResourceError(
+        raise StoreError(
             f"{PARENT}: the access grant is of another project, or was made with another passphrase, than the one that "
             f"the bucket {bucket!r} was made with: what is stored there can't be read with it. Give one like the first."
         )
@@ -318,12 +320,12 @@ class StorjKeys(KeyFamily):
             registered = _register(self._values, grant, repeatable=False)
         except ApiError as error:
             if not (300 <= error.status < 500 or error.code == "BadCertificate") or error.status == 408:
-                raise ResourceError(
+                raise StoreError(
                     f"slot {slot!r}: {error}. It was asked once, and whether it made a key pair can't be known; nobody "
                     f"was given that pair. Run `up` again for another."
                 ) from None
             del self._values["grants"][slot]
-            raise ResourceError(f"slot {slot!r}: no key was made: {error}{_meaning(error)}") from None
+            raise StoreError(f"slot {slot!r}: no key was made: {error}{_meaning(error)}") from None
         self._values["endpoints"][slot], self._values["ends"][slot] = registered.endpoint, registered.ends
         return MadeKey(registered.credential.access_key_id, registered.credential.secret, at.isoformat())
 
@@ -440,7 +442,7 @@ class StorjKeyRing(RingBase):
         waiting = [*(outputs.get("ending") or []), *(outputs.get("grants") or {}).values()]
         left = [grant for grant in waiting if not _end(parse(grant), outputs, context)]
         if left:
-            raise ResourceError(
+            raise StoreError(
                 f"bucket {text(outputs, 'bucket')}: {len(left)} access grants could not be revoked; see the warnings. "
                 f"Where the grant in {PARENT} is gone for good, its keys are dead with it: take uplink off PATH "
                 "and run this again."
@@ -459,7 +461,7 @@ def _refuse_change(old: Values, inputs: Values) -> None:
     for slot, grant in held.items():
         if slot in (old.get("keys") or {}) and not _has_ended(old, slot) and grant.forbidden != wanted:
             other = "b" if slot == "a" else "a"
-            raise ResourceError(
+            raise StoreError(
                 f"permissions: the key of slot {slot!r} was made with other permissions, and a Storj grant can't be "
                 f"changed, only replaced. Rotate in the same edit: keys: {{active: {other}, retiring: [{slot}]}}."
             )

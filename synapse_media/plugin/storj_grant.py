@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-from .resource import ResourceError
+from synapse_media.errors import StoreError
 
 PERMISSIONS: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -52,7 +52,7 @@ _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _AES_GCM: Final = 2
 
 
-class GrantError(ResourceError):
+class GrantError(StoreError):
     """A grant that can't be read, or can't give what is asked of it. The text never holds any of it."""
 
 

@@ -16,7 +16,8 @@ from synapse_media import contract
 from synapse_media.cli import abort_uploads, credentials, doctor, main, stacks
 from synapse_media.engine import session
 from synapse_media.guards.applied import Applied, Bucket
-from synapse_media.plugin import look, proof
+from synapse_media.plugin import look
+from synapse_media.store import probes
 from tests.cli.test_commands import project as project  # noqa: PLC0414 - a fixture
 from tests.renderer import samples
 
@@ -41,7 +42,7 @@ Slow = Callable[[Any], Callable[..., Any]]
 
 def test_prove(answered_when_told: Slow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "store.json").write_text(json.dumps(contract.to_json(STORE)))
-    monkeypatch.setattr(proof, "prove", answered_when_told(()))
+    monkeypatch.setattr(probes, "prove", answered_when_told(()))
     assert main(["prove", "--store", str(tmp_path / "store.json")]) == 0
 
 

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components import policies
-from synapse_media import changes
-from synapse_media.changes import Change, of_preview
+from synapse_media.guards import changes
+from synapse_media.guards.changes import Change, of_preview
 from synapse_media.methods import METHODS
 
 NAME = "matrix.example.com"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from synapse_media import changes
+from synapse_media.guards import changes
 from tests.core.test_changes import NAME, preview, step
 
 BUCKET = {"bucket": "media", "versioning": True, "publicAccessBlock": True, "acl": "private"}

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
-from synapse_media import catalog, changes, settings, stackfile
+from synapse_media import catalog, settings, stackfile
+from synapse_media.guards import changes
 from synapse_media.guards.applied import Applied, Bucket, Place, Ring
 from synapse_media.guards.judge import Verdict, judge
 from synapse_media.settings import ALLOWABLE, Keys, StoreSettings

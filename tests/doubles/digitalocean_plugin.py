@@ -22,7 +22,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from synapse_media.plugin.resource import UNKNOWN, ResourceError, Values
+from synapse_media.errors import StoreError
+from synapse_media.plugin.resource import UNKNOWN, Values
 from tests.doubles.vendor_plugin import Vendor, serve
 
 _settings: dict[str, Any] = {}
@@ -36,7 +37,7 @@ def client(region: str, *, rest: bool = False) -> Any:
     key_id = _settings.get("spacesAccessId") or os.environ.get("SPACES_ACCESS_KEY_ID")
     secret = _settings.get("spacesSecretKey") or os.environ.get("SPACES_SECRET_ACCESS_KEY")
     if not key_id or not secret:
-        raise ResourceError("Spaces credentials not configured")
+        raise StoreError("Spaces credentials not configured")
     return boto3.client(
         "s3",
         endpoint_url=os.environ["STAND_IN_DIGITALOCEAN_REST"] if rest else _settings["spacesEndpoint"],
@@ -118,7 +119,7 @@ class SpacesBucket(Vendor):
             else:
                 client(outputs["region"], rest=True).delete_bucket(Bucket=bucket)
                 return
-        raise ResourceError(f"{bucket} is never empty, because {outputs['name']} is emptied: this goes on without end")
+        raise StoreError(f"{bucket} is never empty, because {outputs['name']} is emptied: this goes on without end")
 
 
 def _create(s3: Any, bucket: str, region: str) -> None:

@@ -28,9 +28,10 @@ from google.protobuf import struct_pb2
 from pulumi.runtime.proto import engine_pb2, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from synapse_media.engine.paths import state_dir
+from synapse_media.errors import StoreError
 from synapse_media.plugin.bucket import canonical
 from synapse_media.plugin.protocol import Servicer, decode, die_with_parent, encode
-from synapse_media.plugin.resource import UNKNOWN, Context, Found, PartialError, Resource, ResourceError, Values
+from synapse_media.plugin.resource import UNKNOWN, Context, Found, PartialError, Resource, Values
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,7 +102,7 @@ class Vendor(Resource):
         try:
             return call(*arguments)
         except ClientError as error:
-            raise ResourceError(self.told(error)) from None
+            raise StoreError(self.told(error)) from None
 
     def told(self, error: ClientError) -> str:
         """The vendor's words for an answer of the store."""
@@ -115,7 +116,7 @@ class Vendor(Resource):
         except ClientError as error:
             if _code(error).startswith(_GONE):
                 return None
-            raise ResourceError(self.told(error)) from None
+            raise StoreError(self.told(error)) from None
         tags = {"tagsAll": found["tags"]} if "tags" in found else {}
         return Found(resource_id, inputs, {**outputs, **found, **tags})
 
@@ -124,7 +125,7 @@ class Vendor(Resource):
             self.remove({**outputs, "id": resource_id})
         except ClientError as error:
             if not (self.gone_is_done and _code(error).startswith(_GONE)):
-                raise ResourceError(self.told(error)) from None
+                raise StoreError(self.told(error)) from None
 
     def identity(self, inputs: Values) -> str:
         return str(inputs.get("name") or inputs["bucket"])
@@ -210,12 +211,12 @@ class _VendorServicer(Servicer):
         with super()._answering(context, urn, inputs):
             try:
                 yield
-            except ResourceError as error:
+            except StoreError as error:
                 if isinstance(error, PartialError):
                     raise
                 line = f"sdk-v2/provider2.go:572: sdk.helper_schema: {error}: provider={self._name}@{self._version}"
                 self._log(engine_pb2.ERROR, line, "")
-                raise ResourceError(f"1 error occurred:\n\t* {error}\n\n") from None
+                raise StoreError(f"1 error occurred:\n\t* {error}\n\n") from None
 
     def GetPluginInfo(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
         return plugin_pb2.PluginInfo(version=self._version)

@@ -20,11 +20,10 @@ import botocore.exceptions
 import yaml
 from botocore.config import Config
 
-from synapse_media import changes
 from synapse_media.contract import ContractError
 from synapse_media.engine import embedded
 from synapse_media.engine.processes import identity
-from synapse_media.guards import applied
+from synapse_media.guards import applied, changes
 from synapse_media.guards.applied import store_of
 from synapse_media.plugin.iam import JOURNAL
 from tests.doubles.proxy import Answer, Proxy, Request, Upstream, in_front_of

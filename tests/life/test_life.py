@@ -12,9 +12,9 @@ import botocore.exceptions
 import pytest
 
 from synapse_media import contract
-from synapse_media.changes import Change
 from synapse_media.cli import main
 from synapse_media.engine.session import EngineError
+from synapse_media.guards.changes import Change
 from synapse_media.renderer import render
 from tests.life.life import SERVER, Life
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from synapse_media.plugin import tracing
+from synapse_media.store import tracing
 from tests.life.life import Life
 
 COMMAND = str(Path(sys.executable).parent / "synapse-media")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from synapse_media.plugin import tracing
+from synapse_media.store import tracing
 from tests.life.life import Life
 
 WRONG = "wrong+secret/0123456789abcdef="

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synapse_media.engine.embedded import Running
-from synapse_media.plugin.connection import Connection, Credential
 from synapse_media.plugin.resource import Context, Resource, Values
+from synapse_media.store.connection import Connection, Credential
 
 OWNER = "synapse-media/tests/matrix.example.com"
 VARIABLES = ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")

@@ -13,10 +13,11 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from synapse_media.contract import PROOF_OBJECT
-from synapse_media.plugin import connection
+from synapse_media.errors import StoreError
 from synapse_media.plugin.bucket import OWNER_TAG, Bucket
-from synapse_media.plugin.connection import ApiError
-from synapse_media.plugin.resource import PartialError, ResourceError, Values
+from synapse_media.plugin.resource import PartialError, Values
+from synapse_media.store import connection
+from synapse_media.store.connection import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct
 
@@ -155,7 +156,7 @@ def test_another_name_is_another_bucket(direct: Direct) -> None:
 def test_a_bucket_with_something_in_it_is_never_taken(direct: Direct) -> None:
     direct.s3.create_bucket(Bucket=direct.name)
     direct.put()
-    with pytest.raises(ResourceError, match=r"exists already and is not empty.*set adopt: true"):
+    with pytest.raises(StoreError, match=r"exists already and is not empty.*set adopt: true"):
         direct.make(BUCKET, wanted(direct))
     assert direct.keys_in() == ["local_content/a"]
     assert versioning(direct) is None
@@ -179,14 +180,14 @@ def test_old_versions_are_media(direct: Direct) -> None:
     direct.put()
     direct.s3.delete_object(Bucket=direct.name, Key="local_content/a")
     assert direct.keys_in() == []
-    with pytest.raises(ResourceError, match="not empty"):
+    with pytest.raises(StoreError, match="not empty"):
         direct.make(BUCKET, wanted(direct))
 
 
 @pytest.mark.parametrize("adopt", [False, True])
 def test_a_bucket_marked_as_another_stacks_is_refused(direct: Direct, adopt: bool) -> None:
     direct.make(BUCKET, wanted(direct, owner="synapse-media/other/matrix.example.com"))
-    with pytest.raises(ResourceError, match=r"that of another stack \(synapse-media/other/matrix\.example\.com\)"):
+    with pytest.raises(StoreError, match=r"that of another stack \(synapse-media/other/matrix\.example\.com\)"):
         direct.make(BUCKET, wanted(direct, adopt=adopt))
     assert tags(direct)[OWNER_TAG] == "synapse-media/other/matrix.example.com"
 
@@ -209,7 +210,7 @@ def test_what_the_proof_left_does_not_count(direct: Direct) -> None:
     direct.make(BUCKET, wanted(direct))
     unmark(direct)
     direct.put(f"{PROOF_OBJECT}/no")
-    with pytest.raises(ResourceError, match="not empty"):
+    with pytest.raises(StoreError, match="not empty"):
         direct.make(BUCKET, wanted(direct))
 
 
@@ -231,7 +232,7 @@ def test_an_empty_bucket_that_somebody_configured_is_not_taken(
 ) -> None:
     direct.s3.create_bucket(Bucket=direct.name)
     configure(direct)
-    with pytest.raises(ResourceError, match="exists already"):
+    with pytest.raises(StoreError, match="exists already"):
         direct.make(BUCKET, wanted(direct))
 
 
@@ -296,7 +297,7 @@ def test_an_adopted_bucket_is_not_made_ours_by_the_way(of_old: Direct) -> None:
         lambda inputs: BUCKET.planned(inputs, outputs),
         lambda inputs: BUCKET.update(of_old.name, outputs, inputs, of_old.context),
     ):
-        with pytest.raises(ResourceError, match="set adopt: true"):
+        with pytest.raises(StoreError, match="set adopt: true"):
             step(checked(wanted(of_old)))
     assert versioning(of_old) is None
 
@@ -313,7 +314,7 @@ def test_only_what_manage_names_is_changed(of_old: Direct) -> None:
 
 
 def test_a_bucket_that_is_not_there_can_not_be_adopted(direct: Direct) -> None:
-    with pytest.raises(ResourceError, match=r"does not exist, so it can't be adopted"):
+    with pytest.raises(StoreError, match=r"does not exist, so it can't be adopted"):
         direct.make(BUCKET, wanted(direct, adopt=True))
     assert not direct.bucket_exists()
 
@@ -403,9 +404,9 @@ def test_a_page_of_somebody_in_between_is_not_taken_for_gone(direct: Direct, sta
     with proxy.in_front_of(direct.endpoint) as double:
         double.misbehave(proxy.html(status))
         inputs["connection"] = direct.connection(endpoint=double.url)
-        with pytest.raises(ResourceError):
+        with pytest.raises(StoreError):
             BUCKET.read(direct.name, inputs, {**outputs, **inputs}, direct.context)
-        with pytest.raises(ResourceError):
+        with pytest.raises(StoreError):
             BUCKET.delete(direct.name, {**outputs, **inputs}, direct.context)
     assert direct.bucket_exists()
 
@@ -414,7 +415,7 @@ def test_a_bucket_that_is_not_at_its_new_endpoint_stays_in_state_as_it_was(direc
     """A mistyped endpoint must not make state forget where the media is."""
     _, outputs = direct.make(BUCKET, wanted(direct))
     direct.s3.delete_bucket(Bucket=direct.name)
-    with pytest.raises(ResourceError, match="does not exist at") as refused:
+    with pytest.raises(StoreError, match="does not exist at") as refused:
         BUCKET.update(direct.name, outputs, checked(wanted(direct)), direct.context)
     assert not isinstance(refused.value, PartialError)
     nowhere = direct.connection(endpoint="http://127.0.0.1:9")
@@ -443,7 +444,7 @@ def test_an_import_reads_what_is_there_and_takes_it_over(of_old: Direct) -> None
 
 @pytest.mark.parametrize("resource_id", ["media", "media@s3.example.com", "@https://s3.example.com", ""])
 def test_an_import_id_tells_where_the_store_is(resource_id: str, direct: Direct) -> None:
-    with pytest.raises(ResourceError, match=r"is not NAME@ENDPOINT, for example media@https://"):
+    with pytest.raises(StoreError, match=r"is not NAME@ENDPOINT, for example media@https://"):
         BUCKET.read(resource_id, {}, {}, direct.context)
 
 
@@ -472,7 +473,7 @@ def test_media_is_not_deleted_with_its_bucket(direct: Direct, hidden: bool) -> N
     if hidden:
         direct.s3.delete_object(Bucket=direct.name, Key="local_content/a")
     before = direct.versions_in()
-    with pytest.raises(ResourceError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
+    with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
         BUCKET.delete(direct.name, outputs, direct.context)
     assert direct.versions_in() == before
 
@@ -539,7 +540,7 @@ def test_a_bucket_of_a_stranger_is_said_to_be_one(direct: Direct) -> None:
             lambda request, _: proxy.error(request, 409, "BucketAlreadyExists", "taken"),
             when=lambda request: request.method == "PUT",
         )
-        with pytest.raises(ResourceError, match="is taken by somebody else at this provider"):
+        with pytest.raises(StoreError, match="is taken by somebody else at this provider"):
             direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint=double.url)))
 
 
@@ -549,28 +550,28 @@ def test_a_bucket_one_may_not_look_at_is_not_made_or_touched(direct: Direct) -> 
             lambda request, _: proxy.error(request, 403, "AccessDenied", "no"),
             when=lambda request: request.method == "GET",
         )
-        with pytest.raises(ResourceError, match="exists and this credential may not look at it"):
+        with pytest.raises(StoreError, match="exists and this credential may not look at it"):
             direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint=double.url)))
         assert {exchange.method for exchange in double.exchanges} == {"GET"}
 
 
 def test_wrong_admin_credentials_are_told_apart(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "not-the-secret-of-this-key")
-    with pytest.raises(ResourceError) as refused:
+    with pytest.raises(StoreError) as refused:
         direct.make(BUCKET, wanted(direct))
     assert "not-the-secret" not in str(refused.value)
     assert not direct.bucket_exists()
     monkeypatch.delenv("S3_SECRET_ACCESS_KEY")
-    with pytest.raises(ResourceError, match="the environment has no S3_SECRET_ACCESS_KEY"):
+    with pytest.raises(StoreError, match="the environment has no S3_SECRET_ACCESS_KEY"):
         direct.make(BUCKET, wanted(direct))
     monkeypatch.delenv("S3_ACCESS_KEY_ID")
-    with pytest.raises(ResourceError, match="has no S3_ACCESS_KEY_ID and no S3_SECRET_ACCESS_KEY"):
+    with pytest.raises(StoreError, match="has no S3_ACCESS_KEY_ID and no S3_SECRET_ACCESS_KEY"):
         direct.make(BUCKET, wanted(direct))
 
 
 def test_without_an_endpoint_nothing_is_called(direct: Direct) -> None:
     """boto3 without an endpoint talks to Amazon: the admin's credential must not go there by accident."""
-    with pytest.raises(ResourceError, match="endpoint is missing"):
+    with pytest.raises(StoreError, match="endpoint is missing"):
         direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint="")))
 
 

@@ -14,14 +14,15 @@ import pytest
 
 from synapse_media import catalog, redaction
 from synapse_media.cli import main
-from synapse_media.errors import SynapseMediaError
-from synapse_media.plugin import backblaze_b2, credentials, digitalocean_spaces, garage, storj
-from synapse_media.plugin.connection import ApiError, Connection, Credential, call
+from synapse_media.errors import StoreError, SynapseMediaError
+from synapse_media.plugin import backblaze_b2, digitalocean_spaces, garage, storj
 from synapse_media.plugin.existing_key import ExistingKey
-from synapse_media.plugin.http import JsonClient
 from synapse_media.plugin.keyring import MadeKey, _brought
-from synapse_media.plugin.resource import Context, ResourceError
+from synapse_media.plugin.resource import Context
 from synapse_media.settings import ADOPTED_SECRET
+from synapse_media.store import credentials
+from synapse_media.store.connection import ApiError, Connection, Credential, call
+from synapse_media.store.http import JsonClient
 from tests.doubles.serving import serving
 
 SECRET = "kZ4/9+secret=0123456789"
@@ -79,7 +80,7 @@ def test_a_malformed_one_is_named_and_not_shown(variable: str, value: str, monke
     for other in readers():
         monkeypatch.setenv(other, "well-formed-0123456789")
     monkeypatch.setenv(variable, value)
-    with pytest.raises(ResourceError, match=f"^{variable} .*: set it to the bare value") as refusal:
+    with pytest.raises(StoreError, match=f"^{variable} .*: set it to the bare value") as refusal:
         readers()[variable]()
     assert MALFORMED[value] in str(refusal.value)
     assert not PARTS.search(str(refusal.value))
@@ -96,7 +97,7 @@ def test_every_variable_of_the_catalog_has_such_a_reader() -> None:
 def test_a_malformed_key_from_anywhere_else_is_refused_before_it_is_sent(part: str) -> None:
     """One of a store.json, or one that a store answered with."""
     values = {"access key ID": "AKIA", "secret access key": SECRET, "session token": "t"}
-    with pytest.raises(ResourceError, match=f"the {part} has a line break") as refusal:
+    with pytest.raises(StoreError, match=f"the {part} has a line break") as refusal:
         Credential(*{**values, part: SECRET + "\n"}.values())
     assert SECRET not in str(refusal.value)
 
@@ -115,7 +116,7 @@ def test_no_call_reads_what_is_no_admin_credential(variables: tuple[str, ...], m
         lambda: garage.admin(values),
         lambda: ExistingKey().create({"active": "a", **values}, QUIET),
     ):
-        with pytest.raises(ResourceError, match="no provider's admin credential here; allowed: ") as refusal:
+        with pytest.raises(StoreError, match="no provider's admin credential here; allowed: ") as refusal:
             read()
         assert SECRET not in str(refusal.value)
 
@@ -123,9 +124,9 @@ def test_no_call_reads_what_is_no_admin_credential(variables: tuple[str, ...], m
 def test_no_family_reads_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in readers():
         monkeypatch.setenv(name, SECRET)
-    with pytest.raises(ResourceError, match=r"allowed: GARAGE_ADMIN_TOKEN\."):
+    with pytest.raises(StoreError, match=r"allowed: GARAGE_ADMIN_TOKEN\."):
         garage.admin(connection("UPLINK_ACCESS", adminEndpoint="http://127.0.0.1:9"))
-    with pytest.raises(ResourceError, match=r"allowed: B2_APPLICATION_KEY_ID, B2_APPLICATION_KEY\."):
+    with pytest.raises(StoreError, match=r"allowed: B2_APPLICATION_KEY_ID, B2_APPLICATION_KEY\."):
         backblaze_b2.account(connection("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 
@@ -135,7 +136,7 @@ def test_the_admin_s_own_key_is_never_handed_out_as_synapse_s(name: str, monkeyp
     variables = catalog.load(name).admin_variables
     for variable in variables:
         monkeypatch.setenv(variable, SECRET)
-    with pytest.raises(ResourceError, match=r"allowed: S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY\."):
+    with pytest.raises(StoreError, match=r"allowed: S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY\."):
         ExistingKey().create({"active": "a", **connection(*variables)}, QUIET)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from synapse_media.methods import Expected, Operation
-from synapse_media.plugin import backblaze_b2, bounded
-from synapse_media.plugin.connection import ApiError, Connection, Credential, call
-from synapse_media.plugin.proof import _BIG, prove
+from synapse_media.plugin import backblaze_b2
+from synapse_media.store import bounded
+from synapse_media.store.connection import ApiError, Connection, Credential, call
+from synapse_media.store.probes import _BIG, prove
 from tests.doubles.serving import serving
 
 KEY = Credential("AKIAEXAMPLE", "a-secret-that-goes-nowhere-else")

@@ -12,11 +12,12 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from synapse_media.plugin import connection as connections
-from synapse_media.plugin.connection import ApiError
+from synapse_media.errors import StoreError
 from synapse_media.plugin.iam import JOURNAL, POLICY_NAME, KeyRing, User, UserPolicy, forget_journal
 from synapse_media.plugin.keyring import retire_fault
-from synapse_media.plugin.resource import UNKNOWN, PartialError, ResourceError, Values
+from synapse_media.plugin.resource import UNKNOWN, PartialError, Values
+from synapse_media.store import connection as connections
+from synapse_media.store.connection import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import Direct, allow
 
@@ -67,7 +68,7 @@ def test_a_lost_answer_of_create_user_is_no_stranger(direct: Direct) -> None:
 
 def test_a_user_of_somebody_else_is_refused(direct: Direct) -> None:
     direct.iam.create_user(UserName=direct.name, Path="/web/")
-    with pytest.raises(ResourceError, match=r"exists already \(path '/web/', ours is '/synapse-media/tests/'\)"):
+    with pytest.raises(StoreError, match=r"exists already \(path '/web/', ours is '/synapse-media/tests/'\)"):
         direct.make(USER, user_inputs(direct))
     assert path_of(direct) == "/web/"
 
@@ -149,13 +150,13 @@ def test_a_user_and_its_keys_stay_in_state_where_they_are_until_seen_elsewhere(o
 
 def test_a_user_that_is_not_at_its_new_endpoint_is_told(direct: Direct) -> None:
     inputs, _ = USER.check(user_inputs(direct))
-    with pytest.raises(ResourceError, match="does not exist at http"):
+    with pytest.raises(StoreError, match="does not exist at http"):
         USER.update(direct.name, {**inputs, "arn": "arn:x"}, inputs, direct.context)
 
 
 def test_without_an_iam_endpoint_nothing_is_called(direct: Direct) -> None:
     """boto3 without an endpoint talks to Amazon: the admin's credential must not go there by accident."""
-    with pytest.raises(ResourceError, match="iam_endpoint is missing"):
+    with pytest.raises(StoreError, match="iam_endpoint is missing"):
         direct.make(USER, user_inputs(direct, connection=direct.connection(iamEndpoint="")))
 
 
@@ -217,7 +218,7 @@ def test_a_policy_is_imported_as_it_is(direct: Direct, policy: Values) -> None:
     assert found is not None
     assert found.inputs["policy"] == policy["policy"]
     assert found.resource_id == f"{direct.name}/media"
-    with pytest.raises(ResourceError, match="is not USER/POLICY@IAM-ENDPOINT"):
+    with pytest.raises(StoreError, match="is not USER/POLICY@IAM-ENDPOINT"):
         POLICY.read(f"{direct.name}@{direct.running.iam_endpoint}", {}, {}, direct.context)
 
 
@@ -472,7 +473,7 @@ def test_a_ring_whose_user_is_gone_is_gone(owner: Direct) -> None:
 
 
 def test_a_ring_can_not_be_imported(owner: Direct) -> None:
-    with pytest.raises(ResourceError, match="a store never shows a secret access key again"):
+    with pytest.raises(StoreError, match="a store never shows a secret access key again"):
         RING.read(f"{owner.name}@{owner.running.iam_endpoint}", {}, {}, owner.context)
 
 
@@ -615,7 +616,7 @@ def test_a_wrong_clock_is_not_taken_for_a_wrong_secret(owner: Direct, how: str) 
     with proxy.in_front_of(owner.running.iam_endpoint) as double:
         double.misbehave(lambda request, _: proxy.error(request, 403, "SignatureDoesNotMatch", f"Signature {how} …"))
         there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
-        with pytest.raises(ResourceError, match="The clock of this machine is wrong") as refused:
+        with pytest.raises(StoreError, match="The clock of this machine is wrong") as refused:
             RING.create(there, owner.context)
         assert "does not fit" not in str(refused.value)
         assert owner.key_ids() == set()
@@ -626,6 +627,6 @@ def test_a_wrong_clock_is_not_taken_for_a_wrong_secret(owner: Direct, how: str) 
 
 def test_wrong_admin_secret_is_told_and_not_shown(owner: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "a-secret-that-is-wrong-0123456789abcdef")
-    with pytest.raises(ResourceError, match="SignatureDoesNotMatch") as refused:
+    with pytest.raises(StoreError, match="SignatureDoesNotMatch") as refused:
         RING.create(ring_inputs(owner, "a"), owner.context)
     assert "a-secret-that-is-wrong" not in str(refused.value)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from synapse_media.errors import StoreError
 from synapse_media.plugin.bucket import OWNER_TAG, Bucket
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
-from synapse_media.plugin.resource import Context, PartialError, ResourceError, Values
+from synapse_media.plugin.resource import Context, PartialError, Values
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct, allow
 
@@ -49,7 +50,7 @@ def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied_nor_deleted(di
         lambda: BUCKET.update(direct.name, outputs, inputs, direct.context),
         lambda: BUCKET.delete(direct.name, outputs, direct.context),
     ):
-        with pytest.raises(ResourceError, match=f"that of another stack \\({OTHER}\\)") as refused:
+        with pytest.raises(StoreError, match=f"that of another stack \\({OTHER}\\)") as refused:
             step()
         assert not isinstance(refused.value, PartialError)
         assert "retain-bucket" in str(refused.value)
@@ -68,7 +69,7 @@ def test_a_mark_that_was_taken_off_or_replaced_is_drift(direct: Direct) -> None:
         assert BUCKET.diff(found.inputs, inputs).changed == ("owner",)
         # What is ours, the outputs go on to say: the next update asks by them.
         assert found.outputs["owner"] == OWNER
-    with pytest.raises(ResourceError, match="another stack"):
+    with pytest.raises(StoreError, match="another stack"):
         BUCKET.update(direct.name, found.outputs, inputs, direct.context)
     marked(direct, "")
     BUCKET.update(direct.name, found.outputs, inputs, direct.context)
@@ -80,7 +81,7 @@ def test_a_bucket_without_a_mark_is_deleted_only_if_it_is_empty(direct: Direct) 
     _, outputs = BUCKET.create(inputs, direct.context)
     direct.put()
     marked(direct, "")
-    with pytest.raises(ResourceError, match="the mark of this stack was taken off it: it is not deleted"):
+    with pytest.raises(StoreError, match="the mark of this stack was taken off it: it is not deleted"):
         BUCKET.delete(direct.name, outputs, direct.context)
     assert direct.keys_in() == ["local_content/a"]
     for version in direct.s3.list_object_versions(Bucket=direct.name)["Versions"]:
@@ -96,7 +97,7 @@ def test_a_bucket_of_the_same_name_at_another_endpoint_is_not_taken(direct: Dire
     before = {**outputs, "connection": direct.connection(endpoint="http://127.0.0.1:9")}
     marked(direct, mark)
     direct.put()
-    with pytest.raises(ResourceError, match="carries no mark of this stack" if not mark else "another stack"):
+    with pytest.raises(StoreError, match="carries no mark of this stack" if not mark else "another stack"):
         BUCKET.update(direct.name, before, inputs, direct.context)
     # The same store under another address carries our mark.
     marked(direct, OWNER)
@@ -120,7 +121,7 @@ def test_an_import_makes_nothing_ours(direct: Direct) -> None:
     marked(direct, OTHER)
     found = BUCKET.read(f"{direct.name}@{direct.endpoint}", {}, {}, direct.context)
     assert found is not None
-    with pytest.raises(ResourceError, match="another stack"):
+    with pytest.raises(StoreError, match="another stack"):
         BUCKET.update(direct.name, found.outputs, bucket_of(direct, adopt=True), direct.context)
     assert tag(direct) == OTHER
 
@@ -173,7 +174,7 @@ def test_a_second_checkout_gets_neither_the_user_nor_its_policy_nor_a_key(direct
         lambda: direct.make(POLICY, policy_of(direct, "media-b")),
         lambda: direct.make(RING, ring_of(direct, "media-b")),
     ):
-        with pytest.raises(ResourceError, match="is marked as another stack's"):
+        with pytest.raises(StoreError, match="is marked as another stack's"):
             step()
     assert (policy_at_store(direct), direct.key_ids()) == (before, keys)
 
@@ -188,7 +189,7 @@ def test_a_user_of_an_earlier_release_is_told_by_the_bucket_of_its_policy(direct
         lambda: direct.make(POLICY, policy_of(direct, "media-b")),
         lambda: direct.make(RING, ring_of(direct, "media-b")),
     ):
-        with pytest.raises(ResourceError, match=r"its policy 'synapse-media' is for media-a"):
+        with pytest.raises(StoreError, match=r"its policy 'synapse-media' is for media-a"):
             step()
     assert policy_at_store(direct) == before
     _, outputs = direct.make(USER, user_of(direct))
@@ -201,7 +202,7 @@ def test_two_stacks_that_took_over_one_user_do_not_share_its_policy(direct: Dire
     direct.iam.create_user(UserName=direct.name, Path="/web/")
     direct.make(USER, user_of(direct, adopt=True))
     direct.make(POLICY, policy_of(direct, adopt=True))
-    with pytest.raises(ResourceError, match="is another store's"):
+    with pytest.raises(StoreError, match="is another store's"):
         direct.make(POLICY, policy_of(direct, "media-b", adopt=True, stack="other"))
 
 
@@ -253,7 +254,7 @@ def test_a_user_that_was_marked_by_another_is_left_in_peace(direct: Direct) -> N
     found = USER.read(direct.name, user_of(direct), outputs, direct.context)
     assert found is not None
     assert USER.diff(found.inputs, user_of(direct)).changed == ("movedTo",)
-    with pytest.raises(ResourceError, match="is marked as another stack's"):
+    with pytest.raises(StoreError, match="is marked as another stack's"):
         USER.update(direct.name, found.outputs, user_of(direct), direct.context)
     USER.delete(direct.name, found.outputs, Context(direct.said.append, user_of(direct)))
     assert direct.name in {user["UserName"] for user in direct.iam.list_users()["Users"]}
@@ -284,7 +285,7 @@ def test_a_store_that_can_not_move_a_user_says_so(direct: Direct) -> None:
             when=lambda request: request.action == "UpdateUser",
         )
         there = {"connection": direct.connection(iamEndpoint=double.url)}
-        with pytest.raises(ResourceError, match="Move it back at the provider"):
+        with pytest.raises(StoreError, match="Move it back at the provider"):
             USER.update(direct.name, {**outputs, **there}, {**inputs, **there}, direct.context)
 
 
@@ -293,7 +294,7 @@ def test_a_user_of_the_same_name_at_another_endpoint_is_not_taken(direct: Direct
     direct.iam.create_user(UserName=direct.name, Path="/web/")
     nowhere = direct.connection(iamEndpoint="http://127.0.0.1:9")
     old = {**inputs, "connection": nowhere, "arn": "arn:x", "adopted": False}
-    with pytest.raises(ResourceError, match="it is not this stack's"):
+    with pytest.raises(StoreError, match="it is not this stack's"):
         USER.update(direct.name, old, inputs, direct.context)
     assert direct.iam.get_user(UserName=direct.name)["User"]["Path"] == "/web/"
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from synapse_media.errors import StoreError
 from synapse_media.methods import METHODS, Operation, expectations
-from synapse_media.plugin import connection as connections
 from synapse_media.plugin.bucket import Bucket
-from synapse_media.plugin.connection import ApiError, Credential
 from synapse_media.plugin.digitalocean_spaces import SpacesApi
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
-from synapse_media.plugin.proof import prove
-from synapse_media.plugin.resource import ResourceError, Values
+from synapse_media.plugin.resource import Values
+from synapse_media.store import connection as connections
+from synapse_media.store.connection import ApiError, Credential
+from synapse_media.store.probes import prove
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct, allow
 
@@ -114,7 +115,7 @@ def test_nothing_is_known_of_a_user_and_its_keys_by_it(direct: Direct, fault: pr
                 lambda one, name, _, known: one.delete(name, {**known, "retireConfirmed": True}, direct.context),
             )
             for step in steps:
-                with pytest.raises(ResourceError):
+                with pytest.raises(StoreError):
                     step(resource, resource_id, {**inputs, **there}, {**outputs, **there})
         changing = {"CreateAccessKey", "DeleteAccessKey", "PutUserPolicy", "DeleteUser"}
         assert not changing & {exchange.action for exchange in double.exchanges}

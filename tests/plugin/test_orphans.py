@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from synapse_media.errors import StoreError
 from synapse_media.plugin import iam
 from synapse_media.plugin.iam import JOURNAL, POLICY_NAME, KeyRing, forget_journal
-from synapse_media.plugin.resource import Context, PartialError, ResourceError, Values
+from synapse_media.plugin.resource import Context, PartialError, Values
 from tests.doubles import proxy
 from tests.plugin.direct import Direct, allow
 
@@ -204,7 +205,7 @@ def test_a_run_cut_off_while_it_kept_an_entry_open_counts_one_call(owner: Direct
         double.misbehave(proxy.internal_error, when=lambda request: request.action == "DeleteUserPolicy")
         with pytest.raises(PartialError) as stopped:
             RING.create(inputs, owner.context)
-        with pytest.raises(ResourceError):
+        with pytest.raises(StoreError):
             RING.update(owner.name, stopped.value.outputs, inputs, owner.context)
         assert len(journal(owner)) == 2
         late[0]()
@@ -285,7 +286,7 @@ def test_a_ring_whose_key_may_be_in_use_is_not_deleted(owner: Direct, after: tim
             RING.delete(owner.name, outputs, owner.context)
             assert owner.key_ids() == set()
             return
-        with pytest.raises(ResourceError, match="may be in use and is not deleted") as kept:
+        with pytest.raises(StoreError, match="may be in use and is not deleted") as kept:
             RING.delete(owner.name, outputs, owner.context)
         assert outputs["accessKeyId"] in str(kept.value)
         assert "synapse-media destroy" in str(kept.value)
@@ -318,7 +319,7 @@ def test_a_ring_whose_bucket_is_gone_goes_unasked(owner: Direct) -> None:
     mark = {"path": "/synapse-media/tests/", "formerPaths": [], "bucket": owner.name}
     owner.s3.create_bucket(Bucket=owner.name)
     _, outputs = RING.create(ring(owner, "a", mark=mark), owner.context)
-    with pytest.raises(ResourceError, match="may be in use"):
+    with pytest.raises(StoreError, match="may be in use"):
         RING.delete(owner.name, outputs, owner.context)
     owner.s3.delete_bucket(Bucket=owner.name)
     RING.delete(owner.name, outputs, owner.context)

@@ -15,12 +15,14 @@ from moto.server import ThreadedMotoServer
 from components import policies
 from synapse_media import contract
 from synapse_media.contract import PROOF_OBJECT, ProofLine
+from synapse_media.errors import StoreError
 from synapse_media.methods import METHODS, Access, Expected, Operation, expectations
-from synapse_media.plugin import connection as connections
 from synapse_media.plugin import proof
 from synapse_media.plugin.bucket import OWNER_TAG
-from synapse_media.plugin.connection import Credential
-from synapse_media.plugin.resource import UNKNOWN, PartialError, ResourceError, Values
+from synapse_media.plugin.resource import UNKNOWN, PartialError, Values
+from synapse_media.store import connection as connections
+from synapse_media.store import probes
+from synapse_media.store.connection import Credential
 from tests.doubles import proxy
 from tests.end_to_end import aws_double
 from tests.plugin.direct import OWNER, Direct, allow
@@ -41,7 +43,7 @@ def tried(
     direct: Direct, key: Credential, method: str = MODULE, access: Access = "least", **more: Any
 ) -> dict[str, ProofLine]:
     """Prove without an administrator; the lines by operation."""
-    lines = proof.prove(
+    lines = probes.prove(
         direct.parsed(**more.pop("connection", {})),
         key,
         more.pop("bucket", direct.name),
@@ -180,7 +182,7 @@ def test_a_wrong_secret_is_said_once(direct: Direct) -> None:
     assert failed(lines) == {"put": "failed (SignatureDoesNotMatch)"}
     assert {line.outcome for name, line in lines.items() if name != "put"} == {"not tested"}
     assert "wrong0123456789" not in str(lines)
-    assert "The key itself is not accepted" in proof.advice(tuple(lines.values()))
+    assert "The key itself is not accepted" in probes.advice(tuple(lines.values()))
 
 
 def test_an_unknown_key_is_said_once(direct: Direct) -> None:
@@ -202,7 +204,7 @@ def test_a_policy_without_list_bucket_is_caught(direct: Direct) -> None:
     with aws_double.answering_403_for_missing_keys(direct.endpoint, {key.access_key_id}) as url:
         lines = tried(direct, key, connection={"endpoint": url})
     assert failed(lines) == {"list": "refused", "missing-key": "refused"}
-    assert "list should be allowed, was refused: " in proof.advice(tuple(lines.values()))
+    assert "list should be allowed, was refused: " in probes.advice(tuple(lines.values()))
 
 
 def test_a_policy_that_is_too_wide_fails(direct: Direct) -> None:
@@ -220,7 +222,7 @@ def test_what_can_not_be_refused_does_not_fail(direct: Direct) -> None:
     direct.s3.create_bucket(Bucket=direct.name)
     key = direct.user_with_key(allow("s3:*", on=f"arn:aws:s3:::{direct.name}*"))
     expected = expectations(METHODS[MODULE], "least", ("delete", "put-bucket-policy"))
-    lines = proof.prove(direct.parsed(), key, direct.name, "", expected)
+    lines = probes.prove(direct.parsed(), key, direct.name, "", expected)
     assert not any(line.failed for line in lines)
     outcomes = {line.operation: line.outcome for line in lines}
     assert outcomes["delete"] == outcomes["put-bucket-policy"] == "allowed"
@@ -242,7 +244,7 @@ def test_a_bucket_that_is_gone_is_said_once(direct: Direct) -> None:
     assert failed(lines) == {"put": "failed (NoSuchBucket)"}
     assert lines["get"].outcome == "not tested"
     assert lines["get"].detail == "put could not even be tried"
-    assert "The bucket is gone" in proof.advice(tuple(lines.values()))
+    assert "The bucket is gone" in probes.advice(tuple(lines.values()))
 
 
 def test_a_tls_only_policy_behind_plain_http_is_named(direct: Direct) -> None:
@@ -251,7 +253,7 @@ def test_a_tls_only_policy_behind_plain_http_is_named(direct: Direct) -> None:
     direct.s3.put_bucket_policy(Bucket=direct.name, Policy=document)
     lines = tried(direct, key)
     assert set(failed(lines).values()) == {"refused"}
-    assert "a TLS-only policy behind a proxy that ends TLS itself" in proof.advice(tuple(lines.values()))
+    assert "a TLS-only policy behind a proxy that ends TLS itself" in probes.advice(tuple(lines.values()))
 
 
 # ---- stores that misbehave
@@ -302,14 +304,14 @@ def test_a_wrong_clock_is_no_refusal(direct: Direct) -> None:
     lines = through(direct, issued(direct), skewed)
     assert failed(lines)["put"] == "failed (RequestTimeTooSkewed)"
     assert "synchronise it (NTP)" in lines["put"].detail
-    assert "TLS-only" not in proof.advice(tuple(lines.values()))
+    assert "TLS-only" not in probes.advice(tuple(lines.values()))
 
 
 def test_a_server_that_is_down_is_said_once(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "ATTEMPTS", 1)
     lines = tried(direct, issued(direct), connection={"endpoint": "http://127.0.0.1:9"})
     assert failed(lines) == {"put": "failed (EndpointConnectionError)"}
-    assert "Is the store reachable from here" in proof.advice(tuple(lines.values()))
+    assert "Is the store reachable from here" in probes.advice(tuple(lines.values()))
 
 
 def test_a_server_that_never_answers_is_given_up(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,7 +477,7 @@ def test_moto_the_decoy_is_asked_for_in_the_stores_own_region(moto_url: str, dir
         Bucket=f"{direct.name}-decoy", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
     )
     expected = {Operation.CREATE_BUCKET: Expected.REFUSED}
-    [line] = proof.prove(there, key, direct.name, "", expected, decoy=f"{direct.name}-decoy")
+    [line] = probes.prove(there, key, direct.name, "", expected, decoy=f"{direct.name}-decoy")
     assert line.outcome == "allowed", "moto lets everybody make it"
 
 
@@ -510,7 +512,7 @@ def test_a_refresh_looks_at_nothing_and_an_import_is_refused(direct: Direct) -> 
     found = PROOF.read("proof", inputs, {**inputs, "madeFor": "x", "lines": []}, direct.context)
     assert found is not None
     assert found.inputs == inputs
-    with pytest.raises(ResourceError, match="a proof can't be imported"):
+    with pytest.raises(StoreError, match="a proof can't be imported"):
         PROOF.read("proof", {}, {}, direct.context)
     PROOF.delete("proof", inputs, direct.context)
 
@@ -531,7 +533,7 @@ def test_a_preview_promises_nothing(direct: Direct) -> None:
     ],
 )
 def test_the_advice_fits_what_failed(lines: tuple[ProofLine, ...], said: str) -> None:
-    told = proof.advice(lines)
+    told = probes.advice(lines)
     assert said in told
     assert bool(told) == bool(said)
     if said:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from synapse_media.plugin import backblaze_b2, tracing
+from synapse_media.plugin import backblaze_b2
 from synapse_media.plugin.bucket import Bucket
-from synapse_media.plugin.connection import ApiError
-from synapse_media.plugin.http import JsonClient
 from synapse_media.plugin.iam import KeyRing, User
+from synapse_media.store import tracing
+from synapse_media.store.connection import ApiError
+from synapse_media.store.http import JsonClient
 from tests.doubles.b2_simulator import b2_double
 from tests.doubles.proxy import error, in_front_of, internal_error
 from tests.plugin.direct import OWNER, Direct

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from synapse_media import changes, stackfile
+from synapse_media import stackfile
 from synapse_media.engine.obtain import Toolchain
 from synapse_media.engine.session import Engine
+from synapse_media.guards import changes
 from tests.doubles.vendor_plugin import STAND_INS, install
 from tests.providers.project import ROOT
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from synapse_media import changes, contract, stackfile
+from synapse_media import contract, stackfile
 from synapse_media.engine.session import Engine
+from synapse_media.guards import changes
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = "matrix.example.com"

@@ -18,10 +18,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from synapse_media import changes
 from synapse_media.cli import main as command
 from synapse_media.engine import embedded
 from synapse_media.engine.session import EngineError
+from synapse_media.guards import changes
 from synapse_media.renderer import render
 from tests.doubles import proxy, vendor_plugin
 from tests.providers.project import SERVER, Stack, stack

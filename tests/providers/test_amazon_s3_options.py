@@ -9,10 +9,9 @@ import pulumi
 import pytest
 
 from synapse_media import contract
-from synapse_media.errors import SettingsError
-from synapse_media.plugin.connection import Connection, Credential
-from synapse_media.plugin.resource import ResourceError
+from synapse_media.errors import SettingsError, StoreError
 from synapse_media.renderer import RenderError, render
+from synapse_media.store.connection import Connection, Credential
 from tests.providers.mocked import Declared, declare
 
 SERVER = "matrix.example.com"
@@ -243,5 +242,5 @@ def test_a_temporary_credential_has_a_token(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_SESSION_TOKEN", "admin-token")
     assert connection.admin() == Credential("AKIDADMIN", "admin-secret", "admin-token")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(ResourceError, match="has no AWS_SECRET_ACCESS_KEY:"):
+    with pytest.raises(StoreError, match="has no AWS_SECRET_ACCESS_KEY:"):
         connection.admin()

@@ -12,9 +12,9 @@ from synapse_media import catalog, settings
 from synapse_media.cli import credentials
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
-from synapse_media.errors import SettingsError
+from synapse_media.errors import SettingsError, StoreError
 from synapse_media.plugin.backblaze_b2 import NEEDED, B2Bucket, B2KeyRing, B2Lender
-from synapse_media.plugin.resource import Context, PartialError, ResourceError
+from synapse_media.plugin.resource import Context, PartialError
 from synapse_media.renderer import render
 from tests.doubles.b2_simulator import B2Double, b2_double
 from tests.providers.project import SERVER, Stack, stack
@@ -274,7 +274,7 @@ def test_a_page_in_place_of_an_error_is_not_quoted(
     ring = {"userName": "user", "owner": "ours", "bucketId": "id", "capabilities": ["listBuckets"]}
     inputs, failures = B2KeyRing().check({**ring, "active": "a", "slots": ["a"], "connection": _connection(double)})
     assert not failures
-    with pytest.raises(ResourceError, match="b2_create_key") as raised:
+    with pytest.raises(StoreError, match="b2_create_key") as raised:
         B2KeyRing().create(inputs, Context(lambda _: None))
     assert "<html>" not in str(raised.value)
 
@@ -292,9 +292,9 @@ def _create(double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, 
 
 def test_the_region_is_the_accounts(embedded_store: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     with b2_double(embedded_store, "https://s3.eu-central-003.backblazeb2.com") as double:
-        with pytest.raises(ResourceError, match=r"'us-west-002' is not this account's: its region is eu-central-003"):
+        with pytest.raises(StoreError, match=r"'us-west-002' is not this account's: its region is eu-central-003"):
             _create(double, monkeypatch, double.key_id, double.key, region="us-west-002")
-        with pytest.raises(ResourceError, match=r"endpoint: 'https://s3\.example\.net' is not this account's"):
+        with pytest.raises(StoreError, match=r"endpoint: 'https://s3\.example\.net' is not this account's"):
             _create(double, monkeypatch, double.key_id, double.key, endpoint="https://s3.example.net")
         for more in (
             {},
@@ -319,9 +319,9 @@ def test_admin_keys_that_will_not_do(double: B2Double, monkeypatch: pytest.Monke
     weak = double.create_key(
         double.API_URL, token, double.key_id, ["listBuckets", "writeBuckets"], "w", None, None, None
     )
-    with pytest.raises(ResourceError, match=r"is a key without deleteBuckets.*writeKeys"):
+    with pytest.raises(StoreError, match=r"is a key without deleteBuckets.*writeKeys"):
         _create(double, monkeypatch, weak["applicationKeyId"], weak["applicationKey"])
-    with pytest.raises(ResourceError, match="Check keyID and applicationKey for a swap") as raised:
+    with pytest.raises(StoreError, match="Check keyID and applicationKey for a swap") as raised:
         _create(double, monkeypatch, double.key, double.key_id)
     assert double.key_id not in str(raised.value)
     assert double.bucket_name_to_bucket == {}
@@ -329,7 +329,7 @@ def test_admin_keys_that_will_not_do(double: B2Double, monkeypatch: pytest.Monke
     limited = double.create_key(
         double.API_URL, token, double.key_id, ["listBuckets"], "l", None, [made["bucketId"]], None
     )
-    with pytest.raises(ResourceError, match="limited to a bucket"):
+    with pytest.raises(StoreError, match="limited to a bucket"):
         _create(double, monkeypatch, limited["applicationKeyId"], limited["applicationKey"])
     # `doctor` and `init` say the same.
     store = settings.parse({SERVER: _settings(double, "refused-media")})[SERVER]
@@ -348,23 +348,23 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     rule = {"fileNamePrefix": "", "daysFromHidingToDeleting": 90}
     double.create_bucket(double.API_URL, token, double.key_id, "refused-media", "allPublic", lifecycle_rules=[rule])
     there = double.bucket_name_to_bucket["refused-media"]
-    with pytest.raises(ResourceError, match="adopt: true"):
+    with pytest.raises(StoreError, match="adopt: true"):
         _create(double, monkeypatch, double.key_id, double.key)
     adopted = _create(double, monkeypatch, double.key_id, double.key, adopt=True, manage=["access"])
     assert (there.bucket_type, there.lifecycle_rules) == ("allPrivate", [rule])
     assert "noncurrentDays is 90, a new bucket would have 1" in adopted["differences"]
-    with pytest.raises(ResourceError, match="marked as that of another stack"):
+    with pytest.raises(StoreError, match="marked as that of another stack"):
         _create(double, monkeypatch, double.key_id, double.key, owner="theirs", adopt=True)
     said: list[str] = []
     context = Context(said.append)
     inputs = {name: adopted[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
     B2Bucket().read("refused-media", inputs, adopted, context)
     assert "bucket refused-media is taken over as it is: noncurrentDays is 90, a new bucket would have 1" in said
-    with pytest.raises(ResourceError, match="set adopt: true"):
+    with pytest.raises(StoreError, match="set adopt: true"):
         B2Bucket().update("refused-media", adopted, {**inputs, "adopt": False}, context)
     B2Bucket().delete("refused-media", adopted, context)
     # State keeps the place where it was.
-    with pytest.raises(ResourceError, match="does not exist in this account") as gone:
+    with pytest.raises(StoreError, match="does not exist in this account") as gone:
         B2Bucket().update("refused-media", adopted, inputs, context)
     assert not isinstance(gone.value, PartialError)
 
@@ -401,13 +401,13 @@ def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied(
         lambda: B2Bucket().update("refused-media", found.outputs, {**inputs, "abortDays": 3}, context),
         lambda: B2Bucket().delete("refused-media", found.outputs, context),
     ):
-        with pytest.raises(ResourceError, match="marked as that of another stack"):
+        with pytest.raises(StoreError, match="marked as that of another stack"):
             step()
     assert there.bucket_info["synapse-media-stack"] == OTHER
     assert there.lifecycle_rules[0]["daysFromStartingToCancelingUnfinishedLargeFiles"] == 7
     # The mark was taken off: nothing that holds media is deleted, and `up --refresh` marks it again.
     there.bucket_info.clear()
-    with pytest.raises(ResourceError, match="the mark of this stack was taken off it"):
+    with pytest.raises(StoreError, match="the mark of this stack was taken off it"):
         B2Bucket().delete("refused-media", found.outputs, context)
     B2Bucket().update("refused-media", found.outputs, inputs, context)
     B2Bucket().delete("refused-media", found.outputs, context)
@@ -428,7 +428,7 @@ def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(
     assert (again["adopted"], again["resumed"], made["resumed"]) == (False, True, False)
     second = B2KeyRing().create(B2KeyRing().check({**ring, "resumed": again["resumed"]})[0], context)[1]
     assert second["unknownKeys"] == [in_use["accessKeyId"]]
-    with pytest.raises(ResourceError, match="may be in use and is not deleted"):
+    with pytest.raises(StoreError, match="may be in use and is not deleted"):
         B2KeyRing().delete("media", second, context)
     B2Bucket().delete("refused-media", {**again, "forceDestroy": True}, context)
     # Without a bucket no key is of use, so nobody is asked.
@@ -444,7 +444,7 @@ def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(
     there = double.bucket_name_to_bucket["a-decoy-bucket"]
     assert there.bucket_info == {"synapse-media-stack": made["owner"]}
     there.bucket_info["synapse-media-stack"] = OTHER
-    with pytest.raises(ResourceError, match="marked as that of another stack"):
+    with pytest.raises(StoreError, match="marked as that of another stack"):
         lender.lend(inputs, "a-decoy-bucket")
     lender.take_back(inputs, "a-decoy-bucket")
     lender.take_back(inputs, "a-decoy-bucket")

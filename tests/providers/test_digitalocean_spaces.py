@@ -20,9 +20,10 @@ from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.engine.vendor_errors import told_once
+from synapse_media.errors import StoreError
 from synapse_media.plugin.digitalocean_spaces import SpacesAdminKey, SpacesKeyRing
 from synapse_media.plugin.keyring import key_name
-from synapse_media.plugin.resource import Context, PartialError, ResourceError
+from synapse_media.plugin.resource import Context, PartialError
 from synapse_media.renderer import render
 from tests.doubles import digitalocean_plugin, proxy, vendor_plugin
 from tests.doubles.spaces_api import LIMIT, TOKEN, SpacesApiDouble, spaces_api
@@ -314,7 +315,7 @@ def test_the_stand_in_behaves_as_measured(cloud: Cloud, context: Context, monkey
     found, outputs = space.create(inputs, context)
     assert found == first
     # Its owner makes it again: an error at Spaces, an answer like the first one's at Ceph RGW.
-    with pytest.raises(ResourceError, match="BucketAlreadyOwnedByYou"):
+    with pytest.raises(StoreError, match="BucketAlreadyOwnedByYou"):
         space.create(inputs, context)
     monkeypatch.setenv("STAND_IN_DIGITALOCEAN_OWNER_MAY_CREATE_AGAIN", "yes")
     assert space.create(inputs, context)[0] == first
@@ -328,13 +329,13 @@ def test_the_stand_in_behaves_as_measured(cloud: Cloud, context: Context, monkey
     for bucket in (first, second):
         s3.put_object(Bucket=bucket, Key="media", Body=b"kept?")
     renamed = space.update(first, outputs, {**inputs, "name": second}, context)
-    with pytest.raises(ResourceError, match="without end"):
+    with pytest.raises(StoreError, match="without end"):
         space.delete(first, renamed, context)
     assert s3.list_objects_v2(Bucket=first)["KeyCount"] == 1
     assert s3.list_objects_v2(Bucket=second)["KeyCount"] == 0
     # With its own name it goes, and is not found a second time.
     space.delete(first, outputs, context)
-    with pytest.raises(ResourceError, match="NoSuchBucket"):
+    with pytest.raises(StoreError, match="NoSuchBucket"):
         space.delete(first, outputs, context)
     s3.delete_bucket(Bucket=second)
 
@@ -421,7 +422,7 @@ def test_a_key_that_may_be_in_use_is_not_deleted_unasked(cloud: Cloud, context: 
     cloud.s3().create_bucket(Bucket=BUCKET)
     ring = SpacesKeyRing()
     made = ring.create(cloud.inputs(connection=there), context)[1]
-    with pytest.raises(ResourceError, match="may be in use and is not deleted"):
+    with pytest.raises(StoreError, match="may be in use and is not deleted"):
         ring.delete(USER, made, context)
     assert list(cloud.api.keys) == [made["accessKeyId"]]
     cloud.s3().delete_bucket(Bucket=BUCKET)
@@ -455,16 +456,14 @@ def test_making_a_key_is_never_repeated(cloud: Cloud, context: Context) -> None:
 
 def test_a_token_that_is_not_valid(cloud: Cloud, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "dop_v1_revoked")
-    with pytest.raises(
-        ResourceError, match=r"HTTP 401, request double-0\)\. DIGITALOCEAN_TOKEN is not valid"
-    ) as caught:
+    with pytest.raises(StoreError, match=r"HTTP 401, request double-0\)\. DIGITALOCEAN_TOKEN is not valid") as caught:
         SpacesKeyRing().create(cloud.inputs(), context)
     assert "dop_v1_revoked" not in str(caught.value)
 
 
 def test_no_token_is_said(cloud: Cloud, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIGITALOCEAN_TOKEN")
-    with pytest.raises(ResourceError, match="the environment has no DIGITALOCEAN_TOKEN"):
+    with pytest.raises(StoreError, match="the environment has no DIGITALOCEAN_TOKEN"):
         SpacesKeyRing().create(cloud.inputs(), context)
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from synapse_media import settings
 from synapse_media.engine.session import EngineError
-from synapse_media.errors import SettingsError
-from synapse_media.plugin.connection import Connection
+from synapse_media.errors import SettingsError, StoreError
 from synapse_media.plugin.garage import GarageBucket, GarageKeyRing, GarageLender, check_region
-from synapse_media.plugin.resource import Context, ResourceError
+from synapse_media.plugin.resource import Context
 from synapse_media.renderer import render
+from synapse_media.store.connection import Connection
 from tests.doubles import proxy
 from tests.doubles.serving import serving
 from tests.providers import garage_server
@@ -375,14 +375,14 @@ def test_a_bucket_that_is_marked_by_another_or_by_nobody_is_not_emptied(double: 
     rules = [{"ID": mark, "Status": "Enabled"}] if mark else []
     double.answers = {"GetBucketInfo": [(200, {**FRESH, "objects": 1, "lifecycleRules": rules})]}
     said = "marked as that of another stack" if mark else "the mark of this stack was taken off it"
-    with pytest.raises(ResourceError, match=said):
+    with pytest.raises(StoreError, match=said):
         GarageBucket().delete(
             "double-media", double.inputs(bucket="double-media", forceDestroy=True), Context(lambda _: None)
         )
     assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
     inputs, _ = GarageBucket().check(double.inputs(bucket="double-media"))
     if mark:
-        with pytest.raises(ResourceError, match="marked as that of another stack"):
+        with pytest.raises(StoreError, match="marked as that of another stack"):
             GarageBucket().update("double-media", inputs, inputs, Context(lambda _: None))
         assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
 
@@ -402,7 +402,7 @@ def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None
     outputs = double.inputs(userName="user", bucketId="b1", **held)
     reaching = {"accessKeyId": OLD["id"], "permissions": {"read": True, "write": True, "owner": False}}
     double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, {**FRESH, "keys": [reaching]})]}
-    with pytest.raises(ResourceError, match="may be in use and is not deleted"):
+    with pytest.raises(StoreError, match="may be in use and is not deleted"):
         GarageKeyRing().delete("user", outputs, Context(lambda _: None))
     assert "DeleteKey" not in {operation for operation, _ in double.asked}
     # Without its bucket the key is of no use, so nobody is asked.
@@ -417,7 +417,7 @@ def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(double: Double) 
     assert double.asked[-1] == ("UpdateBucket", "b1")
     theirs = {**FRESH, "lifecycleRules": [{"ID": "synapse-media/other/x", "Status": "Enabled"}]}
     double.answers = {"GetBucketInfo": [(200, theirs)]}
-    with pytest.raises(ResourceError, match="marked as that of another stack"):
+    with pytest.raises(StoreError, match="marked as that of another stack"):
         GarageLender().lend(double.inputs(), "decoy")
 
 
@@ -428,7 +428,7 @@ def test_a_key_that_empties_a_bucket_and_was_left_is_deleted_first(double: Doubl
         "ListKeys": [(200, [OLD, left])],
         "CreateKey": [LOST],
     }
-    with pytest.raises(ResourceError, match="POST /v2/CreateKey"):
+    with pytest.raises(StoreError, match="POST /v2/CreateKey"):
         GarageBucket().delete("double-media", double.inputs(bucket="double-media"), Context(lambda _: None))
     assert double.asked[-2:] == [("DeleteKey", "GKleft"), ("CreateKey", "")]
 
@@ -443,7 +443,7 @@ def test_a_bucket_is_asked_for_again_and_found_where_the_answer_was_lost(double:
     assert (made["bucketId"], made["adopted"]) == ("b1", False)
     # Somebody was faster, and it is in use.
     double.answers = {"GetBucketInfo": [NO_BUCKET, (200, {**FRESH, "objects": 1})], "CreateBucket": [exists]}
-    with pytest.raises(ResourceError, match="adopt: true"):
+    with pytest.raises(StoreError, match="adopt: true"):
         double.make_bucket()
 
 
@@ -455,7 +455,7 @@ def test_an_answer_that_is_not_garages_is_said(double: Double, operation: str, a
         double.answers["GetBucketInfo"] = [NO_BUCKET]
     double.answers[operation] = [(200, answer)]
     make = double.make_bucket if operation == "CreateBucket" else double.make_key
-    with pytest.raises(ResourceError, match=f"{operation} at .*not that of Garage's admin API"):
+    with pytest.raises(StoreError, match=f"{operation} at .*not that of Garage's admin API"):
         make()
 
 
@@ -463,7 +463,7 @@ def test_an_endpoint_that_is_a_page_is_named_before_anything_is_made() -> None:
     for status in (200, 404, 502):
         with proxy.in_front_of("http://127.0.0.1:9") as front:
             front.misbehave(proxy.html(status))
-            with pytest.raises(ResourceError, match=rf"endpoint {front.url}: .*HTTP {status}.*is not Garage's S3 API"):
+            with pytest.raises(StoreError, match=rf"endpoint {front.url}: .*HTTP {status}.*is not Garage's S3 API"):
                 check_region(Connection(front.url, "garage"))
 
 
@@ -474,7 +474,7 @@ def test_an_endpoint_that_speaks_no_http_is_named() -> None:
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Speaks) as server, serving(server):
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        with pytest.raises(ResourceError, match=f"endpoint {url}: "):
+        with pytest.raises(StoreError, match=f"endpoint {url}: "):
             check_region(Connection(url, "garage"))
 
 

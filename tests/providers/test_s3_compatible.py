@@ -11,11 +11,12 @@ from typing import Any
 import boto3
 import pytest
 
-from synapse_media import catalog, changes, settings
+from synapse_media import catalog, settings
 from synapse_media.cli import rotate
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError, UsageError
+from synapse_media.guards import changes
 from synapse_media.renderer import render
 from tests.doubles import proxy
 from tests.providers.project import SERVER, Stack, stack

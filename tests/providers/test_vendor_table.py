@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from synapse_media import __version__, changes
+from synapse_media import __version__
 from synapse_media.engine.obtain import Toolchain
+from synapse_media.guards import changes
 from tests.doubles import aws_plugin, digitalocean_plugin, vendor_plugin
 from tests.providers import vendor_table
 from tests.providers.vendor_table import BUCKET, LOGGING, ROLE, ROWS, SPACE, STATE, VERSIONING, Row

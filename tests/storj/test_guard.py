@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synapse_media import changes
+from synapse_media.guards import changes
 from synapse_media.plugin.storj import OBJECTS
 
 URN = "urn:pulumi:s::synapse-media::synapse-media:store:Storj$s3store:index:StorjKeyRing::matrix.example.com"

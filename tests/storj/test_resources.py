@@ -16,11 +16,12 @@ import pytest
 
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
+from synapse_media.errors import StoreError
 from synapse_media.plugin import storj
-from synapse_media.plugin.http import JsonClient
-from synapse_media.plugin.resource import UNKNOWN, Context, PartialError, ResourceError, Values
+from synapse_media.plugin.resource import UNKNOWN, Context, PartialError, Values
 from synapse_media.plugin.storj import OBJECTS, StorjBucket, StorjKeyRing, administrator
 from synapse_media.plugin.storj_grant import parse
+from synapse_media.store.http import JsonClient
 from tests.doubles import proxy, storj_auth
 from tests.doubles.storj_auth import AuthDouble
 from tests.storj.vectors import PARENTS
@@ -120,7 +121,7 @@ def test_a_parent_of_no_use_is_refused_before_anything_is_made(
         lambda: StorjBucket().create(at.bucket_inputs(), at.context),
         lambda: RING.create(at.ring_inputs(), at.context),
     ):
-        with pytest.raises(ResourceError, match=why) as raised:
+        with pytest.raises(StoreError, match=why) as raised:
             make()
         assert not parent or PARENTS[parent] not in str(raised.value)
     assert at.auth.registered == []
@@ -128,7 +129,7 @@ def test_a_parent_of_no_use_is_refused_before_anything_is_made(
 
 def test_full_access_is_refused_before_the_bucket_is_made(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPLINK_ACCESS", PARENTS["the-bucket"])
-    with pytest.raises(ResourceError, match="it forbids bypass_governance_retention"):
+    with pytest.raises(StoreError, match="it forbids bypass_governance_retention"):
         StorjBucket().create(at.bucket_inputs(keyPermissions=["*"]), at.context)
     assert at.auth.registered == []
 
@@ -136,7 +137,7 @@ def test_full_access_is_refused_before_the_bucket_is_made(at: At, monkeypatch: p
 def test_a_parent_that_is_about_to_end(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
     ending = parse(PARENTS["full"]).restricted([at.bucket], OBJECTS, datetime.now(UTC) + timedelta(seconds=50))
     monkeypatch.setenv("UPLINK_ACCESS", ending.serialize())
-    with pytest.raises(ResourceError, match="ends within a minute"):
+    with pytest.raises(StoreError, match="ends within a minute"):
         StorjBucket().create(at.bucket_inputs(), at.context)
     assert at.auth.registered == []
 
@@ -164,7 +165,7 @@ def test_a_grant_of_another_project_or_passphrase(at: At, monkeypatch: pytest.Mo
         lambda: StorjBucket().delete(name, outputs, at.context),
         lambda: RING.update(at.bucket, keys, at.ring_inputs("b", "a"), at.context),
     ):
-        with pytest.raises(ResourceError, match="another project, or was made with another passphrase"):
+        with pytest.raises(StoreError, match="another project, or was made with another passphrase"):
             attempt()
     assert len(at.auth.registered) == before
     # Another grant of the same project and passphrase will do, such as one for the bucket alone.
@@ -205,12 +206,12 @@ def test_a_bucket_that_is_there(at: At, embedded_store: Running) -> None:
     )
     s3.create_bucket(Bucket=at.bucket)
     s3.put_object(Bucket=at.bucket, Key="local_content/a", Body=b"media")
-    with pytest.raises(ResourceError, match="adopt: true"):
+    with pytest.raises(StoreError, match="adopt: true"):
         StorjBucket().create(at.bucket_inputs(versioning=True), at.context)
     name, outputs = StorjBucket().create(at.bucket_inputs(versioning=True, adopt=True), at.context)
     assert outputs["adopted"] is True
     assert any("versioning is False" in words for words in outputs["differences"])
-    with pytest.raises(ResourceError, match="holds media"):
+    with pytest.raises(StoreError, match="holds media"):
         StorjBucket().delete(name, outputs, at.context)
     assert s3.get_object(Bucket=at.bucket, Key="local_content/a")["Body"].read() == b"media"
 
@@ -262,7 +263,7 @@ def test_a_grant_that_was_revoked_is_named(
             lambda: StorjBucket().read(at.bucket, inputs, outputs, at.context),
             lambda: StorjBucket().delete(at.bucket, outputs, at.context),
         ):
-            with pytest.raises(ResourceError, match=r"UPLINK_ACCESS: .* was perhaps revoked: give one that is valid"):
+            with pytest.raises(StoreError, match=r"UPLINK_ACCESS: .* was perhaps revoked: give one that is valid"):
                 attempt()
 
 
@@ -282,7 +283,7 @@ def test_what_a_key_will_need_is_no_change_of_the_bucket(at: At) -> None:
 
 
 def test_a_bucket_is_not_imported(at: At) -> None:
-    with pytest.raises(ResourceError, match="adopt: true"):
+    with pytest.raises(StoreError, match="adopt: true"):
         StorjBucket().read("media", {}, {}, at.context)
 
 
@@ -428,7 +429,7 @@ def test_a_revocation_that_fails_is_tried_again(at: At, uplink: Path) -> None:
     assert outputs["ending"] == [both["grants"]["a"]]
     assert "permission denied: [access grant] (code 1)" in at.said[-1]
     assert both["grants"]["a"] not in "".join(at.said)
-    with pytest.raises(ResourceError, match="2 access grants could not be revoked"):
+    with pytest.raises(StoreError, match="2 access grants could not be revoked"):
         RING.delete("media", outputs, at.context)
     (uplink / "broken").unlink()
     mended = RING.update("media", outputs, at.ring_inputs("b"), at.context)
@@ -494,7 +495,7 @@ def test_other_permissions_are_a_rotation(at: At) -> None:
         lambda: RING.planned(at.ring_inputs(**wider), outputs),
         lambda: RING.update("media", outputs, at.ring_inputs(**wider), at.context),
     ):
-        with pytest.raises(ResourceError, match=r"\{active: b, retiring: \[a\]\}"):
+        with pytest.raises(StoreError, match=r"\{active: b, retiring: \[a\]\}"):
             attempt()
     both = RING.update("media", outputs, at.ring_inputs("b", "a", **wider), at.context)
     assert "locks" not in parse(both["grants"]["b"]).forbidden
@@ -534,7 +535,7 @@ def test_over_https(embedded_store: Running, monkeypatch: pytest.MonkeyPatch) ->
                 verify=str(store.ca_file),
             )
             s3.put_object(Bucket="storj-tls", Key="a", Body=b"media")
-            with pytest.raises(ResourceError, match="holds media"):
+            with pytest.raises(StoreError, match="holds media"):
                 StorjBucket().delete(name, outputs, at.context)
             s3.delete_object(Bucket="storj-tls", Key="a")
             StorjBucket().delete(name, outputs, at.context)
@@ -545,7 +546,7 @@ def test_over_https(embedded_store: Running, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_key_that_may_be_in_use_is_not_revoked_unasked(at: At, uplink: Path) -> None:
     name, bucket = StorjBucket().create(at.bucket_inputs(), at.context)
     outputs = at.make()
-    with pytest.raises(ResourceError, match="may be in use and is not deleted"):
+    with pytest.raises(StoreError, match="may be in use and is not deleted"):
         RING.delete("media", outputs, at.context)
     assert _revoked(uplink) == []
     StorjBucket().delete(name, bucket, at.context)

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from synapse_media import __version__, changes
+from synapse_media import __version__
 from synapse_media.engine.obtain import Toolchain
+from synapse_media.guards import changes
 from tests.doubles.vendor_plugin import STAND_INS, install
 from tests.providers.project import Stack, stack
 from tests.upgrades.record import HERE, NAME, PASSPHRASE, PLACEHOLDER, PLACES

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .errors import SynapseMediaError
-from .guards.applied import is_bucket, kind_of, store_of
-from .methods import METHODS, RULES
+from synapse_media.errors import SynapseMediaError
+from synapse_media.methods import METHODS, RULES
+
+from .applied import is_bucket, kind_of, store_of
 
 _VERBS = {
     "create": "create",

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted
 
 from . import tracing
 from .connection import ApiError
-from .resource import ResourceError
 
 SECONDS: Final = 30
 """Time limit of one try, connecting and reading together."""
@@ -130,11 +130,11 @@ class JsonClient:
 
 
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """What https is checked by: the certificates of a PEM file, or the system's for "". Raises ResourceError."""
+    """What https is checked by: the certificates of a PEM file, or the system's for "". Raises StoreError."""
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
-        raise ResourceError(
+        raise StoreError(
             f"ca_file: {ca_file!r} can't be used ({error.strerror or error}). Give the name of a PEM file with "
             "certificates, as this machine has it."
         ) from None

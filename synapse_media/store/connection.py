@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
 
 from . import credentials, tracing
 from .bounded import bound
-from .resource import ResourceError
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -51,7 +51,7 @@ _WANT_MD5 = (
 )
 
 
-class ApiError(ResourceError):
+class ApiError(StoreError):
     """A call the store answered with an error, or did not answer."""
 
     def __init__(self, code: str, status: int, message: str) -> None:
@@ -80,7 +80,7 @@ class ApiError(ResourceError):
 class Credential:
     """An access key, with the session token of a role. The secrets are kept out of every repr, and of every error.
 
-    Raises ResourceError where a part of it is malformed.
+    Raises StoreError where a part of it is malformed.
     """
 
     access_key_id: str
@@ -99,12 +99,12 @@ class Credential:
 
 
 def ambient() -> Credential:
-    """The machine's own role, as boto3 finds it. Raises ResourceError where there is none."""
+    """The machine's own role, as boto3 finds it. Raises StoreError where there is none."""
     import boto3
 
     found = boto3.session.Session().get_credentials()
     if found is None:
-        raise ResourceError("this machine has no role to sign with: attach the instance profile, then prove again")
+        raise StoreError("this machine has no role to sign with: attach the instance profile, then prove again")
     frozen = found.get_frozen_credentials()
     return Credential(frozen.access_key, frozen.secret_key, frozen.token or "")
 
@@ -132,7 +132,7 @@ class Connection:
         """From a resource's inputs or outputs."""
         raw = values.get("connection")
         if not isinstance(raw, Mapping) or not all(isinstance(raw.get(key), str) for key in ("endpoint", "region")):
-            raise ResourceError("connection: an object with endpoint, region and variables is needed")
+            raise StoreError("connection: an object with endpoint, region and variables is needed")
         return Connection(
             endpoint=raw["endpoint"],
             region=raw["region"] or "us-east-1",
@@ -148,7 +148,7 @@ class Connection:
         """An import id `NAME@ENDPOINT`: nothing else tells an import where the store is."""
         name, at, endpoint = resource_id.rpartition("@")
         if not name or not at or "://" not in endpoint:
-            raise ResourceError(
+            raise StoreError(
                 f"import id {resource_id!r} is not NAME@ENDPOINT, for example media@https://s3.example.com "
                 "(an IAM endpoint for users and policies)"
             )
@@ -167,12 +167,12 @@ class Connection:
         }
 
     def admin(self) -> Credential:
-        """The admin credential. Raises ResourceError naming what is missing, malformed, or no admin's variable."""
+        """The admin credential. Raises StoreError naming what is missing, malformed, or no admin's variable."""
         credentials.refuse_foreign(self.variables)
         values = [credentials.read(name) for name in self.variables[:3]]
         missing = [name for name, value in zip(self.variables[:2], values, strict=False) if not value]
         if missing or len(self.variables) < 2:
-            raise ResourceError(
+            raise StoreError(
                 f"the environment has no {' and no '.join(missing) or 'admin credential'}: set it to a credential "
                 f"that may administer {self.endpoint}. `synapse-media doctor` says what it needs."
             )
@@ -220,7 +220,7 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
     if not endpoint:
         # Without one boto3 talks to Amazon, whoever's credential this is.
         name = "endpoint" if service == "s3" else "iam_endpoint"
-        raise ResourceError(f"{name} is missing: this store's {service.upper()} API has no address. Set {name}.")
+        raise StoreError(f"{name} is missing: this store's {service.upper()} API has no address. Set {name}.")
     key = (service, connection, credential.access_key_id, hash((credential.secret, credential.token)), attempts)
     with _lock:
         if key not in _clients:

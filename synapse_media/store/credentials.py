@@ -10,9 +10,8 @@ import os
 from collections.abc import Collection, Mapping
 
 from synapse_media import catalog
+from synapse_media.errors import StoreError
 from synapse_media.redaction import remember
-
-from .resource import ResourceError
 
 _QUOTES = "\"'`“”‘’"
 
@@ -36,17 +35,17 @@ def fault(value: str) -> str:
 
 
 def refuse_malformed(what: str, value: str) -> None:
-    """Raises ResourceError, which names `what` and never the value, where a credential can't be one."""
+    """Raises StoreError, which names `what` and never the value, where a credential can't be one."""
     why = fault(value)
     if why:
-        raise ResourceError(
+        raise StoreError(
             f"{what} {why}: set it to the bare value, as it was issued, on one line and without quotation marks. What "
             "it is now is not shown."
         )
 
 
 def read(name: str, environment: Mapping[str, str] | None = None) -> str:
-    """The credential in an environment variable; "" where it is not set. Raises ResourceError where it is malformed.
+    """The credential in an environment variable; "" where it is not set. Raises StoreError where it is malformed.
 
     Args:
         environment: where to look; by default, the process's own.
@@ -60,7 +59,7 @@ def read(name: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def refuse_foreign(names: Collection[str], *, family: str = "", setting: str = "") -> None:
-    """Raises ResourceError unless the variables are those of one provider's admin credential.
+    """Raises StoreError unless the variables are those of one provider's admin credential.
 
     What a call names is read and sent to the address that the same call gives: it may not be anything else in the
     environment.
@@ -77,6 +76,6 @@ def refuse_foreign(names: Collection[str], *, family: str = "", setting: str = "
     ]
     if not any(set(names) <= set(variables) for variables in allowed):
         known = "; ".join(dict.fromkeys(", ".join(variables) for variables in allowed))
-        raise ResourceError(
+        raise StoreError(
             f"connection.variables: {', '.join(names)} is no provider's admin credential here; allowed: {known}."
         )

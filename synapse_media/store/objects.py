@@ -1,0 +1,89 @@
+"""What is in a bucket: looked at, emptied, and cleared of what the proof wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from synapse_media.contract import PROOF_OBJECTS
+
+from .connection import ApiError, call
+
+
+def look(s3: Any, bucket: str) -> None:
+    """Whether the bucket is there, by a call whose answer has a body: to HEAD anybody in between may answer the same.
+
+    Raises ApiError: `absent`, `denied`, `bad_key` by what the store itself says.
+    """
+    call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
+
+
+def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key, version id) of every version and delete marker; version id "" where the store keeps no versions."""
+    marker: dict[str, str] = {}
+    while True:
+        try:
+            page = call(s3, "list_object_versions", Bucket=bucket, Prefix=prefix, **marker)
+        except ApiError as error:
+            if not error.lacking:
+                raise
+            break
+        for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+            yield item["Key"], item.get("VersionId") or ""
+        if not page.get("IsTruncated"):
+            return
+        marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+    token: dict[str, str] = {}
+    while True:
+        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
+        for item in page.get("Contents", []):
+            yield item["Key"], ""
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def is_ours(key: str) -> bool:
+    """Written by the proof: not media."""
+    return key.rpartition("/")[2] in PROOF_OBJECTS
+
+
+def is_empty(s3: Any, bucket: str) -> bool:
+    """Nothing in it but what the proof left; old versions count as media."""
+    return all(is_ours(key) for key, _ in _versions(s3, bucket))
+
+
+def holds_media(s3: Any, bucket: str) -> bool:
+    """Whether there is media in a bucket; False also where the store says that the bucket is gone."""
+    try:
+        return not is_empty(s3, bucket)
+    except ApiError as error:
+        if not error.absent:
+            raise
+        return False
+
+
+def empty_out(s3: Any, bucket: str) -> None:
+    """Delete all there is in the bucket."""
+    try:
+        # Listed anew each time: what was aborted is gone from the first page.
+        while uploads := call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads"):
+            for upload in uploads:
+                call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    except ApiError as error:
+        if not error.lacking:
+            raise
+    for key, version in _versions(s3, bucket):
+        _delete_version(s3, bucket, key, version)
+
+
+def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
+    """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
+    for key, version in _versions(s3, bucket, prefix):
+        if is_ours(key):
+            _delete_version(s3, bucket, key, version)
+
+
+def _delete_version(s3: Any, bucket: str, key: str, version: str) -> None:
+    # One by one: not every store has DeleteObjects.
+    call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))
