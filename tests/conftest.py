@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from synapse_media.engine import embedded
 from synapse_media.engine.obtain import Toolchain, obtain_pulumi
+
+# On a busy machine an example may take any time: no test is one of speed.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # What a developer may have set, and no test may depend on.
 _FOREIGN = ("AWS_", "PULUMI_", "B2_", "DIGITALOCEAN_", "SPACES_", "WASABI_", "STORJ_", "UPLINK_", "GARAGE_")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from synapse_media.cli import main, render, stores
+from synapse_media.cli import main, render, stacks, stores
 from synapse_media.contract import ContractError, to_json
 from synapse_media.errors import UsageError
 from tests.renderer.samples import SECRET, store
@@ -115,7 +115,7 @@ def test_by_reference_the_secret_is_in_no_file_and_comes_from_the_environment(
 def test_several_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The double: outputs of a stack, without an engine."""
     loaded = [store("amazon"), store("compatible", server_name="example.org:8448", bucket="two")]
-    monkeypatch.setattr(stores, "load_stack", lambda _: loaded)
+    monkeypatch.setattr(stacks, "load", lambda _: loaded)
     assert render.run(arguments("--stack", "prod", "--form", "plain", "--out", str(tmp_path))) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["example.org", "matrix.example.com"]
     one = arguments("--stack", "prod", "--server", "example.org:8448", "--out", str(tmp_path / "one"))
@@ -135,7 +135,7 @@ def test_nothing_is_written_where_one_store_can_not_be_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = [store("amazon"), store("compatible", server_name="example.org", prefix="no-slash")]
-    monkeypatch.setattr(stores, "load_stack", lambda _: loaded)
+    monkeypatch.setattr(stacks, "load", lambda _: loaded)
     monkeypatch.chdir(tmp_path)
     assert main(["render", "--stack", "prod", "--out", "out"]) == 1
     assert not (tmp_path / "out").exists()
