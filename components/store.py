@@ -69,7 +69,7 @@ class Store(pulumi.ComponentResource):
         return str(self.provider.value("addressing", "path"))
 
     def connection(self) -> dict[str, Any]:
-        """How the plugin reaches the store (synapse_media.store.connection.Connection)."""
+        """How the plugin reaches the store (synapse_media.store.clients.Connection)."""
         return {
             "endpoint": self.store.endpoint,
             "region": self.store.region,

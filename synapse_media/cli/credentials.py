@@ -14,8 +14,10 @@ from typing import Any
 
 from synapse_media import catalog
 from synapse_media.errors import StoreError
+from synapse_media.plugin.resource import connection_of
 from synapse_media.settings import StoreSettings
 from synapse_media.store import credentials
+from synapse_media.store.clients import s3_client
 
 
 def missing(provider: catalog.Provider) -> list[str]:
@@ -75,10 +77,10 @@ def _check(family: str, values: Mapping[str, Any]) -> None:
 
 
 def _s3(values: Mapping[str, Any]) -> None:
-    from synapse_media.store.connection import ApiError, Connection, call
+    from synapse_media.store.clients import ApiError, call
 
     try:
-        call(Connection.parse(values).s3(), "list_buckets")
+        call(s3_client(connection_of(values)), "list_buckets")
     except ApiError as error:
         # It is known, and may not list all buckets: it need not.
         if not error.denied:

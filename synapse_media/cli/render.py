@@ -13,6 +13,7 @@ from synapse_media import renderer
 from synapse_media.contract import PROOF_OBJECT, ContractError, StorageOutputs, to_json
 from synapse_media.errors import UsageError
 from synapse_media.renderer import writing
+from synapse_media.store.clients import s3_client
 
 if TYPE_CHECKING:
     from synapse_media.renderer.vault import Vault
@@ -122,7 +123,7 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
 
 def _ask(store: StorageOutputs) -> None:
     """Refuse a key that the store does not know, as after an older state was restored: it would be handed out dead."""
-    from synapse_media.store.connection import ApiError, call
+    from synapse_media.store.clients import ApiError, call
 
     from . import stacks, stores
 
@@ -131,7 +132,7 @@ def _ask(store: StorageOutputs) -> None:
     connection, credential = stores.own_key(store)
     try:
         with stacks.waiting(f"{store.endpoint_url}: is the key accepted?"):
-            s3 = connection.s3(credential, attempts=2)
+            s3 = s3_client(connection, credential, attempts=2)
             call(s3, "list_objects_v2", Bucket=store.bucket, Prefix=store.prefix + PROOF_OBJECT, MaxKeys=1)
     except ApiError as error:
         # To list is what every method's key may do.

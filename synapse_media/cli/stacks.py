@@ -44,6 +44,7 @@ from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
 from synapse_media.store import credentials as plugin_credentials
 from synapse_media.store import tracing
+from synapse_media.store.clients import s3_client
 
 from .stores import own_key
 
@@ -383,7 +384,7 @@ def media_in(session: Session, bucket: Bucket, record: Applied) -> str:
             # The store's own key may see enough, where there is no admin's or it is for another API.
             try:
                 connection, credential = own_key(_outputs_of(session, record))
-                holds = holds_media(connection.s3(credential), bucket.name)
+                holds = holds_media(s3_client(connection, credential), bucket.name)
             except (StoreError, contract.ContractError):
                 return f"it can't be seen whether the bucket {bucket.name} holds media, so it is taken to: {error}"
     return f"the bucket {bucket.name} holds media" if holds else ""

@@ -24,9 +24,10 @@ from urllib.parse import urlsplit
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
+from synapse_media.schema.model import UNKNOWN
 from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, tracing
-from synapse_media.store.connection import ApiError
+from synapse_media.store.clients import ApiError
 from synapse_media.store.objects import is_ours
 
 from .bucket import (
@@ -44,7 +45,7 @@ from .bucket import (
 )
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import DECOY
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
+from .resource import Context, Found, PartialError, Resource, Values, text
 
 OWNER_INFO: Final = "synapse-media-stack"
 _WHERE: Final = f"its bucket info {OWNER_INFO!r}"

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from synapse_media.errors import StoreError
-from synapse_media.store.connection import ApiError, Connection, call
+from synapse_media.schema import model
+from synapse_media.store.clients import ApiError, call, s3_client
 from synapse_media.store.objects import empty_out, holds_media, is_empty, look
 
-from .resource import Context, Found, PartialError, Resource, Values, text
+from .resource import Context, Found, PartialError, Resource, Values, connection_of, import_id, text
 
 OWNER_TAG = "synapse-media:stack"
 _WHERE = f"its tag {OWNER_TAG!r}"
@@ -316,7 +317,7 @@ class Bucket(Resource):
 
     def s3(self, values: Values) -> Any:
         """The administrator's S3 client, for a resource's inputs or outputs."""
-        return Connection.parse(values).s3()
+        return s3_client(connection_of(values))
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
         filled: Values = {"adopt": False, "manage": [], "forceDestroy": False, "mayBeDenied": False, **_OFF, **inputs}
@@ -338,7 +339,7 @@ class Bucket(Resource):
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
         bucket = text(inputs, "bucket")
         s3 = self.s3(inputs)
-        adopted = self._take_or_make(s3, bucket, Connection.parse(inputs).region, inputs)
+        adopted = self._take_or_make(s3, bucket, connection_of(inputs).region, inputs)
         outputs: Values = {
             **inputs,
             "arn": f"arn:aws:s3:::{bucket}",
@@ -428,10 +429,10 @@ class Bucket(Resource):
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         imported = not inputs
         if imported:
-            bucket, connection = Connection.of_import(resource_id)
+            bucket, connection = import_id(resource_id)
             inputs = {
                 "bucket": bucket,
-                "connection": connection.values(),
+                "connection": model.write(connection),
                 "adopt": True,
                 "manage": [],
                 "forceDestroy": False,
@@ -484,8 +485,8 @@ class Bucket(Resource):
         tags = _tags_if_any(s3, bucket, inputs)
         require_mark(bucket, _mark_in(tags), _WHERE, inputs, old)
         if tags is not None:
-            endpoint = Connection.parse(inputs).endpoint
-            require_same_place(bucket, _mark_in(tags), endpoint, Connection.parse({**inputs, **old}).endpoint)
+            endpoint = connection_of(inputs).endpoint
+            require_same_place(bucket, _mark_in(tags), endpoint, connection_of({**inputs, **old}).endpoint)
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs["arn"] = f"arn:aws:s3:::{bucket}"
         outputs.pop("expiringRules", None)

@@ -13,14 +13,15 @@ from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
+from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import credentials
-from synapse_media.store.connection import ApiError, Connection, Credential
+from synapse_media.store.clients import ApiError, Credential, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look, remove_versions
 
 from .bucket import read_acl, read_policy, write_acl, write_policy
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
-from .resource import UNKNOWN, Context, Found, Resource, Values, text
+from .resource import Context, Found, Resource, Values, connection_of, text
 
 API: Final = "https://api.digitalocean.com"
 TOKEN: Final = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
@@ -164,7 +165,7 @@ class _SpacesKeys(NamedKeys):
     def usable(self) -> bool:
         # The API of keys knows no buckets: the key itself asks for its own.
         key = Credential(text(self._values, "accessKeyId"), text(self._values, "secretAccessKey"))
-        s3 = Connection.parse(self._values).s3(key)
+        s3 = s3_client(connection_of(self._values), key)
         try:
             for grant in self._wanted:
                 look(s3, grant["bucket"])
@@ -196,7 +197,7 @@ class _Opened:
     def __init__(self, values: Values) -> None:
         where = values.get("connection") or {}
         given = [name for name in list(where.get("variables") or ())[:2] if credentials.read(name)]
-        self._s3 = Connection.parse(values).s3() if len(given) == 2 else None
+        self._s3 = s3_client(connection_of(values)) if len(given) == 2 else None
         self._buckets = sorted({grant["bucket"] for grant in _grants(values)})
 
     def found(self) -> Values:
@@ -331,4 +332,4 @@ class SpacesLender:
     def clear(self, inputs: Values) -> None:
         key = Credential(text(inputs, "accessKeyId"), text(inputs, "secretAccessKey"))
         prefix = text(inputs, "prefix") + PROOF_OBJECT
-        remove_versions(Connection.parse(inputs).s3(key), text(inputs, "bucket"), prefix)
+        remove_versions(s3_client(connection_of(inputs), key), text(inputs, "bucket"), prefix)

@@ -19,9 +19,11 @@ from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
+from synapse_media.schema.connection import Connection
+from synapse_media.schema.model import UNKNOWN
 from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
-from synapse_media.store.connection import ApiError, Connection, Credential
+from synapse_media.store.clients import ApiError, Credential, s3_client
 from synapse_media.store.http import JsonClient, trusting
 from synapse_media.store.objects import empty_out, is_empty, remove_versions
 
@@ -41,7 +43,7 @@ from .bucket import (
     unlike_new,
 )
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
+from .resource import Context, Found, PartialError, Resource, Values, connection_of, text
 
 _MARK: Final = "synapse-media/"
 _PERMISSIONS: Final = {"read": True, "write": True, "owner": False}
@@ -64,7 +66,7 @@ def admin(values: Mapping[str, Any]) -> JsonClient:
 def check_admin(values: Mapping[str, Any]) -> None:
     """Raises StoreError where the token in the environment is not accepted, or the region is not the cluster's."""
     _keys(admin(values))
-    check_region(Connection.parse(values))
+    check_region(connection_of(values))
 
 
 def _info(api: JsonClient, **query: str) -> dict[str, Any] | None:
@@ -240,7 +242,7 @@ class GarageBucket(Resource):
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
         bucket, api = text(inputs, "bucket"), admin(inputs)
-        check_region(Connection.parse(inputs))
+        check_region(connection_of(inputs))
         info, adopted, resumed = self._take_or_make(api, bucket, inputs)
         outputs: Values = {**inputs, "bucketId": info["id"], "lacks": [], "adopted": adopted, "differences": []}
         outputs["resumed"] = resumed
@@ -320,7 +322,7 @@ class GarageBucket(Resource):
         outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
         outputs.pop("expiringRules", None)
         # State keeps the old place until the bucket was seen at the new one: a refresh looks where state says.
-        check_region(Connection.parse(inputs))
+        check_region(connection_of(inputs))
         info = _info(api, globalAlias=bucket)
         if info is None:
             raise StoreError(
@@ -392,7 +394,7 @@ def _reaching(api: JsonClient, bucket_id: str, outputs: Values) -> Iterator[Any]
     key = _made_key(api, {"name": name, "expiration": expiration})
     try:
         _allow(api, bucket_id, key["accessKeyId"])
-        yield Connection.parse(outputs).s3(Credential(key["accessKeyId"], key["secretAccessKey"]))
+        yield s3_client(connection_of(outputs), Credential(key["accessKeyId"], key["secretAccessKey"]))
     finally:
         _delete_key(api, key["accessKeyId"])
 
@@ -522,4 +524,4 @@ class GarageLender:
         # A key that may write may delete, so the proved one cleans up after itself.
         key = Credential(text(inputs, "accessKeyId"), text(inputs, "secretAccessKey"))
         prefix = text(inputs, "prefix") + PROOF_OBJECT
-        remove_versions(Connection.parse(inputs).s3(key), text(inputs, "bucket"), prefix)
+        remove_versions(s3_client(connection_of(inputs), key), text(inputs, "bucket"), prefix)

@@ -22,12 +22,15 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from synapse_media.errors import StoreError
-from synapse_media.store.connection import ApiError, Connection, call
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
+from synapse_media.schema.model import UNKNOWN
+from synapse_media.store.clients import ApiError, call, iam_client, s3_client
 from synapse_media.store.objects import look
 
 from .bucket import canonical
 from .keyring import KeyFamily, MadeKey, RingBase, retire_fault
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
+from .resource import Context, Found, PartialError, Resource, Values, connection_of, import_id, text
 
 __all__ = (
     "JOURNAL",
@@ -152,7 +155,7 @@ class User(Resource):
 
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
         user, path = text(inputs, "userName"), text(inputs, "path")
-        iam = Connection.parse(inputs).iam()
+        iam = iam_client(connection_of(inputs))
         adopted = False
         try:
             made = call(iam, "create_user", UserName=user, Path=path)["User"]
@@ -170,11 +173,11 @@ class User(Resource):
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
-            user, connection = Connection.of_import(resource_id)
-            inputs = {"userName": user, "connection": connection.values(), "adopt": True}
+            user, connection = import_id(resource_id)
+            inputs = {"userName": user, "connection": model.write(connection), "adopt": True}
             outputs = {"adopted": True}
         user = text(inputs, "userName", resource_id)
-        found = _user(Connection.parse(inputs).iam(), user)
+        found = _user(iam_client(connection_of(inputs)), user)
         if found is None:
             return None
         path = found.get("Path", "/")
@@ -188,8 +191,8 @@ class User(Resource):
         return Found(user, drifted, {**outputs, **inputs, "path": kept, "arn": found.get("Arn", "")})
 
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        user, connection = text(inputs, "userName"), Connection.parse(inputs)
-        iam, adopted = connection.iam(), bool(old.get("adopted"))
+        user, connection = text(inputs, "userName"), connection_of(inputs)
+        iam, adopted = iam_client(connection), bool(old.get("adopted"))
         # State keeps the old place until the user was seen at the new one: a refresh looks where state says.
         found = _user(iam, user)
         if found is None:
@@ -199,7 +202,7 @@ class User(Resource):
             )
         kept, path = self._kept(old, inputs), str(found.get("Path") or "/")
         moved = not adopted and path not in (kept["path"], inputs["path"], *_former(inputs))
-        same_place = Connection.parse({**inputs, **old}).iam_endpoint == connection.iam_endpoint
+        same_place = connection_of({**inputs, **old}).iam_endpoint == connection.iam_endpoint
         if moved and same_place and not path.startswith(ROOT):
             _move_back(iam, user, kept["path"])
             found = _user(iam, user) or found
@@ -217,7 +220,7 @@ class User(Resource):
         if outputs.get("adopted"):
             context.warn(f"user {user} was there before this stack and is left where it is, with what others gave it.")
             return
-        iam = Connection.parse(outputs).iam()
+        iam = iam_client(connection_of(outputs))
         found = _user(iam, user)
         if found is None:
             return
@@ -283,14 +286,14 @@ class UserPolicy(Resource):
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         if not inputs:
-            name, connection = Connection.of_import(resource_id)
+            name, connection = import_id(resource_id)
             user, slash, policy = name.partition("/")
             if not slash:
                 raise StoreError(f"import id {resource_id!r} is not USER/POLICY@IAM-ENDPOINT")
-            inputs = {"userName": user, "policyName": policy, "connection": connection.values()}
+            inputs = {"userName": user, "policyName": policy, "connection": model.write(connection)}
         try:
             found = call(
-                Connection.parse(inputs).iam(),
+                iam_client(connection_of(inputs)),
                 "get_user_policy",
                 UserName=inputs["userName"],
                 PolicyName=inputs["policyName"],
@@ -310,7 +313,7 @@ class UserPolicy(Resource):
         return dict(inputs)
 
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        iam, user = Connection.parse(outputs).iam(), outputs["userName"]
+        iam, user = iam_client(connection_of(outputs)), outputs["userName"]
         try:
             found = call(iam, "get_user_policy", UserName=user, PolicyName=outputs["policyName"])["PolicyDocument"]
             named, ours = _buckets_of(found), _buckets_of(outputs.get("policy"))
@@ -326,7 +329,7 @@ class UserPolicy(Resource):
                 raise
 
     def _put(self, inputs: Values, old: Values) -> None:
-        iam, user = Connection.parse(inputs).iam(), inputs["userName"]
+        iam, user = iam_client(connection_of(inputs)), inputs["userName"]
         found = _user(iam, user)
         if found is not None:
             buckets = _buckets_of(inputs["policy"]) | _buckets_of(old.get("policy"))
@@ -379,7 +382,7 @@ class IamKeys(KeyFamily):
         self.who = f"user {user}"
         self.notes: list[str] = []
         self._connection = connection
-        self._iam = connection.iam()
+        self._iam = iam_client(connection)
         self._user = user
         self._values: Values = {**(values or {}), "userName": user}
         self._found: dict[str, Any] | None = None
@@ -411,7 +414,7 @@ class IamKeys(KeyFamily):
         name = JOURNAL + slot
         _write_entry(self._iam, self._user, name, _Entry(slot, at, digests, secrets.token_hex(4)))
         try:
-            made = call(self._connection.iam_once(), "create_access_key", UserName=self._user)["AccessKey"]
+            made = call(iam_client(self._connection, attempts=1), "create_access_key", UserName=self._user)["AccessKey"]
         except ApiError as error:
             if _was_refused(error):
                 # No key was made: whatever key there is later, somebody else made.
@@ -515,7 +518,7 @@ class IamKeys(KeyFamily):
         if not bucket:
             return True
         try:
-            look(self._connection.s3(), bucket)
+            look(s3_client(self._connection), bucket)
         except ApiError as error:
             return not error.absent
         return True
@@ -536,13 +539,13 @@ class KeyRing(RingBase):
     passing = RingBase.passing | {"mark", "adopt"}
 
     def family(self, values: Values) -> IamKeys:
-        return IamKeys(Connection.parse(values), text(values, "userName"), values)
+        return IamKeys(connection_of(values), text(values, "userName"), values)
 
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
         found = super().read(resource_id, _without(inputs), _without(outputs), context)
         if found is None:
             return None
-        iam, user = Connection.parse(inputs).iam(), text(inputs, "userName", resource_id)
+        iam, user = iam_client(connection_of(inputs)), text(inputs, "userName", resource_id)
         beside = _beside(iam, user, context)
         if not beside:
             return found
@@ -554,7 +557,7 @@ class KeyRing(RingBase):
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
         beside = {name: old[name] for name in _BESIDE if old.get(name)}
         outputs = super().update(resource_id, _without(old), inputs, context)
-        iam = Connection.parse(inputs).iam()
+        iam = iam_client(connection_of(inputs))
         if not beside or not _is_ours(iam, inputs):
             return outputs
         user = text(inputs, "userName")

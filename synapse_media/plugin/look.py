@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synapse_media.errors import StoreError
-from synapse_media.store.connection import ApiError, call
+from synapse_media.store.clients import ApiError, call
 
 from .backblaze_b2 import B2Bucket
 from .bucket import Bucket

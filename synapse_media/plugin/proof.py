@@ -13,13 +13,15 @@ from typing import Final, Protocol
 from synapse_media.contract import PROOF_OBJECT, Proof, fingerprint, line_to_json, secret_sha256
 from synapse_media.errors import StoreError
 from synapse_media.methods import Expected, Operation
-from synapse_media.store.connection import ApiError, Connection, Credential, call
+from synapse_media.schema.connection import Connection
+from synapse_media.schema.model import UNKNOWN
+from synapse_media.store.clients import ApiError, Credential, call, iam_client, s3_client
 from synapse_media.store.objects import remove_versions
 from synapse_media.store.probes import advice, bucket_in, prove, quietly
 
 from .bucket import is_marked, mark, mark_of
 from .iam import forget_journal
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
+from .resource import Context, Found, PartialError, Resource, Values, connection_of, text
 
 DECOY: Final = "synapse-media-decoy-"
 """How the name of every decoy bucket begins."""
@@ -55,8 +57,8 @@ class S3Lender:
     """An administrator with an S3 key."""
 
     def lend(self, inputs: Values, decoy: str) -> bool:
-        connection = Connection.parse(inputs)
-        s3 = connection.s3()
+        connection = connection_of(inputs)
+        s3 = s3_client(connection)
         try:
             call(s3, "create_bucket", **bucket_in(connection.region, decoy))
         except ApiError as error:
@@ -66,10 +68,10 @@ class S3Lender:
         return True
 
     def take_back(self, inputs: Values, decoy: str) -> None:
-        call(Connection.parse(inputs).s3(), "delete_bucket", Bucket=decoy)
+        call(s3_client(connection_of(inputs)), "delete_bucket", Bucket=decoy)
 
     def left_behind(self, inputs: Values, decoy: str) -> list[str]:
-        s3 = Connection.parse(inputs).s3()
+        s3 = s3_client(connection_of(inputs))
         try:
             listed = [bucket["Name"] for bucket in call(s3, "list_buckets").get("Buckets", [])]
         except ApiError as error:
@@ -90,7 +92,7 @@ class S3Lender:
         return found
 
     def clear(self, inputs: Values) -> None:
-        s3, bucket = Connection.parse(inputs).s3(), text(inputs, "bucket")
+        s3, bucket = s3_client(connection_of(inputs)), text(inputs, "bucket")
         key = text(inputs, "prefix") + PROOF_OBJECT
         remove_versions(s3, bucket, key)
         # A key that may not abort leaves its uploads.
@@ -173,7 +175,7 @@ class ProofResource(Resource):
     @contextmanager
     def _lent(self, lender: Lender, inputs: Values, left: list[str], context: Context) -> Iterator[str]:
         """A decoy for the time of the proof; "" where there is none to be had."""
-        decoy = decoy_name(Connection.parse(inputs), text(inputs, "bucket"))
+        decoy = decoy_name(connection_of(inputs), text(inputs, "bucket"))
         if not (inputs.get("admin") and inputs.get("decoy") and lender.lend(inputs, decoy)):
             yield ""
             return
@@ -184,7 +186,7 @@ class ProofResource(Resource):
             left += [name for name in lent if not _took_back(lender, inputs, name, context)]
 
     def _prove(self, resource_id: str, inputs: Values, old: Values, context: Context) -> Values:
-        connection = Connection.parse(inputs)
+        connection = connection_of(inputs)
         credential = Credential(text(inputs, "accessKeyId"), text(inputs, "secretAccessKey"))
         bucket, prefix = text(inputs, "bucket"), text(inputs, "prefix")
         expected = {Operation(name): Expected(value) for name, value in inputs["expected"].items()}
@@ -200,7 +202,7 @@ class ProofResource(Resource):
             if inputs.get("admin"):
                 quietly(lender.clear, inputs)
             if inputs.get("userName"):
-                forget_journal(connection.iam(), text(inputs, "userName"), credential.access_key_id)
+                forget_journal(iam_client(connection), text(inputs, "userName"), credential.access_key_id)
         except StoreError as error:
             raise PartialError(f"the proof could not be run: {error}", resource_id, outputs) from None
         finally:

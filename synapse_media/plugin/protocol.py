@@ -21,10 +21,11 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provid
 import synapse_media
 from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted, remember_all
+from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import tracing
 
 from . import peers
-from .resource import UNKNOWN, Context, PartialError, Resource, Values
+from .resource import Context, PartialError, Resource, Values
 
 NAME: Final = "s3store"
 THREADS: Final = 16

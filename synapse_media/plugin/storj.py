@@ -31,14 +31,15 @@ from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
+from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import credentials
-from synapse_media.store.connection import ApiError, Connection, Credential, call
+from synapse_media.store.clients import ApiError, Credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look, remove_versions
 
 from .bucket import Bucket, mark
 from .keyring import KeyFamily, MadeKey, RingBase, require_leave
-from .resource import UNKNOWN, Context, Found, PartialError, Values, text
+from .resource import Context, Found, PartialError, Values, connection_of, text
 from .storj_grant import OBJECTS, PERMISSIONS, Grant, parse
 
 PARENT: Final = "UPLINK_ACCESS"
@@ -150,7 +151,7 @@ def administrator(values: Mapping[str, Any], bucket: str, pause: Callable[[float
     """An S3 client that may make, read and delete this bucket and no other, for less than an hour."""
     grant = parent(bucket, OBJECTS)
     now = datetime.now(UTC)
-    connection = Connection.parse(values)
+    connection = connection_of(values)
     key = (grant, bucket, str(values["connection"].get("authEndpoint")))
     with _lock:
         registered, ends = _short.get(key, (None, now))
@@ -158,7 +159,8 @@ def administrator(values: Mapping[str, Any], bucket: str, pause: Callable[[float
         if registered is None or fresh:
             ends = min(now + _SHORT, grant.not_after or now + _SHORT)
             registered = _register(values, grant.restricted([bucket], OBJECTS, ends), repeatable=True)
-        s3 = replace(connection, endpoint=connection.endpoint or registered.endpoint).s3(registered.credential)
+        there = replace(connection, endpoint=connection.endpoint or registered.endpoint)
+        s3 = s3_client(there, registered.credential)
         if fresh:
             _wait_until_known(s3, bucket, pause)
             _short[key] = registered, ends

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT, ProofLine
 from synapse_media.methods import Expected, Operation
+from synapse_media.schema.connection import Connection
 
-from .connection import ApiError, Connection, Credential, call
+from .clients import ApiError, Credential, call, s3_client
 
 PART: Final = 8 * 1024 * 1024
 """boto3 uploads anything larger in parts of this size; so do Synapse's module and its script."""
@@ -214,7 +215,7 @@ def prove(
         prefix: the store's prefix, "" or ending with "/".
         settle_seconds: a key or policy made just now may need so long until the store knows it.
     """
-    at = _Try(connection.s3(credential), bucket, prefix + PROOF_OBJECT, decoy)
+    at = _Try(s3_client(connection, credential), bucket, prefix + PROOF_OBJECT, decoy)
     deadline = time.monotonic() + settle_seconds
     while True:
         lines = tuple(_lines(at, expected))

@@ -15,13 +15,14 @@ CORE = {"contract", "methods", "settings", "stackfile", "catalog"}
 MAY = {
     "errors": {"redaction"},
     "redaction": set(),
+    "schema": set(),
     "catalog": {"errors"},
     "methods": set(),
     "contract": {"catalog", "errors", "methods"},
     "settings": {"catalog", "errors", "methods", "contract"},
     "stackfile": {"catalog", "errors", "methods", "settings"},
-    "store": {"errors", "redaction", "catalog", "methods", "contract"},
-    "plugin": {"errors", "redaction", "catalog", "methods", "contract", "settings", "store"},
+    "store": {"errors", "redaction", "schema", "catalog", "methods", "contract"},
+    "plugin": {"errors", "redaction", "schema", "catalog", "methods", "contract", "settings", "store"},
     "guards": {"catalog", "methods", "settings", "errors"},
     "renderer": {"catalog", "methods", "contract", "errors", "redaction"},
     "lint": {"catalog", "methods", "contract", "errors", "renderer"},
@@ -30,7 +31,7 @@ MAY = {
     "engine": {"errors", "redaction"},
 }
 """Room of `synapse_media` -> the other rooms that it may import; `cli` may import all."""
-COMPONENTS = {"catalog", "contract", "errors", "methods", "settings", "plugin"}
+COMPONENTS = {"schema", "catalog", "contract", "errors", "methods", "settings", "plugin"}
 
 
 def room(path: Path) -> str:

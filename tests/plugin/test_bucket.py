@@ -16,8 +16,8 @@ from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.plugin.bucket import OWNER_TAG, Bucket
 from synapse_media.plugin.resource import PartialError, Values
-from synapse_media.store import connection
-from synapse_media.store.connection import ApiError
+from synapse_media.store import clients as connection
+from synapse_media.store.clients import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct
 

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import quote
@@ -18,10 +19,11 @@ from synapse_media.errors import StoreError, SynapseMediaError
 from synapse_media.plugin import backblaze_b2, digitalocean_spaces, garage, storj
 from synapse_media.plugin.existing_key import ExistingKey
 from synapse_media.plugin.keyring import MadeKey, _brought
-from synapse_media.plugin.resource import Context
+from synapse_media.plugin.resource import Context, connection_of
+from synapse_media.schema.connection import Connection
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
-from synapse_media.store.connection import ApiError, Connection, Credential, call
+from synapse_media.store.clients import ApiError, Credential, admin_credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from tests.doubles.serving import serving
 
@@ -53,7 +55,7 @@ def connection(*variables: str, **more: str) -> dict[str, Any]:
 def readers() -> dict[str, Callable[[], object]]:
     """Variable -> what reads it."""
     s3 = [
-        Connection.parse(connection(*catalog.load(name).admin_variables)).admin
+        partial(admin_credential, connection_of(connection(*catalog.load(name).admin_variables)))
         for name in ("s3_compatible", "amazon_s3", "wasabi")
     ]
     b2 = connection(*catalog.load("backblaze_b2").admin_variables)
@@ -111,7 +113,7 @@ def test_no_call_reads_what_is_no_admin_credential(variables: tuple[str, ...], m
         monkeypatch.setenv(name, SECRET)
     values = connection(*variables, adminEndpoint="http://127.0.0.1:9")
     for read in (
-        Connection.parse(values).admin,
+        lambda: admin_credential(connection_of(values)),
         lambda: backblaze_b2.account(values),
         lambda: garage.admin(values),
         lambda: ExistingKey().create({"active": "a", **values}, QUIET),
@@ -215,7 +217,7 @@ def test_a_server_that_quotes_a_token_is_not_repeated(quoting: str, monkeypatch:
         JsonClient(quoting, "the API", {"Authorization": f"Bearer {token}"}).call("GET", "/v2")
     assert SECRET[:4] not in str(error.value)
     with pytest.raises(ApiError, match="AccessDenied") as error:
-        call(Connection(f"{quoting}/xml").s3(Credential("AKIA", SECRET)), "list_buckets")
+        call(s3_client(Connection(f"{quoting}/xml"), Credential("AKIA", SECRET)), "list_buckets")
     assert SECRET[:4] not in str(error.value)
 
 

@@ -14,8 +14,8 @@ from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.digitalocean_spaces import SpacesApi
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
 from synapse_media.plugin.resource import Values
-from synapse_media.store import connection as connections
-from synapse_media.store.connection import ApiError, Credential
+from synapse_media.store import clients as connections
+from synapse_media.store.clients import ApiError, Credential
 from synapse_media.store.probes import prove
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct, allow

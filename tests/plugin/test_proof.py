@@ -19,10 +19,11 @@ from synapse_media.errors import StoreError
 from synapse_media.methods import METHODS, Access, Expected, Operation, expectations
 from synapse_media.plugin import proof
 from synapse_media.plugin.bucket import OWNER_TAG
-from synapse_media.plugin.resource import UNKNOWN, PartialError, Values
-from synapse_media.store import connection as connections
+from synapse_media.plugin.resource import PartialError, Values
+from synapse_media.schema.model import UNKNOWN
+from synapse_media.store import clients as connections
 from synapse_media.store import probes
-from synapse_media.store.connection import Credential
+from synapse_media.store.clients import Credential
 from tests.doubles import proxy
 from tests.end_to_end import aws_double
 from tests.plugin.direct import OWNER, Direct, allow

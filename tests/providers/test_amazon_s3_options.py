@@ -10,8 +10,9 @@ import pytest
 
 from synapse_media import contract
 from synapse_media.errors import SettingsError, StoreError
+from synapse_media.plugin.resource import connection_of
 from synapse_media.renderer import RenderError, render
-from synapse_media.store.connection import Connection, Credential
+from synapse_media.store.clients import Credential, admin_credential
 from tests.providers.mocked import Declared, declare
 
 SERVER = "matrix.example.com"
@@ -237,10 +238,10 @@ def test_a_role_cant_be_rendered_for_a_program_that_needs_a_key() -> None:
 
 
 def test_a_temporary_credential_has_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = Connection.parse(_declare().one("KeyRing"))
-    assert connection.admin() == Credential("AKIDADMIN", "admin-secret")
+    connection = connection_of(_declare().one("KeyRing"))
+    assert admin_credential(connection) == Credential("AKIDADMIN", "admin-secret")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "admin-token")
-    assert connection.admin() == Credential("AKIDADMIN", "admin-secret", "admin-token")
+    assert admin_credential(connection) == Credential("AKIDADMIN", "admin-secret", "admin-token")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StoreError, match="has no AWS_SECRET_ACCESS_KEY:"):
-        connection.admin()
+        admin_credential(connection)

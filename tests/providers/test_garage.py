@@ -19,7 +19,7 @@ from synapse_media.errors import SettingsError, StoreError
 from synapse_media.plugin.garage import GarageBucket, GarageKeyRing, GarageLender, check_region
 from synapse_media.plugin.resource import Context
 from synapse_media.renderer import render
-from synapse_media.store.connection import Connection
+from synapse_media.schema.connection import Connection
 from tests.doubles import proxy
 from tests.doubles.serving import serving
 from tests.providers import garage_server

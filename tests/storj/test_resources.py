@@ -18,9 +18,10 @@ from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
 from synapse_media.errors import StoreError
 from synapse_media.plugin import storj
-from synapse_media.plugin.resource import UNKNOWN, Context, PartialError, Values
+from synapse_media.plugin.resource import Context, PartialError, Values
 from synapse_media.plugin.storj import OBJECTS, StorjBucket, StorjKeyRing, administrator
 from synapse_media.plugin.storj_grant import parse
+from synapse_media.schema.model import UNKNOWN
 from synapse_media.store.http import JsonClient
 from tests.doubles import proxy, storj_auth
 from tests.doubles.storj_auth import AuthDouble
