@@ -15,6 +15,7 @@ from synapse_media.errors import StoreError
 from synapse_media.methods import Expected, Operation
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
+from synapse_media.schema.resources import ProofInputs
 from synapse_media.store.clients import ApiError, Credential, call, iam_client, s3_client
 from synapse_media.store.objects import remove_versions
 from synapse_media.store.probes import advice, bucket_in, prove, quietly
@@ -33,23 +34,23 @@ def decoy_name(connection: Connection, bucket: str) -> str:
     return f"{DECOY}{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
 
 
-class Lender(Protocol):
-    """What the proof needs an administrator for. Takes the proof's inputs; may raise StoreError."""
+class ProofAdministrator(Protocol):
+    """What the proof needs an administrator for. Every method may raise StoreError."""
 
-    def lend(self, inputs: Values, decoy: str) -> bool:
+    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         """Make an empty bucket of this name that the key must not reach, or find the one an earlier run left.
 
         It carries the store's mark, where the store has marks; with another's it is refused. False where this
-        administrator has none to lend.
+        administrator can make none.
         """
 
-    def take_back(self, inputs: Values, decoy: str) -> None:
-        """Delete the bucket that was lent."""
+    def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
+        """Delete the decoy."""
 
-    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
+    def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         """The decoys of this store but this one, that a run which was killed left; [] where they can't be told."""
 
-    def clear(self, inputs: Values) -> None:
+    def clear(self, inputs: ProofInputs) -> None:
         """Remove what the proof wrote."""
 
 
@@ -101,7 +102,7 @@ class S3Lender:
                 call(s3, "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
 
 
-def _took_back(lender: Lender, inputs: Values, decoy: str, context: Context) -> bool:
+def _took_back(lender: ProofAdministrator, inputs: Values, decoy: str, context: Context) -> bool:
     """Delete a decoy; False, and said, where it is still there."""
     try:
         lender.take_back(inputs, decoy)
@@ -136,8 +137,8 @@ class ProofResource(Resource):
     required = frozenset({"connection", "bucket", "accessKeyId", "secretAccessKey", "expected"})
     passing = frozenset({"formerOwner"})
 
-    def __init__(self, lenders: Mapping[str, Lender] | None = None) -> None:
-        self._lenders: dict[str, Lender] = {"": S3Lender(), **(lenders or {})}
+    def __init__(self, lenders: Mapping[str, ProofAdministrator] | None = None) -> None:
+        self._lenders: dict[str, ProofAdministrator] = {"": S3Lender(), **(lenders or {})}
 
     def planned(self, inputs: Values, old: Values | None) -> Values:
         return {**inputs, "madeFor": UNKNOWN, "lines": UNKNOWN, "secretSha256": UNKNOWN}
@@ -159,7 +160,9 @@ class ProofResource(Resource):
         """A proof is a record: nothing at the store is to be deleted but a decoy that could not be before."""
         self._take_back(self._lenders[text(outputs, "lender")], outputs, outputs.get("decoysLeft") or (), context)
 
-    def _take_back(self, lender: Lender, inputs: Values, decoys: Iterable[str], context: Context) -> list[str]:
+    def _take_back(
+        self, lender: ProofAdministrator, inputs: Values, decoys: Iterable[str], context: Context
+    ) -> list[str]:
         """Delete decoys that earlier runs left; the names of those that are still there."""
         left = []
         for decoy in decoys:
@@ -173,7 +176,7 @@ class ProofResource(Resource):
         return left
 
     @contextmanager
-    def _lent(self, lender: Lender, inputs: Values, left: list[str], context: Context) -> Iterator[str]:
+    def _lent(self, lender: ProofAdministrator, inputs: Values, left: list[str], context: Context) -> Iterator[str]:
         """A decoy for the time of the proof; "" where there is none to be had."""
         decoy = decoy_name(connection_of(inputs), text(inputs, "bucket"))
         if not (inputs.get("admin") and inputs.get("decoy") and lender.lend(inputs, decoy)):

@@ -35,3 +35,21 @@ class Connection:
         default=(),
     )
     ca_file: str = prop("PEM file to trust in place of the system's; empty: the system's.", default="")
+
+
+@dataclass(frozen=True, slots=True)
+class AdminCheck:
+    """What `doctor` asks of an administrator's credential, before anything is made.
+
+    Attributes:
+        bucket: the store's bucket, which may not exist yet.
+        access: the store's access: `least` or `full`.
+        region: the region as the stack file has it; empty: none.
+        endpoint: the endpoint, where it is not the one that follows from the region; empty: none.
+    """
+
+    connection: Connection
+    bucket: str
+    access: str
+    region: str
+    endpoint: str
