@@ -6,6 +6,7 @@ https://github.com/pulumi/pulumi/blob/master/proto/pulumi/provider.proto
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import threading
@@ -22,12 +23,13 @@ import synapse_media
 from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted, remember_all
 from synapse_media.schema.model import UNKNOWN
+from synapse_media.schema.package import package
+from synapse_media.schema.resources import PLUGIN
 from synapse_media.store import tracing
 
 from . import peers
 from .resource import Context, PartialError, Resource, Values
 
-NAME: Final = "s3store"
 THREADS: Final = 16
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
@@ -85,8 +87,9 @@ def _wire(value: Any) -> Any:
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     """Hands each call to the resource of its type."""
 
-    def __init__(self, resources: Mapping[str, Resource], engine_address: str) -> None:
+    def __init__(self, resources: Mapping[str, Resource], engine_address: str, schema: str = "") -> None:
         self._resources = resources
+        self._schema = schema
         self._engine = None
         self._taken: set[tuple[str, ...]] = set()
         if engine_address:
@@ -105,7 +108,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return plugin_pb2.PluginInfo(version=synapse_media.__version__)
 
     def GetSchema(self, request: Any, context: Any) -> Any:
-        return provider_pb2.GetSchemaResponse(schema=f'{{"name":"{NAME}","version":"{synapse_media.__version__}"}}')
+        return provider_pb2.GetSchemaResponse(schema=self._schema)
 
     def CheckConfig(self, request: Any, context: Any) -> Any:
         news = decode(request.news)
@@ -225,7 +228,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         # urn:pulumi:<stack>::<project>::<parent types$>type::<name>
         wanted = urn.split("::")[2].rpartition("$")[2]
         if wanted not in self._resources:
-            raise SynapseMediaError(f"plugin {NAME} {synapse_media.__version__} has no resource type {wanted!r}")
+            raise SynapseMediaError(f"plugin {PLUGIN} {synapse_media.__version__} has no resource type {wanted!r}")
         return self._resources[wanted]
 
     def _context(self, urn: str, inputs: Values | None = None) -> Context:
@@ -254,7 +257,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             place = traceback.extract_tb(error.__traceback__)[-1]
             context.abort(
                 grpc.StatusCode.INTERNAL,
-                f"plugin {NAME}: {type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}",  # noqa: PTH119
+                f"plugin {PLUGIN}: {type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}",  # noqa: PTH119
             )
 
     def _abort_partial(
@@ -292,7 +295,7 @@ class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
         def behavior(request: Any, context: Any) -> Any:
             why = peers.refusal(context.peer(), self.port)
             if why:
-                context.abort(grpc.StatusCode.PERMISSION_DENIED, f"plugin {NAME}: {why}")
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, f"plugin {PLUGIN}: {why}")
             return handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(behavior, handler.request_deserializer, handler.response_serializer)
@@ -323,12 +326,13 @@ def serve(resources: Iterable[Resource], arguments: list[str], announce: Callabl
     address = next((argument for argument in arguments if not argument.startswith("-")), "")
     limit = 400 * 1024 * 1024
     account = _OwnAccount()
+    servicer = Servicer(by_type, address, json.dumps(package(synapse_media.__version__)))
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=THREADS),
         interceptors=[account],
         options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)],
     )
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(by_type, address), server)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
     account.port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     announce(str(account.port))

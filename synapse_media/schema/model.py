@@ -40,7 +40,6 @@ class Meta:
         drift: no program sets it; a refresh puts it among the inputs where the store has more than was asked for.
         choices: the values there are; (): any of the type.
         pending: while a state has it, the next `up` looks again though no input changed.
-        wire: its name on the wire; "": the camelCase of its name.
     """
 
     doc: str
@@ -50,7 +49,6 @@ class Meta:
     drift: bool = False
     pending: bool = False
     choices: tuple[str, ...] = ()
-    wire: str = ""
 
 
 def prop(
@@ -63,10 +61,9 @@ def prop(
     drift: bool = False,
     pending: bool = False,
     choices: Sequence[str] = (),
-    wire: str = "",
 ) -> Any:
     """A field of a description; without a default it is required. See Meta for the arguments."""
-    meta = {_META: Meta(doc, secret, replaces, transient, drift, pending, tuple(choices), wire)}
+    meta = {_META: Meta(doc, secret, replaces, transient, drift, pending, tuple(choices))}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -114,7 +111,7 @@ def _property(item: Field[Any], kind: Any) -> Property:
     meta: Meta = item.metadata[_META]
     required = item.default is MISSING and item.default_factory is MISSING
     default = item.default_factory() if item.default_factory is not MISSING else item.default
-    return Property(item.name, meta.wire or camel(item.name), kind, meta, required, None if required else default)
+    return Property(item.name, camel(item.name), kind, meta, required, None if required else default)
 
 
 def camel(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -398,7 +399,7 @@ class ProofInputs:
     expected: dict[str, str] = prop("What is expected of each operation.")
     prefix: str = prop("The store's prefix; empty, or ending with a slash.", default="")
     method: str = prop("The method.", default="")
-    access: str = prop("The access.", default="", choices=("", "least", "full"))
+    access: str = prop("The access.", default="", choices=("least", "full"))
     endpoint_url: str = prop("URL of the S3 API, as the outputs have it.", default="")
     region: str = prop("The region, as the outputs have it.", default="")
     policy_sha256: str = prop("SHA-256 of the key's policy; empty where there is none.", default="")
@@ -442,7 +443,13 @@ class ResourceType:
 
     @property
     def token(self) -> str:
+        """Its type, as Pulumi names it."""
         return f"{PLUGIN}:index:{self.name}"
+
+    @property
+    def constant(self) -> str:
+        """Its name in this module."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.name).upper()
 
 
 PLUGIN: Final = "s3store"
