@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
+from synapse_media import catalog
 from synapse_media.errors import StoreError
 from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
@@ -287,7 +288,9 @@ def import_id(resource_id: str) -> tuple[str, Connection]:
             f"import id {resource_id!r} is not NAME@ENDPOINT, for example media@https://s3.example.com "
             "(an IAM endpoint for users and policies)"
         )
-    return name, Connection(endpoint=endpoint, region="us-east-1", iam_endpoint=endpoint)
+    # No provider is named, so the credential is that of any store over the S3 API.
+    variables = catalog.load("s3_compatible").admin_variables
+    return name, Connection(endpoint=endpoint, region="us-east-1", iam_endpoint=endpoint, variables=variables)
 
 
 def text(values: Mapping[str, Any], name: str, default: str = "") -> str:
