@@ -14,6 +14,7 @@ from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.digitalocean_spaces import SpacesApi
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
 from synapse_media.plugin.resource import Values
+from synapse_media.schema.connection import Connection
 from synapse_media.store import clients as connections
 from synapse_media.store.clients import ApiError, Credential
 from synapse_media.store.probes import prove
