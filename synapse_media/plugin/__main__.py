@@ -2,38 +2,8 @@
 
 import sys
 
-from .backblaze_b2 import B2Bucket, B2KeyRing, B2Lender
-from .bucket import Bucket
-from .digitalocean_spaces import SpacesAdminKey, SpacesKeyRing, SpacesLender
-from .existing_key import ExistingKey
-from .garage import GarageBucket, GarageKeyRing, GarageLender
-from .iam import KeyRing, User, UserPolicy
-from .proof import ProofResource
+from .families import resources
 from .protocol import serve
-from .storj import StorjBucket, StorjKeyRing, StorjLender
 
 if __name__ == "__main__":
-    resources = [
-        Bucket(),
-        User(),
-        UserPolicy(),
-        KeyRing(),
-        ExistingKey(),
-        B2Bucket(),
-        B2KeyRing(),
-        GarageBucket(),
-        GarageKeyRing(),
-        StorjBucket(),
-        StorjKeyRing(),
-        SpacesKeyRing(),
-        SpacesAdminKey(),
-        ProofResource(
-            {
-                "backblaze_b2": B2Lender(),
-                "garage": GarageLender(),
-                "spaces": SpacesLender(),
-                "storj": StorjLender(),
-            }
-        ),
-    ]
-    serve(resources, sys.argv[1:])
+    serve(resources(), sys.argv[1:])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -248,15 +249,8 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
         else:
             yield ProofLine(operation.value, wanted, "allowed")
     for upload in list(at.uploads):
-        quietly(call, at.s3, "abort_multipart_upload", Bucket=at.bucket, Key=at.key, UploadId=upload)
-
-
-def quietly(action: Callable[..., object], *arguments: Any, **named: Any) -> None:
-    """Clearing up after a failed probe: what failed is told already."""
-    try:
-        action(*arguments, **named)
-    except ApiError:
-        return
+        with suppress(ApiError):
+            call(at.s3, "abort_multipart_upload", Bucket=at.bucket, Key=at.key, UploadId=upload)
 
 
 def advice(lines: tuple[ProofLine, ...]) -> str:

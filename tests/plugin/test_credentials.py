@@ -70,7 +70,7 @@ def readers() -> dict[str, Callable[[], object]]:
         "GARAGE_ADMIN_TOKEN": lambda: garage.admin(
             connection("GARAGE_ADMIN_TOKEN", adminEndpoint="http://127.0.0.1:9")
         ),
-        "DIGITALOCEAN_TOKEN": lambda: digitalocean_spaces.SpacesApi({}),
+        "DIGITALOCEAN_TOKEN": lambda: digitalocean_spaces.SpacesApi(Connection()),
         "UPLINK_ACCESS": lambda: storj.parent("bucket", ()),
         ADOPTED_SECRET: lambda: _brought("AKIA", {"AKIA": True}),
     }

@@ -158,7 +158,7 @@ def test_a_refusal_of_somebody_in_between_is_not_the_stores(direct: Direct) -> N
 def test_a_spaces_key_is_gone_by_the_apis_own_word(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "a-token")
     with proxy.in_front_of("http://127.0.0.1:9") as double:
-        api = SpacesApi({"connection": {"apiEndpoint": double.url}})
+        api = SpacesApi(Connection(api_endpoint=double.url))
         double.misbehave(proxy.NO_STORE[name], times=1)
         with pytest.raises(ApiError):
             api.deleted("DO00KEY")
