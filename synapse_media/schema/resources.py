@@ -69,12 +69,20 @@ class BucketInputs(AnyBucketInputs):
     )
 
 
+S3BucketIn = TypeVar("S3BucketIn", bound=BucketInputs)
+
+
 @dataclass(kw_only=True)
-class BucketState(AnyBucketState[BucketInputs]):
-    """State of a bucket over the S3 API."""
+class AnyS3BucketState(AnyBucketState[S3BucketIn]):
+    """What is known of every bucket over the S3 API."""
 
     arn: str = prop("The bucket's ARN.", default="")
     has_no_tags: bool = prop("The store can't tag buckets, so this one carries no mark.", default=False)
+
+
+@dataclass(kw_only=True)
+class BucketState(AnyS3BucketState[BucketInputs]):
+    """State of a bucket over the S3 API."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +98,9 @@ class StorjBucketInputs(BucketInputs):
 
 
 @dataclass(kw_only=True)
-class StorjBucketState(AnyBucketState[StorjBucketInputs]):
+class StorjBucketState(AnyS3BucketState[StorjBucketInputs]):
     """State of a bucket at Storj."""
 
-    arn: str = prop("The bucket's ARN.", default="")
-    has_no_tags: bool = prop("The project can't tag buckets, so this one carries no mark.", default=False)
     fingerprint: str = prop("Hash of the project and the key that decrypts the bucket.", default="")
 
 

@@ -279,7 +279,9 @@ def test_a_page_in_place_of_an_error_is_not_quoted(
     assert "<html>" not in str(raised.value)
 
 
-def _create(double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, **more: Any) -> dict[str, Any]:
+def _create(
+    double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, said: list[str] | None = None, **more: Any
+) -> dict[str, Any]:
     patch.setenv("B2_APPLICATION_KEY_ID", key_id)
     patch.setenv("B2_APPLICATION_KEY", key)
     bucket = B2Bucket()
@@ -287,7 +289,7 @@ def _create(double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, 
         {"bucket": "refused-media", "owner": "ours", "connection": _connection(double), **more}
     )
     assert not failures
-    return bucket.create(inputs, Context(lambda _: None))[1]
+    return bucket.create(inputs, Context([].append if said is None else said.append))[1]
 
 
 def test_the_region_is_the_accounts(embedded_store: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,6 +369,27 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     with pytest.raises(StoreError, match="does not exist in this account") as gone:
         B2Bucket().update("refused-media", adopted, inputs, context)
     assert not isinstance(gone.value, PartialError)
+
+
+def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    rule = {"fileNamePrefix": "", "daysFromHidingToDeleting": 90}
+    double.create_bucket(double.API_URL, token, double.key_id, "refused-media", "allPublic", lifecycle_rules=[rule])
+    said: list[str] = []
+    adopted = _create(double, monkeypatch, double.key_id, double.key, said, adopt=True, manage=["access"])
+    lifecycle = ["noncurrentDays is 90, a new bucket would have 1", "abortDays is 0, a new bucket would have 7"]
+    assert adopted["differences"] == ["encryption is False, a new bucket would have True", *lifecycle]
+    assert len(said) == 3
+    inputs = {name: adopted[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
+    wanted = {**inputs, "manage": ["access", "lifecycle"]}
+    changed = B2Bucket().update("refused-media", adopted, wanted, Context(said.append))
+    assert changed["differences"] == ["encryption is False, a new bucket would have True"]
+    assert said[3:] == [
+        "bucket refused-media is taken over as it is: encryption is False, a new bucket would have True"
+    ]
+    B2Bucket().delete("refused-media", changed, Context(said.append))
 
 
 def test_what_the_admin_key_needs_is_the_catalogs() -> None:
