@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import pulumi
+
 from synapse_media.methods import Operation, granted
-from synapse_media.settings import StoreSettings
 
 from . import resources
-from .store import Store
+from .args import StoreArgs
+from .store import Store, given
 
 # https://www.backblaze.com/docs/cloud-storage-s3-compatible-app-keys ; HeadBucket, which many programs begin with, and
 # the calls of every other line need listBuckets. A delete by name only hides and comes with writeFiles; deleteFiles
@@ -22,6 +25,15 @@ _CAPABILITIES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackblazeB2Args(StoreArgs):
+    """A store at Backblaze B2. The account says where it is: `region` and `endpoint` may be left out, and are checked
+    against that where they are not."""
+
+    realm: pulumi.Input[str] | None = None
+    """URL of the native API in place of Backblaze's own, as of a proxy."""
+
+
 class BackblazeB2(Store):
     """A private bucket that keeps the last version of a file only, and keys restricted to it.
 
@@ -29,8 +41,12 @@ class BackblazeB2(Store):
     version for good.
     """
 
-    def __init__(self, name: str, store: StoreSettings) -> None:
-        super().__init__(name, store)
+    family = "backblaze_b2"
+
+    def __init__(self, name: str, args: BackblazeB2Args, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, args, opts)
+
+    def provision(self) -> None:
         inputs, lacks = self.bucket_inputs()
         kept = (
             "bucket",
@@ -43,33 +59,32 @@ class BackblazeB2(Store):
             "abortDays",
             "forceDestroy",
         )
+
         # Filled in from the region; only one that was written says anything.
-        endpoint = "" if store.endpoint == self.provider.endpoint(store.region) else store.endpoint
+        def written(endpoint: str, region: str) -> str:
+            return "" if endpoint == self.provider.endpoint(region) else endpoint
+
         bucket = resources.Bucket(
-            name,
+            self.name,
             {
                 **{key: inputs[key] for key in kept if key in inputs},
                 "private": True,
                 "encryption": True,
-                "region": store.region,
-                "endpoint": endpoint,
+                "region": self.setting("region"),
+                "endpoint": given(written, self.setting("endpoint"), self.setting("region")),
             },
             self.of_bucket(),
             kind="B2Bucket",
             more=("bucketId", "accountRegion", "accountEndpoint", "resumed"),
         )
         ring = resources.KeyRing(
-            name,
+            self.name,
             {
-                "userName": store.user,
+                **self.ring_inputs(),
                 "owner": self.owner,
                 "bucketId": bucket.out("bucketId"),
                 "capabilities": self._capabilities(),
-                "active": store.keys.active,
-                "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
-                "connection": self.connection(),
-                **({"adopt": True} if store.adopt else {}),
+                **({"adopt": True} if self.store.adopt else {}),
                 "resumed": bucket.out("resumed"),
             },
             resources.by_name(self.child(bucket)),
@@ -87,7 +102,7 @@ class BackblazeB2(Store):
         )
 
     def connection(self) -> dict[str, Any]:
-        return {**super().connection(), "realm": str(self.store.options.get("realm", ""))}
+        return {**super().connection(), "realm": self.setting("realm", "")}
 
     def _capabilities(self) -> list[str]:
         given = granted(self.method, self.store.access)

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from synapse_media.settings import StoreSettings
+import pulumi
 
 from . import resources
+from .args import StoreArgs
 from .store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class GarageArgs(StoreArgs):
+    """A store on Garage. `endpoint` is needed."""
+
+    admin_endpoint: pulumi.Input[str]
+    """URL of the admin API, such as http://127.0.0.1:3903."""
+
+    quota_bytes: int | None = None
+    """Bytes that the bucket holds at most. Left out: any number."""
+
+    quota_objects: int | None = None
+    """Objects that the bucket holds at most. Left out: any number."""
 
 
 class Garage(Store):
     """A bucket with quotas and a rule for unfinished uploads, and keys with read and write on it, never owner."""
 
-    def __init__(self, name: str, store: StoreSettings) -> None:
-        super().__init__(name, store)
+    family = "garage"
+
+    def __init__(self, name: str, args: GarageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, args, opts)
+
+    def provision(self) -> None:
+        store = self.store
         inputs, lacks = self.bucket_inputs()
         kept = ("bucket", "connection", "owner", "formerOwner", "adopt", "manage", "abortDays", "forceDestroy")
         bucket = resources.Bucket(
-            name,
+            self.name,
             {
                 **{key: inputs[key] for key in kept if key in inputs},
                 "quotaBytes": store.options.get("quota_bytes", 0),
@@ -30,15 +51,11 @@ class Garage(Store):
             more=("bucketId", "resumed"),
         )
         ring = resources.KeyRing(
-            name,
+            self.name,
             {
-                "userName": store.user,
+                **self.ring_inputs(),
                 "owner": self.owner,
                 "bucketId": bucket.out("bucketId"),
-                "active": store.keys.active,
-                "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
-                "connection": self.connection(),
                 **({"adopt": True} if store.adopt else {}),
                 "resumed": bucket.out("resumed"),
             },
@@ -46,8 +63,8 @@ class Garage(Store):
             kind="GarageKeyRing",
         )
         self.finish(
-            region=store.region,
-            endpoint_url=store.endpoint,
+            region=self.setting("region"),
+            endpoint_url=self.setting("endpoint"),
             access_key_id=ring.out("accessKeyId"),
             secret_access_key=ring.out("secretAccessKey"),
             lacks=bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])]),
@@ -57,4 +74,4 @@ class Garage(Store):
         )
 
     def connection(self) -> dict[str, Any]:
-        return {**super().connection(), "adminEndpoint": self.store.options["admin_endpoint"]}
+        return {**super().connection(), "adminEndpoint": self.setting("admin_endpoint")}

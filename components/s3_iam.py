@@ -9,10 +9,9 @@ from typing import Any
 import pulumi
 
 from synapse_media.plugin.iam import POLICY_NAME, ROOT
-from synapse_media.settings import StoreSettings
 
 from . import policies, resources
-from .store import Store
+from .store import Store, given
 
 __all__ = ("POLICY_NAME", "S3IamStore", "user_path")
 
@@ -30,12 +29,7 @@ def user_path(owner: str, bucket: str) -> str:
 class S3IamStore(Store):
     """Bucket, user under a path of ours, its keys and its one inline policy. No secret but the key's."""
 
-    def __init__(self, name: str, store: StoreSettings) -> None:
-        super().__init__(name, store)
-        self.provision()
-
     def provision(self) -> None:
-        """Make the parts; `outputs` is there at the end of it."""
         made, lacks = self.make_bucket()
         self.make_key(made, lacks)
 
@@ -52,32 +46,36 @@ class S3IamStore(Store):
         ring = resources.KeyRing(
             self.name,
             {
-                "userName": store.user,
-                "active": store.keys.active,
-                "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
-                "connection": self.connection(),
+                **self.ring_inputs(),
                 **self.mark(user),
                 **({"adoptKey": store.adopt_key} if store.adopt_key else {}),
             },
             self.child(user),
         )
         self.finish(
-            region=store.region,
-            endpoint_url=store.endpoint,
+            region=self.setting("region"),
+            endpoint_url=self.setting("endpoint"),
             access_key_id=ring.out("accessKeyId"),
             secret_access_key=ring.out("secretAccessKey"),
             lacks=lacks,
-            made=(bucket, ring, self.make_user_policy(user, policies.to_json(document))),
-            user=store.user,
+            made=(bucket, ring, self.make_user_policy(user, given(policies.to_json, document))),
+            user=self.setting("user"),
             policy=document,
             created_at=self.created_at(ring),
         )
 
+    def path_of(self, owner: str) -> Any:
+        """The path for an owner's mark, or an Output of it."""
+
+        def path(bucket: str) -> str:
+            return user_path(owner, bucket)
+
+        return given(path, self.setting("bucket"))
+
     @property
-    def path(self) -> str:
+    def path(self) -> Any:
         """Where this store's user is made, and by what it is known again."""
-        return user_path(self.owner, self.store.bucket)
+        return self.path_of(self.owner)
 
     def mark(self, user: pulumi.Resource | None = None) -> dict[str, Any]:
         """Whose the user has to be before anything of it is changed (synapse_media.plugin.iam).
@@ -88,8 +86,8 @@ class S3IamStore(Store):
         # Releases before 2026-12 put every user of a stack of this name under one path.
         former = [f"{ROOT}{pulumi.get_stack()}/", *([pulumi.get(user, "path")] if user is not None else [])]
         if self.former_owner:
-            former.append(user_path(self.former_owner, self.store.bucket))
-        mark = {"path": self.path, "formerPaths": former, "bucket": self.store.bucket}
+            former.append(self.path_of(self.former_owner))
+        mark = {"path": self.path, "formerPaths": former, "bucket": self.setting("bucket")}
         return {"mark": mark, "adopt": self.store.adopt}
 
     def make_user(self, bucket: pulumi.Resource) -> pulumi.Resource:
@@ -97,7 +95,7 @@ class S3IamStore(Store):
         return resources.User(
             self.name,
             {
-                "userName": self.store.user,
+                "userName": self.setting("user"),
                 "path": self.path,
                 "connection": self.connection(),
                 **self.mark(),
@@ -105,11 +103,11 @@ class S3IamStore(Store):
             self.child(bucket),
         )
 
-    def make_user_policy(self, user: pulumi.Resource, document: str) -> pulumi.Resource:
+    def make_user_policy(self, user: pulumi.Resource, document: pulumi.Input[str]) -> pulumi.Resource:
         return resources.UserPolicy(
             self.name,
             {
-                "userName": self.store.user,
+                "userName": self.setting("user"),
                 "policyName": POLICY_NAME,
                 "policy": document,
                 "connection": self.connection(),

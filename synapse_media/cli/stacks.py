@@ -341,8 +341,8 @@ def load(name: str) -> list[contract.StorageOutputs]:
 
 def outputs_of(session: Session) -> list[contract.StorageOutputs]:
     """The stores of a stack as the last `up` left them. Raises ContractError where there are none, or a key is gone."""
-    stores = session.engine.outputs(session.stack.name).get("stores")
-    if not isinstance(stores, dict) or not stores:
+    stores = contract.of_stack(session.engine.outputs(session.stack.name))
+    if not stores:
         raise contract.ContractError(
             f"stack {session.stack.name} has no stores yet: run `synapse-media up --stack {session.stack.name}` first"
         )
@@ -452,9 +452,8 @@ def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:
 
 
 def _outputs_of(session: Session, record: Applied) -> contract.StorageOutputs:
-    stores = session.engine.outputs(session.stack.name).get("stores")
-    found = stores.get(record.server_name) if isinstance(stores, dict) else None
-    if not isinstance(found, dict):
+    found = contract.of_stack(session.engine.outputs(session.stack.name)).get(record.server_name)
+    if found is None:
         raise contract.ContractError(f"store {record.server_name} has no outputs")
     return contract.from_json(found)
 
