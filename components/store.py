@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import pulumi
 
@@ -44,6 +44,25 @@ def given(function: Callable[..., Any], *values: pulumi.Input[Any]) -> Any:
     if is_known(values):
         return function(*values)
     return pulumi.Output.all(*values).apply(lambda found: function(*found))
+
+
+class _AnyBucket(TypedDict):
+    bucket: pulumi.Input[str]
+    connection: resources.ConnectionArgs
+    owner: str
+    former_owner: str | None
+    adopt: bool
+    manage: list[str]
+    force_destroy: bool
+
+
+class _AnyRing(TypedDict):
+    user_name: pulumi.Input[str]
+    active: str
+    slots: list[str]
+    retire_confirmed: bool
+    connection: resources.ConnectionArgs
+    adopt: bool
 
 
 class Store(pulumi.ComponentResource):
@@ -188,6 +207,13 @@ class Store(pulumi.ComponentResource):
             return own
         return pulumi.ResourceOptions.merge(own, pulumi.ResourceOptions(depends_on=self.opts.depends_on))
 
+    def of_named_keys(self, bucket: pulumi.Resource) -> pulumi.ResourceOptions:
+        """Of a ring whose keys are known again by their names: made anew, the old keys go first.
+
+        After, they would take the new ones of the same names with them.
+        """
+        return pulumi.ResourceOptions.merge(self.child(bucket), pulumi.ResourceOptions(delete_before_replace=True))
+
     def of_bucket(self) -> pulumi.ResourceOptions:
         """A bucket outlives mistakes: protected, unless `opts` says otherwise or `allow` gives it up."""
         allow = self.store.allow
@@ -217,17 +243,17 @@ class Store(pulumi.ComponentResource):
         """How the bucket is named in a URL: "path" or "virtual"."""
         return str(self.provider.value("addressing", "path"))
 
-    def connection(self) -> dict[str, Any]:
-        """How the plugin reaches the store (synapse_media.store.clients.Connection)."""
-        return {
-            "endpoint": self.setting("endpoint"),
-            "region": self.setting("region"),
-            "iamEndpoint": self.setting("iam_endpoint"),
-            "addressing": self.addressing,
-            "checksums": self.provider.value("checksums", "when_required"),
-            "variables": list(self.provider.admin_variables),
-            "caFile": str(self.store.options.get("ca_file", "")),
-        }
+    def connection(self) -> resources.ConnectionArgs:
+        """How the plugin reaches the store."""
+        return resources.ConnectionArgs(
+            endpoint=self.setting("endpoint"),
+            region=self.setting("region"),
+            iam_endpoint=self.setting("iam_endpoint"),
+            addressing=self.addressing,
+            checksums=self.provider.value("checksums", "when_required"),
+            variables=list(self.provider.admin_variables),
+            ca_file=str(self.store.options.get("ca_file", "")),
+        )
 
     def key_policy(self) -> Any:
         """The key's policy document, or an Output of it."""
@@ -237,9 +263,10 @@ class Store(pulumi.ComponentResource):
 
         return given(document, self.setting("bucket"), self.setting("prefix"))
 
-    def bucket_inputs(self) -> tuple[dict[str, Any], list[str]]:
-        """Inputs of `resources.Bucket`, and in words what this provider is known not to have."""
-        store, can = self.store, self.provider.can
+    @property
+    def known_lacks(self) -> list[str]:
+        """In words, what this provider is known not to have."""
+        can = self.provider.can
         lacks = [
             words
             for capability, words in (
@@ -251,51 +278,71 @@ class Store(pulumi.ComponentResource):
             )
             if can(capability) is False
         ]
-        policy = None
-        if can("bucket_policy") is not False:
-            tls_only = can("tls_only_policy") is not False
-            lacks += [] if tls_only else ["refusal of plain http by the bucket policy"]
+        if can("bucket_policy") is not False and can("tls_only_policy") is False:
+            lacks.append("refusal of plain http by the bucket policy")
+        return lacks
 
-            def document(bucket: str, endpoint: str) -> str:
-                return policies.to_json(policies.tls_only(bucket)) if endpoint.startswith("https://") else ""
+    def with_known_lacks(self, found: pulumi.Output[Sequence[str]]) -> pulumi.Output[list[str]]:
+        """What this provider is known not to have, and what was found that it has not."""
+        known = self.known_lacks
+        return found.apply(lambda lacks: [*known, *(lacks or ())])
 
-            policy = given(document, self.setting("bucket"), self.setting("endpoint")) if tls_only else ""
+    def any_bucket(self) -> _AnyBucket:
+        """What every bucket takes, whatever the family."""
+        allow = self.store.allow
+        return _AnyBucket(
+            bucket=self.setting("bucket"),
+            connection=self.connection(),
+            owner=self.owner,
+            former_owner=self.former_owner or None,
+            adopt=self.store.adopt,
+            manage=[word.removeprefix("set-") for word in sorted(allow) if word.startswith("set-")],
+            force_destroy="delete-media" in allow,
+        )
+
+    def bucket_args(self) -> resources.BucketArgs:
+        """Of a bucket over the S3 API."""
+        store, can = self.store, self.provider.can
         lifecycle = can("lifecycle") is not False
-        allow = store.allow
-        manage = [word.removeprefix("set-") for word in sorted(allow) if word.startswith("set-")]
-        return {
-            "bucket": self.setting("bucket"),
-            "connection": self.connection(),
-            "owner": self.owner,
-            **({"formerOwner": self.former_owner} if self.former_owner else {}),
-            "adopt": store.adopt,
-            "manage": manage,
-            "versioning": can("versioning") is not False,
-            "noncurrentDays": store.noncurrent_days if lifecycle else 0,
-            "abortDays": store.abort_days if lifecycle else 0,
-            "policy": policy,
-            "publicAccessBlock": can("public_access_block") is not False,
-            "encryption": can("encryption") is not False,
-            "acl": "private" if can("acl") is not False else "",
-            "forceDestroy": "delete-media" in allow,
-        }, lacks
+        return resources.BucketArgs(
+            **self.any_bucket(),
+            versioning=can("versioning") is not False,
+            noncurrent_days=store.noncurrent_days if lifecycle else 0,
+            abort_days=store.abort_days if lifecycle else 0,
+            policy=self._bucket_policy(),
+            public_access_block=can("public_access_block") is not False,
+            encryption=can("encryption") is not False,
+            acl="private" if can("acl") is not False else "",
+        )
 
-    def ring_inputs(self) -> dict[str, Any]:
-        """What every `resources.KeyRing` takes, whatever the family."""
+    def _bucket_policy(self) -> Any:
+        """The bucket's policy (JSON), or an Output of it; "": there must be none; None: the store has none."""
+        if self.provider.can("bucket_policy") is False:
+            return None
+        if self.provider.can("tls_only_policy") is False:
+            return ""
+
+        def document(bucket: str, endpoint: str) -> str:
+            return policies.to_json(policies.tls_only(bucket)) if endpoint.startswith("https://") else ""
+
+        return given(document, self.setting("bucket"), self.setting("endpoint"))
+
+    def any_ring(self) -> _AnyRing:
+        """What every key ring takes, whatever the family."""
         keys = self.store.keys
-        return {
-            "userName": self.setting("user"),
-            "active": keys.active,
-            "slots": sorted(keys.slots),
-            "retireConfirmed": "retire-key" in self.store.allow,
-            "connection": self.connection(),
-        }
+        return _AnyRing(
+            user_name=self.setting("user"),
+            active=keys.active,
+            slots=sorted(keys.slots),
+            retire_confirmed="retire-key" in self.store.allow,
+            connection=self.connection(),
+            adopt=self.store.adopt,
+        )
 
-    def created_at(self, ring: resources.KeyRing) -> pulumi.Output[str]:
+    def created_at(self, keys: pulumi.Output[Mapping[str, Mapping[str, Any]]]) -> pulumi.Output[str]:
         """When the active key was made; "" while there is none, as of a ring that is half made or not touched."""
         slot = self.store.keys.active
-        found: pulumi.Output[str] = ring.out("keys").apply(lambda keys: (keys or {}).get(slot, {}).get("createdAt", ""))
-        return found
+        return keys.apply(lambda found: str((found or {}).get(slot, {}).get("createdAt", "")))
 
     # ---- the end of every provider's path
 
@@ -337,26 +384,26 @@ class Store(pulumi.ComponentResource):
         )
         proof = resources.Proof(
             self.name,
-            {
-                "connection": {**self.connection(), "endpoint": endpoint_url, "region": region},
-                "bucket": self.setting("bucket"),
-                "prefix": self.setting("prefix"),
-                "method": store.method,
-                "access": store.access,
-                "endpointUrl": endpoint_url,
-                "region": region,
-                "policySha256": policy_hash,
-                "accessKeyId": access_key_id,
-                "secretAccessKey": pulumi.Output.secret(secret_access_key),
-                "expected": {operation.value: value.value for operation, value in expected.items()},
-                "admin": admin,
-                "decoy": admin and self.provider.can("decoy_bucket") is not False,
-                "lender": lender,
-                "owner": self.owner,
-                **({"formerOwner": self.former_owner} if self.former_owner else {}),
-                "userName": user,
-                "settleSeconds": store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
-            },
+            resources.ProofArgs(
+                connection=dataclasses.replace(self.connection(), endpoint=endpoint_url, region=region),
+                bucket=self.setting("bucket"),
+                prefix=self.setting("prefix"),
+                method=store.method,
+                access=store.access,
+                endpoint_url=endpoint_url,
+                region=region,
+                policy_sha256=policy_hash,
+                access_key_id=access_key_id,
+                secret_access_key=pulumi.Output.secret(secret_access_key),
+                expected={operation.value: value.value for operation, value in expected.items()},
+                admin=admin,
+                decoy=admin and self.provider.can("decoy_bucket") is not False,
+                lender=lender,
+                owner=self.owner,
+                former_owner=self.former_owner or None,
+                user_name=user,
+                settle_seconds=store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
+            ),
             self.child(*made),
         )
         self._publish(
@@ -370,9 +417,9 @@ class Store(pulumi.ComponentResource):
             key_created_at=created_at,
             user=user,
             proof={
-                "made_for": proof.out("madeFor"),
-                "lines": proof.out("lines"),
-                "secret_sha256": pulumi.Output.secret(proof.out("secretSha256")),
+                "made_for": proof.made_for,
+                "lines": proof.lines,
+                "secret_sha256": pulumi.Output.secret(proof.secret_sha256),
             },
         )
 
