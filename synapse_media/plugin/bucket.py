@@ -144,7 +144,7 @@ class BucketFamily(ABC, Generic[In, Kind]):
         """The bucket's name."""
         return self.inputs.bucket
 
-    def prepare(self, *, changing: bool) -> None:  # noqa: B027 - most places need no look
+    def prepare(self, *, changing: bool) -> None:
         """Refuse a place that is not the right one, and note what the provider says of it.
 
         Args:
@@ -183,7 +183,7 @@ class BucketFamily(ABC, Generic[In, Kind]):
         """Whether it is as an interrupted run leaves one: not marked yet, nothing in it, and nothing set."""
         return False
 
-    def resume(self) -> None:  # noqa: B027 - most keep nothing of it
+    def resume(self) -> None:
         """Note what it means that the bucket is ours already, though no state knew it."""
 
     @abstractmethod
@@ -514,9 +514,7 @@ def _lifecycle(s3: Any, bucket: str) -> _Lifecycle:
 
 def _get_lifecycle(s3: Any, inputs: S3In, /) -> S3In:
     has = _lifecycle(s3, inputs.bucket)
-    return replace(
-        inputs, noncurrent_days=has.noncurrent_days, abort_days=has.abort_days, expiring_rules=has.expiring
-    )
+    return replace(inputs, noncurrent_days=has.noncurrent_days, abort_days=has.abort_days, expiring_rules=has.expiring)
 
 
 def _put_lifecycle(s3: Any, inputs: BucketInputs) -> None:
