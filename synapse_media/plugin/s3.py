@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from synapse_media.contract import PROOF_OBJECT
-from synapse_media.schema import model
 from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
 from synapse_media.store.clients import ApiError, call, s3_client
@@ -37,7 +36,7 @@ class S3ProofAdministrator:
         except ApiError as error:
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
-        mark(s3, decoy, model.write(inputs))
+        mark(s3, decoy, inputs)
         return True
 
     def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
@@ -56,7 +55,7 @@ class S3ProofAdministrator:
             if not name.startswith(DECOY) or name == decoy:
                 continue
             try:
-                if is_marked(mark_of(s3, name, model.write(inputs)), model.write(inputs)):
+                if is_marked(mark_of(s3, name), inputs):
                     found.append(name)
             except ApiError as error:
                 # Another store's, whose proof ended meanwhile.
