@@ -144,7 +144,7 @@ class BucketFamily(ABC, Generic[In, Kind]):
         """The bucket's name."""
         return self.inputs.bucket
 
-    def prepare(self, *, changing: bool) -> None:  # noqa: B027 - most places need no look
+    def prepare(self, *, changing: bool) -> None:
         """Refuse a place that is not the right one, and note what the provider says of it.
 
         Args:
@@ -183,7 +183,7 @@ class BucketFamily(ABC, Generic[In, Kind]):
         """Whether it is as an interrupted run leaves one: not marked yet, nothing in it, and nothing set."""
         return False
 
-    def resume(self) -> None:  # noqa: B027 - most keep nothing of it
+    def resume(self) -> None:
         """Note what it means that the bucket is ours already, though no state knew it."""
 
     @abstractmethod
