@@ -116,7 +116,7 @@ def b2_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def b2(store: Hostile) -> None:
     """B2's first call, with the application key itself."""
     variables = ("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")
-    backblaze_b2.account({"connection": {"realm": store.url, "variables": variables}})
+    backblaze_b2.account(Connection(realm=store.url, variables=variables))
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
