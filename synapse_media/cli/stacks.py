@@ -280,8 +280,8 @@ def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
     """
     mark = _mark(session.engine, session.stack.name)
-    told = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
-    write_private(mark, json.dumps(told))
+    noted = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
+    write_private(mark, json.dumps(noted))
     yield
     mark.unlink(missing_ok=True)
 

@@ -3,8 +3,8 @@
 A user is ours by its path, which is written in the same call that makes it. An access key carries no mark at all, so
 the ring keeps a journal: before a key is made, an inline policy on the user says when, and which keys were there.
 
-Whose the user has to be, all three are told by their input `mark`. The path of earlier releases has the stack alone, so
-there the bucket that the user's policy names decides.
+The input `mark` of all three says whose the user has to be. The path of earlier releases has the stack alone, so there
+the bucket that the user's policy names decides.
 """
 
 from __future__ import annotations
