@@ -35,7 +35,8 @@ class Hostile(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def connection(self) -> Connection:
-        return Connection(endpoint=self.url, iam_endpoint=self.url)
+        variables = ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
+        return Connection(endpoint=self.url, iam_endpoint=self.url, variables=variables)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """The client hangs up on what it refuses."""
