@@ -16,10 +16,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 from synapse_media.errors import SynapseMediaError
+from synapse_media.schema.connection import Connection
 
+_PLACES: Final = ("admin_endpoint", "api_endpoint", "auth_endpoint", "realm", "ca_file")
+"""Settings of providers that are fields of a connection."""
 _DATA = resources.files(__package__) / "data"
 
 
@@ -78,6 +81,25 @@ class Provider:
     def iam_endpoint(self, region: str) -> str:
         """The endpoint of the IAM-style API; "" where there is none, or the stack file has to say it."""
         return _fill(self.value("iam_endpoint", ""), region)
+
+    def connection(
+        self, *, endpoint: str, region: str, iam_endpoint: str = "", options: Mapping[str, object] | None = None
+    ) -> Connection:
+        """How a store at this provider is reached with the administrator's credential.
+
+        Args:
+            options: the provider's own settings, as the stack file has them; those that say where something is.
+        """
+        places = {name: str((options or {}).get(name, "")) for name in _PLACES}
+        return Connection(
+            endpoint=endpoint,
+            region=region,
+            iam_endpoint=iam_endpoint,
+            addressing=str(self.value("addressing", "path")),
+            checksums=str(self.value("checksums", "when_required")),
+            variables=self.admin_variables,
+            **places,
+        )
 
 
 def _fill(pattern: str, region: str) -> str:

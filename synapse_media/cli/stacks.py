@@ -41,6 +41,8 @@ from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.judge import current_names, words_of
 from synapse_media.guards.twins import twins, without
 from synapse_media.redaction import remember
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
 from synapse_media.store import credentials as plugin_credentials
 from synapse_media.store import tracing
@@ -278,8 +280,8 @@ def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
     """
     mark = _mark(session.engine, session.stack.name)
-    told = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
-    write_private(mark, json.dumps(told))
+    noted = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
+    write_private(mark, json.dumps(noted))
     yield
     mark.unlink(missing_ok=True)
 
@@ -423,21 +425,19 @@ def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
         if not (is_bucket(bucket.kind) and bucket.by_vendor):
             continue
         store = session.stack.stores[name]
-        connection = connections.get(name) or _connection(store.provider, store.endpoint, store.region)
+        connection = connections.get(name) or model.write(
+            _connection(store.provider, store.endpoint, store.region, store.options)
+        )
         owner = f"{session.engine.project_name}/{session.stack.name}/{name}"
         with session.credentials(), waiting(f"{name}: is there a bucket {bucket.name}?"):
             refuse_taken({"bucket": bucket.name, "connection": connection, "owner": owner})
 
 
-def _connection(provider: str, endpoint: str, region: str) -> dict[str, Any]:
-    """The way to a store's S3 API with the admin's key, as a resource's inputs have it."""
-    known = catalog.load(provider) if provider in catalog.names() else None
-    return {
-        "endpoint": endpoint,
-        "region": region,
-        "addressing": str(known.value("addressing", "path")) if known else "path",
-        "variables": list(known.admin_variables) if known else [],
-    }
+def _connection(provider: str, endpoint: str, region: str, options: Mapping[str, object] | None = None) -> Connection:
+    """The way to a store's S3 API with the admin's key."""
+    if provider not in catalog.names():
+        return Connection(endpoint=endpoint, region=region)
+    return catalog.load(provider).connection(endpoint=endpoint, region=region, options=options)
 
 
 def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:
@@ -447,7 +447,7 @@ def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:
     endpoint, region = (str(record.outputs.get(name) or "") for name in ("endpoint_url", "region"))
     return {
         "bucket": bucket.name,
-        "connection": {**_connection(record.provider, endpoint, region), **record.connection},
+        "connection": {**model.write(_connection(record.provider, endpoint, region)), **record.connection},
     }
 
 

@@ -29,7 +29,7 @@ from synapse_media.store.clients import ApiError, Credential, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look, remove_versions
 
-from .bucket import read_acl, read_policy, write_acl, write_policy
+from .bucket import is_public, make_private, read_policy, write_policy
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
 from .resource import Context, SchemaResource
@@ -238,18 +238,18 @@ class _Exposure:
         acl = policy = ""
         for bucket in self._buckets:
             with _where_there_is():
-                acl = "public" if read_acl(self._s3, bucket)["acl"] == "public" else acl
+                acl = "public" if is_public(self._s3, bucket) else acl
             with _where_there_is():
-                policy = read_policy(self._s3, bucket)["policy"] or policy
+                policy = read_policy(self._s3, bucket) or policy
         return acl, policy
 
     def close(self) -> None:
         """Make each bucket private again."""
         for bucket in self._buckets:
             with _where_there_is():
-                write_acl(self._s3, bucket, {"acl": "private"})
+                make_private(self._s3, bucket)
             with _where_there_is():
-                write_policy(self._s3, bucket, {"policy": ""})
+                write_policy(self._s3, bucket, "")
 
 
 @contextmanager
@@ -344,7 +344,7 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
         SpacesApi(state.inputs.connection).deleted(resource_id)
 
 
-class SpacesProofAdministrator:
+class SpacesAdministrator:
     """There is no decoy (a deleted bucket's name is blocked for a week), and the key clears up itself."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
@@ -361,9 +361,9 @@ class SpacesProofAdministrator:
         remove_versions(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix + PROOF_OBJECT)
 
 
-FAMILY = Family(
+FAMILY: Final = Family(
     resources=(SpacesKeyRing(), SpacesAdminKey()),
-    proof_administrator=SpacesProofAdministrator(),
+    proof_administrator=SpacesAdministrator(),
     check_admin=check_admin,
     lender="spaces",
 )

@@ -46,7 +46,7 @@ class ProofAdministrator(Protocol):
         """Delete the decoy."""
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
-        """The decoys of this store but this one, that a run which was killed left; [] where they can't be told."""
+        """The decoys of this store but this one, that a run which was killed left; [] where the provider can't tell."""
 
     def clear(self, inputs: ProofInputs) -> None:
         """Remove what the proof wrote."""

@@ -22,6 +22,8 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provid
 import synapse_media
 from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted, remember_all
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.schema.package import package
 from synapse_media.schema.resources import PLUGIN
@@ -251,7 +253,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         except SynapseMediaError as error:
             context.abort(grpc.StatusCode.UNKNOWN, str(error))
         except Exception as error:  # noqa: BLE001 - the engine needs an answer whatever happened
-            # A defect of ours. Its text may hold values, so only its kind and place are told.
+            # A defect of ours. Its text may hold values, so only its kind and place are reported.
             import traceback
 
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -303,9 +305,9 @@ class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
 
 def _named(resource: Resource, resource_id: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     """What a thing of a fixed name is known by: its type, its name, and where it is."""
-    connection = values.get("connection") or {}
-    places = (str(connection.get(name) or "") for name in ("endpoint", "iamEndpoint", "apiEndpoint"))
-    return (resource.pulumi_type, resource_id, *places)
+    given = values.get("connection")
+    where = model.read(Connection, given) if isinstance(given, Mapping) else Connection()
+    return (resource.pulumi_type, resource_id, where.endpoint, where.iam_endpoint, where.api_endpoint)
 
 
 def die_with_parent(parent: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from synapse_media.contract import PROOF_OBJECT
-from synapse_media.schema import model
 from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
 from synapse_media.store.clients import ApiError, call, s3_client
@@ -27,7 +28,7 @@ def check_admin(asked: AdminCheck) -> None:
             raise
 
 
-class S3ProofAdministrator:
+class S3Administrator:
     """An administrator with an S3 key."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
@@ -37,7 +38,7 @@ class S3ProofAdministrator:
         except ApiError as error:
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
-        mark(s3, decoy, model.write(inputs))
+        mark(s3, decoy, inputs)
         return True
 
     def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
@@ -56,7 +57,7 @@ class S3ProofAdministrator:
             if not name.startswith(DECOY) or name == decoy:
                 continue
             try:
-                if is_marked(mark_of(s3, name, model.write(inputs)), model.write(inputs)):
+                if is_marked(mark_of(s3, name), inputs):
                     found.append(name)
             except ApiError as error:
                 # Another store's, whose proof ended meanwhile.
@@ -74,9 +75,9 @@ class S3ProofAdministrator:
                 call(s3, "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
 
 
-FAMILY = Family(
+FAMILY: Final = Family(
     resources=(Bucket(), User(), UserPolicy(), KeyRing(), ExistingKey()),
-    proof_administrator=S3ProofAdministrator(),
+    proof_administrator=S3Administrator(),
     check_admin=check_admin,
     lender="",
 )

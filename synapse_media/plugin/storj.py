@@ -17,25 +17,32 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
-from synapse_media.schema import model
 from synapse_media.schema.connection import AdminCheck, Connection
-from synapse_media.schema.model import UNKNOWN
-from synapse_media.schema.resources import STORJ_KEY_RING, ProofInputs, StorjKeyRingInputs, StorjKeyRingState
+from synapse_media.schema.resources import (
+    STORJ_BUCKET,
+    STORJ_KEY_RING,
+    ProofInputs,
+    StorjBucketInputs,
+    StorjBucketState,
+    StorjKeyRingInputs,
+    StorjKeyRingState,
+)
 from synapse_media.store import credentials
 from synapse_media.store.clients import ApiError, Credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look, remove_versions
 
-from .bucket import Bucket, mark
+from .bucket import S3BucketBase, S3Family, mark
 from .families import Family
 from .keyring import KeyFamily, MadeKey, RingBase, require_leave
-from .resource import Context, Found, PartialError, Values, connection_of, text
+from .resource import Context, PartialError
 from .storj_grant import OBJECTS, PERMISSIONS, Grant, parse
 
 PARENT: Final = "UPLINK_ACCESS"
@@ -179,49 +186,59 @@ def _wait_until_known(s3: Any, bucket: str, pause: Callable[[float], None]) -> N
         return
 
 
-class StorjBucket(Bucket):
+class StorjFamily(S3Family[StorjBucketInputs]):
     """A bucket, through a key that lives for an hour and reaches nothing else."""
 
-    pulumi_type = "s3store:index:StorjBucket"
-    # The permissions are of use before the bucket is made; afterwards they are the key ring's affair.
-    passing = Bucket.passing | {"keyPermissions"}
+    @cached_property
+    def s3(self) -> Any:
+        return administrator(self.inputs.connection, self.bucket)
 
-    def s3(self, values: Values) -> Any:
-        return administrator(connection_of(values), text(values, "bucket"))
 
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        return {**super().planned(inputs, old), "fingerprint": (old or {}).get("fingerprint", UNKNOWN)}
+class StorjBucket(S3BucketBase[StorjBucketInputs, StorjBucketState]):
+    """A bucket, made with the operator's access grant."""
 
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        grant = parent(text(inputs, "bucket"), OBJECTS | set(_spelled_out(inputs.get("keyPermissions") or ())))
+    described = STORJ_BUCKET
+    not_imported = "a Storj bucket is not imported: set adopt: true for its store, which takes it over"
+
+    def family(self, state: StorjBucketState) -> StorjFamily:
+        return StorjFamily(state)
+
+    def make(self, inputs: StorjBucketInputs, context: Context) -> tuple[str, StorjBucketState]:
+        grant = parent(inputs.bucket, OBJECTS | set(_spelled_out(inputs.key_permissions)))
         if grant.unknown_fields:
             context.warn(
                 f"{PARENT}: the access grant restricts something that this release does not know (caveat field "
                 f"{', '.join(map(str, sorted(grant.unknown_fields)))}). A key made here may be allowed more of that "
                 "kind than it needs: look for a newer release."
             )
-        # Among the inputs, so that it is in state even where the bucket is only half made.
-        return super().create({**inputs, "fingerprint": grant.fingerprint(text(inputs, "bucket"))}, context)
+        return super().make(inputs, context)
 
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            raise StoreError("a Storj bucket is not imported: set adopt: true for its store, which takes it over")
-        _same_encryption(outputs)
-        return super().read(resource_id, inputs, outputs, context)
+    def _new(self, inputs: StorjBucketInputs) -> StorjBucketState:
+        # From the first on, so that it is in state even where the bucket is only half made.
+        fingerprint = parent(inputs.bucket, OBJECTS).fingerprint(inputs.bucket)
+        return StorjBucketState(inputs=inputs, fingerprint=fingerprint)
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        _same_encryption(old)
-        return super().update(resource_id, old, inputs, context)
+    def find(
+        self, resource_id: str, inputs: StorjBucketInputs, state: StorjBucketState, context: Context
+    ) -> tuple[str, StorjBucketInputs, StorjBucketState] | None:
+        _require_same_encryption(state)
+        return super().find(resource_id, inputs, state, context)
 
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        _same_encryption(outputs)
-        super().delete(resource_id, outputs, context)
+    def change(
+        self, resource_id: str, old: StorjBucketState, inputs: StorjBucketInputs, context: Context
+    ) -> StorjBucketState:
+        _require_same_encryption(old)
+        return super().change(resource_id, old, inputs, context)
+
+    def remove(self, resource_id: str, state: StorjBucketState, last: StorjBucketInputs, context: Context) -> None:
+        _require_same_encryption(state)
+        super().remove(resource_id, state, last, context)
 
 
-def _same_encryption(outputs: Values) -> None:
+def _require_same_encryption(state: StorjBucketState) -> None:
     """Another project would seem to have lost the bucket, and with another passphrase what is in it can't be read."""
-    bucket = text(outputs, "bucket")
-    _refuse_other(bucket, parent(bucket, OBJECTS), text(outputs, "fingerprint"))
+    bucket = state.inputs.bucket
+    _refuse_other(bucket, parent(bucket, OBJECTS), state.fingerprint)
 
 
 def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
@@ -232,7 +249,7 @@ def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
         )
 
 
-class StorjProofAdministrator:
+class StorjAdministrator:
     """What the proof needs an administrator for, through short-lived keys."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
@@ -247,7 +264,7 @@ class StorjProofAdministrator:
             if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
         # Tags are switched on by project, so a refusal is no reason to fail.
-        mark(s3, decoy, {**model.write(inputs), "mayBeDenied": True})
+        mark(s3, decoy, inputs, may_be_denied=True)
         return True
 
     def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
@@ -521,9 +538,9 @@ def _revoke(program: str, grant: Grant) -> str:
         return "" if done.returncode == 0 else f"{first or 'it said nothing'} (code {done.returncode})"
 
 
-FAMILY = Family(
+FAMILY: Final = Family(
     resources=(StorjBucket(), StorjKeyRing()),
-    proof_administrator=StorjProofAdministrator(),
+    proof_administrator=StorjAdministrator(),
     check_admin=check_admin,
     lender="storj",
 )

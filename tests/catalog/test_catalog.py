@@ -17,9 +17,10 @@ import pytest
 
 from synapse_media import catalog, settings
 from synapse_media.methods import Operation
+from synapse_media.plugin.families import COMPONENTS
 
 NAMES = catalog.names()
-BASES = ("amazon_s3", "backblaze_b2", "digitalocean_spaces", "garage", "s3_compatible", "storj", "wasabi")
+BASES = tuple(COMPONENTS)
 PRESETS = ("ceph_rgw", "cloudflare_r2", "hetzner", "idrive_e2", "minio", "ovhcloud", "scaleway")
 
 

@@ -16,7 +16,7 @@ MAY = {
     "errors": {"redaction"},
     "redaction": set(),
     "schema": set(),
-    "catalog": {"errors"},
+    "catalog": {"errors", "schema"},
     "methods": set(),
     "contract": {"catalog", "errors", "methods"},
     "settings": {"catalog", "errors", "methods", "contract"},

@@ -35,7 +35,8 @@ class Hostile(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def connection(self) -> Connection:
-        return Connection(endpoint=self.url, iam_endpoint=self.url)
+        variables = ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
+        return Connection(endpoint=self.url, iam_endpoint=self.url, variables=variables)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """The client hangs up on what it refuses."""
@@ -116,7 +117,7 @@ def b2_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def b2(store: Hostile) -> None:
     """B2's first call, with the application key itself."""
     variables = ("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")
-    backblaze_b2.account({"connection": {"realm": store.url, "variables": variables}})
+    backblaze_b2.account(Connection(realm=store.url, variables=variables))
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -10,6 +10,7 @@ import pytest
 from synapse_media.plugin import backblaze_b2
 from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.iam import KeyRing, User
+from synapse_media.schema.connection import Connection
 from synapse_media.store import tracing
 from synapse_media.store.clients import ApiError, iam_client, s3_client
 from synapse_media.store.http import JsonClient
@@ -80,7 +81,7 @@ def test_calls_of_b2_are_shown_too(direct: Direct, calls: list[str], monkeypatch
         monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
         monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
         variables = ("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")
-        api = backblaze_b2.account({"connection": {"realm": double.API_URL, "variables": variables}})
+        api = backblaze_b2.account(Connection(realm=double.API_URL, variables=variables))
         double.fault = lambda _: (403, "application/json", told)
         with (
             pytest.raises(ApiError, match=r"AccessDenied: .*\(HTTP 403\)") as caught,

@@ -13,9 +13,11 @@ from synapse_media.cli import credentials
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError, StoreError
-from synapse_media.plugin.backblaze_b2 import NEEDED, B2Bucket, B2KeyRing, B2Lender
+from synapse_media.plugin.backblaze_b2 import NEEDED, B2Administrator, B2Bucket, B2KeyRing
 from synapse_media.plugin.resource import Context, PartialError
 from synapse_media.renderer import render
+from synapse_media.schema import model
+from synapse_media.schema.resources import ProofInputs
 from tests.doubles.b2_simulator import B2Double, b2_double
 from tests.providers.project import SERVER, Stack, stack
 
@@ -380,15 +382,13 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
     said: list[str] = []
     adopted = _create(double, monkeypatch, double.key_id, double.key, said, adopt=True, manage=["access"])
     lifecycle = ["noncurrentDays is 90, a new bucket would have 1", "abortDays is 0, a new bucket would have 7"]
-    assert adopted["differences"] == ["encryption is False, a new bucket would have True", *lifecycle]
-    assert len(said) == 3
+    assert adopted["differences"] == lifecycle
+    assert len(said) == 2
     inputs = {name: adopted[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
     wanted = {**inputs, "manage": ["access", "lifecycle"]}
     changed = B2Bucket().update("refused-media", adopted, wanted, Context(said.append))
-    assert changed["differences"] == ["encryption is False, a new bucket would have True"]
-    assert said[3:] == [
-        "bucket refused-media is taken over as it is: encryption is False, a new bucket would have True"
-    ]
+    assert changed["differences"] == []
+    assert len(said) == 2
     B2Bucket().delete("refused-media", changed, Context(said.append))
 
 
@@ -462,13 +462,14 @@ def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(
     double: B2Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = _create(double, monkeypatch, double.key_id, double.key)
-    lender, inputs = B2Lender(), {"owner": made["owner"], "connection": made["connection"]}
-    assert lender.lend(inputs, "a-decoy-bucket")
+    administrator = B2Administrator()
+    inputs = model.read(ProofInputs, {"owner": made["owner"], "connection": made["connection"]})
+    assert administrator.lend_decoy(inputs, "a-decoy-bucket")
     there = double.bucket_name_to_bucket["a-decoy-bucket"]
     assert there.bucket_info == {"synapse-media-stack": made["owner"]}
     there.bucket_info["synapse-media-stack"] = OTHER
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        lender.lend(inputs, "a-decoy-bucket")
-    lender.take_back(inputs, "a-decoy-bucket")
-    lender.take_back(inputs, "a-decoy-bucket")
+        administrator.lend_decoy(inputs, "a-decoy-bucket")
+    administrator.delete_decoy(inputs, "a-decoy-bucket")
+    administrator.delete_decoy(inputs, "a-decoy-bucket")
     B2Bucket().delete("refused-media", made, Context(lambda _: None))

@@ -16,10 +16,12 @@ import pytest
 from synapse_media import settings
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError, StoreError
-from synapse_media.plugin.garage import GarageBucket, GarageKeyRing, GarageLender, check_region
+from synapse_media.plugin.garage import GarageAdministrator, GarageBucket, GarageKeyRing, check_region
 from synapse_media.plugin.resource import Context
 from synapse_media.renderer import render
+from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
+from synapse_media.schema.resources import ProofInputs
 from tests.doubles import proxy
 from tests.doubles.serving import serving
 from tests.providers import garage_server
@@ -429,12 +431,13 @@ def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None
 
 def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(double: Double) -> None:
     double.answers = {"GetBucketInfo": [NO_BUCKET], "CreateBucket": [(200, FRESH)]}
-    assert GarageLender().lend(double.inputs(), "decoy")
+    inputs = model.read(ProofInputs, double.inputs())
+    assert GarageAdministrator().lend_decoy(inputs, "decoy")
     assert double.asked[-1] == ("UpdateBucket", "b1")
     theirs = {**FRESH, "lifecycleRules": [{"ID": "synapse-media/other/x", "Status": "Enabled"}]}
     double.answers = {"GetBucketInfo": [(200, theirs)]}
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        GarageLender().lend(double.inputs(), "decoy")
+        GarageAdministrator().lend_decoy(inputs, "decoy")
 
 
 def test_a_key_that_empties_a_bucket_and_was_left_is_deleted_first(double: Double) -> None:
