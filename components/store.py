@@ -245,15 +245,9 @@ class Store(pulumi.ComponentResource):
 
     def connection(self) -> resources.ConnectionArgs:
         """How the plugin reaches the store."""
-        return resources.ConnectionArgs(
-            endpoint=self.setting("endpoint"),
-            region=self.setting("region"),
-            iam_endpoint=self.setting("iam_endpoint"),
-            addressing=self.addressing,
-            checksums=self.provider.value("checksums", "when_required"),
-            variables=list(self.provider.admin_variables),
-            ca_file=str(self.store.options.get("ca_file", "")),
-        )
+        known = self.provider.connection(endpoint="", region="", options=self.store.options)
+        places = {name: self.setting(name) for name in ("endpoint", "region", "iam_endpoint")}
+        return resources.ConnectionArgs(**{**dataclasses.asdict(known), **places, "addressing": self.addressing})
 
     def key_policy(self) -> Any:
         """The key's policy document, or an Output of it."""
