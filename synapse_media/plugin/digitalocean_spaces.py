@@ -344,7 +344,7 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
         SpacesApi(state.inputs.connection).deleted(resource_id)
 
 
-class SpacesProofAdministrator:
+class SpacesAdministrator:
     """There is no decoy (a deleted bucket's name is blocked for a week), and the key clears up itself."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
@@ -361,9 +361,9 @@ class SpacesProofAdministrator:
         remove_versions(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix + PROOF_OBJECT)
 
 
-FAMILY = Family(
+FAMILY: Final = Family(
     resources=(SpacesKeyRing(), SpacesAdminKey()),
-    proof_administrator=SpacesProofAdministrator(),
+    proof_administrator=SpacesAdministrator(),
     check_admin=check_admin,
     lender="spaces",
 )

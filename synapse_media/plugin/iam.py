@@ -57,10 +57,18 @@ _SKEW: Final = timedelta(minutes=15)
 # ---- whose a user is
 
 
+@dataclass(frozen=True, slots=True)
+class _User:
+    """A user as the store has it."""
+
+    path: str
+    arn: str
+
+
 def _fault(
     iam: Any,
     user: str,
-    found: Mapping[str, Any],
+    found: _User,
     mark: UserMark | None,
     *,
     adopted: bool,
@@ -71,12 +79,11 @@ def _fault(
     """Why a user must not be touched; "" if it is this store's, or taken over.
 
     Args:
-        found: the user as the store has it.
         paths: where this store's user is beside what the mark says: where it is to be made, where state saw it last.
         buckets: that its policy may name beside the mark's.
         strict: where it is not known what its policy has to name, a policy is another's.
     """
-    path = _path(found)
+    path = found.path
     ours = frozenset({*_paths(mark), *paths} - {""})
     if path in ours and path.count("/") > _OLD_SLASHES:
         return ""
@@ -91,11 +98,6 @@ def _fault(
     if named and not named & known and (known or strict):
         return f"user {user!r} is another store's: its policy {POLICY_NAME!r} is for {', '.join(sorted(named))}."
     return ""
-
-
-def _path(found: Mapping[str, Any]) -> str:
-    """Where the store has a user."""
-    return str(found.get("Path") or "/")
 
 
 def _paths(mark: UserMark | None) -> tuple[str, ...]:
@@ -151,18 +153,18 @@ class User(SchemaResource[UserInputs, UserState]):
         iam = iam_client(inputs.connection)
         adopted = False
         try:
-            made = call(iam, "create_user", UserName=user, Path=path)["User"]
+            made = _user_in(call(iam, "create_user", UserName=user, Path=path))
         except ApiError as error:
             if error.code != "EntityAlreadyExists":
                 raise
-            made = call(iam, "get_user", UserName=user)["User"]
+            made = _user_in(call(iam, "get_user", UserName=user))
             fault = _fault(iam, user, made, inputs.mark, adopted=inputs.adopt, paths=(path,))
             if fault:
-                over = "" if str(made.get("Path")).startswith(ROOT) else ", or set adopt: true to take it over"
+                over = "" if made.path.startswith(ROOT) else ", or set adopt: true to take it over"
                 raise StoreError(f"user: {fault} Choose another name with the setting user{over}.") from None
-            adopted = made.get("Path") not in (path, *_paths(inputs.mark))
-            path = path if adopted else made["Path"]
-        return user, UserState(inputs=replace(inputs, path=path), arn=made.get("Arn", ""), adopted=adopted)
+            adopted = made.path not in (path, *_paths(inputs.mark))
+            path = path if adopted else made.path
+        return user, UserState(inputs=replace(inputs, path=path), arn=made.arn, adopted=adopted)
 
     def imported(self, resource_id: str) -> tuple[UserInputs, UserState]:
         user, connection = import_id(resource_id)
@@ -176,10 +178,10 @@ class User(SchemaResource[UserInputs, UserState]):
         found = _user(iam_client(inputs.connection), user)
         if found is None:
             return None
-        path = _path(found)
+        path = found.path
         inputs = replace(inputs, path=inputs.path or path, moved_to="")
         kept = state.inputs.path or inputs.path
-        state.inputs, state.arn = replace(inputs, path=kept), found.get("Arn", "")
+        state.inputs, state.arn = replace(inputs, path=kept), found.arn
         if path not in (kept, inputs.path, *_paths(inputs.mark)) and (not state.adopted or path.startswith(ROOT)):
             inputs = replace(inputs, moved_to=path)
         return user, inputs, state
@@ -193,13 +195,13 @@ class User(SchemaResource[UserInputs, UserState]):
                 f"user: {user!r} does not exist at {inputs.connection.iam_endpoint}. Check iam_endpoint; if the user "
                 "was deleted, `synapse-media up --refresh` finds out and makes it again."
             )
-        kept, path = _kept(old, inputs), _path(found)
+        kept, path = _kept(old, inputs), found.path
         moved = not old.adopted and path not in (kept.inputs.path, inputs.path, *_paths(inputs.mark))
         same_place = old.inputs.connection.iam_endpoint == inputs.connection.iam_endpoint
         if moved and same_place and not path.startswith(ROOT):
             _move_back(iam, user, kept.inputs.path)
             found = _user(iam, user) or found
-            kept.arn = found.get("Arn", "")
+            kept.arn = found.arn
         _refuse(_fault(iam, user, found, inputs.mark, adopted=old.adopted, paths=(inputs.path, kept.inputs.path)))
         return kept
 
@@ -369,7 +371,7 @@ class IamKeys(KeyFamily):
         self._inputs = inputs
         self._iam = iam_client(inputs.connection)
         self._user = inputs.user_name
-        self._found: dict[str, Any] | None = None
+        self._found: _User | None = None
         self._done: list[str] = []
         self._open: list[_Entry] = []
 
@@ -472,7 +474,7 @@ class IamKeys(KeyFamily):
         if self._inputs.adopt:
             return True
         self._found = self._found or _user(self._iam, self._user)
-        path = _path(self._found or {})
+        path = self._found.path if self._found else "/"
         return not path.startswith(ROOT) and path not in _paths(self._inputs.mark)
 
     def settle(self, *, ending: bool = False) -> str:
@@ -610,8 +612,8 @@ def _is_ours(iam: Any, user: str, mark: UserMark | None, *, adopted: bool) -> bo
     """Whether a user was made here, and not taken over."""
     if adopted:
         return False
-    path, ours = _path(_user(iam, user) or {}), _paths(mark)
-    return path in ours or (not ours and path.startswith(ROOT))
+    found, ours = _user(iam, user), _paths(mark)
+    return found is not None and (found.path in ours or (not ours and found.path.startswith(ROOT)))
 
 
 def _take_away(iam: Any, user: str, extras: _Extras) -> None:
@@ -632,14 +634,18 @@ def _take_away(iam: Any, user: str, extras: _Extras) -> None:
 # ---- calls
 
 
-def _user(iam: Any, user: str) -> dict[str, Any] | None:
+def _user(iam: Any, user: str) -> _User | None:
     try:
-        found: dict[str, Any] = call(iam, "get_user", UserName=user)["User"]
+        return _user_in(call(iam, "get_user", UserName=user))
     except ApiError as error:
         if error.absent:
             return None
         raise
-    return found
+
+
+def _user_in(answer: Mapping[str, Any]) -> _User:
+    found = answer["User"]
+    return _User(str(found.get("Path") or "/"), str(found.get("Arn") or ""))
 
 
 def _listed(iam: Any, user: str) -> list[dict[str, Any]]:

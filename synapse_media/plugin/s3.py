@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
@@ -26,7 +28,7 @@ def check_admin(asked: AdminCheck) -> None:
             raise
 
 
-class S3ProofAdministrator:
+class S3Administrator:
     """An administrator with an S3 key."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
@@ -73,9 +75,9 @@ class S3ProofAdministrator:
                 call(s3, "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
 
 
-FAMILY = Family(
+FAMILY: Final = Family(
     resources=(Bucket(), User(), UserPolicy(), KeyRing(), ExistingKey()),
-    proof_administrator=S3ProofAdministrator(),
+    proof_administrator=S3Administrator(),
     check_admin=check_admin,
     lender="",
 )

@@ -249,7 +249,7 @@ def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
         )
 
 
-class StorjProofAdministrator:
+class StorjAdministrator:
     """What the proof needs an administrator for, through short-lived keys."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
@@ -538,9 +538,9 @@ def _revoke(program: str, grant: Grant) -> str:
         return "" if done.returncode == 0 else f"{first or 'it said nothing'} (code {done.returncode})"
 
 
-FAMILY = Family(
+FAMILY: Final = Family(
     resources=(StorjBucket(), StorjKeyRing()),
-    proof_administrator=StorjProofAdministrator(),
+    proof_administrator=StorjAdministrator(),
     check_admin=check_admin,
     lender="storj",
 )

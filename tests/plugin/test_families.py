@@ -73,4 +73,5 @@ def test_a_family_is_imported_alone(component: str) -> None:
     assert {module for module in MODULES if f"synapse_media.plugin.{module}" in loaded.split()} == {
         families.COMPONENTS[component]
     }
-    assert ("b2sdk" in loaded.split()) == (component == "backblaze_b2")
+    # Backblaze's own takes a second to load: not before a call is made.
+    assert "b2sdk" not in loaded.split()
