@@ -80,7 +80,13 @@ def from_config() -> dict[str, StoreSettings]:
     config = pulumi.Config(settings.PROJECT)
     if pulumi.runtime.is_config_secret(f"{settings.PROJECT}:stores"):
         # Decrypted it looks like any other, and would be in the state in clear.
-        raise pulumi.RunError(str(SettingsError([settings.secure_value(f"{settings.PROJECT}:stores")])))
+        raise pulumi.RunError(
+            str(
+                SettingsError(
+                    [settings.secure_value(f"{settings.PROJECT}:stores", "an object with a `secure:` value in it")]
+                )
+            )
+        )
     try:
         return settings.parse(config.get("stores"), settings.with_confirmed(config.get("allow")))
     except SettingsError as error:

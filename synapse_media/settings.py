@@ -242,20 +242,25 @@ def check_together(stores: Collection[tuple[str, StoreSettings]]) -> None:
 _A_SERVER_NAME = "a host name such as matrix.example.com"
 
 
-def secure_value(setting: str) -> Problem:
+def secure_value(setting: str, shown: str = "a `secure:` value") -> Problem:
     """What is wrong with a setting that is encrypted, or holds something that is."""
     return Problem(
         setting,
-        _Encrypted(),
+        _Described(shown),
         "plain text alone",
         "No setting of a store is a secret: admin credentials come from the environment, and keys are made and kept in "
         "the encrypted state. Set it again with `pulumi config set --plaintext`.",
     )
 
 
-class _Encrypted:
+@dataclass(frozen=True, repr=False)
+class _Described:
+    """In place of a value that is not to be shown."""
+
+    words: str
+
     def __repr__(self) -> str:
-        return "or has a `secure:` value"
+        return self.words
 
 
 def _refuse_secure(setting: str, value: object, problems: list[Problem]) -> None:
