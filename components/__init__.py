@@ -25,6 +25,8 @@ from synapse_media import catalog, contract, settings
 from synapse_media.errors import SettingsError
 from synapse_media.settings import Keys, StoreSettings
 
+from .args import StoreArgs
+
 if TYPE_CHECKING:
     from .amazon_s3 import AmazonS3, AmazonS3Args
     from .backblaze_b2 import BackblazeB2, BackblazeB2Args
@@ -80,7 +82,13 @@ def from_config() -> dict[str, StoreSettings]:
     config = pulumi.Config(settings.PROJECT)
     if pulumi.runtime.is_config_secret(f"{settings.PROJECT}:stores"):
         # Decrypted it looks like any other, and would be in the state in clear.
-        raise pulumi.RunError(str(SettingsError([settings.secure_value(f"{settings.PROJECT}:stores")])))
+        raise pulumi.RunError(
+            str(
+                SettingsError(
+                    [settings.secure_value(f"{settings.PROJECT}:stores", "an object with a `secure:` value in it")]
+                )
+            )
+        )
     try:
         return settings.parse(config.get("stores"), settings.with_confirmed(config.get("allow")))
     except SettingsError as error:
@@ -100,14 +108,21 @@ def make(store: StoreSettings) -> dict[str, Any]:
             "method": store.method,
             "access": store.access,
         }
-    module, name = REGISTRY[catalog.load(store.provider).component]
-    found = import_module(f".{module}", __name__)
-    component, args = getattr(found, name), getattr(found, f"{name}Args")
+    component = __getattr__(_name(store))
+    outputs: dict[str, Any] = component(store.server_name, arguments(store)).storage_outputs
+    return outputs
+
+
+def arguments(store: StoreSettings) -> StoreArgs:
+    """A stack file's settings as the arguments of its provider's component."""
+    args: type[StoreArgs] = __getattr__(f"{_name(store)}Args")
     values = {**{item.name: getattr(store, item.name) for item in fields(store)}, **store.options}
     taken = {item.name: values[item.name] for item in fields(args) if values.get(item.name) not in (None, "")}
-    made = component(store.server_name, args(**taken, from_stack_file=True))
-    outputs: dict[str, Any] = made.storage_outputs
-    return outputs
+    return args(**taken, from_stack_file=True)
+
+
+def _name(store: StoreSettings) -> str:
+    return REGISTRY[catalog.load(store.provider).component][1]
 
 
 def publish(stores: Mapping[str, Mapping[str, Any]]) -> None:

@@ -87,7 +87,8 @@ class StoreArgs:
         types = get_type_hints(type(self), localns={"Output": pulumi.Output, "T": Any})
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in ("server_name", "allow", "from_stack_file") or value is None:
+            # A flag that is not set is one that a stack file leaves out.
+            if item.name in ("server_name", "allow", "from_stack_file") or value is None or value is False:
                 if not is_known(value):
                     problems.append(_must_be_known(item.name))
             elif is_known(value):

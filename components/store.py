@@ -147,7 +147,7 @@ class Store(pulumi.ComponentResource):
         if problems:
             raise pulumi.RunError(str(SettingsError(problems)))
         declared = _declared(pulumi.runtime.settings.get_monitor())
-        declared.append(store)
+        declared.append((self._where, store))
         try:
             settings.check_together(declared)
         except SettingsError as error:
@@ -462,6 +462,6 @@ _OF_ONE_RESOURCE = "It is for a single resource: remove it, or set it on one of 
 
 
 @cache
-def _declared(program: object) -> list[StoreSettings]:  # noqa: ARG001 - a cache key: a run of the program
+def _declared(program: object) -> list[tuple[str, StoreSettings]]:  # noqa: ARG001 - a cache key: a run of the program
     """The stores that this run of the program declared so far."""
     return []

@@ -192,7 +192,7 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
         store = _parse_store(str(server_name), reader, words.get(str(server_name), frozenset()))
         if store is not None:
             parsed[store.server_name] = store
-    _check_together(parsed.values(), problems)
+    _check_together([(f"stores.{name}", store) for name, store in parsed.items()], problems)
     if problems:
         raise SettingsError(problems)
     return parsed
@@ -227,8 +227,12 @@ def check(server_name: str, raw: Mapping[str, Any], allow: Collection[str] = (),
     return store
 
 
-def check_together(stores: Collection[StoreSettings]) -> None:
-    """Raise SettingsError where two stores of one program exclude each other."""
+def check_together(stores: Collection[tuple[str, StoreSettings]]) -> None:
+    """Raise SettingsError where two stores of one program exclude each other.
+
+    Args:
+        stores: each with what stands before its settings in a message.
+    """
     problems: list[Problem] = []
     _check_together(stores, problems)
     if problems:
@@ -238,20 +242,25 @@ def check_together(stores: Collection[StoreSettings]) -> None:
 _A_SERVER_NAME = "a host name such as matrix.example.com"
 
 
-def secure_value(setting: str) -> Problem:
+def secure_value(setting: str, shown: str = "a `secure:` value") -> Problem:
     """What is wrong with a setting that is encrypted, or holds something that is."""
     return Problem(
         setting,
-        _Encrypted(),
+        _Described(shown),
         "plain text alone",
         "No setting of a store is a secret: admin credentials come from the environment, and keys are made and kept in "
         "the encrypted state. Set it again with `pulumi config set --plaintext`.",
     )
 
 
-class _Encrypted:
+@dataclass(frozen=True, repr=False)
+class _Described:
+    """In place of a value that is not to be shown."""
+
+    words: str
+
     def __repr__(self) -> str:
-        return "or has a `secure:` value"
+        return self.words
 
 
 def _refuse_secure(setting: str, value: object, problems: list[Problem]) -> None:
@@ -704,50 +713,50 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow:
     return options
 
 
-def _check_together(stores: Collection[StoreSettings], problems: list[Problem]) -> None:
-    """One bucket, one store: two methods on one bucket destroy media."""
+def _check_together(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:
+    """One bucket, one store: two methods on one bucket destroy media.
+
+    Args:
+        stores: each with what stands before its settings in a message.
+    """
     seen: dict[tuple[str, str], str] = {}
-    for store in stores:
+    for where, store in stores:
         if not store.uses_store or not store.bucket:
             continue
         place = (store.endpoint or store.provider, store.bucket)
-        other = seen.setdefault(place, store.server_name)
-        if other != store.server_name:
+        other = seen.setdefault(place, where)
+        if other != where:
             problems.append(
                 Problem(
-                    f"stores.{store.server_name}.bucket",
+                    f"{where}.bucket",
                     store.bucket,
                     "a bucket that no other store uses",
-                    f"stores.{other} uses it already. Two homeservers or two methods on one bucket destroy media: "
+                    f"{other} uses it already. Two homeservers or two methods on one bucket destroy media: "
                     "give each its own.",
                 )
             )
     _check_names_are_new(stores, problems)
     users: dict[tuple[str, str], str] = {}
-    for store in stores:
+    for where, store in stores:
         if store.uses_store and store.iam_endpoint and store.user:
-            other = users.setdefault((store.iam_endpoint, store.user), store.server_name)
-            if other != store.server_name:
-                problems.append(
-                    Problem(
-                        f"stores.{store.server_name}.user", store.user, "a user of its own", f"stores.{other} has it."
-                    )
-                )
+            other = users.setdefault((store.iam_endpoint, store.user), where)
+            if other != where:
+                problems.append(Problem(f"{where}.user", store.user, "a user of its own", f"{other} has it."))
 
 
-def _check_names_are_new(stores: Collection[StoreSettings], problems: list[Problem]) -> None:
+def _check_names_are_new(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:
     """A former name is that of one store, and of none that is still there."""
-    taken = {store.server_name: store.server_name for store in stores}
-    for store in stores:
+    taken = {store.server_name: where for where, store in stores}
+    for where, store in stores:
         if not store.renamed_from:
             continue
-        other = taken.setdefault(store.renamed_from, store.server_name)
-        if other != store.server_name:
+        other = taken.setdefault(store.renamed_from, where)
+        if other != where:
             problems.append(
                 Problem(
-                    f"stores.{store.server_name}.renamed_from",
+                    f"{where}.renamed_from",
                     store.renamed_from,
                     "the former name of this store alone",
-                    f"stores.{other} has it: remove one of the two.",
+                    f"{other} has it: remove one of the two.",
                 )
             )

@@ -193,7 +193,7 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
 
 
 def write(values: Any) -> dict[str, Any]:
-    """The wire values of a described dataclass; what is None is left out, and what is sparse or drift where it is empty."""
+    """The wire values of a described dataclass, without what is None, and without what is empty and sparse or drift."""
     found: dict[str, Any] = {}
     for one in properties(type(values)):
         value = getattr(values, one.name)
