@@ -31,6 +31,11 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     session = stacks.open_stack(arguments.stack, credentials=False, options=arguments.options)
     stacks.quiet_for_json(session, as_json=arguments.json)
+    with stacks.alone(session):
+        return _destroy(session, arguments)
+
+
+def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
     engine, stack = session.engine, session.stack
     state = session.state()
     applied = stacks.applied(session, state)

@@ -96,8 +96,8 @@ def _apply(
 
     def begin() -> None:
         nonlocal began
-        began = True
         _write_keys(session.stack.path, name, keys)
+        began = True
 
     try:
         up.apply(planned, refresh=False, yes=arguments.yes, options=[], allow=allow, begin=begin)
@@ -178,6 +178,12 @@ def _choose(stack: stackfile.StackFile, server: str | None) -> StoreSettings:
 
 
 def _write_keys(path: Path, server_name: str, keys: Keys) -> None:
+    """Raises SynapseMediaError where the stack file has no such store any more; nothing was written then."""
     with stackfile.editing(path) as document:
-        store: MutableMapping[str, Any] = document["config"][f"{PROJECT}:stores"][server_name]
+        store = ((document.get("config") or {}).get(f"{PROJECT}:stores") or {}).get(server_name)
+        if not isinstance(store, MutableMapping):
+            raise SynapseMediaError(
+                f"{path} has no store {server_name} any more, so its keys line can't be written. Put the store back, "
+                "and run this again."
+            )
         store["keys"] = {"active": keys.active, "retiring": list(keys.retiring)}

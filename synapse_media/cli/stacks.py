@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 from synapse_media import catalog, contract, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
-from synapse_media.engine.files import write_private
+from synapse_media.engine.files import locked, write_private
 from synapse_media.engine.options import choosing
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
@@ -272,18 +272,65 @@ def say_calls(preview: Mapping[str, Any]) -> None:
             say(message)
 
 
+_alone: set[Path] = set()
+"""The lock files that this process holds."""
+
+
 @contextlib.contextmanager
-def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
+def alone(session: Session) -> Iterator[None]:
+    """Around a whole run that changes a stack, its questions included: one at a time on this machine.
+
+    Pulumi's own lock is held only while it works, and what was judged or asked before must be what is then.
+
+    Raises SynapseMediaError where another process of this machine is at it.
+    """
+    path = _mark(session.engine, session.stack.name).with_suffix(".lock")
+    if path in _alone:
+        yield
+        return
+
+    def refuse() -> None:
+        raise SynapseMediaError(
+            f"nothing was changed: another run of this machine is changing the stack {session.stack.name}, or asks "
+            "whether it may. Wait for its end, or answer it, and run this again."
+        )
+
+    with locked(path, refuse):
+        _alone.add(path)
+        try:
+            yield
+        finally:
+            _alone.discard(path)
+
+
+@contextlib.contextmanager
+def changing(
+    session: Session, confirmed: Sequence[str] = (), begin: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Around whatever changes a store. What does not come to its end leaves a mark (`was_cut_off`).
 
     The state alone does not tell: where it could not be written, it holds what is long gone.
 
     Args:
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
+        begin: called before the first change; where it fails, nothing was begun.
     """
     mark = _mark(session.engine, session.stack.name)
-    noted = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
+    before = mark.read_text(encoding="utf-8") if mark.exists() else None
+    noted = {
+        "confirmed": list(confirmed),
+        CONFIRMED: session.engine.environment.get(CONFIRMED, ""),
+        "wanted": _wanted(session),
+    }
     write_private(mark, json.dumps(noted))
+    try:
+        begin()
+    except BaseException:
+        if before is None:
+            mark.unlink()
+        else:
+            write_private(mark, before)
+        raise
     yield
     mark.unlink(missing_ok=True)
 
@@ -291,6 +338,12 @@ def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
 def was_cut_off(session: Session) -> bool:
     """Whether the last change from this machine was, so that the state may not be what the store is."""
     return _mark(session.engine, session.stack.name).exists()
+
+
+def _wanted(session: Session) -> str:
+    """SHA-256 of what the stack file says, however it is written."""
+    said = stackfile.read_yaml(session.config).get("config")
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _mark_as_it_is(session: Session) -> tuple[int, int] | None:
@@ -303,10 +356,17 @@ def _mark_as_it_is(session: Session) -> tuple[int, int] | None:
 
 
 def resume(session: Session) -> list[str]:
-    """Have the run that goes on confirm what the one that was cut off did; those entries of `allow`."""
+    """Have the run that goes on confirm what the one that was cut off did; those entries of `allow`.
+
+    Only where the stack file wants the same: what was confirmed for one change lets no other pass.
+    """
     try:
         found = json.loads(_mark(session.engine, session.stack.name).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
+        return []
+    if found.get("wanted") != _wanted(session):
+        if found["confirmed"] or found[CONFIRMED]:
+            say("the stack file was changed since the last run was cut off: what that one confirmed does not count")
         return []
     if found[CONFIRMED]:
         session.engine.environment.setdefault(CONFIRMED, found[CONFIRMED])
@@ -367,7 +427,8 @@ def _key_fault(store: contract.StorageOutputs, record: Applied | None) -> str:
     where = f"store {store.server_name}: the key {store.access_key_id} of its last outputs"
     if record is None or (record.ring is None and not record.has_key):
         return f"{where} is not in the state any more"
-    if record.ring is not None and store.access_key_id not in record.ring.keys.values():
+    # Beside a key of the operator's own a ring is what an earlier run has left to be deleted.
+    if not record.has_key and record.ring is not None and store.access_key_id not in record.ring.keys.values():
         return f"{where} is not in its key ring any more"
     return ""
 

@@ -57,6 +57,19 @@ def apply(
         allow: what this command confirms beside the stack file's `allow`.
         begin: called when everything was agreed to, just before the first change.
     """
+    with stacks.alone(session):
+        _apply(session, refresh=refresh, yes=yes, options=options, allow=allow, begin=begin)
+
+
+def _apply(
+    session: stacks.Session,
+    *,
+    refresh: bool,
+    yes: bool,
+    options: Sequence[str],
+    allow: Sequence[str],
+    begin: Callable[[], None],
+) -> None:
     engine, stack = session.engine, session.stack
     cut_off = stacks.was_cut_off(session)
     confirmed = [*allow, *(stacks.resume(session) if cut_off else ())]
@@ -101,8 +114,7 @@ def apply(
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:
             _ask(session)
-        with stacks.changing(session, confirmed):
-            begin()
+        with stacks.changing(session, confirmed, begin):
             shown = ["--refresh"] if refresh else []
             engine.up(stack.name, [*shown, *options, *again], config=session.config)
             if look_again:
