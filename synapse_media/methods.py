@@ -158,6 +158,9 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
     }
 )
 
+MODULE, GOOFYS, MEDIA_REPO, FILESYSTEM = METHODS
+"""The methods' names, in the order of the table."""
+
 NEVER: frozenset[Operation] = frozenset({Operation.PUT_BUCKET_POLICY, Operation.CREATE_BUCKET, Operation.OTHER_BUCKET})
 """What no method needs; refused under `access: least`."""
 

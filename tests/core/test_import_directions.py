@@ -23,9 +23,10 @@ MAY = {
     "store": {"errors", "redaction", "catalog", "methods", "contract"},
     "plugin": {"errors", "redaction", "catalog", "methods", "contract", "settings", "store"},
     "guards": {"catalog", "methods", "settings", "errors"},
-    "renderer": {"catalog", "methods", "contract", "errors", "redaction"},
-    "lint": {"catalog", "methods", "contract", "errors", "renderer"},
-    "runbook": {"catalog", "methods", "contract", "errors", "renderer", "lint"},
+    "homeserver": set(),
+    "renderer": {"methods", "contract", "errors", "homeserver"},
+    "lint": {"catalog", "methods", "errors", "homeserver"},
+    "runbook": {"catalog", "methods", "contract", "errors", "homeserver", "renderer"},
     "cost": {"catalog", "methods", "contract", "errors"},
     "engine": {"errors", "redaction"},
 }
