@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_aws as aws
 
+from synapse_media.allow import deletes_media, sets_encryption
 from synapse_media.plugin.bucket import OWNER_TAG
 
 from . import policies
@@ -35,7 +36,7 @@ class AmazonS3(S3IamStore):
                 f"stores.{self.name}.keyless: matrix-media-repo signs with an access key only. Remove keyless, or "
                 "choose another method."
             )
-        if self.store.adopt and self.store.options.get("kms_key") and "set-encryption" in self.store.allow:
+        if self.store.adopt and self.store.options.get("kms_key") and sets_encryption(self.store.allow):
             raise pulumi.RunError(
                 f"stores.{self.name}.kms_key: of a bucket that is taken over it only lets our key at media encrypted "
                 "by it, and set-encryption would set AES256. Remove set-encryption from allow, and set the bucket's "
@@ -105,7 +106,7 @@ class AmazonS3(S3IamStore):
         made = aws.s3.Bucket(
             self.name,
             bucket=self.store.bucket,
-            force_destroy="delete-media" in self.store.allow,
+            force_destroy=deletes_media(self.store.allow),
             tags=self.tags,
             opts=pulumi.ResourceOptions.merge(self.of_bucket(), options),
         )

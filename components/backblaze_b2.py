@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from synapse_media.allow import retires_key
 from synapse_media.methods import Operation, granted
 from synapse_media.settings import StoreSettings
 
@@ -67,7 +68,7 @@ class BackblazeB2(Store):
                 "capabilities": self._capabilities(),
                 "active": store.keys.active,
                 "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
+                "retireConfirmed": retires_key(store.allow),
                 "connection": self.connection(),
                 **({"adopt": True} if store.adopt else {}),
                 "resumed": bucket.out("resumed"),

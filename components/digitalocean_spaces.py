@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_digitalocean as digitalocean
 
+from synapse_media.allow import deletes_media, retires_key
 from synapse_media.settings import StoreSettings
 
 from . import resources
@@ -42,7 +43,7 @@ class DigitalOceanSpaces(Store):
                 "owner": self.owner,
                 "active": store.keys.active,
                 "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
+                "retireConfirmed": retires_key(store.allow),
                 "grants": [{"bucket": store.bucket, "permission": "readwrite"}],
                 "adopt": store.adopt,
                 "connection": self.connection(),
@@ -96,7 +97,7 @@ class DigitalOceanSpaces(Store):
             name=store.bucket,
             region=store.region,
             acl="private",
-            force_destroy="delete-media" in store.allow,
+            force_destroy=deletes_media(store.allow),
             versioning=digitalocean.SpacesBucketVersioningArgs(enabled=True),
             lifecycle_rules=[rule],
             opts=pulumi.ResourceOptions.merge(self.of_bucket(), by_vendor),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from synapse_media.allow import retires_key
 from synapse_media.settings import StoreSettings
 
 from . import resources
@@ -37,7 +38,7 @@ class Garage(Store):
                 "bucketId": bucket.out("bucketId"),
                 "active": store.keys.active,
                 "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
+                "retireConfirmed": retires_key(store.allow),
                 "connection": self.connection(),
                 **({"adopt": True} if store.adopt else {}),
                 "resumed": bucket.out("resumed"),

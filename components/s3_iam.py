@@ -8,6 +8,7 @@ from typing import Any
 
 import pulumi
 
+from synapse_media.allow import retires_key
 from synapse_media.plugin.iam import POLICY_NAME, ROOT
 from synapse_media.settings import StoreSettings
 
@@ -55,7 +56,7 @@ class S3IamStore(Store):
                 "userName": store.user,
                 "active": store.keys.active,
                 "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
+                "retireConfirmed": retires_key(store.allow),
                 "connection": self.connection(),
                 **self.mark(user),
                 **({"adoptKey": store.adopt_key} if store.adopt_key else {}),

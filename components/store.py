@@ -8,6 +8,7 @@ from typing import Any
 import pulumi
 
 from synapse_media import catalog
+from synapse_media.allow import deletes_media, managed_settings, protects_bucket, retains_bucket
 from synapse_media.contract import VERSION, policy_sha256
 from synapse_media.methods import METHODS, Operation, expectations
 from synapse_media.settings import StoreSettings
@@ -46,8 +47,8 @@ class Store(pulumi.ComponentResource):
         return pulumi.ResourceOptions(
             parent=self,
             aliases=self.former,
-            protect=not allow & {"delete-bucket", "retain-bucket", "replace-bucket"},
-            retain_on_delete="retain-bucket" in allow,
+            protect=protects_bucket(allow),
+            retain_on_delete=retains_bucket(allow),
         )
 
     # ---- values
@@ -106,7 +107,7 @@ class Store(pulumi.ComponentResource):
             policy = policies.to_json(policies.tls_only(store.bucket)) if https and tls_only else ""
         lifecycle = can("lifecycle") is not False
         allow = store.allow
-        manage = [word.removeprefix("set-") for word in sorted(allow) if word.startswith("set-")]
+        manage = managed_settings(allow)
         return {
             "bucket": store.bucket,
             "connection": self.connection(),
@@ -121,7 +122,7 @@ class Store(pulumi.ComponentResource):
             "publicAccessBlock": can("public_access_block") is not False,
             "encryption": can("encryption") is not False,
             "acl": "private" if can("acl") is not False else "",
-            "forceDestroy": "delete-media" in allow,
+            "forceDestroy": deletes_media(allow),
         }, lacks
 
     def created_at(self, ring: resources.KeyRing) -> pulumi.Output[str]:

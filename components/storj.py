@@ -7,6 +7,7 @@ from typing import Any
 
 import pulumi
 
+from synapse_media.allow import retires_key
 from synapse_media.settings import StoreSettings
 
 from . import resources
@@ -54,7 +55,7 @@ class Storj(Store):
                 "bucket": store.bucket,
                 "active": store.keys.active,
                 "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
+                "retireConfirmed": retires_key(store.allow),
                 "permissions": permissions,
                 "expiresInDays": store.options.get("expires_in_days", EXPIRES_IN_DAYS),
                 "connection": self.connection(),

@@ -13,31 +13,12 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from . import catalog
+from .allow import Word, split
 from .errors import NO_SETTING, Problem, SettingsError
 from .methods import ACCESS, METHODS, Access
 
 PROJECT = "synapse-media"
 SLOTS = ("a", "b")
-
-ALLOWABLE = (
-    "delete-bucket",
-    "delete-media",
-    "retain-bucket",
-    "replace-bucket",
-    "move-media",
-    "widen-policy",
-    "narrow-policy",
-    "public-bucket",
-    "disable-versioning",
-    "shorten-retention",
-    "retire-key",
-    "set-lifecycle",
-    "set-policy",
-    "set-versioning",
-    "set-access",
-    "set-encryption",
-)
-"""What `allow` may name, as `<homeserver>/<word>`: the only way past a guard."""
 
 # All are matched in full: `$` would let a newline through at the end.
 _SERVER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
@@ -217,16 +198,16 @@ class _Reader:
 
 def _parse_allow(allow: object, problems: list[Problem]) -> dict[str, frozenset[str]]:
     words: dict[str, set[str]] = {}
-    allowed = f"a list of <homeserver>/<word>, the word one of {', '.join(ALLOWABLE)}"
+    allowed = f"a list of <homeserver>/<word>, the word one of {', '.join(Word)}"
     if allow is not None and not isinstance(allow, list):
         problems.append(Problem(f"{PROJECT}:allow", allow, allowed, "Write it as a list, even of one."))
         return {}
     for entry in allow or []:
-        server_name, _, word = entry.rpartition("/") if isinstance(entry, str) else ("", "", "")
-        if server_name and word in ALLOWABLE:
+        server_name, word = split(entry) if isinstance(entry, str) else ("", "")
+        if server_name and word in set(Word):
             words.setdefault(server_name, set()).add(word)
             continue
-        guess = catalog.nearest(word, ALLOWABLE)
+        guess = catalog.nearest(word, Word)
         next_step = f"Did you mean {server_name or 'matrix.example.com'}/{guess}?" if guess else "Mend or remove it."
         problems.append(Problem(f"{PROJECT}:allow", entry, allowed, next_step))
     return {name: frozenset(found) for name, found in words.items()}

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from synapse_media import allow as allowed
 from synapse_media import catalog, contract, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
@@ -38,7 +39,7 @@ from synapse_media.guards.applied import (
 )
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
-from synapse_media.guards.judge import current_names, words_of
+from synapse_media.guards.judge import current_names
 from synapse_media.guards.twins import twins, without
 from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
@@ -48,8 +49,6 @@ from synapse_media.store import tracing
 from .stores import own_key
 
 EMBEDDED = "embedded"
-GIVES_UP = frozenset({"delete-bucket", "retain-bucket", "replace-bucket"})
-"""The words of `allow` for which a bucket is not protected any more."""
 
 
 def say(message: str) -> None:
@@ -236,14 +235,14 @@ def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) ->
     names = current_names(read_applied(state), session.stack.stores)
     for resource in state.get("deployment", {}).get("resources") or []:
         store, kind = owner_of(resource), str(resource["type"])
-        words = words_of(store, allow, names.get(store, store))
+        words = allowed.words_of(store, allow, names.get(store, store))
         wanted: dict[str, bool] = {}
         if is_bucket(kind):
-            changed |= _set(resource, "protect", value=not words & GIVES_UP)
-            changed |= _set(resource, "retainOnDelete", value="retain-bucket" in words)
-            wanted = {"forceDestroy": "delete-media" in words}
+            changed |= _set(resource, "protect", value=allowed.protects_bucket(words))
+            changed |= _set(resource, "retainOnDelete", value=allowed.retains_bucket(words))
+            wanted = {"forceDestroy": allowed.deletes_media(words)}
         elif kind.endswith(RING):
-            wanted = {"retireConfirmed": "retire-key" in words}
+            wanted = {"retireConfirmed": allowed.retires_key(words)}
         for name, value in wanted.items():
             for part in ("inputs", "outputs"):
                 if isinstance(resource.get(part), dict):

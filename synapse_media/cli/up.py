@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from synapse_media.allow import Word, settles_media, words_of
 from synapse_media.engine.options import chooses_targets
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SynapseMediaError
 from synapse_media.guards import changes
 from synapse_media.guards.applied import PROOF, Applied, is_bucket
 from synapse_media.guards.changes import Change
-from synapse_media.guards.judge import STORE, judge, renamed, words_of
+from synapse_media.guards.judge import STORE, judge, renamed
 from synapse_media.settings import StoreSettings
 
 from . import stacks
@@ -141,7 +142,9 @@ def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found
     """Look before anything goes: the plugin would be refused the bucket when Synapse's key is gone already."""
     stack = session.stack
     ending = {x.store for x in found if x.verb in ("delete", "replace") and is_bucket(x.kind)}
-    moving = {x.store for x in found if any(danger.word == "replace-bucket" for danger in x.dangers if x.kind == STORE)}
+    moving = {
+        x.store for x in found if any(danger.word is Word.REPLACE_BUCKET for danger in x.dangers if x.kind == STORE)
+    }
     full = []
     for name, was in renamed(applied, stack.stores).items():
         replaced = any(x.verb == "replace" and is_bucket(x.kind) for x in found if x.store == name)
@@ -151,7 +154,7 @@ def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found
                 f"nothing was changed: the bucket of {name} would be replaced by one of the same name at the same "
                 "place, which is made first and deleted after. Leave the option out that has it replaced."
             )
-        if name in ending and not words_of(name, stack.allow) & {"delete-media", "retain-bucket"}:
+        if name in ending and not settles_media(words_of(name, stack.allow)):
             full += [(name, why) for why in (stacks.media_in(session, bucket, was) for bucket in was.buckets) if why]
     if full:
         raise SynapseMediaError(

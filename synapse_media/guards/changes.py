@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from synapse_media.allow import Word, entry
 from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS, RULES
 
@@ -45,7 +46,7 @@ class DangerError(SynapseMediaError):
 class Danger:
     """`word` is what `allow` has to name, as `<homeserver>/<word>`, for the change to be made."""
 
-    word: str
+    word: Word
     why: str
 
 
@@ -77,7 +78,7 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
         details = tuple(_details(verb, kind, old, new, detailed))
         if verb == "delete" and old.get("retainOnDelete") and old.get("deletedWith") not in deleted:
             why = f"{_name(_inputs(old))} would be given up: it stays, and is not managed here any more"
-            dangers: tuple[Danger, ...] = (Danger("retain-bucket", why),)
+            dangers: tuple[Danger, ...] = (Danger(Word.RETAIN_BUCKET, why),)
             details = (*details, "it is left where it is")
             found.append(Change("give up", store, kind.rpartition(":")[2], details, dangers))
             continue
@@ -92,7 +93,7 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
             why = (
                 f"the bucket {_name(_inputs(old))} stays the store's, and would be deleted: it is to be given up first"
             )
-            dangers = (Danger("retain-bucket", why),)
+            dangers = (Danger(Word.RETAIN_BUCKET, why),)
         elif verb == "delete":
             dangers = (*dangers, *_cuts(kind, _inputs(old)))
         found.append(Change(verb, store, kind.rpartition(":")[2], details, dangers))
@@ -145,7 +146,7 @@ def refused(changes: Iterable[Change], allow: Iterable[str]) -> tuple[tuple[Chan
         (change, danger)
         for change in changes
         for danger in change.dangers
-        if f"{change.store}/{danger.word}" not in allowed
+        if entry(change.store, danger.word) not in allowed
     )
 
 
@@ -390,7 +391,7 @@ def _drift(
     elif verb in ("update", "replace"):
         for danger in _dangers("update", kind, made, found, runs):
             # Of a key that is gone it is told already that another is made.
-            if danger.word != "retire-key":
+            if danger.word is not Word.RETIRE_KEY:
                 yield f"found at the store: {danger.why}"
 
 
@@ -423,14 +424,16 @@ def _dangers(
     if is_bucket(kind):
         yield from _bucket_dangers(verb, before, after)
     if kind.endswith("BucketVersioning") and "Enabled" not in json.dumps(after):
-        yield Danger("disable-versioning", "versioning is turned off: what is overwritten or deleted is gone at once")
+        yield Danger(
+            Word.DISABLE_VERSIONING, "versioning is turned off: what is overwritten or deleted is gone at once"
+        )
     if kind.endswith("BucketAcl") and after.get("acl", "private") not in ("private", before.get("acl")):
-        yield Danger("public-bucket", f"the bucket's access list is {after['acl']}")
+        yield Danger(Word.PUBLIC_BUCKET, f"the bucket's access list is {after['acl']}")
     if kind.endswith("BucketPublicAccessBlock") and (verb == "delete" or False in after.values()):
-        yield Danger("public-bucket", "the public access block is taken away")
+        yield Danger(Word.PUBLIC_BUCKET, "the public access block is taken away")
     if verb != "delete":
         for statement in sorted(_open_to_all(after.get("policy")) - _open_to_all(before.get("policy"))):
-            yield Danger("public-bucket", f"the bucket's policy lets everybody in: {statement}")
+            yield Danger(Word.PUBLIC_BUCKET, f"the bucket's policy lets everybody in: {statement}")
     if verb == "update":
         yield from _lifecycle_dangers(before, after)
         yield from _trust_dangers(kind, before, after)
@@ -439,7 +442,7 @@ def _dangers(
     if kind.endswith("KeyRing") and verb in ("update", "replace"):
         yield from _ring_dangers(verb, before, after)
     if kind.rpartition(":")[2] in _IDENTITIES and verb == "replace":
-        yield Danger("retire-key", f"{_name(before)} would be replaced: what signs by it now can no longer")
+        yield Danger(Word.RETIRE_KEY, f"{_name(before)} would be replaced: what signs by it now can no longer")
 
 
 def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
@@ -447,28 +450,28 @@ def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]
     gone = set(before.get("slots") or ()) - (set(after.get("slots") or ()) if verb == "update" else set())
     if gone:
         yield Danger(
-            "retire-key", f"the key of slot {', '.join(sorted(gone))} stops working: Synapse must use the other"
+            Word.RETIRE_KEY, f"the key of slot {', '.join(sorted(gone))} stops working: Synapse must use the other"
         )
     # Where a key has no policy, what it may do is said beside it.
     for name in ("capabilities", "permissions"):
         wider = sorted(set(after.get(name) or ()) - set(before.get(name) or ()))
         if wider and before.get(name):
-            yield Danger("widen-policy", f"the next key may do more than before: {', '.join(wider)}")
+            yield Danger(Word.WIDEN_POLICY, f"the next key may do more than before: {', '.join(wider)}")
     yield from _grant_dangers(before.get("grants"), after.get("grants"))
     # A ring of Spaces keys looks after its bucket's access list.
     if after.get("acl") == "public":
-        yield Danger("public-bucket", "the bucket's access list lets everybody in")
+        yield Danger(Word.PUBLIC_BUCKET, "the bucket's access list lets everybody in")
 
 
 def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
     """What goes that Synapse may be using."""
     if kind.endswith("KeyRing"):
         slots = ", ".join(sorted(before.get("slots") or ()))
-        yield Danger("retire-key", f"the keys of slot {slots} would be deleted")
+        yield Danger(Word.RETIRE_KEY, f"the keys of slot {slots} would be deleted")
     if kind in _POLICIES:
-        yield Danger("narrow-policy", "the policy would be deleted: its key may do nothing more")
+        yield Danger(Word.NARROW_POLICY, "the policy would be deleted: its key may do nothing more")
     if kind.rpartition(":")[2] in _IDENTITIES:
-        yield Danger("retire-key", f"{_name(before)} would be deleted: what signs by it no longer can")
+        yield Danger(Word.RETIRE_KEY, f"{_name(before)} would be deleted: what signs by it no longer can")
 
 
 def _name(inputs: Mapping[str, Any]) -> object:
@@ -482,8 +485,8 @@ def _grant_dangers(before: Any, after: Any) -> Iterable[Danger]:
     if not was:
         return
     for word, change, more, less in (
-        ("widen-policy", "may do more than before", will, was),
-        ("narrow-policy", "may no longer do", was, will),
+        (Word.WIDEN_POLICY, "may do more than before", will, was),
+        (Word.NARROW_POLICY, "may no longer do", was, will),
     ):
         beyond = [one for one in sorted(more) if not any(_covers(other, one) for other in less)]
         if beyond:
@@ -512,23 +515,25 @@ def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
     name = _name(before)
     if verb == "replace":
         yield Danger(
-            "replace-bucket", f"the bucket {name} would be replaced by another: its media stays behind or is lost"
+            Word.REPLACE_BUCKET, f"the bucket {name} would be replaced by another: its media stays behind or is lost"
         )
     if verb == "delete":
         yield Danger(
-            "delete-bucket",
+            Word.DELETE_BUCKET,
             f"the bucket {name} would be deleted (to keep the bucket, name retain-bucket in place of it)",
         )
     if verb != "update":
         return
     if _on(before.get("versioning")) and not _on(after.get("versioning")):
-        yield Danger("disable-versioning", "versioning is turned off: what is overwritten or deleted is gone at once")
+        yield Danger(
+            Word.DISABLE_VERSIONING, "versioning is turned off: what is overwritten or deleted is gone at once"
+        )
     if before.get("publicAccessBlock") is True and after.get("publicAccessBlock") is False:
-        yield Danger("public-bucket", "the public access block is taken away")
+        yield Danger(Word.PUBLIC_BUCKET, "the public access block is taken away")
     if (before.get("acl") == "private" and after.get("acl") != "private") or (
         before.get("private") is True and after.get("private") is not True
     ):
-        yield Danger("public-bucket", "the bucket's access list is no longer private")
+        yield Danger(Word.PUBLIC_BUCKET, "the bucket's access list is no longer private")
 
 
 def _lifecycle_dangers(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
@@ -537,11 +542,11 @@ def _lifecycle_dangers(before: Mapping[str, Any], after: Mapping[str, Any]) -> I
         return  # taken over: its rules stay as they are
     new = [rule for rule in _expiring(after) if rule not in _expiring(before)]
     if new:
-        yield Danger("shorten-retention", f"a lifecycle rule deletes media by age: {', '.join(new)}")
+        yield Danger(Word.SHORTEN_RETENTION, f"a lifecycle rule deletes media by age: {', '.join(new)}")
     was, will = _kept_days(before), _kept_days(after)
     if was is not None and will is not None and will < was:
         yield Danger(
-            "shorten-retention",
+            Word.SHORTEN_RETENTION,
             f"old versions are kept for {_days(will)}, no longer {_days(was)}: after that nothing brings back what was "
             "overwritten or deleted",
         )
@@ -594,17 +599,17 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
         return
     old, new = before.get("policy"), after.get("policy")
     if new == _UNKNOWN:
-        yield Danger("widen-policy", "what the key may do is only known once other things are made")
+        yield Danger(Word.WIDEN_POLICY, "what the key may do is only known once other things are made")
         return
     was, will = _rights(old, "Allow"), _rights(new, "Allow")
     had_denied, denied = _rights(old, "Deny"), _rights(new, "Deny")
     wider = {right.action for right in (*_beyond(will, was), *_beyond(had_denied, denied))}
     if wider:
-        yield Danger("widen-policy", f"the key may do more than before: {', '.join(sorted(wider))}")
+        yield Danger(Word.WIDEN_POLICY, f"the key may do more than before: {', '.join(sorted(wider))}")
     missing = _missing(runs, was, will, _beyond(denied, had_denied))
     if missing:
         yield Danger(
-            "narrow-policy",
+            Word.NARROW_POLICY,
             f"{runs.method}, which runs now, needs what the key may no longer do: {', '.join(missing)}",
         )
 
@@ -612,11 +617,11 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
 def _trust_dangers(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
     """Of a role: who may take it on. Of an instance profile: which role its machines have."""
     if kind.endswith("InstanceProfile") and before.get("role") != after.get("role"):
-        yield Danger("retire-key", f"machines no longer sign by the role {before.get('role')}")
+        yield Danger(Word.RETIRE_KEY, f"machines no longer sign by the role {before.get('role')}")
     trusted = statements(before.get("assumeRolePolicy"))
     for statement in statements(after.get("assumeRolePolicy")):
         if statement not in trusted:
-            yield Danger("widen-policy", f"the role may be taken on by others: {statement}")
+            yield Danger(Word.WIDEN_POLICY, f"the role may be taken on by others: {statement}")
 
 
 def _missing(
@@ -662,14 +667,14 @@ def to_json(
             for change in changes
         ],
         "warnings": list(warnings),
-        "refused": sorted({f"{change.store}/{danger.word}" for change, danger in refused}),
+        "refused": sorted({entry(change.store, danger.word) for change, danger in refused}),
     }
 
 
 def refusal(refused: Iterable[tuple[Change, Danger]], path: str) -> str:
     """The message of an `up` that does not go on."""
     lines = [f"{change}: {danger.why}" for change, danger in refused]
-    words = sorted({f"{change.store}/{danger.word}" for change, danger in refused})
+    words = sorted({entry(change.store, danger.word) for change, danger in refused})
     return (
         "nothing was changed, because this can lose media or cut access:\n  "
         + "\n  ".join(lines)

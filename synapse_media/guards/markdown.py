@@ -12,6 +12,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from synapse_media.allow import entry
+
 from .changes import Change, Danger
 
 FROM_NOTHING = "From nothing: what `up` would make where there is nothing yet. No state was read, no store was asked."
@@ -46,7 +48,7 @@ def section(
     if refused:
         parts.append("> [!CAUTION]\n> This can lose media or cut access:\n>")
         parts[-1] += "".join(f"\n> - {code(f'{change}: {danger.why}')}" for change, danger in refused)
-        words = sorted({f"{change.store}/{danger.word}" for change, danger in refused})
+        words = sorted({entry(change.store, danger.word) for change, danger in refused})
         parts.append(
             f"`up` refuses it, unless `synapse-media:allow` of the stack file names {', '.join(map(code, words))}."
         )

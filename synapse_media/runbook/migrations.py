@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from synapse_media.allow import Word, entry
 from synapse_media.homeserver import media_repo, playbook, synapse
 from synapse_media.methods import GOOFYS, MEDIA_REPO, MODULE
 
@@ -230,9 +231,9 @@ def _empty_bucket(site: Site, old: Remote) -> Step:
         HERE,
         "Not before the comparison above, and not before people have used the new place for a while. In "
         f"stacks/Pulumi.{old.stack}.yaml: "
-        f"`synapse-media:allow: [{site.name}/delete-bucket, {site.name}/delete-media]`. "
-        f"If the stack has other homeservers, take this one's entry out, name {site.name}/retire-key and "
-        f"{site.name}/narrow-policy in `allow` too, and use `up` instead of `destroy`.",
+        f"`synapse-media:allow: [{entry(site.name, Word.DELETE_BUCKET)}, {entry(site.name, Word.DELETE_MEDIA)}]`. "
+        f"If the stack has other homeservers, take this one's entry out, name {entry(site.name, Word.RETIRE_KEY)} and "
+        f"{entry(site.name, Word.NARROW_POLICY)} in `allow` too, and use `up` instead of `destroy`.",
         "Before it deletes, it names the bucket of this homeserver and nothing else.",
         "None: what is deleted is gone. Until then the bucket is the backup.",
         commands=(f"synapse-media destroy --stack {old.stack}",),
@@ -768,7 +769,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "Nothing to undo: the local media is only read.",
             commands=rclone.upload(site, old),
         ),
-        _change_method(site, old, GOOFYS, "widen-policy", "Goofys deletes and renames, so its key may as well."),
+        _change_method(site, old, GOOFYS, Word.WIDEN_POLICY, "Goofys deletes and renames, so its key may as well."),
         _render(site, old, GOOFYS, key=False),
         _stop(site, "The module and a mount of its bucket must never be there together: its job deletes the objects."),
         Step(
@@ -857,7 +858,7 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
             commands=unmount,
             effects=(Effect.LEFT,),
         ),
-        _change_method(site, old, MODULE, "narrow-policy", "The module never deletes, so its key may not."),
+        _change_method(site, old, MODULE, Word.NARROW_POLICY, "The module never deletes, so its key may not."),
         _render(site, old, MODULE, key=False),
         Step(
             "Take the module into use and start",
@@ -875,12 +876,12 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
     return Migration(steps, (), copies_media=False, one_at_a_time=True).checked()
 
 
-def _change_method(site: Site, old: Remote, method: str, word: str, why: str) -> Step:
+def _change_method(site: Site, old: Remote, method: str, word: Word, why: str) -> Step:
     path = f"stacks/Pulumi.{old.stack}.yaml"
     return Step(
         "Change the method of the stack",
         HERE,
-        f"In {path}: `method: {method}`, and for this once `synapse-media:allow: [{site.name}/{word}]`. {why}",
+        f"In {path}: `method: {method}`, and for this once `synapse-media:allow: [{entry(site.name, word)}]`. {why}",
         f"synapse-media diff --stack {old.stack}   names the policy and nothing of the bucket, before `up`; afterwards "
         "the key is proved anew.",
         "Change the line back, and `up` again.",

@@ -15,23 +15,24 @@ CORE = {"contract", "methods", "settings", "stackfile", "catalog"}
 MAY = {
     "errors": {"redaction"},
     "redaction": set(),
+    "allow": set(),
     "catalog": {"errors"},
     "methods": set(),
     "contract": {"catalog", "errors", "methods"},
-    "settings": {"catalog", "errors", "methods", "contract"},
+    "settings": {"allow", "catalog", "errors", "methods", "contract"},
     "stackfile": {"catalog", "errors", "methods", "settings"},
     "store": {"errors", "redaction", "catalog", "methods", "contract"},
     "plugin": {"errors", "redaction", "catalog", "methods", "contract", "settings", "store"},
-    "guards": {"catalog", "methods", "settings", "errors"},
+    "guards": {"allow", "catalog", "methods", "settings", "errors"},
     "homeserver": set(),
     "renderer": {"methods", "contract", "errors", "homeserver"},
     "lint": {"catalog", "methods", "errors", "homeserver"},
-    "runbook": {"catalog", "methods", "contract", "errors", "homeserver", "renderer"},
+    "runbook": {"allow", "catalog", "methods", "contract", "errors", "homeserver", "renderer"},
     "cost": {"catalog", "methods", "contract", "errors"},
     "engine": {"errors", "redaction"},
 }
 """Room of `synapse_media` -> the other rooms that it may import; `cli` may import all."""
-COMPONENTS = {"catalog", "contract", "errors", "methods", "settings", "plugin"}
+COMPONENTS = {"allow", "catalog", "contract", "errors", "methods", "settings", "plugin"}
 
 
 def room(path: Path) -> str:
