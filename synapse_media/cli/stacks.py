@@ -32,10 +32,8 @@ from synapse_media.guards.applied import (
     Applied,
     Bucket,
     is_bucket,
-    kind_of,
     owner_of,
     required_variables,
-    store_of,
 )
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
@@ -45,6 +43,7 @@ from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
 from synapse_media.store import credentials as plugin_credentials
 from synapse_media.store import tracing
+from synapse_media.urn import Urn, short
 
 from .stores import own_key
 
@@ -209,8 +208,8 @@ def forget_twins(session: Session, preview: Mapping[str, Any]) -> bool:
     positions = twins(state, preview)
     for number in positions:
         entry = _resources(state)[number]
-        kind = kind_of(entry["urn"]).rpartition(":")[2]
-        say(f"{kind} of {store_of(entry['urn'])}: a former entry of the state is left out, since what it names is kept")
+        urn = Urn.parse(entry["urn"])
+        say(f"{short(urn.kind)} of {urn.name}: a former entry of the state is left out, since what it names is kept")
     if positions:
         session.engine.replace_state(session.stack.name, without(state, positions))
     return bool(positions)
@@ -415,9 +414,9 @@ def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
         if step["op"] == "create"
     ]
     # What makes the store's key knows the way to it.
-    connections = {store_of(urn): inputs["connection"] for urn, inputs in new if inputs.get("connection")}
+    connections = {Urn.parse(urn).name: inputs["connection"] for urn, inputs in new if inputs.get("connection")}
     for urn, inputs in new:
-        bucket, name = Bucket(urn, kind_of(urn), inputs), store_of(urn)
+        bucket, name = Bucket(urn, Urn.parse(urn).kind, inputs), Urn.parse(urn).name
         if not (is_bucket(bucket.kind) and bucket.by_vendor):
             continue
         store = session.stack.stores[name]

@@ -16,10 +16,11 @@ from synapse_media.guards.applied import PROOF, Applied, is_bucket
 from synapse_media.guards.changes import Change
 from synapse_media.guards.judge import STORE, judge, renamed
 from synapse_media.settings import StoreSettings
+from synapse_media.urn import short
 
 from . import stacks
 
-PROOF_KIND = PROOF.rpartition(":")[2]
+PROOF_KIND = short(PROOF)
 
 
 def add_parser(commands: Any) -> None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from synapse_media import catalog
+from synapse_media.urn import Urn, is_store
 
-_STORE: Final = ":store:"
-"""In the type of every component: `<project>:store:AmazonS3`."""
 _OURS: Final = "s3store:index:"
 RING: Final = "KeyRing"
 PROOF: Final = f"{_OURS}Proof"
@@ -26,11 +25,6 @@ def is_bucket(kind: str) -> bool:
     return kind.endswith("Bucket")
 
 
-def store_of(urn: str) -> str:
-    """The homeserver whose resource a URN names: every resource of a store has its name."""
-    return urn.rpartition("::")[2]
-
-
 def owner_of(resource: Mapping[str, Any]) -> str:
     """The homeserver whose store a resource of the state is part of.
 
@@ -38,12 +32,11 @@ def owner_of(resource: Mapping[str, Any]) -> str:
     the new one.
     """
     parent = str(resource.get("parent") or "")
-    return store_of(parent if _STORE in parent else resource["urn"])
+    return Urn.parse(parent if _is_of_store(parent) else resource["urn"]).name
 
 
-def kind_of(urn: str) -> str:
-    """The resource type that a URN names. urn:pulumi:<stack>::<project>::<types of its parents$>type::<name>"""
-    return urn.split("::")[2].rpartition("$")[2]
+def _is_of_store(parent: str) -> bool:
+    return bool(parent) and Urn.parse(parent).is_of_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +158,17 @@ def read(export: Mapping[str, Any]) -> dict[str, Applied]:
             for name, outputs in (stores if isinstance(stores, Mapping) else {}).items():
                 if isinstance(outputs, Mapping):
                     finished.setdefault(str(name), outputs)
-        elif _STORE in kind:
+        elif is_store(kind):
             # Registered when the store was finished, whatever became of the others.
             outputs = (resource.get("outputs") or {}).get("outputs")
             if isinstance(outputs, Mapping):
-                finished[store_of(resource["urn"])] = outputs
-        elif not kind.startswith("pulumi:") and resource.get("parent") and _STORE in str(resource["parent"]):
+                finished[Urn.parse(resource["urn"]).name] = outputs
+        elif not kind.startswith("pulumi:") and _is_of_store(str(resource.get("parent") or "")):
             of_store.setdefault(owner_of(resource), []).append(resource)
     found = {}
     for name, resources in sorted(of_store.items()):
         # By its former name, where a run that renames it was cut off.
-        known = (name, *(store_of(resource["urn"]) for resource in resources))
+        known = (name, *(Urn.parse(resource["urn"]).name for resource in resources))
         found[name] = _applied(name, resources, next((finished[one] for one in known if one in finished), {}))
     return found
 

@@ -16,8 +16,9 @@ from typing import Any
 from synapse_media.allow import Word, entry
 from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS, RULES
+from synapse_media.urn import Urn, is_store, short
 
-from .applied import is_bucket, kind_of, store_of
+from .applied import PROOF, is_bucket
 
 _VERBS = {
     "create": "create",
@@ -72,15 +73,15 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
     made = {step["urn"]: step["oldState"] for step in steps if step["op"] == "refresh" and step.get("oldState")}
     running = _running(steps)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
-    kept = {(store_of(step["urn"]), _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
+    kept = {(Urn.parse(step["urn"]).name, _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
     for urn, verb, old, new, detailed in _merged(steps):
-        kind, store = kind_of(urn), store_of(urn)
+        kind, store = Urn.parse(urn).kind, Urn.parse(urn).name
         details = tuple(_details(verb, kind, old, new, detailed))
         if verb == "delete" and old.get("retainOnDelete") and old.get("deletedWith") not in deleted:
             why = f"{_name(_inputs(old))} would be given up: it stays, and is not managed here any more"
             dangers: tuple[Danger, ...] = (Danger(Word.RETAIN_BUCKET, why),)
             details = (*details, "it is left where it is")
-            found.append(Change("give up", store, kind.rpartition(":")[2], details, dangers))
+            found.append(Change("give up", store, short(kind), details, dangers))
             continue
         baseline, runs = _held(made.get(urn, old)), running.get(store, _Running())
         details = (*details, *_drift(verb, kind, baseline, _found(old, detailed), runs, gone=urn in made))
@@ -96,12 +97,16 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
             dangers = (Danger(Word.RETAIN_BUCKET, why),)
         elif verb == "delete":
             dangers = (*dangers, *_cuts(kind, _inputs(old)))
-        found.append(Change(verb, store, kind.rpartition(":")[2], details, dangers))
+        found.append(Change(verb, store, short(kind), details, dangers))
     return tuple(found)
 
 
 def _is_kept_bucket(step: Mapping[str, Any]) -> bool:
-    return step["op"] in ("create", "same", "update", "import") and is_bucket(kind_of(step["urn"])) and step["newState"]
+    return (
+        step["op"] in ("create", "same", "update", "import")
+        and is_bucket(Urn.parse(step["urn"]).kind)
+        and step["newState"]
+    )
 
 
 def together(of_stores: Iterable[Change], steps: Iterable[Change]) -> tuple[Change, ...]:
@@ -121,8 +126,8 @@ def _merged(
     have the states between them, in an order that depends on what is deleted first."""
     by_urn: dict[str, list[Mapping[str, Any]]] = {}
     for step in steps:
-        kind = step["urn"].split("::")[2].rpartition("$")[2]
-        if step["op"] in _VERBS and not kind.startswith(("pulumi:", "synapse-media:")):
+        kind = Urn.parse(step["urn"]).kind
+        if step["op"] in _VERBS and not (kind.startswith("pulumi:") or is_store(kind)):
             by_urn.setdefault(step["urn"], []).append(step)
     for urn, own in by_urn.items():
         verbs = [_VERBS[step["op"]] for step in own]
@@ -410,11 +415,11 @@ def _running(steps: Iterable[Mapping[str, Any]]) -> dict[str, _Running]:
     """What each store runs on."""
     found = {}
     for step in steps:
-        if "s3store:index:Proof" in step["urn"] and step.get("oldState"):
+        if Urn.parse(step["urn"]).kind == PROOF and step.get("oldState"):
             proved = _inputs(step["oldState"])
             bucket = proved.get("bucket")
             objects = f"arn:aws:s3:::{bucket}/{proved.get('prefix') or ''}*" if bucket else ""
-            found[step["urn"].rpartition("::")[2]] = _Running(str(proved.get("method", "")), objects)
+            found[Urn.parse(step["urn"]).name] = _Running(str(proved.get("method", "")), objects)
     return found
 
 
@@ -441,7 +446,7 @@ def _dangers(
         yield from _policy_dangers(verb, before, after, runs)
     if kind.endswith("KeyRing") and verb in ("update", "replace"):
         yield from _ring_dangers(verb, before, after)
-    if kind.rpartition(":")[2] in _IDENTITIES and verb == "replace":
+    if short(kind) in _IDENTITIES and verb == "replace":
         yield Danger(Word.RETIRE_KEY, f"{_name(before)} would be replaced: what signs by it now can no longer")
 
 
@@ -470,7 +475,7 @@ def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
         yield Danger(Word.RETIRE_KEY, f"the keys of slot {slots} would be deleted")
     if kind in _POLICIES:
         yield Danger(Word.NARROW_POLICY, "the policy would be deleted: its key may do nothing more")
-    if kind.rpartition(":")[2] in _IDENTITIES:
+    if short(kind) in _IDENTITIES:
         yield Danger(Word.RETIRE_KEY, f"{_name(before)} would be deleted: what signs by it no longer can")
 
 

@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .applied import RING, is_bucket, kind_of, owner_of, store_of
+from synapse_media.urn import Urn
+
+from .applied import RING, is_bucket, owner_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,10 @@ def _is_any(thing: _Thing | None, others: Iterable[_Thing]) -> bool:
 
 
 def _of_step(step: Mapping[str, Any]) -> _Thing | None:
-    kind = kind_of(step["urn"])
-    if not kind.startswith("s3store:"):
+    urn = Urn.parse(step["urn"])
+    if not urn.kind.startswith("s3store:"):
         return None
-    return _thing(store_of(step["urn"]), kind, step["newState"].get("inputs") or {})
+    return _thing(urn.name, urn.kind, step["newState"].get("inputs") or {})
 
 
 def _of_state(resource: Mapping[str, Any], *, as_it_goes: bool = False) -> _Thing | None:

@@ -22,6 +22,7 @@ import synapse_media
 from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted, remember_all
 from synapse_media.store import tracing
+from synapse_media.urn import Urn
 
 from . import peers
 from .resource import UNKNOWN, Context, PartialError, Resource, Values
@@ -221,8 +222,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     # ---- beneath
 
     def _of(self, urn: str) -> Resource:
-        # urn:pulumi:<stack>::<project>::<parent types$>type::<name>
-        wanted = urn.split("::")[2].rpartition("$")[2]
+        wanted = Urn.parse(urn).kind
         if wanted not in self._resources:
             raise SynapseMediaError(f"plugin {NAME} {synapse_media.__version__} has no resource type {wanted!r}")
         return self._resources[wanted]

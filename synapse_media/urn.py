@@ -1,0 +1,51 @@
+"""Pulumi's names of resources (URN), taken apart.
+
+urn:pulumi:<stack>::<project>::<parent type$>…<type>::<name>, with the types of all parents, the outermost first:
+https://www.pulumi.com/docs/iac/concepts/resources/names/#urns
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Urn:
+    """A URN.
+
+    Attributes:
+        kind: the resource's type, such as `s3store:index:Bucket`.
+        parents: the types of the components that it is part of, the outermost first.
+        name: of the resource. Every resource of a store has the homeserver's.
+    """
+
+    stack: str
+    project: str
+    parents: tuple[str, ...]
+    kind: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Urn:
+        """Take a URN apart. Raises ValueError for what is none."""
+        head, *rest = text.split("::", 3)
+        if len(rest) != 3 or not head.startswith("urn:pulumi:"):
+            raise ValueError(f"{text!r} is no URN of Pulumi")
+        project, types, name = rest
+        *parents, kind = types.split("$")
+        return cls(head.removeprefix("urn:pulumi:"), project, tuple(parents), kind, name)
+
+    @property
+    def is_of_store(self) -> bool:
+        """Whether this is a store's component, or anything below one, which may itself be below others."""
+        return any(is_store(kind) for kind in (*self.parents, self.kind))
+
+
+def is_store(kind: str) -> bool:
+    """Whether a resource type is that of a store's component: `<project>:store:AmazonS3`, whatever the project."""
+    return kind.split(":")[1:2] == ["store"]
+
+
+def short(kind: str) -> str:
+    """A resource type without package and module, as it is shown: `Bucket` for `aws:s3/bucket:Bucket`."""
+    return kind.rpartition(":")[2]
