@@ -9,8 +9,8 @@ from typing import Any
 
 from synapse_media.allow import Word, entry, gives_bucket_up, retains_bucket, settles_media, words_of
 from synapse_media.errors import SynapseMediaError
-from synapse_media.guards import changes
 from synapse_media.guards.applied import read as read_applied
+from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import current_names
 
 from . import stacks
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     buckets = {bucket.urn: name for name, store in applied.items() for bucket in store.buckets}
     kept = [name for name in buckets.values() if not gives_bucket_up(words[name])]
     if kept:
-        raise changes.DangerError(
+        raise DangerError(
             f"nothing was destroyed: the media of {', '.join(kept)} is protected. Put into synapse-media:allow in "
             f"{stack.path} for each: <homeserver>/retain-bucket (give the bucket up, leave it where it is) or "
             "<homeserver>/delete-bucket (with <homeserver>/delete-media, if there is media in it)."

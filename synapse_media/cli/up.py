@@ -14,6 +14,7 @@ from synapse_media.errors import SynapseMediaError
 from synapse_media.guards import changes
 from synapse_media.guards.applied import PROOF, Applied, is_bucket
 from synapse_media.guards.changes import Change
+from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import STORE, judge, renamed
 from synapse_media.settings import StoreSettings
 from synapse_media.urn import short
@@ -98,7 +99,7 @@ def apply(
         stacks.say(changes.in_words(found, changes.warnings(preview)))
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
-            raise changes.DangerError(changes.refusal(refused, str(stack.path)))
+            raise DangerError(changes.refusal(refused, str(stack.path)))
         _refuse_media(session, applied, found)
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:
@@ -151,7 +152,7 @@ def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found
         replaced = any(x.verb == "replace" and is_bucket(x.kind) for x in found if x.store == name)
         # Ours sees that in one run it took over what it would then delete; a vendor's plugin does not.
         if replaced and name not in moving and any(bucket.by_vendor for bucket in was.buckets):
-            raise changes.DangerError(
+            raise DangerError(
                 f"nothing was changed: the bucket of {name} would be replaced by one of the same name at the same "
                 "place, which is made first and deleted after. Leave the option out that has it replaced."
             )

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from synapse_media.allow import Word, entry
-from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS, RULES
 from synapse_media.urn import Urn, is_store, short
 
+from . import key_rights
 from .applied import PROOF, is_bucket
+from .danger import UNKNOWN, Danger
 
 _VERBS = {
     "create": "create",
@@ -33,22 +34,6 @@ _VERBS = {
 _POLICIES = ("s3store:index:UserPolicy", "aws:iam/userPolicy:UserPolicy", "aws:iam/rolePolicy:RolePolicy")
 _IDENTITIES = ("Role", "InstanceProfile", "User")
 """What a key or a machine is known to the store by; the last part of the type."""
-_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""What the engine writes for a value that is only known once something was made."""
-
-
-class DangerError(SynapseMediaError):
-    """A change that may lose media or cut access, and that `allow` does not name."""
-
-    exit_code = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Danger:
-    """`word` is what `allow` has to name, as `<homeserver>/<word>`, for the change to be made."""
-
-    word: Word
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +304,7 @@ def _at(values: Any, path: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    if value == _UNKNOWN:
+    if value == UNKNOWN:
         return "what is known later"
     value = _without_nothing(value)
     return "nothing" if value in (None, "", [], {}) else json.dumps(value, sort_keys=True)
@@ -457,12 +442,7 @@ def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]
         yield Danger(
             Word.RETIRE_KEY, f"the key of slot {', '.join(sorted(gone))} stops working: Synapse must use the other"
         )
-    # Where a key has no policy, what it may do is said beside it.
-    for name in ("capabilities", "permissions"):
-        wider = sorted(set(after.get(name) or ()) - set(before.get(name) or ()))
-        if wider and before.get(name):
-            yield Danger(Word.WIDEN_POLICY, f"the next key may do more than before: {', '.join(wider)}")
-    yield from _grant_dangers(before.get("grants"), after.get("grants"))
+    yield from key_rights.dangers(before, after)
     # A ring of Spaces keys looks after its bucket's access list.
     if after.get("acl") == "public":
         yield Danger(Word.PUBLIC_BUCKET, "the bucket's access list lets everybody in")
@@ -482,33 +462,6 @@ def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
 def _name(inputs: Mapping[str, Any]) -> object:
     """What a vendor's or our own plugin calls the thing."""
     return next((inputs[name] for name in ("bucket", "userName", "name") if inputs.get(name)), "what has no name")
-
-
-def _grant_dangers(before: Any, after: Any) -> Iterable[Danger]:
-    """Of keys whose rights are grants: {bucket, permission} each, as at DigitalOcean Spaces."""
-    was, will = _granted(before), _granted(after)
-    if not was:
-        return
-    for word, change, more, less in (
-        (Word.WIDEN_POLICY, "may do more than before", will, was),
-        (Word.NARROW_POLICY, "may no longer do", was, will),
-    ):
-        beyond = [one for one in sorted(more) if not any(_covers(other, one) for other in less)]
-        if beyond:
-            said = ", ".join(f"{permission} on {bucket or 'every bucket'}" for bucket, permission in beyond)
-            yield Danger(word, f"the key {change}: {said}")
-
-
-def _granted(grants: Any) -> set[tuple[str, str]]:
-    """(bucket, permission) of each grant."""
-    listed = grants if isinstance(grants, list) else []
-    return {(str(one.get("bucket") or ""), str(one.get("permission"))) for one in listed if isinstance(one, Mapping)}
-
-
-def _covers(wide: tuple[str, str], narrow: tuple[str, str]) -> bool:
-    """https://docs.digitalocean.com/reference/api/reference/spaces-keys/: fullaccess is of every bucket."""
-    same = wide[0] == narrow[0] and wide[1] in (narrow[1], "readwrite") and narrow[1] != "fullaccess"
-    return wide[1] == "fullaccess" or same
 
 
 def _on(versioning: Any) -> bool:
@@ -603,7 +556,7 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
     if verb not in ("update", "replace"):
         return
     old, new = before.get("policy"), after.get("policy")
-    if new == _UNKNOWN:
+    if new == UNKNOWN:
         yield Danger(Word.WIDEN_POLICY, "what the key may do is only known once other things are made")
         return
     was, will = _rights(old, "Allow"), _rights(new, "Allow")

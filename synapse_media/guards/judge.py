@@ -11,7 +11,8 @@ from synapse_media.allow import Word, entry, retains_bucket, words_of
 from synapse_media.settings import StoreSettings
 
 from .applied import Applied, Place
-from .changes import Change, Danger, DangerError
+from .changes import Change
+from .danger import Danger, DangerError
 
 STORE: Final = "store"
 """The kind of a change that is of a whole store, and of no one resource."""

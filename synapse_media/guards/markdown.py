@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 
 from synapse_media.allow import entry
 
-from .changes import Change, Danger
+from .changes import Change
+from .danger import Danger
 
 FROM_NOTHING = "From nothing: what `up` would make where there is nothing yet. No state was read, no store was asked."
 
