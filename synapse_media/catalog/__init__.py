@@ -110,9 +110,16 @@ def load(name: str) -> Provider:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema that every entry is checked against in the tests."""
+    """The JSON schema that every entry is checked against in the tests; its descriptions are for people."""
     loaded: dict[str, Any] = json.loads((resources.files(__package__) / "schema.json").read_text(encoding="utf-8"))
     return loaded
+
+
+def capabilities() -> dict[str, str]:
+    """{capability: what a store can do that has it}, as the schema describes it; the start of no sentence."""
+    facts = schema()["properties"]["facts"]["properties"]
+    described = facts["capabilities"]["properties"]["value"]["properties"]
+    return {name: str(item["description"]) for name, item in described.items()}
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str:
