@@ -17,9 +17,10 @@ import pulumi_aws as aws
 
 from synapse_media.allow import deletes_media, sets_encryption
 from synapse_media.plugin.bucket import OWNER_TAG
+from synapse_media.plugin.iam import POLICY_NAME
 
 from . import policies
-from .s3_iam import POLICY_NAME, S3IamStore
+from .s3_iam import S3IamStore
 
 
 class AmazonS3(S3IamStore):

@@ -15,8 +15,6 @@ from synapse_media.settings import StoreSettings
 from . import policies, resources
 from .store import Store
 
-__all__ = ("POLICY_NAME", "S3IamStore", "user_path")
-
 _LONGEST_PATH = 512
 """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html"""
 

@@ -180,6 +180,10 @@ class Expected(StrEnum):
     CANNOT_REFUSE = "can't be refused here"
 
 
+NOT_TESTED = "not tested"
+"""The outcome of an operation that the proof could not try; every other outcome is one of Expected."""
+
+
 def expectations(method: Method, access: Access, cannot_refuse: Iterable[str] = ()) -> dict[Operation, Expected]:
     """Expectation = method x access x what the provider can refuse.
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from . import catalog
 from .allow import Word, split
 from .errors import NO_SETTING, Problem, SettingsError
-from .methods import ACCESS, METHODS, Access
+from .methods import ACCESS, METHODS, MODULE, Access
 
 PROJECT = "synapse-media"
 SLOTS = ("a", "b")
@@ -213,12 +213,9 @@ def _parse_allow(allow: object, problems: list[Problem]) -> dict[str, frozenset[
     return {name: frozenset(found) for name, found in words.items()}
 
 
-_USUAL = "synapse-s3-storage-provider"
-
-
 def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> StoreSettings | None:
     # An unknown method is told; the rest is judged as for the usual one.
-    method_name = reader.choice("method", _USUAL, tuple(METHODS)) or _USUAL
+    method_name = reader.choice("method", MODULE, tuple(METHODS)) or MODULE
     if method_name == "filesystem":
         # What the store had may stay there, for the way back.
         _check_names(reader, reader.choice("provider", "", catalog.names()) if "provider" in reader.raw else "")
@@ -342,9 +339,12 @@ def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:
     if len(reader.problems) > told:
         return ""
     fault = catalog.bucket_name_fault(bucket, provider)
-    if not fault or (reader.raw.get("adopt") is True and "character" in fault and _LEGACY_BUCKET.fullmatch(bucket)):
+    if fault is None:
         return bucket
-    reader.add("bucket", bucket, allowed, f"{fault[0].upper()}{fault[1:]}: choose another name.")
+    legacy = fault.rule is not catalog.NameRule.RESERVED and _LEGACY_BUCKET.fullmatch(bucket)
+    if legacy and reader.raw.get("adopt") is True:
+        return bucket
+    reader.add("bucket", bucket, allowed, f"{fault.words[0].upper()}{fault.words[1:]}: choose another name.")
     return ""
 
 

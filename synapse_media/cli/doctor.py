@@ -13,6 +13,7 @@ from synapse_media import catalog, stackfile
 from synapse_media.engine.processes import environment
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
+from synapse_media.methods import MODULE
 from synapse_media.settings import StoreSettings
 
 from . import credentials, stacks
@@ -22,7 +23,6 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 
-MODULE = "synapse-s3-storage-provider"
 MODULE_MINIMUM = (1, 7, 0)
 """1.7.0 is the first release with the fix for requests that hang on a missing key:
 https://github.com/matrix-org/synapse-s3-storage-provider/pull/159"""

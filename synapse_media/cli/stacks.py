@@ -39,6 +39,7 @@ from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.judge import current_names
 from synapse_media.guards.twins import twins, without
+from synapse_media.methods import FILESYSTEM, Expected
 from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
 from synapse_media.store import credentials as plugin_credentials
@@ -461,7 +462,7 @@ def summary(stores: list[contract.StorageOutputs]) -> str:
     lines: list[str] = []
     for store in stores:
         lines.append(f"{store.server_name}: {store.method}")
-        if store.method == "filesystem":
+        if store.method == FILESYSTEM:
             lines.append("  media stays on the server's own disk; no store is used")
             continue
         lines.append(f"  bucket     {store.bucket} at {store.endpoint_url} ({store.provider}, region {store.region})")
@@ -519,6 +520,8 @@ def _age(created_at: str) -> str:
 def _by_outcome(proof: contract.Proof) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in proof.lines:
-        outcome = line.expected if line.expected == "can't be refused here" else line.outcome
-        found.setdefault({"allowed": "may", "refused": "may not"}.get(outcome, outcome), []).append(line.operation)
+        outcome = line.expected if line.expected == Expected.CANNOT_REFUSE else line.outcome
+        found.setdefault(
+            {Expected.ALLOWED.value: "may", Expected.REFUSED.value: "may not"}.get(outcome, outcome), []
+        ).append(line.operation)
     return found

@@ -58,22 +58,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket in the state, and what the state would let happen to it.
+    """A bucket in the state.
 
     Attributes:
         kind: its resource type.
         values: its outputs, or its inputs where it is half made.
-        protect: Pulumi's protection.
         retained: its deletion would leave it where it is (`retainOnDelete`).
-        emptied: its deletion would delete the media in it first (`forceDestroy`).
     """
 
     urn: str
     kind: str
     values: Mapping[str, Any] = field(repr=False)
-    protect: bool = False
     retained: bool = False
-    emptied: bool = False
 
     @property
     def name(self) -> str:
@@ -100,7 +96,6 @@ class Ring:
     keys: Mapping[str, str]
     active: str
     connection: Mapping[str, Any]
-    retire_confirmed: bool = False
 
     @property
     def retiring(self) -> tuple[str, ...]:
@@ -221,9 +216,7 @@ def _bucket(resource: Mapping[str, Any], kind: str, values: Mapping[str, Any]) -
         urn=str(resource["urn"]),
         kind=kind,
         values=values,
-        protect=bool(resource.get("protect")),
         retained=bool(resource.get("retainOnDelete")),
-        emptied=values.get("forceDestroy") is True,
     )
 
 
@@ -245,7 +238,6 @@ def _ring(urn: str, values: Mapping[str, Any]) -> Ring:
         keys=keys,
         active=active,
         connection=connection if isinstance(connection, Mapping) else {},
-        retire_confirmed=values.get("retireConfirmed") is True,
     )
 
 

@@ -138,6 +138,9 @@ USER = "matrix"
 
 # ---- where the playbook is run
 
+VAULT_MARK = "$ANSIBLE_VAULT;"
+"""How a file begins that Ansible Vault has encrypted as a whole."""
+
 VARS_FILE = "synapse-media.yml"
 """Our file among those of a host."""
 
