@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
     # To destroy a stack is to say that its keys may go.
     keys = [entry(name, Word.RETIRE_KEY) for name in applied]
-    with stacks.letting_go(session, state, keys), stacks.changing(session):
+    with stacks.opening_state(session, state, keys), stacks.changing(session):
         for store in applied.values():
             stacks.forget_gone_buckets(session, store)
         engine.destroy(stack.name, arguments.options)

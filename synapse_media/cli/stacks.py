@@ -23,7 +23,7 @@ from synapse_media import catalog, contract, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
 from synapse_media.engine.files import write_private
-from synapse_media.engine.options import choosing
+from synapse_media.engine.options import target_options
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
@@ -37,8 +37,8 @@ from synapse_media.guards.applied import (
 )
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
+from synapse_media.guards.duplicates import duplicates, without
 from synapse_media.guards.judge import current_names
-from synapse_media.guards.twins import twins, without
 from synapse_media.methods import FILESYSTEM, Expected
 from synapse_media.redaction import remember
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
@@ -111,7 +111,7 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
         options: what is handed to pulumi later; UsageError for what may not be.
     """
-    choosing(options)
+    target_options(options)
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(
@@ -176,7 +176,7 @@ def require_credentials_to_delete(session: Session, leaving: Iterable[Applied]) 
 
 
 @contextlib.contextmanager
-def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
+def opening_state(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
     """Have the state let go of what `allow` names now, and of nothing else; where nothing comes of it, of nothing.
 
     Pulumi reads from the state whether a bucket is protected, retained, or emptied before it is deleted, and the plugin
@@ -195,7 +195,7 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         with contextlib.suppress(SynapseMediaError):
             # An earlier run's mark may be there: only a new one says that this run has begun.
             if _mark_as_it_is(session) == before:
-                # Nothing was changed at the store: the state knows what it knew, also what `forget_twins` left out.
+                # Nothing was changed at the store, so the former state holds, duplicates included.
                 missing = len(_resources(state)) - len(_resources(session.state()))
                 if missing > 0:
                     session.engine.replace_state(session.stack.name, state)
@@ -203,10 +203,10 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         raise
 
 
-def forget_twins(session: Session, preview: Mapping[str, Any]) -> bool:
+def forget_duplicates(session: Session, preview: Mapping[str, Any]) -> bool:
     """Leave out of the state what a run would delete although the thing lives on under another entry; whether any."""
     state = session.state()
-    positions = twins(state, preview)
+    positions = duplicates(state, preview)
     for number in positions:
         entry = _resources(state)[number]
         urn = Urn.parse(entry["urn"])
@@ -276,8 +276,8 @@ def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
     """
     mark = _mark(session.engine, session.stack.name)
-    told = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
-    write_private(mark, json.dumps(told))
+    marked = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
+    write_private(mark, json.dumps(marked))
     yield
     mark.unlink(missing_ok=True)
 

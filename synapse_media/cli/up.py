@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from synapse_media.allow import Word, settles_media, words_of
-from synapse_media.engine.options import chooses_targets
+from synapse_media.engine.options import has_targets
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SynapseMediaError
 from synapse_media.guards import changes
@@ -70,7 +70,7 @@ def apply(
     stacks.require_credentials_to_delete(session, leaving)
     verdict = judge(applied, stack.stores, [*stack.allow, *confirmed])
     verdict.require()
-    with stacks.letting_go(session, state, confirmed):
+    with stacks.opening_state(session, state, confirmed):
 
         def previewed(refresh: bool, more: Sequence[str] = ()) -> dict[str, Any]:
             return engine.preview(stack.name, refresh, [*options, *more], config=session.config)
@@ -87,15 +87,15 @@ def apply(
                 preview = previewed(refresh=False)
         else:
             preview = previewed(refresh)
-        if stacks.forget_twins(session, preview):
+        if stacks.forget_duplicates(session, preview):
             preview = previewed(refresh)
         stacks.say_calls(preview)
         steps = changes.of_preview(preview)
-        again = [] if chooses_targets(options) else _to_prove_again(applied, steps)
+        again = [] if has_targets(options) else _to_prove_again(applied, steps)
         if again:
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview)
-        found = changes.together(verdict.changes, steps)
+        found = changes.combined(verdict.changes, steps)
         stacks.say(changes.in_words(found, changes.warnings(preview)))
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:

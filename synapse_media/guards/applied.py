@@ -202,7 +202,7 @@ def _applied(name: str, resources: list[Mapping[str, Any]], outputs: Mapping[str
         if isinstance(values.get("connection"), Mapping):
             found.setdefault("connection", values["connection"])
             if kind == PROOF:
-                # Its endpoint and region are those that the account or the key told.
+                # Its endpoint and region are those that were read from the account or the key.
                 found["connection"] = values["connection"]
             found["iam_endpoint"] = str(values["connection"].get("iamEndpoint") or "") or found.get("iam_endpoint", "")
     ending = (

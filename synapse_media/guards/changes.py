@@ -94,11 +94,11 @@ def _is_kept_bucket(step: Mapping[str, Any]) -> bool:
     )
 
 
-def together(of_stores: Iterable[Change], steps: Iterable[Change]) -> tuple[Change, ...]:
-    """What a change means for the stores, then its steps; a danger that both know is told once, of the store."""
-    told = tuple(of_stores)
-    known = {(change.store, danger.word) for change in told for danger in change.dangers}
-    return told + tuple(
+def combined(of_stores: Iterable[Change], steps: Iterable[Change]) -> tuple[Change, ...]:
+    """Changes of the stores, then steps of the preview. A danger that both have is listed once, of the store."""
+    first = tuple(of_stores)
+    known = {(change.store, danger.word) for change in first for danger in change.dangers}
+    return first + tuple(
         replace(change, dangers=tuple(one for one in change.dangers if (change.store, one.word) not in known))
         for change in steps
     )
@@ -283,7 +283,7 @@ def _plain(value: Any) -> Any:
 
 
 _NOT_SHOWN = frozenset({"tagsAll"})
-"""Outputs that follow from inputs which are told."""
+"""Outputs that follow from inputs which are shown."""
 _DOCUMENTS = ("policy", "assumeRolePolicy")
 _PART = re.compile(r"""\[(\d+)\]|\.?\["((?:[^"\\]|\\.)*)"\]|\.?([^.\[\]]+)""")
 """A step of a path in a detailed diff: rules[0].expiration, tags["a.b"], or tags.["a.b"]."""
@@ -331,19 +331,19 @@ def _details(
     )
     if verb in ("create", "delete") and isinstance(name, str):
         yield f"name: {name}"
-    told = set()
+    shown = set()
     for document in _DOCUMENTS:
         was, will = statements(before.get(document)), statements(after.get(document))
         if was != will:
-            told.add(document)
+            shown.add(document)
         yield from (f"- {line}" for line in was if line not in will)
         yield from (f"+ {line}" for line in will if line not in was)
     if verb == "update" and is_bucket(kind) and (old.get("outputs") or {}).get("adopted"):
         yield "it was taken over: its settings are changed only where `allow` names them"
     if verb in ("update", "replace"):
-        # What is ours is told input by input, whatever is in it.
+        # Of our own resources each input is shown as a whole; of a vendor's each path in it.
         paths = {_top(path) if kind_.get("inputDiff") else path for path, kind_ in detailed.items()}
-        for path in sorted(path for path in paths if _top(path) not in {*told, *_NOT_SHOWN}):
+        for path in sorted(path for path in paths if _top(path) not in {*shown, *_NOT_SHOWN}):
             if path == "orphanUntil":
                 yield "looks for a key that an interrupted run asked for, and that the store may still make"
             elif _top(path) not in ("secretAccessKey", "secrets", "connection"):
@@ -368,7 +368,7 @@ def _drift(
     *,
     gone: bool,
 ) -> Iterable[str]:
-    """What is dangerous in how a thing was found: to mend it is no danger, so it is told and asks for no word.
+    """What is dangerous in how a resource was found. To mend that is no danger: it is shown, with no word to ask for.
 
     Args:
         made: the inputs as we made it last.
@@ -380,7 +380,7 @@ def _drift(
             yield from (f"found at the store: {danger.why}" for danger in _dangers("delete", kind, made, {}, runs))
     elif verb in ("update", "replace"):
         for danger in _dangers("update", kind, made, found, runs):
-            # Of a key that is gone it is told already that another is made.
+            # That another key is made for one that is gone is shown already.
             if danger.word is not Word.RETIRE_KEY:
                 yield f"found at the store: {danger.why}"
 
@@ -538,7 +538,7 @@ def _expiring(inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _kept_days(inputs: Mapping[str, Any]) -> float | None:
-    """Days that an old version is kept; infinity for ever, None where it isn't told."""
+    """Days that an old version is kept; infinity for ever, None where the inputs don't say."""
     rules = _rules(inputs)
     if rules is None:
         days = inputs.get("noncurrentDays")

@@ -135,7 +135,7 @@ def _differing(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
         if before.datastore_id and now.datastore_id:
             found["media_repo.s3_datastore_id"] = (before.datastore_id, now.datastore_id)
         usual = catalog.load(will.provider).endpoint(will.region)
-        if _is_told(will.provider) and "provider" not in found and will.endpoint in ("", usual):
+        if _is_looked_up(will.provider) and "provider" not in found and will.endpoint in ("", usual):
             del found["endpoint"]
         if not now.region:
             del found["region"]
@@ -151,8 +151,8 @@ def _differing(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _is_told(provider: str) -> bool:
-    """Whether the account or the key says where the store is, so that the stack file need not."""
+def _is_looked_up(provider: str) -> bool:
+    """Whether the endpoint is read from the account or the key, so that the stack file need not have it."""
     known = catalog.load(provider) if provider in catalog.names() else None
     return known is not None and bool(known.value("endpoint_from_account") or known.value("endpoint_from_key"))
 
@@ -273,7 +273,7 @@ def _one_bucket_one_store(current: Mapping[str, Applied], wanted: Mapping[str, S
     """A bucket belongs to one store: what deletes the one would delete the other's media."""
 
     def of(provider: str, endpoint: str, bucket: str) -> tuple[str, str, str]:
-        return _family(provider), "" if _is_told(provider) else endpoint, bucket
+        return _family(provider), "" if _is_looked_up(provider) else endpoint, bucket
 
     owners = {
         of(was.provider, was.place.endpoint, was.place.bucket): name for name, was in current.items() if was.place

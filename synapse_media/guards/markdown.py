@@ -58,7 +58,7 @@ def section(
         parts.append("Can lose media or cut access, and `synapse-media:allow` lets it:")
         parts[-1] += "\n" + "".join(f"\n- {code(f'{change}: {danger.why}')}" for change, danger in let)
     if changes:
-        lines = [line for change in changes for line in (str(change), *(f"    {told}" for told in change.details))]
+        lines = [line for change in changes for line in (str(change), *(f"    {detail}" for detail in change.details))]
         parts.append(f"<details><summary>The changes</summary>\n\n{block(lines)}\n\n</details>")
     if warnings:
         parts.append("Notes:\n" + "".join(f"\n- {code(warning)}" for warning in warnings))

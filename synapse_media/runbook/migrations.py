@@ -251,7 +251,7 @@ def _to_module(site: Site, new: Remote) -> Migration:
         Step(
             "Take the module into use",
             site.operator,
-            "From now on each new file is on the disk and in the bucket. Files of before are still only on the disk, "
+            "From now on each new file is on the disk and in the bucket. Older files are still only on the disk, "
             "and are served from there.",
             "Send a picture: `rclone lsf` (next step) lists one folder below local_content. "
             + "synapse-media check on the server's files finds nothing.",

@@ -413,7 +413,7 @@ def test_a_bucket_that_stays_the_stores_is_not_deleted_as_its_former_resource() 
 def test_what_is_known_of_a_store_is_told_once() -> None:
     of_store = Change("change", NAME, "store", (), (Danger(Word.RETIRE_KEY, "the key goes"),))
     steps = of_preview(preview(step("delete", "KeyRing", {"slots": ["a"]})))
-    told = changes.together([of_store], steps)
+    told = changes.combined([of_store], steps)
     assert [danger.why for change in told for danger in change.dangers] == ["the key goes"]
 
 

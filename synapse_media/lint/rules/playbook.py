@@ -312,7 +312,7 @@ def goofys_default(config: Config) -> Iterable[Hit]:
         yield Hit(
             goofys.where,
             goofys.fields[name].setting,
-            "it is not set in these files, and the default is a placeholder, which the playbook deploys happily",
+            "it is not set in these files, and the default is a placeholder, which the playbook deploys as it is",
             "Set it. If another file sets it, give that one to this command as well.",
         )
 
