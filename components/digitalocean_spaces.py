@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_digitalocean as digitalocean
 
+from synapse_media.allow import deletes_media
+
 from . import resources
 from .args import StoreArgs, is_known
 from .store import Store
@@ -99,7 +101,7 @@ class DigitalOceanSpaces(Store):
             name=self.setting("bucket"),
             region=self.setting("region"),
             acl="private",
-            force_destroy="delete-media" in store.allow,
+            force_destroy=deletes_media(store.allow),
             versioning=digitalocean.SpacesBucketVersioningArgs(enabled=True),
             lifecycle_rules=[rule],
             opts=pulumi.ResourceOptions.merge(self.of_bucket(), by_vendor),

@@ -13,8 +13,6 @@ from synapse_media.plugin.iam import POLICY_NAME, ROOT
 from . import policies, resources
 from .store import Store, given
 
-__all__ = ("POLICY_NAME", "S3IamStore", "user_path")
-
 _LONGEST_PATH = 512
 """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html"""
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypedDict
 import pulumi
 
 from synapse_media import catalog, settings
+from synapse_media.allow import deletes_media, managed_settings, protects_bucket, retains_bucket, retires_key
 from synapse_media.contract import VERSION, policy_sha256
 from synapse_media.errors import NO_SETTING, Problem, SettingsError
 from synapse_media.methods import METHODS, expectations
@@ -218,9 +219,9 @@ class Store(pulumi.ComponentResource):
         """A bucket outlives mistakes: protected, unless `opts` says otherwise or `allow` gives it up."""
         allow = self.store.allow
         protect = self.opts.protect
-        if protect is None and not allow & {"delete-bucket", "retain-bucket", "replace-bucket"}:
+        if protect is None and protects_bucket(allow):
             protect = True
-        retain = True if "retain-bucket" in allow else self.opts.retain_on_delete
+        retain = True if retains_bucket(allow) else self.opts.retain_on_delete
         return pulumi.ResourceOptions.merge(
             self.child(), pulumi.ResourceOptions(protect=protect, retain_on_delete=retain)
         )
@@ -290,8 +291,8 @@ class Store(pulumi.ComponentResource):
             owner=self.owner,
             former_owner=self.former_owner or None,
             adopt=self.store.adopt,
-            manage=[word.removeprefix("set-") for word in sorted(allow) if word.startswith("set-")],
-            force_destroy="delete-media" in allow,
+            manage=managed_settings(allow),
+            force_destroy=deletes_media(allow),
         )
 
     def bucket_args(self) -> resources.BucketArgs:
@@ -328,7 +329,7 @@ class Store(pulumi.ComponentResource):
             user_name=self.setting("user"),
             active=keys.active,
             slots=sorted(keys.slots),
-            retire_confirmed="retire-key" in self.store.allow,
+            retire_confirmed=retires_key(self.store.allow),
             connection=self.connection(),
             adopt=self.store.adopt,
         )

@@ -14,31 +14,12 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from . import catalog
+from .allow import Word, split
 from .errors import NO_SETTING, Problem, SettingsError
-from .methods import ACCESS, METHODS, Access, Method
+from .methods import ACCESS, METHODS, MODULE, Access, Method
 
 PROJECT = "synapse-media"
 SLOTS = ("a", "b")
-
-ALLOWABLE = (
-    "delete-bucket",
-    "delete-media",
-    "retain-bucket",
-    "replace-bucket",
-    "move-media",
-    "widen-policy",
-    "narrow-policy",
-    "public-bucket",
-    "disable-versioning",
-    "shorten-retention",
-    "retire-key",
-    "set-lifecycle",
-    "set-policy",
-    "set-versioning",
-    "set-access",
-    "set-encryption",
-)
-"""What `allow` may name, as `<homeserver>/<word>`: the only way past a guard."""
 
 # All are matched in full: `$` would let a newline through at the end.
 _SERVER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
@@ -210,9 +191,9 @@ def check(server_name: str, raw: Mapping[str, Any], allow: Collection[str] = (),
     reader = _Reader(where, raw, problems)
     if not _SERVER_NAME.fullmatch(server_name):
         reader.add("server_name", server_name, _A_SERVER_NAME, "It is the name of the homeserver.")
-    for word in sorted(set(allow) - set(ALLOWABLE)):
-        guess = catalog.nearest(word, ALLOWABLE)
-        reader.add("allow", word, ", ".join(ALLOWABLE), f"Did you mean {guess!r}?" if guess else "Mend or remove it.")
+    for word in sorted(set(allow) - set(Word)):
+        guess = catalog.nearest(word, tuple(Word))
+        reader.add("allow", word, ", ".join(Word), f"Did you mean {guess!r}?" if guess else "Mend or remove it.")
     if raw.get("method") in [name for name, method in METHODS.items() if not method.uses_store]:
         reader.add(
             "method",
@@ -331,27 +312,24 @@ class _Reader:
 
 def _parse_allow(allow: object, problems: list[Problem]) -> dict[str, frozenset[str]]:
     words: dict[str, set[str]] = {}
-    allowed = f"a list of <homeserver>/<word>, the word one of {', '.join(ALLOWABLE)}"
+    allowed = f"a list of <homeserver>/<word>, the word one of {', '.join(Word)}"
     if allow is not None and not isinstance(allow, list):
         problems.append(Problem(f"{PROJECT}:allow", allow, allowed, "Write it as a list, even of one."))
         return {}
     for entry in allow or []:
-        server_name, _, word = entry.rpartition("/") if isinstance(entry, str) else ("", "", "")
-        if server_name and word in ALLOWABLE:
+        server_name, word = split(entry) if isinstance(entry, str) else ("", "")
+        if server_name and word in set(Word):
             words.setdefault(server_name, set()).add(word)
             continue
-        guess = catalog.nearest(word, ALLOWABLE)
+        guess = catalog.nearest(word, Word)
         next_step = f"Did you mean {server_name or 'matrix.example.com'}/{guess}?" if guess else "Mend or remove it."
         problems.append(Problem(f"{PROJECT}:allow", entry, allowed, next_step))
     return {name: frozenset(found) for name, found in words.items()}
 
 
-_USUAL = "synapse-s3-storage-provider"
-
-
 def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> StoreSettings | None:
     # An unknown method is told; the rest is judged as for the usual one.
-    method_name = reader.choice("method", _USUAL, tuple(METHODS)) or _USUAL
+    method_name = reader.choice("method", MODULE, tuple(METHODS)) or MODULE
     if method_name == "filesystem":
         # What the store had may stay there, for the way back.
         _check_names(reader, reader.choice("provider", "", catalog.names()) if "provider" in reader.raw else "")
@@ -505,9 +483,12 @@ def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:
     if len(reader.problems) > told:
         return ""
     fault = catalog.bucket_name_fault(bucket, provider)
-    if not fault or (reader.raw.get("adopt") is True and "character" in fault and _LEGACY_BUCKET.fullmatch(bucket)):
+    if fault is None:
         return bucket
-    reader.add("bucket", bucket, allowed, f"{fault[0].upper()}{fault[1:]}: choose another name.")
+    legacy = fault.rule is not catalog.NameRule.RESERVED and _LEGACY_BUCKET.fullmatch(bucket)
+    if legacy and reader.raw.get("adopt") is True:
+        return bucket
+    reader.add("bucket", bucket, allowed, f"{fault.words[0].upper()}{fault.words[1:]}: choose another name.")
     return ""
 
 

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(markdown.failure(arguments.stack, str(error)))
         raise
     stacks.say_calls(preview)
-    found = changes.together(verdict.changes, changes.of_preview(preview, state))
+    found = changes.combined(verdict.changes, changes.of_preview(preview, state))
     refused = changes.refused(found, allow)
     warnings = changes.warnings(preview)
     nothing: bool = arguments.from_nothing

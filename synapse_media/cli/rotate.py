@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synapse_media import contract, stackfile
+from synapse_media.allow import Word, entry
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards.applied import Applied, Ring
 from synapse_media.guards.applied import read as read_applied
@@ -156,7 +157,7 @@ def _finish(session: stacks.Session, store: StoreSettings, ring: Ring | None, ar
             f"one stays. Run `synapse-media rotate --stack {session.stack.name}`, render, restart Synapse, then "
             "--finish."
         )
-    word = f"{store.server_name}/retire-key"
+    word = entry(store.server_name, Word.RETIRE_KEY)
     if arguments.confirm:
         # For this run alone, so not by way of the stack file.
         session.engine.environment[CONFIRMED] = word

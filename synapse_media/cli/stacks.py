@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from synapse_media import allow as allowed
 from synapse_media import catalog, contract, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
 from synapse_media.engine.files import locked, write_private
-from synapse_media.engine.options import choosing
+from synapse_media.engine.options import target_options
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
@@ -33,13 +34,13 @@ from synapse_media.guards.applied import (
     Homeservers,
     is_bucket,
     is_ours,
-    kind_of,
     required_variables,
 )
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
-from synapse_media.guards.judge import current_names, words_of
-from synapse_media.guards.twins import twins, without
+from synapse_media.guards.duplicates import duplicates, without
+from synapse_media.guards.judge import current_names
+from synapse_media.methods import FILESYSTEM, Expected
 from synapse_media.redaction import remember
 from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
@@ -47,12 +48,11 @@ from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
 from synapse_media.store import credentials as plugin_credentials
 from synapse_media.store import tracing
 from synapse_media.store.clients import s3_client
+from synapse_media.urn import Urn, short
 
 from .stores import own_key
 
 EMBEDDED = "embedded"
-GIVES_UP = frozenset({"delete-bucket", "retain-bucket", "replace-bucket"})
-"""The words of `allow` for which a bucket is not protected any more."""
 
 
 def say(message: str) -> None:
@@ -115,7 +115,7 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
         options: what is handed to pulumi later; UsageError for what may not be.
     """
-    choosing(options)
+    target_options(options)
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(
@@ -180,7 +180,7 @@ def require_credentials_to_delete(session: Session, leaving: Iterable[Applied]) 
 
 
 @contextlib.contextmanager
-def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
+def opening_state(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
     """Have the state let go of what `allow` names now, and of nothing else; where nothing comes of it, of nothing.
 
     Pulumi reads from the state whether a bucket is protected, retained, or emptied before it is deleted, and the plugin
@@ -199,7 +199,7 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         with contextlib.suppress(SynapseMediaError):
             # An earlier run's mark may be there: only a new one says that this run has begun.
             if _mark_as_it_is(session) == before:
-                # Nothing was changed at the store: the state knows what it knew, also what `forget_twins` left out.
+                # Nothing was changed at the store, so the former state holds, duplicates included.
                 missing = len(_resources(state)) - len(_resources(session.state()))
                 if missing > 0:
                     session.engine.replace_state(session.stack.name, state)
@@ -207,13 +207,13 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         raise
 
 
-def forget_twins(session: Session, preview: Mapping[str, Any]) -> bool:
+def forget_duplicates(session: Session, preview: Mapping[str, Any]) -> bool:
     """Leave out of the state what a run would delete although the thing lives on under another entry; whether any."""
     state = session.state()
-    positions, homeservers = twins(state, preview), Homeservers(_resources(state))
+    positions, homeservers = duplicates(state, preview), Homeservers(_resources(state))
     for number in positions:
         entry = _resources(state)[number]
-        kind = kind_of(entry["urn"]).rpartition(":")[2]
+        kind = short(Urn.parse(entry["urn"]).kind)
         store = homeservers.of(entry["urn"])
         say(f"{kind} of {store}: a former entry of the state is left out, since what it names is kept")
     if positions:
@@ -241,14 +241,14 @@ def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) ->
     homeservers = Homeservers(_resources(state))
     for resource in (one for one in _resources(state) if is_ours(one["urn"])):
         store, kind = homeservers.of_resource(resource), str(resource["type"])
-        words = words_of(store, allow, names.get(store, store))
+        words = allowed.words_of(store, allow, names.get(store, store))
         wanted: dict[str, bool] = {}
         if is_bucket(kind):
-            changed |= _set(resource, "protect", value=not words & GIVES_UP)
-            changed |= _set(resource, "retainOnDelete", value="retain-bucket" in words)
-            wanted = {"forceDestroy": "delete-media" in words}
+            changed |= _set(resource, "protect", value=allowed.protects_bucket(words))
+            changed |= _set(resource, "retainOnDelete", value=allowed.retains_bucket(words))
+            wanted = {"forceDestroy": allowed.deletes_media(words)}
         elif kind.endswith(RING):
-            wanted = {"retireConfirmed": "retire-key" in words}
+            wanted = {"retireConfirmed": allowed.retires_key(words)}
         for name, value in wanted.items():
             for part in ("inputs", "outputs"):
                 if isinstance(resource.get(part), dict):
@@ -486,7 +486,7 @@ def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
     # What makes the store's key knows the way to it.
     connections = {name: inputs["connection"] for name, _, inputs in new if inputs.get("connection")}
     for name, urn, inputs in new:
-        bucket, store = Bucket(urn, kind_of(urn), inputs), session.stack.stores.get(name)
+        bucket, store = Bucket(urn, Urn.parse(urn).kind, inputs), session.stack.stores.get(name)
         if not (is_bucket(bucket.kind) and bucket.by_vendor):
             continue
         connection = connections.get(name)
@@ -529,7 +529,7 @@ def summary(stores: list[contract.StorageOutputs]) -> str:
     lines: list[str] = []
     for store in stores:
         lines.append(f"{store.server_name}: {store.method}")
-        if store.method == "filesystem":
+        if store.method == FILESYSTEM:
             lines.append("  media stays on the server's own disk; no store is used")
             continue
         lines.append(f"  bucket     {store.bucket} at {store.endpoint_url} ({store.provider}, region {store.region})")
@@ -587,6 +587,8 @@ def _age(created_at: str) -> str:
 def _by_outcome(proof: contract.Proof) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in proof.lines:
-        outcome = line.expected if line.expected == "can't be refused here" else line.outcome
-        found.setdefault({"allowed": "may", "refused": "may not"}.get(outcome, outcome), []).append(line.operation)
+        outcome = line.expected if line.expected == Expected.CANNOT_REFUSE else line.outcome
+        found.setdefault(
+            {Expected.ALLOWED.value: "may", Expected.REFUSED.value: "may not"}.get(outcome, outcome), []
+        ).append(line.operation)
     return found

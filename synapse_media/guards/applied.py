@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from synapse_media import catalog
+from synapse_media.urn import Urn
 
 _COMPONENTS: Final = "synapse-media:index:"
 """How the type of every component begins."""
@@ -28,27 +29,6 @@ def is_bucket(kind: str) -> bool:
     return kind.endswith("Bucket")
 
 
-# ---- urn:pulumi:<stack>::<project>::<types of its parents, each with a $>type::<name>
-# https://www.pulumi.com/docs/iac/concepts/resources/names/#urns ; a name may have "::" in it.
-
-
-def name_of(urn: str) -> str:
-    """The name of the resource that a URN names, as the program gives it."""
-    return urn.split("::", 3)[3]
-
-
-def kind_of(urn: str) -> str:
-    """The type of the resource that a URN names."""
-    return urn.split("::", 3)[2].rpartition("$")[2]
-
-
-def parent_of(urn: str) -> str:
-    """The URN of the parent, if that has the resource's own name, as a component has that of its parts; "" for none."""
-    head, project, kinds, name = urn.split("::", 3)
-    parents = kinds.rpartition("$")[0]
-    return "::".join((head, project, parents, name)) if parents else ""
-
-
 def is_component(kind: str) -> bool:
     """Whether a resource type is that of one of our components."""
     if kind.startswith(_COMPONENTS):
@@ -59,8 +39,8 @@ def is_component(kind: str) -> bool:
 
 def is_ours(urn: str) -> bool:
     """Whether a resource is part of a store, or is made by our plugin: a program may have others beside those."""
-    parent = parent_of(urn)
-    return kind_of(urn).startswith(_OURS) or bool(parent and is_component(kind_of(parent)))
+    parent = Urn.parse(urn).of_parent
+    return Urn.parse(urn).kind.startswith(_OURS) or bool(parent and is_component(Urn.parse(parent).kind))
 
 
 class Homeservers:
@@ -78,7 +58,7 @@ class Homeservers:
         self._declared = {
             str(one["urn"]): str(name)
             for one in resources
-            if is_component(kind_of(one["urn"])) and (name := (one.get("inputs") or {}).get("serverName"))
+            if is_component(Urn.parse(one["urn"]).kind) and (name := (one.get("inputs") or {}).get("serverName"))
         }
 
     @classmethod
@@ -96,13 +76,13 @@ class Homeservers:
             parent: the parent's URN, where it is known. A run that was cut off while it renamed a homeserver leaves
                 parts that have the former name yet; their parent has the new one.
         """
-        if is_component(kind_of(urn)):
+        if is_component(Urn.parse(urn).kind):
             component = urn
-        elif parent and is_component(kind_of(parent)):
+        elif parent and is_component(Urn.parse(parent).kind):
             component = parent
         else:
-            component = parent_of(urn)
-        return self._declared.get(component) or name_of(component or urn)
+            component = Urn.parse(urn).of_parent
+        return self._declared.get(component) or Urn.parse(component or urn).name
 
     def of_resource(self, resource: Mapping[str, Any]) -> str:
         """Of a resource of a state."""
@@ -132,22 +112,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket in the state, and what the state would let happen to it.
+    """A bucket in the state.
 
     Attributes:
         kind: its resource type.
         values: its outputs, or its inputs where it is half made.
-        protect: Pulumi's protection.
         retained: its deletion would leave it where it is (`retainOnDelete`).
-        emptied: its deletion would delete the media in it first (`forceDestroy`).
     """
 
     urn: str
     kind: str
     values: Mapping[str, Any] = field(repr=False)
-    protect: bool = False
     retained: bool = False
-    emptied: bool = False
 
     @property
     def name(self) -> str:
@@ -174,7 +150,6 @@ class Ring:
     keys: Mapping[str, str]
     active: str
     connection: Mapping[str, Any]
-    retire_confirmed: bool = False
 
     @property
     def retiring(self) -> tuple[str, ...]:
@@ -240,13 +215,13 @@ def read(export: Mapping[str, Any]) -> dict[str, Applied]:
             outputs = (resource.get("outputs") or {}).get("outputs")
             if isinstance(outputs, Mapping):
                 finished[homeservers.of_resource(resource)] = outputs
-        elif not kind.startswith("pulumi:") and parent and is_component(kind_of(parent)):
+        elif not kind.startswith("pulumi:") and parent and is_component(Urn.parse(parent).kind):
             store = homeservers.of_resource(resource), homeservers.is_declared(parent)
             parts.setdefault(store, []).append(resource)
     # A stack file's last: where a program declares a store of the same homeserver, it is the one that is judged.
     for (name, declared), own in sorted(parts.items(), key=lambda item: (not item[0][1], item[0][0])):
         # By its former name, where a run that renames it was cut off.
-        known = (name, *(name_of(resource["urn"]) for resource in own))
+        known = (name, *(Urn.parse(resource["urn"]).name for resource in own))
         outputs = next((finished[one] for one in known if one in finished), {})
         found[name] = replace(_applied(name, own, outputs), declared=declared)
     return found
@@ -284,7 +259,7 @@ def _applied(name: str, resources: list[Mapping[str, Any]], outputs: Mapping[str
         if isinstance(values.get("connection"), Mapping):
             found.setdefault("connection", values["connection"])
             if kind == PROOF:
-                # Its endpoint and region are those that the account or the key told.
+                # Its endpoint and region are those that were read from the account or the key.
                 found["connection"] = values["connection"]
             found["iam_endpoint"] = str(values["connection"].get("iamEndpoint") or "") or found.get("iam_endpoint", "")
     ending = (
@@ -298,9 +273,7 @@ def _bucket(resource: Mapping[str, Any], kind: str, values: Mapping[str, Any]) -
         urn=str(resource["urn"]),
         kind=kind,
         values=values,
-        protect=bool(resource.get("protect")),
         retained=bool(resource.get("retainOnDelete")),
-        emptied=values.get("forceDestroy") is True,
     )
 
 
@@ -322,7 +295,6 @@ def _ring(urn: str, values: Mapping[str, Any]) -> Ring:
         keys=keys,
         active=active,
         connection=connection if isinstance(connection, Mapping) else {},
-        retire_confirmed=values.get("retireConfirmed") is True,
     )
 
 

@@ -359,6 +359,17 @@ def test_a_python_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pyte
     assert "no answer within 0 seconds" in doctor.module_findings(str(silent))[0]
 
 
+@pytest.mark.parametrize("name", catalog.names())
+def test_doctor_shows_what_the_catalog_knows_of_a_provider(name: str) -> None:
+    provider = catalog.load(name)
+    text = "\n".join(doctor.differences(provider))
+    assert all(quirk["what"] in text and quirk["so"] in text for quirk in provider.value("quirks"))
+    assert all(f"{limit['value']} {limit['what']}" in text for limit in provider.value("limits"))
+    assert provider.value("ownership")["what"] in text
+    for capability, words in catalog.capabilities().items():
+        assert (words in text) is (provider.can(capability) is not True)
+
+
 @pytest.mark.parametrize(("method", "said"), [("synapse-s3-storage-provider", True), ("goofys", False)])
 def test_doctor_says_that_the_module_was_not_looked_at(
     project: Path, method: str, said: bool, capsys: pytest.CaptureFixture[str]

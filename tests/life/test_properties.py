@@ -20,16 +20,16 @@ from hypothesis import HealthCheck, Phase, given, note
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
+from synapse_media.allow import Word
 from synapse_media.engine.embedded import Running
 from synapse_media.guards import applied
-from synapse_media.settings import ALLOWABLE
 from tests.doubles.proxy import in_front_of
 from tests.life.life import Life
 from tests.providers.project import stack
 
 NAMES = ("a.example.com", "b.example.com", "c.example.com", "d.example.com")
 METHODS = ("synapse-s3-storage-provider", "goofys", "matrix-media-repo", "filesystem")
-KEEP = tuple(word for word in ALLOWABLE if word not in ("delete-media", "delete-bucket"))
+KEEP = tuple(word for word in Word if word not in ("delete-media", "delete-bucket"))
 CUTS = frozenset({"retire-key", "narrow-policy"})
 number = itertools.count()
 
@@ -205,8 +205,8 @@ def leave(draw: st.DrawFn) -> list[str]:
     names = draw(st.sampled_from([NAMES, NAMES, NAMES[:1], NAMES[1:]]))
     words: list[str] = {
         "keep": list(KEEP),
-        "delete": [word for word in ALLOWABLE if word not in ("delete-media", "retain-bucket")],
-        "some": draw(st.lists(st.sampled_from(ALLOWABLE), unique=True)) if kind == "some" else [],
+        "delete": [word for word in Word if word not in ("delete-media", "retain-bucket")],
+        "some": draw(st.lists(st.sampled_from(tuple(Word)), unique=True)) if kind == "some" else [],
         "nothing": [],
     }[kind]
     return [f"{name}/{word}" for name in names for word in words]
