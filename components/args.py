@@ -72,7 +72,7 @@ class StoreArgs:
     """The homeserver's former name, where its store was made under that."""
 
     allow: Collection[str] = ()
-    """What may pass a guard, such as `delete-bucket`: synapse_media.settings.ALLOWABLE."""
+    """What may pass a guard, such as `delete-bucket`: a word of synapse_media.allow."""
 
     from_stack_file: bool = False
     """Whether a stack file says all this, so that the commands judge the store by it; set by `make`."""

@@ -184,7 +184,7 @@ def check(server_name: str, raw: Mapping[str, Any], allow: Collection[str] = (),
 
     Args:
         raw: the settings by the names that a stack file has for them; LATER for a value that is not known yet.
-        allow: words of ALLOWABLE.
+        allow: words of synapse_media.allow.
         where: what stands before a setting's name in a message.
     """
     problems: list[Problem] = []
