@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import pulumi
 
@@ -56,7 +56,7 @@ class Store(pulumi.ComponentResource):
     Raises pulumi.RunError with every argument that is wrong, before anything is made.
     """
 
-    family: ClassVar[str]
+    family = ""
     """The component family in the catalog."""
 
     bucket: pulumi.Output[str]

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, note
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
+from synapse_media import contract
 from synapse_media.engine.embedded import Running
 from synapse_media.guards import applied
 from synapse_media.settings import ALLOWABLE
@@ -115,7 +116,7 @@ class Town:
 
     def held(self) -> dict[str, Mapping[str, Any]]:
         """The outputs of every store: what `render` hands out."""
-        found: dict[str, Any] = self.life.stack.engine.outputs(self.life.stack.name).get("stores") or {}
+        found = contract.of_stack(self.life.stack.engine.outputs(self.life.stack.name))
         return {name: outputs for name, outputs in found.items() if outputs.get("access_key_id")}
 
     def works(self, outputs: Mapping[str, Any]) -> bool:
