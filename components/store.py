@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+<<<<<<< HEAD
 from typing import Any, ClassVar, TypedDict
+=======
+from typing import Any
+>>>>>>> w-comp
 
 import pulumi
 
@@ -76,7 +80,7 @@ class Store(pulumi.ComponentResource):
     Raises pulumi.RunError with every argument that is wrong, before anything is made.
     """
 
-    family: ClassVar[str]
+    family = ""
     """The component family in the catalog."""
 
     bucket: pulumi.Output[str]

@@ -20,6 +20,7 @@ import botocore.exceptions
 import yaml
 from botocore.config import Config
 
+from synapse_media import contract
 from synapse_media.contract import ContractError
 from synapse_media.engine import embedded
 from synapse_media.engine.processes import identity
@@ -149,7 +150,7 @@ class World:
 
     def held(self) -> list[Held]:
         """Every key that was handed out and may be in use."""
-        outputs = self.stack.engine.outputs(self.stack.name).get("stores") or {}
+        outputs = contract.of_stack(self.stack.engine.outputs(self.stack.name))
         return [
             Held(one, one.bucket, outputs[one.name]["access_key_id"], outputs[one.name]["secret_access_key"])
             for one in self.made

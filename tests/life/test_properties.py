@@ -20,7 +20,11 @@ from hypothesis import HealthCheck, Phase, given, note
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
+<<<<<<< HEAD
 from synapse_media.allow import Word
+=======
+from synapse_media import contract
+>>>>>>> w-comp
 from synapse_media.engine.embedded import Running
 from synapse_media.guards import applied
 from tests.doubles.proxy import in_front_of
@@ -115,7 +119,7 @@ class Town:
 
     def held(self) -> dict[str, Mapping[str, Any]]:
         """The outputs of every store: what `render` hands out."""
-        found: dict[str, Any] = self.life.stack.engine.outputs(self.life.stack.name).get("stores") or {}
+        found = contract.of_stack(self.life.stack.engine.outputs(self.life.stack.name))
         return {name: outputs for name, outputs in found.items() if outputs.get("access_key_id")}
 
     def works(self, outputs: Mapping[str, Any]) -> bool:
