@@ -5,11 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-<<<<<<< HEAD
-from typing import Any, ClassVar, TypedDict
-=======
-from typing import Any
->>>>>>> w-comp
+from typing import Any, TypedDict
 
 import pulumi
 

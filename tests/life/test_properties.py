@@ -20,11 +20,8 @@ from hypothesis import HealthCheck, Phase, given, note
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
-<<<<<<< HEAD
-from synapse_media.allow import Word
-=======
 from synapse_media import contract
->>>>>>> w-comp
+from synapse_media.allow import Word
 from synapse_media.engine.embedded import Running
 from synapse_media.guards import applied
 from tests.doubles.proxy import in_front_of
