@@ -30,11 +30,11 @@ from synapse_media.guards.applied import (
     RING,
     Applied,
     Bucket,
+    Homeservers,
     is_bucket,
+    is_ours,
     kind_of,
-    owner_of,
     required_variables,
-    store_of,
 )
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
@@ -210,11 +210,12 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
 def forget_twins(session: Session, preview: Mapping[str, Any]) -> bool:
     """Leave out of the state what a run would delete although the thing lives on under another entry; whether any."""
     state = session.state()
-    positions = twins(state, preview)
+    positions, homeservers = twins(state, preview), Homeservers(_resources(state))
     for number in positions:
         entry = _resources(state)[number]
         kind = kind_of(entry["urn"]).rpartition(":")[2]
-        say(f"{kind} of {store_of(entry['urn'])}: a former entry of the state is left out, since what it names is kept")
+        store = homeservers.of(entry["urn"])
+        say(f"{kind} of {store}: a former entry of the state is left out, since what it names is kept")
     if positions:
         session.engine.replace_state(session.stack.name, without(state, positions))
     return bool(positions)
@@ -237,8 +238,9 @@ def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) ->
     """The state, changed; None where it is right as it is."""
     changed = False
     names = current_names(read_applied(state), session.stack.stores)
-    for resource in state.get("deployment", {}).get("resources") or []:
-        store, kind = owner_of(resource), str(resource["type"])
+    homeservers = Homeservers(_resources(state))
+    for resource in (one for one in _resources(state) if is_ours(one["urn"])):
+        store, kind = homeservers.of_resource(resource), str(resource["type"])
         words = words_of(store, allow, names.get(store, store))
         wanted: dict[str, bool] = {}
         if is_bucket(kind):
@@ -343,8 +345,8 @@ def load(name: str) -> list[contract.StorageOutputs]:
 
 def outputs_of(session: Session) -> list[contract.StorageOutputs]:
     """The stores of a stack as the last `up` left them. Raises ContractError where there are none, or a key is gone."""
-    stores = session.engine.outputs(session.stack.name).get("stores")
-    if not isinstance(stores, dict) or not stores:
+    stores = contract.of_stack(session.engine.outputs(session.stack.name))
+    if not stores:
         raise contract.ContractError(
             f"stack {session.stack.name} has no stores yet: run `synapse-media up --stack {session.stack.name}` first"
         )
@@ -413,21 +415,24 @@ def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
     """Raise StoreError where a vendor's plugin would make a bucket that is there already, and not this store's."""
     from synapse_media.plugin.look import refuse_taken
 
+    steps = preview.get("steps", ())
+    homeservers = Homeservers.of_steps(steps)
     new = [
-        (step["urn"], step["newState"].get("inputs") or {})
-        for step in preview.get("steps", ())
-        if step["op"] == "create"
+        (homeservers.of(step["urn"]), step["urn"], step["newState"].get("inputs") or {})
+        for step in steps
+        if step["op"] == "create" and is_ours(step["urn"])
     ]
     # What makes the store's key knows the way to it.
-    connections = {store_of(urn): inputs["connection"] for urn, inputs in new if inputs.get("connection")}
-    for urn, inputs in new:
-        bucket, name = Bucket(urn, kind_of(urn), inputs), store_of(urn)
+    connections = {name: inputs["connection"] for name, _, inputs in new if inputs.get("connection")}
+    for name, urn, inputs in new:
+        bucket, store = Bucket(urn, kind_of(urn), inputs), session.stack.stores.get(name)
         if not (is_bucket(bucket.kind) and bucket.by_vendor):
             continue
-        store = session.stack.stores[name]
-        connection = connections.get(name) or model.write(
-            _connection(store.provider, store.endpoint, store.region, store.options)
-        )
+        connection = connections.get(name)
+        if connection is None and store is not None:
+            connection = model.write(_connection(store.provider, store.endpoint, store.region, store.options))
+        if connection is None:
+            continue  # a program's own, without a key: where it is, no stack file says
         owner = f"{session.engine.project_name}/{session.stack.name}/{name}"
         with session.credentials(), waiting(f"{name}: is there a bucket {bucket.name}?"):
             refuse_taken({"bucket": bucket.name, "connection": connection, "owner": owner})
@@ -452,9 +457,8 @@ def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:
 
 
 def _outputs_of(session: Session, record: Applied) -> contract.StorageOutputs:
-    stores = session.engine.outputs(session.stack.name).get("stores")
-    found = stores.get(record.server_name) if isinstance(stores, dict) else None
-    if not isinstance(found, dict):
+    found = contract.of_stack(session.engine.outputs(session.stack.name)).get(record.server_name)
+    if found is None:
         raise contract.ContractError(f"store {record.server_name} has no outputs")
     return contract.from_json(found)
 

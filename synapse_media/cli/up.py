@@ -87,11 +87,11 @@ def apply(
         if stacks.forget_twins(session, preview):
             preview = previewed(refresh)
         stacks.say_calls(preview)
-        steps = changes.of_preview(preview)
-        again = [] if chooses_targets(options) else _to_prove_again(applied, steps)
+        steps = changes.of_preview(preview, state)
+        again = [] if chooses_targets(options) else _to_prove_again(applied, preview, steps)
         if again:
             preview = previewed(refresh, again)
-            steps = changes.of_preview(preview)
+            steps = changes.of_preview(preview, state)
         found = changes.together(verdict.changes, steps)
         stacks.say(changes.in_words(found, changes.warnings(preview)))
         refused = changes.refused(found, [*stack.allow, *confirmed])
@@ -121,16 +121,13 @@ def _ask(session: stacks.Session) -> None:
         )
 
 
-def _to_prove_again(applied: Mapping[str, Applied], steps: Sequence[Change]) -> list[str]:
+def _to_prove_again(applied: Mapping[str, Applied], preview: Mapping[str, Any], steps: Sequence[Change]) -> list[str]:
     """Pulumi's options to have the key proved again where its store changes and the proof's own inputs do not: what is
     said at the end is what is then."""
     proved = {step.store for step in steps if step.kind == PROOF_KIND}
     changed = {step.store for step in steps if step.verb in ("create", "update", "replace")} - proved
-    return [word for name in sorted(changed & set(applied)) for word in _replacing(applied[name].proof_urn)]
-
-
-def _replacing(urn: str) -> list[str]:
-    return ["--replace", urn] if urn else []
+    urns = changes.proofs(preview)
+    return [word for name in sorted(changed & set(applied) & set(urns)) for word in ("--replace", urns[name])]
 
 
 def _stays(store: StoreSettings | None) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS, RULES
 
-from .applied import is_bucket, kind_of, store_of
+from .applied import PROOF, Homeservers, is_bucket, is_component, is_ours, kind_of
 
 _VERBS = {
     "create": "create",
@@ -63,18 +63,28 @@ class Change:
         return f"{self.verb} {self.kind} of {self.store}"
 
 
-def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
-    """The changes of a preview in the engine's order; a replacement is one change, not three steps."""
+def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> tuple[Change, ...]:
+    """The changes of a preview in the engine's order; a replacement is one change, not three steps.
+
+    Args:
+        preview: what `pulumi preview --json` prints.
+        state: what `pulumi stack export` printed before; None where there is nothing yet.
+    """
     found: list[Change] = []
     steps = preview.get("steps", ())
     # What we made last, before a refresh put drift in its place: mending drift is no danger.
     made = {step["urn"]: step["oldState"] for step in steps if step["op"] == "refresh" and step.get("oldState")}
-    running = _running(steps)
+    homeservers = Homeservers.of_steps(steps, (state or {}).get("deployment", {}).get("resources") or ())
+    running = _running(steps, homeservers)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
-    kept = {(store_of(step["urn"]), _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
+    kept = {(homeservers.of(step["urn"]), _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
     for urn, verb, old, new, detailed in _merged(steps):
-        kind, store = kind_of(urn), store_of(urn)
+        kind, store = kind_of(urn), homeservers.of(urn)
         details = tuple(_details(verb, kind, old, new, detailed))
+        if not is_ours(urn):
+            # Of the user's own program: shown, and not ours to judge.
+            found.append(Change(verb, store, kind.rpartition(":")[2], details))
+            continue
         if verb == "delete" and old.get("retainOnDelete") and old.get("deletedWith") not in deleted:
             why = f"{_name(_inputs(old))} would be given up: it stays, and is not managed here any more"
             dangers: tuple[Danger, ...] = (Danger("retain-bucket", why),)
@@ -99,6 +109,17 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
     return tuple(found)
 
 
+def proofs(preview: Mapping[str, Any]) -> dict[str, str]:
+    """{homeserver: URN} of every proof that the program declares, by the URNs that it has now."""
+    steps = preview.get("steps") or ()
+    homeservers = Homeservers.of_steps(steps)
+    return {
+        homeservers.of(step["urn"]): step["urn"]
+        for step in steps
+        if kind_of(step["urn"]) == PROOF and step["op"] != "delete"
+    }
+
+
 def _is_kept_bucket(step: Mapping[str, Any]) -> bool:
     return step["op"] in ("create", "same", "update", "import") and is_bucket(kind_of(step["urn"])) and step["newState"]
 
@@ -120,8 +141,8 @@ def _merged(
     have the states between them, in an order that depends on what is deleted first."""
     by_urn: dict[str, list[Mapping[str, Any]]] = {}
     for step in steps:
-        kind = step["urn"].split("::")[2].rpartition("$")[2]
-        if step["op"] in _VERBS and not kind.startswith(("pulumi:", "synapse-media:")):
+        kind = kind_of(step["urn"])
+        if step["op"] in _VERBS and not kind.startswith("pulumi:") and not is_component(kind):
             by_urn.setdefault(step["urn"], []).append(step)
     for urn, own in by_urn.items():
         verbs = [_VERBS[step["op"]] for step in own]
@@ -405,15 +426,15 @@ class _Running:
     objects: str = ""
 
 
-def _running(steps: Iterable[Mapping[str, Any]]) -> dict[str, _Running]:
+def _running(steps: Iterable[Mapping[str, Any]], homeservers: Homeservers) -> dict[str, _Running]:
     """What each store runs on."""
     found = {}
     for step in steps:
-        if "s3store:index:Proof" in step["urn"] and step.get("oldState"):
+        if kind_of(step["urn"]) == PROOF and step.get("oldState"):
             proved = _inputs(step["oldState"])
             bucket = proved.get("bucket")
             objects = f"arn:aws:s3:::{bucket}/{proved.get('prefix') or ''}*" if bucket else ""
-            found[step["urn"].rpartition("::")[2]] = _Running(str(proved.get("method", "")), objects)
+            found[homeservers.of(step["urn"])] = _Running(str(proved.get("method", "")), objects)
     return found
 
 

@@ -52,6 +52,9 @@ def judge(applied: Mapping[str, Applied], wanted: Mapping[str, StoreSettings], a
     refused = [*_one_user_one_store(current, wanted), *_one_bucket_one_store(current, wanted)]
     changes = []
     for name, was in current.items():
+        if was.declared:
+            # No stack file says what becomes of it: the steps of the preview do.
+            continue
         will = wanted.get(name)
         words = words_of(name, allow)
         if will is None or not will.uses_store:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .applied import RING, is_bucket, kind_of, owner_of, store_of
+from .applied import RING, Homeservers, is_bucket, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,19 @@ def twins(export: Mapping[str, Any], preview: Mapping[str, Any]) -> list[int]:
     resources = export.get("deployment", {}).get("resources") or []
     steps = preview.get("steps") or ()
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
-    made = [_of_step(step) for step in steps if step["op"] in ("create", "create-replacement") and step.get("newState")]
+    stated, planned = Homeservers(resources), Homeservers.of_steps(steps, resources)
+    made = [
+        _of_step(step, planned)
+        for step in steps
+        if step["op"] in ("create", "create-replacement") and step.get("newState")
+    ]
     going = [resource.get("delete") is True or resource["urn"] in deleted for resource in resources]
-    living = [_of_state(one) for one, goes in zip(resources, going, strict=True) if not goes]
+    living = [_of_state(one, stated) for one, goes in zip(resources, going, strict=True) if not goes]
     lives_on = [thing for thing in (*made, *living) if thing is not None]
     return [
         number
         for number, (resource, goes) in enumerate(zip(resources, going, strict=True))
-        if goes and _is_any(_of_state(resource, as_it_goes=True), lives_on)
+        if goes and _is_any(_of_state(resource, stated, as_it_goes=True), lives_on)
     ]
 
 
@@ -88,19 +93,19 @@ def _is_any(thing: _Thing | None, others: Iterable[_Thing]) -> bool:
     return thing is not None and any(thing.is_one_with(other) for other in others)
 
 
-def _of_step(step: Mapping[str, Any]) -> _Thing | None:
+def _of_step(step: Mapping[str, Any], homeservers: Homeservers) -> _Thing | None:
     kind = kind_of(step["urn"])
     if not kind.startswith("s3store:"):
         return None
-    return _thing(store_of(step["urn"]), kind, step["newState"].get("inputs") or {})
+    return _thing(homeservers.of(step["urn"]), kind, step["newState"].get("inputs") or {})
 
 
-def _of_state(resource: Mapping[str, Any], *, as_it_goes: bool = False) -> _Thing | None:
+def _of_state(resource: Mapping[str, Any], homeservers: Homeservers, *, as_it_goes: bool = False) -> _Thing | None:
     kind = str(resource["type"])
     if not (kind.startswith("s3store:") or as_it_goes):
         return None
     values = {**(resource.get("inputs") or {}), **(resource.get("outputs") or {})}
-    return _thing(owner_of(resource), kind, values)
+    return _thing(homeservers.of_resource(resource), kind, values)
 
 
 def _thing(store: str, kind: str, values: Mapping[str, Any]) -> _Thing | None:

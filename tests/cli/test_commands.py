@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from synapse_media import catalog, settings, stackfile
 from synapse_media.cli import COMMANDS, _joined, credentials, doctor, main
@@ -173,6 +174,22 @@ def test_an_edit_keeps_comments_and_what_is_not_touched(tmp_path: Path) -> None:
     with stackfile.editing(path):
         pass
     assert path.stat().st_mtime_ns == before
+
+
+def test_an_edit_of_settings_in_json_text_leaves_an_object_and_nothing_else_does(tmp_path: Path) -> None:
+    """`pulumi config set synapse-media:stores '…'` writes text."""
+    path = tmp_path / "Pulumi.x.yaml"
+    text = """config:
+  synapse-media:stores: '{"example.com": {"provider": "wasabi"}}'
+"""
+    path.write_text(text)
+    with stackfile.editing(path) as document:
+        assert document["config"]["synapse-media:stores"] == {"example.com": {"provider": "wasabi"}}
+    assert path.read_text() == text
+    with stackfile.editing(path) as document:
+        document["config"]["synapse-media:stores"]["example.com"]["region"] = "eu-central-2"
+    stores = yaml.safe_load(path.read_text())["config"]["synapse-media:stores"]
+    assert stores == {"example.com": {"provider": "wasabi", "region": "eu-central-2"}}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from synapse_media.contract import ContractError
 from synapse_media.engine import embedded
 from synapse_media.engine.processes import identity
 from synapse_media.guards import applied, changes
-from synapse_media.guards.applied import store_of
+from synapse_media.guards.applied import name_of
 from synapse_media.plugin.iam import JOURNAL
 from tests.doubles.proxy import Answer, Proxy, Request, Upstream, in_front_of
 from tests.providers.project import SERVER, Stack, stack
@@ -218,7 +218,7 @@ class World:
         """Everything must be as if nothing had happened. Raises BrokenError."""
         state = self.stack.engine.export(self.stack.name)["deployment"]
         # The store may still make the key of a call that got no answer: each `up` looks again until it can't.
-        waiting = {store_of(one["urn"]) for one in state["resources"] if (one.get("outputs") or {}).get("orphanUntil")}
+        waiting = {name_of(one["urn"]) for one in state["resources"] if (one.get("outputs") or {}).get("orphanUntil")}
         found = changes.of_preview(self.stack.engine.preview(self.stack.name, refresh=True))
         left = [one for one in found if (one.verb, one.kind) != ("update", "KeyRing") or one.store not in waiting]
         if left:
