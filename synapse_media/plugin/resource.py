@@ -269,17 +269,6 @@ class SchemaResource(Resource, Generic[In, S]):
         self.remove(resource_id, self.read_state(outputs), self.read_inputs(context.inputs), context)
 
 
-def connection_of(values: Mapping[str, Any]) -> Connection:
-    """The connection among a resource's inputs or outputs."""
-    raw = values.get("connection")
-    if not isinstance(raw, Mapping):
-        raise StoreError("connection: an object with endpoint, region and variables is needed")
-    try:
-        return model.read(Connection, raw)
-    except WireError as error:
-        raise StoreError(f"connection.{error}") from None
-
-
 def import_id(resource_id: str) -> tuple[str, Connection]:
     """The two parts of an import ID, `NAME@ENDPOINT`: nothing else tells an import where the store is."""
     name, at, endpoint = resource_id.rpartition("@")
@@ -291,9 +280,3 @@ def import_id(resource_id: str) -> tuple[str, Connection]:
     # No provider is named, so the credential is that of any store over the S3 API.
     variables = catalog.load("s3_compatible").admin_variables
     return name, Connection(endpoint=endpoint, region="us-east-1", iam_endpoint=endpoint, variables=variables)
-
-
-def text(values: Mapping[str, Any], name: str, default: str = "") -> str:
-    """A string among the values, `default` where it is missing."""
-    value = values.get(name)
-    return value if isinstance(value, str) else default

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synapse_media.engine.embedded import Running
-from synapse_media.plugin.resource import Context, Resource, Values, connection_of
+from synapse_media.plugin.resource import Context, Resource, Values
+from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
 from synapse_media.store.clients import Credential
 
@@ -84,7 +85,7 @@ class Direct:
         self.iam.put_user_policy(UserName=self.name, PolicyName=name, PolicyDocument=document)
 
     def parsed(self, **changes: Any) -> Connection:
-        return connection_of({"connection": self.connection(**changes)})
+        return model.read(Connection, self.connection(**changes))
 
 
 def allow(*actions: str, on: str = "*") -> Values:

@@ -9,8 +9,9 @@ import pytest
 
 from synapse_media import contract
 from synapse_media.errors import SettingsError, StoreError
-from synapse_media.plugin.resource import connection_of
 from synapse_media.renderer import RenderError, render
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
 from synapse_media.store.clients import Credential, admin_credential
 from tests.providers.mocked import Declared, declare
 
@@ -237,7 +238,7 @@ def test_a_role_cant_be_rendered_for_a_program_that_needs_a_key() -> None:
 
 
 def test_a_temporary_credential_has_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = connection_of(_declare().one("KeyRing"))
+    connection = model.read(Connection, _declare().one("KeyRing")["connection"])
     assert admin_credential(connection) == Credential("AKIDADMIN", "admin-secret")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "admin-token")
     assert admin_credential(connection) == Credential("AKIDADMIN", "admin-secret", "admin-token")

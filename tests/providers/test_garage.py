@@ -389,6 +389,42 @@ def test_a_bucket_that_is_marked_by_another_or_by_nobody_is_not_emptied(double: 
         assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
 
 
+def adopted(double: Double, *manage: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs and outputs of an adopted bucket."""
+    inputs, failures = GarageBucket().check(double.inputs(bucket="double-media", adopt=True, manage=list(manage)))
+    assert not failures
+    double.answers = {"GetBucketInfo": [(200, {**MARKED, "objects": 1} if manage else {**FRESH, "objects": 1})]}
+    return inputs, GarageBucket().create(inputs, Context(lambda _: None))[1]
+
+
+def with_rule(rule_id: str) -> dict[str, Any]:
+    return {**FRESH, "objects": 1, "lifecycleRules": [{"ID": rule_id, "Status": "Enabled"}] if rule_id else []}
+
+
+@pytest.mark.parametrize(("mark", "changed"), [("", ()), ("ours", ()), ("synapse-media/other/x", ("owner",))])
+def test_an_adopted_bucket_needs_no_mark_but_has_no_other_s(
+    double: Double, mark: str, changed: tuple[str, ...]
+) -> None:
+    inputs, outputs = adopted(double)
+    double.answers = {"GetBucketInfo": [(200, with_rule(mark))]}
+    found = GarageBucket().read("double-media", inputs, outputs, Context(lambda _: None))
+    assert found is not None
+    assert GarageBucket().diff(found.inputs, inputs).changed == changed
+    if changed:
+        with pytest.raises(StoreError, match="marked as that of another stack"):
+            GarageBucket().update("double-media", outputs, inputs, Context(lambda _: None))
+
+
+def test_an_adopted_bucket_whose_rules_are_managed_has_a_mark_that_can_be_taken_off(double: Double) -> None:
+    inputs, outputs = adopted(double, "lifecycle")
+    double.answers = {"GetBucketInfo": [(200, with_rule(""))]}
+    found = GarageBucket().read("double-media", inputs, outputs, Context(lambda _: None))
+    assert found is not None
+    assert "owner" in GarageBucket().diff(found.inputs, inputs).changed
+    with pytest.raises(StoreError, match="the mark of this stack was taken off it"):
+        GarageBucket().delete("double-media", {**outputs, "forceDestroy": True}, Context(lambda _: None))
+
+
 def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(double: Double) -> None:
     """The state was lost: the key of our name there is in use."""
     double.answers = {"GetBucketInfo": [(200, {**MARKED, "objects": 1})]}
