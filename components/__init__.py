@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from synapse_media import catalog
+from synapse_media import catalog, extras
 from synapse_media.contract import VERSION
 from synapse_media.settings import StoreSettings
 
@@ -34,6 +34,7 @@ def make(store: StoreSettings) -> dict[str, Any]:
             "method": store.method,
             "access": store.access,
         }
+    extras.require([store.provider])
     module, name = REGISTRY[catalog.load(store.provider).component]
     component = getattr(import_module(f".{module}", __name__), name)
     outputs: dict[str, Any] = component(store.server_name, store).outputs

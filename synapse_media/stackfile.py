@@ -25,6 +25,7 @@ class StackFileError(SynapseMediaError):
 class StackFile:
     """A stack as its file has it. `allow` keeps the entries as written: they may outlive their store.
 
+    `name` is what pulumi calls it: with its organization and project, where it was given so.
     `secrets_provider` is pulumi's own `secretsprovider`: passphrase, or the URL of a key in a KMS.
     """
 
@@ -56,19 +57,74 @@ def find_project(start: Path | None = None) -> Path:
     for place in (here, *here.parents):
         if (place / "Pulumi.yaml").is_file():
             return place
-    raise UsageError(f"no Pulumi.yaml in {here} or above it: run this in a checkout of synapse-media")
+    raise UsageError(
+        f"no Pulumi.yaml in {here} or above it: go to your project's directory, or name it with -C DIR. "
+        "`synapse-media init` makes a project."
+    )
+
+
+def short_name(stack: str) -> str:
+    """The name of a stack without its organization and project, as `pulumi.get_stack()` has it."""
+    return stack.rpartition("/")[2]
+
+
+def without_placeholder(project: Path, stack: str) -> str:
+    """The name by which a stack is known here: `organization/PROJECT/NAME` of a backend without organizations is NAME.
+
+    Raises UsageError where it is of another project.
+    """
+    organization, _, rest = stack.partition("/")
+    if organization != "organization" or not rest:
+        return stack
+    named, _, name = rest.rpartition("/")
+    own = str(project_settings(project).get("name"))
+    if named not in ("", own):
+        raise UsageError(f"--stack is {stack!r}, of the project {named!r}; the project here is {own!r}")
+    return name
 
 
 def path_of(project: Path, stack: str) -> Path:
-    """Where a stack's file is. Raises UsageError for a name that can't be one."""
-    if not _STACK.fullmatch(stack):
-        raise UsageError(f"--stack is {stack!r}; allowed: letters, digits, '-', '_' and '.', at most 100")
-    return project / "stacks" / f"Pulumi.{stack}.yaml"
+    """Where a stack's file is: in Pulumi.yaml's `stackConfigDir`, else beside Pulumi.yaml, as pulumi has it.
+
+    Args:
+        stack: NAME, ORGANIZATION/NAME or ORGANIZATION/PROJECT/NAME.
+
+    Raises:
+        UsageError: it can't be a name.
+        StackFileError: Pulumi.yaml can't be read.
+    """
+    parts = stack.split("/")
+    if len(parts) > 3 or not all(_STACK.fullmatch(part) for part in parts):
+        raise UsageError(
+            f"--stack is {stack!r}; allowed: NAME, ORGANIZATION/NAME or ORGANIZATION/PROJECT/NAME, each of letters, "
+            "digits, '-', '_' and '.', at most 100"
+        )
+    return project / config_dir(project) / f"Pulumi.{parts[-1]}.yaml"
+
+
+def config_dir(project: Path) -> Path:
+    """The directory of a project's stack files, relative to the project unless Pulumi.yaml has it absolute."""
+    named = project_settings(project).get("stackConfigDir") or "."
+    if not isinstance(named, str):
+        raise StackFileError(f"{project / 'Pulumi.yaml'}: stackConfigDir is {named!r}; allowed: a directory's name")
+    return Path(named)
+
+
+def project_settings(project: Path) -> Mapping[str, Any]:
+    """What Pulumi.yaml says. Raises StackFileError."""
+    return read_yaml(project / "Pulumi.yaml")
 
 
 def is_example(stack: str) -> bool:
     """Whether a stack's file is a tracked example, which no command writes to: those are named as providers."""
     return stack.replace("-", "_") in catalog.names()
+
+
+def examples() -> Path:
+    """The directory of the example stack files, one a provider: of the installed package, or of the checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "stacks"
+    return installed if installed.is_dir() else package.parent / "stacks"
 
 
 def read(project: Path, stack: str, copy: Path | None = None) -> StackFile:
@@ -81,7 +137,9 @@ def read(project: Path, stack: str, copy: Path | None = None) -> StackFile:
     raw = read_yaml(copy or path)
     config = raw.get("config")
     if not isinstance(config, Mapping):
-        raise StackFileError(f"{path}: there is no `config:` object in it; see the examples in stacks/")
+        raise StackFileError(
+            f"{path}: there is no `config:` object in it; `synapse-media init` writes one to start from"
+        )
     allow = config.get(f"{settings.PROJECT}:allow")
     stores = settings.parse(config.get(f"{settings.PROJECT}:stores"), allow)
     return StackFile(stack, path, stores, tuple(allow or ()), str(raw.get("secretsprovider") or "passphrase"))

@@ -1,4 +1,7 @@
-"""Entry point of the plugin process; the engine starts it through `bin/pulumi-resource-s3store`."""
+"""Entry point of the plugin process, the console script `pulumi-resource-s3store`.
+
+In a checkout whose package is not installed the engine starts it through `bin/pulumi-resource-s3store`.
+"""
 
 import sys
 
@@ -12,7 +15,9 @@ from .proof import ProofResource
 from .protocol import serve
 from .storj import StorjBucket, StorjKeyRing, StorjLender
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Serve the engine that started this process, until it ends."""
     resources = [
         Bucket(),
         User(),
@@ -37,3 +42,7 @@ if __name__ == "__main__":
         ),
     ]
     serve(resources, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ MAY = {
     "contract": {"catalog", "errors", "methods"},
     "settings": {"catalog", "errors", "methods", "contract"},
     "stackfile": {"catalog", "errors", "methods", "settings"},
+    "extras": {"catalog", "errors"},
     "store": {"errors", "redaction", "catalog", "methods", "contract"},
     "plugin": {"errors", "redaction", "catalog", "methods", "contract", "settings", "store"},
     "guards": {"catalog", "methods", "settings", "errors"},
@@ -30,7 +31,7 @@ MAY = {
     "engine": {"errors", "redaction"},
 }
 """Room of `synapse_media` -> the other rooms that it may import; `cli` may import all."""
-COMPONENTS = {"catalog", "contract", "errors", "methods", "settings", "plugin"}
+COMPONENTS = {"catalog", "contract", "errors", "extras", "methods", "settings", "plugin"}
 
 
 def room(path: Path) -> str:
