@@ -51,12 +51,18 @@ class StackFile:
         return [catalog.load(store.provider) for store in self.stores.values() if store.uses_store]
 
 
+def project_above(start: Path) -> Path | None:
+    """The nearest directory with a Pulumi.yaml, from `start` upwards; None where there is none."""
+    here = start.resolve()
+    return next((place for place in (here, *here.parents) if (place / "Pulumi.yaml").is_file()), None)
+
+
 def find_project(start: Path | None = None) -> Path:
-    """The directory with our Pulumi.yaml, from `start` (the current directory) upwards."""
+    """The same from the current directory, if not from `start`. Raises UsageError where there is none."""
     here = (start or Path.cwd()).resolve()
-    for place in (here, *here.parents):
-        if (place / "Pulumi.yaml").is_file():
-            return place
+    found = project_above(here)
+    if found is not None:
+        return found
     raise UsageError(
         f"no Pulumi.yaml in {here} or above it: go to your project's directory, or name it with -C DIR. "
         "`synapse-media init` makes a project."
@@ -86,20 +92,27 @@ def without_placeholder(project: Path, stack: str) -> str:
 def path_of(project: Path, stack: str) -> Path:
     """Where a stack's file is: in Pulumi.yaml's `stackConfigDir`, else beside Pulumi.yaml, as pulumi has it.
 
+    Raises:
+        UsageError: it can't be a stack's name.
+        StackFileError: Pulumi.yaml can't be read.
+    """
+    name = file_name(stack)
+    return project / config_dir(project) / name
+
+
+def file_name(stack: str) -> str:
+    """The name of a stack's file. Raises UsageError where it can't be a stack's name.
+
     Args:
         stack: NAME, ORGANIZATION/NAME or ORGANIZATION/PROJECT/NAME.
-
-    Raises:
-        UsageError: it can't be a name.
-        StackFileError: Pulumi.yaml can't be read.
     """
     parts = stack.split("/")
     if len(parts) > 3 or not all(_STACK.fullmatch(part) for part in parts):
         raise UsageError(
-            f"--stack is {stack!r}; allowed: NAME, ORGANIZATION/NAME or ORGANIZATION/PROJECT/NAME, each of letters, "
-            "digits, '-', '_' and '.', at most 100"
+            f"the stack's name is {stack!r}; allowed: NAME, ORGANIZATION/NAME or ORGANIZATION/PROJECT/NAME, each of "
+            "letters, digits, '-', '_' and '.', at most 100"
         )
-    return project / config_dir(project) / f"Pulumi.{parts[-1]}.yaml"
+    return f"Pulumi.{parts[-1]}.yaml"
 
 
 def config_dir(project: Path) -> Path:

@@ -75,7 +75,7 @@ def test_a_missing_stack_is_answered_with_those_there_are(project: Path) -> None
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b/c/d", "a//b", "org/..", "-s", ".x", "a b", "a\n", "x" * 101, "ä"])
 def test_a_stack_name_is_no_path(project: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="--stack is"):
+    with pytest.raises(UsageError, match="the stack's name is"):
         stackfile.read(project, name)
 
 
