@@ -456,6 +456,13 @@ class Engine:
                 "PULUMI_CONFIG_PASSPHRASE_FILE to the file that does. A stack file with somebody else's "
                 "`encryptionsalt:` fails like this too: remove that line if there is no `secure:` value."
             )
+        if "no resource plugin 'pulumi-resource-s3store'" in said:
+            own = Path(sys.executable).parent
+            return EngineError(
+                f"{what} failed: pulumi does not find our plugin, {own / 'pulumi-resource-s3store'}. Name its "
+                f"directory in Pulumi.yaml (`plugins: {{providers: [{{name: s3store, path: {own}}}]}}`), or activate "
+                "the Python environment, which puts its `bin` on PATH, and unset PULUMI_IGNORE_AMBIENT_PLUGINS."
+            )
         if missing := re.search(r"no resource plugin 'pulumi-resource-([\w-]+)' found.* version (v[\d.]+)", said):
             return EngineError(
                 f"{what} failed: the vendor's plugin {missing[1]} {missing[2]} is not installed. Where the vendor can "
