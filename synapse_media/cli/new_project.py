@@ -14,9 +14,11 @@ import synapse_media
 from synapse_media.errors import UsageError
 
 PACKAGE = Path(synapse_media.__file__).resolve().parent
-IGNORED = ("/.venv/", "/out/", "/stacks/Pulumi.embedded.yaml", "__pycache__/")
+VENV = ".venv"
+"""Where an environment is looked for that does not run this."""
 
 
+PLUGIN = "bin/pulumi-resource-s3store"
 STACKS = "stacks"
 """The directory of the stack files."""
 
@@ -51,17 +53,21 @@ def make(project: Path, extra: str) -> Written:
     """
     # A release may change what its program and its recipes have to be; a patch does not.
     requirement = f"synapse-media{f'[{extra}]' if extra else ''}~={synapse_media.__version__}"
+    environment = _environment(project)
+    venv = environment or VENV
+    ignored = (f"/{venv}/", "/out/", f"/{STACKS}/Pulumi.embedded.yaml", "__pycache__/")
     files = {
-        "Pulumi.yaml": _project_file(project),
+        "Pulumi.yaml": _project_file(project, environment),
         "__main__.py": (PACKAGE / "project/__main__.py")
         .read_text(encoding="utf-8")
         .replace("from components import", "from synapse_media.components import"),
         "requirements.txt": f"{requirement}\n",
-        ".gitignore": "".join(f"{line}\n" for line in IGNORED),
+        ".gitignore": "".join(f"{line}\n" for line in ignored),
+        PLUGIN: (PACKAGE / PLUGIN).read_text(encoding="utf-8").replace("/.venv/", f"/{venv}/"),
         "ci/preview.sh": (PACKAGE / "ci/preview.sh").read_text(encoding="utf-8"),
         ".github/workflows/preview.yml": (PACKAGE / "ci/preview.yml").read_text(encoding="utf-8"),
     }
-    needed = {"requirements.txt": (requirement,), ".gitignore": IGNORED}
+    needed = {"requirements.txt": (requirement,), ".gitignore": ignored}
     kept = {}
     for name, text in files.items():
         path = project / name
@@ -71,27 +77,25 @@ def make(project: Path, extra: str) -> Written:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        if name.endswith(".sh"):
+        if text.startswith("#!"):
             path.chmod(0o755)
     return Written(tuple(name for name in files if name not in kept), kept)
 
 
-def _project_file(project: Path) -> str:
+def _project_file(project: Path, environment: str | None) -> str:
     import yaml
 
-    environment = _environment(project)
     runtime: dict[str, Any] = {"name": "python", "options": {"toolchain": "pip"}}
     settings: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", project.name).strip("-")[:100] or "synapse-media",
         "description": "Object storage for a Matrix homeserver's media",
         "runtime": runtime,
         "stackConfigDir": STACKS,
+        # Found so, the plugin needs no activated environment; of one on PATH pulumi warns each time.
+        "plugins": {"providers": [{"name": "s3store", "path": Path(PLUGIN).parent.as_posix()}]},
     }
     if environment is not None:
         runtime["options"]["virtualenv"] = environment
-        # So that pulumi finds the plugin where the environment is not activated, too. One that lies elsewhere differs
-        # from machine to machine: there the plugin is found on PATH.
-        settings["plugins"] = {"providers": [{"name": "s3store", "path": f"{environment}/bin"}]}
     return yaml.safe_dump(settings, sort_keys=False)
 
 

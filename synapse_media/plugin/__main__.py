@@ -1,7 +1,4 @@
-"""Entry point of the plugin process, the console script `pulumi-resource-s3store`.
-
-In a checkout whose package is not installed the engine starts it through `bin/pulumi-resource-s3store`.
-"""
+"""Entry point of the plugin process: of `bin/pulumi-resource-s3store`, and of the console script of that name."""
 
 import sys
 

@@ -22,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
     checkout.mkdir()
     for name in ("pyproject.toml", "README.md", ".gitignore", "__main__.py"):
         shutil.copy2(ROOT / name, checkout)
-    for name in ("synapse_media", "components", "ci", "stacks"):
+    for name in ("synapse_media", "bin", "components", "ci", "stacks"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     (checkout / "stacks/Pulumi.mine.yaml").write_text("encryptionsalt: mine\n")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
@@ -40,6 +40,7 @@ def test_a_wheel_carries_everything_under_one_name(wheel: zipfile.Path) -> None:
         "synapse_media/py.typed",
         "synapse_media/catalog/schema.json",
         "synapse_media/catalog/data/wasabi.json",
+        "synapse_media/bin/pulumi-resource-s3store",
         "synapse_media/ci/comment.py",
         "synapse_media/ci/preview.sh",
         "synapse_media/ci/preview.yml",

@@ -63,7 +63,7 @@ class Stranger:
     def env(self) -> dict[str, str]:
         """Neither the environment's executables nor this checkout are on the path."""
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        return {**kept, "PATH": os.defpath, "PULUMI_IGNORE_AMBIENT_PLUGINS": "true", **self.variables}
+        return {**kept, "PATH": os.defpath, **self.variables}
 
     def command(self, *arguments: str, code: int = 0) -> str:
         """`synapse-media` with these; all that it said. Fails where the exit code is another."""

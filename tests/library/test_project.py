@@ -41,7 +41,7 @@ def begin(tmp_path: Path, wheel: Path, embedded_store: Running) -> Callable[...,
             "S3_ACCESS_KEY_ID": embedded_store.access_key_id,
             "S3_SECRET_ACCESS_KEY": embedded_store.secret_access_key,
         }
-        return Stranger(home, environment, credentials)
+        return Stranger(home, environment, {**credentials, "PULUMI_IGNORE_AMBIENT_PLUGINS": "true"})
 
     return made
 
@@ -90,6 +90,7 @@ def test_a_project_of_ones_own(begin: Callable[..., Stranger], embedded_store: R
         ".gitignore",
         "Pulumi.yaml",
         "__main__.py",
+        "bin/pulumi-resource-s3store",
         "ci/preview.sh",
         "requirements.txt",
         "stacks/Pulumi.prod.yaml",
@@ -114,15 +115,12 @@ def test_a_project_of_ones_own(begin: Callable[..., Stranger], embedded_store: R
     assert done.returncode == 0, done.stdout + done.stderr
     assert "7 unchanged" in done.stdout
 
-    # The selected stack, from below, and from another directory.
+    # The stack that pulumi selected, from another directory; and by its whole name.
     assert environments.run(pulumi, "stack", "select", "prod", cwd=home, env=env).returncode == 0
-    assert "no changes" in stranger.command("diff")
-    assert "no changes" in stranger.command("-C", "stacks", "diff")
-    assert "no changes" in stranger.command("diff", "--stack", "organization/My-infra/prod")
-    done = environments.run(
-        stranger.environment / "bin/synapse-media", "diff", "-C", home, cwd=home.parent, env=stranger.env
-    )
+    command = stranger.environment / "bin/synapse-media"
+    done = environments.run(command, "diff", "-C", home, cwd=home.parent, env=stranger.env)
     assert (done.returncode, done.stdout) == (0, "no changes\n"), done.stderr
+    assert "no changes" in stranger.command("diff", "--stack", "organization/My-infra/prod")
 
     stranger.command("render", "--out", str(home / "out"), "--form", "plain")
     store = home / "out" / SERVER / "store.json"
@@ -139,7 +137,6 @@ def test_a_project_of_ones_own(begin: Callable[..., Stranger], embedded_store: R
     allow(stranger, "delete-bucket")
     stranger.command("destroy", "--yes")
     assert not has_bucket(embedded_store, bucket)
-    assert f"create Bucket of {SERVER}" in stranger.command("diff", code=2)
 
 
 def test_the_lowest_pulumi_and_an_environment_that_lies_elsewhere(
@@ -149,11 +146,18 @@ def test_the_lowest_pulumi_and_an_environment_that_lies_elsewhere(
     installed = stranger.python("import importlib.metadata as found; print(found.version('pulumi'))")
     assert f"pulumi=={installed}" == LOWEST
     init(stranger, embedded_store, bucket)
-    assert str(stranger.environment) not in (stranger.home / "Pulumi.yaml").read_text(encoding="utf-8")
-    assert "puts its `bin` on PATH" in stranger.command("diff", "--stack", "prod", code=1)
-    stranger.variables["PULUMI_IGNORE_AMBIENT_PLUGINS"] = "false"
+    project = stranger.home / "Pulumi.yaml"
+    written = project.read_text(encoding="utf-8")
+    assert str(stranger.environment) not in written
     stranger.command("up", "--stack", "prod", "--yes")
     assert "no changes" in stranger.command("diff", "--stack", "prod", "--refresh")
     allow(stranger, "delete-bucket")
     stranger.command("destroy", "--stack", "prod", "--yes")
     assert not has_bucket(embedded_store, bucket)
+
+    # As in a project that was there before, and does not say where the plugin is.
+    project.write_text(written.partition("plugins:")[0], encoding="utf-8")
+    said = stranger.command("diff", "--stack", "prod", code=1)
+    assert f"pulumi does not find our plugin, {stranger.environment}/bin/pulumi-resource-s3store" in said
+    del stranger.variables["PULUMI_IGNORE_AMBIENT_PLUGINS"]
+    assert f"create Bucket of {SERVER}" in stranger.command("diff", "--stack", "prod", code=2)
