@@ -54,6 +54,18 @@ def test_what_env_says_can_be_had_as_json(project: Path, capsys: pytest.CaptureF
     assert lines == [f"export {name}={shlex.quote(it)}" for name, it in json.loads(capsys.readouterr().out).items()]
 
 
+def test_the_environment_of_a_checkout_makes_no_project_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its program could not import `synapse_media.components`."""
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(["init", "prod", "--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]) == 64
+    )
+    assert "install the wheel to make a project here" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_init_wrote_can_be_had_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--provider", "wasabi", "--region", "eu-central-2", "--server-name", "example.com"]
     assert main(["init", "prod", *words, "--json"]) == 0

@@ -145,7 +145,17 @@ def test_the_lowest_pulumi_and_an_environment_that_lies_elsewhere(
     stranger, bucket = begin("../elsewhere", LOWEST), "library-lowest"
     installed = stranger.python("import importlib.metadata as found; print(found.version('pulumi'))")
     assert f"pulumi=={installed}" == LOWEST
-    init(stranger, embedded_store, bucket)
+
+    # What is there is not overwritten.
+    program, ignored = stranger.home / "__main__.py", stranger.home / ".gitignore"
+    program.touch()
+    assert "has a program, __main__.py, but no Pulumi.yaml" in stranger.command("init", code=64)
+    program.unlink()
+    ignored.write_text("/out/\n/mine/\n", encoding="utf-8")
+    said = init(stranger, embedded_store, bucket)
+    assert f"{ignored} was there and is left as it is\n  it lacks: /.venv/\n" in said
+    assert ignored.read_text(encoding="utf-8") == "/out/\n/mine/\n"
+
     project = stranger.home / "Pulumi.yaml"
     written = project.read_text(encoding="utf-8")
     assert str(stranger.environment) not in written
