@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from synapse_media import catalog, contract, settings
+from synapse_media import catalog, contract, extras, settings
 from synapse_media.errors import SettingsError
 from synapse_media.settings import Keys, StoreSettings
 
@@ -108,6 +108,7 @@ def make(store: StoreSettings) -> dict[str, Any]:
             "method": store.method,
             "access": store.access,
         }
+    extras.require([store.provider])
     component = __getattr__(_name(store))
     outputs: dict[str, Any] = component(store.server_name, arguments(store)).storage_outputs
     return outputs

@@ -43,12 +43,16 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One provider's entry. `name` is what a stack file says; `component` the class family that provisions it."""
+    """One provider's entry. `name` is what a stack file says; `component` the class family that provisions it.
+
+    `extra` is the extra of this package with the vendor's SDK that the component needs; "": it needs none.
+    """
 
     name: str
     title: str
     component: str
     facts: Mapping[str, Fact]
+    extra: str = ""
 
     def value(self, fact: str, default: Any = None) -> Any:
         """The bare value of a fact, or `default` where the catalog does not have it."""
@@ -127,9 +131,11 @@ def load(name: str) -> Provider:
         key: Fact(value=item["value"], source=item["source"], date=item["date"], certainty=item["certainty"])
         for key, item in raw["facts"].items()
     }
+    extra = raw.get("extra", "")
     if raw["component"] != name:
-        facts = {**load(raw["component"]).facts, **facts}
-    return Provider(name=raw["name"], title=raw["title"], component=raw["component"], facts=facts)
+        family = load(raw["component"])
+        facts, extra = {**family.facts, **facts}, family.extra
+    return Provider(name=raw["name"], title=raw["title"], component=raw["component"], facts=facts, extra=extra)
 
 
 def schema() -> dict[str, Any]:

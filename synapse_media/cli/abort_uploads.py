@@ -42,8 +42,8 @@ def add_parser(commands: Any) -> None:
         "own key; where that may not list uploads, --stack with the admin credential in the environment. Objects are "
         "not touched.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")
     source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
     parser.add_argument(
         "--older-than",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from synapse_media import catalog
+from synapse_media import catalog, extras
 from synapse_media.errors import StoreError
 from synapse_media.plugin import families
 from synapse_media.schema.connection import AdminCheck
@@ -24,7 +24,12 @@ def missing(provider: catalog.Provider) -> list[str]:
 
 
 def findings(store: StoreSettings) -> list[str]:
-    """What is wrong with the admin credential of a store, as far as a look can tell: [] if it is accepted."""
+    """What is wrong with the admin credential of a store, as far as a look can tell: [] if it is accepted.
+
+    Without the vendor's SDK that is what is wrong: the credential can't be tried.
+    """
+    if absent := extras.lacking([store.provider]):
+        return [absent]
     provider = catalog.load(store.provider)
     lacking = missing(provider)
     if lacking:

@@ -77,6 +77,7 @@ def _preview(
     if arguments.from_nothing:
         project = stackfile.find_project()
         stack = stackfile.read(project, arguments.stack)
+        stacks.require_extras(stack)
         preview = Engine(project, (), {}, stacks.say).preview_from_nothing(stack.name)
         return stack.allow, Verdict(), preview, None
     session = stacks.open_stack(arguments.stack, credentials=arguments.refresh, options=arguments.options)

@@ -29,8 +29,8 @@ def add_parser(commands: Any) -> None:
         description="Writes DIR/<homeserver>/…: the files of the store's method, and store.json, which the commands "
         "on the server take with --store. All at 0600; a file that would not change is not touched.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")
     source.add_argument("--store", metavar="FILE", help="a store.json written by an earlier `render`")
     parser.add_argument("--server", metavar="NAME", help="this homeserver of the stack alone")
     parser.add_argument(

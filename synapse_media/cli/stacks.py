@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from synapse_media import allow as allowed
-from synapse_media import catalog, contract, stackfile
+from synapse_media import catalog, contract, extras, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
 from synapse_media.engine.files import locked, write_private
@@ -55,6 +55,9 @@ from .stores import own_key
 EMBEDDED = "embedded"
 
 
+STACK_HELP = "the stack, with the stack file Pulumi.S.yaml; default: PULUMI_STACK, or that of `pulumi stack select`"
+
+
 def say(message: str) -> None:
     """To people, on standard error: standard output is for what a command was asked for."""
     print(message, file=sys.stderr)
@@ -67,11 +70,35 @@ def waiting(what: str) -> contextlib.AbstractContextManager[None]:
 
 def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
     """The arguments of every command on a stack."""
-    parser.add_argument("--stack", "-s", required=True, metavar="S", help="the stack: stacks/Pulumi.S.yaml")
+    parser.add_argument("--stack", "-s", metavar="S", help=STACK_HELP)
     if options:
         parser.add_argument(
             "options", nargs="*", metavar="-- PULUMI OPTION", help="handed to pulumi: --target, --replace …"
         )
+
+
+def selected(*, or_store: bool) -> str:
+    """The stack of a command that names none: PULUMI_STACK, else the one of `pulumi stack select`.
+
+    Args:
+        or_store: the command takes a file of `render` in its place.
+
+    Raises:
+        UsageError: none was selected.
+    """
+    if name := os.environ.get("PULUMI_STACK"):
+        return name
+    more = ", or --store FILE for the file that `render` wrote" if or_store else ""
+    try:
+        project = stackfile.find_project()
+    except UsageError as error:
+        raise UsageError(f"--stack is missing{more}, and there is {error}") from None
+    if name := Engine(project, (), {}, say).selected_stack():
+        say(f"stack {name}, as selected")
+        return name
+    raise UsageError(
+        f"--stack is missing{more}, PULUMI_STACK is not set, and no stack is selected (`pulumi stack select`)"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +135,14 @@ class Session:
                     os.environ[name] = value
 
 
-def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> Session:
+def open_stack(name: str, *, credentials: bool, options: Sequence[str] = (), runs: bool = True) -> Session:
     """Read and check the stack file, and make the engine ready for it.
 
     Args:
+        name: as pulumi takes it: ORGANIZATION/NAME, too, where the backend has organizations.
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
         options: what is handed to pulumi later; UsageError for what may not be.
+        runs: the program or the plugin will run; MissingExtraError where the SDK of a vendor is not installed.
     """
     target_options(options)
     project = stackfile.find_project()
@@ -123,6 +152,8 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
             f"--provider {name.replace('-', '_')}`. To see it: `synapse-media diff --from-nothing --stack {name}`."
         )
     stack = stackfile.read(project, name)
+    if runs:
+        require_extras(stack)
     own = embedded_environment() if name == EMBEDDED else {}
     variables = stack.admin_variables
     if credentials:
@@ -139,6 +170,11 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
     engine.unlock_if_dead(name)
     config = copy_of(engine, stack.path)
     return Session(stackfile.read(project, name, config), engine, config, own)
+
+
+def require_extras(stack: stackfile.StackFile) -> None:
+    """Raise MissingExtraError where the SDK of a vendor whose store is in the stack is not installed."""
+    extras.require(store.provider for store in stack.stores.values() if store.uses_store)
 
 
 def reread(session: Session) -> Session:
@@ -166,6 +202,8 @@ def _require(variables: Iterable[str], own: Collection[str], providers: Iterable
 def applied(session: Session, state: Mapping[str, Any]) -> dict[str, Applied]:
     """What was last applied, by homeserver; from here on pulumi gets the credentials to read and delete all of it."""
     found = read_applied(state)
+    # Stores that leave the stack file are deleted with them.
+    extras.require(store.provider for store in found.values() if store.provider in catalog.names())
     variables = applied_variables(found)
     for variable in variables:
         plugin_credentials.read(variable)
@@ -400,7 +438,7 @@ def embedded_environment() -> dict[str, str]:
 
 def load(name: str) -> list[contract.StorageOutputs]:
     """The stores of a stack, by its name, as the last `up` left them."""
-    return outputs_of(open_stack(name, credentials=False))
+    return outputs_of(open_stack(name, credentials=False, runs=False))
 
 
 def outputs_of(session: Session) -> list[contract.StorageOutputs]:
@@ -494,7 +532,7 @@ def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
             connection = model.write(_connection(store.provider, store.endpoint, store.region, store.options))
         if connection is None:
             continue  # a program's own, without a key: where it is, no stack file says
-        owner = f"{session.engine.project_name}/{session.stack.name}/{name}"
+        owner = f"{session.engine.project_name}/{stackfile.short_name(session.stack.name)}/{name}"
         with session.credentials(), waiting(f"{name}: is there a bucket {bucket.name}?"):
             refuse_taken({"bucket": bucket.name, "connection": connection, "owner": owner})
 

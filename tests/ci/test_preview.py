@@ -87,6 +87,18 @@ def test_workflows_are_lint_free() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_a_project_of_ones_own_has_the_same_workflow() -> None:
+    """But for how its environment is made and where the program that comments lies."""
+    own = (ROOT / ".github/workflows/preview.yml").read_text(encoding="utf-8")
+    for here, there in (
+        ("run: make setup", "run: python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),
+        (".venv/bin/python ci/comment.py", ".venv/bin/python -m synapse_media.ci.comment"),
+    ):
+        assert own.count(here) == 1
+        own = own.replace(here, there)
+    assert (ROOT / "ci/preview.yml").read_text(encoding="utf-8") == own
+
+
 def test_workflows_give_no_more_than_they_need() -> None:
     for file in WORKFLOWS.glob("*.yml"):
         text = file.read_text(encoding="utf-8")

@@ -6,15 +6,19 @@ import json
 import shlex
 import shutil
 import sys
+import tomllib
+from importlib import util
 from pathlib import Path
 
 import pytest
 import yaml
 
-from synapse_media import catalog, settings, stackfile
+from components import make
+from synapse_media import catalog, extras, settings, stackfile
 from synapse_media.cli import COMMANDS, _joined, credentials, doctor, main
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.obtain import obtain_pulumi
+from synapse_media.engine.session import Engine
 from synapse_media.settings import StoreSettings
 from tests.providers.project import ROOT
 from tests.storj.vectors import PARENTS
@@ -51,6 +55,18 @@ def test_what_env_says_can_be_had_as_json(project: Path, capsys: pytest.CaptureF
     assert lines == [f"export {name}={shlex.quote(it)}" for name, it in json.loads(capsys.readouterr().out).items()]
 
 
+def test_the_environment_of_a_checkout_makes_no_project_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its program could not import `synapse_media.components`."""
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(["init", "prod", "--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]) == 64
+    )
+    assert "install the wheel to make a project here" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_init_wrote_can_be_had_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--provider", "wasabi", "--region", "eu-central-2", "--server-name", "example.com"]
     assert main(["init", "prod", *words, "--json"]) == 0
@@ -60,12 +76,105 @@ def test_what_init_wrote_can_be_had_as_json(project: Path, capsys: pytest.Captur
     assert found["next"][0].startswith("synapse-media diff --stack prod")
 
 
-@pytest.mark.parametrize("arguments", [[], ["unknown"], ["diff"], ["prove"], ["embedded", "dance"]])
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["diff", "--nonesuch"], ["switch"], ["embedded", "dance"]])
 def test_wrong_usage_is_64(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 64
     assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_directories")
+@pytest.mark.parametrize("command", ["diff", "up", "destroy", "doctor", "rotate", "prove", "render", "abort-uploads"])
+def test_without_a_stack_the_selected_one_is_meant(
+    project: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--out", str(project / "out")] if command == "render" else []
+    assert main([command, *more]) == 64
+    assert "no stack is selected (`pulumi stack select`)" in capsys.readouterr().err
+    # Named by pulumi's own variable; there is no such stack file.
+    monkeypatch.setenv("PULUMI_STACK", "organization/synapse-media/chosen")
+    assert main([command, *more]) == 1
+    assert "stacks/Pulumi.chosen.yaml does not exist" in capsys.readouterr().err
+    monkeypatch.chdir(project.parent)
+    monkeypatch.delenv("PULUMI_STACK")
+    assert main([command, *more]) == 64
+    assert "--stack is missing" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_the_stack_that_pulumi_selected(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "prod", "--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]) == 0
+    engine = Engine(project, say=lambda _: None)
+    engine.ensure_stack("prod")
+    engine.run(["stack", "select", "prod"])
+    capsys.readouterr()
+    assert main(["doctor"]) == 1
+    printed = capsys.readouterr()
+    assert "stack prod, as selected" in printed.err
+    assert "WASABI_ACCESS_KEY_ID is not set" in printed.out
+
+
+@pytest.mark.usefixtures("own_directories")
+@pytest.mark.parametrize("before", [True, False])
+def test_another_directory(
+    project: Path, before: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.parent)
+    words = ["--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]
+    where = ["-C", project.name]
+    assert main([*where, "init", "prod", *words] if before else ["init", "prod", *words, *where]) == 0
+    assert (project / "stacks/Pulumi.prod.yaml").is_file()
+    assert Path.cwd() == project.parent
+    assert main(["diff", "--cwd", "nonesuch"]) == 1
+    assert "nonesuch: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("provider", "sdk"),
+    [
+        ("amazon_s3", ("aws", "pulumi_aws")),
+        ("backblaze_b2", ("b2", "b2sdk")),
+        ("digitalocean_spaces", ("digitalocean", "pulumi_digitalocean")),
+    ],
+)
+@pytest.mark.usefixtures("own_directories")
+def test_a_vendors_sdk_that_is_not_installed_is_named_before_anything_is_called(
+    project: Path,
+    provider: str,
+    sdk: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    extra, module = sdk
+
+    def find_spec(name: str) -> object:
+        return None if name == module else util.find_spec(name)
+
+    region = catalog.load(provider).value("default_region") or (*catalog.load(provider).regions, "")[0]
+    words = ["--provider", provider, "--server-name", "a.example", *(["--region", region] if region else [])]
+    monkeypatch.setattr(extras, "find_spec", find_spec)
+    wanted = f"{provider} needs the package {module}, which is not installed here: pip install 'synapse-media[{extra}]'"
+    assert main(["init", "prod", *words]) == 0
+    assert wanted in capsys.readouterr().err
+    assert main(["doctor", "--stack", "prod"]) == 1
+    assert wanted in capsys.readouterr().out
+    for command in (["up"], ["diff"], ["diff", "--from-nothing"], ["rotate"], ["destroy"]):
+        assert main([*command, "--stack", "prod"]) == 1
+        assert wanted in capsys.readouterr().err
+    (store,) = stackfile.read(project, "prod").stores.values()
+    with pytest.raises(extras.MissingExtraError) as refused:
+        make(store)
+    assert str(refused.value) == wanted
+
+
+def test_extras_are_those_of_the_package() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras.MODULES) == set(declared) - {"all", "pictures", "vault"}
+    assert declared["all"] == [f"synapse-media[{','.join(sorted(set(declared) - {'all'}))}]"]
+    allowed = catalog.schema()["properties"]["extra"]["enum"]
+    assert set(allowed) == {entry.extra for entry in map(catalog.load, catalog.names()) if entry.extra}
+    assert set(allowed) == set(extras.MODULES)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ MAY = {
     "contract": {"catalog", "errors", "methods"},
     "settings": {"allow", "catalog", "errors", "methods", "contract"},
     "stackfile": {"catalog", "errors", "methods", "settings"},
+    "extras": {"catalog", "errors"},
     "store": {"errors", "redaction", "schema", "catalog", "methods", "contract"},
     "plugin": {"errors", "urn", "redaction", "schema", "catalog", "methods", "contract", "settings", "store"},
     "guards": {"schema", "allow", "urn", "catalog", "methods", "settings", "errors"},
@@ -34,7 +35,7 @@ MAY = {
     "engine": {"errors", "redaction"},
 }
 """Room of `synapse_media` -> the other rooms that it may import; `cli` may import all."""
-COMPONENTS = {"allow", "schema", "catalog", "contract", "errors", "methods", "settings", "plugin"}
+COMPONENTS = {"allow", "schema", "catalog", "contract", "errors", "extras", "methods", "settings", "plugin"}
 
 
 def room(path: Path) -> str:
