@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import sys
 from collections.abc import Collection, Sequence
@@ -124,13 +125,17 @@ def _up(*, tls: bool | None, method: str | None, as_json: bool) -> int:
     print()
     print(stacks.summary(stores))
     print(f"  rendered   {out}/plain (for any Synapse), {out}/playbook (for the Ansible playbook)")
+    command = (
+        "synapse-media"
+        if shutil.which("synapse-media")
+        else shlex.quote(f"{Path(sys.executable).parent}/synapse-media")
+    )
     print(
         "\nTowards a real provider:\n"
-        "  .venv/bin/synapse-media init prod --provider amazon_s3 --region eu-central-1 --server-name "
-        "matrix.example.com\n"
-        "  .venv/bin/synapse-media diff --stack prod\n"
-        "  .venv/bin/synapse-media up --stack prod\n"
-        "  .venv/bin/synapse-media render --stack prod --out DIR"
+        f"  {command} init prod --provider amazon_s3 --region eu-central-1 --server-name matrix.example.com\n"
+        f"  {command} diff --stack prod\n"
+        f"  {command} up --stack prod\n"
+        f"  {command} render --stack prod --out DIR"
     )
     return 0
 

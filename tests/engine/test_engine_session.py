@@ -160,6 +160,15 @@ def test_what_makes_the_engine_write_secrets_down_is_kept_back_with_a_word(
     assert "not handed to pulumi" in said.text
 
 
+def test_the_selected_stack_is_not_pulumis_to_read(
+    own_state: Path, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    """The commands read it, and name the stack to pulumi: there is nothing to warn of."""
+    monkeypatch.setenv("PULUMI_STACK", "prod")
+    assert "PULUMI_STACK" not in session.environment(say=said)
+    assert "PULUMI_STACK" not in said.text
+
+
 def test_plugins_may_be_downloaded_where_the_engine_was(
     own_state: Path, monkeypatch: pytest.MonkeyPatch, said: Said, tmp_path: Path
 ) -> None:
