@@ -1,13 +1,61 @@
-"""One component a provider, and the factory from settings to component."""
+"""Pulumi components that provision a homeserver's store, one a provider, and the way to them from a stack file.
+
+In a program of your own:
+
+    from synapse_media.components import AmazonS3, AmazonS3Args
+
+    args = AmazonS3Args(server_name="example.com", bucket="example-com-media", region="eu-central-1")
+    media = AmazonS3("media", args)
+    pulumi.export("bucket", media.bucket)
+
+From the stack file, as this repository's own program:
+`publish({name: make(store) for name, store in from_config().items()})`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from synapse_media import catalog
-from synapse_media.contract import VERSION
-from synapse_media.settings import StoreSettings
+import pulumi
+
+from synapse_media import catalog, contract, settings
+from synapse_media.errors import SettingsError
+from synapse_media.settings import Keys, StoreSettings
+
+from .args import StoreArgs
+
+if TYPE_CHECKING:
+    from .amazon_s3 import AmazonS3, AmazonS3Args
+    from .backblaze_b2 import BackblazeB2, BackblazeB2Args
+    from .digitalocean_spaces import DigitalOceanSpaces, DigitalOceanSpacesArgs
+    from .garage import Garage, GarageArgs
+    from .s3_compatible import S3Compatible, S3CompatibleArgs
+    from .storj import Storj, StorjArgs
+    from .wasabi import Wasabi, WasabiArgs
+
+__all__ = (
+    "AmazonS3",
+    "AmazonS3Args",
+    "BackblazeB2",
+    "BackblazeB2Args",
+    "DigitalOceanSpaces",
+    "DigitalOceanSpacesArgs",
+    "Garage",
+    "GarageArgs",
+    "Keys",
+    "S3Compatible",
+    "S3CompatibleArgs",
+    "Storj",
+    "StorjArgs",
+    "Wasabi",
+    "WasabiArgs",
+    "from_config",
+    "make",
+    "publish",
+)
 
 REGISTRY = {
     "amazon_s3": ("amazon_s3", "AmazonS3"),
@@ -21,6 +69,32 @@ REGISTRY = {
 """Component family -> (module, class). Imported when used: a vendor's SDK is slow to load."""
 
 
+def __getattr__(name: str) -> Any:
+    """A component or its arguments, whose module is loaded only now."""
+    for module, component in REGISTRY.values():
+        if name in (component, f"{component}Args"):
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def from_config() -> dict[str, StoreSettings]:
+    """The stores of the stack file, by homeserver. Raises pulumi.RunError with every problem in it."""
+    config = pulumi.Config(settings.PROJECT)
+    if pulumi.runtime.is_config_secret(f"{settings.PROJECT}:stores"):
+        # Decrypted it looks like any other, and would be in the state in clear.
+        raise pulumi.RunError(
+            str(
+                SettingsError(
+                    [settings.secure_value(f"{settings.PROJECT}:stores", "an object with a `secure:` value in it")]
+                )
+            )
+        )
+    try:
+        return settings.parse(config.get("stores"), settings.with_confirmed(config.get("allow")))
+    except SettingsError as error:
+        raise pulumi.RunError(str(error)) from None
+
+
 def make(store: StoreSettings) -> dict[str, Any]:
     """Declare one store's resources; its StorageOutputs, with Pulumi outputs for what is not known yet."""
     if not store.uses_store:
@@ -29,12 +103,36 @@ def make(store: StoreSettings) -> dict[str, Any]:
         )
         return {
             **empty,
-            "version": VERSION,
+            "version": contract.VERSION,
             "server_name": store.server_name,
             "method": store.method,
             "access": store.access,
         }
-    module, name = REGISTRY[catalog.load(store.provider).component]
-    component = getattr(import_module(f".{module}", __name__), name)
-    outputs: dict[str, Any] = component(store.server_name, store).outputs
+    component = __getattr__(_name(store))
+    outputs: dict[str, Any] = component(store.server_name, arguments(store)).storage_outputs
     return outputs
+
+
+def arguments(store: StoreSettings) -> StoreArgs:
+    """A stack file's settings as the arguments of its provider's component."""
+    args: type[StoreArgs] = __getattr__(f"{_name(store)}Args")
+    values = {**{item.name: getattr(store, item.name) for item in fields(store)}, **store.options}
+    taken = {item.name: values[item.name] for item in fields(args) if values.get(item.name) not in (None, "")}
+    return args(**taken, from_stack_file=True)
+
+
+def _name(store: StoreSettings) -> str:
+    return REGISTRY[catalog.load(store.provider).component][1]
+
+
+def publish(stores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Export stores for the commands: `stores` without a secret in it, and `store_secrets` for those who may know.
+
+    A StackReference takes an output for a secret where anything in it is one.
+
+    Args:
+        stores: by homeserver, what `make` gave, or a component's `storage_outputs`.
+    """
+    parts = {name: contract.split(outputs) for name, outputs in stores.items()}
+    pulumi.export("stores", {name: shown for name, (shown, _) in parts.items()})
+    pulumi.export("store_secrets", {name: secret for name, (_, secret) in parts.items()})

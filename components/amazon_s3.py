@@ -7,7 +7,8 @@ would set what it finds otherwise, ours reports it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,10 +16,34 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_aws as aws
 
+from synapse_media.allow import deletes_media
 from synapse_media.plugin.bucket import OWNER_TAG
+from synapse_media.plugin.iam import POLICY_NAME
 
 from . import policies
-from .s3_iam import POLICY_NAME, S3IamStore
+from .args import IamStoreArgs, is_known
+from .s3_iam import S3IamStore
+from .store import given
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmazonS3Args(IamStoreArgs):
+    """A store at Amazon. `region` is needed."""
+
+    keyless: bool = False
+    """True: a role and an instance profile in place of an access key, for Synapse on EC2."""
+
+    kms_key: pulumi.Input[str] | None = None
+    """ARN of a KMS key (no alias: a policy can't grant by it) for encryption at rest. Left out: Amazon's own key."""
+
+    log_bucket: pulumi.Input[str] | None = None
+    """An existing bucket of the same region and account that receives the access log. Left out: no log."""
+
+    tags: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None
+    """Tags for everything that is created, as name: text."""
+
+    settle_seconds: int | None = None
+    """Seconds that a key made just now may need until Amazon knows it. Left out: what the catalog has."""
 
 
 class AmazonS3(S3IamStore):
@@ -26,30 +51,37 @@ class AmazonS3(S3IamStore):
 
     Produces a private bucket: public access block, owner-enforced objects, encryption, versions that expire, unfinished
     uploads that are removed, TLS only, its access logged by option; an IAM user with one inline policy, or with
-    `keyless: true` a role and an instance profile of the same name.
+    `keyless` a role and an instance profile of the same name. A provider of `opts` for the package `aws` makes them; it
+    has to be of the same region and account as the credentials in the environment, by which the keys are made.
     """
 
+    family = "amazon_s3"
+
+    def __init__(self, name: str, args: AmazonS3Args, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, args, opts)
+
     def provision(self) -> None:
-        if self.keyless and self.store.method == "matrix-media-repo":
-            raise pulumi.RunError(
-                f"stores.{self.name}.keyless: matrix-media-repo signs with an access key only. Remove keyless, or "
-                "choose another method."
-            )
-        if self.store.adopt and self.store.options.get("kms_key") and "set-encryption" in self.store.allow:
-            raise pulumi.RunError(
-                f"stores.{self.name}.kms_key: of a bucket that is taken over it only lets our key at media encrypted "
-                "by it, and set-encryption would set AES256. Remove set-encryption from allow, and set the bucket's "
-                "default encryption at Amazon."
-            )
         if not self.store.adopt or self.keyless:
-            self.vendor = _vendor(
-                pulumi.runtime.settings.get_monitor(),
-                self.store.region,
-                self.store.endpoint if self.own_endpoint else "",
-                self.store.iam_endpoint if self.store.iam_endpoint != self.provider.iam_endpoint("") else "",
-                tuple(name for name in self.provider.admin_variables if name not in self.provider.optional_variables),
-            )
+            self.vendor = self.get_provider("aws:index:Provider") or self._own_vendor()
         super().provision()
+
+    def _own_vendor(self) -> aws.Provider:
+        region, endpoint = self.setting("region"), self.setting("endpoint") if self.own_endpoint else ""
+        iam_endpoint = self.setting("iam_endpoint")
+        if iam_endpoint == self.provider.iam_endpoint(""):
+            iam_endpoint = ""
+        needed = tuple(name for name in self.provider.admin_variables if name not in self.provider.optional_variables)
+        if is_known((region, endpoint, iam_endpoint)):
+            return _vendor(pulumi.runtime.settings.get_monitor(), region, endpoint, iam_endpoint, needed)
+        # Nothing that is known yet tells it from another store's.
+        return _provider(
+            self.name,
+            region=region,
+            endpoint=endpoint,
+            iam_endpoint=iam_endpoint,
+            variables=needed,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
 
     @property
     def keyless(self) -> bool:
@@ -58,16 +90,37 @@ class AmazonS3(S3IamStore):
     @property
     def own_endpoint(self) -> bool:
         """A private endpoint, or a stand-in: not the one of the catalog."""
-        return self.store.endpoint != self.provider.endpoint(self.store.region)
+        if "endpoint" in self.store.later:
+            return "endpoint" in self.raw
+        return bool(self.store.endpoint != self.provider.endpoint(self.store.region))
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        found = super().setting(name, default)
+        if name != "endpoint" or is_known(found):
+            return found
+
+        def over_https(endpoint: str) -> str:
+            if endpoint.startswith("https://"):
+                return endpoint
+            raise pulumi.RunError(
+                f"{self._where}.endpoint is {endpoint!r}; allowed: an https URL, where it is only known once another "
+                "resource is made. The bucket's policy refuses plain http."
+            )
+
+        return found.apply(over_https)
 
     @property
     def addressing(self) -> str:
         return "path" if self.own_endpoint else super().addressing
 
     @property
-    def tags(self) -> dict[str, str]:
-        given = {str(name): str(value) for name, value in self.store.options.get("tags", {}).items()}
-        return {**given, OWNER_TAG: self.owner}
+    def tags(self) -> Any:
+        """Every tag there is to be, or an Output of them."""
+
+        def marked(tags: Mapping[str, Any] | None) -> dict[str, str]:
+            return {**{str(name): str(value) for name, value in (tags or {}).items()}, OWNER_TAG: self.owner}
+
+        return given(marked, self.setting("tags"))
 
     def by_vendor(self, *depends_on: pulumi.Resource, **options: Any) -> pulumi.ResourceOptions:
         """Args:
@@ -80,32 +133,33 @@ class AmazonS3(S3IamStore):
         """For what is made under `path`: it stays where an earlier release put it, since a move makes it another."""
         return self.by_vendor(*depends_on, ignore_changes=["path"], **options)
 
-    def key_policy(self) -> dict[str, Any]:
-        document = super().key_policy()
-        key = self.store.options.get("kms_key")
-        if key:
+    def key_policy(self) -> Any:
+        if not self.is_set("kms_key"):
+            return super().key_policy()
+
+        def with_key(document: dict[str, Any], key: str) -> dict[str, Any]:
             # Writing takes a data key, reading decrypts it; a multipart upload does both.
             # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
             actions = ["kms:Decrypt", "kms:GenerateDataKey"]
-            document["Statement"].append(
-                {"Sid": "MediaEncryption", "Effect": "Allow", "Action": actions, "Resource": [key]}
-            )
-        return document
+            more = {"Sid": "MediaEncryption", "Effect": "Allow", "Action": actions, "Resource": [key]}
+            return policies.document(*document["Statement"], more)
+
+        return given(with_key, super().key_policy(), self.setting("kms_key"))
 
     # ---- the bucket
 
     def make_bucket(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
         if self.store.adopt:
             bucket, lacks = super().make_bucket()
-            if "kms_key" not in self.store.options:
+            if not self.is_set("kms_key"):
                 return bucket, lacks
             said = "encryption by kms_key, unless the bucket that was taken over has it as its default already"
             return bucket, pulumi.Output.from_input(lacks).apply(lambda found: [*found, said])
         options = pulumi.ResourceOptions(provider=self.vendor)
         made = aws.s3.Bucket(
             self.name,
-            bucket=self.store.bucket,
-            force_destroy="delete-media" in self.store.allow,
+            bucket=self.setting("bucket"),
+            force_destroy=deletes_media(self.store.allow),
             tags=self.tags,
             opts=pulumi.ResourceOptions.merge(self.of_bucket(), options),
         )
@@ -136,7 +190,7 @@ class AmazonS3(S3IamStore):
             rule=aws.s3.BucketOwnershipControlsRuleArgs(object_ownership="BucketOwnerEnforced"),
             opts=of_setting(),
         )
-        key = store.options.get("kms_key")
+        key = self.setting("kms_key")
         by_default = aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(
             sse_algorithm="aws:kms" if key else "AES256", kms_master_key_id=key
         )
@@ -166,19 +220,19 @@ class AmazonS3(S3IamStore):
             ),
         )
         last = aws.s3.BucketLifecycleConfiguration(name, bucket=bucket.bucket, rules=[rule], opts=of_setting())
-        if "log_bucket" in store.options:
+        if self.is_set("log_bucket"):
             last = aws.s3.BucketLogging(
                 name,
                 bucket=bucket.bucket,
-                target_bucket=store.options["log_bucket"],
-                target_prefix=f"{store.bucket}/",
+                target_bucket=self.setting("log_bucket"),
+                target_prefix=given("{}/".format, self.setting("bucket")),
                 # An option: where the stack file no longer has it, it goes.
                 opts=self.by_vendor(last, deleted_with=bucket, delete_before_replace=True),
             )
         # Over plain http (a stand-in) it would lock everybody out.
-        if store.endpoint.startswith("https://"):
+        if "endpoint" in store.later or store.endpoint.startswith("https://"):
             # After the public access block: pulumi-aws#2927.
-            document = policies.to_json(policies.tls_only(store.bucket))
+            document = given(policies.to_json, given(policies.tls_only, self.setting("bucket")))
             last = aws.s3.BucketPolicy(name, bucket=bucket.bucket, policy=document, opts=of_setting())
         return last
 
@@ -191,7 +245,7 @@ class AmazonS3(S3IamStore):
         document = self.key_policy()
         role = aws.iam.Role(
             self.name,
-            name=self.store.user,
+            name=self.setting("user"),
             path=self.path,
             assume_role_policy=policies.to_json(policies.for_service("ec2.amazonaws.com")),
             tags=self.tags,
@@ -201,11 +255,11 @@ class AmazonS3(S3IamStore):
             self.name,
             name=POLICY_NAME,
             role=role.name,
-            policy=policies.to_json(document),
+            policy=given(policies.to_json, document),
             opts=self.by_vendor(delete_before_replace=True),
         )
         aws.iam.InstanceProfile(
-            self.name, name=self.store.user, path=self.path, role=role.name, tags=self.tags, opts=self.under_path()
+            self.name, name=self.setting("user"), path=self.path, role=role.name, tags=self.tags, opts=self.under_path()
         )
         self.finish_keyless(policy=document, lacks=lacks)
 
@@ -214,7 +268,7 @@ class AmazonS3(S3IamStore):
             return super().make_user(bucket)
         user: pulumi.Resource = aws.iam.User(
             self.name,
-            name=self.store.user,
+            name=self.setting("user"),
             path=self.path,
             # A key somebody made by hand must not stand in the way of deleting the user.
             force_destroy=True,
@@ -224,13 +278,13 @@ class AmazonS3(S3IamStore):
         )
         return user
 
-    def make_user_policy(self, user: pulumi.Resource, document: str) -> pulumi.Resource:
+    def make_user_policy(self, user: pulumi.Resource, document: pulumi.Input[str]) -> pulumi.Resource:
         if self.store.adopt:
             return super().make_user_policy(user, document)
         made: pulumi.Resource = aws.iam.UserPolicy(
             self.name,
             name=POLICY_NAME,
-            user=self.store.user,
+            user=self.setting("user"),
             policy=document,
             opts=self.by_vendor(user, delete_before_replace=True),
         )
@@ -247,25 +301,46 @@ def _vendor(
 ) -> aws.Provider:
     """The vendor's plugin for a region, one for all stores there: each is a process of its own.
 
-    Credentials come from the environment, where the plugin itself finds them.
-
     Args:
         endpoint, iam_endpoint: "" for the vendor's own.
+        variables: of the environment, without which the plugin has no credential.
     """
+    name = "-".join(["aws", region, *(urlsplit(url).netloc for url in (endpoint, iam_endpoint) if url)])
+    return _provider(
+        name,
+        region=region,
+        endpoint=endpoint,
+        iam_endpoint=iam_endpoint,
+        variables=variables,
+        opts=pulumi.ResourceOptions(),
+    )
+
+
+def _provider(
+    name: str,
+    *,
+    region: pulumi.Input[str],
+    endpoint: pulumi.Input[str],
+    iam_endpoint: pulumi.Input[str],
+    variables: Sequence[str],
+    opts: pulumi.ResourceOptions,
+) -> aws.Provider:
+    """The vendor's plugin. Credentials come from the environment, where the plugin itself finds them."""
     options: dict[str, Any] = {}
     places = {"s3": endpoint, "s3control": endpoint, "iam": iam_endpoint, "sts": iam_endpoint}
-    named = {service: url for service, url in places.items() if url}
+    named = {service: url for service, url in places.items() if not is_known(url) or url}
     if named:
         options["endpoints"] = [aws.ProviderEndpointArgs(**named)]
-        options["s3_use_path_style"] = bool(endpoint)
+        options["s3_use_path_style"] = "s3" in named
     if pulumi.runtime.is_dry_run() and not all(map(os.environ.get, variables)):
         # A preview from nothing: the plugin doesn't start without a credential, and asks nobody with this one.
         options |= {"access_key": "none", "secret_key": "none", "skip_requesting_account_id": True}
     return aws.Provider(
-        "-".join(["aws", region, *(urlsplit(url).netloc for url in (endpoint, iam_endpoint) if url)]),
+        name,
         region=region,
         skip_credentials_validation=True,
         skip_metadata_api_check=True,
         skip_region_validation=True,
         **options,
+        opts=opts,
     )

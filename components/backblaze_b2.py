@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+
+import pulumi
 
 from synapse_media.methods import Operation, granted
-from synapse_media.settings import StoreSettings
 
 from . import resources
-from .store import Store
+from .args import StoreArgs
+from .store import Store, given
 
 # https://www.backblaze.com/docs/cloud-storage-s3-compatible-app-keys ; HeadBucket, which many programs begin with, and
 # the calls of every other line need listBuckets. A delete by name only hides and comes with writeFiles; deleteFiles
@@ -22,6 +24,15 @@ _CAPABILITIES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackblazeB2Args(StoreArgs):
+    """A store at Backblaze B2. The account says where it is: `region` and `endpoint` may be left out, and are checked
+    against that where they are not."""
+
+    realm: pulumi.Input[str] | None = None
+    """URL of the native API in place of Backblaze's own, as of a proxy."""
+
+
 class BackblazeB2(Store):
     """A private bucket that keeps the last version of a file only, and keys restricted to it.
 
@@ -29,65 +40,53 @@ class BackblazeB2(Store):
     version for good.
     """
 
-    def __init__(self, name: str, store: StoreSettings) -> None:
-        super().__init__(name, store)
-        inputs, lacks = self.bucket_inputs()
-        kept = (
-            "bucket",
-            "connection",
-            "owner",
-            "formerOwner",
-            "adopt",
-            "manage",
-            "noncurrentDays",
-            "abortDays",
-            "forceDestroy",
-        )
+    family = "backblaze_b2"
+
+    def __init__(self, name: str, args: BackblazeB2Args, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, args, opts)
+
+    def provision(self) -> None:
         # Filled in from the region; only one that was written says anything.
-        endpoint = "" if store.endpoint == self.provider.endpoint(store.region) else store.endpoint
-        bucket = resources.Bucket(
-            name,
-            {
-                **{key: inputs[key] for key in kept if key in inputs},
-                "private": True,
-                "encryption": True,
-                "region": store.region,
-                "endpoint": endpoint,
-            },
+        def written(endpoint: str, region: str) -> str:
+            return "" if endpoint == self.provider.endpoint(region) else endpoint
+
+        bucket = resources.B2Bucket(
+            self.name,
+            resources.B2BucketArgs(
+                **self.any_bucket(),
+                private=True,
+                encryption=True,
+                noncurrent_days=self.store.noncurrent_days,
+                abort_days=self.store.abort_days,
+                region=self.setting("region"),
+                endpoint=given(written, self.setting("endpoint"), self.setting("region")),
+            ),
             self.of_bucket(),
-            kind="B2Bucket",
-            more=("bucketId", "accountRegion", "accountEndpoint", "resumed"),
         )
-        ring = resources.KeyRing(
-            name,
-            {
-                "userName": store.user,
-                "owner": self.owner,
-                "bucketId": bucket.out("bucketId"),
-                "capabilities": self._capabilities(),
-                "active": store.keys.active,
-                "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
-                "connection": self.connection(),
-                **({"adopt": True} if store.adopt else {}),
-                "resumed": bucket.out("resumed"),
-            },
-            resources.by_name(self.child(bucket)),
-            kind="B2KeyRing",
+        ring = resources.B2KeyRing(
+            self.name,
+            resources.B2KeyRingArgs(
+                **self.any_ring(),
+                owner=self.owner,
+                bucket_id=bucket.bucket_id,
+                capabilities=self._capabilities(),
+                resumed=bucket.resumed,
+            ),
+            self.of_named_keys(bucket),
         )
         self.finish(
-            region=bucket.out("accountRegion"),
-            endpoint_url=bucket.out("accountEndpoint"),
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
-            lacks=bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])]),
+            region=bucket.account_region,
+            endpoint_url=bucket.account_endpoint,
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
+            lacks=self.with_known_lacks(bucket.lacks),
             made=(bucket, ring),
             lender="backblaze_b2",
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
-    def connection(self) -> dict[str, Any]:
-        return {**super().connection(), "realm": str(self.store.options.get("realm", ""))}
+    def connection(self) -> resources.ConnectionArgs:
+        return replace(super().connection(), realm=self.setting("realm", ""))
 
     def _capabilities(self) -> list[str]:
         given = granted(self.method, self.store.access)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,9 +16,10 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_digitalocean as digitalocean
 
-from synapse_media.settings import StoreSettings
+from synapse_media.allow import deletes_media
 
 from . import resources
+from .args import StoreArgs, is_known
 from .store import Store
 
 TOKEN = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
@@ -25,61 +27,64 @@ ADMIN = ("SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")
 """The full-access key; the vendor's plugin reads the same variables."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DigitalOceanSpacesArgs(StoreArgs):
+    """A store at DigitalOcean Spaces. `region` is needed."""
+
+    api_endpoint: pulumi.Input[str] | None = None
+    """URL of DigitalOcean's API, if not https://api.digitalocean.com. It is sent the API token."""
+
+    settle_seconds: int | None = None
+    """Seconds that a key made just now may need until Spaces knows it. Left out: what the catalog has."""
+
+
 class DigitalOceanSpaces(Store):
     """A private, versioned bucket and its ring of limited keys.
 
     With an API token alone in the environment, also a full-access key for the vendor's plugin: it is deleted again by
-    the first `up` that finds one in the environment.
+    the first `up` that finds one in the environment. A provider of `opts` for the package `digitalocean` makes the
+    bucket; it has to be of the same account as the credentials in the environment, by which the keys are made.
     """
 
-    def __init__(self, name: str, store: StoreSettings) -> None:
-        super().__init__(name, store)
-        bucket, lacks = self._adopted() if store.adopt else self._made()
-        ring = resources.KeyRing(
-            name,
-            {
-                "userName": store.user,
-                "owner": self.owner,
-                "active": store.keys.active,
-                "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
-                "grants": [{"bucket": store.bucket, "permission": "readwrite"}],
-                "adopt": store.adopt,
-                "connection": self.connection(),
-            },
-            resources.by_name(self.child(bucket)),
-            kind="SpacesKeyRing",
+    family = "digitalocean_spaces"
+
+    def __init__(self, name: str, args: DigitalOceanSpacesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, args, opts)
+
+    def provision(self) -> None:
+        bucket, lacks = self._adopted() if self.store.adopt else self._made()
+        grant = resources.SpacesGrantArgs(bucket=self.setting("bucket"), permission="readwrite")
+        ring = resources.SpacesKeyRing(
+            self.name,
+            resources.SpacesKeyRingArgs(**self.any_ring(), owner=self.owner, grants=[grant]),
+            self.of_named_keys(bucket),
         )
         self.finish(
-            region=store.region,
-            endpoint_url=store.endpoint,
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
+            region=self.setting("region"),
+            endpoint_url=self.setting("endpoint"),
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
             lacks=lacks,
             made=(bucket, ring),
             lender="spaces",
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
-    def connection(self) -> dict[str, Any]:
-        return {**super().connection(), "variables": list(ADMIN), "apiEndpoint": self._api_endpoint}
+    def connection(self) -> resources.ConnectionArgs:
+        return replace(super().connection(), variables=list(ADMIN), api_endpoint=self._api_endpoint)
 
     @property
-    def _api_endpoint(self) -> str:
-        return str(self.store.options.get("api_endpoint", ""))
+    def _api_endpoint(self) -> Any:
+        return self.setting("api_endpoint", "")
 
     def _adopted(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
         """A bucket that is there already: ours looks at it and reports, where the vendor's plugin would set it."""
-        inputs, lacks = self.bucket_inputs()
-        bucket = resources.Bucket(self.name, inputs, self.of_bucket())
-        return bucket, bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])])
+        bucket = resources.Bucket(self.name, self.bucket_args(), self.of_bucket())
+        return bucket, self.with_known_lacks(bucket.lacks)
 
     def _made(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
         store = self.store
-        own_endpoint = store.endpoint != self.provider.endpoint(store.region)
-        vendor = _vendor(
-            pulumi.runtime.settings.get_monitor(), self._api_endpoint, store.endpoint if own_endpoint else ""
-        )
+        vendor = self.get_provider("digitalocean:index:Provider") or self._own_vendor()
         rule = digitalocean.SpacesBucketLifecycleRuleArgs(
             id="synapse-media",
             enabled=True,
@@ -93,43 +98,72 @@ class DigitalOceanSpaces(Store):
         by_vendor = pulumi.ResourceOptions(provider=vendor, replace_on_changes=["name"])
         bucket = digitalocean.SpacesBucket(
             self.name,
-            name=store.bucket,
-            region=store.region,
+            name=self.setting("bucket"),
+            region=self.setting("region"),
             acl="private",
-            force_destroy="delete-media" in store.allow,
+            force_destroy=deletes_media(store.allow),
             versioning=digitalocean.SpacesBucketVersioningArgs(enabled=True),
             lifecycle_rules=[rule],
             opts=pulumi.ResourceOptions.merge(self.of_bucket(), by_vendor),
         )
-        return bucket, self.bucket_inputs()[1]
+        return bucket, self.known_lacks
+
+    def _own_vendor(self) -> digitalocean.Provider:
+        store = self.store
+        if "endpoint" in store.later:
+            own_endpoint = "endpoint" in self.raw
+        else:
+            own_endpoint = store.endpoint != self.provider.endpoint(store.region)
+        places = self._api_endpoint, self.setting("endpoint") if own_endpoint else ""
+        if is_known(places):
+            return _vendor(pulumi.runtime.settings.get_monitor(), *places)
+        # Nothing that is known yet tells it from another store's.
+        return _provider(self.name, *places, pulumi.ResourceOptions(parent=self))
 
 
 @cache
 def _vendor(
-    program: object,  # noqa: ARG001 - a cache key: another run of the program needs a resource of its own
+    program: object,  # also a cache key: another run of the program needs a resource of its own
     api_endpoint: str,
     spaces_endpoint: str,
 ) -> digitalocean.Provider:
-    """The vendor's plugin, one for all stores of the stack: each is a process of its own.
+    """The vendor's plugin, one for all stores of the stack at these places: each is a process of its own.
 
     Args:
         api_endpoint, spaces_endpoint: "" for the vendor's own.
     """
-    options: dict[str, Any] = {}
-    if api_endpoint:
-        options["api_endpoint"] = api_endpoint
-    if spaces_endpoint:
-        options["spaces_endpoint"] = spaces_endpoint
-    name = "-".join(["digitalocean", *(urlsplit(url).netloc for url in (spaces_endpoint,) if url)])
-    key = _admin_key(name, api_endpoint)
+    hosts = [urlsplit(url).netloc for url in (spaces_endpoint, api_endpoint) if url]
+    name = "-".join(["digitalocean", *hosts])
+    # Releases before 2026-12 left the API's host out. Where two of one program differ in it alone, the first has it.
+    former = "-".join(["digitalocean", *hosts[: bool(spaces_endpoint)]])
+    names = _former_names(program)
+    aliases = [pulumi.Alias(name=former)] if former not in {name, *names} else []
+    names.add(former)
+    return _provider(name, api_endpoint, spaces_endpoint, pulumi.ResourceOptions(aliases=aliases))
+
+
+@cache
+def _former_names(program: object) -> set[str]:  # noqa: ARG001 - a cache key
+    """Names of vendors' plugins that one of this run of the program has, or had."""
+    return set()
+
+
+def _provider(
+    name: str, api_endpoint: pulumi.Input[str], spaces_endpoint: pulumi.Input[str], opts: pulumi.ResourceOptions
+) -> digitalocean.Provider:
+    places = {"api_endpoint": api_endpoint, "spaces_endpoint": spaces_endpoint}
+    options: dict[str, Any] = {option: url for option, url in places.items() if not is_known(url) or url}
+    key = _admin_key(name, api_endpoint, opts)
     if key is not None:
         # The vendor's SDK takes only the token for a secret.
-        options["spaces_access_id"] = key.out("accessKeyId")
-        options["spaces_secret_key"] = pulumi.Output.secret(key.out("secretAccessKey"))
-    return digitalocean.Provider(name, **options)
+        options["spaces_access_id"] = key.access_key_id
+        options["spaces_secret_key"] = pulumi.Output.secret(key.secret_access_key)
+    return digitalocean.Provider(name, **options, opts=opts)
 
 
-def _admin_key(name: str, api_endpoint: str) -> resources.SpacesAdminKey | None:
+def _admin_key(
+    name: str, api_endpoint: pulumi.Input[str], opts: pulumi.ResourceOptions
+) -> resources.SpacesAdminKey | None:
     """A full-access key of the stack's own, where only the token is there; None where there is one already."""
     missing = [variable for variable in ADMIN if not os.environ.get(variable)]
     if len(missing) == 1:
@@ -137,5 +171,6 @@ def _admin_key(name: str, api_endpoint: str) -> resources.SpacesAdminKey | None:
     if not missing or not os.environ.get(TOKEN):
         return None
     owner = f"{pulumi.get_project()}/{pulumi.get_stack()}"
-    inputs = {"name": "synapse-media-admin", "owner": owner, "connection": {"apiEndpoint": api_endpoint}}
-    return resources.SpacesAdminKey(name, inputs, pulumi.ResourceOptions())
+    connection = resources.ConnectionArgs(api_endpoint=api_endpoint)
+    args = resources.SpacesAdminKeyArgs(name="synapse-media-admin", owner=owner, connection=connection)
+    return resources.SpacesAdminKey(name, args, opts)

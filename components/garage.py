@@ -2,59 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
 
-from synapse_media.settings import StoreSettings
+import pulumi
 
 from . import resources
+from .args import StoreArgs
 from .store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class GarageArgs(StoreArgs):
+    """A store on Garage. `endpoint` is needed."""
+
+    admin_endpoint: pulumi.Input[str]
+    """URL of the admin API, such as http://127.0.0.1:3903."""
+
+    quota_bytes: int | None = None
+    """Bytes that the bucket holds at most. Left out: any number."""
+
+    quota_objects: int | None = None
+    """Objects that the bucket holds at most. Left out: any number."""
 
 
 class Garage(Store):
     """A bucket with quotas and a rule for unfinished uploads, and keys with read and write on it, never owner."""
 
-    def __init__(self, name: str, store: StoreSettings) -> None:
-        super().__init__(name, store)
-        inputs, lacks = self.bucket_inputs()
-        kept = ("bucket", "connection", "owner", "formerOwner", "adopt", "manage", "abortDays", "forceDestroy")
-        bucket = resources.Bucket(
-            name,
-            {
-                **{key: inputs[key] for key in kept if key in inputs},
-                "quotaBytes": store.options.get("quota_bytes", 0),
-                "quotaObjects": store.options.get("quota_objects", 0),
-                "website": False,
-            },
+    family = "garage"
+
+    def __init__(self, name: str, args: GarageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, args, opts)
+
+    def provision(self) -> None:
+        store = self.store
+        bucket = resources.GarageBucket(
+            self.name,
+            resources.GarageBucketArgs(
+                **self.any_bucket(),
+                abort_days=store.abort_days,
+                quota_bytes=store.options.get("quota_bytes", 0),
+                quota_objects=store.options.get("quota_objects", 0),
+                website=False,
+            ),
             self.of_bucket(),
-            kind="GarageBucket",
-            more=("bucketId", "resumed"),
         )
-        ring = resources.KeyRing(
-            name,
-            {
-                "userName": store.user,
-                "owner": self.owner,
-                "bucketId": bucket.out("bucketId"),
-                "active": store.keys.active,
-                "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
-                "connection": self.connection(),
-                **({"adopt": True} if store.adopt else {}),
-                "resumed": bucket.out("resumed"),
-            },
-            resources.by_name(self.child(bucket)),
-            kind="GarageKeyRing",
+        ring = resources.GarageKeyRing(
+            self.name,
+            resources.GarageKeyRingArgs(
+                **self.any_ring(), owner=self.owner, bucket_id=bucket.bucket_id, resumed=bucket.resumed
+            ),
+            self.of_named_keys(bucket),
         )
         self.finish(
-            region=store.region,
-            endpoint_url=store.endpoint,
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
-            lacks=bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])]),
+            region=self.setting("region"),
+            endpoint_url=self.setting("endpoint"),
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
+            lacks=self.with_known_lacks(bucket.lacks),
             made=(bucket, ring),
             lender="garage",
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
-    def connection(self) -> dict[str, Any]:
-        return {**super().connection(), "adminEndpoint": self.store.options["admin_endpoint"]}
+    def connection(self) -> resources.ConnectionArgs:
+        return replace(super().connection(), admin_endpoint=self.setting("admin_endpoint"))

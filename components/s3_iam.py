@@ -9,12 +9,9 @@ from typing import Any
 import pulumi
 
 from synapse_media.plugin.iam import POLICY_NAME, ROOT
-from synapse_media.settings import StoreSettings
 
 from . import policies, resources
-from .store import Store
-
-__all__ = ("POLICY_NAME", "S3IamStore", "user_path")
+from .store import Store, given
 
 _LONGEST_PATH = 512
 """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html"""
@@ -30,20 +27,14 @@ def user_path(owner: str, bucket: str) -> str:
 class S3IamStore(Store):
     """Bucket, user under a path of ours, its keys and its one inline policy. No secret but the key's."""
 
-    def __init__(self, name: str, store: StoreSettings) -> None:
-        super().__init__(name, store)
-        self.provision()
-
     def provision(self) -> None:
-        """Make the parts; `outputs` is there at the end of it."""
         made, lacks = self.make_bucket()
         self.make_key(made, lacks)
 
     def make_bucket(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
         """The bucket, or what is made last of it; in words what it lacks."""
-        inputs, known_lacks = self.bucket_inputs()
-        bucket = resources.Bucket(self.name, inputs, self.of_bucket())
-        return bucket, bucket.out("lacks").apply(lambda found: [*known_lacks, *(found or [])])
+        bucket = resources.Bucket(self.name, self.bucket_args(), self.of_bucket())
+        return bucket, self.with_known_lacks(bucket.lacks)
 
     def make_key(self, bucket: pulumi.Resource, lacks: pulumi.Input[Sequence[str]]) -> None:
         """The user with its policy and its keys, and the proof."""
@@ -51,35 +42,35 @@ class S3IamStore(Store):
         user = self.make_user(bucket)
         ring = resources.KeyRing(
             self.name,
-            {
-                "userName": store.user,
-                "active": store.keys.active,
-                "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
-                "connection": self.connection(),
-                **self.mark(user),
-                **({"adoptKey": store.adopt_key} if store.adopt_key else {}),
-            },
+            resources.KeyRingArgs(**self.any_ring(), mark=self.mark(user), adopt_key=store.adopt_key or None),
             self.child(user),
         )
         self.finish(
-            region=store.region,
-            endpoint_url=store.endpoint,
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
+            region=self.setting("region"),
+            endpoint_url=self.setting("endpoint"),
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
             lacks=lacks,
-            made=(bucket, ring, self.make_user_policy(user, policies.to_json(document))),
-            user=store.user,
+            made=(bucket, ring, self.make_user_policy(user, given(policies.to_json, document))),
+            user=self.setting("user"),
             policy=document,
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
-    @property
-    def path(self) -> str:
-        """Where this store's user is made, and by what it is known again."""
-        return user_path(self.owner, self.store.bucket)
+    def path_of(self, owner: str) -> Any:
+        """The path for an owner's mark, or an Output of it."""
 
-    def mark(self, user: pulumi.Resource | None = None) -> dict[str, Any]:
+        def path(bucket: str) -> str:
+            return user_path(owner, bucket)
+
+        return given(path, self.setting("bucket"))
+
+    @property
+    def path(self) -> Any:
+        """Where this store's user is made, and by what it is known again."""
+        return self.path_of(self.owner)
+
+    def mark(self, user: pulumi.Resource | None = None) -> resources.UserMarkArgs:
         """Whose the user has to be before anything of it is changed (synapse_media.plugin.iam).
 
         Args:
@@ -88,33 +79,34 @@ class S3IamStore(Store):
         # Releases before 2026-12 put every user of a stack of this name under one path.
         former = [f"{ROOT}{pulumi.get_stack()}/", *([pulumi.get(user, "path")] if user is not None else [])]
         if self.former_owner:
-            former.append(user_path(self.former_owner, self.store.bucket))
-        mark = {"path": self.path, "formerPaths": former, "bucket": self.store.bucket}
-        return {"mark": mark, "adopt": self.store.adopt}
+            former.append(self.path_of(self.former_owner))
+        return resources.UserMarkArgs(path=self.path, former_paths=former, bucket=self.setting("bucket"))
 
     def make_user(self, bucket: pulumi.Resource) -> pulumi.Resource:
         # After the bucket: where that is refused, nobody is made who may use it.
         return resources.User(
             self.name,
-            {
-                "userName": self.store.user,
-                "path": self.path,
-                "connection": self.connection(),
-                **self.mark(),
-            },
+            resources.UserArgs(
+                user_name=self.setting("user"),
+                path=self.path,
+                connection=self.connection(),
+                mark=self.mark(),
+                adopt=self.store.adopt,
+            ),
             self.child(bucket),
         )
 
-    def make_user_policy(self, user: pulumi.Resource, document: str) -> pulumi.Resource:
+    def make_user_policy(self, user: pulumi.Resource, document: pulumi.Input[str]) -> pulumi.Resource:
         return resources.UserPolicy(
             self.name,
-            {
-                "userName": self.store.user,
-                "policyName": POLICY_NAME,
-                "policy": document,
-                "connection": self.connection(),
-                **self.mark(user),
-            },
+            resources.UserPolicyArgs(
+                user_name=self.setting("user"),
+                policy_name=POLICY_NAME,
+                policy=document,
+                connection=self.connection(),
+                mark=self.mark(user),
+                adopt=self.store.adopt,
+            ),
             # A user has one of this name: made anew first and the old one deleted after, there would be none.
             pulumi.ResourceOptions.merge(self.child(user), pulumi.ResourceOptions(delete_before_replace=True)),
         )

@@ -1,53 +1,229 @@
-"""What the components of all providers share: names, protection, the proof and the outputs."""
+"""What the components of all providers share: arguments checked, options handed down, the proof and the outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypedDict
 
 import pulumi
 
-from synapse_media import catalog
+from synapse_media import catalog, settings
+from synapse_media.allow import deletes_media, managed_settings, protects_bucket, retains_bucket, retires_key
 from synapse_media.contract import VERSION, policy_sha256
-from synapse_media.methods import METHODS, Operation, expectations
+from synapse_media.errors import NO_SETTING, Problem, SettingsError
+from synapse_media.methods import METHODS, expectations
 from synapse_media.settings import StoreSettings
 
 from . import policies, resources
+from .args import StoreArgs, is_known
+
+PACKAGE = "synapse-media"
+"""The first part of every component's type, whatever the project is called that uses it."""
+
+_REFUSED = (
+    "additional_secret_outputs",
+    "custom_timeouts",
+    "delete_before_replace",
+    "deleted_with",
+    "id",
+    "ignore_changes",
+    "import_",
+    "plugin_download_url",
+    "replace_on_changes",
+    "replace_with",
+    "replacement_trigger",
+    "urn",
+    "version",
+)
+"""Options that mean a single resource, and say nothing of the several that a component makes."""
+
+
+def given(function: Callable[..., Any], *values: pulumi.Input[Any]) -> Any:
+    """What a pure function makes of values: at once where all are known, else as an Output."""
+    if is_known(values):
+        return function(*values)
+    return pulumi.Output.all(*values).apply(lambda found: function(*found))
+
+
+class _AnyBucket(TypedDict):
+    bucket: pulumi.Input[str]
+    connection: resources.ConnectionArgs
+    owner: str
+    former_owner: str | None
+    adopt: bool
+    manage: list[str]
+    force_destroy: bool
+
+
+class _AnyRing(TypedDict):
+    user_name: pulumi.Input[str]
+    active: str
+    slots: list[str]
+    retire_confirmed: bool
+    connection: resources.ConnectionArgs
+    adopt: bool
 
 
 class Store(pulumi.ComponentResource):
-    """A homeserver's store. Subclasses make the parts; `outputs` is its StorageOutputs.
+    """A homeserver's store. Subclasses make the parts.
 
     Produces, as far as the provider has them: a private bucket (protected from deletion), a user, its policy, its key
-    ring, and the proof of the active key.
+    ring, and the proof of the active key. `opts` are handed down to them; a provider in `opts` that is for a vendor's
+    plugin is used in place of one of ours. The plugin `s3store` finds its credentials in the environment.
+
+    Raises pulumi.RunError with every argument that is wrong, before anything is made.
     """
 
-    outputs: dict[str, Any]
+    family = ""
+    """The component family in the catalog."""
 
-    def __init__(self, name: str, store: StoreSettings) -> None:
-        self.store = store
-        self.provider = catalog.load(store.provider)
-        self.method = METHODS[store.method]
-        family = self.provider.component.title().replace("_", "")
+    bucket: pulumi.Output[str]
+    """The bucket's name."""
+    endpoint_url: pulumi.Output[str]
+    """URL of the S3 API, with scheme, without a trailing slash."""
+    region: pulumi.Output[str]
+    """The region as the store signs it."""
+    access_key_id: pulumi.Output[str]
+    """Of the active key; "" for a store that a machine's own role signs for."""
+    secret_access_key: pulumi.Output[str]
+    """Of the active key, a secret; "" for a store that a machine's own role signs for."""
+    proof: pulumi.Output[Any]
+    """What was tried with the key: {made_for, lines: [{operation, expected, outcome, detail}]}; None without a key."""
+    outputs: pulumi.Output[dict[str, Any]]
+    """The whole contract (synapse_media.contract.StorageOutputs), a secret since the secret access key is in it."""
+
+    def __init__(self, name: str, args: StoreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        opts = opts or pulumi.ResourceOptions()
+        self.name, self.opts = name, opts
+        self.raw, self._given, self.store = self._checked(args)
+        self.server_name = self.store.server_name
+        self.provider = catalog.load(self.store.provider)
+        self.method = METHODS[self.store.method]
+        # A URN has the component's name; a homeserver that was renamed changes it where that is the homeserver's own.
+        renamed = self.store.renamed_from if name == self.server_name else ""
         # Of the children, too: where a run was cut off, the component has its new name and they have the former one.
-        self.former = [pulumi.Alias(name=store.renamed_from)] if store.renamed_from else []
-        options = pulumi.ResourceOptions(aliases=self.former)
-        super().__init__(f"{pulumi.get_project()}:store:{family}", name, opts=options)
-        self.name = name
+        self.former = [pulumi.Alias(name=renamed)] if renamed else []
+        super().__init__(
+            f"{PACKAGE}:index:{type(self).__name__}",
+            name,
+            # By which the commands know whose store it is. Of a stack file's, its name says that.
+            {} if args.from_stack_file else {"serverName": self.server_name},
+            pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(aliases=self._former_tokens())),
+        )
+        self.provision()
+
+    def provision(self) -> None:
+        """Make the parts, and end with `finish`."""
+        raise NotImplementedError
+
+    # ---- arguments
+
+    def _checked(self, args: StoreArgs) -> tuple[dict[str, Any], dict[str, pulumi.Output[Any]], StoreSettings]:
+        """Raises pulumi.RunError with everything that is wrong as far as it is known."""
+        self._where = f"{type(self).__name__} {self.name!r}: args"
+        raw, later, found = args.raw()
+        raw.setdefault("provider", self.family)
+        problems = [
+            *(
+                Problem(f"opts.{option}", NO_SETTING, "no such option of a component", _OF_ONE_RESOURCE)
+                for option in _REFUSED
+                if getattr(self.opts, option, None) is not None
+            ),
+            *(dataclasses.replace(problem, setting=f"{self._where}.{problem.setting}") for problem in found),
+        ]
+        unknown = {problem.setting for problem in found}
+        # In place of one that has to be known and is not: the rest is checked all the same.
+        server_name = "example.com" if "server_name" in unknown else args.server_name
+        allow = () if "allow" in unknown else args.allow
+        try:
+            if raw["provider"] in catalog.names() and catalog.load(raw["provider"]).component != self.family:
+                presets = [name for name in catalog.names() if catalog.load(name).component == self.family]
+                next_step = f"For {raw['provider']} there is a component of its own."
+                problems.append(Problem(f"{self._where}.provider", raw["provider"], ", ".join(presets), next_step))
+            store = settings.check(server_name, raw, allow, where=self._where)
+        except SettingsError as error:
+            problems += error.problems
+        if problems:
+            raise pulumi.RunError(str(SettingsError(problems)))
+        declared = _declared(pulumi.runtime.settings.get_monitor())
+        declared.append((self._where, store))
+        try:
+            settings.check_together(declared)
+        except SettingsError as error:
+            raise pulumi.RunError(str(error)) from None
+        return raw, later, store
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """A setting by its name: plain where it is known, else an Output that is checked once it is known.
+
+        Args:
+            default: for one of the provider's own settings that was left out.
+        """
+        if name not in self.store.later:
+            own = self.provider.value("settings", {})
+            return self.store.options.get(name, default) if name in own else getattr(self.store, name)
+        source = name if name in self._given else settings.SOURCES[name]
+
+        def checked(found: object) -> Any:
+            store = self._checked_later({source: found})
+            return store.options.get(name) if name in store.options else getattr(store, name)
+
+        return self._given[source].apply(checked)
+
+    def _checked_later(self, found: dict[str, Any]) -> StoreSettings:
+        try:
+            return settings.check(self.server_name, {**self.raw, **found}, self.store.allow, where=self._where)
+        except SettingsError as error:
+            raise pulumi.RunError(str(error)) from None
+
+    def is_set(self, name: str) -> bool:
+        """Whether a setting has a value, known or not."""
+        return name in self.store.later or bool(self.setting(name))
 
     # ---- options
 
+    def _former_tokens(self) -> list[pulumi.Alias]:
+        """What earlier releases called this type, which began with the name of the project that used it."""
+        token = f"{pulumi.get_project()}:store:{self.family.title().replace('_', '')}"
+        found = [pulumi.Alias(type_=token), *self.former]
+        # An alias stands for itself alone: one of another name or parent is needed with the former type, too.
+        others = [alias for alias in (*self.former, *(self.opts.aliases or ())) if isinstance(alias, pulumi.Alias)]
+        return found + [
+            pulumi.Alias(alias.name, token, alias.parent, alias.stack, alias.project)
+            for alias in others
+            if not isinstance(alias.type_, str)
+        ]
+
     def child(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), aliases=self.former)
+        """Of whatever is made for this store: after the component's own `depends_on`, and kept where it is kept."""
+        own = pulumi.ResourceOptions(
+            parent=self,
+            depends_on=list(depends_on),
+            aliases=self.former,
+            retain_on_delete=self.opts.retain_on_delete,
+        )
+        if self.opts.depends_on is None:
+            return own
+        return pulumi.ResourceOptions.merge(own, pulumi.ResourceOptions(depends_on=self.opts.depends_on))
+
+    def of_named_keys(self, bucket: pulumi.Resource) -> pulumi.ResourceOptions:
+        """Of a ring whose keys are known again by their names: made anew, the old keys go first.
+
+        After, they would take the new ones of the same names with them.
+        """
+        return pulumi.ResourceOptions.merge(self.child(bucket), pulumi.ResourceOptions(delete_before_replace=True))
 
     def of_bucket(self) -> pulumi.ResourceOptions:
-        """A bucket outlives mistakes: protected, unless the stack file's `allow` gives it up."""
+        """A bucket outlives mistakes: protected, unless `opts` says otherwise or `allow` gives it up."""
         allow = self.store.allow
-        return pulumi.ResourceOptions(
-            parent=self,
-            aliases=self.former,
-            protect=not allow & {"delete-bucket", "retain-bucket", "replace-bucket"},
-            retain_on_delete="retain-bucket" in allow,
+        protect = self.opts.protect
+        if protect is None and protects_bucket(allow):
+            protect = True
+        retain = True if retains_bucket(allow) else self.opts.retain_on_delete
+        return pulumi.ResourceOptions.merge(
+            self.child(), pulumi.ResourceOptions(protect=protect, retain_on_delete=retain)
         )
 
     # ---- values
@@ -55,7 +231,7 @@ class Store(pulumi.ComponentResource):
     @property
     def owner(self) -> str:
         """The mark on what is ours: project, stack and homeserver."""
-        return f"{pulumi.get_project()}/{pulumi.get_stack()}/{self.name}"
+        return f"{pulumi.get_project()}/{pulumi.get_stack()}/{self.server_name}"
 
     @property
     def former_owner(self) -> str:
@@ -68,25 +244,24 @@ class Store(pulumi.ComponentResource):
         """How the bucket is named in a URL: "path" or "virtual"."""
         return str(self.provider.value("addressing", "path"))
 
-    def connection(self) -> dict[str, Any]:
-        """How the plugin reaches the store (synapse_media.store.clients.Connection)."""
-        return {
-            "endpoint": self.store.endpoint,
-            "region": self.store.region,
-            "iamEndpoint": self.store.iam_endpoint,
-            "addressing": self.addressing,
-            "checksums": self.provider.value("checksums", "when_required"),
-            "variables": list(self.provider.admin_variables),
-            "caFile": str(self.store.options.get("ca_file", "")),
-        }
+    def connection(self) -> resources.ConnectionArgs:
+        """How the plugin reaches the store."""
+        known = self.provider.connection(endpoint="", region="", options=self.store.options)
+        places = {name: self.setting(name) for name in ("endpoint", "region", "iam_endpoint")}
+        return resources.ConnectionArgs(**{**dataclasses.asdict(known), **places, "addressing": self.addressing})
 
-    def key_policy(self) -> dict[str, Any]:
-        store = self.store
-        return policies.key_policy(store.bucket, self.method, store.access, store.prefix)
+    def key_policy(self) -> Any:
+        """The key's policy document, or an Output of it."""
 
-    def bucket_inputs(self) -> tuple[dict[str, Any], list[str]]:
-        """Inputs of `resources.Bucket`, and in words what this provider is known not to have."""
-        store, can = self.store, self.provider.can
+        def document(bucket: str, prefix: str) -> dict[str, Any]:
+            return policies.key_policy(bucket, self.method, self.store.access, prefix)
+
+        return given(document, self.setting("bucket"), self.setting("prefix"))
+
+    @property
+    def known_lacks(self) -> list[str]:
+        """In words, what this provider is known not to have."""
+        can = self.provider.can
         lacks = [
             words
             for capability, words in (
@@ -98,37 +273,71 @@ class Store(pulumi.ComponentResource):
             )
             if can(capability) is False
         ]
-        policy = None
-        if can("bucket_policy") is not False:
-            tls_only = can("tls_only_policy") is not False
-            lacks += [] if tls_only else ["refusal of plain http by the bucket policy"]
-            https = store.endpoint.startswith("https://")
-            policy = policies.to_json(policies.tls_only(store.bucket)) if https and tls_only else ""
-        lifecycle = can("lifecycle") is not False
-        allow = store.allow
-        manage = [word.removeprefix("set-") for word in sorted(allow) if word.startswith("set-")]
-        return {
-            "bucket": store.bucket,
-            "connection": self.connection(),
-            "owner": self.owner,
-            **({"formerOwner": self.former_owner} if self.former_owner else {}),
-            "adopt": store.adopt,
-            "manage": manage,
-            "versioning": can("versioning") is not False,
-            "noncurrentDays": store.noncurrent_days if lifecycle else 0,
-            "abortDays": store.abort_days if lifecycle else 0,
-            "policy": policy,
-            "publicAccessBlock": can("public_access_block") is not False,
-            "encryption": can("encryption") is not False,
-            "acl": "private" if can("acl") is not False else "",
-            "forceDestroy": "delete-media" in allow,
-        }, lacks
+        if can("bucket_policy") is not False and can("tls_only_policy") is False:
+            lacks.append("refusal of plain http by the bucket policy")
+        return lacks
 
-    def created_at(self, ring: resources.KeyRing) -> pulumi.Output[str]:
+    def with_known_lacks(self, found: pulumi.Output[Sequence[str]]) -> pulumi.Output[list[str]]:
+        """What this provider is known not to have, and what was found that it has not."""
+        known = self.known_lacks
+        return found.apply(lambda lacks: [*known, *(lacks or ())])
+
+    def any_bucket(self) -> _AnyBucket:
+        """What every bucket takes, whatever the family."""
+        allow = self.store.allow
+        return _AnyBucket(
+            bucket=self.setting("bucket"),
+            connection=self.connection(),
+            owner=self.owner,
+            former_owner=self.former_owner or None,
+            adopt=self.store.adopt,
+            manage=managed_settings(allow),
+            force_destroy=deletes_media(allow),
+        )
+
+    def bucket_args(self) -> resources.BucketArgs:
+        """Of a bucket over the S3 API."""
+        store, can = self.store, self.provider.can
+        lifecycle = can("lifecycle") is not False
+        return resources.BucketArgs(
+            **self.any_bucket(),
+            versioning=can("versioning") is not False,
+            noncurrent_days=store.noncurrent_days if lifecycle else 0,
+            abort_days=store.abort_days if lifecycle else 0,
+            policy=self._bucket_policy(),
+            public_access_block=can("public_access_block") is not False,
+            encryption=can("encryption") is not False,
+            acl="private" if can("acl") is not False else "",
+        )
+
+    def _bucket_policy(self) -> Any:
+        """The bucket's policy (JSON), or an Output of it; "": there must be none; None: the store has none."""
+        if self.provider.can("bucket_policy") is False:
+            return None
+        if self.provider.can("tls_only_policy") is False:
+            return ""
+
+        def document(bucket: str, endpoint: str) -> str:
+            return policies.to_json(policies.tls_only(bucket)) if endpoint.startswith("https://") else ""
+
+        return given(document, self.setting("bucket"), self.setting("endpoint"))
+
+    def any_ring(self) -> _AnyRing:
+        """What every key ring takes, whatever the family."""
+        keys = self.store.keys
+        return _AnyRing(
+            user_name=self.setting("user"),
+            active=keys.active,
+            slots=sorted(keys.slots),
+            retire_confirmed=retires_key(self.store.allow),
+            connection=self.connection(),
+            adopt=self.store.adopt,
+        )
+
+    def created_at(self, keys: pulumi.Output[Mapping[str, Mapping[str, Any]]]) -> pulumi.Output[str]:
         """When the active key was made; "" while there is none, as of a ring that is half made or not touched."""
         slot = self.store.keys.active
-        found: pulumi.Output[str] = ring.out("keys").apply(lambda keys: (keys or {}).get(slot, {}).get("createdAt", ""))
-        return found
+        return keys.apply(lambda found: str((found or {}).get(slot, {}).get("createdAt", "")))
 
     # ---- the end of every provider's path
 
@@ -141,53 +350,55 @@ class Store(pulumi.ComponentResource):
         secret_access_key: pulumi.Input[str],
         lacks: pulumi.Input[Sequence[str]],
         made: Sequence[pulumi.Resource],
-        user: str = "",
-        policy: dict[str, Any] | None = None,
+        user: pulumi.Input[str] = "",
+        policy: Any = None,
         admin: bool = True,
         lender: str = "",
         cannot_refuse: Sequence[str] | None = None,
         created_at: pulumi.Input[str] = "",
     ) -> None:
-        """Prove the key and set `outputs`.
+        """Prove the key and set the outputs.
 
         Args:
             made: all that the proof must wait for.
             user: the IAM user whose key it is; "" if the store has none.
-            policy: the key's policy document; None if the store has none.
+            policy: the key's policy document, or an Output of it; None if the store has none.
             admin: an admin credential is there, who lends a decoy bucket and clears up.
             lender: who does that in the plugin where the admin has no S3 key; "" for the admin's own S3 key.
             cannot_refuse: operations this key can't be denied; None for those of the catalog.
             created_at: when the active key was made.
         """
         store = self.store
-        policy_hash = policy_sha256(policy)
+        policy_hash = given(policy_sha256, policy)
         open_anyway = tuple(self.provider.value("cannot_refuse", ()) if cannot_refuse is None else cannot_refuse)
-        expected = expectations(self.method, store.access, open_anyway)
-        if self.provider.can("bucket_policy") is False and store.access == "full":
-            # Granted, but there is nothing to do with it.
-            del expected[Operation.PUT_BUCKET_POLICY]
+        expected = expectations(
+            self.method,
+            store.access,
+            open_anyway,
+            bucket_policies=self.provider.can("bucket_policy") is not False,
+        )
         proof = resources.Proof(
             self.name,
-            {
-                "connection": {**self.connection(), "endpoint": endpoint_url, "region": region},
-                "bucket": store.bucket,
-                "prefix": store.prefix,
-                "method": store.method,
-                "access": store.access,
-                "endpointUrl": endpoint_url,
-                "region": region,
-                "policySha256": policy_hash,
-                "accessKeyId": access_key_id,
-                "secretAccessKey": pulumi.Output.secret(secret_access_key),
-                "expected": {operation.value: value.value for operation, value in expected.items()},
-                "admin": admin,
-                "decoy": admin and self.provider.can("decoy_bucket") is not False,
-                "lender": lender,
-                "owner": self.owner,
-                **({"formerOwner": self.former_owner} if self.former_owner else {}),
-                "userName": user,
-                "settleSeconds": store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
-            },
+            resources.ProofArgs(
+                connection=dataclasses.replace(self.connection(), endpoint=endpoint_url, region=region),
+                bucket=self.setting("bucket"),
+                prefix=self.setting("prefix"),
+                method=store.method,
+                access=store.access,
+                endpoint_url=endpoint_url,
+                region=region,
+                policy_sha256=policy_hash,
+                access_key_id=access_key_id,
+                secret_access_key=pulumi.Output.secret(secret_access_key),
+                expected={operation.value: value.value for operation, value in expected.items()},
+                admin=admin,
+                decoy=admin and self.provider.can("decoy_bucket") is not False,
+                lender=lender,
+                owner=self.owner,
+                former_owner=self.former_owner or None,
+                user_name=user,
+                settle_seconds=store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
+            ),
             self.child(*made),
         )
         self._publish(
@@ -201,18 +412,19 @@ class Store(pulumi.ComponentResource):
             key_created_at=created_at,
             user=user,
             proof={
-                "made_for": proof.out("madeFor"),
-                "lines": proof.out("lines"),
-                "secret_sha256": proof.out("secretSha256"),
+                "made_for": proof.made_for,
+                "lines": proof.lines,
+                "secret_sha256": pulumi.Output.secret(proof.secret_sha256),
             },
         )
 
-    def finish_keyless(self, *, policy: dict[str, Any], lacks: pulumi.Input[Sequence[str]]) -> None:
-        """Set `outputs` of a store that a machine's own role signs for: there is no key, and no proof but there."""
+    def finish_keyless(self, *, policy: Any, lacks: pulumi.Input[Sequence[str]]) -> None:
+        """Set the outputs of a store that a machine's own role signs for: there is no key, and it can only be proved
+        on that machine."""
         self._publish(
-            region=self.store.region,
-            endpoint_url=self.store.endpoint,
-            policy_sha256=policy_sha256(policy),
+            region=self.setting("region"),
+            endpoint_url=self.setting("endpoint"),
+            policy_sha256=given(policy_sha256, policy),
             cannot_refuse=list(self.provider.value("cannot_refuse", ())),
             lacks=lacks,
             access_key_id="",
@@ -221,21 +433,36 @@ class Store(pulumi.ComponentResource):
             proof=None,
         )
 
-    def _publish(self, **found: Any) -> None:
+    def _publish(self, *, proof: dict[str, Any] | None, **found: Any) -> None:
         store = self.store
-        self.outputs = {
+        self.storage_outputs: dict[str, Any] = {
             "version": VERSION,
             "server_name": store.server_name,
             "provider": store.provider,
             "method": store.method,
             "access": store.access,
-            "bucket": store.bucket,
+            "bucket": self.setting("bucket"),
             "storage_class": store.storage_class,
-            "prefix": store.prefix,
+            "prefix": self.setting("prefix"),
             "addressing": self.addressing,
             "checksums": self.provider.value("checksums", "when_required"),
             "media_repo": dict(store.media_repo),
             "ca_file": str(store.options.get("ca_file", "")),
             **found,
+            "proof": proof,
         }
-        self.register_outputs({"outputs": self.outputs})
+        for name in ("bucket", "endpoint_url", "region", "access_key_id", "secret_access_key"):
+            setattr(self, name, pulumi.Output.from_input(self.storage_outputs[name]))
+        shown = None if proof is None else {name: value for name, value in proof.items() if name != "secret_sha256"}
+        self.proof = pulumi.Output.from_input(shown)
+        self.outputs = pulumi.Output.from_input(self.storage_outputs)
+        self.register_outputs({"outputs": self.storage_outputs})
+
+
+_OF_ONE_RESOURCE = "It is for a single resource: remove it, or set it on one of the parts with a transform."
+
+
+@cache
+def _declared(program: object) -> list[tuple[str, StoreSettings]]:  # noqa: ARG001 - a cache key: a run of the program
+    """The stores that this run of the program declared so far."""
+    return []

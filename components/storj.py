@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
 
-from synapse_media.settings import StoreSettings
-
 from . import resources
-from .store import Store
+from .args import StoreArgs, is_known
+from .store import Store, given
 
 OBJECTS = ("deletes", "lists", "reads", "writes")
 """What a key is given under `access: least`: no method works with less, since overwriting and aborting need deletes."""
@@ -22,71 +21,93 @@ EXPIRES_IN_DAYS = 400
 AUTH = "https://auth.storjshare.io"
 
 
+@dataclass(frozen=True, kw_only=True)
+class StorjArgs(StoreArgs):
+    """A store at Storj."""
+
+    expires_in_days: int | None = None
+    """A key ends so many days after it is made, 1 to 36500; 0 for no end. Left out: 400."""
+
+    auth_endpoint: pulumi.Input[str] | None = None
+    """Where access grants are registered for S3 keys. Left out: https://auth.storjshare.io."""
+
+    ca_file: str | None = None
+    """PEM file with the certificates to trust for an auth service and gateway of your own."""
+
+    versioning: bool | None = None
+    """True: keep overwritten and deleted versions; Storj never removes them by itself. Left out: what the catalog
+    has."""
+
+
 class Storj(Store):
     """A private bucket, S3 keys for grants restricted to it, and the proof of the active key.
 
     Storj has no users, policies or lifecycle rules. A key pair can't be deleted, so each ends by itself.
     """
 
-    def __init__(self, name: str, store: StoreSettings) -> None:
-        super().__init__(name, store)
+    family = "storj"
+
+    def __init__(self, name: str, args: StorjArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, args, opts)
+
+    def provision(self) -> None:
+        store = self.store
         permissions = sorted(EVERYTHING if store.access == "full" else OBJECTS)
-        inputs, known_lacks = self.bucket_inputs()
-        bucket = resources.Bucket(
-            name,
-            {
-                **inputs,
-                "versioning": store.options.get("versioning", inputs["versioning"]),
+        usual = self.bucket_args()
+        bucket = resources.StorjBucket(
+            self.name,
+            resources.StorjBucketArgs(
+                **self.any_bucket(),
+                versioning=store.options.get("versioning", usual.versioning),
+                noncurrent_days=usual.noncurrent_days,
+                abort_days=usual.abort_days,
+                policy=usual.policy,
+                public_access_block=usual.public_access_block,
+                encryption=usual.encryption,
                 # The gateway has no access lists: nothing but a grant reaches the bucket.
-                "acl": "",
+                acl="",
                 # Versioning and tags are switched on by project: a refusal is said, and no reason to fail.
-                "mayBeDenied": True,
-                "keyPermissions": permissions,
-                "fingerprint": None,
-            },
+                may_be_denied=True,
+                key_permissions=permissions,
+            ),
             self.of_bucket(),
-            kind="StorjBucket",
         )
-        ring = resources.KeyRing(
-            name,
-            {
-                "userName": store.bucket,
-                "bucket": store.bucket,
-                "active": store.keys.active,
-                "slots": sorted(store.keys.slots),
-                "retireConfirmed": "retire-key" in store.allow,
-                "permissions": permissions,
-                "expiresInDays": store.options.get("expires_in_days", EXPIRES_IN_DAYS),
-                "connection": self.connection(),
-                **dict.fromkeys(("endpoint", "endpoints", "ends", "grants", "ending", "lifetimes")),
-            },
+        ring = resources.StorjKeyRing(
+            self.name,
+            resources.StorjKeyRingArgs(
+                # A grant has no user; its bucket is what its keys are known by.
+                **{**self.any_ring(), "user_name": self.setting("bucket")},
+                bucket=self.setting("bucket"),
+                permissions=permissions,
+                expires_in_days=store.options.get("expires_in_days", EXPIRES_IN_DAYS),
+            ),
             self.child(bucket),
-            kind="StorjKeyRing",
         )
+        named, found = self._named_endpoint, ring.endpoint
         self.finish(
-            region=store.region,
-            endpoint_url=self._named_endpoint or ring.out("endpoint"),
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
-            lacks=pulumi.Output.all(bucket.out("lacks"), ring.out("lifetimes")).apply(
-                lambda found: _all_of(known_lacks, *found)
+            region=self.setting("region"),
+            endpoint_url=(named or found) if is_known(named) else given(_first, named, found),
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
+            lacks=pulumi.Output.all(self.with_known_lacks(bucket.lacks), ring.lifetimes).apply(
+                lambda found: [words for listed in found for words in listed or ()]
             ),
             made=(bucket, ring),
-            policy={"bucket": store.bucket, "permissions": permissions},
+            policy=given(lambda name: {"bucket": name, "permissions": permissions}, self.setting("bucket")),
             lender="storj",
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
     @property
-    def _named_endpoint(self) -> str:
+    def _named_endpoint(self) -> Any:
         """The gateway that the stack file names; "": the one that knows the key says where it is."""
-        usual = self.provider.endpoint(self.store.region)
-        return "" if self.store.endpoint == usual else self.store.endpoint
+        usual = self.provider.endpoint("")
+        return given(lambda endpoint: "" if endpoint == usual else endpoint, self.setting("endpoint"))
 
-    def connection(self) -> dict[str, Any]:
-        auth = str(self.store.options.get("auth_endpoint", AUTH))
-        return {**super().connection(), "endpoint": self._named_endpoint, "authEndpoint": auth}
+    def connection(self) -> resources.ConnectionArgs:
+        auth = self.setting("auth_endpoint", AUTH)
+        return replace(super().connection(), endpoint=self._named_endpoint, auth_endpoint=auth)
 
 
-def _all_of(*lists: Sequence[str] | None) -> list[str]:
-    return [words for listed in lists for words in listed or ()]
+def _first(named: str, found: str) -> str:
+    return named or found

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pulumi
+
+from .args import IamStoreArgs
 from .s3_iam import S3IamStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class WasabiArgs(IamStoreArgs):
+    """A store at Wasabi. `region` is needed."""
 
 
 class Wasabi(S3IamStore):
@@ -11,3 +21,8 @@ class Wasabi(S3IamStore):
     Tags on users are not among Wasabi's documented calls, so a user is ours by its path alone.
     https://docs.wasabi.com/docs/iam-and-sts-support
     """
+
+    family = "wasabi"
+
+    def __init__(self, name: str, args: WasabiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(name, args, opts)

@@ -1,6 +1,7 @@
 """StorageOutputs: what a provisioned store is, for everything downstream. Version 1.
 
-One value per store under the stack output `stores`, and the content of the file that `render` leaves on a server.
+One value per store under the stack outputs `stores` and `store_secrets` (see `split`), and the content of the file that
+`render` leaves on a server.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from .errors import SynapseMediaError
-from .methods import ACCESS, METHODS
+from .methods import ACCESS, METHODS, NOT_TESTED, Expected
 
 VERSION = 1
 
@@ -40,7 +41,7 @@ class ProofLine:
 
     @property
     def failed(self) -> bool:
-        if self.outcome == "not tested" or self.expected == "can't be refused here":
+        if self.outcome == NOT_TESTED or self.expected == Expected.CANNOT_REFUSE:
             return False
         return self.outcome != self.expected
 
@@ -185,6 +186,40 @@ def to_json(outputs: StorageOutputs) -> dict[str, Any]:
             value = dict(value)
         plain[item.name] = value
     return plain
+
+
+def split(outputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The wire form without its secrets, and the secrets: what a stack exports as `stores` and `store_secrets`.
+
+    Args:
+        outputs: the wire form; its values may be a program's, and not known yet.
+    """
+    shown, secrets = dict(outputs), {"secret_access_key": outputs["secret_access_key"]}
+    del shown["secret_access_key"]
+    if outputs.get("proof") is not None:
+        shown["proof"] = {name: value for name, value in outputs["proof"].items() if name != "secret_sha256"}
+        secrets["secret_sha256"] = outputs["proof"].get("secret_sha256", "")
+    return shown, secrets
+
+
+def of_stack(outputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The wire form of each store that a stack exports, by homeserver; {} where it exports none.
+
+    Releases before 2026-12 had the secrets in `stores`.
+    """
+    stores, secrets = (outputs.get(name) for name in ("stores", "store_secrets"))
+    found: dict[str, dict[str, Any]] = {}
+    for name, store in (stores if isinstance(stores, Mapping) else {}).items():
+        if not isinstance(store, Mapping):
+            continue
+        own = (secrets.get(name) if isinstance(secrets, Mapping) else None) or {}
+        whole = dict(store)
+        if "secret_access_key" in own:
+            whole["secret_access_key"] = own["secret_access_key"]
+        if "secret_sha256" in own and isinstance(store.get("proof"), Mapping):
+            whole["proof"] = {**store["proof"], "secret_sha256": own["secret_sha256"]}
+        found[str(name)] = whole
+    return found
 
 
 _REQUIRED = (

@@ -75,7 +75,8 @@ class Method:
     """One way for Synapse to keep its media.
 
     `storage_classes` are the ones the method's program accepts (None: any, () : it takes none);
-    `needs` is empty for the method that uses no store.
+    `needs` is empty for the method that uses no store; `keyless`: its program can sign by the machine's own role;
+    `datastore_ids`: it keeps media under ids of its own, which the settings name (`media_repo`).
     """
 
     name: str
@@ -84,6 +85,8 @@ class Method:
     prefix: bool
     storage_classes: tuple[str, ...] | None
     limits: tuple[str, ...]
+    keyless: bool = True
+    datastore_ids: bool = False
 
     @property
     def uses_store(self) -> bool:
@@ -145,6 +148,8 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
                 prefix=False,
                 storage_classes=None,
                 limits=("replaces Synapse's media repository: routes change", "a datastore id can never be changed"),
+                keyless=False,
+                datastore_ids=True,
             ),
             Method(
                 name="filesystem",
@@ -157,6 +162,9 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
         )
     }
 )
+
+MODULE, GOOFYS, MEDIA_REPO, FILESYSTEM = METHODS
+"""The methods' names, in the order of the table."""
 
 NEVER: frozenset[Operation] = frozenset({Operation.PUT_BUCKET_POLICY, Operation.CREATE_BUCKET, Operation.OTHER_BUCKET})
 """What no method needs; refused under `access: least`."""
@@ -177,18 +185,27 @@ class Expected(StrEnum):
     CANNOT_REFUSE = "can't be refused here"
 
 
-def expectations(method: Method, access: Access, cannot_refuse: Iterable[str] = ()) -> dict[Operation, Expected]:
-    """Expectation = method x access x what the provider can refuse.
+NOT_TESTED = "not tested"
+"""The outcome of an operation that the proof could not try; every other outcome is one of Expected."""
+
+
+def expectations(
+    method: Method, access: Access, cannot_refuse: Iterable[str] = (), *, bucket_policies: bool = True
+) -> dict[Operation, Expected]:
+    """Expectation = method x access x what the provider can refuse: what the proof and `prove` ask a key, both.
 
     Args:
         cannot_refuse: operation names from the catalog that the provider's keys can't be denied.
+        bucket_policies: the store has bucket policies, as far as is known; where it has none, nothing can be done with
+            the leave to write one, and it is not asked.
     """
     given = granted(method, access)
     open_anyway = frozenset(cannot_refuse)
     table: dict[Operation, Expected] = {}
     for operation in Operation:
         if operation in given:
-            table[operation] = Expected.ALLOWED
+            if operation is not Operation.PUT_BUCKET_POLICY or bucket_policies:
+                table[operation] = Expected.ALLOWED
         elif operation in open_anyway:
             table[operation] = Expected.CANNOT_REFUSE
         elif operation in NEVER or operation is Operation.DELETE:

@@ -5,39 +5,21 @@ The stack file's `synapse-media:stores` has a key per homeserver; `synapse-media
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from . import catalog
+from .allow import Word, split
 from .errors import NO_SETTING, Problem, SettingsError
-from .methods import ACCESS, METHODS, Access
+from .methods import ACCESS, METHODS, MODULE, Access, Method
 
 PROJECT = "synapse-media"
 SLOTS = ("a", "b")
-
-ALLOWABLE = (
-    "delete-bucket",
-    "delete-media",
-    "retain-bucket",
-    "replace-bucket",
-    "move-media",
-    "widen-policy",
-    "narrow-policy",
-    "public-bucket",
-    "disable-versioning",
-    "shorten-retention",
-    "retire-key",
-    "set-lifecycle",
-    "set-policy",
-    "set-versioning",
-    "set-access",
-    "set-encryption",
-)
-"""What `allow` may name, as `<homeserver>/<word>`: the only way past a guard."""
 
 # All are matched in full: `$` would let a newline through at the end.
 _SERVER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
@@ -80,6 +62,15 @@ class Keys:
         return (self.active, *self.retiring)
 
 
+class _Later:
+    def __repr__(self) -> str:
+        return "known later"
+
+
+LATER: Final = _Later()
+"""In place of a value that another resource gives while the program runs: checked once it is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
     """One store as its operator wants it.
@@ -94,6 +85,8 @@ class StoreSettings:
         renamed_from: the name that this homeserver had in the stack file before; its store is this one.
         options: the provider's own settings, as its catalog entry names them.
         allow: the words of `allow` that name this store.
+        later: names of the settings that are only known later (`LATER`), and of those that follow from one: what this
+            object holds for them says nothing. Empty for a stack file's.
     """
 
     server_name: str
@@ -116,6 +109,7 @@ class StoreSettings:
     renamed_from: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
+    later: frozenset[str] = frozenset()
 
     @property
     def uses_store(self) -> bool:
@@ -129,17 +123,36 @@ CONFIRMED = "SYNAPSE_MEDIA_CONFIRMED"
 def with_confirmed(allow: object) -> object:
     """`allow` of the stack file, and what the command that started this run confirms."""
     confirmed = os.environ.get(CONFIRMED, "").split()
-    return [*(allow if isinstance(allow, list) else []), *confirmed] if confirmed else allow
+    entries = from_text(allow)
+    return [*(entries if isinstance(entries, list) else []), *confirmed] if confirmed else allow
+
+
+def from_text(value: object) -> object:
+    """A value that may be JSON text, as `pulumi config set` and the Automation API write it; other text stays as it is.
+
+    https://www.pulumi.com/docs/iac/concepts/config/#structured-configuration
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return cast("object", json.loads(value))
+    except (ValueError, RecursionError):
+        return value
 
 
 def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
     """The settings of a stack by homeserver. Raises SettingsError with every problem there is.
 
     Args:
-        stores: the value of `synapse-media:stores`.
-        allow: the value of `synapse-media:allow`, or None.
+        stores: the value of `synapse-media:stores`: an object, or JSON text of one.
+        allow: the value of `synapse-media:allow`: a list, or JSON text of one; None for none.
     """
     problems: list[Problem] = []
+    stores, allow = from_text(stores), from_text(allow)
+    _refuse_secure(f"{PROJECT}:stores", stores, problems)
+    if problems:
+        # What a command sees of it is ciphertext: nothing else can be said of its store.
+        raise SettingsError(problems)
     words = _parse_allow(allow, problems)
     parsed: dict[str, StoreSettings] = {}
     if not isinstance(stores, Mapping) or not stores:
@@ -156,14 +169,90 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
     for server_name, raw in stores.items():
         reader = _Reader(f"stores.{server_name}", raw, problems)
         if not isinstance(server_name, str) or not _SERVER_NAME.fullmatch(server_name):
-            reader.add("", server_name, "a host name such as matrix.example.com", "It is the key of the store.")
+            reader.add("", server_name, _A_SERVER_NAME, "It is the key of the store.")
         store = _parse_store(str(server_name), reader, words.get(str(server_name), frozenset()))
         if store is not None:
             parsed[store.server_name] = store
-    _check_together(parsed.values(), problems)
+    _check_together([(f"stores.{name}", store) for name, store in parsed.items()], problems)
     if problems:
         raise SettingsError(problems)
     return parsed
+
+
+def check(server_name: str, raw: Mapping[str, Any], allow: Collection[str] = (), *, where: str) -> StoreSettings:
+    """The settings of one store that a program declares. Raises SettingsError with every problem there is.
+
+    Args:
+        raw: the settings by the names that a stack file has for them; LATER for a value that is not known yet.
+        allow: words of synapse_media.allow.
+        where: what stands before a setting's name in a message.
+    """
+    problems: list[Problem] = []
+    reader = _Reader(where, raw, problems)
+    if not _SERVER_NAME.fullmatch(server_name):
+        reader.add("server_name", server_name, _A_SERVER_NAME, "It is the name of the homeserver.")
+    for word in sorted(set(allow) - set(Word)):
+        guess = catalog.nearest(word, tuple(Word))
+        reader.add("allow", word, ", ".join(Word), f"Did you mean {guess!r}?" if guess else "Mend or remove it.")
+    if raw.get("method") in [name for name, method in METHODS.items() if not method.uses_store]:
+        reader.add(
+            "method",
+            raw["method"],
+            ", ".join(name for name, method in METHODS.items() if method.uses_store),
+            "This method uses no store: declare none.",
+        )
+        raise SettingsError(problems)
+    store = _parse_store(server_name, reader, frozenset(allow))
+    if problems or store is None:
+        raise SettingsError(problems)
+    return store
+
+
+def check_together(stores: Collection[tuple[str, StoreSettings]]) -> None:
+    """Raise SettingsError where two stores of one program exclude each other.
+
+    Args:
+        stores: each with what stands before its settings in a message.
+    """
+    problems: list[Problem] = []
+    _check_together(stores, problems)
+    if problems:
+        raise SettingsError(problems)
+
+
+_A_SERVER_NAME = "a host name such as matrix.example.com"
+
+
+def secure_value(setting: str, shown: str = "a `secure:` value") -> Problem:
+    """What is wrong with a setting that is encrypted, or holds something that is."""
+    return Problem(
+        setting,
+        _Described(shown),
+        "plain text alone",
+        "No setting of a store is a secret: admin credentials come from the environment, and keys are made and kept in "
+        "the encrypted state. Set it again with `pulumi config set --plaintext`.",
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class _Described:
+    """In place of a value that is not to be shown."""
+
+    words: str
+
+    def __repr__(self) -> str:
+        return self.words
+
+
+def _refuse_secure(setting: str, value: object, problems: list[Problem]) -> None:
+    """Name each `secure:` value of `pulumi config set --secret`: no setting of a store is a secret."""
+    if not isinstance(value, Mapping):
+        return
+    if set(value) == {"secure"}:
+        problems.append(secure_value(setting))
+        return
+    for name, item in value.items():
+        _refuse_secure(f"{setting}.{name}", item, problems)
 
 
 class _Reader:
@@ -180,14 +269,20 @@ class _Reader:
         setting = f"{self.where}.{name}" if name else self.where
         self.problems.append(Problem(setting, value, allowed, next_step))
 
+    def later(self, name: str) -> bool:
+        """Whether a value is only known later. Until then it reads as its default, and nothing is said of it."""
+        return self.raw.get(name) is LATER
+
     def text(self, name: str, default: str = "") -> str:
-        value = self.raw.get(name, default)
+        value = default if self.later(name) else self.raw.get(name, default)
         if isinstance(value, str) and "\n" not in value:
             return value.strip() if name != "prefix" else value
         self.add(name, value, "one line of text", "Put it in quotes if YAML reads it as something else.")
         return default
 
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        if self.later(name):
+            return default
         value = self.raw.get(name, default)
         if isinstance(value, str) and value in allowed:
             return value
@@ -201,14 +296,14 @@ class _Reader:
         return ""
 
     def number(self, name: str, default: int, low: int, high: int) -> int:
-        value = self.raw.get(name, default)
+        value = default if self.later(name) else self.raw.get(name, default)
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
         self.add(name, value, f"a whole number from {low} to {high}", "It is a number of days.")
         return default
 
     def flag(self, name: str) -> bool:
-        value = self.raw.get(name, False)
+        value = False if self.later(name) else self.raw.get(name, False)
         if isinstance(value, bool):
             return value
         self.add(name, value, "true or false", "Write it without quotes.")
@@ -217,27 +312,24 @@ class _Reader:
 
 def _parse_allow(allow: object, problems: list[Problem]) -> dict[str, frozenset[str]]:
     words: dict[str, set[str]] = {}
-    allowed = f"a list of <homeserver>/<word>, the word one of {', '.join(ALLOWABLE)}"
+    allowed = f"a list of <homeserver>/<word>, the word one of {', '.join(Word)}"
     if allow is not None and not isinstance(allow, list):
         problems.append(Problem(f"{PROJECT}:allow", allow, allowed, "Write it as a list, even of one."))
         return {}
     for entry in allow or []:
-        server_name, _, word = entry.rpartition("/") if isinstance(entry, str) else ("", "", "")
-        if server_name and word in ALLOWABLE:
+        server_name, word = split(entry) if isinstance(entry, str) else ("", "")
+        if server_name and word in set(Word):
             words.setdefault(server_name, set()).add(word)
             continue
-        guess = catalog.nearest(word, ALLOWABLE)
+        guess = catalog.nearest(word, Word)
         next_step = f"Did you mean {server_name or 'matrix.example.com'}/{guess}?" if guess else "Mend or remove it."
         problems.append(Problem(f"{PROJECT}:allow", entry, allowed, next_step))
     return {name: frozenset(found) for name, found in words.items()}
 
 
-_USUAL = "synapse-s3-storage-provider"
-
-
 def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> StoreSettings | None:
     # An unknown method is told; the rest is judged as for the usual one.
-    method_name = reader.choice("method", _USUAL, tuple(METHODS)) or _USUAL
+    method_name = reader.choice("method", MODULE, tuple(METHODS)) or MODULE
     if method_name == "filesystem":
         # What the store had may stay there, for the way back.
         _check_names(reader, reader.choice("provider", "", catalog.names()) if "provider" in reader.raw else "")
@@ -259,9 +351,12 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
     _check_names(reader, provider_name)
     region = _check_region(reader, provider)
     # Where it follows from a region that is missing, that is told already.
-    required = bool(region) and not provider.value("endpoint_from_account", False)
+    follows = bool(provider.value("endpoint")) if reader.later("region") else not region
+    required = not follows and not provider.value("endpoint_from_account", False)
     endpoint = _check_url(reader, "endpoint", provider.endpoint(region), required=required)
     iam_endpoint = _check_url(reader, "iam_endpoint", provider.iam_endpoint(region), required=False)
+    if iam_endpoint and catalog.load(provider.component).can("iam") is False:
+        reader.add("iam_endpoint", iam_endpoint, f"nothing: {provider.title} has no IAM-style API", "Remove it.")
     issues_keys = reader.raw.get("iam_endpoint", iam_endpoint) or reader.raw.get("existing_key")
     if "existing_key" in own and not issues_keys:
         reader.add(
@@ -270,13 +365,14 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
             "the URL of the store's IAM-style API, which makes the user and the key",
             "If the store has none, make a key limited to the bucket by hand and set existing_key: true.",
         )
-    if iam_endpoint and reader.raw.get("existing_key") is True:
+    if (iam_endpoint or reader.later("iam_endpoint")) and reader.raw.get("existing_key") is True:
         reader.add(
             "existing_key",
             True,
             "nothing beside iam_endpoint, by which a user and a key are made",
             "Remove the one that does not apply.",
         )
+    _check_keyless(reader, METHODS[method_name])
     bucket = _check_bucket(reader, provider)
     access, keys, adopt, noncurrent_days, abort_days = _check_plain(reader, provider.value("noncurrent_days", 30))
     return StoreSettings(
@@ -293,14 +389,38 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
         user=_check_user(reader, bucket),
         keys=keys,
         adopt=adopt,
-        adopt_key=_check_adopt_key(reader, iam_endpoint, adopt=adopt),
+        adopt_key=_check_adopt_key(
+            reader, "known later" if reader.later("iam_endpoint") else iam_endpoint, adopt=adopt
+        ),
         noncurrent_days=noncurrent_days,
         abort_days=abort_days,
         media_repo=_check_media_repo(reader, method_name),
         renamed_from=_check_renamed(reader, server_name),
-        options=_check_options(reader, own),
+        options=_check_options(reader, own, allow),
         allow=allow,
+        later=_later(reader, provider),
     )
+
+
+SOURCES: Mapping[str, str] = {"user": "bucket", "endpoint": "region", "iam_endpoint": "region"}
+"""A setting that may be left out, and the one that it follows from then."""
+
+
+def _later(reader: _Reader, provider: catalog.Provider) -> frozenset[str]:
+    """The settings whose values are only known later: given so, or following from one that is."""
+    given = {name for name in reader.raw if reader.later(name)}
+    following = {"user", *(name for name in ("endpoint", "iam_endpoint") if "{region}" in provider.value(name, ""))}
+    return frozenset(given | {name for name in following - set(reader.raw) if SOURCES[name] in given})
+
+
+def _check_keyless(reader: _Reader, method: Method) -> None:
+    if reader.raw.get("keyless") is True and not method.keyless:
+        reader.add(
+            "keyless",
+            True,
+            f"nothing with method {method.name}, which signs with an access key only",
+            "Remove keyless, or choose another method.",
+        )
 
 
 def _check_names(reader: _Reader, provider_name: str) -> None:
@@ -353,6 +473,8 @@ def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:
     """The name of the bucket; "" where it is none."""
     limits = provider.value("bucket_name", {"min": 3, "max": 63})
     allowed = f"{limits['min']} to {limits['max']} characters a-z, 0-9 and '-', not starting with b2- or xn--"
+    if reader.later("bucket"):
+        return ""
     if "bucket" not in reader.raw:
         reader.add("bucket", None, allowed, "Choose a name that nobody else has at this provider.")
         return ""
@@ -361,9 +483,12 @@ def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:
     if len(reader.problems) > told:
         return ""
     fault = catalog.bucket_name_fault(bucket, provider)
-    if not fault or (reader.raw.get("adopt") is True and "character" in fault and _LEGACY_BUCKET.fullmatch(bucket)):
+    if fault is None:
         return bucket
-    reader.add("bucket", bucket, allowed, f"{fault[0].upper()}{fault[1:]}: choose another name.")
+    legacy = fault.rule is not catalog.NameRule.RESERVED and _LEGACY_BUCKET.fullmatch(bucket)
+    if legacy and reader.raw.get("adopt") is True:
+        return bucket
+    reader.add("bucket", bucket, allowed, f"{fault.words[0].upper()}{fault.words[1:]}: choose another name.")
     return ""
 
 
@@ -376,6 +501,8 @@ def _check_region(reader: _Reader, provider: catalog.Provider) -> str:
     regions = provider.regions
     if provider.value("endpoint_from_account", False):
         return region
+    if reader.later("region"):
+        return ""
     if not region:
         reader.add(
             "region", None, ", ".join(regions) or "a region name", f"Choose where {provider.title} keeps the bucket."
@@ -390,6 +517,8 @@ def _check_region(reader: _Reader, provider: catalog.Provider) -> str:
 
 def _check_url(reader: _Reader, name: str, default: str, *, required: bool) -> str:
     value = reader.text(name, default)
+    if reader.later(name):
+        return ""
     if not value:
         if required:
             reader.add(name, None, "an http(s) URL such as https://s3.example.com", "Ask the store's documentation.")
@@ -457,7 +586,7 @@ def _check_class(reader: _Reader, provider: catalog.Provider, method: str) -> st
 
 def _check_user(reader: _Reader, bucket: str) -> str:
     """The name of the user; "" where it follows from a bucket that has none."""
-    if "user" not in reader.raw:
+    if "user" not in reader.raw or reader.later("user"):
         return f"synapse-media-{bucket}"[:64] if bucket else ""
     told = len(reader.problems)
     user = reader.text("user")
@@ -467,7 +596,7 @@ def _check_user(reader: _Reader, bucket: str) -> str:
 
 
 def _check_keys(reader: _Reader) -> Keys:
-    raw = reader.raw.get("keys", {})
+    raw = {} if reader.later("keys") else reader.raw.get("keys", {})
     if not isinstance(raw, Mapping) or set(raw) - {"active", "retiring"}:
         reader.add("keys", raw, "{active: a, retiring: []}", "`synapse-media rotate` edits this line.")
         return Keys()
@@ -486,6 +615,8 @@ def _check_keys(reader: _Reader) -> Keys:
 
 
 def _check_media_repo(reader: _Reader, method: str) -> dict[str, str]:
+    if reader.later("media_repo"):
+        return {}
     raw = reader.raw.get("media_repo", {})
     known = {"s3_datastore_id", "file_datastore_id"}
     if not isinstance(raw, Mapping) or set(raw) - known or not all(isinstance(v, str) and v for v in raw.values()):
@@ -496,7 +627,7 @@ def _check_media_repo(reader: _Reader, method: str) -> dict[str, str]:
             "Each is text, as matrix-media-repo has it.",
         )
         return {}
-    if method == "matrix-media-repo" and "s3_datastore_id" not in raw:
+    if METHODS[method].datastore_ids and "s3_datastore_id" not in raw:
         reader.add(
             "media_repo.s3_datastore_id",
             None,
@@ -505,10 +636,9 @@ def _check_media_repo(reader: _Reader, method: str) -> dict[str, str]:
         )
     if len(set(raw.values())) < len(raw):
         reader.add("media_repo", dict(raw), "an id of its own for each datastore", "Take them from media-repo.yaml.")
-    if method != "matrix-media-repo" and raw:
-        reader.add(
-            "media_repo", dict(raw), f"nothing with method {method}", "Remove it, or set method: matrix-media-repo."
-        )
+    if not METHODS[method].datastore_ids and raw:
+        others = " or ".join(name for name in METHODS if METHODS[name].datastore_ids)
+        reader.add("media_repo", dict(raw), f"nothing with method {method}", f"Remove it, or set method: {others}.")
     return {str(key): str(value) for key, value in raw.items()}
 
 
@@ -534,12 +664,20 @@ _TYPES: Mapping[str, type] = {
 }
 
 
-def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow: Collection[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, rule in own.items():
         if name in _COMMON or (name not in reader.raw and "required" not in rule):
             continue
         value = reader.raw.get(name)
+        adopted = reader.raw.get("adopt") is True
+        for word, why in rule.get("adopted_without", {}).items() if adopted and value else ():
+            if word in allow:
+                reader.add(name, value, f"nothing beside adopt: true and {word} in allow", why)
+        if reader.later(name):
+            if "not_adopted" in rule and adopted:
+                reader.add(name, value, "nothing beside adopt: true", str(rule["not_adopted"]))
+            continue
         if rule["type"] == "url" and name in reader.raw:
             value = _check_url(reader, name, "", required=True)
             if not value:
@@ -547,7 +685,7 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dic
         right = isinstance(value, _TYPES[rule["type"]]) and not (rule["type"] == "integer" and isinstance(value, bool))
         if right and "pattern" in rule:
             right = re.fullmatch(rule["pattern"], str(value)) is not None
-        if "not_adopted" in rule and reader.raw.get("adopt") is True:
+        if "not_adopted" in rule and adopted:
             reader.add(name, value, "nothing beside adopt: true", str(rule["not_adopted"]))
         elif right:
             options[name] = value
@@ -556,50 +694,50 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]]) -> dic
     return options
 
 
-def _check_together(stores: Collection[StoreSettings], problems: list[Problem]) -> None:
-    """One bucket, one store: two methods on one bucket destroy media."""
+def _check_together(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:
+    """One bucket, one store: two methods on one bucket destroy media.
+
+    Args:
+        stores: each with what stands before its settings in a message.
+    """
     seen: dict[tuple[str, str], str] = {}
-    for store in stores:
+    for where, store in stores:
         if not store.uses_store or not store.bucket:
             continue
         place = (store.endpoint or store.provider, store.bucket)
-        other = seen.setdefault(place, store.server_name)
-        if other != store.server_name:
+        other = seen.setdefault(place, where)
+        if other != where:
             problems.append(
                 Problem(
-                    f"stores.{store.server_name}.bucket",
+                    f"{where}.bucket",
                     store.bucket,
                     "a bucket that no other store uses",
-                    f"stores.{other} uses it already. Two homeservers or two methods on one bucket destroy media: "
+                    f"{other} uses it already. Two homeservers or two methods on one bucket destroy media: "
                     "give each its own.",
                 )
             )
     _check_names_are_new(stores, problems)
     users: dict[tuple[str, str], str] = {}
-    for store in stores:
+    for where, store in stores:
         if store.uses_store and store.iam_endpoint and store.user:
-            other = users.setdefault((store.iam_endpoint, store.user), store.server_name)
-            if other != store.server_name:
-                problems.append(
-                    Problem(
-                        f"stores.{store.server_name}.user", store.user, "a user of its own", f"stores.{other} has it."
-                    )
-                )
+            other = users.setdefault((store.iam_endpoint, store.user), where)
+            if other != where:
+                problems.append(Problem(f"{where}.user", store.user, "a user of its own", f"{other} has it."))
 
 
-def _check_names_are_new(stores: Collection[StoreSettings], problems: list[Problem]) -> None:
+def _check_names_are_new(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:
     """A former name is that of one store, and of none that is still there."""
-    taken = {store.server_name: store.server_name for store in stores}
-    for store in stores:
+    taken = {store.server_name: where for where, store in stores}
+    for where, store in stores:
         if not store.renamed_from:
             continue
-        other = taken.setdefault(store.renamed_from, store.server_name)
-        if other != store.server_name:
+        other = taken.setdefault(store.renamed_from, where)
+        if other != where:
             problems.append(
                 Problem(
-                    f"stores.{store.server_name}.renamed_from",
+                    f"{where}.renamed_from",
                     store.renamed_from,
                     "the former name of this store alone",
-                    f"stores.{other} has it: remove one of the two.",
+                    f"{other} has it: remove one of the two.",
                 )
             )

@@ -82,9 +82,10 @@ def read(project: Path, stack: str, copy: Path | None = None) -> StackFile:
     config = raw.get("config")
     if not isinstance(config, Mapping):
         raise StackFileError(f"{path}: there is no `config:` object in it; see the examples in stacks/")
-    allow = config.get(f"{settings.PROJECT}:allow")
+    allow = settings.from_text(config.get(f"{settings.PROJECT}:allow"))
     stores = settings.parse(config.get(f"{settings.PROJECT}:stores"), allow)
-    return StackFile(stack, path, stores, tuple(allow or ()), str(raw.get("secretsprovider") or "passphrase"))
+    entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
+    return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or "passphrase"))
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
@@ -147,7 +148,8 @@ def scalar(text: str) -> Any:
 def editing(path: Path, like: Path | None = None) -> Iterator[Any]:
     """Change a stack file in place: comments, order and what isn't touched stay; written as a whole or not at all.
 
-    Yields the document; for a new file that of `like`, or an empty one. An unchanged document is not written.
+    Yields the document; for a new file that of `like`, or an empty one. An unchanged document is not written. Settings
+    in JSON text, as `pulumi config set` writes them, are yielded as the object that they are, and written as one.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -161,6 +163,13 @@ def editing(path: Path, like: Path | None = None) -> Iterator[Any]:
         document = yaml.load(start) if start.strip() else {}
     except YAMLError as error:
         raise StackFileError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:300]}") from None
+    config = document.get("config") if isinstance(document, dict) else None
+    for name in (f"{settings.PROJECT}:stores", f"{settings.PROJECT}:allow"):
+        if isinstance(config, dict) and isinstance(config.get(name), str):
+            config[name] = settings.from_text(config[name])
+            unchanged = io.StringIO()
+            yaml.dump(document, unchanged)
+            before = unchanged.getvalue()
     yield document
     text = io.StringIO()
     yaml.dump(document, text)

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -132,9 +133,16 @@ def load(name: str) -> Provider:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema that every entry is checked against in the tests."""
+    """The JSON schema that every entry is checked against in the tests; its descriptions are for people."""
     loaded: dict[str, Any] = json.loads((resources.files(__package__) / "schema.json").read_text(encoding="utf-8"))
     return loaded
+
+
+def capabilities() -> dict[str, str]:
+    """{capability: what a store can do that has it}, as the schema describes it; the start of no sentence."""
+    facts = schema()["properties"]["facts"]["properties"]
+    described = facts["capabilities"]["properties"]["value"]["properties"]
+    return {name: str(item["description"]) for name, item in described.items()}
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str:
@@ -150,17 +158,33 @@ _RESERVED_START = ("b2-", "xn--", "sthree-", "amzn-s3-demo-")
 _RESERVED_END = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
 
-def bucket_name_fault(name: str, provider: Provider) -> str:
-    """Why a bucket can't have this name at this provider; "" if it can."""
+class NameRule(Enum):
+    """What a bucket's name has to keep to."""
+
+    LENGTH = auto()
+    CHARACTERS = auto()
+    RESERVED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class NameFault:
+    """Why a bucket can't have a name; `words` is a clause about the name."""
+
+    rule: NameRule
+    words: str
+
+
+def bucket_name_fault(name: str, provider: Provider) -> NameFault | None:
+    """Why a bucket can't have this name at this provider; None if it can."""
     limits = provider.value("bucket_name", {"min": 3, "max": 63})
     if not limits["min"] <= len(name) <= limits["max"]:
-        return f"it has {len(name)} characters"
+        return NameFault(NameRule.LENGTH, f"it has {len(name)} characters")
     if not _BUCKET.fullmatch(name):
-        return "it has a character other than a-z, 0-9 and '-', or '-' at an end"
+        return NameFault(NameRule.CHARACTERS, "it has a character other than a-z, 0-9 and '-', or '-' at an end")
     for start in _RESERVED_START:
         if name.startswith(start):
-            return f"names starting with {start!r} are reserved"
+            return NameFault(NameRule.RESERVED, f"names starting with {start!r} are reserved")
     for end in _RESERVED_END:
         if name.endswith(end):
-            return f"names ending with {end!r} are reserved"
-    return ""
+            return NameFault(NameRule.RESERVED, f"names ending with {end!r} are reserved")
+    return None

@@ -52,8 +52,14 @@ def prove(store: contract.StorageOutputs) -> tuple[contract.ProofLine, ...]:
     from .stores import own_key
 
     connection, credential = own_key(store)
-    expected = expectations(METHODS[store.method], "full" if store.access == "full" else "least", store.cannot_refuse)
-    settle = float(catalog.load(store.provider).value("key_settle_seconds", 0)) if store.keyless else 0
+    provider = catalog.load(store.provider)
+    expected = expectations(
+        METHODS[store.method],
+        "full" if store.access == "full" else "least",
+        store.cannot_refuse,
+        bucket_policies=provider.can("bucket_policy") is not False,
+    )
+    settle = float(provider.value("key_settle_seconds", 0)) if store.keyless else 0
     with stacks.waiting(f"{store.endpoint_url}, each operation in turn"):
         return try_all(connection, credential, store.bucket, store.prefix, expected, settle_seconds=settle)
 

@@ -189,20 +189,20 @@ def _render(
 
 def _report(store: StorageOutputs, arguments: argparse.Namespace, report: writing.Report, out: Path) -> dict[str, Any]:
     place = renderer.host(store.server_name)
-    effect = _effect(store, arguments)
+    instructions = _instructions(store, arguments)
     return {
         "directory": str(out / place),
         "written": [path for path in report.written if path.startswith(f"{place}/")],
         "unchanged": [path for path in report.unchanged if path.startswith(f"{place}/")],
-        "does": list(effect.does),
-        "apply": list(effect.apply),
-        "undo": list(effect.undo),
+        "does": list(instructions.does),
+        "apply": list(instructions.apply),
+        "undo": list(instructions.undo),
     }
 
 
-def _effect(store: StorageOutputs, arguments: argparse.Namespace) -> renderer.Effect:
+def _instructions(store: StorageOutputs, arguments: argparse.Namespace) -> renderer.Instructions:
     secrets = cast("renderer.Secrets", arguments.secrets if arguments.secrets in renderer.SECRETS else "plain")
-    return renderer.effect(store, arguments.form, secrets, media_path=arguments.media_path)
+    return renderer.instructions(store, arguments.form, secrets, media_path=arguments.media_path)
 
 
 def _in_words(
@@ -213,18 +213,18 @@ def _in_words(
     out: Path,
 ) -> str:
     place = renderer.host(store.server_name)
-    effect = _effect(store, arguments)
+    instructions = _instructions(store, arguments)
     written = sum(path.startswith(f"{place}/") for path in report.written)
     unchanged = sum(path.startswith(f"{place}/") for path in report.unchanged)
     lines = [
         f"{store.server_name}: {store.method}, {arguments.form} form, in {out / place} "
         f"({written} written, {unchanged} unchanged)",
-        *(f"  {line}" for line in effect.does),
+        *(f"  {line}" for line in instructions.does),
         "To apply:",
         *([f"      cp -r {out / place / 'inventory'} PLAYBOOK/"] if arguments.form == "playbook" else []),
-        *(f"  {line}" for line in effect.apply),
+        *(f"  {line}" for line in instructions.apply),
         "To undo:",
-        *(f"  {line}" for line in effect.undo),
+        *(f"  {line}" for line in instructions.undo),
     ]
     if arguments.secrets == "reference" and arguments.form == "playbook" and store.secret_access_key:
         lines.append(f"The secret is looked up in the environment: {renderer.secret_variable(store.server_name)}")

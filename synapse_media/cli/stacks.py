@@ -12,17 +12,18 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from synapse_media import allow as allowed
 from synapse_media import catalog, contract, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
-from synapse_media.engine.files import write_private
-from synapse_media.engine.options import choosing
+from synapse_media.engine.files import locked, write_private
+from synapse_media.engine.options import target_options
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
@@ -30,16 +31,16 @@ from synapse_media.guards.applied import (
     RING,
     Applied,
     Bucket,
+    Homeservers,
     is_bucket,
-    kind_of,
-    owner_of,
+    is_ours,
     required_variables,
-    store_of,
 )
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
-from synapse_media.guards.judge import current_names, words_of
-from synapse_media.guards.twins import twins, without
+from synapse_media.guards.duplicates import duplicates, without
+from synapse_media.guards.judge import current_names
+from synapse_media.methods import FILESYSTEM, Expected
 from synapse_media.redaction import remember
 from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
@@ -47,12 +48,11 @@ from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
 from synapse_media.store import credentials as plugin_credentials
 from synapse_media.store import tracing
 from synapse_media.store.clients import s3_client
+from synapse_media.urn import Urn, short
 
 from .stores import own_key
 
 EMBEDDED = "embedded"
-GIVES_UP = frozenset({"delete-bucket", "retain-bucket", "replace-bucket"})
-"""The words of `allow` for which a bucket is not protected any more."""
 
 
 def say(message: str) -> None:
@@ -115,7 +115,7 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
         options: what is handed to pulumi later; UsageError for what may not be.
     """
-    choosing(options)
+    target_options(options)
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(
@@ -180,7 +180,7 @@ def require_credentials_to_delete(session: Session, leaving: Iterable[Applied]) 
 
 
 @contextlib.contextmanager
-def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
+def opening_state(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
     """Have the state let go of what `allow` names now, and of nothing else; where nothing comes of it, of nothing.
 
     Pulumi reads from the state whether a bucket is protected, retained, or emptied before it is deleted, and the plugin
@@ -199,7 +199,7 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         with contextlib.suppress(SynapseMediaError):
             # An earlier run's mark may be there: only a new one says that this run has begun.
             if _mark_as_it_is(session) == before:
-                # Nothing was changed at the store: the state knows what it knew, also what `forget_twins` left out.
+                # Nothing was changed at the store, so the former state holds, duplicates included.
                 missing = len(_resources(state)) - len(_resources(session.state()))
                 if missing > 0:
                     session.engine.replace_state(session.stack.name, state)
@@ -207,14 +207,15 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         raise
 
 
-def forget_twins(session: Session, preview: Mapping[str, Any]) -> bool:
+def forget_duplicates(session: Session, preview: Mapping[str, Any]) -> bool:
     """Leave out of the state what a run would delete although the thing lives on under another entry; whether any."""
     state = session.state()
-    positions = twins(state, preview)
+    positions, homeservers = duplicates(state, preview), Homeservers(_resources(state))
     for number in positions:
         entry = _resources(state)[number]
-        kind = kind_of(entry["urn"]).rpartition(":")[2]
-        say(f"{kind} of {store_of(entry['urn'])}: a former entry of the state is left out, since what it names is kept")
+        kind = short(Urn.parse(entry["urn"]).kind)
+        store = homeservers.of(entry["urn"])
+        say(f"{kind} of {store}: a former entry of the state is left out, since what it names is kept")
     if positions:
         session.engine.replace_state(session.stack.name, without(state, positions))
     return bool(positions)
@@ -237,16 +238,17 @@ def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) ->
     """The state, changed; None where it is right as it is."""
     changed = False
     names = current_names(read_applied(state), session.stack.stores)
-    for resource in state.get("deployment", {}).get("resources") or []:
-        store, kind = owner_of(resource), str(resource["type"])
-        words = words_of(store, allow, names.get(store, store))
+    homeservers = Homeservers(_resources(state))
+    for resource in (one for one in _resources(state) if is_ours(one["urn"])):
+        store, kind = homeservers.of_resource(resource), str(resource["type"])
+        words = allowed.words_of(store, allow, names.get(store, store))
         wanted: dict[str, bool] = {}
         if is_bucket(kind):
-            changed |= _set(resource, "protect", value=not words & GIVES_UP)
-            changed |= _set(resource, "retainOnDelete", value="retain-bucket" in words)
-            wanted = {"forceDestroy": "delete-media" in words}
+            changed |= _set(resource, "protect", value=allowed.protects_bucket(words))
+            changed |= _set(resource, "retainOnDelete", value=allowed.retains_bucket(words))
+            wanted = {"forceDestroy": allowed.deletes_media(words)}
         elif kind.endswith(RING):
-            wanted = {"retireConfirmed": "retire-key" in words}
+            wanted = {"retireConfirmed": allowed.retires_key(words)}
         for name, value in wanted.items():
             for part in ("inputs", "outputs"):
                 if isinstance(resource.get(part), dict):
@@ -270,18 +272,65 @@ def say_calls(preview: Mapping[str, Any]) -> None:
             say(message)
 
 
+_alone: set[Path] = set()
+"""The lock files that this process holds."""
+
+
 @contextlib.contextmanager
-def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
+def alone(session: Session) -> Iterator[None]:
+    """Around a whole run that changes a stack, its questions included: one at a time on this machine.
+
+    Pulumi's own lock is held only while it works, and what was judged or asked before must be what is then.
+
+    Raises SynapseMediaError where another process of this machine is at it.
+    """
+    path = _mark(session.engine, session.stack.name).with_suffix(".lock")
+    if path in _alone:
+        yield
+        return
+
+    def refuse() -> None:
+        raise SynapseMediaError(
+            f"nothing was changed: another run of this machine is changing the stack {session.stack.name}, or asks "
+            "whether it may. Wait for its end, or answer it, and run this again."
+        )
+
+    with locked(path, refuse):
+        _alone.add(path)
+        try:
+            yield
+        finally:
+            _alone.discard(path)
+
+
+@contextlib.contextmanager
+def changing(
+    session: Session, confirmed: Sequence[str] = (), begin: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Around whatever changes a store. What does not come to its end leaves a mark (`was_cut_off`).
 
     The state alone does not tell: where it could not be written, it holds what is long gone.
 
     Args:
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
+        begin: called before the first change; where it fails, nothing was begun.
     """
     mark = _mark(session.engine, session.stack.name)
-    noted = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
+    before = mark.read_text(encoding="utf-8") if mark.exists() else None
+    noted = {
+        "confirmed": list(confirmed),
+        CONFIRMED: session.engine.environment.get(CONFIRMED, ""),
+        "wanted": _wanted(session),
+    }
     write_private(mark, json.dumps(noted))
+    try:
+        begin()
+    except BaseException:
+        if before is None:
+            mark.unlink()
+        else:
+            write_private(mark, before)
+        raise
     yield
     mark.unlink(missing_ok=True)
 
@@ -289,6 +338,12 @@ def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
 def was_cut_off(session: Session) -> bool:
     """Whether the last change from this machine was, so that the state may not be what the store is."""
     return _mark(session.engine, session.stack.name).exists()
+
+
+def _wanted(session: Session) -> str:
+    """SHA-256 of what the stack file says, however it is written."""
+    said = stackfile.read_yaml(session.config).get("config")
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _mark_as_it_is(session: Session) -> tuple[int, int] | None:
@@ -301,10 +356,17 @@ def _mark_as_it_is(session: Session) -> tuple[int, int] | None:
 
 
 def resume(session: Session) -> list[str]:
-    """Have the run that goes on confirm what the one that was cut off did; those entries of `allow`."""
+    """Have the run that goes on confirm what the one that was cut off did; those entries of `allow`.
+
+    Only where the stack file wants the same: what was confirmed for one change lets no other pass.
+    """
     try:
         found = json.loads(_mark(session.engine, session.stack.name).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
+        return []
+    if found.get("wanted") != _wanted(session):
+        if found["confirmed"] or found[CONFIRMED]:
+            say("the stack file was changed since the last run was cut off: what that one confirmed does not count")
         return []
     if found[CONFIRMED]:
         session.engine.environment.setdefault(CONFIRMED, found[CONFIRMED])
@@ -343,8 +405,8 @@ def load(name: str) -> list[contract.StorageOutputs]:
 
 def outputs_of(session: Session) -> list[contract.StorageOutputs]:
     """The stores of a stack as the last `up` left them. Raises ContractError where there are none, or a key is gone."""
-    stores = session.engine.outputs(session.stack.name).get("stores")
-    if not isinstance(stores, dict) or not stores:
+    stores = contract.of_stack(session.engine.outputs(session.stack.name))
+    if not stores:
         raise contract.ContractError(
             f"stack {session.stack.name} has no stores yet: run `synapse-media up --stack {session.stack.name}` first"
         )
@@ -365,7 +427,8 @@ def _key_fault(store: contract.StorageOutputs, record: Applied | None) -> str:
     where = f"store {store.server_name}: the key {store.access_key_id} of its last outputs"
     if record is None or (record.ring is None and not record.has_key):
         return f"{where} is not in the state any more"
-    if record.ring is not None and store.access_key_id not in record.ring.keys.values():
+    # Beside a key of the operator's own a ring is what an earlier run has left to be deleted.
+    if not record.has_key and record.ring is not None and store.access_key_id not in record.ring.keys.values():
         return f"{where} is not in its key ring any more"
     return ""
 
@@ -413,21 +476,24 @@ def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
     """Raise StoreError where a vendor's plugin would make a bucket that is there already, and not this store's."""
     from synapse_media.plugin.look import refuse_taken
 
+    steps = preview.get("steps", ())
+    homeservers = Homeservers.of_steps(steps)
     new = [
-        (step["urn"], step["newState"].get("inputs") or {})
-        for step in preview.get("steps", ())
-        if step["op"] == "create"
+        (homeservers.of(step["urn"]), step["urn"], step["newState"].get("inputs") or {})
+        for step in steps
+        if step["op"] == "create" and is_ours(step["urn"])
     ]
     # What makes the store's key knows the way to it.
-    connections = {store_of(urn): inputs["connection"] for urn, inputs in new if inputs.get("connection")}
-    for urn, inputs in new:
-        bucket, name = Bucket(urn, kind_of(urn), inputs), store_of(urn)
+    connections = {name: inputs["connection"] for name, _, inputs in new if inputs.get("connection")}
+    for name, urn, inputs in new:
+        bucket, store = Bucket(urn, Urn.parse(urn).kind, inputs), session.stack.stores.get(name)
         if not (is_bucket(bucket.kind) and bucket.by_vendor):
             continue
-        store = session.stack.stores[name]
-        connection = connections.get(name) or model.write(
-            _connection(store.provider, store.endpoint, store.region, store.options)
-        )
+        connection = connections.get(name)
+        if connection is None and store is not None:
+            connection = model.write(_connection(store.provider, store.endpoint, store.region, store.options))
+        if connection is None:
+            continue  # a program's own, without a key: where it is, no stack file says
         owner = f"{session.engine.project_name}/{session.stack.name}/{name}"
         with session.credentials(), waiting(f"{name}: is there a bucket {bucket.name}?"):
             refuse_taken({"bucket": bucket.name, "connection": connection, "owner": owner})
@@ -452,9 +518,8 @@ def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:
 
 
 def _outputs_of(session: Session, record: Applied) -> contract.StorageOutputs:
-    stores = session.engine.outputs(session.stack.name).get("stores")
-    found = stores.get(record.server_name) if isinstance(stores, dict) else None
-    if not isinstance(found, dict):
+    found = contract.of_stack(session.engine.outputs(session.stack.name)).get(record.server_name)
+    if found is None:
         raise contract.ContractError(f"store {record.server_name} has no outputs")
     return contract.from_json(found)
 
@@ -464,7 +529,7 @@ def summary(stores: list[contract.StorageOutputs]) -> str:
     lines: list[str] = []
     for store in stores:
         lines.append(f"{store.server_name}: {store.method}")
-        if store.method == "filesystem":
+        if store.method == FILESYSTEM:
             lines.append("  media stays on the server's own disk; no store is used")
             continue
         lines.append(f"  bucket     {store.bucket} at {store.endpoint_url} ({store.provider}, region {store.region})")
@@ -522,6 +587,8 @@ def _age(created_at: str) -> str:
 def _by_outcome(proof: contract.Proof) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in proof.lines:
-        outcome = line.expected if line.expected == "can't be refused here" else line.outcome
-        found.setdefault({"allowed": "may", "refused": "may not"}.get(outcome, outcome), []).append(line.operation)
+        outcome = line.expected if line.expected == Expected.CANNOT_REFUSE else line.outcome
+        found.setdefault(
+            {Expected.ALLOWED.value: "may", Expected.REFUSED.value: "may not"}.get(outcome, outcome), []
+        ).append(line.operation)
     return found

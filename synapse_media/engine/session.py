@@ -21,10 +21,10 @@ from urllib.parse import unquote
 
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
-from synapse_media.engine.options import choosing
+from synapse_media.engine.options import target_options
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.processes import LOGGING, PASSED, kept_back, program_name
-from synapse_media.engine.vendor_errors import told_once
+from synapse_media.engine.vendor_errors import without_repetition
 from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
@@ -41,7 +41,7 @@ _OF_SCHEME = {
 _PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
 """Pulumi reads the second only where the first is not set."""
 _SILENCE = 2.0
-"""Seconds, after which a person is told what is waited for."""
+"""Seconds after which the user is shown what is waited for."""
 # Colours of a terminal, and pulumi's own marks for them in JSON.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|<\{%[^%]*%\}>")
 
@@ -96,7 +96,7 @@ def _environment(
 
 @contextlib.contextmanager
 def waiting(say: Say, what: str) -> Iterator[None]:
-    """Around what shows nothing of itself: where it takes long, a person is told what is waited for."""
+    """Around a call that shows no progress: where it takes long, the user is shown what is waited for."""
     timer = threading.Timer(_SILENCE, lambda: say(f"waiting for {what} …"))
     timer.daemon = True
     timer.start()
@@ -258,7 +258,7 @@ class Engine:
         Args:
             config: a copy of the stack file to go by.
         """
-        args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack, *choosing(options)]
+        args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack, *target_options(options)]
         args += ["--config-file", str(config)] if config else []
         done = self.run(args, check=False)
         if done.returncode and not _only_protected(done.stdout):
@@ -416,7 +416,7 @@ class Engine:
         return loaded
 
     def _error(self, args: Sequence[str], done: subprocess.CompletedProcess[str]) -> EngineError:
-        said = told_once(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
+        said = without_repetition(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
         what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
         if "incorrect passphrase" in said:
             how = next((name for name in _PASSPHRASE if name in self.environment), "the passphrase")

@@ -28,6 +28,7 @@ from synapse_media.schema.model import UNKNOWN
 from synapse_media.schema.package import package
 from synapse_media.schema.resources import PLUGIN
 from synapse_media.store import tracing
+from synapse_media.urn import Urn
 
 from . import peers
 from .resource import Context, PartialError, Resource, Values
@@ -227,8 +228,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     # ---- beneath
 
     def _of(self, urn: str) -> Resource:
-        # urn:pulumi:<stack>::<project>::<parent types$>type::<name>
-        wanted = urn.split("::")[2].rpartition("$")[2]
+        wanted = Urn.parse(urn).kind
         if wanted not in self._resources:
             raise SynapseMediaError(f"plugin {PLUGIN} {synapse_media.__version__} has no resource type {wanted!r}")
         return self._resources[wanted]

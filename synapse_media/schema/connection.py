@@ -17,11 +17,13 @@ class Connection:
     endpoint: str = prop("URL of the S3 API, with scheme; empty where the account or the key says it.", default="")
     region: str = prop("The region that requests are signed for; empty: us-east-1.", default="")
     iam_endpoint: str = prop("URL of the IAM query API; empty where the store has none.", default="")
-    admin_endpoint: str = prop("URL of Garage's admin API; empty elsewhere.", default="")
-    api_endpoint: str = prop("URL of DigitalOcean's API; empty: the vendor's own.", default="")
-    auth_endpoint: str = prop("URL of Storj's auth service; empty: the vendor's own.", default="")
+    admin_endpoint: str = prop("URL of Garage's admin API; empty elsewhere.", default="", sparse=True)
+    api_endpoint: str = prop("URL of DigitalOcean's API; empty: the vendor's own.", default="", sparse=True)
+    auth_endpoint: str = prop("URL of Storj's auth service; empty: the vendor's own.", default="", sparse=True)
     realm: str = prop(
-        "Backblaze B2's `production`, or the URL of an API that speaks like it; empty: production.", default=""
+        "Backblaze B2's `production`, or the URL of an API that speaks like it; empty: production.",
+        default="",
+        sparse=True,
     )
     addressing: str = prop("How a URL names the bucket.", default="path", choices=("path", "virtual", "auto"))
     checksums: str = prop(

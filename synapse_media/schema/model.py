@@ -39,6 +39,7 @@ class Meta:
         transient: a changed value alone is no change: it is about one run, or earlier releases had none.
         drift: no program sets it; a refresh puts it among the inputs where the store has more than was asked for.
         choices: the values there are; (): any of the type.
+        sparse: left out on the wire where it is empty.
         pending: while a state has it, the next `up` looks again though no input changed.
     """
 
@@ -47,6 +48,7 @@ class Meta:
     replaces: bool = False
     transient: bool = False
     drift: bool = False
+    sparse: bool = False
     pending: bool = False
     choices: tuple[str, ...] = ()
 
@@ -59,11 +61,12 @@ def prop(
     replaces: bool = False,
     transient: bool = False,
     drift: bool = False,
+    sparse: bool = False,
     pending: bool = False,
     choices: Sequence[str] = (),
 ) -> Any:
     """A field of a description; without a default it is required. See Meta for the arguments."""
-    meta = {_META: Meta(doc, secret, replaces, transient, drift, pending, tuple(choices))}
+    meta = {_META: Meta(doc, secret, replaces, transient, drift, sparse, pending, tuple(choices))}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -190,11 +193,11 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
 
 
 def write(values: Any) -> dict[str, Any]:
-    """The wire values of a described dataclass; what is None is left out, and so is drift where there is none."""
+    """The wire values of a described dataclass, without what is None, and without what is empty and sparse or drift."""
     found: dict[str, Any] = {}
     for one in properties(type(values)):
         value = getattr(values, one.name)
-        if value is None or (one.meta.drift and not value):
+        if value is None or ((one.meta.drift or one.meta.sparse) and not value):
             continue
         found[one.wire] = _written(value)
     return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT, ProofLine
-from synapse_media.methods import Expected, Operation
+from synapse_media.methods import NOT_TESTED, Expected, Operation
 from synapse_media.schema.connection import Connection
 
 from .clients import ApiError, Credential, call, s3_client
@@ -22,7 +22,6 @@ PART: Final = 8 * 1024 * 1024
 """boto3 uploads anything larger in parts of this size; so do Synapse's module and its script."""
 _BIG: Final = PART + 1024 * 1024
 
-NOT_TESTED: Final = "not tested"
 _HOPELESS: Final = frozenset({"NoSuchBucket", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"})
 
 

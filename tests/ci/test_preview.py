@@ -66,7 +66,7 @@ def test_the_recipe(begin: Callable[[], Life], engine_toolchain: Toolchain) -> N
     assert "no preview" in done.stdout
     assert "nonesuch" in done.stdout
     secrets = life.stack.engine.run(["stack", "output", "--json", "--show-secrets", "--stack", life.stack.name]).stdout
-    assert yaml.safe_load(secrets)["stores"]["matrix.example.com"]["secret_access_key"] not in done.stdout
+    assert yaml.safe_load(secrets)["store_secrets"]["matrix.example.com"]["secret_access_key"] not in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--refresh"], ["--nonesuch"]])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from synapse_media import catalog, settings, stackfile
 from synapse_media.cli import COMMANDS, _joined, credentials, doctor, main
@@ -173,6 +174,22 @@ def test_an_edit_keeps_comments_and_what_is_not_touched(tmp_path: Path) -> None:
     with stackfile.editing(path):
         pass
     assert path.stat().st_mtime_ns == before
+
+
+def test_an_edit_of_settings_in_json_text_leaves_an_object_and_nothing_else_does(tmp_path: Path) -> None:
+    """`pulumi config set synapse-media:stores '…'` writes text."""
+    path = tmp_path / "Pulumi.x.yaml"
+    text = """config:
+  synapse-media:stores: '{"example.com": {"provider": "wasabi"}}'
+"""
+    path.write_text(text)
+    with stackfile.editing(path) as document:
+        assert document["config"]["synapse-media:stores"] == {"example.com": {"provider": "wasabi"}}
+    assert path.read_text() == text
+    with stackfile.editing(path) as document:
+        document["config"]["synapse-media:stores"]["example.com"]["region"] = "eu-central-2"
+    stores = yaml.safe_load(path.read_text())["config"]["synapse-media:stores"]
+    assert stores == {"example.com": {"provider": "wasabi", "region": "eu-central-2"}}
 
 
 @pytest.mark.parametrize(
@@ -340,6 +357,17 @@ def test_a_python_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pyte
     silent.write_text("#!/bin/sh\nexec sleep 60\n")
     silent.chmod(0o755)
     assert "no answer within 0 seconds" in doctor.module_findings(str(silent))[0]
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_doctor_shows_what_the_catalog_knows_of_a_provider(name: str) -> None:
+    provider = catalog.load(name)
+    text = "\n".join(doctor.differences(provider))
+    assert all(quirk["what"] in text and quirk["so"] in text for quirk in provider.value("quirks"))
+    assert all(f"{limit['value']} {limit['what']}" in text for limit in provider.value("limits"))
+    assert provider.value("ownership")["what"] in text
+    for capability, words in catalog.capabilities().items():
+        assert (words in text) is (provider.can(capability) is not True)
 
 
 @pytest.mark.parametrize(("method", "said"), [("synapse-s3-storage-provider", True), ("goofys", False)])

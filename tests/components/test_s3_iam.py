@@ -21,7 +21,7 @@ from synapse_media.methods import METHODS, RULES, Access, expectations
 from tests.plugin.process import SECRET, SIGNATURE
 
 NAME = "matrix.example.com"
-PREFIX = "synapse-media:store:S3Compatible"
+PREFIX = "synapse-media:index:S3Compatible"
 GOOD: dict[str, Any] = {
     "provider": "s3_compatible",
     "endpoint": "https://s3.example.com",
@@ -135,7 +135,7 @@ def test_names_with_a_key_of_ones_own_are_pinned() -> None:
 
 
 def test_names_at_wasabi_are_pinned() -> None:
-    wasabi = "synapse-media:store:Wasabi"
+    wasabi = "synapse-media:index:Wasabi"
     raw = {"provider": "wasabi", "region": "eu-central-1", "bucket": "example-media"}
     [store] = settings.parse({NAME: raw}).values()
     assert run(store).names == {

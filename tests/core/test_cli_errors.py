@@ -17,7 +17,7 @@ import pytest
 from synapse_media import cli, contract
 from synapse_media.contract import Proof, ProofLine, StorageOutputs
 from synapse_media.errors import SynapseMediaError, UsageError
-from synapse_media.guards.changes import DangerError
+from synapse_media.guards.danger import DangerError
 
 SECRET = "wJalrXUtnFEMI/K7MDENG"
 

@@ -68,7 +68,7 @@ class Stack:
         return self.engine.run(["destroy", "--yes", "--skip-preview", "--stack", self.name]).stdout
 
     def outputs(self, server_name: str = SERVER) -> contract.StorageOutputs:
-        return contract.from_json(self.engine.outputs(self.name)["stores"][server_name])
+        return contract.from_json(contract.of_stack(self.engine.outputs(self.name))[server_name])
 
     def urn(self, kind: str) -> str:
         """Of the one resource of a type."""

@@ -36,6 +36,14 @@ def test_the_components_classes_are_those_that_follow(script: SimpleNamespace) -
     assert script.CLASSES.read_text(encoding="utf-8") == script.classes(), "run `make docs`"
 
 
+def test_the_reference_is_the_one_that_follows(script: SimpleNamespace) -> None:
+    text = script.reference()
+    assert script.REFERENCE.read_text(encoding="utf-8") == text, "run `make docs`"
+    assert "| required |" in text
+    for row in text.splitlines():
+        assert not row.startswith("| `") or not row.endswith(" |  |"), f"not documented: {row}"
+
+
 @each
 def test_every_field_is_described(kind: ResourceType) -> None:
     for described in (kind.inputs, kind.state):

@@ -1,0 +1,155 @@
+"""What the components take: the settings of a store that are every provider's, as typed arguments.
+
+The names, defaults and limits are those of a stack file (docs/providers/), and so are the messages. A field of type
+`pulumi.Input` takes what another resource gives; the others decide which resources are made, so that they have to be
+known when the program runs, and refuse an Output.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args, get_type_hints
+
+import pulumi
+
+from synapse_media.errors import Problem
+from synapse_media.methods import Access
+from synapse_media.settings import LATER, Keys
+
+__all__ = ("IamStoreArgs", "Keys", "StoreArgs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreArgs:
+    """A homeserver's store at any provider."""
+
+    server_name: str
+    """The homeserver, such as `example.com`: part of the marks on all that is made for it."""
+
+    bucket: pulumi.Input[str]
+    """The name of the bucket: 3 to 63 characters a-z, 0-9 and '-'."""
+
+    method: str = "synapse-s3-storage-provider"
+    """How Synapse reaches the store: `synapse-s3-storage-provider`, `goofys` or `matrix-media-repo`. The key's
+    permissions follow from it."""
+
+    access: Access = "least"
+    """What the key may do: `least`, what the method needs; `full`, everything in the bucket."""
+
+    region: pulumi.Input[str] | None = None
+    """The region as the store signs it. Left out: the provider's default, where it has one."""
+
+    endpoint: pulumi.Input[str] | None = None
+    """URL of the S3 API: scheme, host and perhaps a port. Left out: the provider's for the region."""
+
+    prefix: pulumi.Input[str] | None = None
+    """Folder of all objects, such as `media/`; for the method `synapse-s3-storage-provider`. Left out: none."""
+
+    storage_class: str = "STANDARD"
+    """What the method's program writes its objects as."""
+
+    user: pulumi.Input[str] | None = None
+    """Name of the user, or of the keys, that Synapse signs as. Left out: `synapse-media-<bucket>`."""
+
+    keys: Keys = field(default_factory=Keys)
+    """The slot whose key is in use, and those that are kept until Synapse uses it."""
+
+    adopt: bool = False
+    """True: the bucket is there already, and is taken over as it is."""
+
+    noncurrent_days: int | None = None
+    """Days for which an overwritten or deleted version is kept, 1 to 3650. Left out: 30, at Backblaze B2 1."""
+
+    abort_days: int = 7
+    """Days after which an upload that was never completed is removed, 1 to 365."""
+
+    media_repo: Mapping[str, str] = field(default_factory=dict)
+    """With the method `matrix-media-repo`: `s3_datastore_id`, and `file_datastore_id` while old media lies there."""
+
+    renamed_from: str | None = None
+    """The homeserver's former name, where its store was made under that."""
+
+    allow: Collection[str] = ()
+    """What may pass a guard, such as `delete-bucket`: a word of synapse_media.allow."""
+
+    from_stack_file: bool = False
+    """Whether a stack file says all this, so that the commands judge the store by it; set by `make`."""
+
+    def raw(self) -> tuple[dict[str, Any], dict[str, pulumi.Output[Any]], list[Problem]]:
+        """The settings as a stack file would have them, with LATER for what is not known yet; that, by its name; and a
+        problem, without its place, for each argument that has to be known and is not."""
+        known: dict[str, Any] = {}
+        later: dict[str, pulumi.Output[Any]] = {}
+        problems = []
+        # What `pulumi.Input` names without its module.
+        types = get_type_hints(type(self), localns={"Output": pulumi.Output, "T": Any})
+        for item in fields(self):
+            value = getattr(self, item.name)
+            # A flag that is not set is one that a stack file leaves out.
+            if item.name in ("server_name", "allow", "from_stack_file") or value is None or value is False:
+                if not is_known(value):
+                    problems.append(_must_be_known(item.name))
+            elif is_known(value):
+                known[item.name] = _plain(value)
+            else:
+                known[item.name] = LATER
+                if _takes_outputs(types[item.name]):
+                    later[item.name] = pulumi.Output.from_input(value)
+                else:
+                    problems.append(_must_be_known(item.name))
+        return known, later, problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class IamStoreArgs(StoreArgs):
+    """A store whose users and keys are made by an IAM-style API."""
+
+    iam_endpoint: pulumi.Input[str] | None = None
+    """URL of the IAM-style API that makes the user and its keys. Left out: the provider's, where it has one."""
+
+    adopt_key: str | None = None
+    """Beside `adopt`: access key ID of a key that the adopted user has, to go on with it. The environment variable
+    SYNAPSE_MEDIA_ADOPTED_SECRET has its secret."""
+
+
+def is_known(value: object) -> bool:
+    """Whether a value is known now, with all that is in it."""
+    return not any(isinstance(item, pulumi.Output) or inspect.isawaitable(item) for item in _all_in(value))
+
+
+def _all_in(value: object) -> Iterator[object]:
+    yield value
+    if isinstance(value, Keys):
+        value = (value.active, value.retiring)
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from _all_in(item)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Keys):
+        return {"active": value.active, "retiring": list(value.retiring)}
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _takes_outputs(hint: Any) -> bool:
+    """Whether a field's type is `pulumi.Input` of something."""
+    return any(getattr(one, "__origin__", one) is pulumi.Output for one in get_args(hint))
+
+
+class _AnOutput:
+    def __repr__(self) -> str:
+        return "a pulumi.Output"
+
+
+def _must_be_known(name: str) -> Problem:
+    return Problem(
+        name,
+        _AnOutput(),
+        "a value that is known when the program runs",
+        "It decides which resources are made, so no other resource can give it: write the value itself.",
+    )
