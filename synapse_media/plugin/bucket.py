@@ -165,10 +165,11 @@ class BucketFamily(ABC, Generic[In, Kind]):
 
     @abstractmethod
     def mark(self, ours: frozenset[str]) -> str | None:
-        """The mark on it; "" where it was never marked or the mark was taken off, None where that can't be told.
+        """The mark on it; "" where it was never marked or the mark was taken off; None where a mark can't be seen or
+        is not needed.
 
         Args:
-            ours: the marks of this store, for a provider whose marks can't be told from other text.
+            ours: the marks of this store, for a provider whose marks have no form of their own.
         """
 
     @abstractmethod
@@ -279,6 +280,11 @@ class BucketBase(SchemaResource[In, S]):
     def family(self, state: S) -> BucketFamily[In, Any]:
         """The bucket that a state speaks of, by its inputs. No call is made."""
 
+    def begun(self, inputs: In) -> S:
+        """The state of a bucket that is about to be made, or taken over."""
+        state: S = self.described.state(inputs=inputs)  # type: ignore[assignment]
+        return state
+
     def holds_media(self, outputs: Mapping[str, Any]) -> bool:
         """Whether there is media in it, old versions included; False also where it is gone. May raise StoreError.
 
@@ -290,7 +296,7 @@ class BucketBase(SchemaResource[In, S]):
 
     def refuse_taken(self, inputs: In) -> None:
         """Raise StoreError where the bucket is there already, and neither ours nor just made."""
-        family = self.family(self._new(inputs))
+        family = self.family(self.begun(inputs))
         if family.find_unknown():
             _judge(family)
 
@@ -301,7 +307,7 @@ class BucketBase(SchemaResource[In, S]):
         return replace(old, inputs=inputs)
 
     def make(self, inputs: In, context: Context) -> tuple[str, S]:
-        state = self._new(inputs)
+        state = self.begun(inputs)
         family = self.family(state)
         family.prepare(changing=True)
         if family.find_unknown():
@@ -379,10 +385,6 @@ class BucketBase(SchemaResource[In, S]):
         except ApiError as error:
             if not error.absent:
                 raise
-
-    def _new(self, inputs: In) -> S:
-        state: S = self.described.state(inputs=inputs)  # type: ignore[assignment]
-        return state
 
 
 def _judge(family: BucketFamily[Any, Any]) -> bool:

@@ -213,7 +213,7 @@ class StorjBucket(S3BucketBase[StorjBucketInputs, StorjBucketState]):
             )
         return super().make(inputs, context)
 
-    def _new(self, inputs: StorjBucketInputs) -> StorjBucketState:
+    def begun(self, inputs: StorjBucketInputs) -> StorjBucketState:
         # From the first on, so that it is in state even where the bucket is only half made.
         fingerprint = parent(inputs.bucket, OBJECTS).fingerprint(inputs.bucket)
         return StorjBucketState(inputs=inputs, fingerprint=fingerprint)
