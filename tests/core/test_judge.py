@@ -62,9 +62,9 @@ def stores(draw: st.DrawFn, names: Iterable[str] = SERVERS) -> dict[str, StoreSe
             adopt=draw(st.booleans()),
         )
     problems: list[settings.Problem] = []
-    settings._check_together(found.values(), problems)
+    settings._check_together(list(found.items()), problems)
     for problem in problems:
-        found.pop(problem.setting.split("stores.")[1].rpartition(".")[0], None)
+        found.pop(problem.setting.rpartition(".")[0], None)
     return found
 
 
