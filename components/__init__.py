@@ -70,9 +70,13 @@ REGISTRY = {
 
 
 def __getattr__(name: str) -> Any:
-    """A component or its arguments, whose module is loaded only now."""
+    """A component or its arguments, whose module is loaded only now. Raises pulumi.RunError without the SDK it needs."""
     for module, component in REGISTRY.values():
         if name in (component, f"{component}Args"):
+            try:
+                extras.require([module])
+            except extras.MissingExtraError as error:
+                raise pulumi.RunError(str(error)) from None
             return getattr(import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
