@@ -211,8 +211,12 @@ class BucketFamily(ABC, Generic[In, Kind]):
         """Delete all there is in it."""
 
     @abstractmethod
+    def clear(self) -> None:
+        """Delete what the proof left in it, and nothing else."""
+
+    @abstractmethod
     def delete(self) -> None:
-        """Delete it, empty as it is."""
+        """Delete it, empty as it is. Raises StoreError where the store says that it is not."""
 
     # ---- the same for all
 
@@ -365,6 +369,7 @@ class BucketBase(SchemaResource[In, S]):
                 return
             mark = family.mark(marks_of(state.inputs))
             require_mark(bucket, mark or "", family.mark_place(mark or ""), state.inputs)
+            everything = state.inputs.force_destroy and mark != ""
             if mark == "":
                 if not family.looks_empty():
                     raise StoreError(
@@ -372,9 +377,13 @@ class BucketBase(SchemaResource[In, S]):
                         "deleted. If it is this stack's, `synapse-media up --refresh` marks it again; to give it up "
                         "and leave it where it is, put <homeserver>/retain-bucket into the stack file's allow."
                     )
-            elif not state.inputs.force_destroy and not family.is_empty():
+            elif not everything and not family.is_empty():
                 raise not_empty(bucket)
-            family.empty()
+            if everything:
+                family.empty()
+            else:
+                # What somebody writes from here on stays, and the store refuses to delete the bucket.
+                family.clear()
             family.delete()
         except ApiError as error:
             if not error.absent:
@@ -828,8 +837,16 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
     def empty(self) -> None:
         empty_out(self.s3, self.bucket)
 
+    def clear(self) -> None:
+        empty_out(self.s3, self.bucket, of_proof=True)
+
     def delete(self) -> None:
-        call(self.s3, "delete_bucket", Bucket=self.bucket)
+        try:
+            call(self.s3, "delete_bucket", Bucket=self.bucket)
+        except ApiError as error:
+            if error.code != "BucketNotEmpty":
+                raise
+            raise not_empty(self.bucket) from None
 
 
 def arn(bucket: str) -> str:

@@ -489,6 +489,27 @@ def test_media_goes_where_it_is_named(direct: Direct) -> None:
     assert not direct.bucket_exists()
 
 
+@pytest.mark.parametrize("mark", [OWNER, ""])
+def test_what_is_written_while_a_bucket_is_deleted_is_not_lost(direct: Direct, mark: str) -> None:
+    """After it was found empty; another writer, or a key of the operator's own."""
+    with proxy.in_front_of(direct.endpoint) as double:
+
+        def listed_and_then_written(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+            answer = upstream.ask(request)
+            direct.put()
+            return answer
+
+        there = wanted(direct, connection=direct.connection(endpoint=double.url), forceDestroy=not mark)
+        _, outputs = direct.make(BUCKET, there)
+        if not mark:
+            direct.s3.delete_bucket_tagging(Bucket=direct.name)
+        direct.put(PROOF_OBJECT)
+        double.misbehave(listed_and_then_written, when=lambda request: "versions" in request.query, times=1)
+        with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
+            BUCKET.delete(direct.name, outputs, direct.context)
+    assert direct.keys_in() == ["local_content/a"]
+
+
 def test_a_store_that_lists_no_uploads_can_still_be_left(direct: Direct) -> None:
     with proxy.in_front_of(direct.endpoint) as double:
         double.misbehave(
