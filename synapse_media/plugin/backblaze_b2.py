@@ -35,7 +35,7 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, tracing
-from synapse_media.store.clients import ApiError
+from synapse_media.store.clients import ApiError, Credential
 from synapse_media.store.objects import is_ours
 
 from .bucket import BucketBase, BucketFamily, Setting, is_marked, not_empty, require_mark, taken
@@ -174,6 +174,7 @@ def account(connection: Connection, *, once: bool = False) -> Any:
             f"the environment has no {' and no '.join(missing)}: set it to an application key for all buckets. "
             "`synapse-media doctor` says what it needs."
         )
+    Credential(key_id, key).refuse_swapped(*names)
     realm = _realm(connection)
     cached = (realm, key_id, hash(key), once)
     with _lock:
