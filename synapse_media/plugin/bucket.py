@@ -27,7 +27,7 @@ from synapse_media.schema.resources import (
 from synapse_media.store.clients import ApiError, call, s3_client
 from synapse_media.store.objects import empty_out, is_empty, look
 
-from .resource import Context, PartialError, SchemaResource, import_id
+from .resource import Context, Diff, PartialError, SchemaResource, Values, import_id
 
 In = TypeVar("In", bound=AnyBucketInputs)
 S = TypeVar("S", bound=AnyBucketState[Any])
@@ -885,6 +885,22 @@ class Bucket(S3BucketBase[BucketInputs, BucketState]):
     """A private bucket over the S3 API, with the administrator's key."""
 
     described = BUCKET
+
+    def diff(self, old: Values, new: Values) -> Diff:
+        was, will = self.read_inputs(old).connection, self.read_inputs(new).connection
+        known = isinstance(was, Connection) and isinstance(will, Connection)
+        if known and was.iam_endpoint and will.iam_endpoint == "":
+            # By one credential in the environment: the administrator's would get into state, and to Synapse.
+            raise StoreError(
+                "existing_key: this store has a user and a key of its own, made at "
+                f"{was.iam_endpoint}, and the same variables can't hold the administrator's key that deletes these and "
+                "the key that is meant for Synapse. Take two steps. First, with the administrator's key in the "
+                "environment and iam_endpoint as it was: method: filesystem, <homeserver>/retain-bucket, "
+                "<homeserver>/retire-key and <homeserver>/narrow-policy in the stack file's allow, and `up`. Then, "
+                "with Synapse's own key in the environment: the method as it was, existing_key: true in place of "
+                "iam_endpoint, adopt: true if that key may not see the bucket's tags, and `up`."
+            )
+        return super().diff(old, new)
 
     def imported(self, resource_id: str) -> tuple[BucketInputs, BucketState]:
         bucket, connection = import_id(resource_id)

@@ -453,6 +453,18 @@ def test_an_import_of_nothing_finds_nothing(direct: Direct) -> None:
     assert BUCKET.read(f"{direct.name}@{direct.endpoint}", {}, {}, direct.context) is None
 
 
+def test_a_store_with_an_iam_api_does_not_get_an_existing_key_in_one_step(direct: Direct) -> None:
+    """What deletes its user is the administrator's key, in the variables of the key that is meant for Synapse."""
+    had, none = checked(wanted(direct)), checked(wanted(direct, connection=direct.connection(iamEndpoint="")))
+    for inputs in (none, {**none, "bucket": "another-bucket"}):
+        with pytest.raises(StoreError, match=r"^existing_key: .*Take two steps\. First, .*retain-bucket.*Then, "):
+            BUCKET.diff(had, inputs)
+    assert BUCKET.diff(none, had).changed == ("connection",)
+    unknown = {**none["connection"], "iamEndpoint": UNKNOWN}
+    for not_known_yet in (unknown, UNKNOWN):
+        assert BUCKET.diff(had, {**none, "connection": not_known_yet}).changed == ("connection",)
+
+
 # ---- given up
 
 
