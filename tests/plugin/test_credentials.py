@@ -133,15 +133,12 @@ def test_no_family_reads_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
         backblaze_b2.account(connection("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 
-PAIRS = {
-    variables: reader
-    for variables, reader in (
-        (catalog.load("s3_compatible").admin_variables, admin_credential),
-        (catalog.load("amazon_s3").admin_variables, admin_credential),
-        (catalog.load("wasabi").admin_variables, admin_credential),
-        (catalog.load("digitalocean_spaces").admin_variables[:2], admin_credential),
-        (catalog.load("backblaze_b2").admin_variables, backblaze_b2.account),
-    )
+PAIRS: dict[tuple[str, ...], Callable[[Connection], object]] = {
+    catalog.load("s3_compatible").admin_variables: admin_credential,
+    catalog.load("amazon_s3").admin_variables: admin_credential,
+    catalog.load("wasabi").admin_variables: admin_credential,
+    catalog.load("digitalocean_spaces").admin_variables[:2]: admin_credential,
+    catalog.load("backblaze_b2").admin_variables: backblaze_b2.account,
 }
 
 
