@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -19,7 +20,6 @@ import types
 import typing
 from collections.abc import Awaitable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field
-from functools import cache
 from importlib import import_module
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -78,12 +78,12 @@ class Schema:
         optional = [name for name in outputs if type(None) in get_args(given[name])]
         self.resources[f"{PACKAGE}:index:{component.__name__}"] = {
             "isComponent": True,
-            "description": f"{_text(args)}\n\n{_text(component)}",
+            "description": _in_schema_names(f"{_text(args)}\n\n{_text(component)}", args),
             "inputProperties": {
                 names_in_schema(item.name): {
                     **self._property(hints[item.name], item.name),
                     **_default(item),
-                    "description": said[item.name],
+                    "description": _in_schema_names(said[item.name], args),
                 }
                 for item in inputs
             },
@@ -107,7 +107,11 @@ class Schema:
             "displayName": PACKAGE,
             "description": "Object storage for the media of a Matrix homeserver: bucket, scoped key, proof.",
             "version": self.version,
-            "language": {name: respecting for name in ("csharp", "go", "java", "nodejs", "python")},
+            "language": {
+                **dict.fromkeys(("csharp", "go", "java", "python"), respecting),
+                # Else it would be called as if it were Pulumi's own, `@pulumi/…`.
+                "nodejs": {**respecting, "packageName": PACKAGE},
+            },
             "types": self.types,
             "resources": self.resources,
         }
@@ -116,11 +120,11 @@ class Schema:
     def _property(self, hint: Any, name: str) -> dict[str, Any]:
         value, later = _without_input(hint)
         plain = {} if later else {"plain": True}
-        if name in _ENUMS and value is str or get_origin(value) is Literal:
+        if (name in _ENUMS and value is str) or get_origin(value) is Literal:
             return {"$ref": self._enum(name), **plain}
         if value in _SCALARS:
             return {"type": _SCALARS[value], **plain}
-        if dataclasses.is_dataclass(value):
+        if isinstance(value, type) and dataclasses.is_dataclass(value):
             return {"$ref": self._object(value), **plain}
         if issubclass(get_origin(value), Mapping):
             _, item = get_args(value)
@@ -170,7 +174,7 @@ class Components(Provider):
     @property
     def schema(self) -> str | None:
         """Made when it is asked for, as `pulumi up` does not: every vendor's SDK is loaded for it."""
-        found = Schema(self.version)
+        found = Schema(synapse_media.__version__)
         for module, name in REGISTRY.values():
             found.add(*_component(module, name))
         return found.to_json()
@@ -228,7 +232,7 @@ def arguments(args: type[StoreArgs], inputs: pulumi.Inputs) -> StoreArgs:
         for name in sorted(inputs.keys() - takes)
     ]
     wrong += [
-        {"property_path": name, "reason": f"{args.__name__} needs it: {_docstrings(args)[item.name]}"}
+        {"property_path": name, "reason": f"is needed: {_docstrings(args)[item.name]}"}
         for name, item in takes.items()
         if _is_required(item) and inputs.get(name) is None
     ]
@@ -270,11 +274,11 @@ def _arrived(value: Any, hint: Any) -> Any:
         return int(value)
     if dataclasses.is_dataclass(wanted) and isinstance(value, Mapping):
         by_name = {names_in_schema(item.name): item.name for item in dataclasses.fields(wanted)}
-        found = {by_name.get(name, name): item for name, item in value.items() if item is not None}
-        if found.keys() <= set(by_name.values()):
-            return typing.cast(Any, wanted)(
-                **{name: tuple(item) if isinstance(item, list) else item for name, item in found.items()}
-            )
+        found: dict[str, Any] = {by_name[name]: item for name, item in value.items() if name in by_name}
+        found = {name: tuple(item) if isinstance(item, list) else item for name, item in found.items()}
+        if len(found) == len(value):
+            made: Any = wanted
+            return made(**found)
     return value
 
 
@@ -312,13 +316,11 @@ def _without_input(hint: Any) -> tuple[Any, bool]:
     return value, len(members) > 1
 
 
-@cache
 def _hints(found: type) -> dict[str, Any]:
     # Pulumi's own annotations name some of its types without their module.
     return get_type_hints(found, localns={**vars(pulumi), "T": Any})
 
 
-@cache
 def _docstrings(found: type) -> dict[str, str]:
     """The strings below a class's fields, those of its bases with them."""
     result: dict[str, str] = {}
@@ -326,13 +328,21 @@ def _docstrings(found: type) -> dict[str, str]:
         if one.__module__.split(".")[0] in ("builtins", "pulumi"):
             continue
         (body,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
-        statements = typing.cast(ast.ClassDef, body).body
-        for statement, after in zip(statements, statements[1:], strict=False):
+        statements = body.body if isinstance(body, ast.ClassDef) else []
+        for statement, after in itertools.pairwise(statements):
             if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
                 target, value = statement.target, after.value
                 if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
                     result[target.id] = inspect.cleandoc(value.value)
     return result
+
+
+def _in_schema_names(text: str, args: type[StoreArgs]) -> str:
+    """A docstring, whose names of arguments are Python's, as a reader in another language knows them."""
+    names = {item.name for item in dataclasses.fields(args)}
+    return re.sub(
+        r"(?<=`)[a-z_0-9]+(?=`)", lambda found: names_in_schema(found[0]) if found[0] in names else found[0], text
+    )
 
 
 def _text(found: type) -> str:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 import pulumi
+from pulumi.resource import DependencyResource
 
 from synapse_media import catalog, settings
 from synapse_media.contract import VERSION, policy_sha256
@@ -198,6 +199,12 @@ class Store(pulumi.ComponentResource):
         return pulumi.ResourceOptions.merge(
             self.child(), pulumi.ResourceOptions(protect=protect, retain_on_delete=retain)
         )
+
+    @property
+    def alone(self) -> bool:
+        """Whether it knows of no other store of its program, which is in another language: only a stand-in for the
+        parent is here then, and each component is made by a call of its own."""
+        return isinstance(self.opts.parent, DependencyResource)
 
     # ---- values
 

@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.package import serve  # noqa: E402 - found by the line above
+from components.package import serve
 
 serve()
