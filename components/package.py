@@ -29,12 +29,13 @@ from pulumi.provider import ConstructResult, Provider, main
 
 import synapse_media
 from synapse_media import catalog
+from synapse_media.errors import Problem
 from synapse_media.methods import METHODS
 from synapse_media.settings import ALLOWABLE
 
 from . import REGISTRY
 from .args import StoreArgs
-from .store import PACKAGE, Store
+from .store import PACKAGE, ArgumentsError, Store
 
 _NOT_OF_USERS = ("from_stack_file",)
 _SECRET = ("secret_access_key", "outputs")
@@ -200,7 +201,10 @@ class Components(Provider):
             for module, known in REGISTRY.values()
             if resource_type == f"{PACKAGE}:index:{known}"
         )
-        made = component(name, arguments(args, inputs), own_options(options or pulumi.ResourceOptions()))
+        try:
+            made = component(name, arguments(args, inputs), own_options(options or pulumi.ResourceOptions()))
+        except ArgumentsError as error:
+            raise ArgumentsError([_in_schema_words(problem) for problem in error.problems]) from None
         return ConstructResult(
             made.urn, {names_in_schema(output): getattr(made, output) for output in outputs_of(component)}
         )
@@ -343,6 +347,12 @@ def _in_schema_names(text: str, args: type[StoreArgs]) -> str:
     return re.sub(
         r"(?<=`)[a-z_0-9]+(?=`)", lambda found: names_in_schema(found[0]) if found[0] in names else found[0], text
     )
+
+
+def _in_schema_words(problem: Problem) -> Problem:
+    """A problem with the argument's name as the program has it: after the component's, in which anything may be."""
+    component, of_args, argument = problem.setting.rpartition("args.")
+    return dataclasses.replace(problem, setting=f"{component}{of_args}{names_in_schema(argument)}")
 
 
 def _text(found: type) -> str:

@@ -40,6 +40,18 @@ _REFUSED = (
 """Options that mean a single resource, and say nothing of the several that a component makes."""
 
 
+class ArgumentsError(pulumi.RunError):
+    """Arguments that are wrong.
+
+    Attributes:
+        problems: each of them.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(str(SettingsError(problems)))
+        self.problems = tuple(problems)
+
+
 def given(function: Callable[..., Any], *values: pulumi.Input[Any]) -> Any:
     """What a pure function makes of values: at once where all are known, else as an Output."""
     if is_known(values):
@@ -127,7 +139,7 @@ class Store(pulumi.ComponentResource):
         except SettingsError as error:
             problems += error.problems
         if problems:
-            raise pulumi.RunError(str(SettingsError(problems)))
+            raise ArgumentsError(problems)
         declared = _declared(pulumi.runtime.settings.get_monitor())
         declared.append(store)
         try:

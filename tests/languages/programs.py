@@ -24,9 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PACKAGE = ROOT / "bin" / "pulumi-resource-synapse-media"
 
-YAML_HOST = GoProgram(
-    "pulumi-language-yaml", HERE / "yaml", "github.com/pulumi/pulumi-yaml/cmd/pulumi-language-yaml"
-)
+YAML_HOST = GoProgram("pulumi-language-yaml", HERE / "yaml", "github.com/pulumi/pulumi-yaml/cmd/pulumi-language-yaml")
 SDK_WRITER = GoProgram("sdk", HERE / "sdk", ".")
 
 

@@ -23,13 +23,14 @@ func program(ctx *pulumi.Context) error {
 		Endpoint:      pulumi.String(os.Getenv("ENDPOINT")),
 		IamEndpoint:   pulumi.String(os.Getenv("IAM_ENDPOINT")),
 		Method:        &method,
-		Keys:          &synapsemedia.Keys{Active: &active},
+		Keys:          &synapsemedia.KeysArgs{Active: &active},
 		SettleSeconds: &settled,
 	})
 	if err != nil {
 		return err
 	}
 	ctx.Export("bucket", media.Bucket)
+	ctx.Export("accessKeyId", media.AccessKeyId)
 	ctx.Export("secretAccessKey", media.SecretAccessKey)
 	ctx.Export("proof", media.Proof)
 	return nil

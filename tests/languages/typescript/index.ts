@@ -14,7 +14,8 @@ const program = async () => {
     keys: { active: "b" },
     settleSeconds: 0,
   });
-  return { bucket: media.bucket, secretAccessKey: media.secretAccessKey, proof: media.proof };
+  const { accessKeyId, bucket, proof, secretAccessKey } = media;
+  return { accessKeyId, bucket, proof, secretAccessKey };
 };
 
 const main = async () => {
