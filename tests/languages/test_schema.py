@@ -138,4 +138,4 @@ def test_two_stores_of_a_vendor_bring_a_plugin_each(component: str, package: str
 
     calls()
     vendors = [name for kind, name, _ in recorder.resources if kind == f"pulumi:providers:{package}"]
-    assert vendors == ["one", "two"]
+    assert sorted(vendors) == ["one", "two"]

@@ -13,6 +13,7 @@ import yaml
 
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
+from tests.doubles.vendor_plugin import install
 from tests.languages.programs import PACKAGE, YAML_HOST, Program, built, program
 
 
@@ -27,12 +28,13 @@ def infra(
 ) -> Callable[..., Program]:
     """A YAML project with the package added, and a stack `dev` that is not made yet."""
 
-    def made(**resources: dict[str, Any]) -> Program:
+    def made(component: str = "S3Compatible", **resources: dict[str, Any]) -> Program:
         found = program(tmp_path, embedded_store)
         found.engine.environment["PATH"] += os.pathsep + str(host.parent)
-        places = {"endpoint": embedded_store.endpoint, "iamEndpoint": embedded_store.iam_endpoint}
+        places = {"endpoint": embedded_store.endpoint, "iamEndpoint": embedded_store.iam_endpoint, "settleSeconds": 0}
+        shared = places if component == "S3Compatible" else {}
         declared = {
-            name: {"type": "synapse-media:S3Compatible", "properties": {**places, "settleSeconds": 0, **properties}}
+            name: {"type": f"synapse-media:{component}", "properties": {**shared, **properties}}
             for name, properties in resources.items()
         }
         first = next(iter(resources))
@@ -90,6 +92,22 @@ def test_what_another_resource_gives_is_taken_where_it_can_be(infra: Callable[..
     }
     assert made == {"synapse-media-yaml-first", f"of-{found.engine.outputs('dev')['accessKeyId']}"}
     assert set(changes(found)) == {"same"}
+
+
+def test_two_stores_of_a_vendor_are_in_one_program(infra: Callable[..., Program]) -> None:
+    """Each with a plugin of its own, since a component is made by a call that knows of no other. On a stand-in."""
+    install()
+    found = infra(
+        "AmazonS3",
+        one={"serverName": "one.example.com", "bucket": "media-one", "region": "eu-central-1"},
+        two={"serverName": "two.example.com", "bucket": "media-two", "region": "eu-central-1"},
+    )
+    preview = json.loads(found.pulumi("preview", "--json", "--stack", "dev"))
+    kinds = [step["urn"].split("::", 2)[2] for step in preview["steps"]]
+    vendor = "synapse-media:index:AmazonS3$pulumi:providers:aws"
+    assert sorted(kind for kind in kinds if "pulumi:providers:aws" in kind) == [f"{vendor}::one", f"{vendor}::two"]
+    made_by = {step["newState"]["provider"] for step in preview["steps"] if "aws:s3/bucket:Bucket" in step["urn"]}
+    assert len(made_by) == 2
 
 
 def test_all_wrong_arguments_are_named_as_the_program_writes_them(infra: Callable[..., Program]) -> None:
