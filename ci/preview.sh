@@ -2,10 +2,11 @@
 # What a change of stack files would do, for any continuous integration: a Markdown section for each stack that would
 # change, in OUT/<stack>.md and on standard output.
 #
-#   make setup && ci/preview.sh [--refresh | --from-nothing] [STACK …]
+#   ci/preview.sh [--refresh | --from-nothing] [STACK …]
 #
-# Without a STACK: every stack file there is. Without state and passphrase (a fork's build has none), or without
-# anything to say where they are, the preview is from nothing, and says so.
+# It needs the environment in .venv (`make setup`; `pip install -r requirements.txt` in a project that `init` made), or
+# the command in SYNAPSE_MEDIA. Without a STACK: every stack file there is. Without state and passphrase (a fork's build
+# has none), or without anything to say where they are, the preview is from nothing, and says so.
 # Exit code: 0 nothing to do, 1 a preview failed, 2 changes pending, 3 changes that can lose media or cut access.
 set -eu
 cd "$(dirname "$0")/.."

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from synapse_media import catalog, contract, settings
+from synapse_media import catalog, contract, extras, settings
 from synapse_media.errors import SettingsError
 from synapse_media.settings import Keys, StoreSettings
+
+from .args import StoreArgs
 
 if TYPE_CHECKING:
     from .amazon_s3 import AmazonS3, AmazonS3Args
@@ -68,9 +70,13 @@ REGISTRY = {
 
 
 def __getattr__(name: str) -> Any:
-    """A component or its arguments, whose module is loaded only now."""
+    """A component or its arguments, whose module is loaded only now. Raises pulumi.RunError without the SDK it takes."""
     for module, component in REGISTRY.values():
         if name in (component, f"{component}Args"):
+            try:
+                extras.require([module])
+            except extras.MissingExtraError as error:
+                raise pulumi.RunError(str(error)) from None
             return getattr(import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -80,7 +86,13 @@ def from_config() -> dict[str, StoreSettings]:
     config = pulumi.Config(settings.PROJECT)
     if pulumi.runtime.is_config_secret(f"{settings.PROJECT}:stores"):
         # Decrypted it looks like any other, and would be in the state in clear.
-        raise pulumi.RunError(str(SettingsError([settings.secure_value(f"{settings.PROJECT}:stores")])))
+        raise pulumi.RunError(
+            str(
+                SettingsError(
+                    [settings.secure_value(f"{settings.PROJECT}:stores", "an object with a `secure:` value in it")]
+                )
+            )
+        )
     try:
         return settings.parse(config.get("stores"), settings.with_confirmed(config.get("allow")))
     except SettingsError as error:
@@ -100,14 +112,22 @@ def make(store: StoreSettings) -> dict[str, Any]:
             "method": store.method,
             "access": store.access,
         }
-    module, name = REGISTRY[catalog.load(store.provider).component]
-    found = import_module(f".{module}", __name__)
-    component, args = getattr(found, name), getattr(found, f"{name}Args")
+    extras.require([store.provider])
+    component = __getattr__(_name(store))
+    outputs: dict[str, Any] = component(store.server_name, arguments(store)).storage_outputs
+    return outputs
+
+
+def arguments(store: StoreSettings) -> StoreArgs:
+    """A stack file's settings as the arguments of its provider's component."""
+    args: type[StoreArgs] = __getattr__(f"{_name(store)}Args")
     values = {**{item.name: getattr(store, item.name) for item in fields(store)}, **store.options}
     taken = {item.name: values[item.name] for item in fields(args) if values.get(item.name) not in (None, "")}
-    made = component(store.server_name, args(**taken, from_stack_file=True))
-    outputs: dict[str, Any] = made.storage_outputs
-    return outputs
+    return args(**taken, from_stack_file=True)
+
+
+def _name(store: StoreSettings) -> str:
+    return REGISTRY[catalog.load(store.provider).component][1]
 
 
 def publish(stores: Mapping[str, Mapping[str, Any]]) -> None:

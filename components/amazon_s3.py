@@ -16,11 +16,13 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_aws as aws
 
+from synapse_media.allow import deletes_media
 from synapse_media.plugin.bucket import OWNER_TAG
+from synapse_media.plugin.iam import POLICY_NAME
 
 from . import policies
 from .args import IamStoreArgs, is_known
-from .s3_iam import POLICY_NAME, S3IamStore
+from .s3_iam import S3IamStore
 from .store import given
 
 
@@ -157,7 +159,7 @@ class AmazonS3(S3IamStore):
         made = aws.s3.Bucket(
             self.name,
             bucket=self.setting("bucket"),
-            force_destroy="delete-media" in self.store.allow,
+            force_destroy=deletes_media(self.store.allow),
             tags=self.tags,
             opts=pulumi.ResourceOptions.merge(self.of_bucket(), options),
         )

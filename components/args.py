@@ -72,7 +72,7 @@ class StoreArgs:
     """The homeserver's former name, where its store was made under that."""
 
     allow: Collection[str] = ()
-    """What may pass a guard, such as `delete-bucket`: synapse_media.settings.ALLOWABLE."""
+    """What may pass a guard, such as `delete-bucket`: a word of synapse_media.allow."""
 
     from_stack_file: bool = False
     """Whether a stack file says all this, so that the commands judge the store by it; set by `make`."""
@@ -87,7 +87,8 @@ class StoreArgs:
         types = get_type_hints(type(self), localns={"Output": pulumi.Output, "T": Any})
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in ("server_name", "allow", "from_stack_file") or value is None:
+            # A flag that is not set is one that a stack file leaves out.
+            if item.name in ("server_name", "allow", "from_stack_file") or value is None or value is False:
                 if not is_known(value):
                     problems.append(_must_be_known(item.name))
             elif is_known(value):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pulumi
 
@@ -47,62 +46,47 @@ class BackblazeB2(Store):
         super().__init__(name, args, opts)
 
     def provision(self) -> None:
-        inputs, lacks = self.bucket_inputs()
-        kept = (
-            "bucket",
-            "connection",
-            "owner",
-            "formerOwner",
-            "adopt",
-            "manage",
-            "noncurrentDays",
-            "abortDays",
-            "forceDestroy",
-        )
-
         # Filled in from the region; only one that was written says anything.
         def written(endpoint: str, region: str) -> str:
             return "" if endpoint == self.provider.endpoint(region) else endpoint
 
-        bucket = resources.Bucket(
+        bucket = resources.B2Bucket(
             self.name,
-            {
-                **{key: inputs[key] for key in kept if key in inputs},
-                "private": True,
-                "encryption": True,
-                "region": self.setting("region"),
-                "endpoint": given(written, self.setting("endpoint"), self.setting("region")),
-            },
+            resources.B2BucketArgs(
+                **self.any_bucket(),
+                private=True,
+                encryption=True,
+                noncurrent_days=self.store.noncurrent_days,
+                abort_days=self.store.abort_days,
+                region=self.setting("region"),
+                endpoint=given(written, self.setting("endpoint"), self.setting("region")),
+            ),
             self.of_bucket(),
-            kind="B2Bucket",
-            more=("bucketId", "accountRegion", "accountEndpoint", "resumed"),
         )
-        ring = resources.KeyRing(
+        ring = resources.B2KeyRing(
             self.name,
-            {
-                **self.ring_inputs(),
-                "owner": self.owner,
-                "bucketId": bucket.out("bucketId"),
-                "capabilities": self._capabilities(),
-                **({"adopt": True} if self.store.adopt else {}),
-                "resumed": bucket.out("resumed"),
-            },
-            resources.by_name(self.child(bucket)),
-            kind="B2KeyRing",
+            resources.B2KeyRingArgs(
+                **self.any_ring(),
+                owner=self.owner,
+                bucket_id=bucket.bucket_id,
+                capabilities=self._capabilities(),
+                resumed=bucket.resumed,
+            ),
+            self.of_named_keys(bucket),
         )
         self.finish(
-            region=bucket.out("accountRegion"),
-            endpoint_url=bucket.out("accountEndpoint"),
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
-            lacks=bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])]),
+            region=bucket.account_region,
+            endpoint_url=bucket.account_endpoint,
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
+            lacks=self.with_known_lacks(bucket.lacks),
             made=(bucket, ring),
             lender="backblaze_b2",
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
-    def connection(self) -> dict[str, Any]:
-        return {**super().connection(), "realm": self.setting("realm", "")}
+    def connection(self) -> resources.ConnectionArgs:
+        return replace(super().connection(), realm=self.setting("realm", ""))
 
     def _capabilities(self) -> list[str]:
         given = granted(self.method, self.store.access)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_digitalocean as digitalocean
+
+from synapse_media.allow import deletes_media
 
 from . import resources
 from .args import StoreArgs, is_known
@@ -51,30 +53,25 @@ class DigitalOceanSpaces(Store):
 
     def provision(self) -> None:
         bucket, lacks = self._adopted() if self.store.adopt else self._made()
-        ring = resources.KeyRing(
+        grant = resources.SpacesGrantArgs(bucket=self.setting("bucket"), permission="readwrite")
+        ring = resources.SpacesKeyRing(
             self.name,
-            {
-                **self.ring_inputs(),
-                "owner": self.owner,
-                "grants": [{"bucket": self.setting("bucket"), "permission": "readwrite"}],
-                "adopt": self.store.adopt,
-            },
-            resources.by_name(self.child(bucket)),
-            kind="SpacesKeyRing",
+            resources.SpacesKeyRingArgs(**self.any_ring(), owner=self.owner, grants=[grant]),
+            self.of_named_keys(bucket),
         )
         self.finish(
             region=self.setting("region"),
             endpoint_url=self.setting("endpoint"),
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
             lacks=lacks,
             made=(bucket, ring),
             lender="spaces",
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
-    def connection(self) -> dict[str, Any]:
-        return {**super().connection(), "variables": list(ADMIN), "apiEndpoint": self._api_endpoint}
+    def connection(self) -> resources.ConnectionArgs:
+        return replace(super().connection(), variables=list(ADMIN), api_endpoint=self._api_endpoint)
 
     @property
     def _api_endpoint(self) -> Any:
@@ -82,9 +79,8 @@ class DigitalOceanSpaces(Store):
 
     def _adopted(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
         """A bucket that is there already: ours looks at it and reports, where the vendor's plugin would set it."""
-        inputs, lacks = self.bucket_inputs()
-        bucket = resources.Bucket(self.name, inputs, self.of_bucket())
-        return bucket, bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])])
+        bucket = resources.Bucket(self.name, self.bucket_args(), self.of_bucket())
+        return bucket, self.with_known_lacks(bucket.lacks)
 
     def _made(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
         store = self.store
@@ -105,12 +101,12 @@ class DigitalOceanSpaces(Store):
             name=self.setting("bucket"),
             region=self.setting("region"),
             acl="private",
-            force_destroy="delete-media" in store.allow,
+            force_destroy=deletes_media(store.allow),
             versioning=digitalocean.SpacesBucketVersioningArgs(enabled=True),
             lifecycle_rules=[rule],
             opts=pulumi.ResourceOptions.merge(self.of_bucket(), by_vendor),
         )
-        return bucket, self.bucket_inputs()[1]
+        return bucket, self.known_lacks
 
     def _own_vendor(self) -> digitalocean.Provider:
         store = self.store
@@ -160,8 +156,8 @@ def _provider(
     key = _admin_key(name, api_endpoint, opts)
     if key is not None:
         # The vendor's SDK takes only the token for a secret.
-        options["spaces_access_id"] = key.out("accessKeyId")
-        options["spaces_secret_key"] = pulumi.Output.secret(key.out("secretAccessKey"))
+        options["spaces_access_id"] = key.access_key_id
+        options["spaces_secret_key"] = pulumi.Output.secret(key.secret_access_key)
     return digitalocean.Provider(name, **options, opts=opts)
 
 
@@ -175,5 +171,6 @@ def _admin_key(
     if not missing or not os.environ.get(TOKEN):
         return None
     owner = f"{pulumi.get_project()}/{pulumi.get_stack()}"
-    inputs = {"name": "synapse-media-admin", "owner": owner, "connection": {"apiEndpoint": api_endpoint}}
-    return resources.SpacesAdminKey(name, inputs, opts)
+    connection = resources.ConnectionArgs(api_endpoint=api_endpoint)
+    args = resources.SpacesAdminKeyArgs(name="synapse-media-admin", owner=owner, connection=connection)
+    return resources.SpacesAdminKey(name, args, opts)

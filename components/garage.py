@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pulumi
 
@@ -36,42 +35,34 @@ class Garage(Store):
 
     def provision(self) -> None:
         store = self.store
-        inputs, lacks = self.bucket_inputs()
-        kept = ("bucket", "connection", "owner", "formerOwner", "adopt", "manage", "abortDays", "forceDestroy")
-        bucket = resources.Bucket(
+        bucket = resources.GarageBucket(
             self.name,
-            {
-                **{key: inputs[key] for key in kept if key in inputs},
-                "quotaBytes": store.options.get("quota_bytes", 0),
-                "quotaObjects": store.options.get("quota_objects", 0),
-                "website": False,
-            },
+            resources.GarageBucketArgs(
+                **self.any_bucket(),
+                abort_days=store.abort_days,
+                quota_bytes=store.options.get("quota_bytes", 0),
+                quota_objects=store.options.get("quota_objects", 0),
+                website=False,
+            ),
             self.of_bucket(),
-            kind="GarageBucket",
-            more=("bucketId", "resumed"),
         )
-        ring = resources.KeyRing(
+        ring = resources.GarageKeyRing(
             self.name,
-            {
-                **self.ring_inputs(),
-                "owner": self.owner,
-                "bucketId": bucket.out("bucketId"),
-                **({"adopt": True} if store.adopt else {}),
-                "resumed": bucket.out("resumed"),
-            },
-            resources.by_name(self.child(bucket)),
-            kind="GarageKeyRing",
+            resources.GarageKeyRingArgs(
+                **self.any_ring(), owner=self.owner, bucket_id=bucket.bucket_id, resumed=bucket.resumed
+            ),
+            self.of_named_keys(bucket),
         )
         self.finish(
             region=self.setting("region"),
             endpoint_url=self.setting("endpoint"),
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
-            lacks=bucket.out("lacks").apply(lambda found: [*lacks, *(found or [])]),
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
+            lacks=self.with_known_lacks(bucket.lacks),
             made=(bucket, ring),
             lender="garage",
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
-    def connection(self) -> dict[str, Any]:
-        return {**super().connection(), "adminEndpoint": self.setting("admin_endpoint")}
+    def connection(self) -> resources.ConnectionArgs:
+        return replace(super().connection(), admin_endpoint=self.setting("admin_endpoint"))

@@ -29,9 +29,9 @@ from pulumi.provider import ConstructResult, Provider, main
 
 import synapse_media
 from synapse_media import catalog
+from synapse_media.allow import Word
 from synapse_media.errors import Problem
 from synapse_media.methods import METHODS
-from synapse_media.settings import ALLOWABLE
 
 from . import REGISTRY
 from .args import StoreArgs
@@ -176,8 +176,8 @@ class Components(Provider):
     def schema(self) -> str | None:
         """Made when it is asked for, as `pulumi up` does not: every vendor's SDK is loaded for it."""
         found = Schema(synapse_media.__version__)
-        for module, name in REGISTRY.values():
-            found.add(*_component(module, name))
+        for _, name in REGISTRY.values():
+            found.add(*_component(name))
         return found.to_json()
 
     @schema.setter
@@ -196,11 +196,7 @@ class Components(Provider):
         Raises InputPropertiesError for an argument that there is not, or that is missing; pulumi.RunError as the
         component does.
         """
-        (component, args) = next(
-            _component(module, known)
-            for module, known in REGISTRY.values()
-            if resource_type == f"{PACKAGE}:index:{known}"
-        )
+        component, args = _component(resource_type.rpartition(":")[2])
         try:
             made = component(name, arguments(args, inputs), own_options(options or pulumi.ResourceOptions()))
         except ArgumentsError as error:
@@ -210,9 +206,10 @@ class Components(Provider):
         )
 
 
-def _component(module: str, name: str) -> tuple[type[Store], type[StoreArgs]]:
-    found = import_module(f".{module}", __package__)
-    return getattr(found, name), getattr(found, f"{name}Args")
+def _component(name: str) -> tuple[type[Store], type[StoreArgs]]:
+    # By the package, which says what is to be installed where a vendor's SDK is not.
+    package = import_module(__package__)
+    return getattr(package, name), getattr(package, f"{name}Args")
 
 
 def inputs_of(args: type[StoreArgs]) -> list[dataclasses.Field[Any]]:
@@ -294,7 +291,7 @@ def _values(name: str) -> list[dict[str, Any]]:
     if name == "provider":
         entries = [catalog.load(entry) for entry in catalog.names()]
         return [_value(entry.name, entry.title) for entry in entries if entry.component == "s3_compatible"]
-    named: Iterable[str] = ALLOWABLE if name == "allow" else get_args(_hints(StoreArgs)[name])
+    named: Iterable[str] = Word if name == "allow" else get_args(_hints(StoreArgs)[name])
     return [_value(value) for value in named]
 
 
@@ -357,3 +354,7 @@ def _in_schema_words(problem: Problem) -> Problem:
 
 def _text(found: type) -> str:
     return inspect.cleandoc(found.__doc__ or "")
+
+
+if __name__ == "__main__":
+    serve()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import pulumi
 
@@ -44,9 +43,8 @@ class S3Compatible(S3IamStore):
     def __init__(self, name: str, args: S3CompatibleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, args, opts)
 
-    def bucket_inputs(self) -> tuple[dict[str, Any], list[str]]:
-        inputs, lacks = super().bucket_inputs()
-        return {**inputs, "mayBeDenied": not self.is_set("iam_endpoint")}, lacks
+    def bucket_args(self) -> resources.BucketArgs:
+        return replace(super().bucket_args(), may_be_denied=not self.is_set("iam_endpoint"))
 
     def provision(self) -> None:
         if self.is_set("iam_endpoint"):
@@ -54,13 +52,15 @@ class S3Compatible(S3IamStore):
             return
         bucket, lacks = self.make_bucket()
         key = resources.ExistingKey(
-            self.name, {"active": self.store.keys.active, "connection": self.connection()}, self.child()
+            self.name,
+            resources.ExistingKeyArgs(active=self.store.keys.active, connection=self.connection()),
+            self.child(),
         )
         self.finish(
             region=self.setting("region"),
             endpoint_url=self.setting("endpoint"),
-            access_key_id=key.out("accessKeyId"),
-            secret_access_key=key.out("secretAccessKey"),
+            access_key_id=key.access_key_id,
+            secret_access_key=key.secret_access_key,
             lacks=lacks,
             made=(bucket, key),
             # The only key there is can't lend itself a decoy.

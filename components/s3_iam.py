@@ -13,8 +13,6 @@ from synapse_media.plugin.iam import POLICY_NAME, ROOT
 from . import policies, resources
 from .store import Store, given
 
-__all__ = ("POLICY_NAME", "S3IamStore", "user_path")
-
 _LONGEST_PATH = 512
 """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html"""
 
@@ -35,9 +33,8 @@ class S3IamStore(Store):
 
     def make_bucket(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
         """The bucket, or what is made last of it; in words what it lacks."""
-        inputs, known_lacks = self.bucket_inputs()
-        bucket = resources.Bucket(self.name, inputs, self.of_bucket())
-        return bucket, bucket.out("lacks").apply(lambda found: [*known_lacks, *(found or [])])
+        bucket = resources.Bucket(self.name, self.bucket_args(), self.of_bucket())
+        return bucket, self.with_known_lacks(bucket.lacks)
 
     def make_key(self, bucket: pulumi.Resource, lacks: pulumi.Input[Sequence[str]]) -> None:
         """The user with its policy and its keys, and the proof."""
@@ -45,23 +42,19 @@ class S3IamStore(Store):
         user = self.make_user(bucket)
         ring = resources.KeyRing(
             self.name,
-            {
-                **self.ring_inputs(),
-                **self.mark(user),
-                **({"adoptKey": store.adopt_key} if store.adopt_key else {}),
-            },
+            resources.KeyRingArgs(**self.any_ring(), mark=self.mark(user), adopt_key=store.adopt_key or None),
             self.child(user),
         )
         self.finish(
             region=self.setting("region"),
             endpoint_url=self.setting("endpoint"),
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
             lacks=lacks,
             made=(bucket, ring, self.make_user_policy(user, given(policies.to_json, document))),
             user=self.setting("user"),
             policy=document,
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
     def path_of(self, owner: str) -> Any:
@@ -77,7 +70,7 @@ class S3IamStore(Store):
         """Where this store's user is made, and by what it is known again."""
         return self.path_of(self.owner)
 
-    def mark(self, user: pulumi.Resource | None = None) -> dict[str, Any]:
+    def mark(self, user: pulumi.Resource | None = None) -> resources.UserMarkArgs:
         """Whose the user has to be before anything of it is changed (synapse_media.plugin.iam).
 
         Args:
@@ -87,32 +80,33 @@ class S3IamStore(Store):
         former = [f"{ROOT}{pulumi.get_stack()}/", *([pulumi.get(user, "path")] if user is not None else [])]
         if self.former_owner:
             former.append(self.path_of(self.former_owner))
-        mark = {"path": self.path, "formerPaths": former, "bucket": self.setting("bucket")}
-        return {"mark": mark, "adopt": self.store.adopt}
+        return resources.UserMarkArgs(path=self.path, former_paths=former, bucket=self.setting("bucket"))
 
     def make_user(self, bucket: pulumi.Resource) -> pulumi.Resource:
         # After the bucket: where that is refused, nobody is made who may use it.
         return resources.User(
             self.name,
-            {
-                "userName": self.setting("user"),
-                "path": self.path,
-                "connection": self.connection(),
-                **self.mark(),
-            },
+            resources.UserArgs(
+                user_name=self.setting("user"),
+                path=self.path,
+                connection=self.connection(),
+                mark=self.mark(),
+                adopt=self.store.adopt,
+            ),
             self.child(bucket),
         )
 
     def make_user_policy(self, user: pulumi.Resource, document: pulumi.Input[str]) -> pulumi.Resource:
         return resources.UserPolicy(
             self.name,
-            {
-                "userName": self.setting("user"),
-                "policyName": POLICY_NAME,
-                "policy": document,
-                "connection": self.connection(),
-                **self.mark(user),
-            },
+            resources.UserPolicyArgs(
+                user_name=self.setting("user"),
+                policy_name=POLICY_NAME,
+                policy=document,
+                connection=self.connection(),
+                mark=self.mark(user),
+                adopt=self.store.adopt,
+            ),
             # A user has one of this name: made anew first and the old one deleted after, there would be none.
             pulumi.ResourceOptions.merge(self.child(user), pulumi.ResourceOptions(delete_before_replace=True)),
         )

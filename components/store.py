@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, TypedDict
 
 import pulumi
 from pulumi.resource import DependencyResource
 
 from synapse_media import catalog, settings
+from synapse_media.allow import deletes_media, managed_settings, protects_bucket, retains_bucket, retires_key
 from synapse_media.contract import VERSION, policy_sha256
 from synapse_media.errors import NO_SETTING, Problem, SettingsError
 from synapse_media.methods import METHODS, expectations
@@ -59,6 +60,25 @@ def given(function: Callable[..., Any], *values: pulumi.Input[Any]) -> Any:
     return pulumi.Output.all(*values).apply(lambda found: function(*found))
 
 
+class _AnyBucket(TypedDict):
+    bucket: pulumi.Input[str]
+    connection: resources.ConnectionArgs
+    owner: str
+    former_owner: str | None
+    adopt: bool
+    manage: list[str]
+    force_destroy: bool
+
+
+class _AnyRing(TypedDict):
+    user_name: pulumi.Input[str]
+    active: str
+    slots: list[str]
+    retire_confirmed: bool
+    connection: resources.ConnectionArgs
+    adopt: bool
+
+
 class Store(pulumi.ComponentResource):
     """A homeserver's store. Subclasses make the parts.
 
@@ -69,7 +89,7 @@ class Store(pulumi.ComponentResource):
     Raises pulumi.RunError with every argument that is wrong, before anything is made.
     """
 
-    family: ClassVar[str]
+    family = ""
     """The component family in the catalog."""
 
     bucket: pulumi.Output[str]
@@ -141,7 +161,7 @@ class Store(pulumi.ComponentResource):
         if problems:
             raise ArgumentsError(problems)
         declared = _declared(pulumi.runtime.settings.get_monitor())
-        declared.append(store)
+        declared.append((self._where, store))
         try:
             settings.check_together(declared)
         except SettingsError as error:
@@ -201,13 +221,20 @@ class Store(pulumi.ComponentResource):
             return own
         return pulumi.ResourceOptions.merge(own, pulumi.ResourceOptions(depends_on=self.opts.depends_on))
 
+    def of_named_keys(self, bucket: pulumi.Resource) -> pulumi.ResourceOptions:
+        """Of a ring whose keys are known again by their names: made anew, the old keys go first.
+
+        After, they would take the new ones of the same names with them.
+        """
+        return pulumi.ResourceOptions.merge(self.child(bucket), pulumi.ResourceOptions(delete_before_replace=True))
+
     def of_bucket(self) -> pulumi.ResourceOptions:
         """A bucket outlives mistakes: protected, unless `opts` says otherwise or `allow` gives it up."""
         allow = self.store.allow
         protect = self.opts.protect
-        if protect is None and not allow & {"delete-bucket", "retain-bucket", "replace-bucket"}:
+        if protect is None and protects_bucket(allow):
             protect = True
-        retain = True if "retain-bucket" in allow else self.opts.retain_on_delete
+        retain = True if retains_bucket(allow) else self.opts.retain_on_delete
         return pulumi.ResourceOptions.merge(
             self.child(), pulumi.ResourceOptions(protect=protect, retain_on_delete=retain)
         )
@@ -236,17 +263,11 @@ class Store(pulumi.ComponentResource):
         """How the bucket is named in a URL: "path" or "virtual"."""
         return str(self.provider.value("addressing", "path"))
 
-    def connection(self) -> dict[str, Any]:
-        """How the plugin reaches the store (synapse_media.store.connection.Connection)."""
-        return {
-            "endpoint": self.setting("endpoint"),
-            "region": self.setting("region"),
-            "iamEndpoint": self.setting("iam_endpoint"),
-            "addressing": self.addressing,
-            "checksums": self.provider.value("checksums", "when_required"),
-            "variables": list(self.provider.admin_variables),
-            "caFile": str(self.store.options.get("ca_file", "")),
-        }
+    def connection(self) -> resources.ConnectionArgs:
+        """How the plugin reaches the store."""
+        known = self.provider.connection(endpoint="", region="", options=self.store.options)
+        places = {name: self.setting(name) for name in ("endpoint", "region", "iam_endpoint")}
+        return resources.ConnectionArgs(**{**dataclasses.asdict(known), **places, "addressing": self.addressing})
 
     def key_policy(self) -> Any:
         """The key's policy document, or an Output of it."""
@@ -256,9 +277,10 @@ class Store(pulumi.ComponentResource):
 
         return given(document, self.setting("bucket"), self.setting("prefix"))
 
-    def bucket_inputs(self) -> tuple[dict[str, Any], list[str]]:
-        """Inputs of `resources.Bucket`, and in words what this provider is known not to have."""
-        store, can = self.store, self.provider.can
+    @property
+    def known_lacks(self) -> list[str]:
+        """In words, what this provider is known not to have."""
+        can = self.provider.can
         lacks = [
             words
             for capability, words in (
@@ -270,51 +292,71 @@ class Store(pulumi.ComponentResource):
             )
             if can(capability) is False
         ]
-        policy = None
-        if can("bucket_policy") is not False:
-            tls_only = can("tls_only_policy") is not False
-            lacks += [] if tls_only else ["refusal of plain http by the bucket policy"]
+        if can("bucket_policy") is not False and can("tls_only_policy") is False:
+            lacks.append("refusal of plain http by the bucket policy")
+        return lacks
 
-            def document(bucket: str, endpoint: str) -> str:
-                return policies.to_json(policies.tls_only(bucket)) if endpoint.startswith("https://") else ""
+    def with_known_lacks(self, found: pulumi.Output[Sequence[str]]) -> pulumi.Output[list[str]]:
+        """What this provider is known not to have, and what was found that it has not."""
+        known = self.known_lacks
+        return found.apply(lambda lacks: [*known, *(lacks or ())])
 
-            policy = given(document, self.setting("bucket"), self.setting("endpoint")) if tls_only else ""
+    def any_bucket(self) -> _AnyBucket:
+        """What every bucket takes, whatever the family."""
+        allow = self.store.allow
+        return _AnyBucket(
+            bucket=self.setting("bucket"),
+            connection=self.connection(),
+            owner=self.owner,
+            former_owner=self.former_owner or None,
+            adopt=self.store.adopt,
+            manage=managed_settings(allow),
+            force_destroy=deletes_media(allow),
+        )
+
+    def bucket_args(self) -> resources.BucketArgs:
+        """Of a bucket over the S3 API."""
+        store, can = self.store, self.provider.can
         lifecycle = can("lifecycle") is not False
-        allow = store.allow
-        manage = [word.removeprefix("set-") for word in sorted(allow) if word.startswith("set-")]
-        return {
-            "bucket": self.setting("bucket"),
-            "connection": self.connection(),
-            "owner": self.owner,
-            **({"formerOwner": self.former_owner} if self.former_owner else {}),
-            "adopt": store.adopt,
-            "manage": manage,
-            "versioning": can("versioning") is not False,
-            "noncurrentDays": store.noncurrent_days if lifecycle else 0,
-            "abortDays": store.abort_days if lifecycle else 0,
-            "policy": policy,
-            "publicAccessBlock": can("public_access_block") is not False,
-            "encryption": can("encryption") is not False,
-            "acl": "private" if can("acl") is not False else "",
-            "forceDestroy": "delete-media" in allow,
-        }, lacks
+        return resources.BucketArgs(
+            **self.any_bucket(),
+            versioning=can("versioning") is not False,
+            noncurrent_days=store.noncurrent_days if lifecycle else 0,
+            abort_days=store.abort_days if lifecycle else 0,
+            policy=self._bucket_policy(),
+            public_access_block=can("public_access_block") is not False,
+            encryption=can("encryption") is not False,
+            acl="private" if can("acl") is not False else "",
+        )
 
-    def ring_inputs(self) -> dict[str, Any]:
-        """What every `resources.KeyRing` takes, whatever the family."""
+    def _bucket_policy(self) -> Any:
+        """The bucket's policy (JSON), or an Output of it; "": there must be none; None: the store has none."""
+        if self.provider.can("bucket_policy") is False:
+            return None
+        if self.provider.can("tls_only_policy") is False:
+            return ""
+
+        def document(bucket: str, endpoint: str) -> str:
+            return policies.to_json(policies.tls_only(bucket)) if endpoint.startswith("https://") else ""
+
+        return given(document, self.setting("bucket"), self.setting("endpoint"))
+
+    def any_ring(self) -> _AnyRing:
+        """What every key ring takes, whatever the family."""
         keys = self.store.keys
-        return {
-            "userName": self.setting("user"),
-            "active": keys.active,
-            "slots": sorted(keys.slots),
-            "retireConfirmed": "retire-key" in self.store.allow,
-            "connection": self.connection(),
-        }
+        return _AnyRing(
+            user_name=self.setting("user"),
+            active=keys.active,
+            slots=sorted(keys.slots),
+            retire_confirmed=retires_key(self.store.allow),
+            connection=self.connection(),
+            adopt=self.store.adopt,
+        )
 
-    def created_at(self, ring: resources.KeyRing) -> pulumi.Output[str]:
+    def created_at(self, keys: pulumi.Output[Mapping[str, Mapping[str, Any]]]) -> pulumi.Output[str]:
         """When the active key was made; "" while there is none, as of a ring that is half made or not touched."""
         slot = self.store.keys.active
-        found: pulumi.Output[str] = ring.out("keys").apply(lambda keys: (keys or {}).get(slot, {}).get("createdAt", ""))
-        return found
+        return keys.apply(lambda found: str((found or {}).get(slot, {}).get("createdAt", "")))
 
     # ---- the end of every provider's path
 
@@ -356,26 +398,26 @@ class Store(pulumi.ComponentResource):
         )
         proof = resources.Proof(
             self.name,
-            {
-                "connection": {**self.connection(), "endpoint": endpoint_url, "region": region},
-                "bucket": self.setting("bucket"),
-                "prefix": self.setting("prefix"),
-                "method": store.method,
-                "access": store.access,
-                "endpointUrl": endpoint_url,
-                "region": region,
-                "policySha256": policy_hash,
-                "accessKeyId": access_key_id,
-                "secretAccessKey": pulumi.Output.secret(secret_access_key),
-                "expected": {operation.value: value.value for operation, value in expected.items()},
-                "admin": admin,
-                "decoy": admin and self.provider.can("decoy_bucket") is not False,
-                "lender": lender,
-                "owner": self.owner,
-                **({"formerOwner": self.former_owner} if self.former_owner else {}),
-                "userName": user,
-                "settleSeconds": store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
-            },
+            resources.ProofArgs(
+                connection=dataclasses.replace(self.connection(), endpoint=endpoint_url, region=region),
+                bucket=self.setting("bucket"),
+                prefix=self.setting("prefix"),
+                method=store.method,
+                access=store.access,
+                endpoint_url=endpoint_url,
+                region=region,
+                policy_sha256=policy_hash,
+                access_key_id=access_key_id,
+                secret_access_key=pulumi.Output.secret(secret_access_key),
+                expected={operation.value: value.value for operation, value in expected.items()},
+                admin=admin,
+                decoy=admin and self.provider.can("decoy_bucket") is not False,
+                lender=lender,
+                owner=self.owner,
+                former_owner=self.former_owner or None,
+                user_name=user,
+                settle_seconds=store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
+            ),
             self.child(*made),
         )
         self._publish(
@@ -389,9 +431,9 @@ class Store(pulumi.ComponentResource):
             key_created_at=created_at,
             user=user,
             proof={
-                "made_for": proof.out("madeFor"),
-                "lines": proof.out("lines"),
-                "secret_sha256": pulumi.Output.secret(proof.out("secretSha256")),
+                "made_for": proof.made_for,
+                "lines": proof.lines,
+                "secret_sha256": pulumi.Output.secret(proof.secret_sha256),
             },
         )
 
@@ -440,6 +482,6 @@ _OF_ONE_RESOURCE = "It is for a single resource: remove it, or set it on one of 
 
 
 @cache
-def _declared(program: object) -> list[StoreSettings]:  # noqa: ARG001 - a cache key: a run of the program
+def _declared(program: object) -> list[tuple[str, StoreSettings]]:  # noqa: ARG001 - a cache key: a run of the program
     """The stores that this run of the program declared so far."""
     return []

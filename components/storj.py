@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
@@ -54,49 +53,49 @@ class Storj(Store):
     def provision(self) -> None:
         store = self.store
         permissions = sorted(EVERYTHING if store.access == "full" else OBJECTS)
-        inputs, known_lacks = self.bucket_inputs()
-        bucket = resources.Bucket(
+        usual = self.bucket_args()
+        bucket = resources.StorjBucket(
             self.name,
-            {
-                **inputs,
-                "versioning": store.options.get("versioning", inputs["versioning"]),
+            resources.StorjBucketArgs(
+                **self.any_bucket(),
+                versioning=store.options.get("versioning", usual.versioning),
+                noncurrent_days=usual.noncurrent_days,
+                abort_days=usual.abort_days,
+                policy=usual.policy,
+                public_access_block=usual.public_access_block,
+                encryption=usual.encryption,
                 # The gateway has no access lists: nothing but a grant reaches the bucket.
-                "acl": "",
+                acl="",
                 # Versioning and tags are switched on by project: a refusal is said, and no reason to fail.
-                "mayBeDenied": True,
-                "keyPermissions": permissions,
-                "fingerprint": None,
-            },
+                may_be_denied=True,
+                key_permissions=permissions,
+            ),
             self.of_bucket(),
-            kind="StorjBucket",
         )
-        ring = resources.KeyRing(
+        ring = resources.StorjKeyRing(
             self.name,
-            {
-                **self.ring_inputs(),
+            resources.StorjKeyRingArgs(
                 # A grant has no user; its bucket is what its keys are known by.
-                "userName": self.setting("bucket"),
-                "bucket": self.setting("bucket"),
-                "permissions": permissions,
-                "expiresInDays": store.options.get("expires_in_days", EXPIRES_IN_DAYS),
-                **dict.fromkeys(("endpoint", "endpoints", "ends", "grants", "ending", "lifetimes")),
-            },
+                **{**self.any_ring(), "user_name": self.setting("bucket")},
+                bucket=self.setting("bucket"),
+                permissions=permissions,
+                expires_in_days=store.options.get("expires_in_days", EXPIRES_IN_DAYS),
+            ),
             self.child(bucket),
-            kind="StorjKeyRing",
         )
-        named, found = self._named_endpoint, ring.out("endpoint")
+        named, found = self._named_endpoint, ring.endpoint
         self.finish(
             region=self.setting("region"),
             endpoint_url=(named or found) if is_known(named) else given(_first, named, found),
-            access_key_id=ring.out("accessKeyId"),
-            secret_access_key=ring.out("secretAccessKey"),
-            lacks=pulumi.Output.all(bucket.out("lacks"), ring.out("lifetimes")).apply(
-                lambda found: _all_of(known_lacks, *found)
+            access_key_id=ring.access_key_id,
+            secret_access_key=ring.secret_access_key,
+            lacks=pulumi.Output.all(self.with_known_lacks(bucket.lacks), ring.lifetimes).apply(
+                lambda found: [words for listed in found for words in listed or ()]
             ),
             made=(bucket, ring),
             policy=given(lambda name: {"bucket": name, "permissions": permissions}, self.setting("bucket")),
             lender="storj",
-            created_at=self.created_at(ring),
+            created_at=self.created_at(ring.keys),
         )
 
     @property
@@ -105,14 +104,10 @@ class Storj(Store):
         usual = self.provider.endpoint("")
         return given(lambda endpoint: "" if endpoint == usual else endpoint, self.setting("endpoint"))
 
-    def connection(self) -> dict[str, Any]:
+    def connection(self) -> resources.ConnectionArgs:
         auth = self.setting("auth_endpoint", AUTH)
-        return {**super().connection(), "endpoint": self._named_endpoint, "authEndpoint": auth}
+        return replace(super().connection(), endpoint=self._named_endpoint, auth_endpoint=auth)
 
 
 def _first(named: str, found: str) -> str:
     return named or found
-
-
-def _all_of(*lists: Sequence[str] | None) -> list[str]:
-    return [words for listed in lists for words in listed or ()]

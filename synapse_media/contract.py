@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from .errors import SynapseMediaError
-from .methods import ACCESS, METHODS
+from .methods import ACCESS, METHODS, NOT_TESTED, Expected
 
 VERSION = 1
 
@@ -41,7 +41,7 @@ class ProofLine:
 
     @property
     def failed(self) -> bool:
-        if self.outcome == "not tested" or self.expected == "can't be refused here":
+        if self.outcome == NOT_TESTED or self.expected == Expected.CANNOT_REFUSE:
             return False
         return self.outcome != self.expected
 

@@ -163,6 +163,9 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
     }
 )
 
+MODULE, GOOFYS, MEDIA_REPO, FILESYSTEM = METHODS
+"""The methods' names, in the order of the table."""
+
 NEVER: frozenset[Operation] = frozenset({Operation.PUT_BUCKET_POLICY, Operation.CREATE_BUCKET, Operation.OTHER_BUCKET})
 """What no method needs; refused under `access: least`."""
 
@@ -180,6 +183,10 @@ class Expected(StrEnum):
     ALLOWED = "allowed"
     REFUSED = "refused"
     CANNOT_REFUSE = "can't be refused here"
+
+
+NOT_TESTED = "not tested"
+"""The outcome of an operation that the proof could not try; every other outcome is one of Expected."""
 
 
 def expectations(

@@ -14,31 +14,12 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from . import catalog
+from .allow import Word, split
 from .errors import NO_SETTING, Problem, SettingsError
-from .methods import ACCESS, METHODS, Access, Method
+from .methods import ACCESS, METHODS, MODULE, Access, Method
 
 PROJECT = "synapse-media"
 SLOTS = ("a", "b")
-
-ALLOWABLE = (
-    "delete-bucket",
-    "delete-media",
-    "retain-bucket",
-    "replace-bucket",
-    "move-media",
-    "widen-policy",
-    "narrow-policy",
-    "public-bucket",
-    "disable-versioning",
-    "shorten-retention",
-    "retire-key",
-    "set-lifecycle",
-    "set-policy",
-    "set-versioning",
-    "set-access",
-    "set-encryption",
-)
-"""What `allow` may name, as `<homeserver>/<word>`: the only way past a guard."""
 
 # All are matched in full: `$` would let a newline through at the end.
 _SERVER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
@@ -192,7 +173,7 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
         store = _parse_store(str(server_name), reader, words.get(str(server_name), frozenset()))
         if store is not None:
             parsed[store.server_name] = store
-    _check_together(parsed.values(), problems)
+    _check_together([(f"stores.{name}", store) for name, store in parsed.items()], problems)
     if problems:
         raise SettingsError(problems)
     return parsed
@@ -203,16 +184,16 @@ def check(server_name: str, raw: Mapping[str, Any], allow: Collection[str] = (),
 
     Args:
         raw: the settings by the names that a stack file has for them; LATER for a value that is not known yet.
-        allow: words of ALLOWABLE.
+        allow: words of synapse_media.allow.
         where: what stands before a setting's name in a message.
     """
     problems: list[Problem] = []
     reader = _Reader(where, raw, problems)
     if not _SERVER_NAME.fullmatch(server_name):
         reader.add("server_name", server_name, _A_SERVER_NAME, "It is the name of the homeserver.")
-    for word in sorted(set(allow) - set(ALLOWABLE)):
-        guess = catalog.nearest(word, ALLOWABLE)
-        reader.add("allow", word, ", ".join(ALLOWABLE), f"Did you mean {guess!r}?" if guess else "Mend or remove it.")
+    for word in sorted(set(allow) - set(Word)):
+        guess = catalog.nearest(word, tuple(Word))
+        reader.add("allow", word, ", ".join(Word), f"Did you mean {guess!r}?" if guess else "Mend or remove it.")
     if raw.get("method") in [name for name, method in METHODS.items() if not method.uses_store]:
         reader.add(
             "method",
@@ -227,8 +208,12 @@ def check(server_name: str, raw: Mapping[str, Any], allow: Collection[str] = (),
     return store
 
 
-def check_together(stores: Collection[StoreSettings]) -> None:
-    """Raise SettingsError where two stores of one program exclude each other."""
+def check_together(stores: Collection[tuple[str, StoreSettings]]) -> None:
+    """Raise SettingsError where two stores of one program exclude each other.
+
+    Args:
+        stores: each with what stands before its settings in a message.
+    """
     problems: list[Problem] = []
     _check_together(stores, problems)
     if problems:
@@ -238,20 +223,25 @@ def check_together(stores: Collection[StoreSettings]) -> None:
 _A_SERVER_NAME = "a host name such as matrix.example.com"
 
 
-def secure_value(setting: str) -> Problem:
+def secure_value(setting: str, shown: str = "a `secure:` value") -> Problem:
     """What is wrong with a setting that is encrypted, or holds something that is."""
     return Problem(
         setting,
-        _Encrypted(),
+        _Described(shown),
         "plain text alone",
         "No setting of a store is a secret: admin credentials come from the environment, and keys are made and kept in "
         "the encrypted state. Set it again with `pulumi config set --plaintext`.",
     )
 
 
-class _Encrypted:
+@dataclass(frozen=True, repr=False)
+class _Described:
+    """In place of a value that is not to be shown."""
+
+    words: str
+
     def __repr__(self) -> str:
-        return "or has a `secure:` value"
+        return self.words
 
 
 def _refuse_secure(setting: str, value: object, problems: list[Problem]) -> None:
@@ -322,27 +312,24 @@ class _Reader:
 
 def _parse_allow(allow: object, problems: list[Problem]) -> dict[str, frozenset[str]]:
     words: dict[str, set[str]] = {}
-    allowed = f"a list of <homeserver>/<word>, the word one of {', '.join(ALLOWABLE)}"
+    allowed = f"a list of <homeserver>/<word>, the word one of {', '.join(Word)}"
     if allow is not None and not isinstance(allow, list):
         problems.append(Problem(f"{PROJECT}:allow", allow, allowed, "Write it as a list, even of one."))
         return {}
     for entry in allow or []:
-        server_name, _, word = entry.rpartition("/") if isinstance(entry, str) else ("", "", "")
-        if server_name and word in ALLOWABLE:
+        server_name, word = split(entry) if isinstance(entry, str) else ("", "")
+        if server_name and word in set(Word):
             words.setdefault(server_name, set()).add(word)
             continue
-        guess = catalog.nearest(word, ALLOWABLE)
+        guess = catalog.nearest(word, Word)
         next_step = f"Did you mean {server_name or 'matrix.example.com'}/{guess}?" if guess else "Mend or remove it."
         problems.append(Problem(f"{PROJECT}:allow", entry, allowed, next_step))
     return {name: frozenset(found) for name, found in words.items()}
 
 
-_USUAL = "synapse-s3-storage-provider"
-
-
 def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> StoreSettings | None:
     # An unknown method is told; the rest is judged as for the usual one.
-    method_name = reader.choice("method", _USUAL, tuple(METHODS)) or _USUAL
+    method_name = reader.choice("method", MODULE, tuple(METHODS)) or MODULE
     if method_name == "filesystem":
         # What the store had may stay there, for the way back.
         _check_names(reader, reader.choice("provider", "", catalog.names()) if "provider" in reader.raw else "")
@@ -496,9 +483,12 @@ def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:
     if len(reader.problems) > told:
         return ""
     fault = catalog.bucket_name_fault(bucket, provider)
-    if not fault or (reader.raw.get("adopt") is True and "character" in fault and _LEGACY_BUCKET.fullmatch(bucket)):
+    if fault is None:
         return bucket
-    reader.add("bucket", bucket, allowed, f"{fault[0].upper()}{fault[1:]}: choose another name.")
+    legacy = fault.rule is not catalog.NameRule.RESERVED and _LEGACY_BUCKET.fullmatch(bucket)
+    if legacy and reader.raw.get("adopt") is True:
+        return bucket
+    reader.add("bucket", bucket, allowed, f"{fault.words[0].upper()}{fault.words[1:]}: choose another name.")
     return ""
 
 
@@ -704,50 +694,50 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow:
     return options
 
 
-def _check_together(stores: Collection[StoreSettings], problems: list[Problem]) -> None:
-    """One bucket, one store: two methods on one bucket destroy media."""
+def _check_together(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:
+    """One bucket, one store: two methods on one bucket destroy media.
+
+    Args:
+        stores: each with what stands before its settings in a message.
+    """
     seen: dict[tuple[str, str], str] = {}
-    for store in stores:
+    for where, store in stores:
         if not store.uses_store or not store.bucket:
             continue
         place = (store.endpoint or store.provider, store.bucket)
-        other = seen.setdefault(place, store.server_name)
-        if other != store.server_name:
+        other = seen.setdefault(place, where)
+        if other != where:
             problems.append(
                 Problem(
-                    f"stores.{store.server_name}.bucket",
+                    f"{where}.bucket",
                     store.bucket,
                     "a bucket that no other store uses",
-                    f"stores.{other} uses it already. Two homeservers or two methods on one bucket destroy media: "
+                    f"{other} uses it already. Two homeservers or two methods on one bucket destroy media: "
                     "give each its own.",
                 )
             )
     _check_names_are_new(stores, problems)
     users: dict[tuple[str, str], str] = {}
-    for store in stores:
+    for where, store in stores:
         if store.uses_store and store.iam_endpoint and store.user:
-            other = users.setdefault((store.iam_endpoint, store.user), store.server_name)
-            if other != store.server_name:
-                problems.append(
-                    Problem(
-                        f"stores.{store.server_name}.user", store.user, "a user of its own", f"stores.{other} has it."
-                    )
-                )
+            other = users.setdefault((store.iam_endpoint, store.user), where)
+            if other != where:
+                problems.append(Problem(f"{where}.user", store.user, "a user of its own", f"{other} has it."))
 
 
-def _check_names_are_new(stores: Collection[StoreSettings], problems: list[Problem]) -> None:
+def _check_names_are_new(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:
     """A former name is that of one store, and of none that is still there."""
-    taken = {store.server_name: store.server_name for store in stores}
-    for store in stores:
+    taken = {store.server_name: where for where, store in stores}
+    for where, store in stores:
         if not store.renamed_from:
             continue
-        other = taken.setdefault(store.renamed_from, store.server_name)
-        if other != store.server_name:
+        other = taken.setdefault(store.renamed_from, where)
+        if other != where:
             problems.append(
                 Problem(
-                    f"stores.{store.server_name}.renamed_from",
+                    f"{where}.renamed_from",
                     store.renamed_from,
                     "the former name of this store alone",
-                    f"stores.{other} has it: remove one of the two.",
+                    f"{other} has it: remove one of the two.",
                 )
             )

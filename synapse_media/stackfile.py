@@ -25,6 +25,7 @@ class StackFileError(SynapseMediaError):
 class StackFile:
     """A stack as its file has it. `allow` keeps the entries as written: they may outlive their store.
 
+    `name` is what pulumi calls it: with its organization and project, where it was given so.
     `secrets_provider` is pulumi's own `secretsprovider`: passphrase, or the URL of a key in a KMS.
     """
 
@@ -50,25 +51,93 @@ class StackFile:
         return [catalog.load(store.provider) for store in self.stores.values() if store.uses_store]
 
 
+def project_above(start: Path) -> Path | None:
+    """The nearest directory with a Pulumi.yaml, from `start` upwards; None where there is none."""
+    here = start.resolve()
+    return next((place for place in (here, *here.parents) if (place / "Pulumi.yaml").is_file()), None)
+
+
 def find_project(start: Path | None = None) -> Path:
-    """The directory with our Pulumi.yaml, from `start` (the current directory) upwards."""
+    """The same from the current directory, if not from `start`. Raises UsageError where there is none."""
     here = (start or Path.cwd()).resolve()
-    for place in (here, *here.parents):
-        if (place / "Pulumi.yaml").is_file():
-            return place
-    raise UsageError(f"no Pulumi.yaml in {here} or above it: run this in a checkout of synapse-media")
+    found = project_above(here)
+    if found is not None:
+        return found
+    raise UsageError(
+        f"no Pulumi.yaml in {here} or above it: go to your project's directory, or name it with -C DIR. "
+        "`synapse-media init` makes a project."
+    )
+
+
+def short_name(stack: str) -> str:
+    """The name of a stack without its organization and project, as `pulumi.get_stack()` has it."""
+    return stack.rpartition("/")[2]
+
+
+def without_placeholder(project: Path, stack: str) -> str:
+    """The name by which a stack is known here: `organization/PROJECT/NAME` of a backend without organizations is NAME.
+
+    Raises UsageError where it is of another project.
+    """
+    organization, _, rest = stack.partition("/")
+    if organization != "organization" or not rest:
+        return stack
+    named, _, name = rest.rpartition("/")
+    own = str(project_settings(project).get("name"))
+    if named not in ("", own):
+        raise UsageError(f"--stack is {stack!r}, of the project {named!r}; the project here is {own!r}")
+    return name
 
 
 def path_of(project: Path, stack: str) -> Path:
-    """Where a stack's file is. Raises UsageError for a name that can't be one."""
-    if not _STACK.fullmatch(stack):
-        raise UsageError(f"--stack is {stack!r}; allowed: letters, digits, '-', '_' and '.', at most 100")
-    return project / "stacks" / f"Pulumi.{stack}.yaml"
+    """Where a stack's file is: in Pulumi.yaml's `stackConfigDir`, else beside Pulumi.yaml, as pulumi has it.
+
+    Raises:
+        UsageError: it can't be a stack's name.
+        StackFileError: Pulumi.yaml can't be read.
+    """
+    name = file_name(stack)
+    return project / config_dir(project) / name
+
+
+def file_name(stack: str) -> str:
+    """The name of a stack's file. Raises UsageError where it can't be a stack's name.
+
+    Args:
+        stack: NAME, ORGANIZATION/NAME or ORGANIZATION/PROJECT/NAME.
+    """
+    parts = stack.split("/")
+    if len(parts) > 3 or not all(_STACK.fullmatch(part) for part in parts):
+        raise UsageError(
+            f"the stack's name is {stack!r}; allowed: NAME, ORGANIZATION/NAME or ORGANIZATION/PROJECT/NAME, each of "
+            "letters, digits, '-', '_' and '.', at most 100"
+        )
+    return f"Pulumi.{parts[-1]}.yaml"
+
+
+def config_dir(project: Path) -> Path:
+    """The directory of a project's stack files, relative to the project unless Pulumi.yaml has it absolute."""
+    named = project_settings(project).get("stackConfigDir") or "."
+    if not isinstance(named, str):
+        raise StackFileError(f"{project / 'Pulumi.yaml'}: stackConfigDir is {named!r}; allowed: a directory's name")
+    return Path(named)
+
+
+def project_settings(project: Path) -> Mapping[str, Any]:
+    """What Pulumi.yaml says. Raises StackFileError."""
+    return read_yaml(project / "Pulumi.yaml")
 
 
 def is_example(stack: str) -> bool:
     """Whether a stack's file is a tracked example, which no command writes to: those are named as providers."""
     return stack.replace("-", "_") in catalog.names()
+
+
+def examples() -> Path:
+    """The directory of the example stack files, one a provider: of the installed package, or of the checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "stacks"
+    return installed if installed.is_dir() else package.parent / "stacks"
 
 
 def read(project: Path, stack: str, copy: Path | None = None) -> StackFile:
@@ -81,10 +150,13 @@ def read(project: Path, stack: str, copy: Path | None = None) -> StackFile:
     raw = read_yaml(copy or path)
     config = raw.get("config")
     if not isinstance(config, Mapping):
-        raise StackFileError(f"{path}: there is no `config:` object in it; see the examples in stacks/")
-    allow = config.get(f"{settings.PROJECT}:allow")
+        raise StackFileError(
+            f"{path}: there is no `config:` object in it; `synapse-media init` writes one to start from"
+        )
+    allow = settings.from_text(config.get(f"{settings.PROJECT}:allow"))
     stores = settings.parse(config.get(f"{settings.PROJECT}:stores"), allow)
-    return StackFile(stack, path, stores, tuple(allow or ()), str(raw.get("secretsprovider") or "passphrase"))
+    entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
+    return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or "passphrase"))
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
@@ -147,7 +219,8 @@ def scalar(text: str) -> Any:
 def editing(path: Path, like: Path | None = None) -> Iterator[Any]:
     """Change a stack file in place: comments, order and what isn't touched stay; written as a whole or not at all.
 
-    Yields the document; for a new file that of `like`, or an empty one. An unchanged document is not written.
+    Yields the document; for a new file that of `like`, or an empty one. An unchanged document is not written. Settings
+    in JSON text, as `pulumi config set` writes them, are yielded as the object that they are, and written as one.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -161,6 +234,13 @@ def editing(path: Path, like: Path | None = None) -> Iterator[Any]:
         document = yaml.load(start) if start.strip() else {}
     except YAMLError as error:
         raise StackFileError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:300]}") from None
+    config = document.get("config") if isinstance(document, dict) else None
+    for name in (f"{settings.PROJECT}:stores", f"{settings.PROJECT}:allow"):
+        if isinstance(config, dict) and isinstance(config.get(name), str):
+            config[name] = settings.from_text(config[name])
+            unchanged = io.StringIO()
+            yaml.dump(document, unchanged)
+            before = unchanged.getvalue()
     yield document
     text = io.StringIO()
     yaml.dump(document, text)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from synapse_media import catalog
 from synapse_media.engine import embedded
 from synapse_media.engine.obtain import Toolchain, obtain_pulumi
 
@@ -17,7 +18,8 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 # What a developer may have set, and no test may depend on.
-_FOREIGN = ("AWS_", "PULUMI_", "B2_", "DIGITALOCEAN_", "SPACES_", "WASABI_", "STORJ_", "UPLINK_", "GARAGE_")
+_VENDORS = {name.split("_")[0] for entry in catalog.names() for name in catalog.load(entry).admin_variables}
+_FOREIGN = ("PULUMI_", *(f"{vendor}_" for vendor in sorted(_VENDORS)))
 _KEPT = ("AWS_CA_BUNDLE",)
 
 

@@ -14,12 +14,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 from synapse_media.errors import SynapseMediaError
+from synapse_media.schema.connection import Connection
 
+_PLACES: Final = ("admin_endpoint", "api_endpoint", "auth_endpoint", "realm", "ca_file")
+"""Settings of providers that are fields of a connection."""
 _DATA = resources.files(__package__) / "data"
 
 
@@ -39,12 +43,16 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One provider's entry. `name` is what a stack file says; `component` the class family that provisions it."""
+    """One provider's entry. `name` is what a stack file says; `component` the class family that provisions it.
+
+    `extra` is the extra of this package with the vendor's SDK that the component needs; "": it needs none.
+    """
 
     name: str
     title: str
     component: str
     facts: Mapping[str, Fact]
+    extra: str = ""
 
     def value(self, fact: str, default: Any = None) -> Any:
         """The bare value of a fact, or `default` where the catalog does not have it."""
@@ -79,6 +87,25 @@ class Provider:
         """The endpoint of the IAM-style API; "" where there is none, or the stack file has to say it."""
         return _fill(self.value("iam_endpoint", ""), region)
 
+    def connection(
+        self, *, endpoint: str, region: str, iam_endpoint: str = "", options: Mapping[str, object] | None = None
+    ) -> Connection:
+        """How a store at this provider is reached with the administrator's credential.
+
+        Args:
+            options: the provider's own settings, as the stack file has them; those that say where something is.
+        """
+        places = {name: str((options or {}).get(name, "")) for name in _PLACES}
+        return Connection(
+            endpoint=endpoint,
+            region=region,
+            iam_endpoint=iam_endpoint,
+            addressing=str(self.value("addressing", "path")),
+            checksums=str(self.value("checksums", "when_required")),
+            variables=self.admin_variables,
+            **places,
+        )
+
 
 def _fill(pattern: str, region: str) -> str:
     return "" if "{region}" in pattern and not region else pattern.replace("{region}", region)
@@ -104,15 +131,24 @@ def load(name: str) -> Provider:
         key: Fact(value=item["value"], source=item["source"], date=item["date"], certainty=item["certainty"])
         for key, item in raw["facts"].items()
     }
+    extra = raw.get("extra", "")
     if raw["component"] != name:
-        facts = {**load(raw["component"]).facts, **facts}
-    return Provider(name=raw["name"], title=raw["title"], component=raw["component"], facts=facts)
+        family = load(raw["component"])
+        facts, extra = {**family.facts, **facts}, family.extra
+    return Provider(name=raw["name"], title=raw["title"], component=raw["component"], facts=facts, extra=extra)
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema that every entry is checked against in the tests."""
+    """The JSON schema that every entry is checked against in the tests; its descriptions are for people."""
     loaded: dict[str, Any] = json.loads((resources.files(__package__) / "schema.json").read_text(encoding="utf-8"))
     return loaded
+
+
+def capabilities() -> dict[str, str]:
+    """{capability: what a store can do that has it}, as the schema describes it; the start of no sentence."""
+    facts = schema()["properties"]["facts"]["properties"]
+    described = facts["capabilities"]["properties"]["value"]["properties"]
+    return {name: str(item["description"]) for name, item in described.items()}
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str:
@@ -128,17 +164,33 @@ _RESERVED_START = ("b2-", "xn--", "sthree-", "amzn-s3-demo-")
 _RESERVED_END = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
 
-def bucket_name_fault(name: str, provider: Provider) -> str:
-    """Why a bucket can't have this name at this provider; "" if it can."""
+class NameRule(Enum):
+    """What a bucket's name has to keep to."""
+
+    LENGTH = auto()
+    CHARACTERS = auto()
+    RESERVED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class NameFault:
+    """Why a bucket can't have a name; `words` is a clause about the name."""
+
+    rule: NameRule
+    words: str
+
+
+def bucket_name_fault(name: str, provider: Provider) -> NameFault | None:
+    """Why a bucket can't have this name at this provider; None if it can."""
     limits = provider.value("bucket_name", {"min": 3, "max": 63})
     if not limits["min"] <= len(name) <= limits["max"]:
-        return f"it has {len(name)} characters"
+        return NameFault(NameRule.LENGTH, f"it has {len(name)} characters")
     if not _BUCKET.fullmatch(name):
-        return "it has a character other than a-z, 0-9 and '-', or '-' at an end"
+        return NameFault(NameRule.CHARACTERS, "it has a character other than a-z, 0-9 and '-', or '-' at an end")
     for start in _RESERVED_START:
         if name.startswith(start):
-            return f"names starting with {start!r} are reserved"
+            return NameFault(NameRule.RESERVED, f"names starting with {start!r} are reserved")
     for end in _RESERVED_END:
         if name.endswith(end):
-            return f"names ending with {end!r} are reserved"
-    return ""
+            return NameFault(NameRule.RESERVED, f"names ending with {end!r} are reserved")
+    return None

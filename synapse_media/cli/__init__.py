@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from synapse_media import __version__
+from synapse_media import __version__, stackfile
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.redaction import redacted
 from synapse_media.store import tracing
@@ -48,15 +49,24 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 done or nothing to do; 1 error, failed proof or finding; 2 changes pending; "
         "3 dangerous changes pending; 64 wrong usage",
     )
+    _add_directory(parser, default=None)
     parser.add_argument("--version", action="version", version=f"synapse-media {__version__}")
     commands: Any = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         import_module(f".{name}", __name__).add_parser(commands)
     for command in commands.choices.values():
+        # Before the command or after it, as pulumi has it.
+        _add_directory(command, default=argparse.SUPPRESS)
         command.add_argument(
             "--verbose", "-v", action="store_true", help="show each API call: time, status, request id"
         )
     return parser
+
+
+def _add_directory(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "-C", "--cwd", metavar="DIR", default=default, help="run as if started in this directory, as `pulumi -C`"
+    )
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -88,10 +98,18 @@ def _defect(error: BaseException) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
     parsed = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    with contextlib.ExitStack() as directory:
+        return _run(parsed, directory)
+
+
+def _run(parsed: argparse.Namespace, directory: contextlib.ExitStack) -> int:
     if parsed.verbose:
         # It is the plugin that calls, two processes further.
         os.environ[tracing.VARIABLE] = "1"
     try:
+        if parsed.cwd is not None:
+            directory.enter_context(contextlib.chdir(parsed.cwd))
+        _name_stacks(parsed)
         code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
     except SynapseMediaError as error:
         print(f"synapse-media {parsed.command}: {error}", file=sys.stderr)
@@ -115,3 +133,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"synapse-media {parsed.command}: {_defect(error)}", file=sys.stderr)
         return 1
     return code
+
+
+def _name_stacks(parsed: argparse.Namespace) -> None:
+    """Fill in the stack that was selected where none was named; write every name as it is known here."""
+    from . import stacks
+
+    named = vars(parsed)
+    if "stack" in named and named["stack"] is None and named.get("store") is None:
+        parsed.stack = stacks.selected(or_store="store" in named)
+    for option in ("stack", "to_stack"):
+        if named.get(option) is not None:
+            setattr(parsed, option, stackfile.without_placeholder(stackfile.find_project(), named[option]))

@@ -19,6 +19,7 @@ from synapse_media import catalog
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS
+from synapse_media.store.clients import s3_client
 
 _AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -41,8 +42,8 @@ def add_parser(commands: Any) -> None:
         "own key; where that may not list uploads, --stack with the admin credential in the environment. Objects are "
         "not touched.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")
     source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
     parser.add_argument(
         "--older-than",
@@ -112,7 +113,7 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
     Raises SynapseMediaError where neither may.
     """
     from synapse_media.store import credentials
-    from synapse_media.store.connection import ApiError, Credential, call
+    from synapse_media.store.clients import ApiError, Credential, call
 
     from .stores import own_key
 
@@ -121,7 +122,7 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
     pair = [credentials.read(name, environment) for name in variables]
     candidates = [own, *([Credential(*pair)] if len(pair) == 2 and all(pair) else [])]
     for credential in candidates:
-        client = connection.s3(credential)
+        client = s3_client(connection, credential)
         try:
             call(client, "list_multipart_uploads", Bucket=store.bucket, MaxUploads=1)
         except ApiError as error:
@@ -157,7 +158,7 @@ def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Itera
 
 
 def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:
-    from synapse_media.store.connection import ApiError, call
+    from synapse_media.store.clients import ApiError, call
 
     try:
         return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **marker)
@@ -171,7 +172,7 @@ def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict
 
 def abort(client: Any, bucket: str, upload: Upload) -> None:
     """Abort it; completed or aborted by somebody else meanwhile is done. Raises ApiError."""
-    from synapse_media.store.connection import ApiError, call
+    from synapse_media.store.clients import ApiError, call
 
     try:
         call(client, "abort_multipart_upload", Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)

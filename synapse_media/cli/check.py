@@ -15,10 +15,10 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "check",
         help="find what breaks or loses media in configuration files",
-        description="Reads homeserver.yaml with its conf.d, the playbook's vars.yml, and media-repo.yaml, each told by "
-        "what is in it; several of one program are read together, in the order given. Needs no stack, no store and no "
-        "network, and shows no secret. Exit code 1 for a finding that loses media or breaks; warnings count with "
-        "--strict alone.",
+        description="Reads homeserver.yaml with its conf.d, the playbook's vars.yml, and media-repo.yaml, each known "
+        "by what is in it; several of one program are read together, in the order given. Needs no stack, no store "
+        "and no network, and shows no secret. Exit code 1 for a finding that loses media or breaks; warnings count "
+        "with --strict alone.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file, or a directory such as conf.d")
     parser.add_argument("--json", action="store_true", help="for programs")

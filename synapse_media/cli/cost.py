@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from synapse_media.errors import UsageError
+from synapse_media.homeserver.playbook import MEDIA_STORE
 
 if TYPE_CHECKING:
     from synapse_media.cost.measure import Measured
     from synapse_media.cost.model import SizeGroup, Usage
     from synapse_media.cost.prices import Offer
 
-_EPILOG = """\
+_EPILOG = f"""\
 A size is a number with a unit: GB is 10^9 bytes, GiB 2^30. A rate adds /day, /week, /month or /year.
 
   synapse-media cost --stored 400GB --growth 10GB/month --egress 50GB/month --files 900k
-  synapse-media cost --media /matrix/synapse/storage/media-store --near 52.5,13.4 --report cost.html
+  synapse-media cost --media {MEDIA_STORE} --near 52.5,13.4 --report cost.html
   synapse-media cost --fit
 """
 

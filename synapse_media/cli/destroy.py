@@ -7,10 +7,11 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from synapse_media.allow import Word, entry, gives_bucket_up, retains_bucket, settles_media, words_of
 from synapse_media.errors import SynapseMediaError
-from synapse_media.guards import changes
 from synapse_media.guards.applied import read as read_applied
-from synapse_media.guards.judge import current_names, words_of
+from synapse_media.guards.danger import DangerError
+from synapse_media.guards.judge import current_names
 
 from . import stacks
 from .up import confirm
@@ -31,21 +32,26 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     session = stacks.open_stack(arguments.stack, credentials=False, options=arguments.options)
     stacks.quiet_for_json(session, as_json=arguments.json)
+    with stacks.alone(session):
+        return _destroy(session, arguments)
+
+
+def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
     engine, stack = session.engine, session.stack
     state = session.state()
     applied = stacks.applied(session, state)
     names = current_names(applied, stack.stores)
     words = {name: words_of(name, stack.allow, now) for name, now in names.items()}
     buckets = {bucket.urn: name for name, store in applied.items() for bucket in store.buckets}
-    kept = [name for name in buckets.values() if not words[name] & {"delete-bucket", "retain-bucket"}]
+    kept = [name for name in buckets.values() if not gives_bucket_up(words[name])]
     if kept:
-        raise changes.DangerError(
+        raise DangerError(
             f"nothing was destroyed: the media of {', '.join(kept)} is protected. Put into synapse-media:allow in "
             f"{stack.path} for each: <homeserver>/retain-bucket (give the bucket up, leave it where it is) or "
             "<homeserver>/delete-bucket (with <homeserver>/delete-media, if there is media in it)."
         )
     stacks.require_credentials_to_delete(session, applied.values())
-    to_empty = [store for name, store in applied.items() if not words[name] & {"delete-media", "retain-bucket"}]
+    to_empty = [store for name, store in applied.items() if not settles_media(words[name])]
     full = [why for store in to_empty for why in (stacks.media_in(session, b, store) for b in store.buckets) if why]
     if full:
         raise SynapseMediaError(
@@ -56,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.yes:
         confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
     # To destroy a stack is to say that its keys may go.
-    keys = [f"{name}/retire-key" for name in applied]
-    with stacks.letting_go(session, state, keys), stacks.changing(session):
+    keys = [entry(name, Word.RETIRE_KEY) for name in applied]
+    with stacks.opening_state(session, state, keys), stacks.changing(session):
         for store in applied.values():
             stacks.forget_gone_buckets(session, store)
         engine.destroy(stack.name, arguments.options)
@@ -72,4 +78,4 @@ def _became(words: Collection[str], *, kept: bool) -> str:
     """What became of a bucket; with pulumi's --target it may still be there."""
     if kept:
         return "managed"
-    return "retained" if "retain-bucket" in words else "deleted"
+    return "retained" if retains_bucket(words) else "deleted"

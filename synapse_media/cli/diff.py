@@ -47,13 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.from_nothing and arguments.options:
         raise UsageError("--from-nothing takes no option of pulumi's: there is nothing yet to choose from")
     try:
-        allow, verdict, preview = _preview(arguments)
+        allow, verdict, preview, state = _preview(arguments)
     except SynapseMediaError as error:
         if arguments.format == "markdown":
             print(markdown.failure(arguments.stack, str(error)))
         raise
     stacks.say_calls(preview)
-    found = changes.together(verdict.changes, changes.of_preview(preview))
+    found = changes.combined(verdict.changes, changes.of_preview(preview, state))
     refused = changes.refused(found, allow)
     warnings = changes.warnings(preview)
     nothing: bool = arguments.from_nothing
@@ -70,18 +70,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 2 if found else 0
 
 
-def _preview(arguments: argparse.Namespace) -> tuple[tuple[str, ...], Verdict, dict[str, Any]]:
-    """What the stack file allows, what its changes mean for the stores, and what the engine says."""
+def _preview(
+    arguments: argparse.Namespace,
+) -> tuple[tuple[str, ...], Verdict, dict[str, Any], dict[str, Any] | None]:
+    """What the stack file allows, what its changes mean for the stores, what the engine says, and the state."""
     if arguments.from_nothing:
         project = stackfile.find_project()
         stack = stackfile.read(project, arguments.stack)
+        stacks.require_extras(stack)
         preview = Engine(project, (), {}, stacks.say).preview_from_nothing(stack.name)
-        return stack.allow, Verdict(), preview
+        return stack.allow, Verdict(), preview, None
     session = stacks.open_stack(arguments.stack, credentials=arguments.refresh, options=arguments.options)
-    applied = stacks.applied(session, session.state())
+    state = session.state()
+    applied = stacks.applied(session, state)
     verdict = judge(applied, session.stack.stores, session.stack.allow)
     verdict.require()
     preview = session.engine.preview(
         arguments.stack, refresh=arguments.refresh, options=arguments.options, config=session.config
     )
-    return session.stack.allow, verdict, preview
+    return session.stack.allow, verdict, preview, state

@@ -13,6 +13,7 @@ from synapse_media import catalog, stackfile
 from synapse_media.engine.processes import environment
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
+from synapse_media.methods import MODULE
 from synapse_media.settings import StoreSettings
 
 from . import credentials, stacks
@@ -22,7 +23,6 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 
-MODULE = "synapse-s3-storage-provider"
 MODULE_MINIMUM = (1, 7, 0)
 """1.7.0 is the first release with the fix for requests that hang on a missing key:
 https://github.com/matrix-org/synapse-s3-storage-provider/pull/159"""
@@ -35,8 +35,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="what the admin credential needs, and what is wrong here",
-        description="Prints the permissions the admin credential needs, checks versions and credentials, and looks for "
-        "secrets in clear in the state. Exit code 1 if something is wrong.",
+        description="Prints the permissions the admin credential needs and what is different at the provider, checks "
+        "versions and credentials, and looks for secrets in clear in the state. Exit code 1 if something is wrong.",
     )
     stacks.add_stack(parser, options=False)
     parser.add_argument("--synapse-python", metavar="FILE", help="the Python that runs Synapse: its module is checked")
@@ -48,8 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     stack = stackfile.read(project, arguments.stack)
     findings: list[str] = []
     needs: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     for name in sorted({store.provider for store in stack.stores.values() if store.uses_store}):
         provider = catalog.load(name)
+        known[name] = differences(provider)
         needs[name] = permissions(provider, [store for store in stack.stores.values() if store.provider == name])
     if stack.name != stacks.EMBEDDED:
         for store in stack.stores.values():
@@ -63,12 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
     elif any(store.method == MODULE for store in stack.stores.values()):
         stacks.say(f"{MODULE} was not looked at: --synapse-python FILE names the Python that runs Synapse")
     if arguments.json:
-        print(json.dumps({"needs": needs, "findings": findings}, indent=2))
+        print(json.dumps({"needs": needs, "known": known, "findings": findings}, indent=2))
     else:
         for name, need in needs.items():
             print(f"{name}: the admin credential needs")
             print(need["text"])
             print(f"Once everything is made, it may be deleted: {need['afterwards']}\n")
+            print(f"{name}: what is different here")
+            print("".join(f"  - {line}\n" for line in known[name]))
         print("\n".join(f"wrong: {finding}" for finding in findings) or "nothing wrong was found")
     return 1 if findings else 0
 
@@ -90,6 +94,22 @@ def permissions(provider: catalog.Provider, stores: Collection[StoreSettings]) -
         "afterwards": "then nothing can be created, refreshed, rotated or destroyed until there is another; Synapse "
         "goes on with its own key, and `diff` still works.",
     }
+
+
+def differences(provider: catalog.Provider) -> list[str]:
+    """What the catalog knows that an operator meets at this provider: marks, limits, what it lacks, quirks."""
+    described = catalog.capabilities()
+    lacking = [words for name, words in described.items() if provider.can(name) is False]
+    open_questions = [words for name, words in described.items() if provider.can(name) is None]
+    key = provider.value("scoped_key")
+    return [
+        f"a key for the bucket alone: {key['how']}" + (" (no API makes it)" if key["by_api"] is False else ""),
+        f"how what is ours is marked: {provider.value('ownership')['what']}",
+        *(f"at most {limit['value']} {limit['what']}" for limit in provider.value("limits")),
+        *([f"not to be had: {'; '.join(lacking)}"] if lacking else []),
+        *([f"only the store itself can tell: {'; '.join(open_questions)}"] if open_questions else []),
+        *(f"{quirk['what']}: {quirk['so']}" for quirk in provider.value("quirks")),
+    ]
 
 
 def _policy(actions: Iterable[str], on_all: Collection[str], stores: Collection[StoreSettings]) -> dict[str, Any]:

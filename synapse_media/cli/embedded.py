@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import sys
 from collections.abc import Collection, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from synapse_media import stackfile
+from synapse_media.allow import Word, entry
 from synapse_media.engine import embedded
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
@@ -100,7 +102,7 @@ def _up(*, tls: bool | None, method: str | None, as_json: bool) -> int:
     session = stacks.open_stack(stacks.EMBEDDED, credentials=True)
     stacks.quiet_for_json(session, as_json=as_json)
     # Back on the local disk there is no key: to ask for that method is to say so.
-    gone = [f"{SERVER_NAME}/retire-key"] if method == "filesystem" else []
+    gone = [entry(SERVER_NAME, Word.RETIRE_KEY)] if method == "filesystem" else []
     up.apply(session, refresh=False, yes=True, options=[], allow=gone)
     stores = stacks.outputs_of(session)
     out = project / "out" / stacks.EMBEDDED
@@ -123,13 +125,17 @@ def _up(*, tls: bool | None, method: str | None, as_json: bool) -> int:
     print()
     print(stacks.summary(stores))
     print(f"  rendered   {out}/plain (for any Synapse), {out}/playbook (for the Ansible playbook)")
+    command = (
+        "synapse-media"
+        if shutil.which("synapse-media")
+        else shlex.quote(f"{Path(sys.executable).parent}/synapse-media")
+    )
     print(
         "\nTowards a real provider:\n"
-        "  .venv/bin/synapse-media init prod --provider amazon_s3 --region eu-central-1 --server-name "
-        "matrix.example.com\n"
-        "  .venv/bin/synapse-media diff --stack prod\n"
-        "  .venv/bin/synapse-media up --stack prod\n"
-        "  .venv/bin/synapse-media render --stack prod --out DIR"
+        f"  {command} init prod --provider amazon_s3 --region eu-central-1 --server-name matrix.example.com\n"
+        f"  {command} diff --stack prod\n"
+        f"  {command} up --stack prod\n"
+        f"  {command} render --stack prod --out DIR"
     )
     return 0
 
@@ -164,8 +170,8 @@ def write_stack_file(project: Path, running: embedded.Running, method: str | Non
         # The method may change, the bucket may go if it is empty; what else is allowed, somebody wrote there.
         allow = config.setdefault(f"{PROJECT}:allow", [])
         if isinstance(allow, list):
-            words = (f"{SERVER_NAME}/{word}" for word in ("delete-bucket", "widen-policy", "narrow-policy"))
-            allow.extend(word for word in words if word not in allow)
+            needed = (entry(SERVER_NAME, word) for word in (Word.DELETE_BUCKET, Word.WIDEN_POLICY, Word.NARROW_POLICY))
+            allow.extend(named for named in needed if named not in allow)
 
 
 def _clean(*, named: Sequence[str], yes: bool, as_json: bool) -> int:

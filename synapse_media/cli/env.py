@@ -25,10 +25,10 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    stackfile.find_project()
+    project = stackfile.find_project()
     shown = {
         name: value
-        for name, value in sorted(session.environment(say=stacks.say).items())
+        for name, value in sorted(session.environment(say=stacks.say, project=project).items())
         # What the user's own shell has already is not repeated: it may be a secret.
         if (name == "PATH" or name.startswith("PULUMI_")) and os.environ.get(name) != value
     }

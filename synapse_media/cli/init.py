@@ -1,4 +1,4 @@
-"""`synapse-media init`: a stack file of one's own, from the provider's example."""
+"""`synapse-media init`: a stack file of one's own, from the provider's example, and a project where there is none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synapse_media import catalog, settings, stackfile
 from synapse_media.errors import UsageError
 from synapse_media.methods import METHODS
 
-from . import credentials, stacks
+from . import credentials, new_project, stacks
 
 _ASKED = {
     "provider": "Provider",
@@ -26,11 +26,12 @@ _ASKED = {
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "init",
-        help="write a stack file of your own",
-        description="Writes stacks/Pulumi.NAME.yaml, checks it and the admin credential, and says what comes next. "
-        "Asks for what is missing on a terminal.",
+        help="write a stack file of your own, and a project for it where there is none",
+        description="Writes the stack file Pulumi.NAME.yaml, checks it and the admin credential, and says what comes "
+        "next. Where no Pulumi.yaml is in this directory or above it, makes a project here first. Asks for what is "
+        "missing on a terminal.",
     )
-    parser.add_argument("name", metavar="NAME", help="the stack's name, for example prod")
+    parser.add_argument("name", metavar="NAME", nargs="?", default="prod", help="the stack's name (default: prod)")
     parser.add_argument("--provider", choices=catalog.names())
     parser.add_argument("--server-name", metavar="HOST", help="the homeserver whose media it is")
     parser.add_argument("--bucket", help="default: made from the server name")
@@ -47,25 +48,40 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    project = stackfile.find_project()
-    path = stackfile.path_of(project, arguments.name)
+    here = Path.cwd()
+    project = stackfile.project_above(here)
+    if project is None:
+        new_project.require(here)
+    directory = here / new_project.STACKS if project is None else project / stackfile.config_dir(project)
+    path = directory / stackfile.file_name(arguments.name)
     if path.exists() or stackfile.is_example(arguments.name):
         raise UsageError(f"{path} exists already, or is an example's: edit it, or choose another name")
     store = _answers(arguments)
     server_name = str(store.pop("server_name"))
-    parsed = settings.parse({server_name: store})
-    _write(path, project, server_name, store)
-    made = parsed[server_name]
+    made = settings.parse({server_name: store})[server_name]
+    extra = catalog.load(made.provider).extra if made.uses_store else ""
+    written = new_project.make(here, extra) if project is None else new_project.Written()
+    _write(path, server_name, store)
     findings = []
     if made.uses_store:
         with stacks.waiting(f"{made.provider}: is the admin credential accepted?"):
             findings = credentials.findings(made)
     steps = _next(arguments.name, made)
     if arguments.json:
-        shown = {"stack": arguments.name, "file": str(path), "findings": findings, "next": steps}
+        shown = {
+            "stack": arguments.name,
+            "file": str(path),
+            "project": list(written.files),
+            "findings": findings,
+            "next": steps,
+        }
         print(json.dumps(shown, indent=2))
         return 0
+    for name in written.files:
+        print(f"wrote {here / name}")
     print(f"wrote {path}")
+    for name, lines in written.kept.items():
+        stacks.say(f"{here / name} was there and is left as it is" + "".join(f"\n  it lacks: {line}" for line in lines))
     for finding in findings:
         stacks.say(finding)
     print("Next:\n" + "\n".join(f"  {line}" for line in steps))
@@ -135,16 +151,14 @@ def _ask(name: str, default: str, allowed: tuple[str, ...] = ()) -> str:
     return input(f"{_ASKED[name]}: ").strip() or default
 
 
-def _write(path: Path, project: Path, server_name: str, store: dict[str, Any]) -> None:
+def _write(path: Path, server_name: str, store: dict[str, Any]) -> None:
     """The example of the provider (of its family, for a preset) with this store in it, comments kept."""
     names = (str(store["provider"]), catalog.load(str(store["provider"])).component)
-    examples = [stackfile.path_of(project, name.replace("_", "-")) for name in names]
-    example = next((place for place in examples if place.exists()), None)
+    examples = [stackfile.examples() / stackfile.file_name(name.replace("_", "-")) for name in names]
+    example = next(place for place in examples if place.exists())
     key = f"{settings.PROJECT}:stores"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with stackfile.editing(path, like=example) as document:
-        if example is None:
-            document["config"] = {key: {server_name: store}}
-            return
         stores = document["config"][key]
         stores.insert(0, server_name, stores.pop(next(iter(stores))))
         # The example's endpoint, prefix and the like are its own.

@@ -19,8 +19,8 @@ def add_parser(commands: Any) -> None:
         description="Tries every operation with the issued key. `--store FILE` needs no Pulumi and no passphrase: run "
         "it on the server, with the store.json that `render` left there. One fixed object is overwritten.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")
     source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
     parser.add_argument("--json", action="store_true", help="for programs")
 

@@ -13,6 +13,7 @@ from synapse_media import renderer
 from synapse_media.contract import PROOF_OBJECT, ContractError, StorageOutputs, to_json
 from synapse_media.errors import UsageError
 from synapse_media.renderer import writing
+from synapse_media.store.clients import s3_client
 
 if TYPE_CHECKING:
     from synapse_media.renderer.vault import Vault
@@ -28,8 +29,8 @@ def add_parser(commands: Any) -> None:
         description="Writes DIR/<homeserver>/…: the files of the store's method, and store.json, which the commands "
         "on the server take with --store. All at 0600; a file that would not change is not touched.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")
     source.add_argument("--store", metavar="FILE", help="a store.json written by an earlier `render`")
     parser.add_argument("--server", metavar="NAME", help="this homeserver of the stack alone")
     parser.add_argument(
@@ -122,7 +123,7 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
 
 def _ask(store: StorageOutputs) -> None:
     """Refuse a key that the store does not know, as after an older state was restored: it would be handed out dead."""
-    from synapse_media.store.connection import ApiError, call
+    from synapse_media.store.clients import ApiError, call
 
     from . import stacks, stores
 
@@ -131,7 +132,7 @@ def _ask(store: StorageOutputs) -> None:
     connection, credential = stores.own_key(store)
     try:
         with stacks.waiting(f"{store.endpoint_url}: is the key accepted?"):
-            s3 = connection.s3(credential, attempts=2)
+            s3 = s3_client(connection, credential, attempts=2)
             call(s3, "list_objects_v2", Bucket=store.bucket, Prefix=store.prefix + PROOF_OBJECT, MaxKeys=1)
     except ApiError as error:
         # To list is what every method's key may do.
@@ -188,20 +189,20 @@ def _render(
 
 def _report(store: StorageOutputs, arguments: argparse.Namespace, report: writing.Report, out: Path) -> dict[str, Any]:
     place = renderer.host(store.server_name)
-    effect = _effect(store, arguments)
+    instructions = _instructions(store, arguments)
     return {
         "directory": str(out / place),
         "written": [path for path in report.written if path.startswith(f"{place}/")],
         "unchanged": [path for path in report.unchanged if path.startswith(f"{place}/")],
-        "does": list(effect.does),
-        "apply": list(effect.apply),
-        "undo": list(effect.undo),
+        "does": list(instructions.does),
+        "apply": list(instructions.apply),
+        "undo": list(instructions.undo),
     }
 
 
-def _effect(store: StorageOutputs, arguments: argparse.Namespace) -> renderer.Effect:
+def _instructions(store: StorageOutputs, arguments: argparse.Namespace) -> renderer.Instructions:
     secrets = cast("renderer.Secrets", arguments.secrets if arguments.secrets in renderer.SECRETS else "plain")
-    return renderer.effect(store, arguments.form, secrets, media_path=arguments.media_path)
+    return renderer.instructions(store, arguments.form, secrets, media_path=arguments.media_path)
 
 
 def _in_words(
@@ -212,18 +213,18 @@ def _in_words(
     out: Path,
 ) -> str:
     place = renderer.host(store.server_name)
-    effect = _effect(store, arguments)
+    instructions = _instructions(store, arguments)
     written = sum(path.startswith(f"{place}/") for path in report.written)
     unchanged = sum(path.startswith(f"{place}/") for path in report.unchanged)
     lines = [
         f"{store.server_name}: {store.method}, {arguments.form} form, in {out / place} "
         f"({written} written, {unchanged} unchanged)",
-        *(f"  {line}" for line in effect.does),
+        *(f"  {line}" for line in instructions.does),
         "To apply:",
         *([f"      cp -r {out / place / 'inventory'} PLAYBOOK/"] if arguments.form == "playbook" else []),
-        *(f"  {line}" for line in effect.apply),
+        *(f"  {line}" for line in instructions.apply),
         "To undo:",
-        *(f"  {line}" for line in effect.undo),
+        *(f"  {line}" for line in instructions.undo),
     ]
     if arguments.secrets == "reference" and arguments.form == "playbook" and store.secret_access_key:
         lines.append(f"The secret is looked up in the environment: {renderer.secret_variable(store.server_name)}")

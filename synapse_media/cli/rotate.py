@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synapse_media import contract, stackfile
+from synapse_media.allow import Word, entry
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards.applied import Applied, Ring
 from synapse_media.guards.applied import read as read_applied
@@ -96,8 +97,8 @@ def _apply(
 
     def begin() -> None:
         nonlocal began
-        began = True
         _write_keys(session.stack.path, name, keys)
+        began = True
 
     try:
         up.apply(planned, refresh=False, yes=arguments.yes, options=[], allow=allow, begin=begin)
@@ -156,7 +157,7 @@ def _finish(session: stacks.Session, store: StoreSettings, ring: Ring | None, ar
             f"one stays. Run `synapse-media rotate --stack {session.stack.name}`, render, restart Synapse, then "
             "--finish."
         )
-    word = f"{store.server_name}/retire-key"
+    word = entry(store.server_name, Word.RETIRE_KEY)
     if arguments.confirm:
         # For this run alone, so not by way of the stack file.
         session.engine.environment[CONFIRMED] = word
@@ -178,6 +179,12 @@ def _choose(stack: stackfile.StackFile, server: str | None) -> StoreSettings:
 
 
 def _write_keys(path: Path, server_name: str, keys: Keys) -> None:
+    """Raises SynapseMediaError where the stack file has no such store any more; nothing was written then."""
     with stackfile.editing(path) as document:
-        store: MutableMapping[str, Any] = document["config"][f"{PROJECT}:stores"][server_name]
+        store = ((document.get("config") or {}).get(f"{PROJECT}:stores") or {}).get(server_name)
+        if not isinstance(store, MutableMapping):
+            raise SynapseMediaError(
+                f"{path} has no store {server_name} any more, so its keys line can't be written. Put the store back, "
+                "and run this again."
+            )
         store["keys"] = {"active": keys.active, "retiring": list(keys.retiring)}

@@ -12,17 +12,18 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from synapse_media import catalog, contract, stackfile
+from synapse_media import allow as allowed
+from synapse_media import catalog, contract, extras, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
-from synapse_media.engine.files import write_private
-from synapse_media.engine.options import choosing
+from synapse_media.engine.files import locked, write_private
+from synapse_media.engine.options import target_options
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError, UsageError
@@ -30,26 +31,31 @@ from synapse_media.guards.applied import (
     RING,
     Applied,
     Bucket,
+    Homeservers,
     is_bucket,
-    kind_of,
-    owner_of,
+    is_ours,
     required_variables,
-    store_of,
 )
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
-from synapse_media.guards.judge import current_names, words_of
-from synapse_media.guards.twins import twins, without
+from synapse_media.guards.duplicates import duplicates, without
+from synapse_media.guards.judge import current_names
+from synapse_media.methods import FILESYSTEM, Expected
 from synapse_media.redaction import remember
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
 from synapse_media.store import credentials as plugin_credentials
 from synapse_media.store import tracing
+from synapse_media.store.clients import s3_client
+from synapse_media.urn import Urn, short
 
 from .stores import own_key
 
 EMBEDDED = "embedded"
-GIVES_UP = frozenset({"delete-bucket", "retain-bucket", "replace-bucket"})
-"""The words of `allow` for which a bucket is not protected any more."""
+
+
+STACK_HELP = "the stack, with the stack file Pulumi.S.yaml; default: PULUMI_STACK, or that of `pulumi stack select`"
 
 
 def say(message: str) -> None:
@@ -64,11 +70,35 @@ def waiting(what: str) -> contextlib.AbstractContextManager[None]:
 
 def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
     """The arguments of every command on a stack."""
-    parser.add_argument("--stack", "-s", required=True, metavar="S", help="the stack: stacks/Pulumi.S.yaml")
+    parser.add_argument("--stack", "-s", metavar="S", help=STACK_HELP)
     if options:
         parser.add_argument(
             "options", nargs="*", metavar="-- PULUMI OPTION", help="handed to pulumi: --target, --replace …"
         )
+
+
+def selected(*, or_store: bool) -> str:
+    """The stack of a command that names none: PULUMI_STACK, else the one of `pulumi stack select`.
+
+    Args:
+        or_store: the command takes a file of `render` in its place.
+
+    Raises:
+        UsageError: none was selected.
+    """
+    if name := os.environ.get("PULUMI_STACK"):
+        return name
+    more = ", or --store FILE for the file that `render` wrote" if or_store else ""
+    try:
+        project = stackfile.find_project()
+    except UsageError as error:
+        raise UsageError(f"--stack is missing{more}, and there is {error}") from None
+    if name := Engine(project, (), {}, say).selected_stack():
+        say(f"stack {name}, as selected")
+        return name
+    raise UsageError(
+        f"--stack is missing{more}, PULUMI_STACK is not set, and no stack is selected (`pulumi stack select`)"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +135,16 @@ class Session:
                     os.environ[name] = value
 
 
-def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> Session:
+def open_stack(name: str, *, credentials: bool, options: Sequence[str] = (), runs: bool = True) -> Session:
     """Read and check the stack file, and make the engine ready for it.
 
     Args:
+        name: as pulumi takes it: ORGANIZATION/NAME, too, where the backend has organizations.
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
         options: what is handed to pulumi later; UsageError for what may not be.
+        runs: the program or the plugin will run; MissingExtraError where the SDK of a vendor is not installed.
     """
-    choosing(options)
+    target_options(options)
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(
@@ -120,6 +152,8 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
             f"--provider {name.replace('-', '_')}`. To see it: `synapse-media diff --from-nothing --stack {name}`."
         )
     stack = stackfile.read(project, name)
+    if runs:
+        require_extras(stack)
     own = embedded_environment() if name == EMBEDDED else {}
     variables = stack.admin_variables
     if credentials:
@@ -136,6 +170,11 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = ()) -> 
     engine.unlock_if_dead(name)
     config = copy_of(engine, stack.path)
     return Session(stackfile.read(project, name, config), engine, config, own)
+
+
+def require_extras(stack: stackfile.StackFile) -> None:
+    """Raise MissingExtraError where the SDK of a vendor whose store is in the stack is not installed."""
+    extras.require(store.provider for store in stack.stores.values() if store.uses_store)
 
 
 def reread(session: Session) -> Session:
@@ -163,6 +202,8 @@ def _require(variables: Iterable[str], own: Collection[str], providers: Iterable
 def applied(session: Session, state: Mapping[str, Any]) -> dict[str, Applied]:
     """What was last applied, by homeserver; from here on pulumi gets the credentials to read and delete all of it."""
     found = read_applied(state)
+    # Stores that leave the stack file are deleted with them.
+    extras.require(store.provider for store in found.values() if store.provider in catalog.names())
     variables = applied_variables(found)
     for variable in variables:
         plugin_credentials.read(variable)
@@ -177,7 +218,7 @@ def require_credentials_to_delete(session: Session, leaving: Iterable[Applied]) 
 
 
 @contextlib.contextmanager
-def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
+def opening_state(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
     """Have the state let go of what `allow` names now, and of nothing else; where nothing comes of it, of nothing.
 
     Pulumi reads from the state whether a bucket is protected, retained, or emptied before it is deleted, and the plugin
@@ -196,7 +237,7 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         with contextlib.suppress(SynapseMediaError):
             # An earlier run's mark may be there: only a new one says that this run has begun.
             if _mark_as_it_is(session) == before:
-                # Nothing was changed at the store: the state knows what it knew, also what `forget_twins` left out.
+                # Nothing was changed at the store, so the former state holds, duplicates included.
                 missing = len(_resources(state)) - len(_resources(session.state()))
                 if missing > 0:
                     session.engine.replace_state(session.stack.name, state)
@@ -204,14 +245,15 @@ def letting_go(session: Session, state: Mapping[str, Any], confirmed: Collection
         raise
 
 
-def forget_twins(session: Session, preview: Mapping[str, Any]) -> bool:
+def forget_duplicates(session: Session, preview: Mapping[str, Any]) -> bool:
     """Leave out of the state what a run would delete although the thing lives on under another entry; whether any."""
     state = session.state()
-    positions = twins(state, preview)
+    positions, homeservers = duplicates(state, preview), Homeservers(_resources(state))
     for number in positions:
         entry = _resources(state)[number]
-        kind = kind_of(entry["urn"]).rpartition(":")[2]
-        say(f"{kind} of {store_of(entry['urn'])}: a former entry of the state is left out, since what it names is kept")
+        kind = short(Urn.parse(entry["urn"]).kind)
+        store = homeservers.of(entry["urn"])
+        say(f"{kind} of {store}: a former entry of the state is left out, since what it names is kept")
     if positions:
         session.engine.replace_state(session.stack.name, without(state, positions))
     return bool(positions)
@@ -234,16 +276,17 @@ def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) ->
     """The state, changed; None where it is right as it is."""
     changed = False
     names = current_names(read_applied(state), session.stack.stores)
-    for resource in state.get("deployment", {}).get("resources") or []:
-        store, kind = owner_of(resource), str(resource["type"])
-        words = words_of(store, allow, names.get(store, store))
+    homeservers = Homeservers(_resources(state))
+    for resource in (one for one in _resources(state) if is_ours(one["urn"])):
+        store, kind = homeservers.of_resource(resource), str(resource["type"])
+        words = allowed.words_of(store, allow, names.get(store, store))
         wanted: dict[str, bool] = {}
         if is_bucket(kind):
-            changed |= _set(resource, "protect", value=not words & GIVES_UP)
-            changed |= _set(resource, "retainOnDelete", value="retain-bucket" in words)
-            wanted = {"forceDestroy": "delete-media" in words}
+            changed |= _set(resource, "protect", value=allowed.protects_bucket(words))
+            changed |= _set(resource, "retainOnDelete", value=allowed.retains_bucket(words))
+            wanted = {"forceDestroy": allowed.deletes_media(words)}
         elif kind.endswith(RING):
-            wanted = {"retireConfirmed": "retire-key" in words}
+            wanted = {"retireConfirmed": allowed.retires_key(words)}
         for name, value in wanted.items():
             for part in ("inputs", "outputs"):
                 if isinstance(resource.get(part), dict):
@@ -267,18 +310,65 @@ def say_calls(preview: Mapping[str, Any]) -> None:
             say(message)
 
 
+_alone: set[Path] = set()
+"""The lock files that this process holds."""
+
+
 @contextlib.contextmanager
-def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
+def alone(session: Session) -> Iterator[None]:
+    """Around a whole run that changes a stack, its questions included: one at a time on this machine.
+
+    Pulumi's own lock is held only while it works, and what was judged or asked before must be what is then.
+
+    Raises SynapseMediaError where another process of this machine is at it.
+    """
+    path = _mark(session.engine, session.stack.name).with_suffix(".lock")
+    if path in _alone:
+        yield
+        return
+
+    def refuse() -> None:
+        raise SynapseMediaError(
+            f"nothing was changed: another run of this machine is changing the stack {session.stack.name}, or asks "
+            "whether it may. Wait for its end, or answer it, and run this again."
+        )
+
+    with locked(path, refuse):
+        _alone.add(path)
+        try:
+            yield
+        finally:
+            _alone.discard(path)
+
+
+@contextlib.contextmanager
+def changing(
+    session: Session, confirmed: Sequence[str] = (), begin: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Around whatever changes a store. What does not come to its end leaves a mark (`was_cut_off`).
 
     The state alone does not tell: where it could not be written, it holds what is long gone.
 
     Args:
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
+        begin: called before the first change; where it fails, nothing was begun.
     """
     mark = _mark(session.engine, session.stack.name)
-    told = {"confirmed": list(confirmed), CONFIRMED: session.engine.environment.get(CONFIRMED, "")}
-    write_private(mark, json.dumps(told))
+    before = mark.read_text(encoding="utf-8") if mark.exists() else None
+    noted = {
+        "confirmed": list(confirmed),
+        CONFIRMED: session.engine.environment.get(CONFIRMED, ""),
+        "wanted": _wanted(session),
+    }
+    write_private(mark, json.dumps(noted))
+    try:
+        begin()
+    except BaseException:
+        if before is None:
+            mark.unlink()
+        else:
+            write_private(mark, before)
+        raise
     yield
     mark.unlink(missing_ok=True)
 
@@ -286,6 +376,12 @@ def changing(session: Session, confirmed: Sequence[str] = ()) -> Iterator[None]:
 def was_cut_off(session: Session) -> bool:
     """Whether the last change from this machine was, so that the state may not be what the store is."""
     return _mark(session.engine, session.stack.name).exists()
+
+
+def _wanted(session: Session) -> str:
+    """SHA-256 of what the stack file says, however it is written."""
+    said = stackfile.read_yaml(session.config).get("config")
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _mark_as_it_is(session: Session) -> tuple[int, int] | None:
@@ -298,10 +394,17 @@ def _mark_as_it_is(session: Session) -> tuple[int, int] | None:
 
 
 def resume(session: Session) -> list[str]:
-    """Have the run that goes on confirm what the one that was cut off did; those entries of `allow`."""
+    """Have the run that goes on confirm what the one that was cut off did; those entries of `allow`.
+
+    Only where the stack file wants the same: what was confirmed for one change lets no other pass.
+    """
     try:
         found = json.loads(_mark(session.engine, session.stack.name).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
+        return []
+    if found.get("wanted") != _wanted(session):
+        if found["confirmed"] or found[CONFIRMED]:
+            say("the stack file was changed since the last run was cut off: what that one confirmed does not count")
         return []
     if found[CONFIRMED]:
         session.engine.environment.setdefault(CONFIRMED, found[CONFIRMED])
@@ -335,7 +438,7 @@ def embedded_environment() -> dict[str, str]:
 
 def load(name: str) -> list[contract.StorageOutputs]:
     """The stores of a stack, by its name, as the last `up` left them."""
-    return outputs_of(open_stack(name, credentials=False))
+    return outputs_of(open_stack(name, credentials=False, runs=False))
 
 
 def outputs_of(session: Session) -> list[contract.StorageOutputs]:
@@ -362,7 +465,8 @@ def _key_fault(store: contract.StorageOutputs, record: Applied | None) -> str:
     where = f"store {store.server_name}: the key {store.access_key_id} of its last outputs"
     if record is None or (record.ring is None and not record.has_key):
         return f"{where} is not in the state any more"
-    if record.ring is not None and store.access_key_id not in record.ring.keys.values():
+    # Beside a key of the operator's own a ring is what an earlier run has left to be deleted.
+    if not record.has_key and record.ring is not None and store.access_key_id not in record.ring.keys.values():
         return f"{where} is not in its key ring any more"
     return ""
 
@@ -383,7 +487,7 @@ def media_in(session: Session, bucket: Bucket, record: Applied) -> str:
             # The store's own key may see enough, where there is no admin's or it is for another API.
             try:
                 connection, credential = own_key(_outputs_of(session, record))
-                holds = holds_media(connection.s3(credential), bucket.name)
+                holds = holds_media(s3_client(connection, credential), bucket.name)
             except (StoreError, contract.ContractError):
                 return f"it can't be seen whether the bucket {bucket.name} holds media, so it is taken to: {error}"
     return f"the bucket {bucket.name} holds media" if holds else ""
@@ -410,33 +514,34 @@ def refuse_taken_buckets(session: Session, preview: Mapping[str, Any]) -> None:
     """Raise StoreError where a vendor's plugin would make a bucket that is there already, and not this store's."""
     from synapse_media.plugin.look import refuse_taken
 
+    steps = preview.get("steps", ())
+    homeservers = Homeservers.of_steps(steps)
     new = [
-        (step["urn"], step["newState"].get("inputs") or {})
-        for step in preview.get("steps", ())
-        if step["op"] == "create"
+        (homeservers.of(step["urn"]), step["urn"], step["newState"].get("inputs") or {})
+        for step in steps
+        if step["op"] == "create" and is_ours(step["urn"])
     ]
     # What makes the store's key knows the way to it.
-    connections = {store_of(urn): inputs["connection"] for urn, inputs in new if inputs.get("connection")}
-    for urn, inputs in new:
-        bucket, name = Bucket(urn, kind_of(urn), inputs), store_of(urn)
+    connections = {name: inputs["connection"] for name, _, inputs in new if inputs.get("connection")}
+    for name, urn, inputs in new:
+        bucket, store = Bucket(urn, Urn.parse(urn).kind, inputs), session.stack.stores.get(name)
         if not (is_bucket(bucket.kind) and bucket.by_vendor):
             continue
-        store = session.stack.stores[name]
-        connection = connections.get(name) or _connection(store.provider, store.endpoint, store.region)
-        owner = f"{session.engine.project_name}/{session.stack.name}/{name}"
+        connection = connections.get(name)
+        if connection is None and store is not None:
+            connection = model.write(_connection(store.provider, store.endpoint, store.region, store.options))
+        if connection is None:
+            continue  # a program's own, without a key: where it is, no stack file says
+        owner = f"{session.engine.project_name}/{stackfile.short_name(session.stack.name)}/{name}"
         with session.credentials(), waiting(f"{name}: is there a bucket {bucket.name}?"):
             refuse_taken({"bucket": bucket.name, "connection": connection, "owner": owner})
 
 
-def _connection(provider: str, endpoint: str, region: str) -> dict[str, Any]:
-    """The way to a store's S3 API with the admin's key, as a resource's inputs have it."""
-    known = catalog.load(provider) if provider in catalog.names() else None
-    return {
-        "endpoint": endpoint,
-        "region": region,
-        "addressing": str(known.value("addressing", "path")) if known else "path",
-        "variables": list(known.admin_variables) if known else [],
-    }
+def _connection(provider: str, endpoint: str, region: str, options: Mapping[str, object] | None = None) -> Connection:
+    """The way to a store's S3 API with the admin's key."""
+    if provider not in catalog.names():
+        return Connection(endpoint=endpoint, region=region)
+    return catalog.load(provider).connection(endpoint=endpoint, region=region, options=options)
 
 
 def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:
@@ -446,7 +551,7 @@ def _seen_as(bucket: Bucket, record: Applied) -> dict[str, Any]:
     endpoint, region = (str(record.outputs.get(name) or "") for name in ("endpoint_url", "region"))
     return {
         "bucket": bucket.name,
-        "connection": {**_connection(record.provider, endpoint, region), **record.connection},
+        "connection": {**model.write(_connection(record.provider, endpoint, region)), **record.connection},
     }
 
 
@@ -462,7 +567,7 @@ def summary(stores: list[contract.StorageOutputs]) -> str:
     lines: list[str] = []
     for store in stores:
         lines.append(f"{store.server_name}: {store.method}")
-        if store.method == "filesystem":
+        if store.method == FILESYSTEM:
             lines.append("  media stays on the server's own disk; no store is used")
             continue
         lines.append(f"  bucket     {store.bucket} at {store.endpoint_url} ({store.provider}, region {store.region})")
@@ -520,6 +625,8 @@ def _age(created_at: str) -> str:
 def _by_outcome(proof: contract.Proof) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in proof.lines:
-        outcome = line.expected if line.expected == "can't be refused here" else line.outcome
-        found.setdefault({"allowed": "may", "refused": "may not"}.get(outcome, outcome), []).append(line.operation)
+        outcome = line.expected if line.expected == Expected.CANNOT_REFUSE else line.outcome
+        found.setdefault(
+            {Expected.ALLOWED.value: "may", Expected.REFUSED.value: "may not"}.get(outcome, outcome), []
+        ).append(line.operation)
     return found

@@ -12,7 +12,8 @@ from synapse_media.contract import ContractError, StorageOutputs, from_json
 from synapse_media.renderer import secret_variable
 
 if TYPE_CHECKING:
-    from synapse_media.store.connection import Connection, Credential
+    from synapse_media.schema.connection import Connection
+    from synapse_media.store.clients import Credential
 
 
 def load_file(path: str) -> StorageOutputs:
@@ -50,7 +51,8 @@ def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
     Raises StoreError where there is no secret, or the key is malformed.
     """
     from synapse_media.errors import StoreError
-    from synapse_media.store.connection import Connection, Credential, ambient
+    from synapse_media.schema.connection import Connection
+    from synapse_media.store.clients import Credential, ambient
 
     connection = Connection(
         endpoint=store.endpoint_url,

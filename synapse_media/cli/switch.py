@@ -18,8 +18,8 @@ def add_parser(commands: Any) -> None:
         description="Prints one runbook in the order that loses nothing: what each step needs, what is copied first or "
         "back, how to check it, how to undo it. Changes nothing. Orders that lose media are refused.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--stack", "-s", metavar="S", help="the stack that is in use")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--stack", "-s", metavar="S", help="the stack that is in use; default: the selected one")
     source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
     parser.add_argument("--server", metavar="NAME", help="the homeserver; needed if the stack has several")
     parser.add_argument(

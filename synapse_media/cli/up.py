@@ -7,18 +7,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from synapse_media.engine.options import chooses_targets
+from synapse_media.allow import Word, settles_media, words_of
+from synapse_media.engine.options import has_targets
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SynapseMediaError
 from synapse_media.guards import changes
 from synapse_media.guards.applied import PROOF, Applied, is_bucket
 from synapse_media.guards.changes import Change
-from synapse_media.guards.judge import STORE, judge, renamed, words_of
+from synapse_media.guards.danger import DangerError
+from synapse_media.guards.judge import STORE, judge, renamed
 from synapse_media.settings import StoreSettings
+from synapse_media.urn import short
 
 from . import stacks
 
-PROOF_KIND = PROOF.rpartition(":")[2]
+PROOF_KIND = short(PROOF)
 
 
 def add_parser(commands: Any) -> None:
@@ -57,6 +60,19 @@ def apply(
         allow: what this command confirms beside the stack file's `allow`.
         begin: called when everything was agreed to, just before the first change.
     """
+    with stacks.alone(session):
+        _apply(session, refresh=refresh, yes=yes, options=options, allow=allow, begin=begin)
+
+
+def _apply(
+    session: stacks.Session,
+    *,
+    refresh: bool,
+    yes: bool,
+    options: Sequence[str],
+    allow: Sequence[str],
+    begin: Callable[[], None],
+) -> None:
     engine, stack = session.engine, session.stack
     cut_off = stacks.was_cut_off(session)
     confirmed = [*allow, *(stacks.resume(session) if cut_off else ())]
@@ -67,7 +83,7 @@ def apply(
     stacks.require_credentials_to_delete(session, leaving)
     verdict = judge(applied, stack.stores, [*stack.allow, *confirmed])
     verdict.require()
-    with stacks.letting_go(session, state, confirmed):
+    with stacks.opening_state(session, state, confirmed):
 
         def previewed(refresh: bool, more: Sequence[str] = ()) -> dict[str, Any]:
             return engine.preview(stack.name, refresh, [*options, *more], config=session.config)
@@ -84,25 +100,24 @@ def apply(
                 preview = previewed(refresh=False)
         else:
             preview = previewed(refresh)
-        if stacks.forget_twins(session, preview):
+        if stacks.forget_duplicates(session, preview):
             preview = previewed(refresh)
         stacks.say_calls(preview)
-        steps = changes.of_preview(preview)
-        again = [] if chooses_targets(options) else _to_prove_again(applied, steps)
+        steps = changes.of_preview(preview, state)
+        again = [] if has_targets(options) else _to_prove_again(applied, preview, steps)
         if again:
             preview = previewed(refresh, again)
-            steps = changes.of_preview(preview)
-        found = changes.together(verdict.changes, steps)
+            steps = changes.of_preview(preview, state)
+        found = changes.combined(verdict.changes, steps)
         stacks.say(changes.in_words(found, changes.warnings(preview)))
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
-            raise changes.DangerError(changes.refusal(refused, str(stack.path)))
+            raise DangerError(changes.refusal(refused, str(stack.path)))
         _refuse_media(session, applied, found)
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:
             _ask(session)
-        with stacks.changing(session, confirmed):
-            begin()
+        with stacks.changing(session, confirmed, begin):
             shown = ["--refresh"] if refresh else []
             engine.up(stack.name, [*shown, *options, *again], config=session.config)
             if look_again:
@@ -121,16 +136,13 @@ def _ask(session: stacks.Session) -> None:
         )
 
 
-def _to_prove_again(applied: Mapping[str, Applied], steps: Sequence[Change]) -> list[str]:
+def _to_prove_again(applied: Mapping[str, Applied], preview: Mapping[str, Any], steps: Sequence[Change]) -> list[str]:
     """Pulumi's options to have the key proved again where its store changes and the proof's own inputs do not: what is
     said at the end is what is then."""
     proved = {step.store for step in steps if step.kind == PROOF_KIND}
     changed = {step.store for step in steps if step.verb in ("create", "update", "replace")} - proved
-    return [word for name in sorted(changed & set(applied)) for word in _replacing(applied[name].proof_urn)]
-
-
-def _replacing(urn: str) -> list[str]:
-    return ["--replace", urn] if urn else []
+    urns = changes.proofs(preview)
+    return [word for name in sorted(changed & set(applied) & set(urns)) for word in ("--replace", urns[name])]
 
 
 def _stays(store: StoreSettings | None) -> bool:
@@ -141,17 +153,19 @@ def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found
     """Look before anything goes: the plugin would be refused the bucket when Synapse's key is gone already."""
     stack = session.stack
     ending = {x.store for x in found if x.verb in ("delete", "replace") and is_bucket(x.kind)}
-    moving = {x.store for x in found if any(danger.word == "replace-bucket" for danger in x.dangers if x.kind == STORE)}
+    moving = {
+        x.store for x in found if any(danger.word is Word.REPLACE_BUCKET for danger in x.dangers if x.kind == STORE)
+    }
     full = []
     for name, was in renamed(applied, stack.stores).items():
         replaced = any(x.verb == "replace" and is_bucket(x.kind) for x in found if x.store == name)
         # Ours sees that in one run it took over what it would then delete; a vendor's plugin does not.
         if replaced and name not in moving and any(bucket.by_vendor for bucket in was.buckets):
-            raise changes.DangerError(
+            raise DangerError(
                 f"nothing was changed: the bucket of {name} would be replaced by one of the same name at the same "
                 "place, which is made first and deleted after. Leave the option out that has it replaced."
             )
-        if name in ending and not words_of(name, stack.allow) & {"delete-media", "retain-bucket"}:
+        if name in ending and not settles_media(words_of(name, stack.allow)):
             full += [(name, why) for why in (stacks.media_in(session, bucket, was) for bucket in was.buckets) if why]
     if full:
         raise SynapseMediaError(

@@ -30,11 +30,12 @@ ZERO = Decimal(0)
 RETENTION_MONTH = Decimal(30)
 """Days of a month where a minimum retention is billed."""
 
+MINIMUM_SIZE = "minimum object size"
 # What a line is for, in the order of a bill; the shares in the pictures have the same names.
 TERMS = (
     "subscription",
     "storage",
-    "minimum object size",
+    MINIMUM_SIZE,
     "minimum storage",
     "minimum retention",
     "requests",
@@ -206,7 +207,7 @@ class _Counter:
         gross = self.priced("storage", stored)
         self.add("storage", "storage", show_size(stored), gross)
         self.add("storage", "free storage", show_size(min(stored, free)), net(stored) - gross)
-        self.add("minimum object size", "small files", show_size(padding), net(stored + padding) - net(stored))
+        self.add(MINIMUM_SIZE, "small files", show_size(padding), net(stored + padding) - net(stored))
         short = max(ZERO, least - stored - padding)
         top_up = net(stored + padding + short) - net(stored + padding)
         self.add("minimum storage", "up to the minimum storage", show_size(short), top_up)

@@ -11,7 +11,7 @@ from typing import Any
 
 from synapse_media import catalog
 
-from .model import ZERO, Bill, Crossing, Result, Usage, compare, crossings, curves, leaders
+from .model import MINIMUM_SIZE, ZERO, Bill, Crossing, Result, Usage, compare, crossings, curves, leaders
 from .prices import STALE_DAYS, Offer
 from .units import show_count, show_size
 
@@ -201,7 +201,7 @@ def _losers(results: Iterable[Result]) -> list[str]:
         worst = max(grown, key=lambda term: grown[term])
         least = show_size(result.offer.terms["minimum_object"].value["bytes"])
         small = f": thumbnails and other files below {least} are billed as {least}"
-        why = small if worst == "minimum object size" else ""
+        why = small if worst == MINIMUM_SIZE else ""
         found.append(
             f"{result.offer.label} loses money here: {money(more, result.offer.currency)} a month more than STANDARD, "
             f"most of it for {worst} ({money(grown[worst], result.offer.currency)}){why}."

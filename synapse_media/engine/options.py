@@ -54,7 +54,7 @@ _REVEALING: Final[Mapping[str, str]] = {
 _SHORT: Final[Mapping[str, str]] = {"d": "--debug", "j": "--json", "v": "--verbose"}
 
 
-def choosing(options: Sequence[str]) -> list[str]:
+def target_options(options: Sequence[str]) -> list[str]:
     """Those that choose what is changed: a preview has to have them, too, or it is not of what will run.
 
     Raises UsageError for any that points pulumi at another stack, file or configuration, or past its own protection:
@@ -86,7 +86,7 @@ def choosing(options: Sequence[str]) -> list[str]:
     return chosen
 
 
-def chooses_targets(options: Sequence[str]) -> bool:
+def has_targets(options: Sequence[str]) -> bool:
     """Whether only a part of the stack is changed."""
     return any(word.partition("=")[0] in _PARTS for word in options)
 

@@ -29,6 +29,8 @@ _PULUMI = (
 PASSED = re.compile(rf"{_ANY_CHILD}|PULUMI_(?:{_PULUMI})|SYNAPSE_MEDIA_VERBOSE")
 # Of a vendor's SDK, which reaches the backend or the KMS: it logs whole requests, their tokens in them.
 LOGGING = re.compile(r"\w+_SDK_GO_LOGGING\w*")
+# Read by the commands, which name the stack to pulumi.
+_READ_HERE = frozenset({"PULUMI_STACK"})
 _PROC = Path("/proc")
 
 
@@ -44,7 +46,8 @@ def environment(more: str = "") -> dict[str, str]:
 
 def kept_back() -> list[str]:
     """The names of pulumi's own variables that are set here and that it does not get."""
-    return sorted(name for name in os.environ if name.startswith("PULUMI_") and not PASSED.fullmatch(name))
+    own = {name for name in os.environ if name.startswith("PULUMI_")}
+    return sorted(name for name in own - _READ_HERE if not PASSED.fullmatch(name))
 
 
 def identity(pid: int) -> str | None:

@@ -21,10 +21,10 @@ from urllib.parse import unquote
 
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
-from synapse_media.engine.options import choosing
+from synapse_media.engine.options import target_options
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.processes import LOGGING, PASSED, kept_back, program_name
-from synapse_media.engine.vendor_errors import told_once
+from synapse_media.engine.vendor_errors import without_repetition
 from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
@@ -41,7 +41,7 @@ _OF_SCHEME = {
 _PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
 """Pulumi reads the second only where the first is not set."""
 _SILENCE = 2.0
-"""Seconds, after which a person is told what is waited for."""
+"""Seconds after which the user is shown what is waited for."""
 # Colours of a terminal, and pulumi's own marks for them in JSON.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|<\{%[^%]*%\}>")
 
@@ -50,20 +50,29 @@ class EngineError(SynapseMediaError):
     """Pulumi failed; the text is what it said, without colours, progress and secrets."""
 
 
-def environment(variables: Iterable[str] = (), *, say: Say = say_on_stderr) -> dict[str, str]:
+def environment(
+    variables: Iterable[str] = (), *, say: Say = say_on_stderr, project: Path | None = None
+) -> dict[str, str]:
     """The whole environment for pulumi and its children: no more of the user's than they need.
 
     `variables` are the names of admin credentials and the like that this stack's provider reads; those unset stay
-    unset. Obtains the engine, and generates the passphrase, where they are missing.
+    unset. `project` is the directory of a Pulumi.yaml, which may name the backend. Obtains the engine, and generates
+    the passphrase, where they are missing.
     """
-    return _environment(obtain_pulumi(say), variables, say)
+    return _environment(obtain_pulumi(say), variables, say, project=project)
 
 
 def _environment(
-    toolchain: Toolchain, variables: Iterable[str], say: Say, secrets_provider: str = "passphrase"
+    toolchain: Toolchain,
+    variables: Iterable[str],
+    say: Say,
+    secrets_provider: str = "passphrase",
+    project: Path | None = None,
 ) -> dict[str, str]:
     named = set(variables)
     result = {name: value for name, value in os.environ.items() if name in named or PASSED.fullmatch(name)}
+    if "PULUMI_BACKEND_URL" not in result and project and (backend := _backend_of(project)):
+        result["PULUMI_BACKEND_URL"] = backend
     # A backend in a bucket, and a KMS, is reached with the vendor's own variables.
     schemes = (url.partition("://")[0] for url in (result.get("PULUMI_BACKEND_URL", ""), secrets_provider))
     prefixes = tuple(_OF_SCHEME[scheme] for scheme in schemes if scheme in _OF_SCHEME)
@@ -96,7 +105,7 @@ def _environment(
 
 @contextlib.contextmanager
 def waiting(say: Say, what: str) -> Iterator[None]:
-    """Around what shows nothing of itself: where it takes long, a person is told what is waited for."""
+    """Around a call that shows no progress: where it takes long, the user is shown what is waited for."""
     timer = threading.Timer(_SILENCE, lambda: say(f"waiting for {what} …"))
     timer.daemon = True
     timer.start()
@@ -109,8 +118,20 @@ def waiting(say: Say, what: str) -> Iterator[None]:
 def _project_settings(project: Path) -> dict[str, Any]:
     import yaml
 
-    loaded: dict[str, Any] = yaml.safe_load((project / "Pulumi.yaml").read_text(encoding="utf-8"))
+    path = project / "Pulumi.yaml"
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise EngineError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:300]}") from None
+    if not isinstance(loaded, dict):
+        raise EngineError(f"{path} is no YAML object")
     return loaded
+
+
+def _backend_of(project: Path) -> str:
+    """The backend that Pulumi.yaml names; "" where it names none."""
+    backend = _project_settings(project).get("backend")
+    return str(backend.get("url") or "") if isinstance(backend, dict) else ""
 
 
 def _passphrase_file(say: Say) -> Path:
@@ -160,7 +181,7 @@ class Engine:
         self.shown_on: int | None = None  # a file descriptor for what pulumi shows; None: standard output
         self.toolchain = obtain_pulumi(say)
         self.environment = {
-            **_environment(self.toolchain, variables, say, secrets_provider),
+            **_environment(self.toolchain, variables, say, secrets_provider, project),
             **(extra or {}),
         }
         self._secrets = _secrets_among(self.environment)
@@ -218,8 +239,15 @@ class Engine:
 
     def has_stack(self, stack: str) -> bool:
         """Whether the backend knows the stack."""
-        listed = json.loads(self.run(["stack", "ls", "--json"]).stdout)
-        return any(item["name"].rpartition("/")[2] == stack.rpartition("/")[2] for item in listed)
+        return any(_is_same(item["name"], stack) for item in self._stacks())
+
+    def selected_stack(self) -> str:
+        """The stack of `pulumi stack select`; "" where none was selected."""
+        return next((str(item["name"]) for item in self._stacks() if item.get("current")), "")
+
+    def _stacks(self) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = json.loads(self.run(["stack", "ls", "--json"]).stdout)
+        return listed
 
     def ensure_stack(self, stack: str) -> None:
         """Make the stack where there is none, its secrets under the secrets provider."""
@@ -258,7 +286,7 @@ class Engine:
         Args:
             config: a copy of the stack file to go by.
         """
-        args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack, *choosing(options)]
+        args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack, *target_options(options)]
         args += ["--config-file", str(config)] if config else []
         done = self.run(args, check=False)
         if done.returncode and not _only_protected(done.stdout):
@@ -271,14 +299,16 @@ class Engine:
         import yaml
 
         settings = _project_settings(self.project)
-        stacks = settings.get("stackConfigDir", ".")
-        source = self.project / stacks / f"Pulumi.{stack}.yaml"
+        stack = stack.rpartition("/")[2]  # the backend made for it has no organizations
+        source = self.project / settings.get("stackConfigDir", ".") / f"Pulumi.{stack}.yaml"
         if not source.is_file():
             raise EngineError(f"There is no stack file {source}.")
         config = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
         # They belong to another passphrase, or need a KMS.
         for name in ("encryptionsalt", "encryptedkey", "secretsprovider"):
             config.pop(name, None)
+        # An absolute one would have the copy written over the original.
+        settings["stackConfigDir"] = "stacks"
         settings["main"] = str(self.project / settings.get("main", "."))
         for kind in settings.get("plugins", {}).values():
             for plugin in kind:
@@ -288,10 +318,10 @@ class Engine:
             options["virtualenv"] = str(self.project / options["virtualenv"])
         with tempfile.TemporaryDirectory(prefix="synapse-media-") as name:
             copy = Path(name) / "project"
-            (copy / stacks).mkdir(parents=True)
+            (copy / "stacks").mkdir(parents=True)
             (Path(name) / "backend").mkdir()
             (copy / "Pulumi.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-            (copy / stacks / source.name).write_text(yaml.safe_dump(config), encoding="utf-8")
+            (copy / "stacks" / source.name).write_text(yaml.safe_dump(config), encoding="utf-8")
             # Without what was named for this stack or given to it: no credentials.
             env = {key: value for key, value in self.environment.items() if PASSED.fullmatch(key)}
             env["PULUMI_BACKEND_URL"] = f"file://{name}/backend"
@@ -416,7 +446,7 @@ class Engine:
         return loaded
 
     def _error(self, args: Sequence[str], done: subprocess.CompletedProcess[str]) -> EngineError:
-        said = told_once(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
+        said = without_repetition(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
         what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
         if "incorrect passphrase" in said:
             how = next((name for name in _PASSPHRASE if name in self.environment), "the passphrase")
@@ -425,6 +455,13 @@ class Engine:
                 f"{what} failed: {how}{value} does not hold the passphrase this stack was made with. Set "
                 "PULUMI_CONFIG_PASSPHRASE_FILE to the file that does. A stack file with somebody else's "
                 "`encryptionsalt:` fails like this too: remove that line if there is no `secure:` value."
+            )
+        if "no resource plugin 'pulumi-resource-s3store'" in said:
+            own = Path(sys.executable).parent
+            return EngineError(
+                f"{what} failed: pulumi does not find our plugin, {own / 'pulumi-resource-s3store'}. Name its "
+                f"directory in Pulumi.yaml (`plugins: {{providers: [{{name: s3store, path: {own}}}]}}`), or activate "
+                "the Python environment, which puts its `bin` on PATH, and unset PULUMI_IGNORE_AMBIENT_PLUGINS."
             )
         if missing := re.search(r"no resource plugin 'pulumi-resource-([\w-]+)' found.* version (v[\d.]+)", said):
             return EngineError(
@@ -439,6 +476,12 @@ class Engine:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "[secret]")
         return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names are of one stack: pulumi leaves the organization out where it is the user's default."""
+    first, second = one.split("/"), other.split("/")
+    return first[-1] == second[-1] and (min(len(first), len(second)) == 1 or first[0] == second[0])
 
 
 def _secrets_among(environment: Mapping[str, str]) -> set[str]:

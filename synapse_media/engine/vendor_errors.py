@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Each is told twice: by the library beneath, with a line of its source, and as the answer to the engine.
+# Each is printed twice: by the library beneath, with a line of its source, and as the answer to the engine.
 _BY_LIBRARY = re.compile(
     r"(?:error: )?sdk-v2/provider\d*\.go:\d+: sdk\.helper_schema: (?P<said>.*?): provider=[\w-]+@\S+", re.DOTALL
 )
@@ -16,7 +16,7 @@ _WHY = (
 )
 
 
-def told_once(text: str) -> str:
+def without_repetition(text: str) -> str:
     """Each error once, without the library's line of source; a refusal without words with its likely causes.
 
     Args:

@@ -6,14 +6,17 @@ The state is what `pulumi stack export` prints: https://www.pulumi.com/docs/iac/
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from synapse_media import catalog
+from synapse_media.urn import Urn
 
-_STORE: Final = ":store:"
-"""In the type of every component: `<project>:store:AmazonS3`."""
+_COMPONENTS: Final = "synapse-media:index:"
+"""How the type of every component begins."""
+_FORMER: Final = frozenset(catalog.load(name).component.replace("_", "") for name in catalog.names())
+"""Releases before 2026-12 called them `<project>:store:AmazonS3`; the last part in lower case."""
 _OURS: Final = "s3store:index:"
 RING: Final = "KeyRing"
 PROOF: Final = f"{_OURS}Proof"
@@ -26,24 +29,68 @@ def is_bucket(kind: str) -> bool:
     return kind.endswith("Bucket")
 
 
-def store_of(urn: str) -> str:
-    """The homeserver whose resource a URN names: every resource of a store has its name."""
-    return urn.rpartition("::")[2]
+def is_component(kind: str) -> bool:
+    """Whether a resource type is that of one of our components."""
+    if kind.startswith(_COMPONENTS):
+        return True
+    _, module, name = kind.split(":") if kind.count(":") == 2 else ("", "", "")
+    return module == "store" and name.lower() in _FORMER
 
 
-def owner_of(resource: Mapping[str, Any]) -> str:
-    """The homeserver whose store a resource of the state is part of.
+def is_ours(urn: str) -> bool:
+    """Whether a resource is part of a store, or is made by our plugin: a program may have others beside those."""
+    parent = Urn.parse(urn).of_parent
+    return Urn.parse(urn).kind.startswith(_OURS) or bool(parent and is_component(Urn.parse(parent).kind))
 
-    A run that was cut off while it renamed a homeserver leaves children that have the former name yet; their parent has
-    the new one.
+
+class Homeservers:
+    """Whose store a resource is part of.
+
+    A component that a program declares says it in its input `serverName`; a stack file's has that very name. Whatever
+    is part of none is known by its own name.
     """
-    parent = str(resource.get("parent") or "")
-    return store_of(parent if _STORE in parent else resource["urn"])
 
+    def __init__(self, resources: Iterable[Mapping[str, Any]]) -> None:
+        """
+        Args:
+            resources: of a state, or the states of a preview's steps.
+        """
+        self._declared = {
+            str(one["urn"]): str(name)
+            for one in resources
+            if is_component(Urn.parse(one["urn"]).kind) and (name := (one.get("inputs") or {}).get("serverName"))
+        }
 
-def kind_of(urn: str) -> str:
-    """The resource type that a URN names. urn:pulumi:<stack>::<project>::<types of its parents$>type::<name>"""
-    return urn.split("::")[2].rpartition("$")[2]
+    @classmethod
+    def of_steps(cls, steps: Iterable[Mapping[str, Any]], resources: Iterable[Mapping[str, Any]] = ()) -> Homeservers:
+        """
+        Args:
+            resources: of the state before. A preview that was refused a deletion leaves out the steps that come after.
+        """
+        states = (step.get(state) for step in steps for state in ("oldState", "newState"))
+        return cls([*resources, *(state for state in states if state and state.get("urn"))])
+
+    def of(self, urn: str, parent: str = "") -> str:
+        """
+        Args:
+            parent: the parent's URN, where it is known. A run that was cut off while it renamed a homeserver leaves
+                parts that have the former name yet; their parent has the new one.
+        """
+        if is_component(Urn.parse(urn).kind):
+            component = urn
+        elif parent and is_component(Urn.parse(parent).kind):
+            component = parent
+        else:
+            component = Urn.parse(urn).of_parent
+        return self._declared.get(component) or Urn.parse(component or urn).name
+
+    def of_resource(self, resource: Mapping[str, Any]) -> str:
+        """Of a resource of a state."""
+        return self.of(str(resource["urn"]), str(resource.get("parent") or ""))
+
+    def is_declared(self, component: str) -> bool:
+        """Whether a program declares the component of this URN, and no stack file."""
+        return component in self._declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +112,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket in the state, and what the state would let happen to it.
+    """A bucket in the state.
 
     Attributes:
         kind: its resource type.
         values: its outputs, or its inputs where it is half made.
-        protect: Pulumi's protection.
         retained: its deletion would leave it where it is (`retainOnDelete`).
-        emptied: its deletion would delete the media in it first (`forceDestroy`).
     """
 
     urn: str
     kind: str
     values: Mapping[str, Any] = field(repr=False)
-    protect: bool = False
     retained: bool = False
-    emptied: bool = False
 
     @property
     def name(self) -> str:
@@ -107,7 +150,6 @@ class Ring:
     keys: Mapping[str, str]
     active: str
     connection: Mapping[str, Any]
-    retire_confirmed: bool = False
 
     @property
     def retiring(self) -> tuple[str, ...]:
@@ -125,9 +167,9 @@ class Applied:
         user: the name of its user or role; "" where the store has none.
         iam_endpoint: where that user is.
         policies: whether there is a policy of the user's or the role's.
-        proof_urn: of its proof; "" where there is none.
         ending_keys: access key IDs of a ring that was replaced, and whose deletion is still to come.
         has_key: there is a key that the store did not issue here (`existing_key`).
+        declared: a program of the user's own declares it, and no stack file.
     """
 
     server_name: str
@@ -139,9 +181,9 @@ class Applied:
     user: str = ""
     iam_endpoint: str = ""
     policies: bool = False
-    proof_urn: str = ""
     ending_keys: tuple[str, ...] = ()
     has_key: bool = False
+    declared: bool = False
     connection: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -156,27 +198,32 @@ def read(export: Mapping[str, Any]) -> dict[str, Applied]:
     Args:
         export: what `pulumi stack export` prints.
     """
-    of_store: dict[str, list[Mapping[str, Any]]] = {}
+    found = {}
+    resources = [one for one in export.get("deployment", {}).get("resources") or [] if one.get("type")]
+    homeservers = Homeservers(resources)
+    parts: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
     finished: dict[str, Mapping[str, Any]] = {}
-    for resource in export.get("deployment", {}).get("resources") or []:
-        kind = str(resource["type"])
+    for resource in resources:
+        kind, parent = str(resource["type"]), str(resource.get("parent") or "")
         if kind == "pulumi:pulumi:Stack":
             stores = (resource.get("outputs") or {}).get("stores")
             for name, outputs in (stores if isinstance(stores, Mapping) else {}).items():
                 if isinstance(outputs, Mapping):
                     finished.setdefault(str(name), outputs)
-        elif _STORE in kind:
+        elif is_component(kind):
             # Registered when the store was finished, whatever became of the others.
             outputs = (resource.get("outputs") or {}).get("outputs")
             if isinstance(outputs, Mapping):
-                finished[store_of(resource["urn"])] = outputs
-        elif not kind.startswith("pulumi:") and resource.get("parent") and _STORE in str(resource["parent"]):
-            of_store.setdefault(owner_of(resource), []).append(resource)
-    found = {}
-    for name, resources in sorted(of_store.items()):
+                finished[homeservers.of_resource(resource)] = outputs
+        elif not kind.startswith("pulumi:") and parent and is_component(Urn.parse(parent).kind):
+            store = homeservers.of_resource(resource), homeservers.is_declared(parent)
+            parts.setdefault(store, []).append(resource)
+    # A stack file's last: where a program declares a store of the same homeserver, it is the one that is judged.
+    for (name, declared), own in sorted(parts.items(), key=lambda item: (not item[0][1], item[0][0])):
         # By its former name, where a run that renames it was cut off.
-        known = (name, *(store_of(resource["urn"]) for resource in resources))
-        found[name] = _applied(name, resources, next((finished[one] for one in known if one in finished), {}))
+        known = (name, *(Urn.parse(resource["urn"]).name for resource in own))
+        outputs = next((finished[one] for one in known if one in finished), {})
+        found[name] = replace(_applied(name, own, outputs), declared=declared)
     return found
 
 
@@ -203,8 +250,6 @@ def _applied(name: str, resources: list[Mapping[str, Any]], outputs: Mapping[str
         elif kind.endswith(RING):
             found["ring"] = _ring(resource["urn"], values)
             found["user"] = found.get("user") or str(values.get("userName") or "")
-        elif kind == PROOF:
-            found["proof_urn"] = str(resource["urn"])
         elif kind == EXISTING_KEY:
             found["has_key"] = True
         elif kind in _USERS:
@@ -214,7 +259,7 @@ def _applied(name: str, resources: list[Mapping[str, Any]], outputs: Mapping[str
         if isinstance(values.get("connection"), Mapping):
             found.setdefault("connection", values["connection"])
             if kind == PROOF:
-                # Its endpoint and region are those that the account or the key told.
+                # Its endpoint and region are those that were read from the account or the key.
                 found["connection"] = values["connection"]
             found["iam_endpoint"] = str(values["connection"].get("iamEndpoint") or "") or found.get("iam_endpoint", "")
     ending = (
@@ -228,9 +273,7 @@ def _bucket(resource: Mapping[str, Any], kind: str, values: Mapping[str, Any]) -
         urn=str(resource["urn"]),
         kind=kind,
         values=values,
-        protect=bool(resource.get("protect")),
         retained=bool(resource.get("retainOnDelete")),
-        emptied=values.get("forceDestroy") is True,
     )
 
 
@@ -252,7 +295,6 @@ def _ring(urn: str, values: Mapping[str, Any]) -> Ring:
         keys=keys,
         active=active,
         connection=connection if isinstance(connection, Mapping) else {},
-        retire_confirmed=values.get("retireConfirmed") is True,
     )
 
 

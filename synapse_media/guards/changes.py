@@ -13,10 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from synapse_media.errors import SynapseMediaError
+from synapse_media.allow import Word, entry
 from synapse_media.methods import METHODS, RULES
+from synapse_media.urn import Urn, short
 
-from .applied import is_bucket, kind_of, store_of
+from . import key_rights
+from .applied import PROOF, Homeservers, is_bucket, is_component, is_ours
+from .danger import UNKNOWN, Danger
 
 _VERBS = {
     "create": "create",
@@ -31,22 +34,6 @@ _VERBS = {
 _POLICIES = ("s3store:index:UserPolicy", "aws:iam/userPolicy:UserPolicy", "aws:iam/rolePolicy:RolePolicy")
 _IDENTITIES = ("Role", "InstanceProfile", "User")
 """What a key or a machine is known to the store by; the last part of the type."""
-_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""What the engine writes for a value that is only known once something was made."""
-
-
-class DangerError(SynapseMediaError):
-    """A change that may lose media or cut access, and that `allow` does not name."""
-
-    exit_code = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Danger:
-    """`word` is what `allow` has to name, as `<homeserver>/<word>`, for the change to be made."""
-
-    word: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +50,33 @@ class Change:
         return f"{self.verb} {self.kind} of {self.store}"
 
 
-def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
-    """The changes of a preview in the engine's order; a replacement is one change, not three steps."""
+def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> tuple[Change, ...]:
+    """The changes of a preview in the engine's order; a replacement is one change, not three steps.
+
+    Args:
+        preview: what `pulumi preview --json` prints.
+        state: what `pulumi stack export` printed before; None where there is nothing yet.
+    """
     found: list[Change] = []
     steps = preview.get("steps", ())
     # What we made last, before a refresh put drift in its place: mending drift is no danger.
     made = {step["urn"]: step["oldState"] for step in steps if step["op"] == "refresh" and step.get("oldState")}
-    running = _running(steps)
+    homeservers = Homeservers.of_steps(steps, (state or {}).get("deployment", {}).get("resources") or ())
+    running = _running(steps, homeservers)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
-    kept = {(store_of(step["urn"]), _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
+    kept = {(homeservers.of(step["urn"]), _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
     for urn, verb, old, new, detailed in _merged(steps):
-        kind, store = kind_of(urn), store_of(urn)
+        kind, store = Urn.parse(urn).kind, homeservers.of(urn)
         details = tuple(_details(verb, kind, old, new, detailed))
+        if not is_ours(urn):
+            # Of the user's own program: shown, and not ours to judge.
+            found.append(Change(verb, store, short(kind), details))
+            continue
         if verb == "delete" and old.get("retainOnDelete") and old.get("deletedWith") not in deleted:
             why = f"{_name(_inputs(old))} would be given up: it stays, and is not managed here any more"
-            dangers: tuple[Danger, ...] = (Danger("retain-bucket", why),)
+            dangers: tuple[Danger, ...] = (Danger(Word.RETAIN_BUCKET, why),)
             details = (*details, "it is left where it is")
-            found.append(Change("give up", store, kind.rpartition(":")[2], details, dangers))
+            found.append(Change("give up", store, short(kind), details, dangers))
             continue
         baseline, runs = _held(made.get(urn, old)), running.get(store, _Running())
         details = (*details, *_drift(verb, kind, baseline, _found(old, detailed), runs, gone=urn in made))
@@ -92,22 +89,37 @@ def of_preview(preview: Mapping[str, Any]) -> tuple[Change, ...]:
             why = (
                 f"the bucket {_name(_inputs(old))} stays the store's, and would be deleted: it is to be given up first"
             )
-            dangers = (Danger("retain-bucket", why),)
+            dangers = (Danger(Word.RETAIN_BUCKET, why),)
         elif verb == "delete":
             dangers = (*dangers, *_cuts(kind, _inputs(old)))
-        found.append(Change(verb, store, kind.rpartition(":")[2], details, dangers))
+        found.append(Change(verb, store, short(kind), details, dangers))
     return tuple(found)
 
 
+def proofs(preview: Mapping[str, Any]) -> dict[str, str]:
+    """{homeserver: URN} of every proof that the program declares, by the URNs that it has now."""
+    steps = preview.get("steps") or ()
+    homeservers = Homeservers.of_steps(steps)
+    return {
+        homeservers.of(step["urn"]): step["urn"]
+        for step in steps
+        if Urn.parse(step["urn"]).kind == PROOF and step["op"] != "delete"
+    }
+
+
 def _is_kept_bucket(step: Mapping[str, Any]) -> bool:
-    return step["op"] in ("create", "same", "update", "import") and is_bucket(kind_of(step["urn"])) and step["newState"]
+    return (
+        step["op"] in ("create", "same", "update", "import")
+        and is_bucket(Urn.parse(step["urn"]).kind)
+        and step["newState"]
+    )
 
 
-def together(of_stores: Iterable[Change], steps: Iterable[Change]) -> tuple[Change, ...]:
-    """What a change means for the stores, then its steps; a danger that both know is told once, of the store."""
-    told = tuple(of_stores)
-    known = {(change.store, danger.word) for change in told for danger in change.dangers}
-    return told + tuple(
+def combined(of_stores: Iterable[Change], steps: Iterable[Change]) -> tuple[Change, ...]:
+    """Changes of the stores, then steps of the preview. A danger that both have is listed once, of the store."""
+    first = tuple(of_stores)
+    known = {(change.store, danger.word) for change in first for danger in change.dangers}
+    return first + tuple(
         replace(change, dangers=tuple(one for one in change.dangers if (change.store, one.word) not in known))
         for change in steps
     )
@@ -120,8 +132,8 @@ def _merged(
     have the states between them, in an order that depends on what is deleted first."""
     by_urn: dict[str, list[Mapping[str, Any]]] = {}
     for step in steps:
-        kind = step["urn"].split("::")[2].rpartition("$")[2]
-        if step["op"] in _VERBS and not kind.startswith(("pulumi:", "synapse-media:")):
+        kind = Urn.parse(step["urn"]).kind
+        if step["op"] in _VERBS and not kind.startswith("pulumi:") and not is_component(kind):
             by_urn.setdefault(step["urn"], []).append(step)
     for urn, own in by_urn.items():
         verbs = [_VERBS[step["op"]] for step in own]
@@ -145,7 +157,7 @@ def refused(changes: Iterable[Change], allow: Iterable[str]) -> tuple[tuple[Chan
         (change, danger)
         for change in changes
         for danger in change.dangers
-        if f"{change.store}/{danger.word}" not in allowed
+        if entry(change.store, danger.word) not in allowed
     )
 
 
@@ -292,7 +304,7 @@ def _plain(value: Any) -> Any:
 
 
 _NOT_SHOWN = frozenset({"tagsAll"})
-"""Outputs that follow from inputs which are told."""
+"""Outputs that follow from inputs which are shown."""
 _DOCUMENTS = ("policy", "assumeRolePolicy")
 _PART = re.compile(r"""\[(\d+)\]|\.?\["((?:[^"\\]|\\.)*)"\]|\.?([^.\[\]]+)""")
 """A step of a path in a detailed diff: rules[0].expiration, tags["a.b"], or tags.["a.b"]."""
@@ -313,7 +325,7 @@ def _at(values: Any, path: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    if value == _UNKNOWN:
+    if value == UNKNOWN:
         return "what is known later"
     value = _without_nothing(value)
     return "nothing" if value in (None, "", [], {}) else json.dumps(value, sort_keys=True)
@@ -340,19 +352,19 @@ def _details(
     )
     if verb in ("create", "delete") and isinstance(name, str):
         yield f"name: {name}"
-    told = set()
+    shown = set()
     for document in _DOCUMENTS:
         was, will = statements(before.get(document)), statements(after.get(document))
         if was != will:
-            told.add(document)
+            shown.add(document)
         yield from (f"- {line}" for line in was if line not in will)
         yield from (f"+ {line}" for line in will if line not in was)
     if verb == "update" and is_bucket(kind) and (old.get("outputs") or {}).get("adopted"):
         yield "it was taken over: its settings are changed only where `allow` names them"
     if verb in ("update", "replace"):
-        # What is ours is told input by input, whatever is in it.
+        # Of our own resources each input is shown as a whole; of a vendor's each path in it.
         paths = {_top(path) if kind_.get("inputDiff") else path for path, kind_ in detailed.items()}
-        for path in sorted(path for path in paths if _top(path) not in {*told, *_NOT_SHOWN}):
+        for path in sorted(path for path in paths if _top(path) not in {*shown, *_NOT_SHOWN}):
             if path == "orphanUntil":
                 yield "looks for a key that an interrupted run asked for, and that the store may still make"
             elif _top(path) not in ("secretAccessKey", "secrets", "connection"):
@@ -377,7 +389,7 @@ def _drift(
     *,
     gone: bool,
 ) -> Iterable[str]:
-    """What is dangerous in how a thing was found: to mend it is no danger, so it is told and asks for no word.
+    """What is dangerous in how a resource was found. To mend that is no danger: it is shown, with no word to ask for.
 
     Args:
         made: the inputs as we made it last.
@@ -389,8 +401,8 @@ def _drift(
             yield from (f"found at the store: {danger.why}" for danger in _dangers("delete", kind, made, {}, runs))
     elif verb in ("update", "replace"):
         for danger in _dangers("update", kind, made, found, runs):
-            # Of a key that is gone it is told already that another is made.
-            if danger.word != "retire-key":
+            # That another key is made for one that is gone is shown already.
+            if danger.word is not Word.RETIRE_KEY:
                 yield f"found at the store: {danger.why}"
 
 
@@ -405,15 +417,15 @@ class _Running:
     objects: str = ""
 
 
-def _running(steps: Iterable[Mapping[str, Any]]) -> dict[str, _Running]:
+def _running(steps: Iterable[Mapping[str, Any]], homeservers: Homeservers) -> dict[str, _Running]:
     """What each store runs on."""
     found = {}
     for step in steps:
-        if "s3store:index:Proof" in step["urn"] and step.get("oldState"):
+        if Urn.parse(step["urn"]).kind == PROOF and step.get("oldState"):
             proved = _inputs(step["oldState"])
             bucket = proved.get("bucket")
             objects = f"arn:aws:s3:::{bucket}/{proved.get('prefix') or ''}*" if bucket else ""
-            found[step["urn"].rpartition("::")[2]] = _Running(str(proved.get("method", "")), objects)
+            found[homeservers.of(step["urn"])] = _Running(str(proved.get("method", "")), objects)
     return found
 
 
@@ -423,14 +435,16 @@ def _dangers(
     if is_bucket(kind):
         yield from _bucket_dangers(verb, before, after)
     if kind.endswith("BucketVersioning") and "Enabled" not in json.dumps(after):
-        yield Danger("disable-versioning", "versioning is turned off: what is overwritten or deleted is gone at once")
+        yield Danger(
+            Word.DISABLE_VERSIONING, "versioning is turned off: what is overwritten or deleted is gone at once"
+        )
     if kind.endswith("BucketAcl") and after.get("acl", "private") not in ("private", before.get("acl")):
-        yield Danger("public-bucket", f"the bucket's access list is {after['acl']}")
+        yield Danger(Word.PUBLIC_BUCKET, f"the bucket's access list is {after['acl']}")
     if kind.endswith("BucketPublicAccessBlock") and (verb == "delete" or False in after.values()):
-        yield Danger("public-bucket", "the public access block is taken away")
+        yield Danger(Word.PUBLIC_BUCKET, "the public access block is taken away")
     if verb != "delete":
         for statement in sorted(_open_to_all(after.get("policy")) - _open_to_all(before.get("policy"))):
-            yield Danger("public-bucket", f"the bucket's policy lets everybody in: {statement}")
+            yield Danger(Word.PUBLIC_BUCKET, f"the bucket's policy lets everybody in: {statement}")
     if verb == "update":
         yield from _lifecycle_dangers(before, after)
         yield from _trust_dangers(kind, before, after)
@@ -438,8 +452,8 @@ def _dangers(
         yield from _policy_dangers(verb, before, after, runs)
     if kind.endswith("KeyRing") and verb in ("update", "replace"):
         yield from _ring_dangers(verb, before, after)
-    if kind.rpartition(":")[2] in _IDENTITIES and verb == "replace":
-        yield Danger("retire-key", f"{_name(before)} would be replaced: what signs by it now can no longer")
+    if short(kind) in _IDENTITIES and verb == "replace":
+        yield Danger(Word.RETIRE_KEY, f"{_name(before)} would be replaced: what signs by it now can no longer")
 
 
 def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
@@ -447,60 +461,28 @@ def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]
     gone = set(before.get("slots") or ()) - (set(after.get("slots") or ()) if verb == "update" else set())
     if gone:
         yield Danger(
-            "retire-key", f"the key of slot {', '.join(sorted(gone))} stops working: Synapse must use the other"
+            Word.RETIRE_KEY, f"the key of slot {', '.join(sorted(gone))} stops working: Synapse must use the other"
         )
-    # Where a key has no policy, what it may do is said beside it.
-    for name in ("capabilities", "permissions"):
-        wider = sorted(set(after.get(name) or ()) - set(before.get(name) or ()))
-        if wider and before.get(name):
-            yield Danger("widen-policy", f"the next key may do more than before: {', '.join(wider)}")
-    yield from _grant_dangers(before.get("grants"), after.get("grants"))
+    yield from key_rights.dangers(before, after)
     # A ring of Spaces keys looks after its bucket's access list.
     if after.get("acl") == "public":
-        yield Danger("public-bucket", "the bucket's access list lets everybody in")
+        yield Danger(Word.PUBLIC_BUCKET, "the bucket's access list lets everybody in")
 
 
 def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
     """What goes that Synapse may be using."""
     if kind.endswith("KeyRing"):
         slots = ", ".join(sorted(before.get("slots") or ()))
-        yield Danger("retire-key", f"the keys of slot {slots} would be deleted")
+        yield Danger(Word.RETIRE_KEY, f"the keys of slot {slots} would be deleted")
     if kind in _POLICIES:
-        yield Danger("narrow-policy", "the policy would be deleted: its key may do nothing more")
-    if kind.rpartition(":")[2] in _IDENTITIES:
-        yield Danger("retire-key", f"{_name(before)} would be deleted: what signs by it no longer can")
+        yield Danger(Word.NARROW_POLICY, "the policy would be deleted: its key may do nothing more")
+    if short(kind) in _IDENTITIES:
+        yield Danger(Word.RETIRE_KEY, f"{_name(before)} would be deleted: what signs by it no longer can")
 
 
 def _name(inputs: Mapping[str, Any]) -> object:
     """What a vendor's or our own plugin calls the thing."""
     return next((inputs[name] for name in ("bucket", "userName", "name") if inputs.get(name)), "what has no name")
-
-
-def _grant_dangers(before: Any, after: Any) -> Iterable[Danger]:
-    """Of keys whose rights are grants: {bucket, permission} each, as at DigitalOcean Spaces."""
-    was, will = _granted(before), _granted(after)
-    if not was:
-        return
-    for word, change, more, less in (
-        ("widen-policy", "may do more than before", will, was),
-        ("narrow-policy", "may no longer do", was, will),
-    ):
-        beyond = [one for one in sorted(more) if not any(_covers(other, one) for other in less)]
-        if beyond:
-            said = ", ".join(f"{permission} on {bucket or 'every bucket'}" for bucket, permission in beyond)
-            yield Danger(word, f"the key {change}: {said}")
-
-
-def _granted(grants: Any) -> set[tuple[str, str]]:
-    """(bucket, permission) of each grant."""
-    listed = grants if isinstance(grants, list) else []
-    return {(str(one.get("bucket") or ""), str(one.get("permission"))) for one in listed if isinstance(one, Mapping)}
-
-
-def _covers(wide: tuple[str, str], narrow: tuple[str, str]) -> bool:
-    """https://docs.digitalocean.com/reference/api/reference/spaces-keys/: fullaccess is of every bucket."""
-    same = wide[0] == narrow[0] and wide[1] in (narrow[1], "readwrite") and narrow[1] != "fullaccess"
-    return wide[1] == "fullaccess" or same
 
 
 def _on(versioning: Any) -> bool:
@@ -512,23 +494,25 @@ def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
     name = _name(before)
     if verb == "replace":
         yield Danger(
-            "replace-bucket", f"the bucket {name} would be replaced by another: its media stays behind or is lost"
+            Word.REPLACE_BUCKET, f"the bucket {name} would be replaced by another: its media stays behind or is lost"
         )
     if verb == "delete":
         yield Danger(
-            "delete-bucket",
+            Word.DELETE_BUCKET,
             f"the bucket {name} would be deleted (to keep the bucket, name retain-bucket in place of it)",
         )
     if verb != "update":
         return
     if _on(before.get("versioning")) and not _on(after.get("versioning")):
-        yield Danger("disable-versioning", "versioning is turned off: what is overwritten or deleted is gone at once")
+        yield Danger(
+            Word.DISABLE_VERSIONING, "versioning is turned off: what is overwritten or deleted is gone at once"
+        )
     if before.get("publicAccessBlock") is True and after.get("publicAccessBlock") is False:
-        yield Danger("public-bucket", "the public access block is taken away")
+        yield Danger(Word.PUBLIC_BUCKET, "the public access block is taken away")
     if (before.get("acl") == "private" and after.get("acl") != "private") or (
         before.get("private") is True and after.get("private") is not True
     ):
-        yield Danger("public-bucket", "the bucket's access list is no longer private")
+        yield Danger(Word.PUBLIC_BUCKET, "the bucket's access list is no longer private")
 
 
 def _lifecycle_dangers(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
@@ -537,11 +521,11 @@ def _lifecycle_dangers(before: Mapping[str, Any], after: Mapping[str, Any]) -> I
         return  # taken over: its rules stay as they are
     new = [rule for rule in _expiring(after) if rule not in _expiring(before)]
     if new:
-        yield Danger("shorten-retention", f"a lifecycle rule deletes media by age: {', '.join(new)}")
+        yield Danger(Word.SHORTEN_RETENTION, f"a lifecycle rule deletes media by age: {', '.join(new)}")
     was, will = _kept_days(before), _kept_days(after)
     if was is not None and will is not None and will < was:
         yield Danger(
-            "shorten-retention",
+            Word.SHORTEN_RETENTION,
             f"old versions are kept for {_days(will)}, no longer {_days(was)}: after that nothing brings back what was "
             "overwritten or deleted",
         )
@@ -575,7 +559,7 @@ def _expiring(inputs: Mapping[str, Any]) -> list[str]:
 
 
 def _kept_days(inputs: Mapping[str, Any]) -> float | None:
-    """Days that an old version is kept; infinity for ever, None where it isn't told."""
+    """Days that an old version is kept; infinity for ever, None where the inputs don't say."""
     rules = _rules(inputs)
     if rules is None:
         days = inputs.get("noncurrentDays")
@@ -593,18 +577,18 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
     if verb not in ("update", "replace"):
         return
     old, new = before.get("policy"), after.get("policy")
-    if new == _UNKNOWN:
-        yield Danger("widen-policy", "what the key may do is only known once other things are made")
+    if new == UNKNOWN:
+        yield Danger(Word.WIDEN_POLICY, "what the key may do is only known once other things are made")
         return
     was, will = _rights(old, "Allow"), _rights(new, "Allow")
     had_denied, denied = _rights(old, "Deny"), _rights(new, "Deny")
     wider = {right.action for right in (*_beyond(will, was), *_beyond(had_denied, denied))}
     if wider:
-        yield Danger("widen-policy", f"the key may do more than before: {', '.join(sorted(wider))}")
+        yield Danger(Word.WIDEN_POLICY, f"the key may do more than before: {', '.join(sorted(wider))}")
     missing = _missing(runs, was, will, _beyond(denied, had_denied))
     if missing:
         yield Danger(
-            "narrow-policy",
+            Word.NARROW_POLICY,
             f"{runs.method}, which runs now, needs what the key may no longer do: {', '.join(missing)}",
         )
 
@@ -612,11 +596,11 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
 def _trust_dangers(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
     """Of a role: who may take it on. Of an instance profile: which role its machines have."""
     if kind.endswith("InstanceProfile") and before.get("role") != after.get("role"):
-        yield Danger("retire-key", f"machines no longer sign by the role {before.get('role')}")
+        yield Danger(Word.RETIRE_KEY, f"machines no longer sign by the role {before.get('role')}")
     trusted = statements(before.get("assumeRolePolicy"))
     for statement in statements(after.get("assumeRolePolicy")):
         if statement not in trusted:
-            yield Danger("widen-policy", f"the role may be taken on by others: {statement}")
+            yield Danger(Word.WIDEN_POLICY, f"the role may be taken on by others: {statement}")
 
 
 def _missing(
@@ -662,14 +646,14 @@ def to_json(
             for change in changes
         ],
         "warnings": list(warnings),
-        "refused": sorted({f"{change.store}/{danger.word}" for change, danger in refused}),
+        "refused": sorted({entry(change.store, danger.word) for change, danger in refused}),
     }
 
 
 def refusal(refused: Iterable[tuple[Change, Danger]], path: str) -> str:
     """The message of an `up` that does not go on."""
     lines = [f"{change}: {danger.why}" for change, danger in refused]
-    words = sorted({f"{change.store}/{danger.word}" for change, danger in refused})
+    words = sorted({entry(change.store, danger.word) for change, danger in refused})
     return (
         "nothing was changed, because this can lose media or cut access:\n  "
         + "\n  ".join(lines)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from synapse_media import catalog
+from synapse_media.allow import Word, entry, retains_bucket, words_of
 from synapse_media.settings import StoreSettings
 
 from .applied import Applied, Place
-from .changes import Change, Danger, DangerError
+from .changes import Change
+from .danger import Danger, DangerError
 
 STORE: Final = "store"
 """The kind of a change that is of a whole store, and of no one resource."""
@@ -35,11 +37,6 @@ class Verdict:
             raise DangerError("nothing was changed:\n  " + "\n  ".join(self.refused))
 
 
-def words_of(store: str, allow: Collection[str], former: str = "") -> frozenset[str]:
-    """The words of `allow` that name a store, by its name now or by its former one."""
-    return frozenset(word for name, _, word in (entry.rpartition("/") for entry in allow) if name in {store, former})
-
-
 def judge(applied: Mapping[str, Applied], wanted: Mapping[str, StoreSettings], allow: Collection[str]) -> Verdict:
     """What it means for each store that `wanted` follows on `applied`.
 
@@ -52,6 +49,9 @@ def judge(applied: Mapping[str, Applied], wanted: Mapping[str, StoreSettings], a
     refused = [*_one_user_one_store(current, wanted), *_one_bucket_one_store(current, wanted)]
     changes = []
     for name, was in current.items():
+        if was.declared:
+            # No stack file says what becomes of it: the steps of the preview do.
+            continue
         will = wanted.get(name)
         words = words_of(name, allow)
         if will is None or not will.uses_store:
@@ -90,18 +90,20 @@ def _leaving(was: Applied, words: Collection[str]) -> Iterator[Danger]:
         yield _fate(bucket.name, words, "its store leaves the stack")
     if was.ring is not None and was.ring.keys:
         keys = ", ".join(was.ring.keys[slot] for slot in sorted(was.ring.keys))
-        yield Danger("retire-key", f"the key {keys} would be deleted: what Synapse reads with it can no longer be read")
+        yield Danger(
+            Word.RETIRE_KEY, f"the key {keys} would be deleted: what Synapse reads with it can no longer be read"
+        )
     elif was.user and was.policies:
-        yield Danger("retire-key", f"{was.user} would be deleted: what signs by it can no longer")
+        yield Danger(Word.RETIRE_KEY, f"{was.user} would be deleted: what signs by it can no longer")
     if was.policies:
-        yield Danger("narrow-policy", f"the policy of {was.user} would be deleted")
+        yield Danger(Word.NARROW_POLICY, f"the policy of {was.user} would be deleted")
 
 
 def _fate(bucket: str, words: Collection[str], why: str) -> Danger:
-    if "retain-bucket" in words:
-        return Danger("retain-bucket", f"the bucket {bucket} would be given up and left where it is: {why}")
+    if retains_bucket(words):
+        return Danger(Word.RETAIN_BUCKET, f"the bucket {bucket} would be given up and left where it is: {why}")
     return Danger(
-        "delete-bucket",
+        Word.DELETE_BUCKET,
         f"the bucket {bucket} would be deleted: {why} (to keep the bucket, name retain-bucket in place of it)",
     )
 
@@ -111,7 +113,7 @@ def _ending(was: Applied) -> Iterator[Danger]:
     live = set(was.ring.keys.values()) if was.ring else set()
     keys = [key for key in was.ending_keys if key not in live]
     if keys:
-        yield Danger("retire-key", f"the key {', '.join(keys)}, which an earlier run replaced, would be deleted now")
+        yield Danger(Word.RETIRE_KEY, f"the key {', '.join(keys)}, which an earlier run replaced, would be deleted now")
 
 
 # ---- a store that moves
@@ -136,7 +138,7 @@ def _differing(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
         if before.datastore_id and now.datastore_id:
             found["media_repo.s3_datastore_id"] = (before.datastore_id, now.datastore_id)
         usual = catalog.load(will.provider).endpoint(will.region)
-        if _is_told(will.provider) and "provider" not in found and will.endpoint in ("", usual):
+        if _is_looked_up(will.provider) and "provider" not in found and will.endpoint in ("", usual):
             del found["endpoint"]
         if not now.region:
             del found["region"]
@@ -152,8 +154,8 @@ def _differing(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _is_told(provider: str) -> bool:
-    """Whether the account or the key says where the store is, so that the stack file need not."""
+def _is_looked_up(provider: str) -> bool:
+    """Whether the endpoint is read from the account or the key, so that the stack file need not have it."""
     known = catalog.load(provider) if provider in catalog.names() else None
     return known is not None and bool(known.value("endpoint_from_account") or known.value("endpoint_from_key"))
 
@@ -197,7 +199,7 @@ def _moving(was: Applied, will: StoreSettings, words: Collection[str]) -> Iterat
     elsewhere = [name for name in ("provider", "endpoint", "region", "bucket") if name in differing]
     if elsewhere:
         yield Danger(
-            "replace-bucket",
+            Word.REPLACE_BUCKET,
             f"another {' and '.join(elsewhere)} is another place: the media in {_where(was)} is not found there",
         )
         for bucket in was.buckets:
@@ -209,7 +211,7 @@ def _moving(was: Applied, will: StoreSettings, words: Collection[str]) -> Iterat
         if name in differing:
             before, now = differing[name]
             yield Danger(
-                "move-media",
+                Word.MOVE_MEDIA,
                 f"{name} {before or 'without one'} becomes {now or 'none'}: media that is there already is looked for "
                 "elsewhere, and not found",
             )
@@ -217,7 +219,7 @@ def _moving(was: Applied, will: StoreSettings, words: Collection[str]) -> Iterat
     if (identity or cut) and (was.ring is None or was.ring.keys):
         keys = ", ".join(sorted(was.ring.keys.values())) if was.ring else was.user
         yield Danger(
-            "retire-key",
+            Word.RETIRE_KEY,
             f"another {' and '.join([*cut, *identity])}: {keys} is not managed here any more. Where it is not deleted "
             "by this, delete it at its old place once Synapse uses the new key",
         )
@@ -274,7 +276,7 @@ def _one_bucket_one_store(current: Mapping[str, Applied], wanted: Mapping[str, S
     """A bucket belongs to one store: what deletes the one would delete the other's media."""
 
     def of(provider: str, endpoint: str, bucket: str) -> tuple[str, str, str]:
-        return _family(provider), "" if _is_told(provider) else endpoint, bucket
+        return _family(provider), "" if _is_looked_up(provider) else endpoint, bucket
 
     owners = {
         of(was.provider, was.place.endpoint, was.place.bucket): name for name, was in current.items() if was.place
@@ -284,8 +286,9 @@ def _one_bucket_one_store(current: Mapping[str, Applied], wanted: Mapping[str, S
         if will.uses_store and owner != name:
             yield (
                 f"stores.{name}.bucket is {will.bucket!r}, the bucket of {owner}. {_rename(name, owner, wanted)}"
-                f"Otherwise give it up first: put {owner}/retain-bucket into allow, remove {owner} and run `up`; then "
-                f"take the mark of {owner} off the bucket (docs/adopt.md), and add {name} with adopt: true."
+                f"Otherwise give it up first: put {entry(owner, Word.RETAIN_BUCKET)} into allow, remove {owner} and "
+                f"run `up`; then take the mark of {owner} off the bucket (docs/adopt.md), and add {name} with "
+                "adopt: true."
             )
 
 

@@ -12,7 +12,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from .changes import Change, Danger
+from synapse_media.allow import entry
+
+from .changes import Change
+from .danger import Danger
 
 FROM_NOTHING = "From nothing: what `up` would make where there is nothing yet. No state was read, no store was asked."
 
@@ -46,7 +49,7 @@ def section(
     if refused:
         parts.append("> [!CAUTION]\n> This can lose media or cut access:\n>")
         parts[-1] += "".join(f"\n> - {code(f'{change}: {danger.why}')}" for change, danger in refused)
-        words = sorted({f"{change.store}/{danger.word}" for change, danger in refused})
+        words = sorted({entry(change.store, danger.word) for change, danger in refused})
         parts.append(
             f"`up` refuses it, unless `synapse-media:allow` of the stack file names {', '.join(map(code, words))}."
         )
@@ -55,7 +58,7 @@ def section(
         parts.append("Can lose media or cut access, and `synapse-media:allow` lets it:")
         parts[-1] += "\n" + "".join(f"\n- {code(f'{change}: {danger.why}')}" for change, danger in let)
     if changes:
-        lines = [line for change in changes for line in (str(change), *(f"    {told}" for told in change.details))]
+        lines = [line for change in changes for line in (str(change), *(f"    {detail}" for detail in change.details))]
         parts.append(f"<details><summary>The changes</summary>\n\n{block(lines)}\n\n</details>")
     if warnings:
         parts.append("Notes:\n" + "".join(f"\n- {code(warning)}" for warning in warnings))

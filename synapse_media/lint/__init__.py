@@ -1,7 +1,7 @@
 """Configuration that people already have -> what in it breaks or loses media. No Pulumi, no store, no network.
 
-`check` reads and applies; the rules are small functions of one configuration, in `rules`, or of all of them together,
-in `together`.
+`check` reads and applies; the rules are small functions of one configuration, in `rules`, or of several,
+in `cross_checks`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from synapse_media.errors import UsageError
 
+from . import cross_checks, stores
 from . import rules as _rules  # noqa: F401  (each module puts its rules on the list)
-from . import together, uses
 from .config import Config, Kind, group
 from .findings import RULES, Finding, Hit, Rule, Severity
 from .reading import Document, Value, read
@@ -28,7 +28,7 @@ UNREADABLE = Rule(
     "https://yaml.org/spec/1.1/",
     lambda _: (),
 )
-ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *together.RULES, UNREADABLE)
+ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *cross_checks.RULES, UNREADABLE)
 """Everything that `check` can find."""
 
 _ORDER = list(Severity)
@@ -64,7 +64,7 @@ def check(paths: Sequence[Path]) -> Report:
     _refuse_two_homeservers(configs)
     hidden = any(document.encrypted for document, _ in documents)
     configs = [replace(config, hidden=hidden) for config in configs]
-    configs = [replace(config, uses=uses.of(config)) for config in configs]
+    configs = [replace(config, stores=stores.of(config)) for config in configs]
     broken = [document for document, _ in documents if document.problem]
     if not (configs or broken or hidden):
         raise UsageError(
@@ -75,7 +75,7 @@ def check(paths: Sequence[Path]) -> Report:
     for config in configs:
         for rule in RULES.values():
             findings += rule.apply(config)
-    findings += together.find(configs)
+    findings += cross_checks.find(configs)
     findings.sort(key=lambda found: (_ORDER.index(found.severity), found.file, found.line, found.rule, found.setting))
     files = {
         document.path: config.kind.value for config in configs for document in (*config.documents, *config.ignored)

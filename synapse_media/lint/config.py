@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from synapse_media import catalog
+from synapse_media.homeserver.synapse import MEDIA_SETTINGS
 
 from .reading import Document, Value
 
@@ -20,25 +21,6 @@ class Kind(StrEnum):
     PLAYBOOK = "playbook variables"
     MEDIA_REPO = "media-repo.yaml"
 
-
-MEDIA_SETTINGS = (
-    "media_store_path",
-    "media_storage_providers",
-    "backup_media_store_path",
-    "synchronous_backup_media_store",
-    "enable_media_repo",
-    "enable_local_media_storage",
-    "enable_authenticated_media",
-    "media_retention",
-    "media_upload_limits",
-    "media_instance_running_background_jobs",
-    "max_pending_media_uploads",
-    "prevent_media_downloads_from",
-    "remote_media_download_per_second",
-    "remote_media_download_burst_count",
-    "rc_media_create",
-)
-"""Synapse's settings with `media` in their name (1.163)."""
 
 _SYNAPSE = {
     *MEDIA_SETTINGS,
@@ -83,7 +65,7 @@ def kind_of(document: Document) -> Kind | None:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One setting of a way to a store.
+    """One setting of a store.
 
     `value` is None where it is not set. Only a literal is judged: not a template of Ansible, nor what its vault holds.
     """
@@ -108,8 +90,8 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """One way in which a configuration reaches a store.
+class ConfiguredStore:
+    """A store as a configuration reaches it.
 
     Attributes:
         method: as in METHODS.
@@ -143,7 +125,7 @@ class Config:
     earlier: tuple[tuple[str, Value, Value], ...] = ()
     ignored: tuple[Document, ...] = ()
     hidden: bool = False
-    uses: tuple[Use, ...] = ()
+    stores: tuple[ConfiguredStore, ...] = ()
 
     @property
     def start(self) -> Value:

@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
+from synapse_media.homeserver.playbook import VAULT_MARK
+
 MAX_BYTES = 2_000_000
 MAX_VALUES = 200_000
 """Values in one file, an anchor's counted each time it is used: the playbook's own largest file has about 7,000."""
 
-_VAULT = "$ANSIBLE_VAULT;"
 _STANDARD = "tag:yaml.org,2002:"
 
 
@@ -97,7 +98,7 @@ def read(path: Path) -> Document:
         return Document(shown, problem="is no UTF-8 text", mode=mode)
     if "\0" in text:
         return Document(shown, problem="is binary, no text", mode=mode)
-    if text.startswith(_VAULT):
+    if text.startswith(VAULT_MARK):
         return Document(shown, encrypted=True, mode=mode)
     try:
         root, duplicates = _parse(text, shown)

@@ -3,8 +3,6 @@
 The region belongs to the account and is fixed at sign-up, so endpoint and region are read from there. A key can't be
 changed, only replaced; it carries a name that follows from the stack and the slot, so a key under such a name that is
 not in state was made by an interrupted run and never handed out.
-
-A `connection` here holds `realm` ("production", or the URL of an API that speaks like it) and `variables`.
 """
 
 from __future__ import annotations
@@ -14,8 +12,9 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
@@ -24,27 +23,25 @@ from urllib.parse import urlsplit
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
+from synapse_media.schema.connection import AdminCheck, Connection
+from synapse_media.schema.resources import (
+    B2_BUCKET,
+    B2_KEY_RING,
+    B2BucketInputs,
+    B2BucketState,
+    B2KeyRingInputs,
+    B2KeyRingState,
+    ProofInputs,
+)
 from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, tracing
-from synapse_media.store.connection import ApiError
+from synapse_media.store.clients import ApiError
 from synapse_media.store.objects import is_ours
 
-from .bucket import (
-    drift,
-    is_marked,
-    not_emptied_unmarked,
-    not_empty,
-    nothing_to_adopt,
-    refuse_ownership,
-    require_mark,
-    say_differences,
-    taken,
-    there_already,
-    unlike_new,
-)
+from .bucket import BucketBase, BucketFamily, Setting, is_marked, require_mark, taken
+from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import DECOY
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
 
 OWNER_INFO: Final = "synapse-media-stack"
 _WHERE: Final = f"its bucket info {OWNER_INFO!r}"
@@ -160,14 +157,13 @@ def _classes() -> tuple[Any, Any]:
     return api(Http), api(Once)
 
 
-def account(values: Mapping[str, Any], *, once: bool = False) -> Any:
+def account(connection: Connection, *, once: bool = False) -> Any:
     """The B2Api of the credential in the environment, authorized; nothing of it is written to disk.
 
     Args:
         once: no call is repeated.
     """
-    connection = values["connection"]
-    names = list(connection["variables"])
+    names = connection.variables
     credentials.refuse_foreign(names, family="backblaze_b2")
     key_id, key = (credentials.read(name) for name in names)
     missing = [name for name, value in zip(names, (key_id, key), strict=True) if not value]
@@ -176,7 +172,7 @@ def account(values: Mapping[str, Any], *, once: bool = False) -> Any:
             f"the environment has no {' and no '.join(missing)}: set it to an application key for all buckets. "
             "`synapse-media doctor` says what it needs."
         )
-    realm = str(connection.get("realm") or "production")
+    realm = _realm(connection)
     cached = (realm, key_id, hash(key), once)
     with _lock:
         if cached not in _apis:
@@ -191,12 +187,16 @@ def account(values: Mapping[str, Any], *, once: bool = False) -> Any:
         return _apis[cached]
 
 
-def _admin(values: Mapping[str, Any], *, once: bool = False) -> Any:
+def _realm(connection: Connection) -> str:
+    return connection.realm or "production"
+
+
+def _admin(connection: Connection, *, once: bool = False) -> Any:
     """`account`, if its key may do all that is needed: found out before anything is made."""
-    api = account(values, once=once)
+    api = account(connection, once=once)
     allowed = api.account_info.get_allowed()
     lacking = [name for name in NEEDED if name not in allowed["capabilities"]]
-    name = values["connection"]["variables"][0]
+    name = connection.variables[0]
     if allowed.get("buckets") or allowed.get("namePrefix"):
         raise StoreError(
             f"{name} is a key limited to a bucket or a prefix, which can make neither buckets nor keys. Make an "
@@ -210,9 +210,63 @@ def _admin(values: Mapping[str, Any], *, once: bool = False) -> Any:
     return api
 
 
-def check_admin(values: Mapping[str, Any]) -> None:
+def check_admin(asked: AdminCheck) -> None:
     """Raises StoreError where the key in the environment can't do all that is needed, or the region is another's."""
-    _account_facts(_admin(values), values)
+    _account_of(_admin(asked.connection), asked.region, asked.endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """An account: its ID, the region chosen at sign-up, and the URL of its S3 API."""
+
+    account_id: str
+    region: str
+    endpoint: str
+
+
+def _account_of(api: Any, region: str, endpoint: str) -> _Account:
+    """The account of a credential.
+
+    Args:
+        region: the stack file's; "" for whatever it is.
+        endpoint: likewise.
+
+    Raises:
+        StoreError: the stack file says another of the two.
+    """
+    has_endpoint = str(api.account_info.get_s3_api_url()).rstrip("/")
+    match = _S3_URL.fullmatch(has_endpoint)
+    has_region = match[1] if match else (region or "us-east-1")
+    if region and region != has_region:
+        raise StoreError(
+            f"region: {region!r} is not this account's: its region is {has_region}, chosen at sign-up for all its "
+            "buckets. Leave region out, or use an account of the other region (with this one, S3 would answer "
+            "InvalidAccessKeyId)."
+        )
+    if endpoint.rstrip("/") not in ("", has_endpoint):
+        raise StoreError(
+            f"endpoint: {endpoint.rstrip('/')!r} is not this account's, which is {has_endpoint}. Leave endpoint out."
+        )
+    return _Account(_account_id(api), has_region, has_endpoint)
+
+
+def _account_id(api: Any) -> str:
+    return str(api.account_info.get_account_id())
+
+
+def _same_account(connection: Connection, made_in: str) -> Any:
+    """`account`, if it is the one that something was made in: any other would seem to have lost everything.
+
+    Args:
+        made_in: the account's ID; "" where nothing was made yet.
+    """
+    api = account(connection)
+    if made_in and made_in != _account_id(api):
+        raise StoreError(
+            f"{connection.variables[0]} is a key of the account {_account_id(api)}, and this was made in the account "
+            f"{made_in}, where it still may be. Give a key of that account."
+        )
+    return api
 
 
 @contextmanager
@@ -241,228 +295,21 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         raise ApiError("NotJson", 0, f"{at}: the answer is not that of B2's API ({kind}): check realm") from None
 
 
+# ---- buckets
+
+
 def _find(api: Any, bucket: str) -> Any:
     """The bucket as it is now, or None; never b2sdk's cache, which knows neither lifecycle nor encryption."""
     found = api.list_buckets(bucket_name=bucket, use_cache=False)
     return found[0] if found else None
 
 
-def _rule(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "fileNamePrefix": "",
-        "daysFromHidingToDeleting": int(inputs["noncurrentDays"]),
-        "daysFromStartingToCancelingUnfinishedLargeFiles": int(inputs["abortDays"]),
-    }
-
-
-def _now(bucket: Any) -> Values:
-    """The settings of a bucket, as the inputs have them."""
-    rules = bucket.lifecycle_rules or []
-    hiding = [rule["daysFromHidingToDeleting"] for rule in rules if rule.get("daysFromHidingToDeleting")]
-    starting = "daysFromStartingToCancelingUnfinishedLargeFiles"
-    aborting = [rule[starting] for rule in rules if rule.get(starting)]
-    found: Values = {
-        "private": bucket.type_ == "allPrivate",
-        "encryption": bucket.default_server_side_encryption.mode.value == "SSE-B2",
-        "noncurrentDays": min(hiding, default=0),
-        "abortDays": min(aborting, default=0),
-    }
-    # A rule that hides by age takes media away: it shows as drift, whoever made it.
-    expiring = [rule.get("fileNamePrefix", "") for rule in rules if rule.get("daysFromUploadingToHiding")]
-    return {**found, "expiringRules": expiring} if expiring else found
-
-
-_MANAGED: Final = {
-    "access": ("private",),
-    "encryption": ("encryption",),
-    "lifecycle": ("noncurrentDays", "abortDays"),
-}
-
-
-def _managed(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> frozenset[str]:
-    """Inputs we answer for: all of a bucket of ours, of an adopted one those that `manage` names."""
-    words = (inputs.get("manage") or ()) if outputs.get("adopted") else _MANAGED
-    return frozenset(name for word in words for name in _MANAGED.get(word, ()))
-
-
-class B2Bucket(Resource):
-    """A private bucket that keeps only the last version of a file.
-
-    Inputs: `bucket`, `connection`, `owner` (the mark in its bucket info), `formerOwner`, `adopt`, `manage` (settings of
-    an adopted bucket that may be changed: access, encryption, lifecycle), `private`, `encryption` (SSE-B2),
-    `noncurrentDays` (a hidden version is kept so long), `abortDays`, `region` and `endpoint` ("": whatever the account
-    has), `forceDestroy`.
-    Outputs: the inputs, `bucketId`, `accountId`, `accountRegion`, `accountEndpoint`, `lacks`, `adopted`, `differences`,
-    `resumed` (it was ours by its mark and held files when it was made: its keys may be in use, though state has none).
-    """
-
-    pulumi_type = "s3store:index:B2Bucket"
-    replace_on = frozenset({"bucket"})
-    required = frozenset({"bucket", "connection", "owner"})
-    passing = frozenset({"formerOwner"})
-    one_of_a_name = True
-
-    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        filled: Values = {
-            "adopt": False,
-            "manage": [],
-            "private": True,
-            "encryption": True,
-            "noncurrentDays": 1,
-            "abortDays": 7,
-            "region": "",
-            "endpoint": "",
-            "forceDestroy": False,
-        }
-        return super().check({**filled, **inputs})
-
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        refuse_ownership(inputs, old or {})
-        names = ("bucketId", "accountId", "accountRegion", "accountEndpoint", "lacks", "adopted", "differences")
-        resumed = UNKNOWN if old is None else bool(old.get("resumed"))
-        return {**inputs, **{name: (old or {}).get(name, UNKNOWN) for name in names}, "resumed": resumed}
-
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        bucket, api = text(inputs, "bucket"), _admin(inputs)
-        outputs: Values = {**inputs, **_account_facts(api, inputs), "lacks": [], "differences": []}
-        with _calling(inputs, bucket):
-            found, outputs["adopted"], outputs["resumed"] = self._take_or_make(api, bucket, inputs)
-            outputs["bucketId"] = found.id_
-        try:
-            with _calling(inputs, bucket):
-                if outputs["adopted"]:
-                    outputs["differences"] = _differences(found, inputs)
-                self._apply(found, inputs, outputs)
-        except StoreError as error:
-            raise PartialError(f"bucket {bucket} is there, but not finished: {error}", bucket, outputs) from None
-        say_differences(outputs, context)
-        return bucket, outputs
-
-    def _take_or_make(self, api: Any, bucket: str, inputs: Values) -> tuple[Any, bool, bool]:
-        """The bucket, whether an existing one was adopted, and whether one of ours was taken up again."""
-        found = _find(api, bucket)
-        if found is None:
-            if inputs.get("adopt"):
-                raise nothing_to_adopt(bucket)
-            return _make(api, bucket, inputs), False, False
-        mark = _mark_of(found)
-        require_mark(bucket, mark, _WHERE, inputs, {})
-        if inputs.get("adopt"):
-            return found, True, False
-        # The mark is written by the call that makes it: what an interrupted run left carries it, and is empty.
-        if is_marked(mark, inputs):
-            return found, False, not _is_empty(found)
-        raise there_already(bucket)
-
-    def _apply(self, found: Any, inputs: Values, outputs: Values) -> None:
-        """Whatever is not as it should be, in one call."""
-        now, managed = _now(found), _managed(inputs, outputs)
-        wrong = {name for name in managed if now[name] != inputs[name]}
-        changes: dict[str, Any] = {}
-        if "private" in wrong:
-            changes["bucket_type"] = "allPrivate" if inputs["private"] else "allPublic"
-        if "encryption" in wrong:
-            changes["default_server_side_encryption"] = _encryption(on=bool(inputs["encryption"]))
-        if wrong & {"noncurrentDays", "abortDays"} or ("expiringRules" in now and "abortDays" in managed):
-            changes["lifecycle_rules"] = [_rule(inputs)]
-        if found.bucket_info.get(OWNER_INFO) != inputs["owner"]:
-            changes["bucket_info"] = {**found.bucket_info, OWNER_INFO: inputs["owner"]}
-        if changes:
-            found.update(**changes)
-
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            raise StoreError("a B2 bucket is taken over with adopt: true in the stack file, not by an import")
-        bucket = text(inputs, "bucket", resource_id)
-        api = _same_account(account(inputs), inputs, outputs)
-        with _calling(inputs, bucket):
-            found = _find(api, bucket)
-        if found is None:
-            return None
-        now, managed = _now(found), _managed(inputs, outputs)
-        drifted = drift(inputs, now, managed)
-        if outputs.get("adopted"):
-            outputs = {**outputs, "differences": _differences(found, inputs)}
-            say_differences(outputs, context)
-        facts = _account_facts(api, inputs)
-        ours = {"owner": text(outputs, "owner"), "bucketId": found.id_}
-        # Among the inputs alone: what the outputs say is ours.
-        marked = {**drifted, "owner": _mark_of(found)}
-        return Found(bucket, marked, {**outputs, **drifted, **facts, **ours})
-
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        bucket, api = text(inputs, "bucket"), _same_account(_admin(inputs), inputs, old)
-        refuse_ownership(inputs, old)
-        outputs: Values = {"adopted": False, "lacks": [], "differences": [], **old, **inputs}
-        outputs.pop("expiringRules", None)
-        outputs |= _account_facts(api, inputs)
-        # State keeps the old place until the bucket was seen at the new one: a refresh looks where state says.
-        with _calling(inputs, bucket):
-            found = _find(api, bucket)
-        if found is None:
-            raise StoreError(
-                f"bucket: {bucket!r} does not exist in this account. Check the key; if the bucket was deleted, "
-                "`synapse-media up --refresh` finds out and makes it again, empty."
-            )
-        require_mark(bucket, _mark_of(found), _WHERE, inputs, old)
-        outputs["bucketId"] = found.id_
-        try:
-            with _calling(inputs, bucket):
-                self._apply(found, inputs, outputs)
-        except StoreError as error:
-            raise PartialError(f"bucket {bucket}: {error}", bucket, outputs) from None
-        return outputs
-
-    def holds_media(self, outputs: Values) -> bool:
-        """As `bucket.Bucket.holds_media`."""
-        bucket = text(outputs, "bucket")
-        api = _same_account(account(outputs), outputs, outputs)
-        with _calling(outputs, bucket):
-            found = _find(api, bucket)
-            return found is not None and not _is_empty(found)
-
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        bucket = text(outputs, "bucket", resource_id)
-        api = _same_account(account(outputs), outputs, outputs)
-        with _calling(outputs, bucket):
-            found = _find(api, bucket)
-            if found is None:
-                return
-            mark = _mark_of(found)
-            require_mark(bucket, mark, _WHERE, {}, outputs)
-            if not (mark and outputs.get("forceDestroy")) and not _is_empty(found):
-                raise not_empty(bucket) if mark else not_emptied_unmarked(bucket)
-            for upload in list(found.list_unfinished_large_files()):
-                found.cancel_large_file(upload.file_id)
-            _remove(found, lambda _: True)
-            api.delete_bucket(found)
-
-
-def _calling(values: Mapping[str, Any], bucket: str) -> AbstractContextManager[None]:
-    return in_words(f"bucket {bucket}", str(values["connection"].get("realm") or "production"))
-
-
 def _mark_of(found: Any) -> str:
     return str(found.bucket_info.get(OWNER_INFO, ""))
 
 
-def _make(api: Any, bucket: str, inputs: Mapping[str, Any]) -> Any:
-    from b2sdk.v3.exception import DuplicateBucketName
-
-    try:
-        return api.create_bucket(
-            bucket,
-            "allPrivate" if inputs["private"] else "allPublic",
-            bucket_info={OWNER_INFO: inputs["owner"]},
-            lifecycle_rules=[_rule(inputs)],
-            default_server_side_encryption=_encryption(on=bool(inputs["encryption"])),
-        )
-    except DuplicateBucketName as error:
-        # A repeated call finds the bucket of the first try.
-        found = _find(api, bucket)
-        if found is not None and found.bucket_info.get(OWNER_INFO) == inputs["owner"]:
-            return found
-        raise taken(bucket, ApiError("duplicate_bucket_name", 400, str(error))) from None
+def _calling(connection: Connection, bucket: str) -> AbstractContextManager[None]:
+    return in_words(f"bucket {bucket}", _realm(connection))
 
 
 def _encryption(*, on: bool) -> Any:
@@ -473,46 +320,8 @@ def _encryption(*, on: bool) -> Any:
     return EncryptionSetting(EncryptionMode.NONE)
 
 
-def _account_id(api: Any) -> str:
-    return str(api.account_info.get_account_id())
-
-
-def _same_account(api: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
-    """`api`, if it is of the account that `outputs` were made in: any other would seem to have lost everything."""
-    made_in = text(outputs, "accountId")
-    if made_in and made_in != _account_id(api):
-        raise StoreError(
-            f"{inputs['connection']['variables'][0]} is a key of the account {_account_id(api)}, and this was made in "
-            f"the account {made_in}, where it still may be. Give a key of that account."
-        )
-    return api
-
-
-def _account_facts(api: Any, inputs: Mapping[str, Any]) -> Values:
-    """The account's ID, endpoint and region. Raises StoreError where the stack file says another of the two."""
-    endpoint = str(api.account_info.get_s3_api_url()).rstrip("/")
-    match = _S3_URL.fullmatch(endpoint)
-    wanted = text(inputs, "region")
-    region = match[1] if match else (wanted or "us-east-1")
-    if wanted and wanted != region:
-        raise StoreError(
-            f"region: {wanted!r} is not this account's: its region is {region}, chosen at sign-up for all its buckets. "
-            "Leave region out, or use an account of the other region (with this one, S3 would answer "
-            "InvalidAccessKeyId)."
-        )
-    named = text(inputs, "endpoint").rstrip("/")
-    if named not in ("", endpoint):
-        raise StoreError(f"endpoint: {named!r} is not this account's, which is {endpoint}. Leave endpoint out.")
-    return {"accountId": _account_id(api), "accountRegion": region, "accountEndpoint": endpoint}
-
-
-def _differences(found: Any, inputs: Mapping[str, Any]) -> list[str]:
-    """What a new bucket would have had, and this one has not; in words, nothing changed."""
-    now = _now(found)
-    words = unlike_new(now, inputs, (name for names in _MANAGED.values() for name in names))
-    if "expiringRules" in now:
-        words.append("a lifecycle rule hides media by age: remove it")
-    return words
+def _type(*, private: bool) -> str:
+    return "allPrivate" if private else "allPublic"
 
 
 def _versions(bucket: Any) -> Iterator[Any]:
@@ -520,103 +329,214 @@ def _versions(bucket: Any) -> Iterator[Any]:
         yield version
 
 
-def _is_empty(bucket: Any) -> bool:
-    """Nothing in it but what the proof left; hidden versions count as media."""
-    return all(is_ours(version.file_name) for version in _versions(bucket))
+_ACCESS: Final = Setting("access", ("private",), "privacy")
+_ENCRYPTION: Final = Setting("encryption", ("encryption",), "default encryption")
+_LIFECYCLE: Final = Setting("lifecycle", ("noncurrent_days", "abort_days"), "lifecycle rules")
+_HIDING: Final = "daysFromHidingToDeleting"
+_STARTING: Final = "daysFromStartingToCancelingUnfinishedLargeFiles"
 
 
-def _remove(bucket: Any, which: Callable[[str], bool]) -> None:
-    for version in list(_versions(bucket)):
-        if which(version.file_name):
-            bucket.delete_file_version(version.id_, version.file_name)
+class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
+    """A bucket in the account of the credential, marked in its bucket info."""
+
+    settings = (_ACCESS, _ENCRYPTION, _LIFECYCLE)
+    place = "in this account"
+    place_setting = "the key"
+
+    def __init__(self, state: B2BucketState) -> None:
+        self.state: B2BucketState = state
+        self._found: Any = None
+
+    @property
+    def _api(self) -> Any:
+        return _same_account(self.inputs.connection, self.state.account_id)
+
+    def _calling(self) -> AbstractContextManager[None]:
+        return _calling(self.inputs.connection, self.bucket)
+
+    def _rule(self) -> dict[str, object]:
+        days = {_HIDING: self.inputs.noncurrent_days, _STARTING: self.inputs.abort_days}
+        return {"fileNamePrefix": "", **days}
+
+    def prepare(self, *, changing: bool) -> None:
+        if changing:
+            _admin(self.inputs.connection)
+        found = _account_of(self._api, self.inputs.region, self.inputs.endpoint)
+        self.state.account_id = found.account_id
+        self.state.account_region, self.state.account_endpoint = found.region, found.endpoint
+
+    def find(self) -> bool:
+        api = self._api
+        with self._calling():
+            self._found = _find(api, self.bucket)
+        if self._found is None:
+            return False
+        self.state.bucket_id = self._found.id_
+        return True
+
+    def make(self) -> bool:
+        from b2sdk.v3.exception import DuplicateBucketName
+
+        api, inputs = self._api, self.inputs
+        with self._calling():
+            try:
+                # The mark is written by the call that makes it: what an interrupted run left carries it, and is empty.
+                self._found = api.create_bucket(
+                    self.bucket,
+                    _type(private=inputs.private),
+                    bucket_info={OWNER_INFO: inputs.owner},
+                    lifecycle_rules=[self._rule()],
+                    default_server_side_encryption=_encryption(on=inputs.encryption),
+                )
+            except DuplicateBucketName as error:
+                # A repeated call finds the bucket of the first try.
+                self._found = _find(api, self.bucket)
+                if self._found is None or _mark_of(self._found) != inputs.owner:
+                    raise taken(self.bucket, ApiError("duplicate_bucket_name", 400, str(error))) from None
+        self.state.bucket_id = self._found.id_
+        return True
+
+    def mark(self, ours: frozenset[str]) -> str | None:
+        return _mark_of(self._found)
+
+    def mark_place(self, mark: str) -> str:
+        return _WHERE
+
+    def resume(self) -> None:
+        # Its keys may be in use, though no state has them.
+        self.state.resumed = not self.is_empty()
+
+    def read(self, setting: Setting, inputs: B2BucketInputs) -> B2BucketInputs:
+        has = self._found
+        if setting is _ACCESS:
+            return replace(inputs, private=has.type_ == _type(private=True))
+        if setting is _ENCRYPTION:
+            return replace(inputs, encryption=has.default_server_side_encryption.mode.value == "SSE-B2")
+        rules = has.lifecycle_rules or []
+        return replace(
+            inputs,
+            noncurrent_days=min((rule[_HIDING] for rule in rules if rule.get(_HIDING)), default=0),
+            abort_days=min((rule[_STARTING] for rule in rules if rule.get(_STARTING)), default=0),
+            # A rule that hides by age takes media away: it shows as drift, whoever made it.
+            expiring_rules=tuple(
+                rule.get("fileNamePrefix", "") for rule in rules if rule.get("daysFromUploadingToHiding")
+            ),
+        )
+
+    def apply(self) -> None:
+        """Whatever is not as it should be, in one call."""
+        inputs, now = self.inputs, self.now()
+        changes: dict[str, object] = {}
+        if now.private != inputs.private:
+            changes["bucket_type"] = _type(private=inputs.private)
+        if now.encryption != inputs.encryption:
+            changes["default_server_side_encryption"] = _encryption(on=inputs.encryption)
+        days = (inputs.noncurrent_days, inputs.abort_days)
+        if (now.noncurrent_days, now.abort_days) != days or now.expiring_rules:
+            changes["lifecycle_rules"] = [self._rule()]
+        if _mark_of(self._found) != inputs.owner:
+            changes["bucket_info"] = {**self._found.bucket_info, OWNER_INFO: inputs.owner}
+        if changes:
+            with self._calling():
+                self._found = self._found.update(**changes)
+
+    def expiring_words(self, rules: tuple[str, ...]) -> str:
+        return "a lifecycle rule hides media by age: remove it"
+
+    def is_empty(self) -> bool:
+        with self._calling():
+            return all(is_ours(version.file_name) for version in _versions(self._found))
+
+    def empty(self) -> None:
+        with self._calling():
+            for upload in list(self._found.list_unfinished_large_files()):
+                self._found.cancel_large_file(upload.file_id)
+            for version in list(_versions(self._found)):
+                self._found.delete_file_version(version.id_, version.file_name)
+
+    def delete(self) -> None:
+        api = self._api
+        with self._calling():
+            api.delete_bucket(self._found)
 
 
-class B2KeyRing(RingBase):
-    """Application keys restricted to one bucket.
+class B2Bucket(BucketBase[B2BucketInputs, B2BucketState]):
+    """A private bucket that keeps only the last version of a file."""
 
-    Inputs beside those of every ring: `owner`, `bucketId`, `capabilities` (sorted), `adopt` and `resumed` (see
-    NamedKeys and B2Bucket).
-    Output beside those: `accountId`.
-    """
+    described = B2_BUCKET
+    not_imported = "a B2 bucket is taken over with adopt: true in the stack file, not by an import"
 
-    pulumi_type = "s3store:index:B2KeyRing"
-    replace_on = frozenset({"userName", "bucketId"})
-    required = RingBase.required | {"owner", "bucketId", "capabilities"}
-    passing = RingBase.passing | {"resumed"}
-
-    def family(self, values: Values) -> NamedKeys:
-        return _Keys(values)
-
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        # Among the inputs, so that it is in state even where a key is only half made.
-        return super().create(_of_account(inputs, {}), context)
-
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        known = _of_account(outputs, outputs) if inputs else outputs
-        return super().read(resource_id, inputs, known, context)
-
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        return super().update(resource_id, old, _of_account(inputs, old), context)
-
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        super().delete(resource_id, _of_account(outputs, outputs), context)
+    def family(self, state: B2BucketState) -> _BucketFamily:
+        return _BucketFamily(state)
 
 
-def _of_account(values: Values, old: Mapping[str, Any]) -> Values:
-    """`values` with the account's ID; refused where `old` has another."""
-    return {**values, "accountId": _account_id(_same_account(account(values), values, old))}
+# ---- keys
 
 
 class _Keys(NamedKeys):
     """The application keys of a bucket."""
 
-    def __init__(self, values: Values) -> None:
-        self.who = f"the keys of {text(values, 'userName')}"
+    def __init__(self, state: B2KeyRingState) -> None:
+        self._state = state
+        inputs = state.inputs
+        self.who = f"the keys of {inputs.user_name}"
         # B2 knows letters, digits and '-', at most 100.
-        mark = hashlib.sha256(text(values, "owner").encode()).hexdigest()[:16]
-        user = re.sub(r"[^A-Za-z0-9-]", "-", text(values, "userName"))
+        mark = hashlib.sha256(inputs.owner.encode()).hexdigest()[:16]
+        user = re.sub(r"[^A-Za-z0-9-]", "-", inputs.user_name)
         self.names = {slot: f"{user}-{mark}-{slot}" for slot in SLOTS}
-        self.adopted = bool(values.get("adopt") or values.get("resumed"))
-        self._values = values
-        self._bucket_id = text(values, "bucketId")
-        self._listed: dict[str, Any] = {}
+        self.adopted = inputs.adopt or inputs.resumed
+        self._capabilities: dict[str, frozenset[str]] = {}
+
+    @property
+    def _api(self) -> Any:
+        return _same_account(self._state.inputs.connection, self._state.account_id)
 
     def _calling(self, operation: str) -> AbstractContextManager[None]:
-        return in_words(operation, str(self._values["connection"].get("realm") or "production"))
+        return in_words(operation, _realm(self._state.inputs.connection))
 
     def _keys(self) -> dict[str, Any]:
+        """b2sdk's keys of the bucket, by their IDs."""
+        api = self._api
         with self._calling("b2_list_keys"):
-            found = {key.id_: key for key in account(self._values).list_keys()}
-        self._listed = {id_: key for id_, key in found.items() if self._bucket_id in (key.bucket_ids or ())}
-        return self._listed
+            listed = list(api.list_keys())
+        keys = {key.id_: key for key in listed if self._state.inputs.bucket_id in (key.bucket_ids or ())}
+        self._capabilities = {key_id: frozenset(key.capabilities) for key_id, key in keys.items()}
+        return keys
+
+    def require_ours(self, known: Collection[str]) -> None:
+        # Noted before anything is made, so that it is in state even where a key is only half made.
+        self._state.account_id = _account_id(self._api)
 
     def found(self) -> list[NamedKey]:
         now = time.time() * 1000
         return [
-            NamedKey(id_, key.key_name, active=(key.expiration_timestamp_millis or now + 1) > now)
-            for id_, key in self._keys().items()
+            NamedKey(key_id, key.key_name, active=(key.expiration_timestamp_millis or now + 1) > now)
+            for key_id, key in self._keys().items()
         ]
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
-        api = _admin(self._values, once=True)
+        inputs = self._state.inputs
+        api = _admin(inputs.connection, once=True)
         with self._calling("b2_create_key"):
-            made = api.create_key(list(self._values["capabilities"]), self.names[slot], bucket_ids=[self._bucket_id])
+            made = api.create_key(list(inputs.capabilities), self.names[slot], bucket_ids=[inputs.bucket_id])
         return MadeKey(made.id_, made.application_key, datetime.now(UTC).isoformat())
 
     def usable(self) -> bool:
+        api = self._api
         with self._calling("b2_list_buckets"):
-            return bool(account(self._values).list_buckets(bucket_id=self._bucket_id, use_cache=False))
+            return bool(api.list_buckets(bucket_id=self._state.inputs.bucket_id, use_cache=False))
 
     def delete(self, key_id: str) -> None:
-        api = account(self._values)
+        api = self._api
         if key_id in self._keys():
             with self._calling("b2_delete_key"):
                 api.delete_key_by_id(key_id)
 
     def mend(self, slot: str, key_id: str) -> None:
-        if slot != self._values.get("active"):
+        inputs = self._state.inputs
+        if slot != inputs.active:
             return
-        has, wanted = set(self._listed[key_id].capabilities), set(self._values["capabilities"])
+        has, wanted = self._capabilities[key_id], frozenset(inputs.capabilities)
         if has != wanted:
             other = "b" if slot == "a" else "a"
             raise StoreError(
@@ -626,37 +546,58 @@ class _Keys(NamedKeys):
             )
 
 
-class B2Lender:
+class B2KeyRing(RingBase[B2KeyRingInputs, B2KeyRingState]):
+    """Application keys restricted to one bucket."""
+
+    described = B2_KEY_RING
+
+    def family(self, state: B2KeyRingState) -> NamedKeys:
+        return _Keys(state)
+
+
+# ---- the proof
+
+
+class B2Administrator:
     """The proof's administrator at Backblaze B2: by the native API, since the master key is none for S3."""
 
-    def lend(self, inputs: Values, decoy: str) -> bool:
-        api = account(inputs)
-        with _calling(inputs, decoy):
+    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+        api = account(inputs.connection)
+        with _calling(inputs.connection, decoy):
             found = _find(api, decoy)
             if found is None:
-                api.create_bucket(decoy, "allPrivate", bucket_info={OWNER_INFO: inputs["owner"]})
+                api.create_bucket(decoy, _type(private=True), bucket_info={OWNER_INFO: inputs.owner})
         if found is not None:
-            require_mark(decoy, _mark_of(found), _WHERE, inputs, {})
+            require_mark(decoy, _mark_of(found), _WHERE, inputs)
         return True
 
-    def take_back(self, inputs: Values, decoy: str) -> None:
-        api = account(inputs)
-        with _calling(inputs, decoy):
+    def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
+        api = account(inputs.connection)
+        with _calling(inputs.connection, decoy):
             found = _find(api, decoy)
             if found is not None:
                 api.delete_bucket(found)
 
-    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
-        with _calling(inputs, decoy):
-            listed = account(inputs).list_buckets(use_cache=False)
+    def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
+        api = account(inputs.connection)
+        with _calling(inputs.connection, decoy):
+            listed = api.list_buckets(use_cache=False)
         decoys = [bucket for bucket in listed if bucket.name.startswith(DECOY) and bucket.name != decoy]
         return [bucket.name for bucket in decoys if is_marked(_mark_of(bucket), inputs)]
 
-    def clear(self, inputs: Values) -> None:
-        prefix = text(inputs, "prefix") + PROOF_OBJECT
-        with _calling(inputs, text(inputs, "bucket")):
-            found = _find(account(inputs), text(inputs, "bucket"))
+    def clear(self, inputs: ProofInputs) -> None:
+        api, prefix = account(inputs.connection), inputs.prefix + PROOF_OBJECT
+        with _calling(inputs.connection, inputs.bucket):
+            found = _find(api, inputs.bucket)
             if found is not None:
                 for name in (prefix, f"{prefix}-copy"):
                     for version in list(found.list_file_versions(name)):
                         found.delete_file_version(version.id_, version.file_name)
+
+
+FAMILY: Final = Family(
+    resources=(B2Bucket(), B2KeyRing()),
+    proof_administrator=B2Administrator(),
+    check_admin=check_admin,
+    lender="backblaze_b2",
+)

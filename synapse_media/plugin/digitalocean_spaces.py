@@ -5,22 +5,34 @@ https://docs.digitalocean.com/reference/api/reference/spaces-keys/ ; the token c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
+from synapse_media.schema.connection import AdminCheck, Connection
+from synapse_media.schema.resources import (
+    SPACES_ADMIN_KEY,
+    SPACES_KEY_RING,
+    ProofInputs,
+    SpacesAdminKeyInputs,
+    SpacesAdminKeyState,
+    SpacesGrant,
+    SpacesKeyRingInputs,
+    SpacesKeyRingState,
+)
 from synapse_media.store import credentials
-from synapse_media.store.connection import ApiError, Connection, Credential
+from synapse_media.store.clients import ApiError, Credential, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look, remove_versions
 
-from .bucket import read_acl, read_policy, write_acl, write_policy
+from .bucket import is_public, make_private, read_policy, write_policy
+from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
-from .resource import UNKNOWN, Context, Found, Resource, Values, text
+from .resource import Context, SchemaResource
 
 API: Final = "https://api.digitalocean.com"
 TOKEN: Final = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
@@ -31,37 +43,52 @@ _LIMIT: Final = 200
 _SLOTS: Final = ("a", "b")
 
 
+Grants = tuple[SpacesGrant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """A Spaces key, as the API lists it.
+
+    Attributes:
+        grants: in the order of `_ordered`.
+    """
+
+    key_id: str
+    name: str
+    grants: Grants
+
+
 class SpacesApi:
     """The calls on Spaces keys. Each may raise ApiError."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, connection: Connection) -> None:
         token = credentials.read(TOKEN)
         if not token:
             raise StoreError(
                 f"the environment has no {TOKEN}: set it to an API token with the scopes spaces_key:create, read, "
                 "update and delete. `synapse-media doctor` says what it needs."
             )
-        where = values.get("connection") or {}
-        base = str(where.get("apiEndpoint") or API)
         headers = {"Authorization": f"Bearer {token}"}
-        self._client = JsonClient(base, "DigitalOcean's API", headers, ca_file=str(where.get("caFile") or ""))
+        base = connection.api_endpoint or API
+        self._client = JsonClient(base, "DigitalOcean's API", headers, ca_file=connection.ca_file)
 
-    def listed(self) -> list[dict[str, Any]]:
+    def listed(self) -> list[_Key]:
         """Every key of the account."""
-        keys: list[dict[str, Any]] = []
+        keys: list[_Key] = []
         page = 1
         while True:
             answer = self._call("GET", _KEYS, query={"page": page, "per_page": _PAGE})
             found = _part(answer, "keys", list)
-            keys += found
+            keys += map(_listed, found)
             if not found or len(keys) >= int(_part(answer, "meta", dict).get("total") or 0):
                 return keys
             page += 1
 
-    def made(self, name: str, grants: list[dict[str, str]]) -> dict[str, Any]:
-        """A new key, its secret in it, for this once."""
+    def made(self, name: str, grants: Grants) -> MadeKey:
+        """A new key; its secret is shown this once."""
         try:
-            key: dict[str, Any] = _part(self._call("POST", _KEYS, {"name": name, "grants": grants}), "key", dict)
+            key = _part(self._call("POST", _KEYS, {"name": name, "grants": _wire(grants)}), "key", dict)
         except ApiError as error:
             if 400 <= error.status < 500 and len(self.listed()) >= _LIMIT:
                 raise StoreError(
@@ -80,10 +107,10 @@ class SpacesApi:
                     f"key {name!r}: the answer of DigitalOcean's API has no {part}. The next `up` finds the key by its "
                     "name and replaces it."
                 )
-        return key
+        return MadeKey(key["access_key"], key["secret_key"], _created(key))
 
-    def changed(self, key_id: str, name: str, grants: list[dict[str, str]]) -> None:
-        self._call("PUT", f"{_KEYS}/{key_id}", {"name": name, "grants": grants})
+    def changed(self, key_id: str, name: str, grants: Grants) -> None:
+        self._call("PUT", f"{_KEYS}/{key_id}", {"name": name, "grants": _wire(grants)})
 
     def deleted(self, key_id: str) -> None:
         """Delete a key; already gone is done."""
@@ -107,9 +134,9 @@ class SpacesApi:
             raise ApiError(error.code, error.status, f"{error}.{meaning}") from None
 
 
-def check_admin(values: Mapping[str, Any]) -> None:
+def check_admin(asked: AdminCheck) -> None:
     """Raises StoreError where the API token in the environment is not accepted."""
-    SpacesApi(values).listed()
+    SpacesApi(asked.connection).listed()
 
 
 def _part(answer: Any, name: str, kind: type) -> Any:
@@ -119,13 +146,22 @@ def _part(answer: Any, name: str, kind: type) -> Any:
     return part
 
 
-def _grants(key: Mapping[str, Any]) -> list[dict[str, str]]:
-    """In one order, so that two of the same meaning compare equal."""
-    listed = [
-        {"bucket": str(grant.get("bucket") or ""), "permission": str(grant.get("permission") or "")}
+def _listed(key: Any) -> _Key:
+    key_id = _part(key, "access_key", str)
+    grants = (
+        SpacesGrant(bucket=str(grant.get("bucket") or ""), permission=str(grant.get("permission") or ""))
         for grant in key.get("grants") or ()
-    ]
-    return sorted(listed, key=lambda grant: (grant["bucket"], grant["permission"]))
+    )
+    return _Key(key_id, str(key.get("name")), _ordered(grants))
+
+
+def _ordered(grants: Iterable[SpacesGrant]) -> Grants:
+    """In one order, so that two of the same meaning compare equal."""
+    return tuple(sorted(grants, key=lambda grant: (grant.bucket, grant.permission)))
+
+
+def _wire(grants: Grants) -> list[dict[str, str]]:
+    return [{"bucket": grant.bucket, "permission": grant.permission} for grant in grants]
 
 
 def _created(key: Mapping[str, Any]) -> str:
@@ -138,36 +174,35 @@ def _created(key: Mapping[str, Any]) -> str:
 class _SpacesKeys(NamedKeys):
     """The limited keys of one bucket."""
 
-    def __init__(self, values: Values) -> None:
-        user, owner = text(values, "userName"), text(values, "owner")
-        self.who = f"Spaces keys {user}"
-        self.names = {slot: key_name(user, owner, slot) for slot in _SLOTS}
-        self.adopted = bool(values.get("adopt"))
-        self._wanted = _grants(values)
-        self._values = values
-        self._api = SpacesApi(values)
+    def __init__(self, state: SpacesKeyRingState) -> None:
+        inputs = state.inputs
+        self.who = f"Spaces keys {inputs.user_name}"
+        self.names = {slot: key_name(inputs.user_name, inputs.owner, slot) for slot in _SLOTS}
+        self.adopted = inputs.adopt
+        self._wanted = _ordered(inputs.grants)
+        self._state = state
+        self._api = SpacesApi(inputs.connection)
 
     def found(self) -> list[NamedKey]:
-        ours, buckets = set(self.names.values()), {grant["bucket"] for grant in self._wanted}
-        listed = ((key, bool(buckets & {grant["bucket"] for grant in _grants(key)})) for key in self._api.listed())
+        ours, buckets = set(self.names.values()), {grant.bucket for grant in self._wanted}
+        listed = ((key, bool(buckets & {grant.bucket for grant in key.grants})) for key in self._api.listed())
         return [
             # Another store of the same stack, homeserver and user name may have keys of our names.
-            NamedKey(key["access_key"], str(key.get("name")), elsewhere=not reaches)
+            NamedKey(key.key_id, key.name, elsewhere=not reaches)
             for key, reaches in listed
-            if reaches or key.get("name") in ours
+            if reaches or key.name in ours
         ]
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
-        key = self._api.made(self.names[slot], self._wanted)
-        return MadeKey(key["access_key"], key["secret_key"], _created(key))
+        return self._api.made(self.names[slot], self._wanted)
 
     def usable(self) -> bool:
         # The API of keys knows no buckets: the key itself asks for its own.
-        key = Credential(text(self._values, "accessKeyId"), text(self._values, "secretAccessKey"))
-        s3 = Connection.parse(self._values).s3(key)
+        key = Credential(self._state.access_key_id, self._state.secret_access_key)
+        s3 = s3_client(self._state.inputs.connection, key)
         try:
             for grant in self._wanted:
-                look(s3, grant["bucket"])
+                look(s3, grant.bucket)
         except ApiError as error:
             return not error.absent
         return True
@@ -177,45 +212,44 @@ class _SpacesKeys(NamedKeys):
 
     def mend(self, slot: str, key_id: str) -> None:
         for key in self._api.listed():
-            if key["access_key"] == key_id and (key.get("name"), _grants(key)) != (self.names[slot], self._wanted):
+            if key.key_id == key_id and (key.name, key.grants) != (self.names[slot], self._wanted):
                 self._api.changed(key_id, self.names[slot], self._wanted)
 
-    def drifted(self, slots: Mapping[str, str]) -> Values:
+    def drifted(self, slots: Mapping[str, str]) -> Mapping[str, Any]:
         for key in self._api.listed():
-            if key["access_key"] in slots.values() and _grants(key) != self._wanted:
-                return {"grants": _grants(key)}
+            if key.key_id in slots.values() and key.grants != self._wanted:
+                return {"grants": key.grants}
         return {}
 
 
-class _Opened:
-    """Who beside its keys reaches the bucket. The vendor's plugin never looks at a bucket's access list or policy.
+class _Exposure:
+    """Who beside its keys reaches the buckets. The vendor's plugin never looks at a bucket's access list or policy.
 
     Nothing is looked at without the admin's Spaces key in the environment.
     """
 
-    def __init__(self, values: Values) -> None:
-        where = values.get("connection") or {}
-        given = [name for name in list(where.get("variables") or ())[:2] if credentials.read(name)]
-        self._s3 = Connection.parse(values).s3() if len(given) == 2 else None
-        self._buckets = sorted({grant["bucket"] for grant in _grants(values)})
+    def __init__(self, inputs: SpacesKeyRingInputs) -> None:
+        given = [name for name in inputs.connection.variables[:2] if credentials.read(name)]
+        self._s3 = s3_client(inputs.connection) if len(given) == 2 else None
+        self._buckets = sorted({grant.bucket for grant in inputs.grants}) if self._s3 is not None else []
 
-    def found(self) -> Values:
-        """`acl` "public" and `policy` (JSON), where a bucket has them; neither is ever among a ring's own inputs."""
-        found: Values = {}
-        for bucket in self._buckets if self._s3 is not None else ():
+    def found(self) -> tuple[str, str]:
+        """(access list, policy): "public" and the policy (JSON), where a bucket has them; "" where none has."""
+        acl = policy = ""
+        for bucket in self._buckets:
             with _where_there_is():
-                found |= {name: value for name, value in read_acl(self._s3, bucket).items() if value != "private"}
+                acl = "public" if is_public(self._s3, bucket) else acl
             with _where_there_is():
-                found |= {name: value for name, value in read_policy(self._s3, bucket).items() if value}
-        return found
+                policy = read_policy(self._s3, bucket) or policy
+        return acl, policy
 
     def close(self) -> None:
         """Make each bucket private again."""
-        for bucket in self._buckets if self._s3 is not None else ():
+        for bucket in self._buckets:
             with _where_there_is():
-                write_acl(self._s3, bucket, {"acl": "private"})
+                make_private(self._s3, bucket)
             with _where_there_is():
-                write_policy(self._s3, bucket, {"policy": ""})
+                write_policy(self._s3, bucket, "")
 
 
 @contextmanager
@@ -228,107 +262,108 @@ def _where_there_is() -> Iterator[None]:
             raise
 
 
-class SpacesKeyRing(RingBase):
+class SpacesKeyRing(RingBase[SpacesKeyRingInputs, SpacesKeyRingState]):
     """Limited Spaces keys, by slot (see RingBase). Keys with our names that are not in state are replaced.
 
-    Further inputs: `owner`, `grants` [{bucket, permission}], `adopt`; `connection` holds `apiEndpoint`. A read also
-    looks who else reaches the bucket, and puts it into the inputs `acl` and `policy`, which the program never sets: so
-    it shows as a change, and an update makes the bucket private. Of an adopted one it is only reported.
+    A refresh also looks who else reaches the bucket, and puts it among the inputs `acl` and `policy`: so it shows as a
+    change, and an update makes the bucket private. Of an adopted one it is only reported.
     """
 
-    pulumi_type = "s3store:index:SpacesKeyRing"
-    required = RingBase.required | {"owner", "grants"}
+    described = SPACES_KEY_RING
 
-    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        if isinstance(inputs.get("grants"), list):
-            inputs = {**inputs, "grants": _grants(inputs)}
-        return super().check({"adopt": False, **inputs})
+    def checked(self, inputs: SpacesKeyRingInputs) -> tuple[SpacesKeyRingInputs, dict[str, str]]:
+        # What is not known yet is no list of grants.
+        known = isinstance(inputs.grants, tuple)
+        return super().checked(replace(inputs, grants=_ordered(inputs.grants)) if known else inputs)
 
-    def family(self, values: Values) -> _SpacesKeys:
-        return _SpacesKeys(values)
+    def family(self, state: SpacesKeyRingState) -> _SpacesKeys:
+        return _SpacesKeys(state)
 
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        own = {name: value for name, value in inputs.items() if name not in ("acl", "policy")}
-        found = super().read(resource_id, own, outputs, context)
+    def find(
+        self, resource_id: str, inputs: SpacesKeyRingInputs, state: SpacesKeyRingState, context: Context
+    ) -> tuple[str, SpacesKeyRingInputs, SpacesKeyRingState] | None:
+        inputs = replace(inputs, acl="", policy="")
+        found = super().find(resource_id, inputs, state, context)
         if found is None:
             return None
-        opened = _Opened(own).found()
-        if own.get("adopt"):
-            for name in sorted(opened):
-                context.warn(
-                    f"{own['userName']}: the bucket has {'a public access list' if name == 'acl' else 'a policy'}. It "
-                    "was taken over and is left so."
-                )
-            return found
-        return replace(found, inputs={**found.inputs, **opened})
+        acl, policy = _Exposure(inputs).found()
+        if not inputs.adopt:
+            resource_id, drifted, state = found
+            return resource_id, replace(drifted, acl=acl, policy=policy), state
+        for has, what in ((acl, "a public access list"), (policy, "a policy")):
+            if has:
+                context.warn(f"{inputs.user_name}: the bucket has {what}. It was taken over and is left so.")
+        return found
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        if not (inputs.get("adopt") or old.get("adopt")):
-            _Opened(inputs).close()
-        return super().update(resource_id, old, inputs, context)
+    def change(
+        self, resource_id: str, old: SpacesKeyRingState, inputs: SpacesKeyRingInputs, context: Context
+    ) -> SpacesKeyRingState:
+        if not (inputs.adopt or old.inputs.adopt):
+            _Exposure(inputs).close()
+        return super().change(resource_id, old, inputs, context)
 
 
-class SpacesAdminKey(Resource):
-    """A full-access key of the stack's own, for where an API token is all there is.
+class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
+    """A full-access key of the stack's own, for where an API token is all there is."""
 
-    Inputs: `name`, `owner`, `connection`. Outputs: the inputs, `accessKeyId`, `secretAccessKey` (secret).
-    """
+    described = SPACES_ADMIN_KEY
+    not_imported = "a key can't be imported: DigitalOcean never shows its secret again"
 
-    pulumi_type = "s3store:index:SpacesAdminKey"
-    secrets = frozenset({"secretAccessKey"})
-    replace_on = frozenset({"name", "owner"})
-    required = frozenset({"name", "owner", "connection"})
+    def foreseen(self, inputs: SpacesAdminKeyInputs, old: SpacesAdminKeyState | None) -> SpacesAdminKeyState:
+        return super().foreseen(inputs, old) if old is None else replace(old, inputs=inputs)
 
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        known = {name: (old or {}).get(name, UNKNOWN) for name in ("accessKeyId", "secretAccessKey")}
-        return {**inputs, **known}
-
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        api, name = SpacesApi(inputs), key_name(text(inputs, "name"), text(inputs, "owner"), "admin")
+    def make(self, inputs: SpacesAdminKeyInputs, context: Context) -> tuple[str, SpacesAdminKeyState]:
+        api, name = SpacesApi(inputs.connection), key_name(inputs.name, inputs.owner, "admin")
         for key in api.listed():
             # Nobody was ever given it: its secret went with the run that was interrupted.
-            if key.get("name") == name:
-                api.deleted(key["access_key"])
-        made = api.made(name, [{"bucket": "", "permission": "fullaccess"}])
+            if key.name == name:
+                api.deleted(key.key_id)
+        made = api.made(name, (SpacesGrant(permission="fullaccess"),))
         context.warn(
-            f"a full-access Spaces key {made['access_key']} was made for this stack: its secret lies encrypted in the "
-            "state. To have none, set SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY, and run `up`."
+            f"a full-access Spaces key {made.key_id} was made for this stack: its secret lies encrypted in the state. "
+            "To have none, set SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY, and run `up`."
         )
-        return made["access_key"], {
-            **inputs,
-            "accessKeyId": made["access_key"],
-            "secretAccessKey": made["secret_key"],
-        }
+        return made.key_id, SpacesAdminKeyState(inputs=inputs, access_key_id=made.key_id, secret_access_key=made.secret)
 
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            raise StoreError("a key can't be imported: DigitalOcean never shows its secret again")
-        if any(key["access_key"] == resource_id for key in SpacesApi(inputs).listed()):
-            return Found(resource_id, inputs, outputs)
+    def find(
+        self, resource_id: str, inputs: SpacesAdminKeyInputs, state: SpacesAdminKeyState, context: Context
+    ) -> tuple[str, SpacesAdminKeyInputs, SpacesAdminKeyState] | None:
+        if any(key.key_id == resource_id for key in SpacesApi(inputs.connection).listed()):
+            return resource_id, inputs, state
         return None
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+    def change(
+        self, resource_id: str, old: SpacesAdminKeyState, inputs: SpacesAdminKeyInputs, context: Context
+    ) -> SpacesAdminKeyState:
         # Nothing of it can change but where the API is.
-        return {**old, **inputs}
+        return replace(old, inputs=inputs)
 
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        SpacesApi(outputs).deleted(resource_id)
+    def remove(
+        self, resource_id: str, state: SpacesAdminKeyState, last: SpacesAdminKeyInputs, context: Context
+    ) -> None:
+        SpacesApi(state.inputs.connection).deleted(resource_id)
 
 
-class SpacesLender:
-    """Who serves the proof: no decoy (a deleted bucket's name is blocked for a week), and the key clears up itself."""
+class SpacesAdministrator:
+    """There is no decoy (a deleted bucket's name is blocked for a week), and the key clears up itself."""
 
-    def lend(self, inputs: Values, decoy: str) -> bool:
+    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         return False
 
-    def take_back(self, inputs: Values, decoy: str) -> None:
-        """None was lent."""
+    def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
+        """There is none."""
 
-    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
-        # None was lent.
+    def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         return []
 
-    def clear(self, inputs: Values) -> None:
-        key = Credential(text(inputs, "accessKeyId"), text(inputs, "secretAccessKey"))
-        prefix = text(inputs, "prefix") + PROOF_OBJECT
-        remove_versions(Connection.parse(inputs).s3(key), text(inputs, "bucket"), prefix)
+    def clear(self, inputs: ProofInputs) -> None:
+        key = Credential(inputs.access_key_id, inputs.secret_access_key)
+        remove_versions(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix + PROOF_OBJECT)
+
+
+FAMILY: Final = Family(
+    resources=(SpacesKeyRing(), SpacesAdminKey()),
+    proof_administrator=SpacesAdministrator(),
+    check_admin=check_admin,
+    lender="spaces",
+)

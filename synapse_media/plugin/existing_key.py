@@ -1,47 +1,40 @@
-"""`s3store:index:ExistingKey`: a key that the operator has already, for a store where none can be made for Synapse.
-
-Inputs: `active` (the slot in use: another one has the key read anew) and `connection`.
-Outputs: the inputs, `accessKeyId` and `secretAccessKey` (secret), as the environment has them.
-"""
+"""`s3store:index:ExistingKey`: a key that the operator has already, for a store where none can be made for Synapse."""
 
 from __future__ import annotations
 
-from synapse_media.errors import StoreError
+from synapse_media.schema.resources import EXISTING_KEY, ExistingKeyInputs, ExistingKeyState
 from synapse_media.store import credentials
-from synapse_media.store.connection import Connection
+from synapse_media.store.clients import admin_credential
 
-from .resource import UNKNOWN, Context, Found, Resource, Values
+from .resource import Context, SchemaResource
 
 
-class ExistingKey(Resource):
+class ExistingKey(SchemaResource[ExistingKeyInputs, ExistingKeyState]):
     """The key in the environment, kept in state as the secret it is. It is never changed, and never deleted."""
 
-    pulumi_type = "s3store:index:ExistingKey"
-    secrets = frozenset({"secretAccessKey"})
-    required = frozenset({"active", "connection"})
+    described = EXISTING_KEY
+    not_imported = "an existing key can't be imported: `up` reads it from the environment."
 
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        return {**inputs, "accessKeyId": UNKNOWN, "secretAccessKey": UNKNOWN}
-
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+    def make(self, inputs: ExistingKeyInputs, context: Context) -> tuple[str, ExistingKeyState]:
         return "existing-key", _with_key(inputs)
 
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            raise StoreError("an existing key can't be imported: `up` reads it from the environment.")
+    def find(
+        self, resource_id: str, inputs: ExistingKeyInputs, state: ExistingKeyState, context: Context
+    ) -> tuple[str, ExistingKeyInputs, ExistingKeyState]:
         # A key that the operator replaced is taken up by the next refresh, and proved.
-        return Found(resource_id, inputs, {**outputs, **_with_key(inputs)})
+        return resource_id, inputs, _with_key(inputs)
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+    def change(
+        self, resource_id: str, old: ExistingKeyState, inputs: ExistingKeyInputs, context: Context
+    ) -> ExistingKeyState:
         return _with_key(inputs)
 
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+    def remove(self, resource_id: str, state: ExistingKeyState, last: ExistingKeyInputs, context: Context) -> None:
         """It was there before us, and stays."""
 
 
-def _with_key(inputs: Values) -> Values:
-    connection = Connection.parse(inputs)
+def _with_key(inputs: ExistingKeyInputs) -> ExistingKeyState:
     # What is read here goes into state, and on to Synapse: no credential of a provider that makes keys itself.
-    credentials.refuse_foreign(connection.variables, setting="existing_key")
-    key = connection.admin()
-    return {**inputs, "accessKeyId": key.access_key_id, "secretAccessKey": key.secret}
+    credentials.refuse_foreign(inputs.connection.variables, setting="existing_key")
+    key = admin_credential(inputs.connection)
+    return ExistingKeyState(inputs=inputs, access_key_id=key.access_key_id, secret_access_key=key.secret)

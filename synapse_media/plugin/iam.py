@@ -3,9 +3,8 @@
 A user is ours by its path, which is written in the same call that makes it. An access key carries no mark at all, so
 the ring keeps a journal: before a key is made, an inline policy on the user says when, and which keys were there.
 
-An input `mark` of all three says whose the user has to be: `path` (project, stack, homeserver and bucket), where new
-users are put; `formerPaths` (where else a user of this store may be: earlier releases' path has the stack alone, so
-there the bucket that the user's policy names decides); `bucket`.
+The input `mark` of all three says whose the user has to be. The path of earlier releases has the stack alone, so there
+the bucket that the user's policy names decides.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,24 +21,24 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from synapse_media.errors import StoreError
-from synapse_media.store.connection import ApiError, Connection, call
+from synapse_media.schema.resources import (
+    KEY_RING,
+    USER,
+    USER_POLICY,
+    KeyRingInputs,
+    KeyRingState,
+    UserInputs,
+    UserMark,
+    UserPolicyInputs,
+    UserPolicyState,
+    UserState,
+)
+from synapse_media.store.clients import ApiError, call, iam_client, s3_client
 from synapse_media.store.objects import look
 
 from .bucket import canonical
-from .keyring import KeyFamily, MadeKey, RingBase, retire_fault
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
-
-__all__ = (
-    "JOURNAL",
-    "POLICY_NAME",
-    "ROOT",
-    "IamKeys",
-    "KeyRing",
-    "User",
-    "UserPolicy",
-    "forget_journal",
-    "retire_fault",
-)
+from .keyring import KeyFamily, MadeKey, RingBase
+from .resource import Context, PartialError, SchemaResource, import_id
 
 ROOT: Final = "/synapse-media/"
 """Every user that any stack made is under it."""
@@ -58,41 +57,52 @@ _SKEW: Final = timedelta(minutes=15)
 # ---- whose a user is
 
 
+@dataclass(frozen=True, slots=True)
+class _User:
+    """A user as the store has it."""
+
+    path: str
+    arn: str
+
+
 def _fault(
     iam: Any,
-    values: Mapping[str, Any],
-    found: Mapping[str, Any],
+    user: str,
+    found: _User,
+    mark: UserMark | None,
     *,
     adopted: bool,
-    paths: Collection[str] = (),
+    paths: tuple[str, ...] = (),
     buckets: Collection[str] = (),
     strict: bool = False,
 ) -> str:
     """Why a user must not be touched; "" if it is this store's, or taken over.
 
     Args:
-        found: the user as the store has it.
-        paths: where it was when state saw it last.
-        buckets: that its policy may name beside the store's.
+        paths: where this store's user is beside what the mark says: where it is to be made, where state saw it last.
+        buckets: that its policy may name beside the mark's.
         strict: where it is not known what its policy has to name, a policy is another's.
     """
-    user, path = text(values, "userName"), str(found.get("Path") or "/")
-    mark = values.get("mark")
-    mark = mark if isinstance(mark, Mapping) else {}
-    ours = frozenset({text(values, "path"), text(mark, "path"), *(mark.get("formerPaths") or ()), *paths} - {""})
+    path = found.path
+    ours = frozenset({*_paths(mark), *paths} - {""})
     if path in ours and path.count("/") > _OLD_SLASHES:
         return ""
     if ours and path not in ours:
-        wanted = text(mark, "path") or text(values, "path") or ", ".join(sorted(ours))
+        wanted = next(filter(None, (mark.path if mark else "", *paths)), ", ".join(sorted(ours)))
         if path.startswith(ROOT):
             return f"user {user!r} is marked as another stack's (path {path!r}, ours is {wanted!r})."
         if not adopted:
             return f"user {user!r} exists already (path {path!r}, ours is {wanted!r}): it is not this stack's."
-    known = frozenset({text(mark, "bucket"), *buckets} - {""})
+    known = frozenset({mark.bucket if mark else "", *buckets} - {""})
     named = _named_buckets(iam, user)
     if named and not named & known and (known or strict):
         return f"user {user!r} is another store's: its policy {POLICY_NAME!r} is for {', '.join(sorted(named))}."
     return ""
+
+
+def _paths(mark: UserMark | None) -> tuple[str, ...]:
+    """Where a user is this store's by its mark; () where there is none."""
+    return (mark.path, *mark.former_paths) if mark else ()
 
 
 _OLD_SLASHES: Final = 3
@@ -130,98 +140,82 @@ def _refuse(fault: str) -> None:
         raise StoreError(f"user: {fault} Nothing of it is changed. Choose another name with the setting user.")
 
 
-class User(Resource):
-    """An IAM user under a path of ours. Inputs: `userName`, `path`, `connection`, `adopt`, `mark`.
+class User(SchemaResource[UserInputs, UserState]):
+    """An IAM user under a path of ours. It stays where it was made: policies of others may name it by its path."""
 
-    Outputs: the inputs (`path` is where it is, which never changes), `arn`, `adopted` (it was there before us, so it is
-    never deleted).
-    """
+    described = USER
 
-    pulumi_type = "s3store:index:User"
-    replace_on = frozenset({"userName"})
-    required = frozenset({"userName", "path", "connection"})
-    # A user stays where it was made: policies of others may name it by its path. What was moved, a refresh shows.
-    passing = frozenset({"path", "mark"})
-    one_of_a_name = True
+    def foreseen(self, inputs: UserInputs, old: UserState | None) -> UserState:
+        return super().foreseen(inputs, old) if old is None else _kept(old, inputs)
 
-    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        return super().check({"adopt": False, **inputs})
-
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        return {**inputs, "arn": UNKNOWN, "adopted": UNKNOWN} if old is None else self._kept(old, inputs)
-
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        user, path = text(inputs, "userName"), text(inputs, "path")
-        iam = Connection.parse(inputs).iam()
+    def make(self, inputs: UserInputs, context: Context) -> tuple[str, UserState]:
+        user, path = inputs.user_name, inputs.path
+        iam = iam_client(inputs.connection)
         adopted = False
         try:
-            made = call(iam, "create_user", UserName=user, Path=path)["User"]
+            made = _user_in(call(iam, "create_user", UserName=user, Path=path))
         except ApiError as error:
             if error.code != "EntityAlreadyExists":
                 raise
-            made = call(iam, "get_user", UserName=user)["User"]
-            fault = _fault(iam, inputs, made, adopted=bool(inputs.get("adopt")))
+            made = _user_in(call(iam, "get_user", UserName=user))
+            fault = _fault(iam, user, made, inputs.mark, adopted=inputs.adopt, paths=(path,))
             if fault:
-                over = "" if str(made.get("Path")).startswith(ROOT) else ", or set adopt: true to take it over"
+                over = "" if made.path.startswith(ROOT) else ", or set adopt: true to take it over"
                 raise StoreError(f"user: {fault} Choose another name with the setting user{over}.") from None
-            adopted = made.get("Path") not in (path, *_former(inputs))
-            path = path if adopted else made["Path"]
-        return user, {**inputs, "path": path, "arn": made.get("Arn", ""), "adopted": adopted}
+            adopted = made.path not in (path, *_paths(inputs.mark))
+            path = path if adopted else made.path
+        return user, UserState(inputs=replace(inputs, path=path), arn=made.arn, adopted=adopted)
 
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            user, connection = Connection.of_import(resource_id)
-            inputs = {"userName": user, "connection": connection.values(), "adopt": True}
-            outputs = {"adopted": True}
-        user = text(inputs, "userName", resource_id)
-        found = _user(Connection.parse(inputs).iam(), user)
+    def imported(self, resource_id: str) -> tuple[UserInputs, UserState]:
+        user, connection = import_id(resource_id)
+        inputs = UserInputs(user_name=user, path="", connection=connection, adopt=True)
+        return inputs, UserState(inputs=inputs, adopted=True)
+
+    def find(
+        self, resource_id: str, inputs: UserInputs, state: UserState, context: Context
+    ) -> tuple[str, UserInputs, UserState] | None:
+        user = inputs.user_name or resource_id
+        found = _user(iam_client(inputs.connection), user)
         if found is None:
             return None
-        path = found.get("Path", "/")
-        inputs = {"path": path, **{name: value for name, value in inputs.items() if name != "movedTo"}}
-        kept = text(outputs, "path") or inputs["path"]
-        drifted = inputs
-        if path not in (kept, inputs["path"], *_former(inputs)) and (
-            not outputs.get("adopted") or path.startswith(ROOT)
-        ):
-            drifted = {**inputs, "movedTo": path}
-        return Found(user, drifted, {**outputs, **inputs, "path": kept, "arn": found.get("Arn", "")})
+        path = found.path
+        inputs = replace(inputs, path=inputs.path or path, moved_to="")
+        kept = state.inputs.path or inputs.path
+        state.inputs, state.arn = replace(inputs, path=kept), found.arn
+        if path not in (kept, inputs.path, *_paths(inputs.mark)) and (not state.adopted or path.startswith(ROOT)):
+            inputs = replace(inputs, moved_to=path)
+        return user, inputs, state
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        user, connection = text(inputs, "userName"), Connection.parse(inputs)
-        iam, adopted = connection.iam(), bool(old.get("adopted"))
+    def change(self, resource_id: str, old: UserState, inputs: UserInputs, context: Context) -> UserState:
+        user, iam = inputs.user_name, iam_client(inputs.connection)
         # State keeps the old place until the user was seen at the new one: a refresh looks where state says.
         found = _user(iam, user)
         if found is None:
             raise StoreError(
-                f"user: {user!r} does not exist at {connection.iam_endpoint}. Check iam_endpoint; if the user was "
-                "deleted, `synapse-media up --refresh` finds out and makes it again."
+                f"user: {user!r} does not exist at {inputs.connection.iam_endpoint}. Check iam_endpoint; if the user "
+                "was deleted, `synapse-media up --refresh` finds out and makes it again."
             )
-        kept, path = self._kept(old, inputs), str(found.get("Path") or "/")
-        moved = not adopted and path not in (kept["path"], inputs["path"], *_former(inputs))
-        same_place = Connection.parse({**inputs, **old}).iam_endpoint == connection.iam_endpoint
+        kept, path = _kept(old, inputs), found.path
+        moved = not old.adopted and path not in (kept.inputs.path, inputs.path, *_paths(inputs.mark))
+        same_place = old.inputs.connection.iam_endpoint == inputs.connection.iam_endpoint
         if moved and same_place and not path.startswith(ROOT):
-            _move_back(iam, user, kept["path"])
+            _move_back(iam, user, kept.inputs.path)
             found = _user(iam, user) or found
-            kept["arn"] = found.get("Arn", "")
-        _refuse(_fault(iam, inputs, found, adopted=adopted, paths=(kept["path"],)))
+            kept.arn = found.arn
+        _refuse(_fault(iam, user, found, inputs.mark, adopted=old.adopted, paths=(inputs.path, kept.inputs.path)))
         return kept
 
-    def _kept(self, old: Values, inputs: Values) -> Values:
-        # Nothing of a user can be changed in place but what is only ours to remember.
-        kept = {"path": text(old, "path") or inputs["path"], "arn": text(old, "arn")}
-        return {**inputs, **kept, "adopted": bool(old.get("adopted"))}
-
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        user = text(outputs, "userName", resource_id)
-        if outputs.get("adopted"):
+    def remove(self, resource_id: str, state: UserState, last: UserInputs, context: Context) -> None:
+        user = state.inputs.user_name or resource_id
+        if state.adopted:
             context.warn(f"user {user} was there before this stack and is left where it is, with what others gave it.")
             return
-        iam = Connection.parse(outputs).iam()
+        iam = iam_client(state.inputs.connection)
         found = _user(iam, user)
         if found is None:
             return
-        fault = _fault(iam, {**context.inputs, **outputs}, found, adopted=False, strict=True)
+        mark = state.inputs.mark or last.mark
+        fault = _fault(iam, user, found, mark, adopted=False, paths=(state.inputs.path,), strict=True)
         if fault:
             context.warn(f"{fault} It is left where it is.")
             return
@@ -237,10 +231,9 @@ class User(Resource):
                 raise
 
 
-def _former(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Further paths by which a user is this store's."""
-    mark = values.get("mark")
-    return (text(mark, "path"), *(mark.get("formerPaths") or ())) if isinstance(mark, Mapping) else ()
+def _kept(old: UserState, inputs: UserInputs) -> UserState:
+    """The state of a user that is kept: nothing of it can be changed in place but what is only ours to remember."""
+    return replace(old, inputs=replace(inputs, path=old.inputs.path or inputs.path))
 
 
 def _move_back(iam: Any, user: str, path: str) -> None:
@@ -256,88 +249,85 @@ def _move_back(iam: Any, user: str, path: str) -> None:
         ) from None
 
 
-class UserPolicy(Resource):
-    """An inline policy of a user. Inputs: `userName`, `policyName`, `policy` (JSON), `connection`, `adopt`, `mark`."""
+class UserPolicy(SchemaResource[UserPolicyInputs, UserPolicyState]):
+    """An inline policy of a user."""
 
-    pulumi_type = "s3store:index:UserPolicy"
-    replace_on = frozenset({"userName", "policyName"})
-    required = frozenset({"userName", "policyName", "policy", "connection"})
-    one_of_a_name = True
-    passing = frozenset({"adopt", "mark"})
+    described = USER_POLICY
 
-    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        inputs, failures = super().check(inputs)
-        if isinstance(inputs.get("policy"), str) and not failures:
-            try:
-                inputs = {**inputs, "policy": canonical(inputs["policy"])}
-            except ValueError:
-                failures["policy"] = "is not JSON"
-        return inputs, failures
+    def checked(self, inputs: UserPolicyInputs) -> tuple[UserPolicyInputs, dict[str, str]]:
+        if not isinstance(inputs.policy, str):  # not known yet
+            return inputs, {}
+        try:
+            return replace(inputs, policy=canonical(inputs.policy)), {}
+        except ValueError:
+            return inputs, {"policy": "is not JSON"}
 
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        return dict(inputs)
+    def make(self, inputs: UserPolicyInputs, context: Context) -> tuple[str, UserPolicyState]:
+        return _policy_id(inputs), _with_policy(inputs)
 
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        self._put(inputs, {})
-        return f"{inputs['userName']}/{inputs['policyName']}", dict(inputs)
+    def imported(self, resource_id: str) -> tuple[UserPolicyInputs, UserPolicyState]:
+        name, connection = import_id(resource_id)
+        user, slash, policy = name.partition("/")
+        if not slash:
+            raise StoreError(f"import id {resource_id!r} is not USER/POLICY@IAM-ENDPOINT")
+        inputs = UserPolicyInputs(user_name=user, policy_name=policy, policy="", connection=connection)
+        return inputs, UserPolicyState(inputs=inputs)
 
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            name, connection = Connection.of_import(resource_id)
-            user, slash, policy = name.partition("/")
-            if not slash:
-                raise StoreError(f"import id {resource_id!r} is not USER/POLICY@IAM-ENDPOINT")
-            inputs = {"userName": user, "policyName": policy, "connection": connection.values()}
+    def find(
+        self, resource_id: str, inputs: UserPolicyInputs, state: UserPolicyState, context: Context
+    ) -> tuple[str, UserPolicyInputs, UserPolicyState] | None:
         try:
             found = call(
-                Connection.parse(inputs).iam(),
+                iam_client(inputs.connection),
                 "get_user_policy",
-                UserName=inputs["userName"],
-                PolicyName=inputs["policyName"],
+                UserName=inputs.user_name,
+                PolicyName=inputs.policy_name,
             )["PolicyDocument"]
         except ApiError as error:
             if error.absent:
                 return None
             raise
-        document = found if isinstance(found, str) else json.dumps(found)
-        inputs = {**inputs, "policy": canonical(document)}
-        # Among the inputs alone: the bucket that the outputs name is the one by which the user is ours.
-        ours = {"policy": text(outputs, "policy") or inputs["policy"]}
-        return Found(f"{inputs['userName']}/{inputs['policyName']}", inputs, {**inputs, **ours})
+        inputs = replace(inputs, policy=canonical(found if isinstance(found, str) else json.dumps(found)))
+        # Among the inputs alone: the bucket that the state names is the one by which the user is ours.
+        state.inputs = replace(inputs, policy=state.inputs.policy or inputs.policy)
+        return _policy_id(inputs), inputs, state
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        self._put(inputs, old)
-        return dict(inputs)
+    def change(
+        self, resource_id: str, old: UserPolicyState, inputs: UserPolicyInputs, context: Context
+    ) -> UserPolicyState:
+        return _with_policy(inputs, old.inputs.policy)
 
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        iam, user = Connection.parse(outputs).iam(), outputs["userName"]
+    def remove(self, resource_id: str, state: UserPolicyState, last: UserPolicyInputs, context: Context) -> None:
+        user, name = state.inputs.user_name, state.inputs.policy_name
+        iam = iam_client(state.inputs.connection)
         try:
-            found = call(iam, "get_user_policy", UserName=user, PolicyName=outputs["policyName"])["PolicyDocument"]
-            named, ours = _buckets_of(found), _buckets_of(outputs.get("policy"))
+            found = call(iam, "get_user_policy", UserName=user, PolicyName=name)["PolicyDocument"]
+            named, ours = _buckets_of(found), _buckets_of(state.inputs.policy)
             if named and ours and not named & ours:
                 context.warn(
-                    f"user {user}: the policy {outputs['policyName']} is another store's, for "
-                    f"{', '.join(sorted(named))}: it is left as it is."
+                    f"user {user}: the policy {name} is another store's, for {', '.join(sorted(named))}: it is left "
+                    "as it is."
                 )
                 return
-            call(iam, "delete_user_policy", UserName=user, PolicyName=outputs["policyName"])
+            call(iam, "delete_user_policy", UserName=user, PolicyName=name)
         except ApiError as error:
             if not error.absent:
                 raise
 
-    def _put(self, inputs: Values, old: Values) -> None:
-        iam, user = Connection.parse(inputs).iam(), inputs["userName"]
-        found = _user(iam, user)
-        if found is not None:
-            buckets = _buckets_of(inputs["policy"]) | _buckets_of(old.get("policy"))
-            _refuse(_fault(iam, inputs, found, adopted=bool(inputs.get("adopt")), buckets=buckets))
-        call(
-            iam,
-            "put_user_policy",
-            UserName=user,
-            PolicyName=inputs["policyName"],
-            PolicyDocument=inputs["policy"],
-        )
+
+def _policy_id(inputs: UserPolicyInputs) -> str:
+    return f"{inputs.user_name}/{inputs.policy_name}"
+
+
+def _with_policy(inputs: UserPolicyInputs, former: str = "") -> UserPolicyState:
+    """Put the policy on its user, whose policy may be for the buckets of the former one as well."""
+    iam, user = iam_client(inputs.connection), inputs.user_name
+    found = _user(iam, user)
+    if found is not None:
+        buckets = _buckets_of(inputs.policy) | _buckets_of(former)
+        _refuse(_fault(iam, user, found, inputs.mark, adopted=inputs.adopt, buckets=buckets))
+    call(iam, "put_user_policy", UserName=user, PolicyName=inputs.policy_name, PolicyDocument=inputs.policy)
+    return UserPolicyState(inputs=inputs)
 
 
 # ---- the keys
@@ -372,17 +362,16 @@ class IamKeys(KeyFamily):
     """The access keys of an IAM user.
 
     Args:
-        values: the inputs or outputs of the ring, for whose the user has to be.
+        inputs: the ring's, with whose the user has to be.
     """
 
-    def __init__(self, connection: Connection, user: str, values: Values | None = None) -> None:
-        self.who = f"user {user}"
+    def __init__(self, inputs: KeyRingInputs) -> None:
+        self.who = f"user {inputs.user_name}"
         self.notes: list[str] = []
-        self._connection = connection
-        self._iam = connection.iam()
-        self._user = user
-        self._values: Values = {**(values or {}), "userName": user}
-        self._found: dict[str, Any] | None = None
+        self._inputs = inputs
+        self._iam = iam_client(inputs.connection)
+        self._user = inputs.user_name
+        self._found: _User | None = None
         self._done: list[str] = []
         self._open: list[_Entry] = []
 
@@ -398,7 +387,7 @@ class IamKeys(KeyFamily):
         self._found = _user(self._iam, self._user)
         if self._found is None:
             return
-        fault = _fault(self._iam, self._values, self._found, adopted=bool(self._values.get("adopt")))
+        fault = _fault(self._iam, self._user, self._found, self._inputs.mark, adopted=self._inputs.adopt)
         # A key of ours on it: whatever its path says, it is the user that state knows.
         if fault and not set(known) & set(self.listed() or ()):
             _refuse(fault)
@@ -411,7 +400,9 @@ class IamKeys(KeyFamily):
         name = JOURNAL + slot
         _write_entry(self._iam, self._user, name, _Entry(slot, at, digests, secrets.token_hex(4)))
         try:
-            made = call(self._connection.iam_once(), "create_access_key", UserName=self._user)["AccessKey"]
+            made = call(iam_client(self._inputs.connection, attempts=1), "create_access_key", UserName=self._user)[
+                "AccessKey"
+            ]
         except ApiError as error:
             if _was_refused(error):
                 # No key was made: whatever key there is later, somebody else made.
@@ -480,11 +471,11 @@ class IamKeys(KeyFamily):
         return orphans
 
     def _is_adopted(self) -> bool:
-        if self._values.get("adopt"):
+        if self._inputs.adopt:
             return True
         self._found = self._found or _user(self._iam, self._user)
-        path = str((self._found or {}).get("Path") or "/")
-        return not path.startswith(ROOT) and path not in (text(self._values, "path"), *_former(self._values))
+        path = self._found.path if self._found else "/"
+        return not path.startswith(ROOT) and path not in _paths(self._inputs.mark)
 
     def settle(self, *, ending: bool = False) -> str:
         for entry in self._open:
@@ -510,85 +501,99 @@ class IamKeys(KeyFamily):
         return used.astimezone(UTC) if isinstance(used, datetime) else None
 
     def usable(self) -> bool:
-        mark = self._values.get("mark")
-        bucket = text(mark, "bucket") if isinstance(mark, Mapping) else ""
-        if not bucket:
+        mark = self._inputs.mark
+        if mark is None or not mark.bucket:
             return True
         try:
-            look(self._connection.s3(), bucket)
+            look(s3_client(self._inputs.connection), mark.bucket)
         except ApiError as error:
             return not error.absent
         return True
 
 
-_BESIDE: Final = ("otherPolicies", "attachedPolicies", "groups")
+@dataclass(frozen=True, slots=True)
+class _Extras:
+    """What gives a user rights beside this store's policy.
 
-
-class KeyRing(RingBase):
-    """The access keys of an IAM user, by slot (see RingBase).
-
-    Further inputs: `mark`, `adopt` (the user may be somebody else's).
-    Further inputs after a refresh, and outputs, where a user of ours may do more than its policy says: `otherPolicies`
-    (inline), `attachedPolicies` (ARNs), `groups`. The next `up` takes them away.
+    Attributes:
+        policies: names of inline policies.
+        attached: ARNs of attached policies.
+        groups: names of groups.
     """
 
-    pulumi_type = "s3store:index:KeyRing"
-    passing = RingBase.passing | {"mark", "adopt"}
+    policies: tuple[str, ...] = ()
+    attached: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
-    def family(self, values: Values) -> IamKeys:
-        return IamKeys(Connection.parse(values), text(values, "userName"), values)
+    @classmethod
+    def of(cls, inputs: KeyRingInputs) -> _Extras:
+        """Those that a refresh put among the inputs."""
+        return cls(inputs.other_policies, inputs.attached_policies, inputs.groups)
 
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        found = super().read(resource_id, _without(inputs), _without(outputs), context)
+    def among(self, inputs: KeyRingInputs) -> KeyRingInputs:
+        """The inputs with these in place of any others."""
+        return replace(inputs, other_policies=self.policies, attached_policies=self.attached, groups=self.groups)
+
+    def __bool__(self) -> bool:
+        return bool(self.policies or self.attached or self.groups)
+
+    def __str__(self) -> str:
+        named = (("inline policy", self.policies), ("attached policy", self.attached), ("group", self.groups))
+        return "; ".join(f"{word} {', '.join(names)}" for word, names in named if names)
+
+
+class KeyRing(RingBase[KeyRingInputs, KeyRingState]):
+    """The access keys of an IAM user, by slot (see RingBase).
+
+    A refresh also looks what else gives the user rights, and puts it among the inputs of a ring whose user was made
+    here: so it shows as a change, and the next `up` takes it away. Of a user that was taken over it is only reported.
+    """
+
+    described = KEY_RING
+
+    def family(self, state: KeyRingState) -> IamKeys:
+        return IamKeys(state.inputs)
+
+    def find(
+        self, resource_id: str, inputs: KeyRingInputs, state: KeyRingState, context: Context
+    ) -> tuple[str, KeyRingInputs, KeyRingState] | None:
+        inputs, state.inputs = _Extras().among(inputs), _Extras().among(state.inputs)
+        found = super().find(resource_id, inputs, state, context)
         if found is None:
             return None
-        iam, user = Connection.parse(inputs).iam(), text(inputs, "userName", resource_id)
-        beside = _beside(iam, user, context)
-        if not beside:
+        resource_id, drifted, state = found
+        iam, user = iam_client(inputs.connection), inputs.user_name or resource_id
+        extras = _extras(iam, user, context)
+        if not extras:
             return found
-        if _is_ours(iam, {**outputs, **inputs}):
-            return Found(found.resource_id, {**found.inputs, **beside}, {**found.outputs, **beside})
-        context.warn(f"user {user} was taken over and may do more than this store's policy says: {_in_words(beside)}")
+        adopted = inputs.adopt or state.inputs.adopt
+        if _is_ours(iam, user, inputs.mark or state.inputs.mark, adopted=adopted):
+            state.inputs = extras.among(state.inputs)
+            return resource_id, extras.among(drifted), state
+        context.warn(f"user {user} was taken over and may do more than this store's policy says: {extras}")
         return found
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        beside = {name: old[name] for name in _BESIDE if old.get(name)}
-        outputs = super().update(resource_id, _without(old), inputs, context)
-        iam = Connection.parse(inputs).iam()
-        if not beside or not _is_ours(iam, inputs):
-            return outputs
-        user = text(inputs, "userName")
+    def change(self, resource_id: str, old: KeyRingState, inputs: KeyRingInputs, context: Context) -> KeyRingState:
+        extras = _Extras.of(old.inputs)
+        state = super().change(resource_id, old, inputs, context)
+        iam, user = iam_client(inputs.connection), inputs.user_name
+        if not extras or not _is_ours(iam, user, inputs.mark, adopted=state.inputs.adopt):
+            return state
         try:
-            _take_away(iam, user, beside)
+            _take_away(iam, user, extras)
         except ApiError as error:
-            raise PartialError(
-                f"user {user}: {_in_words(beside)} could not be taken away: {error}", resource_id, {**outputs, **beside}
-            ) from None
-        context.warn(f"user {user}: {_in_words(beside)} taken away: a key of it could do more than its policy says")
-        return outputs
+            state.inputs = extras.among(state.inputs)
+            raise PartialError(f"user {user}: {extras} could not be taken away: {error}", resource_id, state) from None
+        context.warn(f"user {user}: {extras} taken away: a key of it could do more than its policy says")
+        return state
 
 
-def _without(values: Values) -> Values:
-    return {name: value for name, value in values.items() if name not in _BESIDE}
-
-
-def _in_words(beside: Mapping[str, Sequence[str]]) -> str:
-    words = dict(zip(_BESIDE, ("inline policy", "attached policy", "group"), strict=True))
-    return "; ".join(f"{words[name]} {', '.join(found)}" for name, found in beside.items())
-
-
-def _beside(iam: Any, user: str, context: Context) -> dict[str, list[str]]:
-    """What a user may do its work by beside our policy: many stores have nothing but inline policies."""
-    found = {
-        "otherPolicies": [
-            name for name in _policies(iam, user) if name != POLICY_NAME and not name.startswith(JOURNAL)
-        ],
-        "attachedPolicies": _if_any(
-            iam, user, context, "list_attached_user_policies", part="AttachedPolicies", name="PolicyArn"
-        ),
-        "groups": _if_any(iam, user, context, "list_groups_for_user", part="Groups", name="GroupName"),
-    }
-    return {name: sorted(names) for name, names in found.items() if names}
+def _extras(iam: Any, user: str, context: Context) -> _Extras:
+    """What a user has rights by beside our policy: many stores have nothing but inline policies."""
+    policies = [name for name in _policies(iam, user) if name != POLICY_NAME and not name.startswith(JOURNAL)]
+    attached = _if_any(iam, user, context, "list_attached_user_policies", part="AttachedPolicies", name="PolicyArn")
+    groups = _if_any(iam, user, context, "list_groups_for_user", part="Groups", name="GroupName")
+    return _Extras(tuple(sorted(policies)), tuple(sorted(attached)), tuple(sorted(groups)))
 
 
 def _if_any(iam: Any, user: str, context: Context, operation: str, *, part: str, name: str) -> list[str]:
@@ -603,22 +608,21 @@ def _if_any(iam: Any, user: str, context: Context, operation: str, *, part: str,
         raise
 
 
-def _is_ours(iam: Any, values: Mapping[str, Any]) -> bool:
+def _is_ours(iam: Any, user: str, mark: UserMark | None, *, adopted: bool) -> bool:
     """Whether a user was made here, and not taken over."""
-    if values.get("adopt"):
+    if adopted:
         return False
-    path = str((_user(iam, text(values, "userName")) or {}).get("Path") or "/")
-    return path in _former(values) or (not _former(values) and path.startswith(ROOT))
+    found, ours = _user(iam, user), _paths(mark)
+    return found is not None and (found.path in ours or (not ours and found.path.startswith(ROOT)))
 
 
-def _take_away(iam: Any, user: str, beside: Mapping[str, Sequence[str]]) -> None:
-    ways = {
-        "otherPolicies": ("delete_user_policy", "PolicyName"),
-        "attachedPolicies": ("detach_user_policy", "PolicyArn"),
-        "groups": ("remove_user_from_group", "GroupName"),
-    }
-    for kind, names in beside.items():
-        operation, argument = ways[kind]
+def _take_away(iam: Any, user: str, extras: _Extras) -> None:
+    ways = (
+        (extras.policies, "delete_user_policy", "PolicyName"),
+        (extras.attached, "detach_user_policy", "PolicyArn"),
+        (extras.groups, "remove_user_from_group", "GroupName"),
+    )
+    for names, operation, argument in ways:
         for name in names:
             try:
                 call(iam, operation, UserName=user, **{argument: name})
@@ -630,14 +634,18 @@ def _take_away(iam: Any, user: str, beside: Mapping[str, Sequence[str]]) -> None
 # ---- calls
 
 
-def _user(iam: Any, user: str) -> dict[str, Any] | None:
+def _user(iam: Any, user: str) -> _User | None:
     try:
-        found: dict[str, Any] = call(iam, "get_user", UserName=user)["User"]
+        return _user_in(call(iam, "get_user", UserName=user))
     except ApiError as error:
         if error.absent:
             return None
         raise
-    return found
+
+
+def _user_in(answer: Mapping[str, Any]) -> _User:
+    found = answer["User"]
+    return _User(str(found.get("Path") or "/"), str(found.get("Arn") or ""))
 
 
 def _listed(iam: Any, user: str) -> list[dict[str, Any]]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from synapse_media.errors import StoreError
 from synapse_media.redaction import remember
+from synapse_media.schema.resources import AccessKey, AnyRingInputs, AnyRingState
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
 
-from .resource import UNKNOWN, Context, Found, PartialError, Resource, Values, text
+from .resource import Context, PartialError, SchemaResource
+
+In = TypeVar("In", bound=AnyRingInputs)
+S = TypeVar("S", bound=AnyRingState[Any])
 
 _PROOF_TIME: Final = timedelta(minutes=5)
 
@@ -93,8 +97,8 @@ class KeyFamily(ABC):
     def mend(self, slot: str, key_id: str) -> None:  # noqa: B027 - most keys can't be changed
         """Make a key that is kept be as the inputs say, where a family's keys can be changed."""
 
-    def drifted(self, slots: Mapping[str, str]) -> Values:
-        """Inputs that no longer describe the kept keys ({slot: access key ID}), as they are now."""
+    def drifted(self, slots: Mapping[str, str]) -> Mapping[str, Any]:
+        """Fields of the inputs that no longer describe the kept keys ({slot: access key ID}), as they are now."""
         return {}
 
 
@@ -144,106 +148,77 @@ class NamedKeys(KeyFamily):
         ]
 
 
-class RingBase(Resource):
+class RingBase(SchemaResource[In, S]):
     """All access keys of one user, by slot.
 
-    Inputs: `userName`, `active` (slot), `slots` (all slots there shall be), `retireConfirmed`, `connection`, `adoptKey`
-    (an existing key that becomes the first, its secret in the environment as ADOPTED_SECRET).
-    Outputs: the inputs, `keys` {slot: {accessKeyId, createdAt}} (createdAt "": it was brought along, and is never
-    deleted), `secrets` {slot: secret access key} (secret), `accessKeyId` and `secretAccessKey` (secret) of the active
-    slot, `unknownKeys`, `inactiveKeys`, `orphanUntil` (ISO 8601; only where a key was asked for and no answer came: so
-    long the store may still make it, and each `up` looks).
-    `retireConfirmed` is leave for the run it is given in: as an output it is True only where somebody put it there, to
+    `retire_confirmed` is leave for the run it is given in: in a state it is True only where somebody put it there, to
     have the ring deleted although a key may be in use.
     """
 
-    secrets = frozenset({"secrets", "secretAccessKey"})
-    replace_on = frozenset({"userName"})
-    required = frozenset({"userName", "active", "slots", "connection"})
-    # They are about one run; that they are gone again is no change.
-    passing = frozenset({"retireConfirmed", "adoptKey"})
+    not_imported = (
+        "a key ring can't be imported: a store never shows a secret access key again. Let `up` make new keys, "
+        "and delete the old ones once nothing uses them."
+    )
 
     @abstractmethod
-    def family(self, values: Values) -> KeyFamily:
-        """The keys that a resource's inputs or outputs speak of. No call is made."""
+    def family(self, state: S) -> KeyFamily:
+        """The keys that a state speaks of, by its inputs. No call is made."""
 
-    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        inputs, failures = super().check({"retireConfirmed": False, **inputs})
-        slots, active = inputs.get("slots"), inputs.get("active")
-        if not isinstance(slots, list) or not all(isinstance(slot, str) for slot in slots):
-            return inputs, {"slots": "is not a list of names", **failures}
-        if active not in slots and "active" not in failures:
-            failures["active"] = "is not among the slots"
-        return {**inputs, "slots": sorted(slots)}, failures
+    def checked(self, inputs: In) -> tuple[In, dict[str, str]]:
+        slots = tuple(sorted(inputs.slots))
+        faults = {} if inputs.active in slots else {"active": "is not among the slots"}
+        return replace(inputs, slots=slots), faults
 
-    def unsettled(self, outputs: Values) -> tuple[str, ...]:
-        return ("orphanUntil",) if outputs.get("orphanUntil") else ()
+    def foreseen(self, inputs: In, old: S | None) -> S:
+        if old is None:
+            return super().foreseen(inputs, old)
+        if set(inputs.slots) == set(old.keys):
+            return _with_active(replace(old, inputs=inputs))
+        state = super().foreseen(inputs, old)
+        if inputs.active in old.keys:
+            state.access_key_id = old.keys[inputs.active].access_key_id
+            state.secret_access_key = old.secrets[inputs.active]
+        return state
 
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        keys = (old or {}).get("keys", {})
-        active = inputs.get("active")
-        if old is not None and set(inputs["slots"]) == set(keys):
-            return {**old, **inputs, **_of_active(active, keys, old.get("secrets", {}))}
-        known = active in keys
-        return {
-            **inputs,
-            "keys": UNKNOWN,
-            "secrets": UNKNOWN,
-            "accessKeyId": keys[active]["accessKeyId"] if known else UNKNOWN,
-            "secretAccessKey": (old or {}).get("secrets", {})[active] if known else UNKNOWN,
-            "unknownKeys": UNKNOWN,
-            "inactiveKeys": UNKNOWN,
-        }
+    def make(self, inputs: In, context: Context) -> tuple[str, S]:
+        state: S = self.described.state(inputs=inputs)  # type: ignore[assignment]
+        return inputs.user_name, self._converge(state, context)
 
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        outputs: Values = {**inputs, "keys": {}, "secrets": {}, "unknownKeys": [], "inactiveKeys": []}
-        return text(inputs, "userName"), self._converge(outputs, inputs, context)
-
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            raise StoreError(
-                "a key ring can't be imported: a store never shows a secret access key again. Let `up` make new keys, "
-                "and delete the old ones once nothing uses them."
-            )
-        family = self.family(inputs)
+    def find(self, resource_id: str, inputs: In, state: S, context: Context) -> tuple[str, In, S] | None:
+        family = self.family(replace(state, inputs=inputs))
         listed = family.listed()
         if listed is None:
             return None
-        kept = {slot: key for slot, key in outputs.get("keys", {}).items() if key["accessKeyId"] in listed}
-        outputs = {
-            **outputs,
-            "keys": kept,
-            "secrets": {slot: secret for slot, secret in outputs.get("secrets", {}).items() if slot in kept},
-        }
-        outputs |= _strangers(listed, kept)
-        _report(family.who, outputs, context)
-        outputs |= _of_active(inputs.get("active"), kept, outputs["secrets"])
-        drifted = family.drifted({slot: key["accessKeyId"] for slot, key in kept.items()})
-        return Found(text(inputs, "userName", resource_id), {**inputs, "slots": sorted(kept), **drifted}, outputs)
+        state.keys = {slot: key for slot, key in state.keys.items() if key.access_key_id in listed}
+        state.secrets = {slot: secret for slot, secret in state.secrets.items() if slot in state.keys}
+        _note_strangers(state, listed)
+        _report(family.who, state, context)
+        _with_active(state, inputs.active)
+        drifted = family.drifted({slot: key.access_key_id for slot, key in state.keys.items()})
+        found = replace(inputs, slots=tuple(sorted(state.keys)), **drifted)
+        return inputs.user_name or resource_id, found, state
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        if old.get("adopt"):
+    def change(self, resource_id: str, old: S, inputs: In, context: Context) -> S:
+        if old.inputs.adopt:
             # Once taken over: `adopt` may leave the stack file, and a key that was found is still somebody's.
-            inputs = {**inputs, "adopt": True}
-        outputs: Values = {"keys": {}, "secrets": {}, **old, **inputs}
-        outputs["keys"], outputs["secrets"] = dict(outputs["keys"]), dict(outputs["secrets"])
-        return self._converge(outputs, inputs, context)
+            inputs = replace(inputs, adopt=True)
+        old.inputs = inputs
+        return self._converge(old, context)
 
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        family = self.family({"userName": resource_id, **outputs})
+    def remove(self, resource_id: str, state: S, last: In, context: Context) -> None:
+        family = self.family(state)
         listed = family.listed()
         if listed is None:
             return
-        require_leave(family, listed, outputs, context)
-        keys = list(outputs.get("keys", {}).values())
-        known = frozenset(key["accessKeyId"] for key in keys)
+        require_leave(family, listed, state, confirmed=state.inputs.retire_confirmed or last.retire_confirmed)
+        known = frozenset(key.access_key_id for key in state.keys.values())
         for key_id in family.orphans(known):
             family.delete(key_id)
-        for key in keys:
+        for key in state.keys.values():
             if is_brought(key):
                 _say_left(family.who, key, context)
             else:
-                family.delete(key["accessKeyId"])
+                family.delete(key.access_key_id)
         until = family.settle(ending=True)
         if until:
             context.warn(
@@ -251,14 +226,14 @@ class RingBase(Resource):
                 "look then whether the user has a key that nobody knows, and delete it."
             )
 
-    def _converge(self, outputs: Values, inputs: Values, context: Context) -> Values:
-        """Make the ring as the inputs say; what was reached is in the PartialError where something stops it."""
-        slots, active = list(inputs["slots"]), inputs["active"]
-        family = self.family(inputs)
-        keys, secrets = outputs["keys"], outputs["secrets"]
+    def _converge(self, state: S, context: Context) -> S:
+        """Make the ring as the state's inputs say; what was reached is in the PartialError where something stops it."""
+        inputs, keys, secrets = state.inputs, state.keys, state.secrets
+        slots, active = inputs.slots, inputs.active
+        family = self.family(state)
         # The leave was for this run.
-        outputs["retireConfirmed"] = False
-        known = frozenset(key["accessKeyId"] for key in keys.values())
+        state.inputs = replace(inputs, retire_confirmed=False)
+        known = frozenset(key.access_key_id for key in keys.values())
         # A place that does not answer must not get into state by a PartialError: a refresh would look there.
         family.require_ours(known)
         orphans = family.orphans(known)
@@ -268,53 +243,52 @@ class RingBase(Resource):
                 family.delete(orphan)
                 listed.pop(orphan, None)
                 context.warn(f"{family.who}: key {orphan}, made by an interrupted run and never handed out, is deleted")
-            outputs.pop("orphanUntil", None)
-            until = family.settle()
+            state.orphan_until = family.settle() or None
             for note in family.notes:
                 context.warn(note)
-            if until:
-                outputs["orphanUntil"] = until
+            if state.orphan_until:
                 context.warn(
                     f"{family.who}: an interrupted run asked for a key and got no answer. The store may still make it "
-                    f"until {until}: run `synapse-media up` again after that, which deletes it, or finds that there is "
-                    "none."
+                    f"until {state.orphan_until}: run `synapse-media up` again after that, which deletes it, or finds "
+                    "that there is none."
                 )
-            for slot in [slot for slot, key in keys.items() if key["accessKeyId"] not in listed]:
+            for slot in [slot for slot, key in keys.items() if key.access_key_id not in listed]:
                 del keys[slot]
                 secrets.pop(slot, None)
             handed_out = active in keys
             for slot in slots:
                 if slot in keys:
-                    family.mend(slot, keys[slot]["accessKeyId"])
+                    family.mend(slot, keys[slot].access_key_id)
                     continue
-                brought = text(inputs, "adoptKey") if slot == active and not keys else ""
+                brought = inputs.adopt_key if slot == active and not keys else None
                 made = _brought(brought, listed) if brought else family.make(slot, frozenset(listed))
-                keys[slot] = {"accessKeyId": made.key_id, "createdAt": made.created_at}
+                keys[slot] = AccessKey(access_key_id=made.key_id, created_at=made.created_at)
                 secrets[slot] = made.secret
                 listed[made.key_id] = True
                 if not brought:
                     context.warn(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
             for slot in [slot for slot in keys if slot not in slots]:
+                key = keys[slot]
                 if not handed_out:
                     raise StoreError(
-                        f"key {keys[slot]['accessKeyId']} is not retired: {keys[active]['accessKeyId']}, which follows "
-                        "it, was made only now and nobody has it yet. Keep both (`synapse-media rotate` does), render, "
-                        "restart Synapse, and retire it then."
+                        f"key {key.access_key_id} is not retired: {keys[active].access_key_id}, which follows it, was "
+                        "made only now and nobody has it yet. Keep both (`synapse-media rotate` does), render, restart "
+                        "Synapse, and retire it then."
                     )
-                if is_brought(keys[slot]):
-                    _say_left(family.who, keys[slot], context)
+                if is_brought(key):
+                    _say_left(family.who, key, context)
                 else:
-                    _may_retire(family, keys[slot], keys[active], confirmed=bool(inputs.get("retireConfirmed")))
-                    family.delete(keys[slot]["accessKeyId"])
-                    listed.pop(keys[slot]["accessKeyId"], None)
+                    _may_retire(family, key, keys[active], confirmed=inputs.retire_confirmed)
+                    family.delete(key.access_key_id)
+                    listed.pop(key.access_key_id, None)
                 del keys[slot]
                 secrets.pop(slot, None)
-            outputs |= _strangers(listed, keys)
-            _report(family.who, outputs, context)
+            _note_strangers(state, listed)
+            _report(family.who, state, context)
         except StoreError as error:
-            outputs |= {"slots": sorted(keys), **_of_active(active, keys, secrets)}
-            raise PartialError(str(error), text(inputs, "userName"), outputs) from None
-        return {**outputs, **_of_active(active, keys, secrets)}
+            state.inputs = replace(state.inputs, slots=tuple(sorted(keys)))
+            raise PartialError(str(error), inputs.user_name, _with_active(state)) from None
+        return _with_active(state)
 
 
 def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:
@@ -333,29 +307,29 @@ def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:
     return MadeKey(key_id, secret, "")
 
 
-def is_brought(key: Mapping[str, str]) -> bool:
+def is_brought(key: AccessKey) -> bool:
     """Whether a key of the ring was there before it: somebody else's to delete."""
-    return not key.get("createdAt")
+    return not key.created_at
 
 
-def _say_left(who: str, key: Mapping[str, str], context: Context) -> None:
+def _say_left(who: str, key: AccessKey, context: Context) -> None:
     context.warn(
-        f"{who}: key {key['accessKeyId']} was brought along and is left as it is. Delete it at the provider once "
+        f"{who}: key {key.access_key_id} was brought along and is left as it is. Delete it at the provider once "
         "nothing uses it."
     )
 
 
-def require_leave(family: KeyFamily, listed: Mapping[str, bool], outputs: Values, context: Context) -> None:
+def require_leave(family: KeyFamily, listed: Mapping[str, bool], state: AnyRingState[Any], *, confirmed: bool) -> None:
     """Refuse to delete a ring one of whose keys may be in use, unless the stack file's `allow` gave leave.
 
     A key that was brought along stays, so nobody is asked for it.
     """
-    if outputs.get("retireConfirmed") or context.inputs.get("retireConfirmed"):
+    if confirmed:
         return
     used = [
-        key["accessKeyId"]
-        for key in outputs.get("keys", {}).values()
-        if key["accessKeyId"] in listed and not is_brought(key) and not _only_proved(family, key)
+        key.access_key_id
+        for key in state.keys.values()
+        if key.access_key_id in listed and not is_brought(key) and not _only_proved(family, key)
     ]
     if used and family.usable():
         raise StoreError(
@@ -365,47 +339,47 @@ def require_leave(family: KeyFamily, listed: Mapping[str, bool], outputs: Values
         )
 
 
-def _only_proved(family: KeyFamily, key: Mapping[str, str]) -> bool:
+def _only_proved(family: KeyFamily, key: AccessKey) -> bool:
     """Whether the store tells that nobody but the proof has used a key."""
-    used = family.last_used(key["accessKeyId"])
-    return used is not None and used - datetime.fromisoformat(key["createdAt"]) < _PROOF_TIME
+    used = family.last_used(key.access_key_id)
+    return used is not None and used - datetime.fromisoformat(key.created_at) < _PROOF_TIME
 
 
-def _of_active(active: Any, keys: Mapping[str, Any], secrets: Mapping[str, Any]) -> Values:
-    if active not in keys:
-        return {"accessKeyId": "", "secretAccessKey": ""}
-    return {"accessKeyId": keys[active]["accessKeyId"], "secretAccessKey": secrets[active]}
+def _with_active(state: S, active: str = "") -> S:
+    """The state, with the key of the active slot (by default, that of its inputs)."""
+    slot = active or state.inputs.active
+    state.access_key_id = state.keys[slot].access_key_id if slot in state.keys else ""
+    state.secret_access_key = state.secrets[slot] if slot in state.keys else ""
+    return state
 
 
-def _strangers(listed: Mapping[str, bool], keys: Mapping[str, Any]) -> Values:
-    ours = {key["accessKeyId"] for key in keys.values()}
-    return {
-        "unknownKeys": sorted(set(listed) - ours),
-        "inactiveKeys": sorted(key for key in ours if listed.get(key) is False),
-    }
+def _note_strangers(state: AnyRingState[Any], listed: Mapping[str, bool]) -> None:
+    ours = {key.access_key_id for key in state.keys.values()}
+    state.unknown_keys = tuple(sorted(set(listed) - ours))
+    state.inactive_keys = tuple(sorted(key for key in ours if listed.get(key) is False))
 
 
-def _report(who: str, outputs: Values, context: Context) -> None:
-    for key in outputs["unknownKeys"]:
+def _report(who: str, state: AnyRingState[Any], context: Context) -> None:
+    for key in state.unknown_keys:
         context.warn(f"{who} has the key {key}, not made by this stack. It is left alone: delete it if nobody uses it.")
-    for key in outputs["inactiveKeys"]:
+    for key in state.inactive_keys:
         context.warn(
             f"{who}: key {key} was switched off by somebody. It is left so; Synapse can't use it. Switch it "
             "on at the provider, or rotate."
         )
 
 
-def _may_retire(family: KeyFamily, old: Mapping[str, str], new: Mapping[str, str], *, confirmed: bool) -> None:
+def _may_retire(family: KeyFamily, old: AccessKey, new: AccessKey, *, confirmed: bool) -> None:
     if confirmed:
         return
-    if new["createdAt"]:
-        made = datetime.fromisoformat(new["createdAt"])
-        why = retire_fault(family.last_used(old["accessKeyId"]), family.last_used(new["accessKeyId"]), made)
+    if new.created_at:
+        made = datetime.fromisoformat(new.created_at)
+        why = retire_fault(family.last_used(old.access_key_id), family.last_used(new.access_key_id), made)
     else:
-        why = f"{new['accessKeyId']} was brought along, so its uses don't tell whether Synapse has moved on to it"
+        why = f"{new.access_key_id} was brought along, so its uses don't tell whether Synapse has moved on to it"
     if why:
         raise StoreError(
-            f"key {old['accessKeyId']} is not retired: {why}. Render, restart Synapse, and then confirm: "
+            f"key {old.access_key_id} is not retired: {why}. Render, restart Synapse, and then confirm: "
             "`synapse-media rotate --finish --confirm`, or <homeserver>/retire-key in the stack file's allow."
         )
 

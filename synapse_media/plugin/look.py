@@ -1,23 +1,24 @@
-"""A look into a bucket before anything is deleted, by the code that would delete it."""
+"""A look into a bucket before anything is deleted or made, by the code that would do it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from synapse_media.errors import StoreError
-from synapse_media.store.connection import ApiError, call
+from synapse_media.store.clients import s3_client
 
-from .backblaze_b2 import B2Bucket
-from .bucket import Bucket
-from .garage import GarageBucket
-from .resource import Values
-from .storj import StorjBucket
+from . import families
+from .bucket import Bucket, BucketBase
 
 _S3 = Bucket()
-_OURS: Mapping[str, Bucket | B2Bucket | GarageBucket] = {
-    bucket.pulumi_type: bucket for bucket in (_S3, B2Bucket(), GarageBucket(), StorjBucket())
-}
+
+
+@cache
+def _buckets() -> dict[str, BucketBase[Any, Any]]:
+    """The bucket of each family, by its resource type."""
+    return {resource.pulumi_type: resource for resource in families.resources() if isinstance(resource, BucketBase)}
 
 
 def look(kind: str, values: Mapping[str, Any]) -> bool:
@@ -30,8 +31,7 @@ def look(kind: str, values: Mapping[str, Any]) -> bool:
     Raises:
         StoreError: it can't be seen.
     """
-    found: Values = dict(values)
-    return _OURS.get(kind, _S3).holds_media(found)
+    return _buckets().get(kind, _S3).holds_media(values)
 
 
 def is_gone(values: Mapping[str, Any]) -> bool:
@@ -40,14 +40,7 @@ def is_gone(values: Mapping[str, Any]) -> bool:
     Args:
         values: its `bucket` and `connection`.
     """
-    found: Values = dict(values)
-    try:
-        call(_S3.s3(found), "list_objects_v2", Bucket=found["bucket"], MaxKeys=1)
-    except ApiError as error:
-        if error.code != "NoSuchBucket":
-            raise
-        return True
-    return False
+    return not _S3.family(_S3.read_state(values)).find()
 
 
 def refuse_taken(values: Mapping[str, Any]) -> None:
@@ -59,9 +52,9 @@ def refuse_taken(values: Mapping[str, Any]) -> None:
     Args:
         values: `bucket`, `connection`, `owner`.
     """
-    found: Values = dict(values)
+    inputs = _S3.read_inputs(values)
     try:
-        s3 = _S3.s3(found)
+        s3_client(inputs.connection)
     except StoreError:
         return  # without a key for S3 there is no look; the vendor's plugin says what it lacks
-    _S3.taken(s3, found["bucket"], found)
+    _S3.refuse_taken(inputs)

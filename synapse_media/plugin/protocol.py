@@ -6,6 +6,7 @@ https://github.com/pulumi/pulumi/blob/master/proto/pulumi/provider.proto
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import threading
@@ -21,12 +22,17 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provid
 import synapse_media
 from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted, remember_all
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
+from synapse_media.schema.model import UNKNOWN
+from synapse_media.schema.package import package
+from synapse_media.schema.resources import PLUGIN
 from synapse_media.store import tracing
+from synapse_media.urn import Urn
 
 from . import peers
-from .resource import UNKNOWN, Context, PartialError, Resource, Values
+from .resource import Context, PartialError, Resource, Values
 
-NAME: Final = "s3store"
 THREADS: Final = 16
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
@@ -84,8 +90,9 @@ def _wire(value: Any) -> Any:
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     """Hands each call to the resource of its type."""
 
-    def __init__(self, resources: Mapping[str, Resource], engine_address: str) -> None:
+    def __init__(self, resources: Mapping[str, Resource], engine_address: str, schema: str = "") -> None:
         self._resources = resources
+        self._schema = schema
         self._engine = None
         self._taken: set[tuple[str, ...]] = set()
         if engine_address:
@@ -104,7 +111,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return plugin_pb2.PluginInfo(version=synapse_media.__version__)
 
     def GetSchema(self, request: Any, context: Any) -> Any:
-        return provider_pb2.GetSchemaResponse(schema=f'{{"name":"{NAME}","version":"{synapse_media.__version__}"}}')
+        return provider_pb2.GetSchemaResponse(schema=self._schema)
 
     def CheckConfig(self, request: Any, context: Any) -> Any:
         news = decode(request.news)
@@ -221,10 +228,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     # ---- beneath
 
     def _of(self, urn: str) -> Resource:
-        # urn:pulumi:<stack>::<project>::<parent types$>type::<name>
-        wanted = urn.split("::")[2].rpartition("$")[2]
+        wanted = Urn.parse(urn).kind
         if wanted not in self._resources:
-            raise SynapseMediaError(f"plugin {NAME} {synapse_media.__version__} has no resource type {wanted!r}")
+            raise SynapseMediaError(f"plugin {PLUGIN} {synapse_media.__version__} has no resource type {wanted!r}")
         return self._resources[wanted]
 
     def _context(self, urn: str, inputs: Values | None = None) -> Context:
@@ -247,13 +253,13 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         except SynapseMediaError as error:
             context.abort(grpc.StatusCode.UNKNOWN, str(error))
         except Exception as error:  # noqa: BLE001 - the engine needs an answer whatever happened
-            # A defect of ours. Its text may hold values, so only its kind and place are told.
+            # A defect of ours. Its text may hold values, so only its kind and place are reported.
             import traceback
 
             place = traceback.extract_tb(error.__traceback__)[-1]
             context.abort(
                 grpc.StatusCode.INTERNAL,
-                f"plugin {NAME}: {type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}",  # noqa: PTH119
+                f"plugin {PLUGIN}: {type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}",  # noqa: PTH119
             )
 
     def _abort_partial(
@@ -291,7 +297,7 @@ class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
         def behavior(request: Any, context: Any) -> Any:
             why = peers.refusal(context.peer(), self.port)
             if why:
-                context.abort(grpc.StatusCode.PERMISSION_DENIED, f"plugin {NAME}: {why}")
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, f"plugin {PLUGIN}: {why}")
             return handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(behavior, handler.request_deserializer, handler.response_serializer)
@@ -299,9 +305,9 @@ class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
 
 def _named(resource: Resource, resource_id: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     """What a thing of a fixed name is known by: its type, its name, and where it is."""
-    connection = values.get("connection") or {}
-    places = (str(connection.get(name) or "") for name in ("endpoint", "iamEndpoint", "apiEndpoint"))
-    return (resource.pulumi_type, resource_id, *places)
+    given = values.get("connection")
+    where = model.read(Connection, given) if isinstance(given, Mapping) else Connection()
+    return (resource.pulumi_type, resource_id, where.endpoint, where.iam_endpoint, where.api_endpoint)
 
 
 def die_with_parent(parent: int) -> None:
@@ -322,12 +328,13 @@ def serve(resources: Iterable[Resource], arguments: list[str], announce: Callabl
     address = next((argument for argument in arguments if not argument.startswith("-")), "")
     limit = 400 * 1024 * 1024
     account = _OwnAccount()
+    servicer = Servicer(by_type, address, json.dumps(package(synapse_media.__version__)))
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=THREADS),
         interceptors=[account],
         options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)],
     )
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(by_type, address), server)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
     account.port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     announce(str(account.port))

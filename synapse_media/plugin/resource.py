@@ -1,6 +1,7 @@
 """What a resource of this plugin is, without a word of the protocol.
 
-Inputs and outputs are plain JSON values; an input that is not known yet (preview) is `UNKNOWN`.
+The protocol hands over wire values (`Resource`); a resource of ours works on what `synapse_media.schema` describes
+(`SchemaResource`). What is not known yet, in a preview, is `UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -8,30 +9,32 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
+from synapse_media import catalog
 from synapse_media.errors import StoreError
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
+from synapse_media.schema.model import UNKNOWN, State, WireError
+from synapse_media.schema.resources import ResourceType
 
 Values = dict[str, Any]
-
-
-class _Unknown:
-    """A value that is only known once something was made."""
-
-    def __repr__(self) -> str:
-        return "UNKNOWN"
-
-
-UNKNOWN: Final = _Unknown()
+In = TypeVar("In")
+S = TypeVar("S", bound=State[Any])
 
 
 class PartialError(StoreError):
     """Made, but not finished: what exists goes into state, and the next `up` finishes it by an update."""
 
-    def __init__(self, reason: str, resource_id: str, outputs: Values) -> None:
+    def __init__(self, reason: str, resource_id: str, state: State[Any] | Values) -> None:
         super().__init__(reason)
         self.resource_id = resource_id
-        self.outputs = outputs
+        self._state = state
+
+    @property
+    def outputs(self) -> Values:
+        """The wire values of what was reached, noted after this was raised included."""
+        return model.write_state(self._state) if isinstance(self._state, State) else self._state
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,144 @@ def _same(old: Any, new: Any) -> bool:
     return bool(old == new)
 
 
-def text(values: Mapping[str, Any], name: str, default: str = "") -> str:
-    """A string among the values, `default` where it is missing."""
-    value = values.get(name)
-    return value if isinstance(value, str) else default
+class SchemaResource(Resource, Generic[In, S]):
+    """A resource of ours, on values that are described: inputs `In` and state `S`.
+
+    Class attributes:
+        described: what it is.
+        not_imported: why it can't be imported, and what to do instead.
+    """
+
+    described: ClassVar[ResourceType]
+    not_imported: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "described" not in cls.__dict__:
+            return
+        inputs = model.properties(cls.described.inputs)
+        everything = (*inputs, *model.properties(cls.described.state))
+        cls.pulumi_type = cls.described.token
+        cls.secrets = frozenset(one.wire for one in everything if one.meta.secret)
+        cls.replace_on = frozenset(one.wire for one in inputs if one.meta.replaces)
+        cls.required = frozenset(one.wire for one in inputs if one.required)
+        cls.passing = frozenset(one.wire for one in inputs if one.meta.transient)
+        cls.one_of_a_name = cls.described.one_of_a_name
+
+    # ---- on described values
+
+    def checked(self, inputs: In) -> tuple[In, dict[str, str]]:
+        """The inputs in canonical form, and {name on the wire: what is wrong with it}. Any of them may be UNKNOWN."""
+        return inputs, {}
+
+    def foreseen(self, inputs: In, old: S | None) -> S:
+        """The state that a preview expects; what is not known yet is UNKNOWN, in the inputs too. No call is made."""
+        return cast("S", model.unknown_state(self.described.state, inputs))
+
+    @abstractmethod
+    def make(self, inputs: In, context: Context) -> tuple[str, S]:
+        """Make it; the ID and the state. Raises PartialError once anything exists that state must know."""
+
+    def imported(self, resource_id: str) -> tuple[In, S]:
+        """Inputs and state to look for what is imported by. Raises StoreError where it can't be."""
+        raise StoreError(self.not_imported)
+
+    @abstractmethod
+    def find(self, resource_id: str, inputs: In, state: S, context: Context) -> tuple[str, In, S] | None:
+        """How it is now: the ID, the inputs with any drift in them, the state.
+
+        None only where the store says that it is gone.
+        """
+
+    @abstractmethod
+    def change(self, resource_id: str, old: S, inputs: In, context: Context) -> S:
+        """Make it as the inputs say, from a state that may be that of a half-made resource."""
+
+    @abstractmethod
+    def remove(self, resource_id: str, state: S, last: In, context: Context) -> None:
+        """Delete it; already gone is done.
+
+        Args:
+            last: the inputs of the last `up`, also where it changed nothing; those of the state are of the last change.
+        """
+
+    # ---- on the wire
+
+    def read_inputs(self, values: Mapping[str, Any]) -> In:
+        """Inputs from wire values. Raises StoreError where a value is of another type."""
+        try:
+            return cast("In", model.read(self.described.inputs, values))
+        except WireError as error:
+            raise StoreError(str(error)) from None
+
+    def read_state(self, values: Mapping[str, Any]) -> S:
+        """A state from wire values. Raises StoreError where a value is of another type."""
+        try:
+            return cast("S", model.read_state(self.described.state, self.described.inputs, values))
+        except WireError as error:
+            raise StoreError(str(error)) from None
+
+    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
+        described = model.properties(self.described.inputs)
+        failures = dict.fromkeys(model.missing(self.described.inputs, inputs), "is missing")
+        known = {one.wire for one in described} | {one.wire for one in model.properties(self.described.state)}
+        for name in sorted(set(inputs) - known):
+            if inputs[name] is not None:
+                failures[name] = f"is no input; allowed: {', '.join(sorted(one.wire for one in described))}"
+        try:
+            typed = cast("In", model.read(self.described.inputs, inputs))
+        except WireError as error:
+            return inputs, {error.name: f"allowed: {error.allowed}", **failures}
+        for one in described:
+            value = inputs.get(one.wire)
+            if one.meta.choices and value is not None and value is not UNKNOWN and value not in one.meta.choices:
+                failures[one.wire] = f"allowed: {', '.join(filter(None, one.meta.choices))}"
+        typed, faults = self.checked(typed)
+        return model.write(typed), {**faults, **failures}
+
+    def diff(self, old: Values, new: Values) -> Diff:
+        # What an earlier release did not have yet is as its default.
+        complete = [model.write(self.read_inputs(values)) for values in (old, new)]
+        return super().diff(*complete)
+
+    def unsettled(self, outputs: Values) -> tuple[str, ...]:
+        described = model.properties(self.described.state)
+        return tuple(one.wire for one in described if one.meta.pending and outputs.get(one.wire))
+
+    def planned(self, inputs: Values, old: Values | None) -> Values:
+        before = None if old is None else self.read_state(old)
+        return model.write_state(self.foreseen(self.read_inputs(inputs), before))
+
+    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
+        resource_id, state = self.make(self.read_inputs(inputs), context)
+        return resource_id, model.write_state(state)
+
+    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
+        if inputs:
+            typed, state = self.read_inputs(inputs), self.read_state(outputs)
+        else:
+            typed, state = self.imported(resource_id)
+        found = self.find(resource_id, typed, state, context)
+        if found is None:
+            return None
+        resource_id, typed, state = found
+        return Found(resource_id, model.write(typed), model.write_state(state))
+
+    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+        return model.write_state(self.change(resource_id, self.read_state(old), self.read_inputs(inputs), context))
+
+    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
+        self.remove(resource_id, self.read_state(outputs), self.read_inputs(context.inputs), context)
+
+
+def import_id(resource_id: str) -> tuple[str, Connection]:
+    """The two parts of an import ID, `NAME@ENDPOINT`: nothing else tells an import where the store is."""
+    name, at, endpoint = resource_id.rpartition("@")
+    if not name or not at or "://" not in endpoint:
+        raise StoreError(
+            f"import id {resource_id!r} is not NAME@ENDPOINT, for example media@https://s3.example.com "
+            "(an IAM endpoint for users and policies)"
+        )
+    # No provider is named, so the credential is that of any store over the S3 API.
+    variables = catalog.load("s3_compatible").admin_variables
+    return name, Connection(endpoint=endpoint, region="us-east-1", iam_endpoint=endpoint, variables=variables)

@@ -3,14 +3,6 @@
 Storj's control plane is the operator's access grant (UPLINK_ACCESS), restricted on this machine; an auth service gives
 an S3 key pair for a grant, which it can neither list nor delete. So a key is registered once and kept in state; it
 ends with its grant: at its expiry, or when the vendor's `uplink` revokes it.
-
-`StorjBucket`, as `bucket.Bucket`. Further inputs: `connection.authEndpoint`; `keyPermissions`, what the key will be
-given: whether the operator's grant can give it is known before anything is made. Further output: `fingerprint` of the
-key that decrypts the bucket.
-`StorjKeyRing`, as `keyring.RingBase`. Further inputs: `bucket`; `permissions`, those of `storj_grant.PERMISSIONS` that
-a key has (*: all); `expiresInDays` (0: never). Further outputs: `endpoint`, the gateway's for the active key;
-`endpoints` {slot: URL}; `ends` {slot: ISO 8601 or ""}, where a key ends before its grant; `grants` {slot: access grant}
-(secret); `ending` [access grant] (secret), those to be revoked yet; `lifetimes`, in words.
 """
 
 from __future__ import annotations
@@ -25,20 +17,32 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
+from synapse_media.schema.connection import AdminCheck, Connection
+from synapse_media.schema.resources import (
+    STORJ_BUCKET,
+    STORJ_KEY_RING,
+    ProofInputs,
+    StorjBucketInputs,
+    StorjBucketState,
+    StorjKeyRingInputs,
+    StorjKeyRingState,
+)
 from synapse_media.store import credentials
-from synapse_media.store.connection import ApiError, Connection, Credential, call
+from synapse_media.store.clients import ApiError, Credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look, remove_versions
 
-from .bucket import Bucket, mark
+from .bucket import S3BucketBase, S3Family, mark
+from .families import Family
 from .keyring import KeyFamily, MadeKey, RingBase, require_leave
-from .resource import UNKNOWN, Context, Found, PartialError, Values, text
+from .resource import Context, PartialError
 from .storj_grant import OBJECTS, PERMISSIONS, Grant, parse
 
 PARENT: Final = "UPLINK_ACCESS"
@@ -80,13 +84,13 @@ def parent(bucket: str, needed: Collection[str]) -> Grant:
     return grant
 
 
-def check_admin(values: Mapping[str, Any]) -> None:
+def check_admin(asked: AdminCheck) -> None:
     """Raises StoreError where the access grant in the environment can't give what the store's keys need."""
-    parent(text(values, "bucket"), PERMISSIONS if values.get("access") == "full" else OBJECTS)
+    parent(asked.bucket, PERMISSIONS if asked.access == "full" else OBJECTS)
 
 
-def _spelled_out(permissions: Collection[str]) -> list[str]:
-    return sorted(PERMISSIONS if "*" in permissions else permissions)
+def _spelled_out(permissions: Collection[str]) -> tuple[str, ...]:
+    return tuple(sorted(PERMISSIONS if "*" in permissions else permissions))
 
 
 # ---- the auth service
@@ -105,15 +109,13 @@ class _Registered:
     ends: str = ""
 
 
-def _register(values: Mapping[str, Any], grant: Grant, *, repeatable: bool) -> _Registered:
+def _register(connection: Connection, grant: Grant, *, repeatable: bool) -> _Registered:
     """An S3 key pair for a grant. Another call gives another pair: repeat it only for a grant that ends soon."""
-    raw = values.get("connection")
-    settings: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
     client = JsonClient(
-        base=str(settings.get("authEndpoint") or AUTH).rstrip("/"),
+        base=(connection.auth_endpoint or AUTH).rstrip("/"),
         what="Storj's auth service",
         headers={},
-        ca_file=str(settings.get("caFile") or ""),
+        ca_file=connection.ca_file,
         plain_errors=True,
     )
     asked = {"access_grant": grant.serialize(), "public": False}
@@ -146,19 +148,19 @@ _short: dict[tuple[object, ...], tuple[_Registered, datetime]] = {}
 _lock = threading.Lock()
 
 
-def administrator(values: Mapping[str, Any], bucket: str, pause: Callable[[float], None] = time.sleep) -> Any:
+def administrator(connection: Connection, bucket: str, pause: Callable[[float], None] = time.sleep) -> Any:
     """An S3 client that may make, read and delete this bucket and no other, for less than an hour."""
     grant = parent(bucket, OBJECTS)
     now = datetime.now(UTC)
-    connection = Connection.parse(values)
-    key = (grant, bucket, str(values["connection"].get("authEndpoint")))
+    key = (grant, bucket, connection.auth_endpoint)
     with _lock:
         registered, ends = _short.get(key, (None, now))
         fresh = registered is None or ends - now < _SPARE
         if registered is None or fresh:
             ends = min(now + _SHORT, grant.not_after or now + _SHORT)
-            registered = _register(values, grant.restricted([bucket], OBJECTS, ends), repeatable=True)
-        s3 = replace(connection, endpoint=connection.endpoint or registered.endpoint).s3(registered.credential)
+            registered = _register(connection, grant.restricted([bucket], OBJECTS, ends), repeatable=True)
+        there = replace(connection, endpoint=connection.endpoint or registered.endpoint)
+        s3 = s3_client(there, registered.credential)
         if fresh:
             _wait_until_known(s3, bucket, pause)
             _short[key] = registered, ends
@@ -184,49 +186,59 @@ def _wait_until_known(s3: Any, bucket: str, pause: Callable[[float], None]) -> N
         return
 
 
-class StorjBucket(Bucket):
+class StorjFamily(S3Family[StorjBucketInputs]):
     """A bucket, through a key that lives for an hour and reaches nothing else."""
 
-    pulumi_type = "s3store:index:StorjBucket"
-    # The permissions are of use before the bucket is made; afterwards they are the key ring's affair.
-    passing = Bucket.passing | {"keyPermissions"}
+    @cached_property
+    def s3(self) -> Any:
+        return administrator(self.inputs.connection, self.bucket)
 
-    def s3(self, values: Values) -> Any:
-        return administrator(values, text(values, "bucket"))
 
-    def planned(self, inputs: Values, old: Values | None) -> Values:
-        return {**super().planned(inputs, old), "fingerprint": (old or {}).get("fingerprint", UNKNOWN)}
+class StorjBucket(S3BucketBase[StorjBucketInputs, StorjBucketState]):
+    """A bucket, made with the operator's access grant."""
 
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        grant = parent(text(inputs, "bucket"), OBJECTS | set(_spelled_out(inputs.get("keyPermissions") or ())))
+    described = STORJ_BUCKET
+    not_imported = "a Storj bucket is not imported: set adopt: true for its store, which takes it over"
+
+    def family(self, state: StorjBucketState) -> StorjFamily:
+        return StorjFamily(state)
+
+    def make(self, inputs: StorjBucketInputs, context: Context) -> tuple[str, StorjBucketState]:
+        grant = parent(inputs.bucket, OBJECTS | set(_spelled_out(inputs.key_permissions)))
         if grant.unknown_fields:
             context.warn(
                 f"{PARENT}: the access grant restricts something that this release does not know (caveat field "
                 f"{', '.join(map(str, sorted(grant.unknown_fields)))}). A key made here may be allowed more of that "
                 "kind than it needs: look for a newer release."
             )
-        # Among the inputs, so that it is in state even where the bucket is only half made.
-        return super().create({**inputs, "fingerprint": grant.fingerprint(text(inputs, "bucket"))}, context)
+        return super().make(inputs, context)
 
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            raise StoreError("a Storj bucket is not imported: set adopt: true for its store, which takes it over")
-        _same_encryption(outputs)
-        return super().read(resource_id, inputs, outputs, context)
+    def begun(self, inputs: StorjBucketInputs) -> StorjBucketState:
+        # From the first on, so that it is in state even where the bucket is only half made.
+        fingerprint = parent(inputs.bucket, OBJECTS).fingerprint(inputs.bucket)
+        return StorjBucketState(inputs=inputs, fingerprint=fingerprint)
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        _same_encryption(old)
-        return super().update(resource_id, old, inputs, context)
+    def find(
+        self, resource_id: str, inputs: StorjBucketInputs, state: StorjBucketState, context: Context
+    ) -> tuple[str, StorjBucketInputs, StorjBucketState] | None:
+        _require_same_encryption(state)
+        return super().find(resource_id, inputs, state, context)
 
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        _same_encryption(outputs)
-        super().delete(resource_id, outputs, context)
+    def change(
+        self, resource_id: str, old: StorjBucketState, inputs: StorjBucketInputs, context: Context
+    ) -> StorjBucketState:
+        _require_same_encryption(old)
+        return super().change(resource_id, old, inputs, context)
+
+    def remove(self, resource_id: str, state: StorjBucketState, last: StorjBucketInputs, context: Context) -> None:
+        _require_same_encryption(state)
+        super().remove(resource_id, state, last, context)
 
 
-def _same_encryption(outputs: Values) -> None:
+def _require_same_encryption(state: StorjBucketState) -> None:
     """Another project would seem to have lost the bucket, and with another passphrase what is in it can't be read."""
-    bucket = text(outputs, "bucket")
-    _refuse_other(bucket, parent(bucket, OBJECTS), text(outputs, "fingerprint"))
+    bucket = state.inputs.bucket
+    _refuse_other(bucket, parent(bucket, OBJECTS), state.fingerprint)
 
 
 def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
@@ -237,34 +249,34 @@ def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
         )
 
 
-class StorjLender:
+class StorjAdministrator:
     """What the proof needs an administrator for, through short-lived keys."""
 
-    def lend(self, inputs: Values, decoy: str) -> bool:
-        grant = parent(text(inputs, "bucket"), OBJECTS)
+    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+        grant = parent(inputs.bucket, OBJECTS)
         if grant.fault(decoy, OBJECTS, datetime.now(UTC)):
-            # A grant for the one bucket alone has no other to lend; the proof says "not tested".
+            # A grant for the one bucket alone reaches no other; the proof says "not tested".
             return False
-        s3 = administrator(inputs, decoy)
+        s3 = administrator(inputs.connection, decoy)
         try:
             call(s3, "create_bucket", Bucket=decoy)
         except ApiError as error:
             if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
         # Tags are switched on by project, so a refusal is no reason to fail.
-        mark(s3, decoy, {**inputs, "mayBeDenied": True})
+        mark(s3, decoy, inputs, may_be_denied=True)
         return True
 
-    def take_back(self, inputs: Values, decoy: str) -> None:
-        call(administrator(inputs, decoy), "delete_bucket", Bucket=decoy)
+    def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
+        call(administrator(inputs.connection, decoy), "delete_bucket", Bucket=decoy)
 
-    def left_behind(self, inputs: Values, decoy: str) -> list[str]:
+    def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         # A short-lived key reaches the one bucket it is for.
         return []
 
-    def clear(self, inputs: Values) -> None:
-        bucket = text(inputs, "bucket")
-        remove_versions(administrator(inputs, bucket), bucket, text(inputs, "prefix") + PROOF_OBJECT)
+    def clear(self, inputs: ProofInputs) -> None:
+        s3 = administrator(inputs.connection, inputs.bucket)
+        remove_versions(s3, inputs.bucket, inputs.prefix + PROOF_OBJECT)
 
 
 # ---- the keys
@@ -274,18 +286,18 @@ def _ended(grant: Grant) -> bool:
     return grant.not_after is not None and grant.not_after <= datetime.now(UTC)
 
 
-def _end_of_key(values: Mapping[str, Any], slot: str) -> datetime | None:
+def _end_of_key(state: StorjKeyRingState, slot: str) -> datetime | None:
     """When the key of a slot ends, of itself or with its grant; None: never."""
-    with_grant = parse(values["grants"][slot]).not_after
+    with_grant = parse(state.grants[slot]).not_after
     try:
-        of_itself = datetime.fromisoformat(values["ends"][slot]).astimezone(UTC)
+        of_itself = datetime.fromisoformat(state.ends[slot]).astimezone(UTC)
     except (KeyError, ValueError):
         return with_grant
     return min(with_grant or of_itself, of_itself)
 
 
-def _has_ended(values: Mapping[str, Any], slot: str) -> bool:
-    end = _end_of_key(values, slot)
+def _has_ended(state: StorjKeyRingState, slot: str) -> bool:
+    end = _end_of_key(state, slot)
     return end is not None and end <= datetime.now(UTC)
 
 
@@ -297,42 +309,43 @@ def _lifetime(key_id: str, end: datetime | None) -> str:
 class StorjKeys(KeyFamily):
     """The keys of one ring: what is in state is all that can be known of them.
 
-    `values` holds `keys`, and the `grants` and `endpoints` by slot, to which those of a key that is made are added.
+    The grant, the endpoint and the end of a key that is made are added to the state.
     """
 
-    def __init__(self, values: Values) -> None:
-        self.who = f"bucket {text(values, 'bucket')}"
-        self._values = values
+    def __init__(self, state: StorjKeyRingState) -> None:
+        self.who = f"bucket {state.inputs.bucket}"
+        self._state = state
 
     def listed(self) -> dict[str, bool]:
         """The keys in state whose grant has not ended."""
-        keys = self._values["keys"]
-        return {key["accessKeyId"]: True for slot, key in keys.items() if not _has_ended(self._values, slot)}
+        state = self._state
+        return {key.access_key_id: True for slot, key in state.keys.items() if not _has_ended(state, slot)}
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
-        grant = _grant(self._values)
-        for held in self._values["grants"].values():
-            _refuse_other(text(self._values, "bucket"), grant, parse(held).fingerprint(text(self._values, "bucket")))
+        state, bucket = self._state, self._state.inputs.bucket
+        grant = _grant(state.inputs)
+        for held in state.grants.values():
+            _refuse_other(bucket, grant, parse(held).fingerprint(bucket))
         at = datetime.now(UTC)
         # Noted before the call: whatever becomes of it, the grant can be revoked.
-        self._values["grants"][slot] = grant.serialize()
+        state.grants[slot] = grant.serialize()
         try:
-            registered = _register(self._values, grant, repeatable=False)
+            registered = _register(state.inputs.connection, grant, repeatable=False)
         except ApiError as error:
             if not (300 <= error.status < 500 or error.code == "BadCertificate") or error.status == 408:
                 raise StoreError(
                     f"slot {slot!r}: {error}. It was asked once, and whether it made a key pair can't be known; nobody "
                     f"was given that pair. Run `up` again for another."
                 ) from None
-            del self._values["grants"][slot]
+            del state.grants[slot]
             raise StoreError(f"slot {slot!r}: no key was made: {error}{_meaning(error)}") from None
-        self._values["endpoints"][slot], self._values["ends"][slot] = registered.endpoint, registered.ends
+        state.endpoints[slot], state.ends[slot] = registered.endpoint, registered.ends
         return MadeKey(registered.credential.access_key_id, registered.credential.secret, at.isoformat())
 
     def usable(self) -> bool:
-        bucket = text(self._values, "bucket")
+        inputs = self._state.inputs
         try:
-            look(administrator(self._values, bucket), bucket)
+            look(administrator(inputs.connection, inputs.bucket), inputs.bucket)
         except ApiError as error:
             return not error.absent
         return True
@@ -354,122 +367,115 @@ def _meaning(error: ApiError) -> str:
     }.get(error.status, "")
 
 
-class StorjKeyRing(RingBase):
+class StorjKeyRing(RingBase[StorjKeyRingInputs, StorjKeyRingState]):
     """The S3 keys of a bucket, each for a grant of its own."""
 
-    pulumi_type = "s3store:index:StorjKeyRing"
-    secrets = RingBase.secrets | {"grants", "ending"}
-    replace_on = RingBase.replace_on | {"bucket"}
-    required = RingBase.required | {"bucket", "permissions"}
+    described = STORJ_KEY_RING
 
-    def family(self, values: Values) -> StorjKeys:
-        return StorjKeys(values)
+    def family(self, state: StorjKeyRingState) -> StorjKeys:
+        return StorjKeys(state)
 
-    def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        inputs, failures = super().check({"expiresInDays": 0, **inputs})
-        days, permissions = inputs["expiresInDays"], inputs.get("permissions")
-        if days is not UNKNOWN and (isinstance(days, bool) or not isinstance(days, int) or not 0 <= days <= 36500):
-            failures["expiresInDays"] = f"is {days!r}; allowed: a whole number of days from 1 to 36500, or 0 for no end"
-        if isinstance(permissions, list):
-            inputs["permissions"] = _spelled_out(permissions)
-            if set(inputs["permissions"]) - set(PERMISSIONS):
-                failures["permissions"] = f"allowed: {', '.join(PERMISSIONS)}, or * for all"
-        return inputs, failures
+    def checked(self, inputs: StorjKeyRingInputs) -> tuple[StorjKeyRingInputs, dict[str, str]]:
+        inputs, faults = super().checked(inputs)
+        # What is not known yet is neither a number nor a list.
+        days = inputs.expires_in_days
+        if isinstance(days, int) and not 0 <= days <= 36500:
+            faults["expiresInDays"] = f"is {days!r}; allowed: a whole number of days from 1 to 36500, or 0 for no end"
+        if isinstance(inputs.permissions, tuple):
+            inputs = replace(inputs, permissions=_spelled_out(inputs.permissions))
+            if set(inputs.permissions) - set(PERMISSIONS):
+                faults["permissions"] = f"allowed: {', '.join(PERMISSIONS)}, or * for all"
+        return inputs, faults
 
-    def planned(self, inputs: Values, old: Values | None) -> Values:
+    def foreseen(self, inputs: StorjKeyRingInputs, old: StorjKeyRingState | None) -> StorjKeyRingState:
         if old is not None:
             _refuse_change(old, inputs)
-            if set(inputs["slots"]) == set(old.get("keys") or {}):
-                return super().planned(inputs, old)
-        later = dict.fromkeys(("grants", "endpoints", "ends", "ending", "lifetimes"), UNKNOWN)
-        return {**super().planned(inputs, old), **later, "endpoint": (old or {}).get("endpoint") or UNKNOWN}
+        state = super().foreseen(inputs, old)
+        if old is not None and old.endpoint:
+            state.endpoint = old.endpoint
+        return state
 
-    def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        empty: Values = {"keys": {}, "secrets": {}, "unknownKeys": [], "inactiveKeys": []}
-        name = text(inputs, "userName")
-        return name, self.update(name, empty, inputs, context)
+    def make(self, inputs: StorjKeyRingInputs, context: Context) -> tuple[str, StorjKeyRingState]:
+        name = inputs.user_name
+        return name, self.change(name, StorjKeyRingState(inputs=inputs), inputs, context)
 
-    def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
+    def change(
+        self, resource_id: str, old: StorjKeyRingState, inputs: StorjKeyRingInputs, context: Context
+    ) -> StorjKeyRingState:
         _refuse_change(old, inputs)
-        held = {name: dict(old.get(name) or {}) for name in _HELD}
         try:
-            outputs = super().update(resource_id, old, {**inputs, **held}, context)
-        except PartialError as error:
-            self._settle(error.outputs, context)
+            state = super().change(resource_id, old, inputs, context)
+        except PartialError:
+            # The ring works on the state that it was given, and the error holds the same.
+            _end_unused(old, context)
             raise
-        self._settle(outputs, context)
-        if outputs["ending"]:
+        _end_unused(state, context)
+        if state.ending:
             raise PartialError(
-                f"bucket {text(inputs, 'bucket')}: the keys are as wanted, but an old access grant could not be "
-                "revoked; see the warning, and run `up` again",
+                f"bucket {inputs.bucket}: the keys are as wanted, but an old access grant could not be revoked; see "
+                "the warning, and run `up` again",
                 resource_id,
-                outputs,
+                state,
             )
-        return outputs
+        return state
 
-    def _settle(self, outputs: Values, context: Context) -> None:
-        """End the grants of keys that are kept no more, or were never handed out; say what is left."""
-        keys, grants, active = outputs["keys"], outputs["grants"], outputs.get("active")
-        waiting = [*(outputs.get("ending") or []), *(grant for slot, grant in grants.items() if slot not in keys)]
-        outputs["grants"] = {slot: grant for slot, grant in grants.items() if slot in keys}
-        for name in ("endpoints", "ends"):
-            outputs[name] = {slot: value for slot, value in outputs[name].items() if slot in keys}
-        outputs["endpoint"] = outputs["endpoints"].get(active, "")
-        outputs["ending"] = [grant for grant in waiting if not _end(parse(grant), outputs, context)]
-        outputs["lifetimes"] = [
-            _lifetime(key["accessKeyId"], _end_of_key(outputs, slot)) for slot, key in sorted(keys.items())
-        ]
-
-    def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        if not inputs:
-            return super().read(resource_id, inputs, outputs, context)
-        held = {name: outputs.get(name) or {} for name in _HELD}
-        found = super().read(resource_id, {**inputs, **held}, outputs, context)
-        if found is None:
-            return None
-        for slot, key in found.outputs["keys"].items():
-            ends = _end_of_key(held, slot)
+    def find(
+        self, resource_id: str, inputs: StorjKeyRingInputs, state: StorjKeyRingState, context: Context
+    ) -> tuple[str, StorjKeyRingInputs, StorjKeyRingState] | None:
+        found = super().find(resource_id, inputs, state, context)
+        for slot, key in state.keys.items():
+            ends = _end_of_key(state, slot)
             if ends is not None and ends - datetime.now(UTC) < _SOON:
                 context.warn(
-                    f"bucket {text(inputs, 'bucket')}: key {key['accessKeyId']} ends on {ends:%Y-%m-%d}: Synapse loses "
-                    "its media then. Run `synapse-media rotate` before."
+                    f"bucket {inputs.bucket}: key {key.access_key_id} ends on {ends:%Y-%m-%d}: Synapse loses its media "
+                    "then. Run `synapse-media rotate` before."
                 )
-        return replace(found, inputs={name: value for name, value in found.inputs.items() if name not in held})
+        return found
 
-    def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        family = self.family({**{name: {} for name in _HELD}, **outputs})
-        require_leave(family, family.listed(), outputs, context)
-        waiting = [*(outputs.get("ending") or []), *(outputs.get("grants") or {}).values()]
-        left = [grant for grant in waiting if not _end(parse(grant), outputs, context)]
+    def remove(self, resource_id: str, state: StorjKeyRingState, last: StorjKeyRingInputs, context: Context) -> None:
+        family, bucket = self.family(state), state.inputs.bucket
+        confirmed = state.inputs.retire_confirmed or last.retire_confirmed
+        require_leave(family, family.listed(), state, confirmed=confirmed)
+        grants = (*state.ending, *state.grants.values())
+        left = [grant for grant in grants if not _end(parse(grant), bucket, context)]
         if left:
             raise StoreError(
-                f"bucket {text(outputs, 'bucket')}: {len(left)} access grants could not be revoked; see the warnings. "
+                f"bucket {bucket}: {len(left)} access grants could not be revoked; see the warnings. "
                 f"Where the grant in {PARENT} is gone for good, its keys are dead with it: take uplink off PATH "
                 "and run this again."
             )
 
 
-_HELD: Final = ("keys", "grants", "endpoints", "ends")
-"""Outputs that the ring goes on from."""
+def _end_unused(state: StorjKeyRingState, context: Context) -> None:
+    """End the grants of keys that are kept no more, or were never handed out; note what is left."""
+    keys, bucket = state.keys, state.inputs.bucket
+    waiting = (*state.ending, *(grant for slot, grant in state.grants.items() if slot not in keys))
+    state.grants = {slot: grant for slot, grant in state.grants.items() if slot in keys}
+    state.endpoints = {slot: url for slot, url in state.endpoints.items() if slot in keys}
+    state.ends = {slot: end for slot, end in state.ends.items() if slot in keys}
+    state.endpoint = state.endpoints.get(state.inputs.active, "")
+    state.ending = tuple(grant for grant in waiting if not _end(parse(grant), bucket, context))
+    state.lifetimes = tuple(
+        _lifetime(key.access_key_id, _end_of_key(state, slot)) for slot, key in sorted(keys.items())
+    )
 
 
-def _refuse_change(old: Values, inputs: Values) -> None:
+def _refuse_change(old: StorjKeyRingState, inputs: StorjKeyRingInputs) -> None:
     """A grant can't be changed, and a slot whose key is in use is not emptied for it: that is a rotation."""
-    wanted = frozenset(PERMISSIONS) - frozenset(inputs["permissions"])
-    grants: Mapping[str, str] = old.get("grants") or {}
-    held = {slot: parse(grant) for slot, grant in grants.items() if slot == inputs.get("active")}
-    for slot, grant in held.items():
-        if slot in (old.get("keys") or {}) and not _has_ended(old, slot) and grant.forbidden != wanted:
-            other = "b" if slot == "a" else "a"
-            raise StoreError(
-                f"permissions: the key of slot {slot!r} was made with other permissions, and a Storj grant can't be "
-                f"changed, only replaced. Rotate in the same edit: keys: {{active: {other}, retiring: [{slot}]}}."
-            )
+    slot, wanted = inputs.active, frozenset(PERMISSIONS) - frozenset(inputs.permissions)
+    if slot not in old.keys or slot not in old.grants or _has_ended(old, slot):
+        return
+    if parse(old.grants[slot]).forbidden != wanted:
+        other = "b" if slot == "a" else "a"
+        raise StoreError(
+            f"permissions: the key of slot {slot!r} was made with other permissions, and a Storj grant can't be "
+            f"changed, only replaced. Rotate in the same edit: keys: {{active: {other}, retiring: [{slot}]}}."
+        )
 
 
-def _grant(inputs: Values) -> Grant:
+def _grant(inputs: StorjKeyRingInputs) -> Grant:
     """A new grant for the bucket, as the inputs want it."""
-    bucket, permissions, days = text(inputs, "bucket"), frozenset(inputs["permissions"]), inputs["expiresInDays"]
+    bucket, permissions, days = inputs.bucket, frozenset(inputs.permissions), inputs.expires_in_days
     ends = datetime.now(UTC) + timedelta(days=days) if days else None
     return parent(bucket, permissions).restricted([bucket], permissions, ends)
 
@@ -477,11 +483,10 @@ def _grant(inputs: Values) -> Grant:
 # ---- the vendor's command
 
 
-def _end(grant: Grant, values: Values, context: Context) -> bool:
+def _end(grant: Grant, bucket: str, context: Context) -> bool:
     """Revoke a grant, or say that it lives on; False where revoking was tried and failed."""
     if _ended(grant):
         return True
-    bucket = text(values, "bucket")
     until = f"until {grant.not_after:%Y-%m-%d}" if grant.not_after else "for ever"
     program = shutil.which("uplink")
     if program is None:
@@ -531,3 +536,11 @@ def _revoke(program: str, grant: Grant) -> str:
             return str(error.strerror)
         first = " ".join(_LONG_WORD.sub("[access grant]", done.stderr or done.stdout).split())[:300]
         return "" if done.returncode == 0 else f"{first or 'it said nothing'} (code {done.returncode})"
+
+
+FAMILY: Final = Family(
+    resources=(StorjBucket(), StorjKeyRing()),
+    proof_administrator=StorjAdministrator(),
+    check_admin=check_admin,
+    lender="storj",
+)

@@ -11,22 +11,23 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from synapse_media.contract import StorageOutputs
-from synapse_media.methods import METHODS
+from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 
 from . import filesystem, goofys, matrix_media_repo, synapse_s3_storage_provider
-from .parts import Effect, Form, Method, Request, Seal, Secrets, host, lookup, secret_variable
 from .quoting import RenderError, ansible
+from .request import Form, Instructions, MethodRenderer, Request, Seal, Secrets
+from .text import host, lookup, secret_variable
 
 __all__ = [
     "FORMS",
     "SECRETS",
-    "Effect",
     "Form",
+    "Instructions",
     "RenderError",
     "Seal",
     "Secrets",
-    "effect",
     "host",
+    "instructions",
     "render",
     "secret_variable",
     "takes_media_path",
@@ -35,12 +36,12 @@ __all__ = [
 FORMS: tuple[Form, ...] = ("playbook", "plain")
 SECRETS: tuple[Secrets, ...] = ("plain", "reference")
 
-_METHODS: Mapping[str, Method] = MappingProxyType(
+_METHODS: Mapping[str, MethodRenderer] = MappingProxyType(
     {
-        "synapse-s3-storage-provider": synapse_s3_storage_provider,
-        "goofys": goofys,
-        "matrix-media-repo": matrix_media_repo,
-        "filesystem": filesystem,
+        MODULE: synapse_s3_storage_provider,
+        GOOFYS: goofys,
+        MEDIA_REPO: matrix_media_repo,
+        FILESYSTEM: filesystem,
     }
 )
 
@@ -69,14 +70,16 @@ def render(
         RenderError: what can't be expressed, every problem that can be known at once.
     """
     request = _request(outputs, form, secrets, seal, media_path)
-    method = _METHODS[outputs.method]
-    files = method.playbook(request) if form == "playbook" else method.plain(request)
+    renderer = _METHODS[outputs.method]
+    files = renderer.playbook_files(request) if form == "playbook" else renderer.plain_files(request)
     return dict(sorted(files.items()))
 
 
-def effect(outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = "") -> Effect:
+def instructions(
+    outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = ""
+) -> Instructions:
     """What the files of `render` with the same arguments do on the server, how to apply and how to undo them."""
-    return _METHODS[outputs.method].effect(_request(outputs, form, secrets, None, media_path), form)
+    return _METHODS[outputs.method].instructions(_request(outputs, form, secrets, None, media_path), form)
 
 
 def takes_media_path(outputs: StorageOutputs, form: Form) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from synapse_media.homeserver import playbook, synapse
+
 from . import quoting
-from .parts import Effect, Form, Request, comment, header, host, playbook_commands, vars_path
+from .request import Form, Instructions, Request
+from .text import comment, header, host, playbook_commands, vars_path
 
 _COPY_FIRST = (
     "Copy media that lies in a bucket back first: what was uploaded or fetched to it and is not in the local "
@@ -11,67 +14,68 @@ _COPY_FIRST = (
 )
 
 
-def effect(request: Request, form: Form) -> Effect:
+def instructions(request: Request, form: Form) -> Instructions:
     named = request.media_path and form == "plain"
-    place = quoting.yaml("media_path", request.media_path) if named else "its media_store_path"
+    place = quoting.yaml("media_path", request.media_path) if named else f"its {synapse.MEDIA_STORE_PATH}"
     does = (f"Synapse keeps its media in a local directory, {place}, as it does from the start.", _COPY_FIRST)
     if form == "playbook":
-        return Effect(
+        return Instructions(
             does=does,
             apply=playbook_commands("setup-all,start"),
-            undo=("Render the method of before, put its file here and run the same command.",),
+            undo=("Render the former method, put its file here and run the same command.",),
         )
-    return Effect(
+    return Instructions(
         does=does,
         apply=("Remove what INSTALL.md names and restart Synapse.",),
-        undo=("Put the files of the method of before back and restart Synapse.",),
+        undo=("Put the files of the former method back and restart Synapse.",),
     )
 
 
-def playbook(request: Request) -> dict[str, str]:
+def playbook_files(request: Request) -> dict[str, str]:
     names = (
-        "matrix_synapse_ext_synapse_s3_storage_provider_*",
-        "matrix_synapse_ext_s3_storage_provider_container_arguments",
-        "matrix_synapse_media_storage_providers_custom",
-        "matrix_s3_media_store_*",
-        "matrix_media_repo_*",
+        f"{playbook.MODULE}*",
+        playbook.MODULE_CONTAINER_ARGUMENTS,
+        playbook.PROVIDERS_CUSTOM,
+        f"{playbook.GOOFYS}*",
+        f"{playbook.MEDIA_REPO}*",
     )
     return {
         vars_path(request.store): comment(
             f"Written by `synapse-media render` for {host(request.store.server_name)}; the next run writes it again.",
             "",
-            *(f"- {line}" for line in effect(request, "playbook").does),
+            *(f"- {line}" for line in instructions(request, "playbook").does),
             "Remove from vars.yml and every other file of this directory the lines that begin with:",
             *(f"    {name}" for name in names),
             "then run:",
             *playbook_commands("setup-all,start"),
             "To undo:",
-            *effect(request, "playbook").undo,
+            *instructions(request, "playbook").undo,
         )
         + "---\n{}\n"
     }
 
 
-def plain(request: Request) -> dict[str, str]:
-    what = effect(request, "plain")
+def plain_files(request: Request) -> dict[str, str]:
+    what = instructions(request, "plain")
+    setting = synapse.MEDIA_STORE_PATH
     files = {
         "INSTALL.md": f"""# {host(request.store.server_name)}: media on the local filesystem
 
 {" ".join(what.does)}
 
-1. Stop Synapse and copy the media back to the directory that `media_store_path` in homeserver.yaml names.
+1. Stop Synapse and copy the media back to the directory that `{setting}` in homeserver.yaml names.
 2. Remove, from homeserver.yaml and from conf.d:
 
-   - `media_storage_providers` and `backup_media_store_path`
-   - `enable_media_repo: false`
-   - `enable_local_media_storage: false`
-   - a `media_store_path` that names a mount of a bucket
+   - `{synapse.PROVIDERS}` and `{synapse.BACKUP_PATH}`
+   - `{synapse.ENABLE_MEDIA_REPO}: false`
+   - `{synapse.ENABLE_LOCAL_STORAGE}: false`
+   - a `{setting}` that names a mount of a bucket
 
 3. Remove the units and drop-ins of a mount, and the routes to matrix-media-repo from the proxy.
 4. Start Synapse.
 
-`media_store_path` is the one setting there is: the directory for all media, owned by Synapse's user. Its default is
-`media_store` in the directory Synapse runs in; Debian's package has /var/lib/matrix-synapse/media.
+`{setting}` is the one setting there is: the directory for all media, owned by Synapse's user. Its default is
+`media_store` in the directory Synapse runs in; Debian's package has {synapse.MEDIA_STORE}.
 
 ## Undo
 
@@ -79,7 +83,7 @@ def plain(request: Request) -> dict[str, str]:
 """
     }
     if request.media_path:
-        files["conf.d/synapse-media.yaml"] = (
-            header(request, what) + f"media_store_path: {quoting.yaml('media_path', request.media_path)}\n"
+        files[synapse.DROP_IN] = (
+            header(request, what) + f"{synapse.MEDIA_STORE_PATH}: {quoting.yaml('media_path', request.media_path)}\n"
         )
     return files

@@ -6,24 +6,23 @@ https://github.com/kahing/goofys
 
 from __future__ import annotations
 
+from synapse_media.homeserver import playbook, synapse
+
 from . import quoting
-from .parts import CONTAINER_ROLE, Effect, Form, Request, comment, header, host, playbook_commands, variables, vars_path
+from .request import Form, Instructions, Request
+from .text import CONTAINER_ROLE, comment, header, host, playbook_commands, variables, vars_path
 
-MOUNT = "/var/lib/matrix-synapse/media-s3"
-"""Where the plain form mounts the bucket: beside Debian's media store, so that nothing is hidden by the mount."""
-MIGRATION_MOUNT = "/matrix/s3-media-store"
-"""Where the playbook mounts it during the migration, beside its media store (the playbook's own guide)."""
-
-_UNIT = "synapse-media-goofys.service"
-_ENVIRONMENT = "synapse-media-goofys.env"
+_UNIT = synapse.GOOFYS_UNIT
+_ENVIRONMENT = f"{synapse.GOOFYS_NAME}.env"
+_DROP_IN = f"{synapse.UNIT_DROP_INS}/{synapse.GOOFYS_NAME}.conf"
 _OLD = "Goofys has had no release since 2020. The storage provider module is the way off it."
 
 
-def effect(request: Request, form: Form) -> Effect:
+def instructions(request: Request, form: Form) -> Instructions:
     bucket = quoting.yaml("bucket", request.store.bucket)
     warning = "Never use the storage provider module on this bucket as well: its clean-up would delete the objects."
     if form == "playbook":
-        return Effect(
+        return Instructions(
             does=(
                 f"Mounts the bucket {bucket} over Synapse's media store: new media is written to the bucket alone, "
                 "and what lies in the local directory is hidden while it is mounted. So migrate first, with the "
@@ -34,16 +33,16 @@ def effect(request: Request, form: Form) -> Effect:
             ),
             apply=playbook_commands("setup-all,start"),
             undo=(
-                "Copy the media back first, since it lies in the bucket alone: set matrix_s3_media_store_path as in "
+                f"Copy the media back first, since it lies in the bucket alone: set {playbook.GOOFYS_PATH} as in "
                 "the variant under migration/, run the same command, and copy from there to "
-                "/matrix/synapse/storage/media-store with Synapse stopped. Then remove synapse-media.yml from "
+                f"{playbook.MEDIA_STORE} with Synapse stopped. Then remove synapse-media.yml from "
                 "host_vars and run it again.",
             ),
         )
-    return Effect(
+    return Instructions(
         does=(
             f"Mounts the bucket {bucket} and makes Synapse keep its media there: new media is written to the bucket "
-            "alone. Media of before is not found there until it is copied.",
+            "alone. Media that was there before is not found until it is copied.",
             warning,
             _OLD,
         ),
@@ -55,7 +54,7 @@ def effect(request: Request, form: Form) -> Effect:
     )
 
 
-def playbook(request: Request) -> dict[str, str]:
+def playbook_files(request: Request) -> dict[str, str]:
     store = request.store
     _check(request)
     if store.ca_file:
@@ -71,56 +70,59 @@ def playbook(request: Request) -> dict[str, str]:
     if not store.keyless:
         identity = quoting.ansible("access_key_id", store.access_key_id)
         secret = request.seal("secret_access_key", store.secret_access_key)
+    names = playbook.GOOFYS_VARIABLES
     lines = variables(
         (
-            ("matrix_s3_media_store_enabled", "true"),
-            ("matrix_s3_media_store_bucket_name", quoting.ansible("bucket", store.bucket)),
-            ("matrix_s3_media_store_region", quoting.ansible("region", store.region)),
-            ("matrix_s3_media_store_custom_endpoint_enabled", "true"),
-            ("matrix_s3_media_store_custom_endpoint", quoting.ansible("endpoint_url", store.endpoint_url)),
-            ("matrix_s3_media_store_aws_access_key", identity),
-            ("matrix_s3_media_store_aws_secret_key", secret),
+            (playbook.GOOFYS_ENABLED, "true"),
+            (names["bucket"], quoting.ansible("bucket", store.bucket)),
+            (names["region"], quoting.ansible("region", store.region)),
+            (playbook.GOOFYS_ENDPOINT_ENABLED, "true"),
+            (names["endpoint"], quoting.ansible("endpoint_url", store.endpoint_url)),
+            (names["access_key_id"], identity),
+            (names["secret_access_key"], secret),
         )
     )
-    during = Effect(
+    during = Instructions(
         does=(
-            f"Mounts the bucket at {MIGRATION_MOUNT}, beside the media store, which Synapse keeps using: for the time "
-            "of the migration, in place of the file of the same name.",
+            f"Mounts the bucket at {playbook.GOOFYS_MIGRATION_MOUNT}, beside the media store, which Synapse keeps "
+            "using: for the time of the migration, in place of the file of the same name.",
         ),
         apply=(
             *playbook_commands("setup-all,start"),
-            "then, on the server, once while Synapse runs and once more with all services but matrix-goofys stopped:",
-            "    sudo -u matrix rsync --size-only --ignore-existing -avr /matrix/synapse/storage/media-store/. "
-            f"{MIGRATION_MOUNT}/.",
-            "then, with matrix-goofys stopped too, move the local directory away and put the final file in place:",
-            "    mv /matrix/synapse/storage/media-store /matrix/synapse/storage/media-store-local-backup",
+            "then, on the server, once while Synapse runs and once more with all services but "
+            f"{playbook.GOOFYS_UNIT} stopped:",
+            f"    sudo -u {playbook.USER} rsync --size-only --ignore-existing -avr {playbook.MEDIA_STORE}/. "
+            f"{playbook.GOOFYS_MIGRATION_MOUNT}/.",
+            f"then, with {playbook.GOOFYS_UNIT} stopped too, move the local directory away and put the final file in "
+            "place:",
+            f"    mv {playbook.MEDIA_STORE} {playbook.MEDIA_STORE}-local-backup",
         ),
         undo=("Remove this file and run the same command: the local media store was only read.",),
     )
     path = vars_path(store)
     return {
-        path: header(request, effect(request, "playbook")) + "---\n" + lines,
+        path: header(request, instructions(request, "playbook")) + "---\n" + lines,
         f"migration/{path}": header(request, during)
         + "---\n"
         + lines
-        + variables((("matrix_s3_media_store_path", quoting.ansible("media_path", MIGRATION_MOUNT)),)),
+        + variables(((playbook.GOOFYS_PATH, quoting.ansible("media_path", playbook.GOOFYS_MIGRATION_MOUNT)),)),
     }
 
 
-def plain(request: Request) -> dict[str, str]:
+def plain_files(request: Request) -> dict[str, str]:
     store = request.store
     _check(request)
-    mount = request.media_path or MOUNT
+    mount = request.media_path or synapse.GOOFYS_MOUNT
     name = host(store.server_name)
     files = {
         "INSTALL.md": _install(request, mount),
-        "conf.d/synapse-media.yaml": header(request, effect(request, "plain"))
-        + f"media_store_path: {quoting.yaml('media_path', mount)}\n",
+        synapse.DROP_IN: header(request, instructions(request, "plain"))
+        + f"{synapse.MEDIA_STORE_PATH}: {quoting.yaml('media_path', mount)}\n",
         "fstab": _fstab(request, mount),
         f"systemd/{_UNIT}": _unit(request, mount),
-        "systemd/matrix-synapse.service.d/synapse-media-goofys.conf": comment(
+        f"systemd/{_DROP_IN}": comment(
             "Synapse starts after the bucket is mounted, and stops with the mount. "
-            "Goes to /etc/systemd/system/matrix-synapse.service.d/."
+            f"Goes to {synapse.UNITS}/{synapse.UNIT_DROP_INS}/."
         )
         + f"[Unit]\nRequires={_UNIT}\nAfter={_UNIT}\n",
     }
@@ -174,12 +176,13 @@ def _unit(request: Request, mount: str) -> str:
     wait = r'i=0; until mountpoint -q -- "$$1"; do i=$$((i+1)); [ $$i -le 60 ] || exit 1; sleep 0.5; done'
     return (
         comment(
-            f"Mounts the bucket of {host(store.server_name)} for Synapse. Goes to /etc/systemd/system/. {_OLD}",
+            f"Mounts the bucket of {host(store.server_name)} for Synapse. Goes to {synapse.UNITS}/. {_OLD}",
         )
         + "[Unit]\nDescription=Synapse's media on S3, mounted with Goofys\n"
-        + "Wants=network-online.target\nAfter=network-online.target\nBefore=matrix-synapse.service\n\n"
-        + "[Service]\nType=simple\nUser=matrix-synapse\n"
-        + (f"EnvironmentFile=/etc/matrix-synapse/{_ENVIRONMENT}\n" if _environment(request) else "")
+        + "Wants=network-online.target\nAfter=network-online.target\n"
+        + f"Before={synapse.UNIT}.service\n\n"
+        + f"[Service]\nType=simple\nUser={synapse.USER}\n"
+        + (f"EnvironmentFile={synapse.CONFIGURATION}/{_ENVIRONMENT}\n" if _environment(request) else "")
         + "# What a Goofys that died has left in the way.\n"
         + f"ExecStartPre=-/bin/fusermount -u -z {path}\n"
         + f"ExecStart=/usr/local/bin/goofys {start} {path}\n"
@@ -209,7 +212,7 @@ def _fstab(request: Request, mount: str) -> str:
     fields = (f"goofys#{store.bucket}", quoting.fstab("media_path", mount), "fuse", options, "0", "0")
     return (
         comment(
-            f"In place of {_UNIT}, for those who mount in /etc/fstab. Write the number that `id -u matrix-synapse` "
+            f"In place of {_UNIT}, for those who mount in /etc/fstab. Write the number that `id -u {synapse.USER}` "
             f"prints for UID, {credentials}and give Synapse's unit `RequiresMountsFor=` this directory in place of "
             "Requires= and After=. A certificate of a private authority must be among the system's own here."
         )
@@ -220,10 +223,11 @@ def _fstab(request: Request, mount: str) -> str:
 
 def _install(request: Request, mount: str) -> str:
     store = request.store
-    what = effect(request, "plain")
+    what = instructions(request, "plain")
     path = quoting.sh("media_path", mount)
+    setting = synapse.MEDIA_STORE_PATH
     environment = (
-        f"    sudo install -o root -m 0600 {_ENVIRONMENT} /etc/matrix-synapse/\n" if _environment(request) else ""
+        f"    sudo install -o root -m 0600 {_ENVIRONMENT} {synapse.CONFIGURATION}/\n" if _environment(request) else ""
     )
     keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
     return f"""# {host(store.server_name)}: media on S3 with Goofys
@@ -235,35 +239,35 @@ What it does: {" ".join(what.does)}
 1. Goofys 0.24.0 as /usr/local/bin/goofys, and the package that has fusermount (`apt install fuse`).
 2. The mount, with Synapse still on its local media:
 
-    sudo install -d -o matrix-synapse -m 0700 {path}
-{environment}    sudo install -m 0644 systemd/{_UNIT} /etc/systemd/system/
+    sudo install -d -o {synapse.USER} -m 0700 {path}
+{environment}    sudo install -m 0644 systemd/{_UNIT} {synapse.UNITS}/
     sudo systemctl daemon-reload
     sudo systemctl enable --now {_UNIT}
 
-3. Copy the media that is there. MEDIA is the directory that `media_store_path` in homeserver.yaml names; the second
+3. Copy the media that is there. MEDIA is the directory that `{setting}` in homeserver.yaml names; the second
    run, with Synapse stopped, is the one that counts:
 
-    sudo -u matrix-synapse rsync -a --size-only MEDIA/. {path}/.
-    sudo systemctl stop matrix-synapse
-    sudo -u matrix-synapse rsync -a --size-only MEDIA/. {path}/.
+    sudo -u {synapse.USER} rsync -a --size-only MEDIA/. {path}/.
+    sudo systemctl stop {synapse.UNIT}
+    sudo -u {synapse.USER} rsync -a --size-only MEDIA/. {path}/.
 
 4. Let Synapse use it:
 
-    sudo install -D -m 0644 systemd/matrix-synapse.service.d/synapse-media-goofys.conf \\
-        /etc/systemd/system/matrix-synapse.service.d/synapse-media-goofys.conf
-    sudo install -o matrix-synapse -m 0600 conf.d/synapse-media.yaml /etc/matrix-synapse/conf.d/
+    sudo install -D -m 0644 systemd/{_DROP_IN} \\
+        {synapse.UNITS}/{_DROP_IN}
+    sudo install -o {synapse.USER} -m 0600 {synapse.DROP_IN} {synapse.CONFIGURATION}/conf.d/
     sudo systemctl daemon-reload
-    sudo systemctl start matrix-synapse
+    sudo systemctl start {synapse.UNIT}
 
 Look at an old picture and send a new one before you think of removing MEDIA.
 
 ## Undo
 
-    sudo systemctl stop matrix-synapse
-    sudo -u matrix-synapse rsync -a --size-only {path}/. MEDIA/.
-    sudo rm /etc/matrix-synapse/conf.d/synapse-media.yaml
-    sudo rm /etc/systemd/system/matrix-synapse.service.d/synapse-media-goofys.conf
+    sudo systemctl stop {synapse.UNIT}
+    sudo -u {synapse.USER} rsync -a --size-only {path}/. MEDIA/.
+    sudo rm {synapse.CONFIGURATION}/{synapse.DROP_IN}
+    sudo rm {synapse.UNITS}/{_DROP_IN}
     sudo systemctl disable --now {_UNIT}
     sudo systemctl daemon-reload
-    sudo systemctl start matrix-synapse
+    sudo systemctl start {synapse.UNIT}
 """

@@ -1,30 +1,23 @@
-"""The files for matrix-media-repo 1.3.8 with an s3 datastore.
-
-Its options are a map of strings; one that is unknown or of another case is ignored in silence (config.sample.yaml and
-datastores/s3.go). https://github.com/t2bot/matrix-media-repo
-"""
+"""The files for matrix-media-repo with an s3 datastore."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
 from synapse_media.contract import StorageOutputs
+from synapse_media.homeserver import media_repo, playbook, synapse
 
 from . import quoting
-from .parts import Effect, Form, Request, ca_arguments, comment, header, host, playbook_commands, variables, vars_path
+from .request import Form, Instructions, Request
+from .text import ca_arguments, comment, header, host, playbook_commands, variables, vars_path
 
-FILE_PATH = "/data/media"
-"""The file datastore of the playbook and of the image's volume."""
-
-_KINDS = ("thumbnails", "remote_media", "local_media", "archives")
-_VARIABLE = "matrix_media_repo_"
 _ADDRESS = "127.0.0.1:8000"
 # Of api/routes.go: the three are Matrix's media, the rest is the repository's own.
 _PATHS = ("/_matrix/media", "/_matrix/client/v1/media", "/_matrix/federation/v1/media")
 _OWN_PATHS = "^/_matrix/client/(unstable/io.t2bot.media|(r0|v1|v3|unstable)/admin/(purge_media_cache|quarantine_media))"
 
 
-def effect(request: Request, form: Form) -> Effect:
+def instructions(request: Request, form: Form) -> Instructions:
     bucket = quoting.yaml("bucket", request.store.bucket)
     old = (
         "The file datastore stays readable and takes nothing new, until its media is transferred to the s3 datastore."
@@ -43,57 +36,57 @@ def effect(request: Request, form: Form) -> Effect:
         "first with its own tools, `gdpr_export` and then `import_to_synapse`, or accept its loss."
     )
     if form == "playbook":
-        return Effect(
+        return Instructions(
             does=does,
             apply=playbook_commands("setup-all,start"),
             undo=(undo, "Then remove synapse-media.yml from host_vars and run the same command."),
         )
-    return Effect(
+    return Instructions(
         does=does,
         apply=("Install these files as INSTALL.md says, and restart matrix-media-repo, Synapse and the proxy.",),
         undo=(undo, "Then remove these files and the routes, and restart Synapse and the proxy."),
     )
 
 
-def playbook(request: Request) -> dict[str, str]:
+def playbook_files(request: Request) -> dict[str, str]:
     store = request.store
     ids = _ids(store)
     endpoint = urlsplit(store.endpoint_url)
-    s3 = f"{_VARIABLE}datastore_s3_"
-    pairs = [(f"{_VARIABLE}enabled", "true"), (f"{_VARIABLE}datastore_file_for_kinds", "[]")]
+    names = playbook.S3_VARIABLES
+    pairs = [(playbook.MEDIA_REPO_ENABLED, "true"), (playbook.FILE_KINDS, "[]")]
     if "file" in ids:
         pairs += [
-            (f"{_VARIABLE}datastore_file_enabled", "true"),
-            (f"{_VARIABLE}datastore_file_id", quoting.ansible("media_repo.file_datastore_id", ids["file"])),
+            (playbook.FILE_ENABLED, "true"),
+            (playbook.FILE_ID, quoting.ansible("media_repo.file_datastore_id", ids["file"])),
         ]
     pairs += [
-        (f"{s3}for_kinds", quoting.ansible("kinds", _KINDS)),
-        (f"{s3}id", quoting.ansible("media_repo.s3_datastore_id", ids["s3"])),
-        (f"{s3}opts_endpoint", quoting.ansible("endpoint_url", endpoint.netloc)),
-        (f"{s3}opts_ssl", quoting.yaml("endpoint_url", endpoint.scheme == "https")),
-        (f"{s3}opts_region", quoting.ansible("region", store.region)),
-        (f"{s3}opts_bucket_name", quoting.ansible("bucket", store.bucket)),
-        (f"{s3}opts_storage_class", quoting.ansible("storage_class", store.storage_class)),
-        (f"{s3}opts_access_key_id", quoting.ansible("access_key_id", store.access_key_id)),
-        (f"{s3}opts_access_secret", request.seal("secret_access_key", store.secret_access_key)),
+        (playbook.S3_KINDS, quoting.ansible("kinds", media_repo.KINDS)),
+        (playbook.S3_ID, quoting.ansible("media_repo.s3_datastore_id", ids["s3"])),
+        (names["endpoint"], quoting.ansible("endpoint_url", endpoint.netloc)),
+        (playbook.S3_TLS, quoting.yaml("endpoint_url", endpoint.scheme == "https")),
+        (names["region"], quoting.ansible("region", store.region)),
+        (names["bucket"], quoting.ansible("bucket", store.bucket)),
+        (names["storage_class"], quoting.ansible("storage_class", store.storage_class)),
+        (names["access_key_id"], quoting.ansible("access_key_id", store.access_key_id)),
+        (names["secret_access_key"], request.seal("secret_access_key", store.secret_access_key)),
     ]
     authority = ca_arguments(store, "SSL_CERT_FILE")
     if authority:
-        pairs.append((f"{_VARIABLE}container_extra_arguments", quoting.ansible("ca_file", authority)))
-    return {vars_path(store): header(request, effect(request, "playbook")) + "---\n" + variables(pairs)}
+        pairs.append((playbook.MEDIA_REPO_CONTAINER_ARGUMENTS, quoting.ansible("ca_file", authority)))
+    return {vars_path(store): header(request, instructions(request, "playbook")) + "---\n" + variables(pairs)}
 
 
-def plain(request: Request) -> dict[str, str]:
+def plain_files(request: Request) -> dict[str, str]:
     if request.by_reference:
         raise quoting.refuse(
             "secrets",
             "can't be by reference in media-repo.yaml, which is where matrix-media-repo has its key from",
             "Render it with `--secrets plain`: the file is 0600.",
         )
-    what = effect(request, "plain")
+    what = instructions(request, "plain")
     return {
         "INSTALL.md": _install(request, what),
-        "conf.d/synapse-media.yaml": header(request, what) + "enable_media_repo: false\n",
+        synapse.DROP_IN: header(request, what) + f"{synapse.ENABLE_MEDIA_REPO}: false\n",
         "media-repo.d/synapse-media.yaml": _datastores(request, what),
         "reverse-proxy/Caddyfile": _caddy(request.store),
         "reverse-proxy/nginx.conf": _nginx(request.store),
@@ -119,7 +112,7 @@ def _ids(store: StorageOutputs) -> dict[str, str]:
     return {kind: value for kind, value in found.items() if value}
 
 
-def _datastores(request: Request, what: Effect) -> str:
+def _datastores(request: Request, what: Instructions) -> str:
     store = request.store
     ids = _ids(store)
     endpoint = urlsplit(store.endpoint_url)
@@ -129,18 +122,19 @@ def _datastores(request: Request, what: Effect) -> str:
             "  - type: file\n"
             f"    id: {quoting.yaml('media_repo.file_datastore_id', ids['file'])}\n"
             "    # Read only. The path must be the one that media-repo.yaml has for this datastore.\n"
-            "    forKinds: []\n"
+            f"    {media_repo.FOR_KINDS}: []\n"
             "    opts:\n"
-            f"      path: {quoting.yaml('media_path', request.media_path or FILE_PATH)}\n"
+            f"      path: {quoting.yaml('media_path', request.media_path or media_repo.FILE_PATH)}\n"
         )
+    names = media_repo.S3_OPTIONS
     options = (
-        ("endpoint", quoting.yaml("endpoint_url", endpoint.netloc)),
-        ("ssl", quoting.yaml("endpoint_url", endpoint.scheme == "https")),
-        ("region", quoting.yaml("region", store.region)),
-        ("bucketName", quoting.yaml("bucket", store.bucket)),
-        ("storageClass", quoting.yaml("storage_class", store.storage_class)),
-        ("accessKeyId", quoting.yaml("access_key_id", store.access_key_id)),
-        ("accessSecret", quoting.yaml("secret_access_key", store.secret_access_key)),
+        (names["endpoint"], quoting.yaml("endpoint_url", endpoint.netloc)),
+        (media_repo.TLS, quoting.yaml("endpoint_url", endpoint.scheme == "https")),
+        (names["region"], quoting.yaml("region", store.region)),
+        (names["bucket"], quoting.yaml("bucket", store.bucket)),
+        (names["storage_class"], quoting.yaml("storage_class", store.storage_class)),
+        (names["access_key_id"], quoting.yaml("access_key_id", store.access_key_id)),
+        (names["secret_access_key"], quoting.yaml("secret_access_key", store.secret_access_key)),
     )
     return (
         header(
@@ -153,7 +147,7 @@ def _datastores(request: Request, what: Effect) -> str:
         + file_datastore
         + "  - type: s3\n"
         + f"    id: {quoting.yaml('media_repo.s3_datastore_id', ids['s3'])}\n"
-        + f"    forKinds: {quoting.yaml('kinds', _KINDS)}\n"
+        + f"    {media_repo.FOR_KINDS}: {quoting.yaml('kinds', media_repo.KINDS)}\n"
         + "    opts:\n"
         + "".join(f"      {name}: {value}\n" for name, value in options)
     )
@@ -207,7 +201,7 @@ def _traefik(store: StorageOutputs) -> str:
     )
 
 
-def _install(request: Request, what: Effect) -> str:
+def _install(request: Request, what: Instructions) -> str:
     store = request.store
     authority = ""
     if store.ca_file:
@@ -233,13 +227,13 @@ with `synapse-media prove --store store.json`.
 
 ## Install
 
-1. matrix-media-repo 1.3.8 with its media-repo.yaml (database, `homeservers`), as
+1. matrix-media-repo {media_repo.VERSION} with its media-repo.yaml (database, `homeservers`), as
    https://docs.t2bot.io/matrix-media-repo/ says. For media over federation it needs a signing key that is merged
    into Synapse's: `generate_signing_key` and `combine_signing_keys` of the same release.
 2. media-repo.d/synapse-media.yaml, readable by matrix-media-repo alone. `REPO_CONFIG` may name a directory, whose
    files are merged in the order of their names; a later `datastores` list replaces an earlier one, so let the name
    of this file sort last. Or put its list in place of the one in media-repo.yaml.
-{authority}3. conf.d/synapse-media.yaml into /etc/matrix-synapse/conf.d/: it switches Synapse's own repository off.
+{authority}3. {synapse.DROP_IN} into {synapse.CONFIGURATION}/conf.d/: it switches Synapse's own repository off.
 4. One of reverse-proxy/ into your proxy, before the routes of Synapse.
 5. Restart matrix-media-repo, Synapse and the proxy.
 {transfer}

@@ -1,4 +1,4 @@
-"""The files for Synapse's own storage provider module, synapse-s3-storage-provider 1.7.0.
+"""The files for Synapse's own storage provider module.
 
 Its options were read from `parse_config` in s3_storage_provider.py; `threadpool_size` and the two checksum options
 are documented but never copied there, so they are left out. https://github.com/matrix-org/synapse-s3-storage-provider
@@ -7,14 +7,13 @@ are documented but never copied there, so they are left out. https://github.com/
 from __future__ import annotations
 
 from synapse_media.contract import StorageOutputs
+from synapse_media.homeserver import playbook, synapse
 
 from . import quoting
-from .parts import (
+from .request import Form, Instructions, Request
+from .text import (
     CA_IN_CONTAINER,
     CONTAINER_ROLE,
-    Effect,
-    Form,
-    Request,
     ca_arguments,
     ca_path,
     comment,
@@ -25,15 +24,14 @@ from .parts import (
     vars_path,
 )
 
-VERSION = "1.7.0"
-_EXT = "matrix_synapse_ext_synapse_s3_storage_provider_"
 # The nightly job of the playbook deletes by name alone. A day count that selects nothing new does not stop it from
 # deleting what an earlier run noted in its cache.db, so it gets a date of its own, too.
 _NEVER = 36500
-_FAR_OFF = "2099-01-01 00:00:00"
+_ENVIRONMENT_FILE = "synapse-media.env"
+_UNIT_DROP_IN = f"{synapse.UNIT_DROP_INS}/synapse-media.conf"
 
 
-def effect(request: Request, form: Form) -> Effect:
+def instructions(request: Request, form: Form) -> Instructions:
     does = (
         "Synapse copies every new file of local and remote users to the bucket "
         f"{quoting.yaml('bucket', request.store.bucket)} before it answers an upload, and reads from the bucket what "
@@ -41,11 +39,11 @@ def effect(request: Request, form: Form) -> Effect:
         "Every file stays on the local disk as well: nothing is deleted.",
     )
     if form == "playbook":
-        return Effect(
+        return Instructions(
             does=(
                 *does,
                 "The playbook's nightly job (05:00), which would delete local files by name, is put off to "
-                f"{_FAR_OFF[:4]}. Don't run bin/migrate by hand, which is the same job.",
+                f"{playbook.MIGRATION_NEVER[:4]}. Don't run bin/migrate by hand, which is the same job.",
                 "The playbook builds a Synapse image of its own with the module in it.",
                 *((CONTAINER_ROLE,) if request.store.keyless else ()),
             ),
@@ -55,7 +53,7 @@ def effect(request: Request, form: Form) -> Effect:
                 "lost as long as nobody cleaned the local disk up.",
             ),
         )
-    return Effect(
+    return Instructions(
         does=does,
         apply=("Install the module and synapse-media.yaml as INSTALL.md says, then restart Synapse.",),
         undo=(
@@ -65,7 +63,7 @@ def effect(request: Request, form: Form) -> Effect:
     )
 
 
-def playbook(request: Request) -> dict[str, str]:
+def playbook_files(request: Request) -> dict[str, str]:
     store = request.store
     # The migrate job and its shell read these from a file for `docker run --env-file`, and leave them unquoted in sh.
     for setting, value in (("bucket", store.bucket), ("prefix", store.prefix), ("endpoint_url", store.endpoint_url)):
@@ -78,25 +76,26 @@ def playbook(request: Request) -> dict[str, str]:
         )
     for setting, value in (("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)):
         quoting.docker_environment(setting, value)
+    names = playbook.MODULE_VARIABLES
     keys: tuple[tuple[str, str], ...] = (
-        (f"{_EXT}config_access_key_id", quoting.ansible("access_key_id", store.access_key_id)),
+        (names["access_key_id"], quoting.ansible("access_key_id", store.access_key_id)),
         (
-            f"{_EXT}config_secret_access_key",
+            names["secret_access_key"],
             "" if store.keyless else request.seal("secret_access_key", store.secret_access_key),
         ),
     )
     lines = variables(
         (
-            (f"{_EXT}enabled", "true"),
-            (f"{_EXT}store_local", "true"),
-            (f"{_EXT}store_remote", "true"),
-            (f"{_EXT}store_synchronous", "true"),
-            (f"{_EXT}config_bucket", quoting.ansible("bucket", store.bucket)),
-            (f"{_EXT}config_prefix", quoting.ansible("prefix", store.prefix)),
-            (f"{_EXT}config_region_name", quoting.ansible("region", store.region)),
-            (f"{_EXT}config_endpoint_url", quoting.ansible("endpoint_url", store.endpoint_url)),
-            (f"{_EXT}config_storage_class", quoting.ansible("storage_class", store.storage_class)),
-            (f"{_EXT}config_ec2_instance_profile", quoting.yaml("keyless", store.keyless)),
+            (playbook.MODULE_ENABLED, "true"),
+            (playbook.STORE_LOCAL, "true"),
+            (playbook.STORE_REMOTE, "true"),
+            (playbook.STORE_SYNCHRONOUS, "true"),
+            (names["bucket"], quoting.ansible("bucket", store.bucket)),
+            (names["prefix"], quoting.ansible("prefix", store.prefix)),
+            (names["region"], quoting.ansible("region", store.region)),
+            (names["endpoint"], quoting.ansible("endpoint_url", store.endpoint_url)),
+            (names["storage_class"], quoting.ansible("storage_class", store.storage_class)),
+            (playbook.INSTANCE_PROFILE, quoting.yaml("keyless", store.keyless)),
             *(() if store.keyless else keys),
         )
     )
@@ -108,8 +107,8 @@ def playbook(request: Request) -> dict[str, str]:
         )
         + variables(
             (
-                (f"{_EXT}periodic_migration_schedule", quoting.ansible("schedule", _FAR_OFF)),
-                (f"{_EXT}update_db_day_count", str(_NEVER)),
+                (playbook.MIGRATION_SCHEDULE, quoting.ansible("schedule", playbook.MIGRATION_NEVER)),
+                (playbook.MIGRATION_DAYS, str(_NEVER)),
             )
         )
     )
@@ -121,15 +120,16 @@ def playbook(request: Request) -> dict[str, str]:
             "Add your own arguments to this list, if you have some."
         )
     if checksums or authority:
-        name = "matrix_synapse_ext_s3_storage_provider_container_arguments"
-        lines += variables(((name, quoting.ansible("checksums", checksums + authority)),))
+        lines += variables(
+            ((playbook.MODULE_CONTAINER_ARGUMENTS, quoting.ansible("checksums", checksums + authority)),)
+        )
     if authority:
-        lines += variables((("matrix_synapse_container_extra_arguments", quoting.ansible("ca_file", authority)),))
+        lines += variables(((playbook.SYNAPSE_CONTAINER_ARGUMENTS, quoting.ansible("ca_file", authority)),))
     more = (
         "A variable that vars.yml sets as well has the value from there: Ansible reads the files of this directory in "
         "the order of their names, and the last one wins."
     )
-    return {vars_path(store): header(request, effect(request, "playbook"), more) + "---\n" + lines}
+    return {vars_path(store): header(request, instructions(request, "playbook"), more) + "---\n" + lines}
 
 
 def _checksum_variables(store: StorageOutputs) -> tuple[str, ...]:
@@ -139,19 +139,19 @@ def _checksum_variables(store: StorageOutputs) -> tuple[str, ...]:
     return ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
 
 
-def plain(request: Request) -> dict[str, str]:
+def plain_files(request: Request) -> dict[str, str]:
     files = {
         "INSTALL.md": _install(request),
-        "conf.d/synapse-media.yaml": _drop_in(request),
+        synapse.DROP_IN: _drop_in(request),
         "docker/compose.override.yaml": _compose(request),
         "docker/synapse-media/image/Dockerfile": _dockerfile(),
-        "synapse-media.env": _environment(request.store, docker=False),
+        _ENVIRONMENT_FILE: _environment(request.store, docker=False),
     }
     if _needs_environment(request):
-        files["docker/synapse-media/synapse-media.env"] = _environment(request.store, docker=True)
-        files["systemd/matrix-synapse.service.d/synapse-media.conf"] = (
-            comment("What Synapse needs for its media's bucket. Goes to /etc/systemd/system/matrix-synapse.service.d/.")
-            + "[Service]\nEnvironmentFile=/etc/matrix-synapse/synapse-media.env\n"
+        files[f"docker/synapse-media/{_ENVIRONMENT_FILE}"] = _environment(request.store, docker=True)
+        files[f"systemd/{_UNIT_DROP_IN}"] = (
+            comment(f"What Synapse needs for its media's bucket. Goes to {synapse.UNITS}/{synapse.UNIT_DROP_INS}/.")
+            + f"[Service]\nEnvironmentFile={synapse.CONFIGURATION}/{_ENVIRONMENT_FILE}\n"
         )
     return files
 
@@ -165,8 +165,8 @@ def _drop_in(request: Request) -> str:
     store = request.store
     values = [
         ("bucket", store.bucket),
-        ("region_name", store.region),
-        ("endpoint_url", store.endpoint_url),
+        ("region", store.region),
+        ("endpoint", store.endpoint_url),
         ("storage_class", store.storage_class),
     ]
     if store.prefix:
@@ -174,16 +174,17 @@ def _drop_in(request: Request) -> str:
     if not store.keyless and not request.by_reference:
         values += [("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)]
     warning = (
-        "It replaces a `media_storage_providers` list that homeserver.yaml or an earlier file of conf.d has: Synapse "
+        f"It replaces a `{synapse.PROVIDERS}` list that homeserver.yaml or an earlier file of conf.d has: Synapse "
         "merges its files by top-level key and the last one wins. Move other providers into this list, and have no "
-        "`backup_media_store_path`. Keep `enable_local_media_storage` at true: the module reads the local copy."
+        f"`{synapse.BACKUP_PATH}`. Keep `{synapse.ENABLE_LOCAL_STORAGE}` at true: the module reads the local copy."
     )
-    config = "".join(f"      {name}: {quoting.yaml(name, value)}\n" for name, value in values)
+    config = "".join(f"      {synapse.MODULE_OPTIONS[name]}: {quoting.yaml(name, value)}\n" for name, value in values)
     return (
-        header(request, effect(request, "plain"), warning)
-        + "media_storage_providers:\n"
-        + "  - module: s3_storage_provider.S3StorageProviderBackend\n"
-        + "    store_local: true\n    store_remote: true\n    store_synchronous: true\n"
+        header(request, instructions(request, "plain"), warning)
+        + f"{synapse.PROVIDERS}:\n  - module: {synapse.MODULE_CLASS}\n"
+        + "".join(
+            f"    {name}: true\n" for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE, synapse.STORE_SYNCHRONOUS)
+        )
         + f"    config:\n{config}"
     )
 
@@ -209,7 +210,7 @@ def _environment(store: StorageOutputs, *, docker: bool) -> str:
 def _dockerfile() -> str:
     return (
         "ARG SYNAPSE_IMAGE\nFROM $SYNAPSE_IMAGE\n"
-        f"RUN pip install --no-cache-dir synapse-s3-storage-provider=={VERSION}\n"
+        f"RUN pip install --no-cache-dir synapse-s3-storage-provider=={synapse.MODULE_VERSION}\n"
     )
 
 
@@ -233,14 +234,14 @@ def _compose(request: Request) -> str:
 
 def _install(request: Request) -> str:
     name = host(request.store.server_name)
-    what = effect(request, "plain")
+    what = instructions(request, "plain")
     systemd = (
-        """
+        f"""
    What Synapse needs beside that file, in its environment:
 
-       sudo install -o root -m 0600 synapse-media.env /etc/matrix-synapse/synapse-media.env
-       sudo install -D -m 0644 systemd/matrix-synapse.service.d/synapse-media.conf \\
-           /etc/systemd/system/matrix-synapse.service.d/synapse-media.conf
+       sudo install -o root -m 0600 {_ENVIRONMENT_FILE} {synapse.CONFIGURATION}/{_ENVIRONMENT_FILE}
+       sudo install -D -m 0644 systemd/{_UNIT_DROP_IN} \\
+           {synapse.UNITS}/{_UNIT_DROP_IN}
        sudo systemctl daemon-reload
 """
         if _needs_environment(request)
@@ -252,7 +253,7 @@ def _install(request: Request) -> str:
         else ""
     )
     keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
-    return f"""# {name}: media on S3 with synapse-s3-storage-provider {VERSION}
+    return f"""# {name}: media on S3 with synapse-s3-storage-provider {synapse.MODULE_VERSION}
 
 What it does: {" ".join(what.does)}
 {keyless if request.store.keyless else ""}
@@ -263,24 +264,24 @@ itself first: `synapse-media prove --store store.json`.
 
 1. The module, into the package's own environment (again after every upgrade of the package, which renews it):
 
-       sudo /opt/venvs/matrix-synapse/bin/pip install synapse-s3-storage-provider=={VERSION}
+       sudo {synapse.VIRTUAL_ENVIRONMENT}/bin/pip install synapse-s3-storage-provider=={synapse.MODULE_VERSION}
 
 2. The configuration, readable by Synapse alone:
 
-       sudo install -o matrix-synapse -m 0600 conf.d/synapse-media.yaml /etc/matrix-synapse/conf.d/
+       sudo install -o {synapse.USER} -m 0600 {synapse.DROP_IN} {synapse.CONFIGURATION}/conf.d/
 {systemd}
-3. `sudo systemctl restart matrix-synapse`
+3. `sudo systemctl restart {synapse.UNIT}`
 
 ## Synapse from pip
 
-1. `/path/to/synapse/venv/bin/pip install synapse-s3-storage-provider=={VERSION}`
-2. Start Synapse with a second `-c`: `python -m synapse.app.homeserver -c homeserver.yaml -c conf.d/synapse-media.yaml`
+1. `/path/to/synapse/venv/bin/pip install synapse-s3-storage-provider=={synapse.MODULE_VERSION}`
+2. Start Synapse with a second `-c`: `python -m synapse.app.homeserver -c homeserver.yaml -c {synapse.DROP_IN}`
 {elsewhere}
 Workers need the same file and the same `-c`.
 
 ## Docker Compose (2.30 or newer)
 
-1. Copy the content of docker/ beside your compose.yaml, and conf.d/synapse-media.yaml into synapse-media/ there.
+1. Copy the content of docker/ beside your compose.yaml, and {synapse.DROP_IN} into synapse-media/ there.
    Synapse runs as user 991 in its image: `sudo chown 991:991 synapse-media/synapse-media.yaml`.
 2. In .env: `SYNAPSE_IMAGE=` and the image with the tag that you run now.
 3. `docker compose build synapse && docker compose up -d synapse`

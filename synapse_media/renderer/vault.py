@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from synapse_media.errors import SynapseMediaError
+from synapse_media.homeserver.playbook import VAULT_MARK
 
-_HEADER = "$ANSIBLE_VAULT;"
 _BLOCK = re.compile(r"!vault \|\n((?:[ \t]+\S+\n)+)")
 
 
@@ -51,13 +51,13 @@ class Vault:
         Raises:
             VaultError: `existing` is encrypted with another password: nobody could read both.
         """
-        if existing is not None and existing.startswith(_HEADER) and self.decrypt(existing) == plain:
+        if existing is not None and existing.startswith(VAULT_MARK) and self.decrypt(existing) == plain:
             return existing
         return str(self._library.encrypt(plain).decode("ascii"))
 
     def decrypt(self, text: str) -> str:
         """The plain text of a file, whether it is encrypted or not. Raises VaultError where the password is another."""
-        if not text.startswith(_HEADER):
+        if not text.startswith(VAULT_MARK):
             return text
         try:
             return str(self._library.decrypt(text.encode()).decode())

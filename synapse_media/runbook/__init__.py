@@ -14,18 +14,21 @@ from typing import Any
 from synapse_media import catalog
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
-from synapse_media.methods import METHODS
+from synapse_media.homeserver import playbook, synapse
+from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 from synapse_media.renderer import Form
 
-from . import moves
-from .parts import FILESYSTEM, GOOFYS, MEDIA_REPO, MODULE, Place, Site
+from . import migrations
+from .migrations import Migration
+from .rclone import Remote
+from .site import Site
 from .steps import DangerousOrderError, Effect, RunbookError, Step, require_safe
 
 __all__ = ["DangerousOrderError", "Effect", "Runbook", "RunbookError", "Step", "require_safe", "runbook"]
 
 _MEDIA: dict[Form, str] = {
-    "playbook": "/matrix/synapse/storage/media-store",
-    "plain": "/var/lib/matrix-synapse/media",
+    "playbook": playbook.MEDIA_STORE,
+    "plain": synapse.MEDIA_STORE,
 }
 
 
@@ -99,7 +102,8 @@ def runbook(
         media_path: the local media store; "" is that of the form.
 
     Raises:
-        UsageError: `to` is no end, `media_path` can't stand in a command, or the filesystem is given a store.
+        UsageError: `to` is neither method nor provider, `media_path` can't stand in a command, or the filesystem is
+            given a store.
         RunbookError: there is nothing to do, or it can't be done, or would lose media.
     """
     method = to if to in METHODS else (current.method if current.method != FILESYSTEM else MODULE)
@@ -116,23 +120,23 @@ def runbook(
         )
     _refuse(current, to, method, target)
     site = Site(current.server_name, form, (media_path or _MEDIA[form]).rstrip("/"))
-    old = Place("old", current, stack)
+    old = Remote("old", current, stack)
     edited = current.method == FILESYSTEM and target is None
-    new = Place(
+    new = Remote(
         "new",
         target,
         new_stack or (stack if edited else f"{stack}-new"),
         provider="PROVIDER" if to in METHODS else to,
         edited=edited,
     )
-    legs = _legs(site, current.method, method, old, new, same_store=to in METHODS and target is None)
-    main = [step for leg in legs for step in leg.steps]
+    needed = _migrations(site, current.method, method, old, new, same_store=to in METHODS and target is None)
+    main = [step for migration in needed for step in migration.steps]
     brought = any("store.json" in command for step in main for command in step.commands)
     steps = (
         *main,
-        *((moves.tidy_up(),) if brought else ()),
+        *((migrations.tidy_up(),) if brought else ()),
         # The old place is the backup until everything else is done.
-        *(step for leg in reversed(legs) for step in leg.last),
+        *(step for migration in reversed(needed) for step in migration.last),
     )
     after = f"{method} at {target.provider}" if target else (method if to in METHODS else f"{method} at {to}")
     return Runbook(
@@ -145,18 +149,20 @@ def runbook(
     )
 
 
-def _legs(site: Site, before: str, after: str, old: Place, new: Place, *, same_store: bool) -> tuple[moves.Move, ...]:
+def _migrations(
+    site: Site, before: str, after: str, old: Remote, new: Remote, *, same_store: bool
+) -> tuple[Migration, ...]:
     if before == FILESYSTEM:
-        return (moves.into(site, after, new),)
+        return (migrations.from_filesystem(site, after, new),)
     if after == FILESYSTEM:
-        return (moves.out_of(site, before, old),)
+        return (migrations.to_filesystem(site, before, old),)
     if before == after:
-        return (moves.store_to_store(site, after, old, new),)
+        return (migrations.between_stores(site, after, old, new),)
     if same_store and (before, after) == (MODULE, GOOFYS):
-        return (moves.module_to_goofys(site, old),)
+        return (migrations.module_to_goofys(site, old),)
     if same_store and (before, after) == (GOOFYS, MODULE):
-        return (moves.goofys_to_module(site, old),)
-    return (moves.out_of(site, before, old), moves.into(site, after, new))
+        return (migrations.goofys_to_module(site, old),)
+    return (migrations.to_filesystem(site, before, old), migrations.from_filesystem(site, after, new))
 
 
 def _refuse(current: StorageOutputs, to: str, method: str, target: StorageOutputs | None) -> None:

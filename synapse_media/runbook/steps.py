@@ -68,7 +68,7 @@ class Step:
 def require_safe(
     steps: Sequence[Step],
     *,
-    moves: bool = True,
+    copies_media: bool = True,
     one_at_a_time: bool = False,
     written_both_ways: bool = False,
     deletes_by_name: bool = False,
@@ -76,7 +76,7 @@ def require_safe(
     """Raise DangerousOrderError unless no step can lose media, and none is left out.
 
     Args:
-        moves: media goes to another place (bucket, directory, repository).
+        copies_media: media is copied to another place (bucket, directory, repository).
         one_at_a_time: the two methods must never be in use together: a mount and the module on one bucket.
         written_both_ways: while the old method runs, or once the new one does, what is new is in both places, so that
             nobody has to stop for the copy: the module keeps the local copy.
@@ -85,35 +85,35 @@ def require_safe(
     done: list[Effect] = []
     for step in steps:
         for effect in step.effects:
-            fault = _fault(effect, done, moves=moves, one_at_a_time=one_at_a_time, both=written_both_ways)
+            fault = _fault(effect, done, copies_media=copies_media, one_at_a_time=one_at_a_time, both=written_both_ways)
             if effect is Effect.COPIED and deletes_by_name and Effect.CLEAN_UP_OFF not in done:
                 fault = "copies what a job may delete again by its name"
             if fault:
                 raise DangerousOrderError(f"{step.title!r} {fault}")
             done.append(effect)
-    missing = [effect.name.lower() for effect in _needed(moves=moves) if effect not in done]
+    missing = [effect.name.lower() for effect in _needed(copies_media=copies_media) if effect not in done]
     if missing:
         raise DangerousOrderError(f"the steps lack one that has: {', '.join(missing)}")
     if done.count(Effect.STOPS) > done.count(Effect.STARTS):
         raise DangerousOrderError("Synapse is stopped, and never started again")
 
 
-def _needed(*, moves: bool) -> Iterable[Effect]:
-    return (Effect.LEFT, Effect.ENTERED, *((Effect.COPIED, Effect.VERIFIED) if moves else ()))
+def _needed(*, copies_media: bool) -> Iterable[Effect]:
+    return (Effect.LEFT, Effect.ENTERED, *((Effect.COPIED, Effect.VERIFIED) if copies_media else ()))
 
 
-def _fault(effect: Effect, done: Sequence[Effect], *, moves: bool, one_at_a_time: bool, both: bool) -> str:
+def _fault(effect: Effect, done: Sequence[Effect], *, copies_media: bool, one_at_a_time: bool, both: bool) -> str:
     """Why `effect` may not follow what was done; "" if it may."""
     stopped = done.count(Effect.STOPS) > done.count(Effect.STARTS)
     if effect is Effect.VERIFIED and Effect.COPIED not in done:
         return "compares what was not copied"
     if effect in (Effect.COPIED, Effect.VERIFIED) and not (stopped or both):
         return "comes while media is still written to the old place alone"
-    if effect is Effect.LEFT and moves and Effect.VERIFIED not in done:
+    if effect is Effect.LEFT and copies_media and Effect.VERIFIED not in done:
         return "leaves the old place before its content was compared with the copy"
     if effect is Effect.ENTERED and one_at_a_time and Effect.LEFT not in done:
         return "brings both methods on one bucket, which destroys media"
-    if effect is Effect.STARTS and moves and not both and Effect.VERIFIED in done and Effect.LEFT not in done:
+    if effect is Effect.STARTS and copies_media and not both and Effect.VERIFIED in done and Effect.LEFT not in done:
         return "lets media be written to the old place again, after the copy was compared"
     if effect is Effect.EMPTIED and not {Effect.VERIFIED, Effect.LEFT, Effect.ENTERED} <= set(done):
         return "empties the old place before the new one was compared with it and is in use"

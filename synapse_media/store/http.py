@@ -22,7 +22,7 @@ from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted
 
 from . import tracing
-from .connection import ApiError
+from .clients import ApiError
 
 SECONDS: Final = 30
 """Time limit of one try, connecting and reading together."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from synapse_media.contract import PROOF_OBJECTS
 
-from .connection import ApiError, call
+from .clients import ApiError, call
 
 
 def look(s3: Any, bucket: str) -> None:

@@ -8,19 +8,20 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECT, ProofLine
-from synapse_media.methods import Expected, Operation
+from synapse_media.methods import NOT_TESTED, Expected, Operation
+from synapse_media.schema.connection import Connection
 
-from .connection import ApiError, Connection, Credential, call
+from .clients import ApiError, Credential, call, s3_client
 
 PART: Final = 8 * 1024 * 1024
 """boto3 uploads anything larger in parts of this size; so do Synapse's module and its script."""
 _BIG: Final = PART + 1024 * 1024
 
-NOT_TESTED: Final = "not tested"
 _HOPELESS: Final = frozenset({"NoSuchBucket", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"})
 
 
@@ -214,7 +215,7 @@ def prove(
         prefix: the store's prefix, "" or ending with "/".
         settle_seconds: a key or policy made just now may need so long until the store knows it.
     """
-    at = _Try(connection.s3(credential), bucket, prefix + PROOF_OBJECT, decoy)
+    at = _Try(s3_client(connection, credential), bucket, prefix + PROOF_OBJECT, decoy)
     deadline = time.monotonic() + settle_seconds
     while True:
         lines = tuple(_lines(at, expected))
@@ -247,15 +248,8 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
         else:
             yield ProofLine(operation.value, wanted, "allowed")
     for upload in list(at.uploads):
-        quietly(call, at.s3, "abort_multipart_upload", Bucket=at.bucket, Key=at.key, UploadId=upload)
-
-
-def quietly(action: Callable[..., object], *arguments: Any, **named: Any) -> None:
-    """Clearing up after a failed probe: what failed is told already."""
-    try:
-        action(*arguments, **named)
-    except ApiError:
-        return
+        with suppress(ApiError):
+            call(at.s3, "abort_multipart_upload", Bucket=at.bucket, Key=at.key, UploadId=upload)
 
 
 def advice(lines: tuple[ProofLine, ...]) -> str:

@@ -66,7 +66,7 @@ def test_the_recipe(begin: Callable[[], Life], engine_toolchain: Toolchain) -> N
     assert "no preview" in done.stdout
     assert "nonesuch" in done.stdout
     secrets = life.stack.engine.run(["stack", "output", "--json", "--show-secrets", "--stack", life.stack.name]).stdout
-    assert yaml.safe_load(secrets)["stores"]["matrix.example.com"]["secret_access_key"] not in done.stdout
+    assert yaml.safe_load(secrets)["store_secrets"]["matrix.example.com"]["secret_access_key"] not in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--refresh"], ["--nonesuch"]])
@@ -85,6 +85,18 @@ def test_workflows_are_lint_free() -> None:
         [actionlint, "-no-color", "-shellcheck=", "-pyflakes=", *files], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_a_project_of_ones_own_has_the_same_workflow() -> None:
+    """But for how its environment is made and where the program that comments lies."""
+    own = (ROOT / ".github/workflows/preview.yml").read_text(encoding="utf-8")
+    for here, there in (
+        ("run: make setup", "run: python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),
+        (".venv/bin/python ci/comment.py", ".venv/bin/python -m synapse_media.ci.comment"),
+    ):
+        assert own.count(here) == 1
+        own = own.replace(here, there)
+    assert (ROOT / "ci/preview.yml").read_text(encoding="utf-8") == own
 
 
 def test_workflows_give_no_more_than_they_need() -> None:

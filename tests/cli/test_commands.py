@@ -6,14 +6,19 @@ import json
 import shlex
 import shutil
 import sys
+import tomllib
+from importlib import util
 from pathlib import Path
 
 import pytest
+import yaml
 
-from synapse_media import catalog, settings, stackfile
+from components import make
+from synapse_media import catalog, extras, settings, stackfile
 from synapse_media.cli import COMMANDS, _joined, credentials, doctor, main
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.obtain import obtain_pulumi
+from synapse_media.engine.session import Engine
 from synapse_media.settings import StoreSettings
 from tests.providers.project import ROOT
 from tests.storj.vectors import PARENTS
@@ -50,6 +55,18 @@ def test_what_env_says_can_be_had_as_json(project: Path, capsys: pytest.CaptureF
     assert lines == [f"export {name}={shlex.quote(it)}" for name, it in json.loads(capsys.readouterr().out).items()]
 
 
+def test_the_environment_of_a_checkout_makes_no_project_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its program could not import `synapse_media.components`."""
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(["init", "prod", "--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]) == 64
+    )
+    assert "install the wheel to make a project here" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_init_wrote_can_be_had_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--provider", "wasabi", "--region", "eu-central-2", "--server-name", "example.com"]
     assert main(["init", "prod", *words, "--json"]) == 0
@@ -59,12 +76,105 @@ def test_what_init_wrote_can_be_had_as_json(project: Path, capsys: pytest.Captur
     assert found["next"][0].startswith("synapse-media diff --stack prod")
 
 
-@pytest.mark.parametrize("arguments", [[], ["unknown"], ["diff"], ["prove"], ["embedded", "dance"]])
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["diff", "--nonesuch"], ["switch"], ["embedded", "dance"]])
 def test_wrong_usage_is_64(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 64
     assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_directories")
+@pytest.mark.parametrize("command", ["diff", "up", "destroy", "doctor", "rotate", "prove", "render", "abort-uploads"])
+def test_without_a_stack_the_selected_one_is_meant(
+    project: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--out", str(project / "out")] if command == "render" else []
+    assert main([command, *more]) == 64
+    assert "no stack is selected (`pulumi stack select`)" in capsys.readouterr().err
+    # Named by pulumi's own variable; there is no such stack file.
+    monkeypatch.setenv("PULUMI_STACK", "organization/synapse-media/chosen")
+    assert main([command, *more]) == 1
+    assert "stacks/Pulumi.chosen.yaml does not exist" in capsys.readouterr().err
+    monkeypatch.chdir(project.parent)
+    monkeypatch.delenv("PULUMI_STACK")
+    assert main([command, *more]) == 64
+    assert "--stack is missing" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_the_stack_that_pulumi_selected(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "prod", "--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]) == 0
+    engine = Engine(project, say=lambda _: None)
+    engine.ensure_stack("prod")
+    engine.run(["stack", "select", "prod"])
+    capsys.readouterr()
+    assert main(["doctor"]) == 1
+    printed = capsys.readouterr()
+    assert "stack prod, as selected" in printed.err
+    assert "WASABI_ACCESS_KEY_ID is not set" in printed.out
+
+
+@pytest.mark.usefixtures("own_directories")
+@pytest.mark.parametrize("before", [True, False])
+def test_another_directory(
+    project: Path, before: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.parent)
+    words = ["--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]
+    where = ["-C", project.name]
+    assert main([*where, "init", "prod", *words] if before else ["init", "prod", *words, *where]) == 0
+    assert (project / "stacks/Pulumi.prod.yaml").is_file()
+    assert Path.cwd() == project.parent
+    assert main(["diff", "--cwd", "nonesuch"]) == 1
+    assert "nonesuch: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("provider", "sdk"),
+    [
+        ("amazon_s3", ("aws", "pulumi_aws")),
+        ("backblaze_b2", ("b2", "b2sdk")),
+        ("digitalocean_spaces", ("digitalocean", "pulumi_digitalocean")),
+    ],
+)
+@pytest.mark.usefixtures("own_directories")
+def test_a_vendors_sdk_that_is_not_installed_is_named_before_anything_is_called(
+    project: Path,
+    provider: str,
+    sdk: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    extra, module = sdk
+
+    def find_spec(name: str) -> object:
+        return None if name == module else util.find_spec(name)
+
+    region = catalog.load(provider).value("default_region") or (*catalog.load(provider).regions, "")[0]
+    words = ["--provider", provider, "--server-name", "a.example", *(["--region", region] if region else [])]
+    monkeypatch.setattr(extras, "find_spec", find_spec)
+    wanted = f"{provider} needs the package {module}, which is not installed here: pip install 'synapse-media[{extra}]'"
+    assert main(["init", "prod", *words]) == 0
+    assert wanted in capsys.readouterr().err
+    assert main(["doctor", "--stack", "prod"]) == 1
+    assert wanted in capsys.readouterr().out
+    for command in (["up"], ["diff"], ["diff", "--from-nothing"], ["rotate"], ["destroy"]):
+        assert main([*command, "--stack", "prod"]) == 1
+        assert wanted in capsys.readouterr().err
+    (store,) = stackfile.read(project, "prod").stores.values()
+    with pytest.raises(extras.MissingExtraError) as refused:
+        make(store)
+    assert str(refused.value) == wanted
+
+
+def test_extras_are_those_of_the_package() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras.MODULES) == set(declared) - {"all", "pictures", "vault"}
+    assert declared["all"] == [f"synapse-media[{','.join(sorted(set(declared) - {'all'}))}]"]
+    allowed = catalog.schema()["properties"]["extra"]["enum"]
+    assert set(allowed) == {entry.extra for entry in map(catalog.load, catalog.names()) if entry.extra}
+    assert set(allowed) == set(extras.MODULES)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +283,22 @@ def test_an_edit_keeps_comments_and_what_is_not_touched(tmp_path: Path) -> None:
     with stackfile.editing(path):
         pass
     assert path.stat().st_mtime_ns == before
+
+
+def test_an_edit_of_settings_in_json_text_leaves_an_object_and_nothing_else_does(tmp_path: Path) -> None:
+    """`pulumi config set synapse-media:stores '…'` writes text."""
+    path = tmp_path / "Pulumi.x.yaml"
+    text = """config:
+  synapse-media:stores: '{"example.com": {"provider": "wasabi"}}'
+"""
+    path.write_text(text)
+    with stackfile.editing(path) as document:
+        assert document["config"]["synapse-media:stores"] == {"example.com": {"provider": "wasabi"}}
+    assert path.read_text() == text
+    with stackfile.editing(path) as document:
+        document["config"]["synapse-media:stores"]["example.com"]["region"] = "eu-central-2"
+    stores = yaml.safe_load(path.read_text())["config"]["synapse-media:stores"]
+    assert stores == {"example.com": {"provider": "wasabi", "region": "eu-central-2"}}
 
 
 @pytest.mark.parametrize(
@@ -340,6 +466,17 @@ def test_a_python_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pyte
     silent.write_text("#!/bin/sh\nexec sleep 60\n")
     silent.chmod(0o755)
     assert "no answer within 0 seconds" in doctor.module_findings(str(silent))[0]
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_doctor_shows_what_the_catalog_knows_of_a_provider(name: str) -> None:
+    provider = catalog.load(name)
+    text = "\n".join(doctor.differences(provider))
+    assert all(quirk["what"] in text and quirk["so"] in text for quirk in provider.value("quirks"))
+    assert all(f"{limit['value']} {limit['what']}" in text for limit in provider.value("limits"))
+    assert provider.value("ownership")["what"] in text
+    for capability, words in catalog.capabilities().items():
+        assert (words in text) is (provider.can(capability) is not True)
 
 
 @pytest.mark.parametrize(("method", "said"), [("synapse-s3-storage-provider", True), ("goofys", False)])

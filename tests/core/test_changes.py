@@ -12,8 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components import policies
+from synapse_media.allow import Word
 from synapse_media.guards import changes
 from synapse_media.guards.changes import Change, of_preview
+from synapse_media.guards.danger import Danger
 from synapse_media.methods import METHODS
 
 NAME = "matrix.example.com"
@@ -246,6 +248,15 @@ def grants(*each: str) -> dict[str, Any]:
     return {"slots": ["a"], "grants": [{"bucket": bucket, "permission": permission} for bucket, permission in pairs]}
 
 
+def named(input_name: str, *names: str) -> dict[str, Any]:
+    return {"slots": ["a"], input_name: list(names)}
+
+
+def switches(*names: str) -> dict[str, Any]:
+    """As Garage has a key's rights on a bucket."""
+    return {"slots": ["a"], "permissions": {name: name in names for name in ("read", "write", "owner")}}
+
+
 @pytest.mark.parametrize(
     ("found", "word"),
     [
@@ -263,6 +274,21 @@ def grants(*each: str) -> dict[str, Any]:
         (step("update", "SpacesKeyRing", grants("media:read"), grants("media:read", "other:read")), "widen-policy"),
         (step("update", "SpacesKeyRing", grants("media:readwrite"), grants(":fullaccess")), "widen-policy"),
         (step("update", "SpacesKeyRing", grants("media:readwrite"), grants("media:read")), "narrow-policy"),
+        (
+            step("update", "GarageKeyRing", switches("read", "write"), switches("read", "write", "owner")),
+            "widen-policy",
+        ),
+        (step("update", "GarageKeyRing", switches("read", "write"), switches("read")), "narrow-policy"),
+        (
+            step("update", "GarageKeyRing", switches("read", "write"), {"slots": ["a"], "permissions": {}}),
+            "narrow-policy",
+        ),
+        (step("update", "B2KeyRing", named("capabilities", "a"), named("capabilities", "a", "b")), "widen-policy"),
+        (
+            step("update", "B2KeyRing", named("capabilities", "a"), {"capabilities": UNKNOWN, "slots": ["a"]}),
+            "widen-policy",
+        ),
+        (step("update", "StorjKeyRing", named("permissions", "a"), named("permissions", "b")), "widen-policy"),
         (step("replace", "aws:iam/role:Role", {"name": "old"}, {"name": "new"}), "retire-key"),
         (step("replace", "aws:iam/user:User", {"name": "old"}, {"name": "new"}), "retire-key"),
         (step("delete", "aws:iam/role:Role", {"name": "old"}), "retire-key"),
@@ -338,6 +364,12 @@ def test_a_tls_only_policy_is_no_danger() -> None:
         step("update", ACL, {"acl": "public-read"}, {"acl": "public-read", "bucket": "x"}),
         step("update", "SpacesKeyRing", grants("media:read"), {**grants("media:read"), "active": "b"}),
         step("create", "SpacesKeyRing", None, grants("media:readwrite")),
+        step("update", "GarageKeyRing", {"slots": ["a"]}, switches("read", "write")),
+        step("update", "GarageKeyRing", switches("read", "write"), {"slots": ["a"]}),
+        step("update", "GarageKeyRing", {"slots": ["a"], "permissions": {"read": True}}, switches("read")),
+        # Of a key that is there these take nothing: they are of the next one.
+        step("update", "B2KeyRing", named("capabilities", "a", "b"), named("capabilities", "a")),
+        step("update", "StorjKeyRing", named("permissions", "a", "b"), named("permissions", "a")),
         step("create", "aws:iam/role:Role", None, {"name": "new"}),
         step("update", "aws:iam/role:Role", {"name": "u"}, {"name": "u", "tags": {"a": "b"}}),
         step("create", "UserPolicy", None, key_policy(access="full")),
@@ -379,9 +411,9 @@ def test_a_bucket_that_stays_the_stores_is_not_deleted_as_its_former_resource() 
 
 
 def test_what_is_known_of_a_store_is_told_once() -> None:
-    of_store = Change("change", NAME, "store", (), (changes.Danger("retire-key", "the key goes"),))
+    of_store = Change("change", NAME, "store", (), (Danger(Word.RETIRE_KEY, "the key goes"),))
     steps = of_preview(preview(step("delete", "KeyRing", {"slots": ["a"]})))
-    told = changes.together([of_store], steps)
+    told = changes.combined([of_store], steps)
     assert [danger.why for change in told for danger in change.dangers] == ["the key goes"]
 
 
@@ -764,3 +796,15 @@ def test_no_policy_that_allows_more_goes_unsaid(was: list[Any], will: list[Any])
 @given(was=st.lists(STATEMENT, max_size=3), more=st.lists(STATEMENT, max_size=2))
 def test_taking_statements_away_never_widens(was: list[Any], more: list[Any]) -> None:
     assert "widen-policy" not in words(step("update", "UserPolicy", policy(*was, *more), policy(*was)))
+
+
+def test_what_somebody_gave_a_garage_key_by_hand_is_told_and_mended_without_a_word() -> None:
+    drifted = {
+        "op": "refresh",
+        "urn": urn("s3store:index:GarageKeyRing"),
+        "oldState": {"inputs": switches("read", "write"), "outputs": switches("read", "write")},
+    }
+    mended = step("update", "GarageKeyRing", switches("read", "write", "owner"), switches("read", "write"))
+    [change] = of_preview(preview(drifted, mended))
+    assert any("owner" in line for line in change.details if line.startswith("found at the store: "))
+    assert change.dangers == ()

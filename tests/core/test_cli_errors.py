@@ -17,7 +17,7 @@ import pytest
 from synapse_media import cli, contract
 from synapse_media.contract import Proof, ProofLine, StorageOutputs
 from synapse_media.errors import SynapseMediaError, UsageError
-from synapse_media.guards.changes import DangerError
+from synapse_media.guards.danger import DangerError
 
 SECRET = "wJalrXUtnFEMI/K7MDENG"
 
@@ -44,7 +44,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stacks").mkdir()
-    (tmp_path / "Pulumi.yaml").write_text("name: synapse-media\n")
+    (tmp_path / "Pulumi.yaml").write_text("name: synapse-media\nstackConfigDir: stacks\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from synapse_media.guards import changes
+from synapse_media.guards import applied, changes
 from tests.core.test_changes import NAME, preview, step
 
 BUCKET = {"bucket": "media", "versioning": True, "publicAccessBlock": True, "acl": "private"}
@@ -67,3 +67,46 @@ def test_the_refusal_says_what_would_let_it_through() -> None:
     assert "the bucket media would be deleted" in text
     assert f"put {NAME}/delete-bucket into synapse-media:allow in stacks/Pulumi.prod.yaml" in text
     assert changes.to_json(found, (), refused)["refused"] == [f"{NAME}/delete-bucket"]
+
+
+# ---- whose a resource is
+
+_ROOT = "urn:pulumi:s::acme"
+
+
+@pytest.mark.parametrize(
+    ("kind", "ours"),
+    [
+        ("synapse-media:index:AmazonS3", True),
+        ("acme:store:DigitaloceanSpaces", True),
+        ("synapse-media:store:S3Compatible", True),
+        ("acme:store:Cart", False),
+        ("acme:infra:Group", False),
+        ("s3store:index:Bucket", False),
+    ],
+)
+def test_a_component_is_told_by_its_type_whatever_the_project_is_called(kind: str, ours: bool) -> None:
+    assert applied.is_component(kind) is ours
+
+
+def test_a_part_is_known_by_the_homeserver_that_its_component_says() -> None:
+    kinds = "acme:infra:Group$synapse-media:index:S3Compatible"
+    component = f"{_ROOT}::{kinds}::media"
+    bucket = f"{_ROOT}::{kinds}$s3store:index:Bucket::media"
+    found = applied.Homeservers([{"urn": component, "inputs": {"serverName": "example.com"}}])
+    assert found.of(component) == found.of(bucket) == "example.com"
+    assert found.is_declared(component)
+    assert applied.is_ours(bucket)
+    # Of a stack file's, the name says it; while one is renamed, the parent's.
+    assert applied.Homeservers([]).of(f"{_ROOT}::synapse-media:index:Wasabi$s3store:index:User::a") == "a"
+    former = {"urn": f"{_ROOT}::synapse-media:store:Wasabi$s3store:index:User::a", "parent": component}
+    assert found.of_resource(former) == "example.com"
+
+
+@pytest.mark.parametrize(
+    "urn", [f"{_ROOT}::aws:s3/bucket:Bucket::assets", f"{_ROOT}::acme:infra:Group$aws:s3/bucket:Bucket::assets"]
+)
+def test_a_bucket_of_the_users_own_is_shown_and_not_judged(urn: str) -> None:
+    step = {"op": "delete", "urn": urn, "oldState": {"urn": urn, "inputs": {"bucket": "assets"}}}
+    (change,) = changes.of_preview({"steps": [step]})
+    assert (str(change), change.dangers) == ("delete Bucket of assets", ())

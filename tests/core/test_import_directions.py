@@ -15,22 +15,27 @@ CORE = {"contract", "methods", "settings", "stackfile", "catalog"}
 MAY = {
     "errors": {"redaction"},
     "redaction": set(),
-    "catalog": {"errors"},
+    "allow": set(),
+    "urn": set(),
+    "schema": set(),
+    "catalog": {"errors", "schema"},
     "methods": set(),
     "contract": {"catalog", "errors", "methods"},
-    "settings": {"catalog", "errors", "methods", "contract"},
+    "settings": {"allow", "catalog", "errors", "methods", "contract"},
     "stackfile": {"catalog", "errors", "methods", "settings"},
-    "store": {"errors", "redaction", "catalog", "methods", "contract"},
-    "plugin": {"errors", "redaction", "catalog", "methods", "contract", "settings", "store"},
-    "guards": {"catalog", "methods", "settings", "errors"},
-    "renderer": {"catalog", "methods", "contract", "errors", "redaction"},
-    "lint": {"catalog", "methods", "contract", "errors", "renderer"},
-    "runbook": {"catalog", "methods", "contract", "errors", "renderer", "lint"},
+    "extras": {"catalog", "errors"},
+    "store": {"errors", "redaction", "schema", "catalog", "methods", "contract"},
+    "plugin": {"errors", "urn", "redaction", "schema", "catalog", "methods", "contract", "settings", "store"},
+    "guards": {"schema", "allow", "urn", "catalog", "methods", "settings", "errors"},
+    "homeserver": set(),
+    "renderer": {"methods", "contract", "errors", "homeserver"},
+    "lint": {"catalog", "methods", "errors", "homeserver"},
+    "runbook": {"allow", "catalog", "methods", "contract", "errors", "homeserver", "renderer"},
     "cost": {"catalog", "methods", "contract", "errors"},
     "engine": {"errors", "redaction"},
 }
 """Room of `synapse_media` -> the other rooms that it may import; `cli` may import all."""
-COMPONENTS = {"catalog", "contract", "errors", "methods", "settings", "plugin"}
+COMPONENTS = {"allow", "schema", "catalog", "contract", "errors", "extras", "methods", "settings", "plugin"}
 
 
 def room(path: Path) -> str:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from synapse_media.guards import markdown
-from synapse_media.guards.changes import Change, Danger
+from synapse_media.guards.changes import Change
+from synapse_media.guards.danger import Danger
 
 OURS = {"h3", "p", "code", "pre", "details", "summary", "blockquote", "ul", "li"}
 INERT = {"code", "pre"}

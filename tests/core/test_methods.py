@@ -75,3 +75,10 @@ def test_classes_that_the_module_asserts() -> None:
     """s3_storage_provider.py 1.7.0, parse_config; ONEZONE_IA is not among them."""
     classes = METHODS["synapse-s3-storage-provider"].storage_classes
     assert classes == ("STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "INTELLIGENT_TIERING")
+
+
+@pytest.mark.parametrize("access", ACCESS)
+def test_the_leave_to_write_a_policy_is_not_asked_where_there_are_none(access: Access) -> None:
+    with_policies, without = (expectations(METHODS["goofys"], access, bucket_policies=there) for there in (True, False))
+    left_out = set(with_policies) - set(without)
+    assert left_out == ({Operation.PUT_BUCKET_POLICY} if access == "full" else set())

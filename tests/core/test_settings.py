@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from typing import Any
 
@@ -612,3 +613,98 @@ def test_what_is_accepted_as_a_name_has_only_what_it_may_have(text: str) -> None
         except SettingsError:
             continue
         assert set(getattr(store, name)) <= set(allowed)
+
+
+# ---- as a program says it, and as `pulumi config set` does
+
+
+def test_settings_in_json_text_are_read_as_the_object_that_they_are() -> None:
+    stores, allow = {NAME: GOOD}, [f"{NAME}/delete-bucket"]
+    assert settings.parse(json.dumps(stores), json.dumps(allow)) == settings.parse(stores, allow)
+    assert problems_of("{not json")[0].setting == "synapse-media:stores"
+    assert problems_of({NAME: GOOD}, "delete-bucket")[0].setting == "synapse-media:allow"
+
+
+def test_what_a_command_confirms_stands_beside_allow_in_json_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(settings.CONFIRMED, f"{NAME}/retire-key")
+    allow = settings.with_confirmed(json.dumps([f"{NAME}/delete-bucket"]))
+    assert settings.parse({NAME: GOOD}, allow)[NAME].allow == {"delete-bucket", "retire-key"}
+
+
+@pytest.mark.parametrize(
+    ("stores", "named"),
+    [
+        ({"secure": "AAAB"}, ["synapse-media:stores"]),
+        ({NAME: {**GOOD, "bucket": {"secure": "AAAB"}}}, [f"synapse-media:stores.{NAME}.bucket"]),
+        (
+            {NAME: {"endpoint": {"secure": "AAAB"}, "media_repo": {"s3_datastore_id": {"secure": "AAAB"}}}},
+            [f"synapse-media:stores.{NAME}.{name}" for name in ("endpoint", "media_repo.s3_datastore_id")],
+        ),
+    ],
+)
+def test_an_encrypted_value_is_named_and_not_shown(stores: object, named: list[str]) -> None:
+    problems = problems_of(stores)
+    assert [problem.setting for problem in problems] == named
+    assert "AAAB" not in str(problems[0])
+    assert "--plaintext" in str(problems[0])
+
+
+AMAZON: dict[str, Any] = {"provider": "amazon_s3", "region": "eu-central-1", "bucket": "example-com-media"}
+KMS = "arn:aws:kms:eu-central-1:123456789012:key/abc"
+
+
+def test_what_a_method_excludes_is_told_with_everything_else() -> None:
+    problems = problems_of({NAME: {**AMAZON, "method": "matrix-media-repo", "keyless": True, "abort_days": 0}})
+    assert {problem.setting.rpartition(".")[2] for problem in problems} == {"keyless", "abort_days", "s3_datastore_id"}
+
+
+def test_what_allow_excludes_is_told_with_everything_else() -> None:
+    wrong = {**AMAZON, "adopt": True, "kms_key": KMS, "abort_days": 0}
+    problems = problems_of({NAME: wrong}, [f"{NAME}/set-encryption"])
+    assert {problem.setting.rpartition(".")[2] for problem in problems} == {"kms_key", "abort_days"}
+
+
+@pytest.mark.parametrize("provider", ["garage", "backblaze_b2", "digitalocean_spaces", "storj"])
+def test_an_iam_endpoint_is_refused_where_there_is_no_such_api(provider: str) -> None:
+    raw = {"provider": provider, "bucket": "example-com-media", "iam_endpoint": "https://iam.example.com"}
+    assert f"stores.{NAME}.iam_endpoint" in [problem.setting for problem in problems_of({NAME: raw})]
+
+
+def test_what_is_only_known_later_is_not_judged_now() -> None:
+    raw = {**AMAZON, "bucket": settings.LATER, "region": settings.LATER, "kms_key": settings.LATER}
+    store = settings.check(NAME, raw, ["delete-bucket"], where="args")
+    assert store.later == {"bucket", "region", "kms_key", "endpoint", "user"}
+    assert store.iam_endpoint == "https://iam.amazonaws.com"
+    assert store.allow == {"delete-bucket"}
+
+
+def test_what_is_only_known_later_stands_for_a_value_that_is_needed() -> None:
+    raw: dict[str, Any] = {"provider": "garage", "bucket": "media", "admin_endpoint": settings.LATER}
+    with pytest.raises(SettingsError) as refused:
+        settings.check(NAME, {**raw, "region": settings.LATER}, where="args")
+    assert [problem.setting for problem in refused.value.problems] == ["args.endpoint"]
+    assert settings.check(NAME, {**raw, "endpoint": settings.LATER}, where="args").later == {
+        "endpoint",
+        "admin_endpoint",
+    }
+
+
+def test_a_program_is_told_everything_at_once_by_its_own_names() -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings.check("not a host", {**GOOD, "bucket": "No", "access": "more"}, ["no-word"], where="args")
+    assert {problem.setting for problem in refused.value.problems} == {
+        "args.server_name",
+        "args.bucket",
+        "args.access",
+        "args.allow",
+    }
+    with pytest.raises(SettingsError, match="declare none"):
+        settings.check(NAME, {**GOOD, "method": "filesystem"}, where="args")
+
+
+def test_stores_of_a_program_that_exclude_each_other_are_told_apart_by_their_place() -> None:
+    store = settings.check(NAME, GOOD, where="args")
+    settings.check_together([("first", store)])
+    with pytest.raises(SettingsError, match=r"second\.bucket .* first uses it already") as refused:
+        settings.check_together([("first", store), ("second", store)])
+    assert [problem.setting for problem in refused.value.problems] == ["second.bucket", "second.user"]

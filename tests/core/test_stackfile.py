@@ -26,7 +26,7 @@ config:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "stacks").mkdir()
-    (tmp_path / "Pulumi.yaml").write_text("name: synapse-media\n")
+    (tmp_path / "Pulumi.yaml").write_text("name: synapse-media\nstackConfigDir: stacks\n")
     (tmp_path / "stacks/Pulumi.good.yaml").write_text(GOOD)
     return tmp_path
 
@@ -73,9 +73,9 @@ def test_a_missing_stack_is_answered_with_those_there_are(project: Path) -> None
         stackfile.read(project, "nosuch")
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", "-s", ".x", "a b", "a\n", "x" * 101, "ä"])
+@pytest.mark.parametrize("name", ["", "../x", "a/b/c/d", "a//b", "org/..", "-s", ".x", "a b", "a\n", "x" * 101, "ä"])
 def test_a_stack_name_is_no_path(project: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="--stack is"):
+    with pytest.raises(UsageError, match="the stack's name is"):
         stackfile.read(project, name)
 
 
@@ -127,6 +127,36 @@ def test_a_directory_in_its_place_is_refused(project: Path) -> None:
     (project / "stacks/Pulumi.s.yaml").mkdir()
     with pytest.raises(stackfile.StackFileError, match=r"Pulumi\.s\.yaml can't be read"):
         stackfile.read(project, "s")
+
+
+@pytest.mark.parametrize("name", ["good", "acme/good", "acme/synapse-media/good"])
+def test_a_stack_of_an_organization_has_the_same_file(project: Path, name: str) -> None:
+    stack = stackfile.read(project, name)
+    assert (stack.path, stack.name) == (project / "stacks/Pulumi.good.yaml", name)
+    assert stackfile.short_name(stack.name) == "good"
+
+
+def test_a_backend_without_organizations_has_a_placeholder(project: Path) -> None:
+    for name in ("good", "organization/good", "organization/synapse-media/good"):
+        assert stackfile.without_placeholder(project, name) == "good"
+    assert stackfile.without_placeholder(project, "acme/good") == "acme/good"
+    with pytest.raises(UsageError, match="of the project 'other'; the project here is 'synapse-media'"):
+        stackfile.without_placeholder(project, "organization/other/good")
+
+
+def test_stack_files_are_where_pulumi_has_them(project: Path, tmp_path: Path) -> None:
+    (project / "deep/er").mkdir(parents=True)
+    for setting, place in (
+        ("", project),
+        ("stackConfigDir: deep/er\n", project / "deep/er"),
+        (f"stackConfigDir: {tmp_path}/deep\n", tmp_path / "deep"),
+    ):
+        (project / "Pulumi.yaml").write_text(f"name: synapse-media\n{setting}")
+        (place / "Pulumi.moved.yaml").write_text(GOOD)
+        assert stackfile.read(project, "moved").path == place / "Pulumi.moved.yaml"
+    (project / "Pulumi.yaml").write_text("name: synapse-media\nstackConfigDir: [a]\n")
+    with pytest.raises(stackfile.StackFileError, match=r"stackConfigDir is \['a'\]; allowed: a directory's name"):
+        stackfile.read(project, "moved")
 
 
 def test_the_project_is_found_from_below(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

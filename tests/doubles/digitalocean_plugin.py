@@ -23,7 +23,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from synapse_media.errors import StoreError
-from synapse_media.plugin.resource import UNKNOWN, Values
+from synapse_media.plugin.resource import Values
+from synapse_media.schema.model import UNKNOWN
 from tests.doubles.vendor_plugin import Vendor, serve
 
 _settings: dict[str, Any] = {}

@@ -31,7 +31,8 @@ from synapse_media.engine.paths import state_dir
 from synapse_media.errors import StoreError
 from synapse_media.plugin.bucket import canonical
 from synapse_media.plugin.protocol import Servicer, decode, die_with_parent, encode
-from synapse_media.plugin.resource import UNKNOWN, Context, Found, PartialError, Resource, Values
+from synapse_media.plugin.resource import Context, Found, PartialError, Resource, Values
+from synapse_media.schema.model import UNKNOWN
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from synapse_media.contract import to_json
+from synapse_media.methods import FILESYSTEM, MODULE
 from synapse_media.runbook import Step, runbook
-from synapse_media.runbook.parts import FILESYSTEM, KEYS, MODULE
+from synapse_media.runbook.rclone import KEYS
 from tests.end_to_end.by_hand import Admin
 from tests.renderer import samples
 

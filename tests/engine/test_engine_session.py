@@ -160,6 +160,15 @@ def test_what_makes_the_engine_write_secrets_down_is_kept_back_with_a_word(
     assert "not handed to pulumi" in said.text
 
 
+def test_the_selected_stack_is_not_pulumis_to_read(
+    own_state: Path, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    """The commands read it, and name the stack to pulumi: there is nothing to warn of."""
+    monkeypatch.setenv("PULUMI_STACK", "prod")
+    assert "PULUMI_STACK" not in session.environment(say=said)
+    assert "PULUMI_STACK" not in said.text
+
+
 def test_plugins_may_be_downloaded_where_the_engine_was(
     own_state: Path, monkeypatch: pytest.MonkeyPatch, said: Said, tmp_path: Path
 ) -> None:
@@ -298,8 +307,13 @@ def test_a_preview_from_nothing_writes_nothing_and_has_no_credentials(
             if path.is_file() and not {"__pycache__", ".venv"} & set(path.parts)
         }
 
+    # An absolute directory, and a stack of an organization, are no way out of the copy.
+    settings = project.path / "Pulumi.yaml"
+    settings.write_text(
+        settings.read_text().replace("stackConfigDir: stacks", f"stackConfigDir: {project.path}/stacks")
+    )
     before = content()
-    preview = engine.preview_from_nothing("tracked")
+    preview = engine.preview_from_nothing("acme/tracked")
     assert preview["changeSummary"] == {"create": 1}
     (told,) = [item["message"] for item in preview["diagnostics"] if item["message"].startswith("variables: ")]
     variables = set(told.split()[1:])
@@ -435,6 +449,55 @@ def test_only_a_file_backend_is_looked_into(project: Project, said: Said) -> Non
 def test_where_a_file_backend_is(project: Project, said: Said, url: str, path: str) -> None:
     engine = Engine(project.path, extra={"PULUMI_BACKEND_URL": url}, say=said)
     assert engine._file_backend() == Path(path.format(home=Path.home(), project=project.path))
+
+
+def test_the_backend_that_the_project_names(
+    project: Project, said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = project.path / "Pulumi.yaml"
+    file.write_text(file.read_text() + "backend:\n  url: s3://theirs\n")
+    monkeypatch.setenv("AWS_PROFILE", "theirs")
+    assert Engine(project.path, say=said).environment["PULUMI_BACKEND_URL"] == "s3://theirs"
+    shown = session.environment(say=said, project=project.path)
+    assert (shown["PULUMI_BACKEND_URL"], shown["AWS_PROFILE"]) == ("s3://theirs", "theirs")
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}")
+    assert Engine(project.path, say=said).environment["PULUMI_BACKEND_URL"] == f"file://{tmp_path}"
+
+
+@pytest.mark.parametrize(("text", "why"), [("a: [", "can't be read as YAML"), ("- a", "is no YAML object")])
+def test_a_project_file_that_is_none(project: Project, said: Said, text: str, why: str) -> None:
+    (project.path / "Pulumi.yaml").write_text(text)
+    with pytest.raises(EngineError, match=rf"Pulumi\.yaml {why}"):
+        Engine(project.path, say=said)
+
+
+# Names of stacks.
+
+
+def test_the_stack_that_was_selected(project: Project, own_state: Path, said: Said) -> None:
+    engine = Engine(project.path, say=said)
+    assert engine.selected_stack() == ""
+    for name in ("one", "two"):
+        project.stack(name)
+        engine.ensure_stack(name)
+    engine.run(["stack", "select", "one"])
+    assert engine.selected_stack() == "one"
+
+
+@pytest.mark.parametrize(
+    ("listed", "named", "same"),
+    [
+        ("prod", "prod", True),
+        ("prod", "test", False),
+        # The backend leaves out the organization that is the user's default.
+        ("prod", "acme/prod", True),
+        ("acme/prod", "prod", True),
+        ("acme/prod", "acme/infra/prod", True),
+        ("other/prod", "acme/prod", False),
+    ],
+)
+def test_one_stack_by_two_names(listed: str, named: str, same: bool) -> None:
+    assert session._is_same(listed, named) is same
 
 
 # What encrypts the secrets in a state.

@@ -20,12 +20,13 @@ import botocore.exceptions
 import yaml
 from botocore.config import Config
 
+from synapse_media import contract
 from synapse_media.contract import ContractError
 from synapse_media.engine import embedded
 from synapse_media.engine.processes import identity
 from synapse_media.guards import applied, changes
-from synapse_media.guards.applied import store_of
 from synapse_media.plugin.iam import JOURNAL
+from synapse_media.urn import Urn
 from tests.doubles.proxy import Answer, Proxy, Request, Upstream, in_front_of
 from tests.providers.project import SERVER, Stack, stack
 
@@ -149,7 +150,7 @@ class World:
 
     def held(self) -> list[Held]:
         """Every key that was handed out and may be in use."""
-        outputs = self.stack.engine.outputs(self.stack.name).get("stores") or {}
+        outputs = contract.of_stack(self.stack.engine.outputs(self.stack.name))
         return [
             Held(one, one.bucket, outputs[one.name]["access_key_id"], outputs[one.name]["secret_access_key"])
             for one in self.made
@@ -218,7 +219,9 @@ class World:
         """Everything must be as if nothing had happened. Raises BrokenError."""
         state = self.stack.engine.export(self.stack.name)["deployment"]
         # The store may still make the key of a call that got no answer: each `up` looks again until it can't.
-        waiting = {store_of(one["urn"]) for one in state["resources"] if (one.get("outputs") or {}).get("orphanUntil")}
+        waiting = {
+            Urn.parse(one["urn"]).name for one in state["resources"] if (one.get("outputs") or {}).get("orphanUntil")
+        }
         found = changes.of_preview(self.stack.engine.preview(self.stack.name, refresh=True))
         left = [one for one in found if (one.verb, one.kind) != ("update", "KeyRing") or one.store not in waiting]
         if left:

@@ -388,7 +388,7 @@ def test_an_imported_bucket_is_taken_over_and_said_to_be(begin: Callable[[], Lif
     new.store()
     assert new.command("up", "--yes")[0] == 1
     engine, name = new.stack.engine, new.stack.name
-    parent = f"store=urn:pulumi:{name}::synapse-media::synapse-media:store:S3Compatible::{SERVER}"
+    parent = f"store=urn:pulumi:{name}::synapse-media::synapse-media:index:S3Compatible::{SERVER}"
     engine.run(
         [
             *("import", "s3store:index:Bucket", SERVER, f"{new.bucket}@{new.running.endpoint}", "--parent", parent),

@@ -20,16 +20,17 @@ from hypothesis import HealthCheck, Phase, given, note
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
+from synapse_media import contract
+from synapse_media.allow import Word
 from synapse_media.engine.embedded import Running
 from synapse_media.guards import applied
-from synapse_media.settings import ALLOWABLE
 from tests.doubles.proxy import in_front_of
 from tests.life.life import Life
 from tests.providers.project import stack
 
 NAMES = ("a.example.com", "b.example.com", "c.example.com", "d.example.com")
 METHODS = ("synapse-s3-storage-provider", "goofys", "matrix-media-repo", "filesystem")
-KEEP = tuple(word for word in ALLOWABLE if word not in ("delete-media", "delete-bucket"))
+KEEP = tuple(word for word in Word if word not in ("delete-media", "delete-bucket"))
 CUTS = frozenset({"retire-key", "narrow-policy"})
 number = itertools.count()
 
@@ -115,7 +116,7 @@ class Town:
 
     def held(self) -> dict[str, Mapping[str, Any]]:
         """The outputs of every store: what `render` hands out."""
-        found: dict[str, Any] = self.life.stack.engine.outputs(self.life.stack.name).get("stores") or {}
+        found = contract.of_stack(self.life.stack.engine.outputs(self.life.stack.name))
         return {name: outputs for name, outputs in found.items() if outputs.get("access_key_id")}
 
     def works(self, outputs: Mapping[str, Any]) -> bool:
@@ -205,8 +206,8 @@ def leave(draw: st.DrawFn) -> list[str]:
     names = draw(st.sampled_from([NAMES, NAMES, NAMES[:1], NAMES[1:]]))
     words: list[str] = {
         "keep": list(KEEP),
-        "delete": [word for word in ALLOWABLE if word not in ("delete-media", "retain-bucket")],
-        "some": draw(st.lists(st.sampled_from(ALLOWABLE), unique=True)) if kind == "some" else [],
+        "delete": [word for word in Word if word not in ("delete-media", "retain-bucket")],
+        "some": draw(st.lists(st.sampled_from(tuple(Word)), unique=True)) if kind == "some" else [],
         "nothing": [],
     }[kind]
     return [f"{name}/{word}" for name in names for word in words]

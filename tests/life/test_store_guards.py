@@ -402,6 +402,49 @@ def test_a_command_that_is_killed_in_finish_is_finished_by_up(life: Life, number
     assert line(life) == {"active": "b", "retiring": []}
 
 
+def test_what_a_run_that_was_cut_off_confirmed_lets_no_other_change_pass(life: Life) -> None:
+    rotated(life)
+    life.store(keys={"active": "b", "retiring": []})
+    session = stacks.open_stack(life.stack.name, credentials=True)
+    with pytest.raises(KeyboardInterrupt), stacks.changing(session, words("retire-key", "replace-bucket")):
+        raise KeyboardInterrupt
+    for edit in ({"user": f"{life.user}-other"}, {"method": "filesystem"}):
+        life.store(keys={"active": "b", "retiring": ["a"]}, **edit)
+        code, printed = life.command("up", "--yes")
+        assert code == 3, printed
+        assert "what that one confirmed does not count" in printed
+        assert f"{SERVER}/retire-key" in printed
+        works(life)
+
+
+def test_one_run_at_a_time(life: Life) -> None:
+    rotated(life)
+    before = life.stack.path.read_text()
+    command = [str(Path(sys.executable).parent / "synapse-media"), "rotate", "--stack", life.stack.name]
+    with stacks.alone(stacks.open_stack(life.stack.name, credentials=True)):
+        other = subprocess.run(
+            [*command, "--finish", "--confirm", "--yes"],
+            cwd=life.stack.engine.project,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ},
+        )
+    assert other.returncode == 1
+    assert "nothing was changed: another run of this machine" in other.stderr
+    assert life.stack.path.read_text() == before
+    assert len(life.keys()) == 2
+
+
+def test_a_store_that_is_taken_out_at_the_question(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "confirm", lambda _: life.stack.write({OTHER: {"method": "filesystem"}}))
+    code, printed = life.command("rotate")
+    assert code == 1, printed
+    assert f"has no store {SERVER} any more" in printed
+    assert len(life.keys()) == 1
+    assert not stacks.was_cut_off(stacks.open_stack(life.stack.name, credentials=True))
+
+
 # ---- what is rendered
 
 

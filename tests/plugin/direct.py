@@ -9,7 +9,9 @@ from typing import Any
 
 from synapse_media.engine.embedded import Running
 from synapse_media.plugin.resource import Context, Resource, Values
-from synapse_media.store.connection import Connection, Credential
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
+from synapse_media.store.clients import Credential
 
 OWNER = "synapse-media/tests/matrix.example.com"
 VARIABLES = ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
@@ -83,7 +85,7 @@ class Direct:
         self.iam.put_user_policy(UserName=self.name, PolicyName=name, PolicyDocument=document)
 
     def parsed(self, **changes: Any) -> Connection:
-        return Connection.parse({"connection": self.connection(**changes)})
+        return model.read(Connection, self.connection(**changes))
 
 
 def allow(*actions: str, on: str = "*") -> Values:

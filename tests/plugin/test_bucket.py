@@ -16,8 +16,9 @@ from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.plugin.bucket import OWNER_TAG, Bucket
 from synapse_media.plugin.resource import PartialError, Values
-from synapse_media.store import connection
-from synapse_media.store.connection import ApiError
+from synapse_media.schema.model import UNKNOWN
+from synapse_media.store import clients as connection
+from synapse_media.store.clients import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct
 
@@ -139,7 +140,7 @@ def test_a_policy_is_compared_by_its_meaning(direct: Direct) -> None:
 def test_a_preview_knows_what_follows_from_the_inputs(direct: Direct) -> None:
     planned = BUCKET.planned(checked(wanted(direct)), None)
     assert planned["arn"] == f"arn:aws:s3:::{direct.name}"
-    assert "lacks" not in planned, "only the store can tell"
+    assert planned["lacks"] is UNKNOWN, "only the store can tell"
     known = BUCKET.planned(checked(wanted(direct, adopt=True)), {"lacks": ["x"], "adopted": True, "differences": []})
     assert (known["lacks"], known["adopted"]) == (["x"], True)
 

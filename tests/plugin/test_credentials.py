@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import quote
@@ -19,9 +20,11 @@ from synapse_media.plugin import backblaze_b2, digitalocean_spaces, garage, stor
 from synapse_media.plugin.existing_key import ExistingKey
 from synapse_media.plugin.keyring import MadeKey, _brought
 from synapse_media.plugin.resource import Context
+from synapse_media.schema.connection import Connection
+from synapse_media.schema.resources import ExistingKeyInputs
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
-from synapse_media.store.connection import ApiError, Connection, Credential, call
+from synapse_media.store.clients import ApiError, Credential, admin_credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from tests.doubles.serving import serving
 
@@ -46,14 +49,14 @@ def nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "_forms", set())
 
 
-def connection(*variables: str, **more: str) -> dict[str, Any]:
-    return {"connection": {"endpoint": "http://127.0.0.1:9", "region": "r", "variables": list(variables), **more}}
+def connection(*variables: str, admin_endpoint: str = "") -> Connection:
+    return Connection(endpoint="http://127.0.0.1:9", region="r", variables=variables, admin_endpoint=admin_endpoint)
 
 
 def readers() -> dict[str, Callable[[], object]]:
     """Variable -> what reads it."""
     s3 = [
-        Connection.parse(connection(*catalog.load(name).admin_variables)).admin
+        partial(admin_credential, connection(*catalog.load(name).admin_variables))
         for name in ("s3_compatible", "amazon_s3", "wasabi")
     ]
     b2 = connection(*catalog.load("backblaze_b2").admin_variables)
@@ -66,9 +69,9 @@ def readers() -> dict[str, Callable[[], object]]:
         "B2_APPLICATION_KEY_ID": lambda: backblaze_b2.account(b2),
         "B2_APPLICATION_KEY": lambda: backblaze_b2.account(b2),
         "GARAGE_ADMIN_TOKEN": lambda: garage.admin(
-            connection("GARAGE_ADMIN_TOKEN", adminEndpoint="http://127.0.0.1:9")
+            connection("GARAGE_ADMIN_TOKEN", admin_endpoint="http://127.0.0.1:9")
         ),
-        "DIGITALOCEAN_TOKEN": lambda: digitalocean_spaces.SpacesApi({}),
+        "DIGITALOCEAN_TOKEN": lambda: digitalocean_spaces.SpacesApi(Connection()),
         "UPLINK_ACCESS": lambda: storj.parent("bucket", ()),
         ADOPTED_SECRET: lambda: _brought("AKIA", {"AKIA": True}),
     }
@@ -109,12 +112,12 @@ def test_a_malformed_key_from_anywhere_else_is_refused_before_it_is_sent(part: s
 def test_no_call_reads_what_is_no_admin_credential(variables: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in variables:
         monkeypatch.setenv(name, SECRET)
-    values = connection(*variables, adminEndpoint="http://127.0.0.1:9")
+    there = connection(*variables, admin_endpoint="http://127.0.0.1:9")
     for read in (
-        Connection.parse(values).admin,
-        lambda: backblaze_b2.account(values),
-        lambda: garage.admin(values),
-        lambda: ExistingKey().create({"active": "a", **values}, QUIET),
+        lambda: admin_credential(there),
+        lambda: backblaze_b2.account(there),
+        lambda: garage.admin(there),
+        lambda: ExistingKey().make(ExistingKeyInputs(active="a", connection=there), QUIET),
     ):
         with pytest.raises(StoreError, match="no provider's admin credential here; allowed: ") as refusal:
             read()
@@ -125,7 +128,7 @@ def test_no_family_reads_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in readers():
         monkeypatch.setenv(name, SECRET)
     with pytest.raises(StoreError, match=r"allowed: GARAGE_ADMIN_TOKEN\."):
-        garage.admin(connection("UPLINK_ACCESS", adminEndpoint="http://127.0.0.1:9"))
+        garage.admin(connection("UPLINK_ACCESS", admin_endpoint="http://127.0.0.1:9"))
     with pytest.raises(StoreError, match=r"allowed: B2_APPLICATION_KEY_ID, B2_APPLICATION_KEY\."):
         backblaze_b2.account(connection("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
@@ -137,7 +140,7 @@ def test_the_admin_s_own_key_is_never_handed_out_as_synapse_s(name: str, monkeyp
     for variable in variables:
         monkeypatch.setenv(variable, SECRET)
     with pytest.raises(StoreError, match=r"allowed: S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY\."):
-        ExistingKey().create({"active": "a", **connection(*variables)}, QUIET)
+        ExistingKey().make(ExistingKeyInputs(active="a", connection=connection(*variables)), QUIET)
 
 
 # ---- what a library or a server says
@@ -215,7 +218,7 @@ def test_a_server_that_quotes_a_token_is_not_repeated(quoting: str, monkeypatch:
         JsonClient(quoting, "the API", {"Authorization": f"Bearer {token}"}).call("GET", "/v2")
     assert SECRET[:4] not in str(error.value)
     with pytest.raises(ApiError, match="AccessDenied") as error:
-        call(Connection(f"{quoting}/xml").s3(Credential("AKIA", SECRET)), "list_buckets")
+        call(s3_client(Connection(f"{quoting}/xml"), Credential("AKIA", SECRET)), "list_buckets")
     assert SECRET[:4] not in str(error.value)
 
 

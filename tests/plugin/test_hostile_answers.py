@@ -12,8 +12,9 @@ import pytest
 
 from synapse_media.methods import Expected, Operation
 from synapse_media.plugin import backblaze_b2
+from synapse_media.schema.connection import Connection
 from synapse_media.store import bounded
-from synapse_media.store.connection import ApiError, Connection, Credential, call
+from synapse_media.store.clients import ApiError, Credential, call, iam_client, s3_client
 from synapse_media.store.probes import _BIG, prove
 from tests.doubles.serving import serving
 
@@ -34,7 +35,8 @@ class Hostile(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def connection(self) -> Connection:
-        return Connection(endpoint=self.url, iam_endpoint=self.url)
+        variables = ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
+        return Connection(endpoint=self.url, iam_endpoint=self.url, variables=variables)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """The client hangs up on what it refuses."""
@@ -94,7 +96,7 @@ def test_a_redirect_takes_no_credential_to_another_host(status: int, monkeypatch
         where = {"Location": f"{other.url}/b", "x_amz_bucket_region": "eu-west-1"}
         body = f"<Error><Code>PermanentRedirect</Code><Endpoint>{other.url}</Endpoint><Bucket>b</Bucket></Error>"
         with hostile(says(status, body, **where)) as store:
-            s3, iam = store.connection().s3(KEY), store.connection().iam()
+            s3, iam = s3_client(store.connection(), KEY), iam_client(store.connection())
             for client, operation, arguments in (
                 (s3, "list_objects_v2", {"Bucket": "b"}),
                 (s3, "put_object", {"Bucket": "b", "Key": "k", "Body": b"x"}),
@@ -115,7 +117,7 @@ def b2_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def b2(store: Hostile) -> None:
     """B2's first call, with the application key itself."""
     variables = ("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")
-    backblaze_b2.account({"connection": {"realm": store.url, "variables": variables}})
+    backblaze_b2.account(Connection(realm=store.url, variables=variables))
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -150,7 +152,7 @@ def refused(answer: Answer, operation: str = "list_buckets", **arguments: Any) -
     """What is said, and in how many tries."""
     with hostile(answer) as store:
         with pytest.raises(ApiError) as caught:
-            call(store.connection().s3(KEY), operation, **arguments)
+            call(s3_client(store.connection(), KEY), operation, **arguments)
         return str(caught.value), len(store.calls)
 
 
@@ -198,5 +200,5 @@ def test_an_answer_of_a_store_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         "<ListAllMyBucketsResult><Buckets><Bucket><Name>&lt;!ENTITY</Name></Bucket></Buckets></ListAllMyBucketsResult>"
     )
     with hostile(says(200, body, x_amz_request_id="R1")) as store:
-        answer = call(store.connection().s3(KEY), "list_buckets")
+        answer = call(s3_client(store.connection(), KEY), "list_buckets")
     assert [bucket["Name"] for bucket in answer["Buckets"]] == ["<!ENTITY"]

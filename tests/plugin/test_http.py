@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from synapse_media.errors import StoreError
-from synapse_media.store.connection import ApiError
+from synapse_media.store.clients import ApiError
 from synapse_media.store.http import LIMIT, JsonClient
 
 TOKEN = "token-that-no-error-may-hold"

@@ -15,9 +15,10 @@ from botocore.exceptions import ClientError
 from synapse_media.errors import StoreError
 from synapse_media.plugin.iam import JOURNAL, POLICY_NAME, KeyRing, User, UserPolicy, forget_journal
 from synapse_media.plugin.keyring import retire_fault
-from synapse_media.plugin.resource import UNKNOWN, PartialError, Values
-from synapse_media.store import connection as connections
-from synapse_media.store.connection import ApiError
+from synapse_media.plugin.resource import PartialError, Values
+from synapse_media.schema.model import UNKNOWN
+from synapse_media.store import clients as connections
+from synapse_media.store.clients import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import Direct, allow
 

@@ -104,6 +104,30 @@ def test_a_bucket_of_the_same_name_at_another_endpoint_is_not_taken(direct: Dire
     BUCKET.update(direct.name, before, inputs, direct.context)
 
 
+def test_a_bucket_that_can_not_be_marked_has_lost_no_mark(direct: Direct) -> None:
+    """Earlier releases said so in words alone."""
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 501, "NotImplemented", "no"),
+            when=lambda request: request.method == "PUT" and "tagging" in request.query,
+        )
+        inputs = bucket_of(direct, connection=direct.connection(endpoint=double.url))
+        _, outputs = BUCKET.create(inputs, direct.context)
+    assert outputs["hasNoTags"] is True
+    assert "bucket tags (the bucket carries no mark of its stack)" in outputs["lacks"]
+    earlier = {name: value for name, value in outputs.items() if name != "hasNoTags"}
+    inputs = bucket_of(direct)
+    for known in (outputs, earlier):
+        found = BUCKET.read(direct.name, inputs, known, direct.context)
+        assert found is not None
+        assert BUCKET.diff(found.inputs, inputs).changed == ()
+    # Where it can be marked by now, it is.
+    there = {**earlier, "connection": direct.connection()}
+    outputs = BUCKET.update(direct.name, there, inputs, direct.context)
+    assert (tag(direct), outputs["hasNoTags"]) == (OWNER, False)
+    assert not [words for words in outputs["lacks"] if "tags" in words]
+
+
 def test_an_older_mark_of_ours_is_replaced(direct: Direct) -> None:
     new = "synapse-media/tests/new.example.com"
     _, outputs = BUCKET.create(bucket_of(direct), direct.context)

@@ -14,8 +14,9 @@ from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.digitalocean_spaces import SpacesApi
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
 from synapse_media.plugin.resource import Values
-from synapse_media.store import connection as connections
-from synapse_media.store.connection import ApiError, Credential
+from synapse_media.schema.connection import Connection
+from synapse_media.store import clients as connections
+from synapse_media.store.clients import ApiError, Credential
 from synapse_media.store.probes import prove
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct, allow
@@ -158,7 +159,7 @@ def test_a_refusal_of_somebody_in_between_is_not_the_stores(direct: Direct) -> N
 def test_a_spaces_key_is_gone_by_the_apis_own_word(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "a-token")
     with proxy.in_front_of("http://127.0.0.1:9") as double:
-        api = SpacesApi({"connection": {"apiEndpoint": double.url}})
+        api = SpacesApi(Connection(api_endpoint=double.url))
         double.misbehave(proxy.NO_STORE[name], times=1)
         with pytest.raises(ApiError):
             api.deleted("DO00KEY")

@@ -19,10 +19,11 @@ from synapse_media.errors import StoreError
 from synapse_media.methods import METHODS, Access, Expected, Operation, expectations
 from synapse_media.plugin import proof
 from synapse_media.plugin.bucket import OWNER_TAG
-from synapse_media.plugin.resource import UNKNOWN, PartialError, Values
-from synapse_media.store import connection as connections
+from synapse_media.plugin.resource import PartialError, Values
+from synapse_media.schema.model import UNKNOWN
+from synapse_media.store import clients as connections
 from synapse_media.store import probes
-from synapse_media.store.connection import Credential
+from synapse_media.store.clients import Credential
 from tests.doubles import proxy
 from tests.end_to_end import aws_double
 from tests.plugin.direct import OWNER, Direct, allow
@@ -502,13 +503,14 @@ def test_a_failed_proof_is_run_again_by_the_next_up(direct: Direct) -> None:
 def test_a_proof_is_made_again_for_anything_else_and_only_then(direct: Direct, name: str) -> None:
     inputs = proof_inputs(direct, Credential("AKIA", "secret"))
     assert PROOF.diff(inputs, dict(inputs)).changed == ()
-    changed = PROOF.diff(inputs, {**inputs, name: "other"})
+    changed = PROOF.diff(inputs, {**inputs, name: {"put": "refused"} if name == "expected" else "other"})
     assert changed.changed == (name,)
     assert changed.replaced == ()
 
 
 def test_a_refresh_looks_at_nothing_and_an_import_is_refused(direct: Direct) -> None:
-    inputs = proof_inputs(direct, Credential("AKIA", "secret"), connection={})
+    inputs, failures = PROOF.check(proof_inputs(direct, Credential("AKIA", "secret"), connection={}))
+    assert not failures
     found = PROOF.read("proof", inputs, {**inputs, "madeFor": "x", "lines": []}, direct.context)
     assert found is not None
     assert found.inputs == inputs

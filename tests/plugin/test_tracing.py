@@ -10,8 +10,9 @@ import pytest
 from synapse_media.plugin import backblaze_b2
 from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.iam import KeyRing, User
+from synapse_media.schema.connection import Connection
 from synapse_media.store import tracing
-from synapse_media.store.connection import ApiError
+from synapse_media.store.clients import ApiError, iam_client, s3_client
 from synapse_media.store.http import JsonClient
 from tests.doubles.b2_simulator import b2_double
 from tests.doubles.proxy import error, in_front_of, internal_error
@@ -49,7 +50,7 @@ def test_each_call_is_shown_and_no_secret(direct: Direct, calls: list[str]) -> N
 def test_each_try_is_shown(direct: Direct, calls: list[str]) -> None:
     with in_front_of(direct.endpoint) as proxy:
         proxy.misbehave(internal_error, times=1)
-        client = direct.parsed(endpoint=proxy.url).s3()
+        client = s3_client(direct.parsed(endpoint=proxy.url))
         client.list_buckets()
     assert [line.split(": ")[2].split()[0] for line in calls] == ["500", "200"]
 
@@ -57,7 +58,7 @@ def test_each_try_is_shown(direct: Direct, calls: list[str]) -> None:
 def test_a_call_without_an_answer_is_shown(direct: Direct, calls: list[str]) -> None:
     with in_front_of(direct.endpoint) as proxy:
         address = proxy.url
-    client = direct.parsed(endpoint=address, iamEndpoint=address).iam_once()
+    client = iam_client(direct.parsed(endpoint=address, iamEndpoint=address), attempts=1)
     with pytest.raises(Exception, match="Could not connect"):
         client.list_users()
     assert "EndpointConnectionError in" in calls[-1]
@@ -80,7 +81,7 @@ def test_calls_of_b2_are_shown_too(direct: Direct, calls: list[str], monkeypatch
         monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
         monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
         variables = ("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")
-        api = backblaze_b2.account({"connection": {"realm": double.API_URL, "variables": variables}})
+        api = backblaze_b2.account(Connection(realm=double.API_URL, variables=variables))
         double.fault = lambda _: (403, "application/json", told)
         with (
             pytest.raises(ApiError, match=r"AccessDenied: .*\(HTTP 403\)") as caught,
@@ -99,7 +100,7 @@ def test_calls_of_b2_are_shown_too(direct: Direct, calls: list[str], monkeypatch
 
 
 def test_nothing_is_shown_unasked(direct: Direct, capfd: pytest.CaptureFixture[str]) -> None:
-    direct.parsed().s3().list_buckets()
+    s3_client(direct.parsed()).list_buckets()
     assert capfd.readouterr().err == ""
 
 
@@ -107,7 +108,7 @@ def test_on_a_terminal_the_lines_go_to_standard_error(
     direct: Direct, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(tracing.VARIABLE, "1")
-    direct.parsed().s3().list_buckets()
+    s3_client(direct.parsed()).list_buckets()
     printed = capfd.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("api: ListBuckets GET ")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pulumi
 import pytest
 
 from synapse_media import contract
 from synapse_media.errors import SettingsError, StoreError
 from synapse_media.renderer import RenderError, render
-from synapse_media.store.connection import Connection, Credential
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
+from synapse_media.store.clients import Credential, admin_credential
 from tests.providers.mocked import Declared, declare
 
 SERVER = "matrix.example.com"
@@ -132,7 +133,7 @@ def test_a_role_in_place_of_a_key() -> None:
 
 
 def test_a_program_that_needs_a_key_gets_no_role() -> None:
-    with pytest.raises(pulumi.RunError, match="matrix-media-repo signs with an access key only"):
+    with pytest.raises(SettingsError, match="nothing with method matrix-media-repo, which signs with an access key"):
         _declare(keyless=True, method="matrix-media-repo", media_repo={"s3_datastore_id": "abc"})
 
 
@@ -155,7 +156,7 @@ def test_a_key_of_ones_own_reads_a_bucket_that_is_there_already() -> None:
     assert json.loads(made.one("UserPolicy")["policy"])["Statement"][-1]["Resource"] == [KMS]
     (said,) = made.outputs[SERVER]["lacks"]
     assert said.startswith("encryption by kms_key, unless ")
-    with pytest.raises(pulumi.RunError, match="set-encryption would set AES256"):
+    with pytest.raises(SettingsError, match="set-encryption would set AES256"):
         _declare(("set-encryption",), adopt=True, kms_key=KMS)
 
 
@@ -237,10 +238,10 @@ def test_a_role_cant_be_rendered_for_a_program_that_needs_a_key() -> None:
 
 
 def test_a_temporary_credential_has_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = Connection.parse(_declare().one("KeyRing"))
-    assert connection.admin() == Credential("AKIDADMIN", "admin-secret")
+    connection = model.read(Connection, _declare().one("KeyRing")["connection"])
+    assert admin_credential(connection) == Credential("AKIDADMIN", "admin-secret")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "admin-token")
-    assert connection.admin() == Credential("AKIDADMIN", "admin-secret", "admin-token")
+    assert admin_credential(connection) == Credential("AKIDADMIN", "admin-secret", "admin-token")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StoreError, match="has no AWS_SECRET_ACCESS_KEY:"):
-        connection.admin()
+        admin_credential(connection)

@@ -13,9 +13,11 @@ from synapse_media.cli import credentials
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError, StoreError
-from synapse_media.plugin.backblaze_b2 import NEEDED, B2Bucket, B2KeyRing, B2Lender
+from synapse_media.plugin.backblaze_b2 import NEEDED, B2Administrator, B2Bucket, B2KeyRing
 from synapse_media.plugin.resource import Context, PartialError
 from synapse_media.renderer import render
+from synapse_media.schema import model
+from synapse_media.schema.resources import ProofInputs
 from tests.doubles.b2_simulator import B2Double, b2_double
 from tests.providers.project import SERVER, Stack, stack
 
@@ -279,7 +281,9 @@ def test_a_page_in_place_of_an_error_is_not_quoted(
     assert "<html>" not in str(raised.value)
 
 
-def _create(double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, **more: Any) -> dict[str, Any]:
+def _create(
+    double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, said: list[str] | None = None, **more: Any
+) -> dict[str, Any]:
     patch.setenv("B2_APPLICATION_KEY_ID", key_id)
     patch.setenv("B2_APPLICATION_KEY", key)
     bucket = B2Bucket()
@@ -287,7 +291,7 @@ def _create(double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, 
         {"bucket": "refused-media", "owner": "ours", "connection": _connection(double), **more}
     )
     assert not failures
-    return bucket.create(inputs, Context(lambda _: None))[1]
+    return bucket.create(inputs, Context([].append if said is None else said.append))[1]
 
 
 def test_the_region_is_the_accounts(embedded_store: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,6 +373,25 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     assert not isinstance(gone.value, PartialError)
 
 
+def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    rule = {"fileNamePrefix": "", "daysFromHidingToDeleting": 90}
+    double.create_bucket(double.API_URL, token, double.key_id, "refused-media", "allPublic", lifecycle_rules=[rule])
+    said: list[str] = []
+    adopted = _create(double, monkeypatch, double.key_id, double.key, said, adopt=True, manage=["access"])
+    lifecycle = ["noncurrentDays is 90, a new bucket would have 1", "abortDays is 0, a new bucket would have 7"]
+    assert adopted["differences"] == lifecycle
+    assert len(said) == 2
+    inputs = {name: adopted[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
+    wanted = {**inputs, "manage": ["access", "lifecycle"]}
+    changed = B2Bucket().update("refused-media", adopted, wanted, Context(said.append))
+    assert changed["differences"] == []
+    assert len(said) == 2
+    B2Bucket().delete("refused-media", changed, Context(said.append))
+
+
 def test_what_the_admin_key_needs_is_the_catalogs() -> None:
     assert set(catalog.load("backblaze_b2").value("admin_permissions")["actions"]) == set(NEEDED)
 
@@ -439,13 +462,14 @@ def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(
     double: B2Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = _create(double, monkeypatch, double.key_id, double.key)
-    lender, inputs = B2Lender(), {"owner": made["owner"], "connection": made["connection"]}
-    assert lender.lend(inputs, "a-decoy-bucket")
+    administrator = B2Administrator()
+    inputs = model.read(ProofInputs, {"owner": made["owner"], "connection": made["connection"]})
+    assert administrator.lend_decoy(inputs, "a-decoy-bucket")
     there = double.bucket_name_to_bucket["a-decoy-bucket"]
     assert there.bucket_info == {"synapse-media-stack": made["owner"]}
     there.bucket_info["synapse-media-stack"] = OTHER
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        lender.lend(inputs, "a-decoy-bucket")
-    lender.take_back(inputs, "a-decoy-bucket")
-    lender.take_back(inputs, "a-decoy-bucket")
+        administrator.lend_decoy(inputs, "a-decoy-bucket")
+    administrator.delete_decoy(inputs, "a-decoy-bucket")
+    administrator.delete_decoy(inputs, "a-decoy-bucket")
     B2Bucket().delete("refused-media", made, Context(lambda _: None))

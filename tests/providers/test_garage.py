@@ -16,10 +16,12 @@ import pytest
 from synapse_media import settings
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError, StoreError
-from synapse_media.plugin.garage import GarageBucket, GarageKeyRing, GarageLender, check_region
+from synapse_media.plugin.garage import GarageAdministrator, GarageBucket, GarageKeyRing, check_region
 from synapse_media.plugin.resource import Context
 from synapse_media.renderer import render
-from synapse_media.store.connection import Connection
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
+from synapse_media.schema.resources import ProofInputs
 from tests.doubles import proxy
 from tests.doubles.serving import serving
 from tests.providers import garage_server
@@ -387,6 +389,42 @@ def test_a_bucket_that_is_marked_by_another_or_by_nobody_is_not_emptied(double: 
         assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
 
 
+def adopted(double: Double, *manage: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs and outputs of an adopted bucket."""
+    inputs, failures = GarageBucket().check(double.inputs(bucket="double-media", adopt=True, manage=list(manage)))
+    assert not failures
+    double.answers = {"GetBucketInfo": [(200, {**MARKED, "objects": 1} if manage else {**FRESH, "objects": 1})]}
+    return inputs, GarageBucket().create(inputs, Context(lambda _: None))[1]
+
+
+def with_rule(rule_id: str) -> dict[str, Any]:
+    return {**FRESH, "objects": 1, "lifecycleRules": [{"ID": rule_id, "Status": "Enabled"}] if rule_id else []}
+
+
+@pytest.mark.parametrize(("mark", "changed"), [("", ()), ("ours", ()), ("synapse-media/other/x", ("owner",))])
+def test_an_adopted_bucket_needs_no_mark_but_has_no_other_s(
+    double: Double, mark: str, changed: tuple[str, ...]
+) -> None:
+    inputs, outputs = adopted(double)
+    double.answers = {"GetBucketInfo": [(200, with_rule(mark))]}
+    found = GarageBucket().read("double-media", inputs, outputs, Context(lambda _: None))
+    assert found is not None
+    assert GarageBucket().diff(found.inputs, inputs).changed == changed
+    if changed:
+        with pytest.raises(StoreError, match="marked as that of another stack"):
+            GarageBucket().update("double-media", outputs, inputs, Context(lambda _: None))
+
+
+def test_an_adopted_bucket_whose_rules_are_managed_has_a_mark_that_can_be_taken_off(double: Double) -> None:
+    inputs, outputs = adopted(double, "lifecycle")
+    double.answers = {"GetBucketInfo": [(200, with_rule(""))]}
+    found = GarageBucket().read("double-media", inputs, outputs, Context(lambda _: None))
+    assert found is not None
+    assert "owner" in GarageBucket().diff(found.inputs, inputs).changed
+    with pytest.raises(StoreError, match="the mark of this stack was taken off it"):
+        GarageBucket().delete("double-media", {**outputs, "forceDestroy": True}, Context(lambda _: None))
+
+
 def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(double: Double) -> None:
     """The state was lost: the key of our name there is in use."""
     double.answers = {"GetBucketInfo": [(200, {**MARKED, "objects": 1})]}
@@ -395,6 +433,22 @@ def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(double
     double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, MARKED)], "CreateKey": [(200, MADE)]}
     double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
     assert double.make_key(resumed=made["resumed"])["unknownKeys"] == [OLD["id"]]
+
+
+def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) -> None:
+    public = {**FRESH, "objects": 1, "websiteAccess": True}
+    double.answers = {"GetBucketInfo": [(200, public), (200, {**public, "websiteAccess": False})]}
+    said: list[str] = []
+    inputs, failures = GarageBucket().check(double.inputs(bucket="double-media", adopt=True, manage=["access"]))
+    assert not failures
+    _, outputs = GarageBucket().create(inputs, Context(said.append))
+    assert outputs["differences"] == ["abortDays is 0, a new bucket would have 7"]
+    rules = [{"ID": "ours", "Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]
+    double.answers = {"GetBucketInfo": [(200, FRESH), (200, {**FRESH, "lifecycleRules": rules})]}
+    wanted = {**inputs, "manage": ["access", "lifecycle"]}
+    changed = GarageBucket().update("double-media", outputs, wanted, Context(said.append))
+    assert changed["differences"] == []
+    assert said == ["bucket double-media is taken over as it is: abortDays is 0, a new bucket would have 7"]
 
 
 def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None:
@@ -413,12 +467,13 @@ def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None
 
 def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(double: Double) -> None:
     double.answers = {"GetBucketInfo": [NO_BUCKET], "CreateBucket": [(200, FRESH)]}
-    assert GarageLender().lend(double.inputs(), "decoy")
+    inputs = model.read(ProofInputs, double.inputs())
+    assert GarageAdministrator().lend_decoy(inputs, "decoy")
     assert double.asked[-1] == ("UpdateBucket", "b1")
     theirs = {**FRESH, "lifecycleRules": [{"ID": "synapse-media/other/x", "Status": "Enabled"}]}
     double.answers = {"GetBucketInfo": [(200, theirs)]}
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        GarageLender().lend(double.inputs(), "decoy")
+        GarageAdministrator().lend_decoy(inputs, "decoy")
 
 
 def test_a_key_that_empties_a_bucket_and_was_left_is_deleted_first(double: Double) -> None:

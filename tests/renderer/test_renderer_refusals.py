@@ -13,7 +13,7 @@ import pytest
 from synapse_media import renderer
 from synapse_media.contract import ContractError, Proof, ProofLine
 from synapse_media.methods import METHODS
-from synapse_media.renderer import RenderError, effect, render
+from synapse_media.renderer import RenderError, instructions, render
 from tests.renderer.samples import CASES, SECRET, proved, store
 
 S3 = "synapse-s3-storage-provider"
@@ -106,7 +106,7 @@ def test_a_method_in_the_table_has_a_module() -> None:
         for form in get_args(renderer.Form):
             outputs = store("amazon", method)
             assert render(outputs, form)
-            said = effect(outputs, form)
+            said = instructions(outputs, form)
             assert said.does
             assert said.apply
             assert said.undo
@@ -144,10 +144,10 @@ def test_options_that_do_nothing_or_delete_are_left_out() -> None:
             assert f"{word}" not in text
 
 
-def test_the_secret_shows_in_no_representation_and_no_effect() -> None:
+def test_the_secret_shows_in_no_representation_and_no_instructions() -> None:
     outputs = store("amazon", "goofys")
     assert SECRET not in repr(outputs)
-    assert SECRET not in repr(effect(outputs, "plain"))
+    assert SECRET not in repr(instructions(outputs, "plain"))
 
 
 def test_importing_the_renderer_loads_nothing_slow() -> None:

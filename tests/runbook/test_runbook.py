@@ -14,11 +14,12 @@ import pytest
 from synapse_media import cli
 from synapse_media.contract import StorageOutputs, to_json
 from synapse_media.errors import UsageError
-from synapse_media.methods import METHODS
+from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 from synapse_media.renderer import Form, render
 from synapse_media.renderer.writing import write
-from synapse_media.runbook import DangerousOrderError, Effect, RunbookError, moves, require_safe, runbook
-from synapse_media.runbook.parts import FILESYSTEM, GOOFYS, MEDIA_REPO, MODULE, Place, Site
+from synapse_media.runbook import DangerousOrderError, Effect, RunbookError, migrations, require_safe, runbook
+from synapse_media.runbook.rclone import Remote
+from synapse_media.runbook.site import Site
 from tests.renderer.samples import S3_ID, SECRET, store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -107,14 +108,16 @@ def test_the_old_place_is_emptied_last_and_after_the_content_was_compared(name: 
 
 
 SITE = Site("matrix.example.com", "playbook", "/matrix/synapse/storage/media-store")
-OLD = Place("old", store("amazon", MODULE), "S")
-TO_COME = Place("new", None, "S-new")
-EVERY_MOVE = {
-    **{f"into {method}": moves.into(SITE, method, TO_COME) for method in (MODULE, GOOFYS, MEDIA_REPO)},
-    **{f"out of {method}": moves.out_of(SITE, method, OLD) for method in (MODULE, GOOFYS, MEDIA_REPO)},
-    **{f"{method} on": moves.store_to_store(SITE, method, OLD, TO_COME) for method in (MODULE, GOOFYS, MEDIA_REPO)},
-    "module to goofys": moves.module_to_goofys(SITE, OLD),
-    "goofys to module": moves.goofys_to_module(SITE, OLD),
+OLD = Remote("old", store("amazon", MODULE), "S")
+TO_COME = Remote("new", None, "S-new")
+EVERY_MIGRATION = {
+    **{f"to {method}": migrations.from_filesystem(SITE, method, TO_COME) for method in (MODULE, GOOFYS, MEDIA_REPO)},
+    **{f"from {method}": migrations.to_filesystem(SITE, method, OLD) for method in (MODULE, GOOFYS, MEDIA_REPO)},
+    **{
+        f"{method} on": migrations.between_stores(SITE, method, OLD, TO_COME) for method in (MODULE, GOOFYS, MEDIA_REPO)
+    },
+    "module to goofys": migrations.module_to_goofys(SITE, OLD),
+    "goofys to module": migrations.goofys_to_module(SITE, OLD),
 }
 ORDER = (
     (Effect.COPIED, Effect.VERIFIED),
@@ -127,20 +130,20 @@ ORDER = (
 )
 
 
-@pytest.mark.parametrize("name", EVERY_MOVE)
+@pytest.mark.parametrize("name", EVERY_MIGRATION)
 def test_a_dangerous_order_is_refused(name: str) -> None:
-    move = EVERY_MOVE[name]
-    steps = [step for step in (*move.steps, *move.last) if step.effects]
+    migration = EVERY_MIGRATION[name]
+    steps = [step for step in (*migration.steps, *migration.last) if step.effects]
 
-    def check(changed: list[moves.Step]) -> None:
-        replace(move, steps=tuple(changed), last=()).checked()
+    def check(changed: list[migrations.Step]) -> None:
+        replace(migration, steps=tuple(changed), last=()).checked()
 
     check(steps)
     tried = 0
     for first, second in ORDER:
         one = next((step for step in steps if first in step.effects), None)
         other = next((step for step in steps if second in step.effects), None)
-        if one is None or other is None or one is other or (second is Effect.ENTERED and name == "into " + MODULE):
+        if one is None or other is None or one is other or (second is Effect.ENTERED and name == "to " + MODULE):
             continue
         exchanged = [other if step is one else one if step is other else step for step in steps]
         with pytest.raises(DangerousOrderError):
@@ -156,7 +159,7 @@ def test_a_dangerous_order_is_refused(name: str) -> None:
 
 
 def test_a_comparison_while_media_comes_in_counts_only_if_it_goes_to_both() -> None:
-    live = [step for step in EVERY_MOVE["out of " + MODULE].steps if step.effects]
+    live = [step for step in EVERY_MIGRATION["from " + MODULE].steps if step.effects]
     require_safe(live, written_both_ways=True, deletes_by_name=True)
     with pytest.raises(DangerousOrderError, match="still written to the old place"):
         require_safe(live, deletes_by_name=True)

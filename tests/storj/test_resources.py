@@ -18,9 +18,12 @@ from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
 from synapse_media.errors import StoreError
 from synapse_media.plugin import storj
-from synapse_media.plugin.resource import UNKNOWN, Context, PartialError, Values
+from synapse_media.plugin.resource import Context, PartialError, Values
 from synapse_media.plugin.storj import OBJECTS, StorjBucket, StorjKeyRing, administrator
 from synapse_media.plugin.storj_grant import parse
+from synapse_media.schema import model
+from synapse_media.schema.connection import Connection
+from synapse_media.schema.model import UNKNOWN
 from synapse_media.store.http import JsonClient
 from tests.doubles import proxy, storj_auth
 from tests.doubles.storj_auth import AuthDouble
@@ -217,12 +220,12 @@ def test_a_bucket_that_is_there(at: At, embedded_store: Running) -> None:
 
 
 def test_a_short_lived_key_is_renewed_in_time(at: At, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = at.bucket_inputs()
+    there = model.read(Connection, at.connection())
     monkeypatch.setattr(storj, "_SHORT", timedelta(minutes=5))
-    administrator(values, at.bucket)
+    administrator(there, at.bucket)
     monkeypatch.setattr(storj, "_SHORT", timedelta(hours=1))
-    administrator(values, at.bucket)
-    administrator(values, at.bucket)
+    administrator(there, at.bucket)
+    administrator(there, at.bucket)
     assert len(at.auth.registered) == 2
 
 
@@ -235,8 +238,8 @@ def test_a_gateway_that_does_not_know_the_key_yet(at: At, embedded_store: Runnin
     waits: list[float] = []
     with proxy.in_front_of(embedded_store.endpoint) as gateway:
         rule = gateway.misbehave(lambda _request, _upstream: unknown, times=2)
-        values = {"connection": at.connection(endpoint=gateway.url)}
-        s3 = administrator(values, "storj-late", pause=waits.append)
+        there = model.read(Connection, at.connection(endpoint=gateway.url))
+        s3 = administrator(there, "storj-late", pause=waits.append)
         assert rule.hits == 2
         assert len(waits) == 2
         s3.create_bucket(Bucket="storj-late")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from synapse_media.lint import links, uses
+from synapse_media.lint import references, stores
 from synapse_media.lint.config import Config, Kind
 from synapse_media.lint.findings import Hit, Severity, rule
 from synapse_media.lint.reading import Value
@@ -12,13 +12,16 @@ from synapse_media.lint.rules.store import is_example
 
 
 @rule(
-    "duplicate-key", Severity.BREAKS, "A key stands twice in one object: the last one wins in silence.", links.YAML_11
+    "duplicate-key",
+    Severity.BREAKS,
+    "A key stands twice in one object: the last one wins in silence.",
+    references.YAML_11,
 )
 def duplicate_key(config: Config) -> Iterable[Hit]:
     effect = (
         "matrix-media-repo refuses such a file"
         if config.kind is Kind.MEDIA_REPO
-        else "the last one wins, and nobody is told of the one before"
+        else "the last one wins, and nothing is said of the one before"
     )
     for document in config.documents:
         for name, line in document.duplicates:
@@ -34,25 +37,25 @@ def duplicate_key(config: Config) -> Iterable[Hit]:
     "secret-readable",
     Severity.WARNS,
     "Everybody on the machine may read a file that holds a secret.",
-    links.MODULE,
+    references.MODULE,
 )
 def secret_readable(config: Config) -> Iterable[Hit]:
     modes = {document.path: document.mode for document in config.documents}
-    told: set[str] = set()
-    for use in config.uses:
-        for name in uses.SECRETS:
-            found = use.fields.get(name)
+    seen: set[str] = set()
+    for store in config.stores:
+        for name in stores.SECRETS:
+            found = store.fields.get(name)
             if (
                 found is None
                 or found.value is None
                 or not found.text
-                or found.value.file in told
+                or found.value.file in seen
                 or is_example(found.text)
             ):
                 continue
             mode = modes[found.value.file]
             if mode & 0o004:
-                told.add(found.value.file)
+                seen.add(found.value.file)
                 yield Hit(
                     found.value,
                     found.setting,
@@ -65,7 +68,7 @@ def secret_readable(config: Config) -> Iterable[Hit]:
     "not-read",
     Severity.BREAKS,
     "Synapse reads *.yaml of a directory only; another ending is left out.",
-    links.SYNAPSE,
+    references.SYNAPSE,
     (Kind.SYNAPSE,),
 )
 def not_read(config: Config) -> Iterable[Hit]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from synapse_media.lint import links, playbook, uses
+from synapse_media.homeserver import media_repo, playbook
+from synapse_media.lint import references, stores
 from synapse_media.lint.config import Config, Kind, field_of, nearest
 from synapse_media.lint.findings import Hit, Severity, rule
 from synapse_media.lint.reading import Value
@@ -13,13 +14,19 @@ from synapse_media.lint.rules.store import changed_by_go
 
 _FILE_ONLY = (Kind.MEDIA_REPO,)
 _BOTH = (Kind.PLAYBOOK, Kind.MEDIA_REPO)
-KINDS = ("thumbnails", "remote_media", "local_media", "archives")
-_KEYS = ("id", "type", "forKinds", "opts")
+_KEYS = ("id", "type", media_repo.FOR_KINDS, "opts")
 _OPTIONS = {
     "file": ("path",),
     "s3": (
-        *("tempPath", "endpoint", "accessKeyId", "accessSecret", "ssl", "bucketName", "region", "storageClass"),
-        *("publicBaseUrl", "redirectWhenCached", "prefixLength", "multipartUploads"),
+        *media_repo.S3_OPTIONS.values(),
+        *(
+            media_repo.TLS,
+            "tempPath",
+            "publicBaseUrl",
+            "redirectWhenCached",
+            media_repo.PREFIX_LENGTH,
+            "multipartUploads",
+        ),
     ),
 }
 _BOOLEANS = ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False", "")
@@ -39,16 +46,21 @@ class _Datastore:
 def _datastores(config: Config) -> Iterator[_Datastore]:
     """Those that are defined, for sure."""
     if config.kind is Kind.MEDIA_REPO:
-        for setting, entry in uses.datastores(config):
-            yield _Datastore(f"{setting}.forKinds", entry, _kinds(entry.items.get("forKinds"), ()))
+        for setting, entry in stores.datastores(config):
+            yield _Datastore(
+                f"{setting}.{media_repo.FOR_KINDS}", entry, _kinds(entry.items.get(media_repo.FOR_KINDS), ())
+            )
         return
-    if config.flag(f"{playbook.MEDIA_REPO}enabled", default=False) is not True:
+    if config.flag(playbook.MEDIA_REPO_ENABLED, default=False) is not True:
         return
-    for prefix, default in ((playbook.FILE, KINDS), (playbook.S3, ())):
-        found = config.field(f"{prefix}for_kinds")
+    for name, enabled, default in (
+        (playbook.FILE_KINDS, playbook.FILE_ENABLED, media_repo.KINDS),
+        (playbook.S3_KINDS, playbook.S3_ENABLED, ()),
+    ):
+        found = config.field(name)
         kinds = _kinds(found.value, default) if found.literal else None
-        if config.flag(f"{prefix}enabled", default=None if kinds is None else bool(kinds)):
-            at = found.value or config.settings[f"{playbook.MEDIA_REPO}enabled"]
+        if config.flag(enabled, default=None if kinds is None else bool(kinds)):
+            at = found.value or config.settings[playbook.MEDIA_REPO_ENABLED]
             yield _Datastore(found.setting, at, kinds)
 
 
@@ -56,14 +68,14 @@ def _kinds(value: Value | None, default: tuple[str, ...]) -> tuple[str, ...]:
     if value is None:
         return default
     named = tuple(str(entry.data) for entry in value.entries)
-    return KINDS if "all" in named else named
+    return media_repo.KINDS if "all" in named else named
 
 
 @rule(
     "kinds-overlap",
     Severity.WARNS,
     "Two datastores take the same kind: the last one gets it all, not the smallest.",
-    links.MEDIA_REPO_SAMPLE,
+    references.MEDIA_REPO_SAMPLE,
     _BOTH,
 )
 def kinds_overlap(config: Config) -> Iterable[Hit]:
@@ -72,12 +84,12 @@ def kinds_overlap(config: Config) -> Iterable[Hit]:
         twice = [kind for kind in datastore.kinds or () if kind in seen]
         if twice:
             also = "" if datastore.kinds is None else f" ({seen[twice[0]]} takes them as well)"
-            unset = " (not set: all four are its default)" if seen[twice[0]] == f"{playbook.FILE}for_kinds" else ""
+            unset = " (not set: all four are its default)" if seen[twice[0]] == playbook.FILE_KINDS else ""
             yield Hit(
                 datastore.at,
                 datastore.setting,
-                f"{', '.join(twice)}{also}{unset}: matrix-media-repo means to take the smallest, but (1.3.8) takes the "
-                "last of them",
+                f"{', '.join(twice)}{also}{unset}: matrix-media-repo means to take the smallest, but "
+                f"({media_repo.VERSION}) takes the last of them",
                 "Name each kind in one datastore. `[]` makes the other one read-only.",
             )
         for kind in datastore.kinds or ():
@@ -88,7 +100,7 @@ def kinds_overlap(config: Config) -> Iterable[Hit]:
     "kind-unstored",
     Severity.BREAKS,
     "A kind that no datastore takes: its uploads fail.",
-    links.MEDIA_REPO_SAMPLE,
+    references.MEDIA_REPO_SAMPLE,
     _BOTH,
 )
 def kind_unstored(config: Config) -> Iterable[Hit]:
@@ -96,7 +108,7 @@ def kind_unstored(config: Config) -> Iterable[Hit]:
     if not found or any(datastore.kinds is None for datastore in found) or config.hidden:
         return
     taken = {kind for datastore in found for kind in datastore.kinds or ()}
-    missing = [kind for kind in KINDS if kind not in taken]
+    missing = [kind for kind in media_repo.KINDS if kind not in taken]
     if missing:
         last = found[-1]
         yield Hit(
@@ -107,16 +119,18 @@ def kind_unstored(config: Config) -> Iterable[Hit]:
         )
 
 
-@rule("kind-unknown", Severity.BREAKS, "A kind that matrix-media-repo does not know.", links.MEDIA_REPO_SAMPLE, _BOTH)
+@rule(
+    "kind-unknown", Severity.BREAKS, "A kind that matrix-media-repo does not know.", references.MEDIA_REPO_SAMPLE, _BOTH
+)
 def kind_unknown(config: Config) -> Iterable[Hit]:
     for datastore in _datastores(config):
         for kind in datastore.kinds or ():
-            if kind not in KINDS:
+            if kind not in media_repo.KINDS:
                 yield Hit(
                     datastore.at,
                     datastore.setting,
                     f"{kind[:40]!r} is no kind, and ignored in silence",
-                    f"{nearest(kind, KINDS)}The kinds are {', '.join(KINDS)}.",
+                    f"{nearest(kind, media_repo.KINDS)}The kinds are {', '.join(media_repo.KINDS)}.",
                 )
 
 
@@ -124,7 +138,7 @@ def kind_unknown(config: Config) -> Iterable[Hit]:
     "datastore-id",
     Severity.BREAKS,
     "A datastore without an id of its own: matrix-media-repo finds media by it.",
-    links.MEDIA_REPO,
+    references.MEDIA_REPO,
     _BOTH,
 )
 def datastore_id(config: Config) -> Iterable[Hit]:
@@ -132,7 +146,7 @@ def datastore_id(config: Config) -> Iterable[Hit]:
         yield from _variable_ids(config)
         return
     seen: dict[str, str] = {}
-    for setting, entry in uses.datastores(config):
+    for setting, entry in stores.datastores(config):
         value = entry.items.get("id")
         place = f"{setting}.id"
         text = "" if value is None or value.data is None else value.text
@@ -149,7 +163,7 @@ def datastore_id(config: Config) -> Iterable[Hit]:
                 value or entry,
                 place,
                 f"{seen[text]} has this id as well",
-                "Give the newer one an id of its own, before use.",
+                "Give the newer one an id of its own, before store.",
             )
         else:
             seen[text] = place
@@ -160,10 +174,10 @@ def datastore_id(config: Config) -> Iterable[Hit]:
 def _variable_ids(config: Config) -> Iterator[Hit]:
     given: dict[str, str] = {}
     for datastore in _datastores(config):
-        prefix = playbook.FILE if datastore.setting.startswith(playbook.FILE) else playbook.S3
-        found = config.field(f"{prefix}id")
+        is_file = datastore.setting == playbook.FILE_KINDS
+        found = config.field(playbook.FILE_ID if is_file else playbook.S3_ID)
         if found.empty and not config.hidden:
-            way = f"; or, if there is none, set {prefix}for_kinds: []" if prefix == playbook.FILE else ""
+            way = f"; or, if there is none, set {playbook.FILE_KINDS}: []" if is_file else ""
             yield Hit(
                 datastore.at,
                 found.setting,
@@ -188,14 +202,14 @@ def _variable_ids(config: Config) -> Iterator[Hit]:
     "datastore-id-example",
     Severity.WARNS,
     "A datastore has the id of the example.",
-    links.MEDIA_REPO_SAMPLE,
+    references.MEDIA_REPO_SAMPLE,
     _BOTH,
 )
 def datastore_id_example(config: Config) -> Iterable[Hit]:
     if config.kind is Kind.MEDIA_REPO:
-        found = [(f"{setting}.id", entry.items.get("id")) for setting, entry in uses.datastores(config)]
+        found = [(f"{setting}.id", entry.items.get("id")) for setting, entry in stores.datastores(config)]
     else:
-        names = (f"{playbook.FILE}id", f"{playbook.S3}id")
+        names = (playbook.FILE_ID, playbook.S3_ID)
         found = [(name, config.settings.get(name)) for name in names]
     for setting, value in found:
         if value is not None and value.data in _EXAMPLES:
@@ -211,22 +225,22 @@ def datastore_id_example(config: Config) -> Iterable[Hit]:
     "file-store-dropped",
     Severity.BREAKS,
     "The file datastore has an id and is not defined any more: media that lies there is out of reach.",
-    links.PLAYBOOK_MEDIA_REPO,
+    references.PLAYBOOK_MEDIA_REPO,
     (Kind.PLAYBOOK,),
 )
 def file_store_dropped(config: Config) -> Iterable[Hit]:
-    if config.flag(f"{playbook.MEDIA_REPO}enabled", default=False) is not True:
+    if config.flag(playbook.MEDIA_REPO_ENABLED, default=False) is not True:
         return
-    identity, kinds = config.field(f"{playbook.FILE}id"), config.field(f"{playbook.FILE}for_kinds")
+    identity, kinds = config.field(playbook.FILE_ID), config.field(playbook.FILE_KINDS)
     none_taken = kinds.given and kinds.literal and kinds.value is not None and not kinds.value.entries
-    off = config.flag(f"{playbook.FILE}enabled", default=not none_taken) is False
+    off = config.flag(playbook.FILE_ENABLED, default=not none_taken) is False
     if off and not identity.empty:
         yield Hit(
             kinds.value or identity.value or config.start,
-            f"{playbook.FILE}enabled",
+            playbook.FILE_ENABLED,
             "the file datastore has an id, and is left out: while the database knows media there, matrix-media-repo "
             "does not start",
-            f"Set {playbook.FILE}enabled: true and keep {playbook.FILE}for_kinds: [] (read-only), until its media was "
+            f"Set {playbook.FILE_ENABLED}: true and keep {playbook.FILE_KINDS}: [] (read-only), until its media was "
             "transferred.",
         )
 
@@ -235,11 +249,11 @@ def file_store_dropped(config: Config) -> Iterable[Hit]:
     "datastore-lost",
     Severity.BREAKS,
     "A later file replaces the list of datastores, and leaves out one that an earlier file has.",
-    links.MEDIA_REPO,
+    references.MEDIA_REPO,
     _FILE_ONLY,
 )
 def datastore_lost(config: Config) -> Iterable[Hit]:
-    kept = {entry.items["id"].text for _, entry in uses.datastores(config) if "id" in entry.items}
+    kept = {entry.items["id"].text for _, entry in stores.datastores(config) if "id" in entry.items}
     for name, before, after in config.earlier:
         if name != "datastores":
             continue
@@ -259,14 +273,14 @@ def datastore_lost(config: Config) -> Iterable[Hit]:
     "datastore-form",
     Severity.BREAKS,
     "A key of a datastore that is unknown or of another case, a type that is none, an option that is no text.",
-    links.MEDIA_REPO_SAMPLE,
+    references.MEDIA_REPO_SAMPLE,
     _FILE_ONLY,
 )
 def datastore_form(config: Config) -> Iterable[Hit]:
     for name, value in config.settings.items():
         if name != "datastores" and name.lower() == "datastores":
             yield Hit(value, name, "it is ignored in silence: matrix-media-repo minds the case", "Write datastores.")
-    for setting, entry in uses.datastores(config):
+    for setting, entry in stores.datastores(config):
         yield from _unknown(setting, entry, _KEYS)
         kind, opts = entry.items.get("type"), entry.items.get("opts")
         known = _OPTIONS.get(str(kind.data)) if kind is not None else None
@@ -303,19 +317,19 @@ def _unknown(place: str, mapping: Value, known: tuple[str, ...]) -> Iterator[Hit
     "ssl-not-boolean",
     Severity.BREAKS,
     "`ssl` as a word that Go does not take for true: the key's requests go over plain http.",
-    links.MEDIA_REPO,
+    references.MEDIA_REPO,
     _BOTH,
 )
 def ssl_not_boolean(config: Config) -> Iterable[Hit]:
     if config.kind is Kind.MEDIA_REPO:
         found = [
-            (f"{setting}.opts.ssl", entry.items["opts"].items.get("ssl"))
-            for setting, entry in uses.datastores(config)
+            (f"{setting}.opts.{media_repo.TLS}", entry.items["opts"].items.get(media_repo.TLS))
+            for setting, entry in stores.datastores(config)
             if "opts" in entry.items
         ]
         words = [(setting, value, value.text) for setting, value in found if value is not None]
     else:
-        name = f"{playbook.S3}opts_ssl"
+        name = playbook.S3_TLS
         ssl = field_of(name, config.settings.get(name), config.kind)
         # A bare yes is true to Ansible; only a quoted one arrives as text.
         text = isinstance(ssl.value.data if ssl.value else None, str)
@@ -334,18 +348,18 @@ def ssl_not_boolean(config: Config) -> Iterable[Hit]:
     "prefix-length",
     Severity.WARNS,
     "prefixLength over 16.",
-    links.MEDIA_REPO_SAMPLE,
+    references.MEDIA_REPO_SAMPLE,
     _BOTH,
 )
 def prefix_length(config: Config) -> Iterable[Hit]:
     if config.kind is Kind.MEDIA_REPO:
         found = [
-            (f"{setting}.opts.prefixLength", entry.items["opts"].items.get("prefixLength"))
-            for setting, entry in uses.datastores(config)
+            (f"{setting}.opts.{media_repo.PREFIX_LENGTH}", entry.items["opts"].items.get(media_repo.PREFIX_LENGTH))
+            for setting, entry in stores.datastores(config)
             if "opts" in entry.items
         ]
     else:
-        name = f"{playbook.S3}opts_prefix_length"
+        name = playbook.S3_PREFIX_LENGTH
         found = [(name, config.settings.get(name))]
     for setting, value in found:
         if value is not None and value.text.isascii() and value.text.isdigit() and int(value.text) > 16:

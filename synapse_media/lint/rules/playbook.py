@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from synapse_media import catalog
-from synapse_media.lint import links, playbook, uses
-from synapse_media.lint.config import Config, Kind, Use, misspelt, nearest
+from synapse_media import catalog, methods
+from synapse_media.homeserver import playbook, synapse
+from synapse_media.lint import references, stores
+from synapse_media.lint.config import Config, ConfiguredStore, Kind, misspelt, nearest
 from synapse_media.lint.findings import Hit, Severity, rule
 from synapse_media.lint.rules.synapse import NOT_SYNCHRONOUS
 
@@ -15,19 +16,19 @@ _ONLY = (Kind.PLAYBOOK,)
 _NEVER = 3650
 """A day count that selects nothing new, on any homeserver."""
 _SWITCH_OFF = (
-    f'Set {playbook.MODULE}periodic_migration_schedule to "2099-01-01 00:00:00" until the content of the bucket was '
+    f'Set {playbook.MIGRATION_SCHEDULE} to "{playbook.MIGRATION_NEVER}" until the content of the bucket was '
     "compared with the local files. A day count is not enough: what an earlier run noted is deleted all the same."
 )
 
 
-def _use(config: Config, method: str) -> Use | None:
-    """The way to a store that these variables switch on; None where they don't, or nobody can tell."""
-    names = {uses.MODULE: playbook.MODULE, "goofys": playbook.GOOFYS, "matrix-media-repo": playbook.S3}
+def _store(config: Config, method: str) -> ConfiguredStore | None:
+    """The store that these variables switch on; None where they don't, or nobody can tell."""
+    names = {methods.MODULE: playbook.MODULE, "goofys": playbook.GOOFYS, "matrix-media-repo": playbook.S3}
     return next(
         (
-            use
-            for use in config.uses
-            if use.method == method and use.enabled and use.fields["bucket"].setting.startswith(names[method])
+            store
+            for store in config.stores
+            if store.method == method and store.enabled and store.fields["bucket"].setting.startswith(names[method])
         ),
         None,
     )
@@ -37,20 +38,20 @@ def _use(config: Config, method: str) -> Use | None:
     "goofys-and-module",
     Severity.LOSES,
     "Goofys and the module together: the module's job deletes the objects themselves through the mount.",
-    links.PLAYBOOK_GOOFYS,
+    references.PLAYBOOK_GOOFYS,
     _ONLY,
 )
 def goofys_and_module(config: Config) -> Iterable[Hit]:
-    module, goofys = _use(config, uses.MODULE), _use(config, "goofys")
+    module, goofys = _store(config, methods.MODULE), _store(config, "goofys")
     if module is None or goofys is None:
         return
-    path = config.field(f"{playbook.GOOFYS}path")
-    beside = path.text and path.text.rstrip("/") != "/matrix/synapse/storage/media-store"
+    path = config.field(playbook.GOOFYS_PATH)
+    beside = path.text and path.text.rstrip("/") != playbook.MEDIA_STORE
     if beside and module.fields["bucket"].text != goofys.fields["bucket"].text:
         return  # a bucket that is mounted to copy from it
     yield Hit(
         goofys.where,
-        f"{playbook.GOOFYS}enabled",
+        playbook.GOOFYS_ENABLED,
         "the module is enabled as well: its nightly job finds each file in the bucket and deletes it from the media "
         "store, which is the mounted bucket: the object is gone, and the job says success",
         "Enable one of the two. `synapse-media switch` prints the way from one to the other.",
@@ -61,19 +62,19 @@ def goofys_and_module(config: Config) -> Iterable[Hit]:
     "media-repo-and-other",
     Severity.BREAKS,
     "matrix-media-repo beside Goofys or the module, which do nothing then.",
-    links.PLAYBOOK_MEDIA_REPO,
+    references.PLAYBOOK_MEDIA_REPO,
     _ONLY,
 )
 def media_repo_and_other(config: Config) -> Iterable[Hit]:
-    if config.flag(f"{playbook.MEDIA_REPO}enabled", default=False) is not True:
+    if config.flag(playbook.MEDIA_REPO_ENABLED, default=False) is not True:
         return
-    switches = {uses.MODULE: f"{playbook.MODULE}enabled", "goofys": f"{playbook.GOOFYS}enabled"}
-    for other in config.uses:
+    switches = {methods.MODULE: playbook.MODULE_ENABLED, "goofys": playbook.GOOFYS_ENABLED}
+    for other in config.stores:
         if other.method in switches and other.enabled:
-            listed = other.fields["bucket"].setting.startswith(uses.CUSTOM)
+            listed = other.fields["bucket"].setting.startswith(playbook.PROVIDERS_CUSTOM)
             yield Hit(
                 other.where,
-                uses.CUSTOM if listed else switches[other.method],
+                playbook.PROVIDERS_CUSTOM if listed else switches[other.method],
                 "matrix-media-repo is enabled, which switches Synapse's own repository off: this does nothing more, "
                 "and the media behind it is not found until it is imported",
                 "Enable one of them. `synapse-media switch` prints the way from one to the other.",
@@ -84,16 +85,16 @@ def media_repo_and_other(config: Config) -> Iterable[Hit]:
     "nightly-clean-up",
     Severity.LOSES,
     "The playbook's nightly job deletes every local file that has a namesake in the bucket, whatever is in that.",
-    links.PLAYBOOK_DEFAULTS,
+    references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
 def nightly_clean_up(config: Config) -> Iterable[Hit]:
     days = _clean_up_days(config)
     if days == 0:
-        found = config.field(f"{playbook.MODULE}update_db_day_count")
+        found = config.field(playbook.MIGRATION_DAYS)
         unset = "" if found.given else " (not set: 0 is the default)"
         yield Hit(
-            found.value or config.settings[f"{playbook.MODULE}enabled"],
+            found.value or config.settings[playbook.MODULE_ENABLED],
             found.setting,
             f"with 0 days{unset} a job deletes every local file at 05:00 for which the bucket has an object of the "
             "same name, whatever its content: an empty or half an object loses the file, and the job says success",
@@ -105,13 +106,13 @@ def nightly_clean_up(config: Config) -> Iterable[Hit]:
     "clean-up-by-name",
     Severity.WARNS,
     "The nightly job with a day count: it deletes by name as well, only later, or what an earlier run noted.",
-    links.PLAYBOOK_DEFAULTS,
+    references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
 def clean_up_by_name(config: Config) -> Iterable[Hit]:
     days = _clean_up_days(config)
     if days is not None and days > 0:
-        found = config.field(f"{playbook.MODULE}update_db_day_count")
+        found = config.field(playbook.MIGRATION_DAYS)
         which = (
             f"local files that nobody asked for in {days} days"
             if days < _NEVER
@@ -127,12 +128,12 @@ def clean_up_by_name(config: Config) -> Iterable[Hit]:
 
 def _clean_up_days(config: Config) -> int | None:
     """After how many days the nightly job deletes; None where it is off, or nobody can tell."""
-    if _use(config, uses.MODULE) is None:
+    if _store(config, methods.MODULE) is None:
         return None
-    schedule = config.field(f"{playbook.MODULE}periodic_migration_schedule")
+    schedule = config.field(playbook.MIGRATION_SCHEDULE)
     if not schedule.literal or re.match(r"\d{4}-\d{1,2}-\d{1,2}(\s|$)", schedule.text):
         return None  # one date, and not every day
-    found = config.field(f"{playbook.MODULE}update_db_day_count")
+    found = config.field(playbook.MIGRATION_DAYS)
     if not found.given:
         return 0 if not config.hidden else None
     return int(found.text) if found.text.isascii() and found.text.isdigit() else None
@@ -142,17 +143,17 @@ def _clean_up_days(config: Config) -> int | None:
     "playbook-not-synchronous",
     Severity.WARNS,
     "store_synchronous is false, the playbook's default: an upload that fails is only logged.",
-    links.PLAYBOOK_DEFAULTS,
+    references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
 def playbook_not_synchronous(config: Config) -> Iterable[Hit]:
-    name = f"{playbook.MODULE}store_synchronous"
-    if _use(config, uses.MODULE) is None or config.hidden:
+    name = playbook.STORE_SYNCHRONOUS
+    if _store(config, methods.MODULE) is None or config.hidden:
         return
-    local = config.flag(f"{playbook.MODULE}store_local", default=True)
+    local = config.flag(playbook.STORE_LOCAL, default=True)
     if local is not False and config.flag(name, default=False) is False:
         yield Hit(
-            config.settings.get(name) or config.settings[f"{playbook.MODULE}enabled"],
+            config.settings.get(name) or config.settings[playbook.MODULE_ENABLED],
             name,
             NOT_SYNCHRONOUS,
             "Set it to true.",
@@ -163,12 +164,12 @@ def playbook_not_synchronous(config: Config) -> Iterable[Hit]:
     "playbook-nothing-stored",
     Severity.WARNS,
     "store_local and store_remote are both false: nothing new reaches the bucket.",
-    links.PLAYBOOK_DEFAULTS,
+    references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
 def playbook_nothing_stored(config: Config) -> Iterable[Hit]:
-    names = [f"{playbook.MODULE}{name}" for name in ("store_local", "store_remote")]
-    if _use(config, uses.MODULE) and all(config.flag(name, default=True) is False for name in names):
+    names = [playbook.STORE_LOCAL, playbook.STORE_REMOTE]
+    if _store(config, methods.MODULE) and all(config.flag(name, default=True) is False for name in names):
         yield Hit(
             config.settings[names[0]],
             names[0],
@@ -181,18 +182,18 @@ def playbook_nothing_stored(config: Config) -> Iterable[Hit]:
     "playbook-dead-option",
     Severity.WARNS,
     "A variable that has no effect.",
-    links.MODULE,
+    references.MODULE,
     _ONLY,
 )
 def playbook_dead_option(config: Config) -> Iterable[Hit]:
-    if _use(config, uses.MODULE) is None:
+    if _store(config, methods.MODULE) is None:
         return
-    pool = config.settings.get(f"{playbook.MODULE}config_threadpool_size")
+    pool = config.settings.get(playbook.THREADPOOL_SIZE)
     if pool is not None:
         yield Hit(
             pool,
-            f"{playbook.MODULE}config_threadpool_size",
-            "the module (1.7.0) drops it while it reads its configuration: it uses 40 threads",
+            playbook.THREADPOOL_SIZE,
+            f"the module ({synapse.MODULE_VERSION}) drops it while it reads its configuration: it uses 40 threads",
             "Remove it.",
         )
 
@@ -201,11 +202,11 @@ def playbook_dead_option(config: Config) -> Iterable[Hit]:
     "customer-key-half",
     Severity.BREAKS,
     "Only one of the switch for a customer key and the key itself is there.",
-    links.PLAYBOOK_DEFAULTS,
+    references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
 def customer_key_half(config: Config) -> Iterable[Hit]:
-    module, switch = _use(config, uses.MODULE), f"{playbook.MODULE}config_sse_customer_enabled"
+    module, switch = _store(config, methods.MODULE), playbook.CUSTOMER_KEY_ENABLED
     if module is None or config.hidden:
         return
     key, enabled = module.fields["customer_key"], config.flag(switch, default=False)
@@ -229,12 +230,12 @@ def customer_key_half(config: Config) -> Iterable[Hit]:
     "checksum-headers",
     Severity.WARNS,
     "The playbook's job sends newer checksum headers to a store that may reject them.",
-    links.PLAYBOOK_DEFAULTS,
+    references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
 def checksum_headers(config: Config) -> Iterable[Hit]:
-    module = _use(config, uses.MODULE)
-    given = config.settings.get(_ARGUMENTS)
+    module = _store(config, methods.MODULE)
+    given = config.settings.get(playbook.MODULE_CONTAINER_ARGUMENTS)
     if module is None or config.hidden or (given is not None and isinstance(given.data, str)):
         return
     if any("AWS_REQUEST_CHECKSUM_CALCULATION=" in str(entry.data) for entry in (given.entries if given else ())):
@@ -244,7 +245,7 @@ def checksum_headers(config: Config) -> Iterable[Hit]:
     if found is not None and found.value("checksums") == "when_required":
         yield Hit(
             endpoint.value or module.where,
-            _ARGUMENTS,
+            playbook.MODULE_CONTAINER_ARGUMENTS,
             f"s3_media_upload (bin/migrate) sends checksum headers that {found.title} may reject; the module itself "
             "sends none",
             "Add --env=AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
@@ -252,14 +253,15 @@ def checksum_headers(config: Config) -> Iterable[Hit]:
         )
 
 
-_ARGUMENTS = "matrix_synapse_ext_s3_storage_provider_container_arguments"
-
-
 def _provider(endpoint: str) -> catalog.Provider | None:
     """Whose endpoint this is. Not a preset's, which has what is safe anywhere rather than what is known of it."""
     for provider in map(catalog.load, catalog.names()):
         pattern = re.escape(provider.value("endpoint", "")).replace(r"\{region\}", "[a-z0-9-]+")
-        if provider.component == provider.name and pattern and re.fullmatch(pattern, f"https://{uses.host(endpoint)}"):
+        if (
+            provider.component == provider.name
+            and pattern
+            and re.fullmatch(pattern, f"https://{stores.host(endpoint)}")
+        ):
             return provider
     return None
 
@@ -268,11 +270,11 @@ def _provider(endpoint: str) -> catalog.Provider | None:
     "setting-required",
     Severity.BREAKS,
     "The playbook refuses the module without bucket, region, endpoint and key.",
-    links.PLAYBOOK_MODULE,
+    references.PLAYBOOK_MODULE,
     _ONLY,
 )
 def setting_required(config: Config) -> Iterable[Hit]:
-    module = _use(config, uses.MODULE)
+    module = _store(config, methods.MODULE)
     if module is None or config.hidden:
         return
     keys = () if module.keyless else ("access_key_id", "secret_access_key")
@@ -294,23 +296,23 @@ def setting_required(config: Config) -> Iterable[Hit]:
     "goofys-default",
     Severity.BREAKS,
     "Goofys is enabled with a key or an endpoint of the defaults, which are placeholders.",
-    links.PLAYBOOK_GOOFYS,
+    references.PLAYBOOK_GOOFYS,
     _ONLY,
 )
 def goofys_default(config: Config) -> Iterable[Hit]:
-    goofys = _use(config, "goofys")
+    goofys = _store(config, "goofys")
     if goofys is None or config.hidden:
         return
     unset = [name for name in ("access_key_id", "secret_access_key") if not goofys.fields[name].given]
     if len(unset) == 1:
         unset = []  # said by key-half
-    if config.flag(f"{playbook.GOOFYS}custom_endpoint_enabled", default=False) and not goofys.fields["endpoint"].given:
+    if config.flag(playbook.GOOFYS_ENDPOINT_ENABLED, default=False) and not goofys.fields["endpoint"].given:
         unset.append("endpoint")
     for name in unset:
         yield Hit(
             goofys.where,
             goofys.fields[name].setting,
-            "it is not set in these files, and the default is a placeholder, which the playbook deploys happily",
+            "it is not set in these files, and the default is a placeholder, which the playbook deploys as it is",
             "Set it. If another file sets it, give that one to this command as well.",
         )
 
@@ -318,12 +320,12 @@ def goofys_default(config: Config) -> Iterable[Hit]:
 @rule(
     "endpoint-unused",
     Severity.BREAKS,
-    "matrix_s3_media_store_custom_endpoint without …_enabled: Goofys goes to Amazon.",
-    links.PLAYBOOK_GOOFYS_UNIT,
+    f"{playbook.GOOFYS_VARIABLES['endpoint']} without …_enabled: Goofys goes to Amazon.",
+    references.PLAYBOOK_GOOFYS_UNIT,
     _ONLY,
 )
 def endpoint_unused(config: Config) -> Iterable[Hit]:
-    goofys, switch = _use(config, "goofys"), f"{playbook.GOOFYS}custom_endpoint_enabled"
+    goofys, switch = _store(config, "goofys"), playbook.GOOFYS_ENDPOINT_ENABLED
     if goofys and not goofys.fields["endpoint"].empty and config.flag(switch, default=False) is False:
         found = goofys.fields["endpoint"]
         yield Hit(
@@ -338,19 +340,19 @@ def endpoint_unused(config: Config) -> Iterable[Hit]:
     "goofys-storage-class",
     Severity.WARNS,
     "Goofys without a custom endpoint writes STANDARD_IA: billed for 30 days and 128 KiB an object at least.",
-    links.PLAYBOOK_GOOFYS_UNIT,
+    references.PLAYBOOK_GOOFYS_UNIT,
     _ONLY,
 )
 def goofys_storage_class(config: Config) -> Iterable[Hit]:
-    goofys = _use(config, "goofys")
-    if goofys and config.flag(f"{playbook.GOOFYS}custom_endpoint_enabled", default=False) is False:
+    goofys = _store(config, "goofys")
+    if goofys and config.flag(playbook.GOOFYS_ENDPOINT_ENABLED, default=False) is False:
         region = goofys.fields["region"].text or "REGION"
         yield Hit(
             goofys.where,
-            f"{playbook.GOOFYS}custom_endpoint_enabled",
+            playbook.GOOFYS_ENDPOINT_ENABLED,
             "without a custom endpoint the playbook makes Goofys write STANDARD_IA, which bills each thumbnail as "
             "128 KiB, each object for 30 days, and every read; no variable changes that",
-            f"Set it to true, and {playbook.GOOFYS}custom_endpoint to https://s3.{region}.amazonaws.com: STANDARD.",
+            f"Set it to true, and {goofys.fields['endpoint'].setting} to https://s3.{region}.amazonaws.com: STANDARD.",
         )
 
 
@@ -358,7 +360,7 @@ def goofys_storage_class(config: Config) -> Iterable[Hit]:
     "misspelt-variable",
     Severity.BREAKS,
     "A variable that the playbook does not have: Ansible ignores it in silence.",
-    links.PLAYBOOK_DEFAULTS,
+    references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
 def misspelt_variable(config: Config) -> Iterable[Hit]:
@@ -389,8 +391,8 @@ def _is_read(config: Config, name: str) -> bool:
 @rule(
     "removed-variable",
     Severity.BREAKS,
-    "A variable of before: the playbook refuses it.",
-    links.PLAYBOOK_MEDIA_REPO,
+    "A variable that the playbook had once, and refuses now.",
+    references.PLAYBOOK_MEDIA_REPO,
     _ONLY,
 )
 def removed_variable(config: Config) -> Iterable[Hit]:
@@ -408,18 +410,18 @@ def removed_variable(config: Config) -> Iterable[Hit]:
     "providers-overridden",
     Severity.BREAKS,
     "The playbook's own list of storage providers is overridden: the module it would add is lost.",
-    links.PLAYBOOK_DEFAULTS,
+    references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
 def providers_overridden(config: Config) -> Iterable[Hit]:
-    if _use(config, uses.MODULE) is None:
+    if _store(config, methods.MODULE) is None:
         return
-    for name in ("matrix_synapse_media_storage_providers", "matrix_synapse_media_storage_providers_auto"):
+    for name in (playbook.PROVIDERS, playbook.PROVIDERS_AUTO):
         found = config.field(name)
         if found.given and found.literal and found.value:
             yield Hit(
                 found.value,
                 name,
                 "it replaces the list that the playbook puts the module into: Synapse never loads it",
-                f"Use {uses.CUSTOM} for providers of your own.",
+                f"Use {playbook.PROVIDERS_CUSTOM} for providers of your own.",
             )

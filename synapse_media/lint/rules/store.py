@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import SplitResult, urlsplit
 
-from synapse_media.lint import links, playbook, uses
-from synapse_media.lint.config import Config, Field, Kind, Use
+from synapse_media import methods
+from synapse_media.homeserver import playbook
+from synapse_media.lint import references, stores
+from synapse_media.lint.config import Config, ConfiguredStore, Field, Kind
 from synapse_media.lint.findings import Hit, Severity, rule
-from synapse_media.methods import METHODS
 
-REQUIRED = tuple(f"{playbook.MODULE}config_{name}" for name in ("bucket", "region_name", "endpoint_url"))
+REQUIRED = tuple(playbook.MODULE_VARIABLES[name] for name in ("bucket", "region", "endpoint"))
 """What the playbook refuses to go without: said by one rule of its own."""
 
 _PLACEHOLDERS = re.compile(
@@ -25,36 +26,38 @@ def is_example(text: str) -> bool:
     return _PLACEHOLDERS.fullmatch(text) is not None
 
 
-def _in_use(config: Config) -> Iterator[Use]:
+def _in_use(config: Config) -> Iterator[ConfiguredStore]:
     """All that are not switched off."""
-    return (use for use in config.uses if use.enabled is not False)
+    return (store for store in config.stores if store.enabled is not False)
 
 
-def _fields(config: Config, *names: str) -> Iterator[tuple[Use, Field]]:
+def _fields(config: Config, *names: str) -> Iterator[tuple[ConfiguredStore, Field]]:
     """Fields with a literal that is not empty, of what is not switched off."""
-    for use in _in_use(config):
+    for store in _in_use(config):
         for name in names:
-            found = use.fields.get(name)
+            found = store.fields.get(name)
             if found is not None and found.text:
-                yield use, found
+                yield store, found
 
 
-def _hit(found: Field, use: Use, reason: str, mend: str, link: str = "") -> Hit:
-    return Hit(found.value or use.where, found.setting, reason, mend, link)
+def _hit(found: Field, store: ConfiguredStore, reason: str, mend: str, link: str = "") -> Hit:
+    return Hit(found.value or store.where, found.setting, reason, mend, link)
 
 
-_LINKS = {"goofys": links.PLAYBOOK_GOOFYS, "matrix-media-repo": links.MEDIA_REPO}
+_LINKS = {methods.GOOFYS: references.PLAYBOOK_GOOFYS, methods.MEDIA_REPO: references.MEDIA_REPO}
 """Where a rule on every method has the reason for these two."""
 
 
-@rule("placeholder", Severity.BREAKS, "A value of the documentation's example was never replaced.", links.PLAYBOOK_S3)
+@rule(
+    "placeholder", Severity.BREAKS, "A value of the documentation's example was never replaced.", references.PLAYBOOK_S3
+)
 def placeholder(config: Config) -> Iterable[Hit]:
     names = ("bucket", "region", "endpoint", "access_key_id", "secret_access_key")
-    for use, found in _fields(config, *names):
+    for store, found in _fields(config, *names):
         if is_example(found.text):
             yield _hit(
                 found,
-                use,
+                store,
                 "this is the example of the documentation, no value of yours",
                 "Write the store's own value.",
             )
@@ -64,36 +67,36 @@ def placeholder(config: Config) -> Iterable[Hit]:
     "bucket-missing",
     Severity.BREAKS,
     "No bucket is named: Synapse does not start, or Goofys and matrix-media-repo take a placeholder.",
-    links.MODULE,
+    references.MODULE,
 )
 def bucket_missing(config: Config) -> Iterable[Hit]:
-    for use in config.uses:
-        found = use.fields["bucket"]
-        if use.enabled and found.empty and found.setting not in REQUIRED:
+    for store in config.stores:
+        found = store.fields["bucket"]
+        if store.enabled and found.empty and found.setting not in REQUIRED:
             reason = (
                 "the module fails without a bucket, and Synapse does not start"
-                if use.method == uses.MODULE
+                if store.method == methods.MODULE
                 else "without it the name is a placeholder of the defaults"
             )
-            yield _hit(found, use, reason, "Name the bucket.", _LINKS.get(use.method, ""))
+            yield _hit(found, store, reason, "Name the bucket.", _LINKS.get(store.method, ""))
 
 
 @rule(
     "endpoint-missing",
     Severity.BREAKS,
     "matrix-media-repo has no endpoint: the playbook's default is one of DigitalOcean's.",
-    links.MEDIA_REPO,
+    references.MEDIA_REPO,
     (Kind.PLAYBOOK, Kind.MEDIA_REPO),
 )
 def endpoint_missing(config: Config) -> Iterable[Hit]:
-    for use in config.uses:
-        found = use.fields["endpoint"]
-        if use.method != "matrix-media-repo" or not use.enabled or not found.empty or config.hidden:
+    for store in config.stores:
+        found = store.fields["endpoint"]
+        if store.method != methods.MEDIA_REPO or not store.enabled or not found.empty or config.hidden:
             continue
         default = config.kind is Kind.PLAYBOOK and not found.given
         yield _hit(
             found,
-            use,
+            store,
             "it is not set, and the playbook's default is sfo2.digitaloceanspaces.com"
             if default
             else "without a host it starts, and fails at the first upload",
@@ -105,17 +108,17 @@ def endpoint_missing(config: Config) -> Iterable[Hit]:
     "key-half",
     Severity.BREAKS,
     "Only one of access key ID and secret is there.",
-    links.CREDENTIALS,
+    references.CREDENTIALS,
 )
 def key_half(config: Config) -> Iterable[Hit]:
-    for use in config.uses:
-        identity, secret = use.fields["access_key_id"], use.fields["secret_access_key"]
-        if not use.enabled or identity.empty == secret.empty or config.hidden:
+    for store in config.stores:
+        identity, secret = store.fields["access_key_id"], store.fields["secret_access_key"]
+        if not store.enabled or identity.empty == secret.empty or config.hidden:
             continue
         there, missing = (secret, identity) if identity.empty else (identity, secret)
         yield _hit(
             there,
-            use,
+            store,
             f"{missing.setting} is not there: with half a key every request fails",
             "Set both, or neither where the machine's role or the environment has the key.",
         )
@@ -125,16 +128,22 @@ def key_half(config: Config) -> Iterable[Hit]:
     "key-missing",
     Severity.BREAKS,
     "matrix-media-repo has no key: it knows no other way to sign.",
-    links.MEDIA_REPO,
+    references.MEDIA_REPO,
     (Kind.PLAYBOOK, Kind.MEDIA_REPO),
 )
 def key_missing(config: Config) -> Iterable[Hit]:
-    for use in config.uses:
-        identity, secret = use.fields["access_key_id"], use.fields["secret_access_key"]
-        if use.method == "matrix-media-repo" and use.enabled and identity.empty and secret.empty and not config.hidden:
+    for store in config.stores:
+        identity, secret = store.fields["access_key_id"], store.fields["secret_access_key"]
+        if (
+            store.method == methods.MEDIA_REPO
+            and store.enabled
+            and identity.empty
+            and secret.empty
+            and not config.hidden
+        ):
             yield _hit(
                 identity,
-                use,
+                store,
                 "there is no key, and matrix-media-repo does not ask the machine for its role",
                 "Set it and the secret. If another file does, give that one to this command as well.",
             )
@@ -144,17 +153,17 @@ def key_missing(config: Config) -> Iterable[Hit]:
     "keys-swapped",
     Severity.BREAKS,
     "The access key ID looks like a secret, or the secret like an access key ID.",
-    links.CREDENTIALS,
+    references.CREDENTIALS,
 )
 def keys_swapped(config: Config) -> Iterable[Hit]:
-    for use in config.uses:
-        identity, secret = use.fields["access_key_id"], use.fields["secret_access_key"]
+    for store in config.stores:
+        identity, secret = store.fields["access_key_id"], store.fields["secret_access_key"]
         if not (identity.text and secret.text):
             continue
         if _looks_like_id(secret.text) or (_looks_like_secret(identity.text) and len(secret.text) < len(identity.text)):
             yield _hit(
                 identity,
-                use,
+                store,
                 f"{identity.setting} and {secret.setting} look swapped: the shorter one is usually the ID",
                 "Exchange the two values.",
             )
@@ -175,13 +184,13 @@ def _looks_like_secret(text: str) -> bool:
     "endpoint-without-scheme",
     Severity.BREAKS,
     "The module's endpoint has no https://: every request for media fails.",
-    links.MODULE,
+    references.MODULE,
     (Kind.SYNAPSE, Kind.PLAYBOOK),
 )
 def endpoint_without_scheme(config: Config) -> Iterable[Hit]:
-    for use in _in_use(config):
-        found = use.fields["endpoint"]
-        if use.method != uses.MODULE or not found.given or not found.literal:
+    for store in _in_use(config):
+        found = store.fields["endpoint"]
+        if store.method != methods.MODULE or not found.given or not found.literal:
             continue
         if found.setting in REQUIRED and not found.text:
             continue
@@ -189,7 +198,7 @@ def endpoint_without_scheme(config: Config) -> Iterable[Hit]:
             shown = f"{_shown(found.text)!r} " if found.text else "an empty text "
             yield _hit(
                 found,
-                use,
+                store,
                 f"{shown}is no URL for boto3: Synapse starts, and then every request for media fails",
                 f"Write https://{_shown(found.text).split('//')[-1] or 's3.example.com'}"
                 + ("" if found.text else ", or remove the line for Amazon S3")
@@ -201,17 +210,17 @@ def endpoint_without_scheme(config: Config) -> Iterable[Hit]:
     "endpoint-with-scheme",
     Severity.BREAKS,
     "matrix-media-repo's endpoint has a scheme or a path: the first upload fails.",
-    links.MEDIA_REPO,
+    references.MEDIA_REPO,
     (Kind.PLAYBOOK, Kind.MEDIA_REPO),
 )
 def endpoint_with_scheme(config: Config) -> Iterable[Hit]:
-    for use, found in _fields(config, "endpoint"):
+    for store, found in _fields(config, "endpoint"):
         # One "/" at the end is let through by minio-go, which checks this.
-        if use.method == "matrix-media-repo" and "/" in found.text.removesuffix("/"):
+        if store.method == methods.MEDIA_REPO and "/" in found.text.removesuffix("/"):
             bare = _split(found.text).netloc.rpartition("@")[2] or "s3.example.com"
             yield _hit(
                 found,
-                use,
+                store,
                 "it takes a host and perhaps a port; with a scheme or a path it starts, and fails at the first upload",
                 f"Write {bare}; http or https is said by `ssl`.",
             )
@@ -221,21 +230,21 @@ def endpoint_with_scheme(config: Config) -> Iterable[Hit]:
     "endpoint-names-bucket",
     Severity.BREAKS,
     "The endpoint holds the bucket's name, which is added again: media lands in a folder of that name, or nowhere.",
-    links.MODULE,
+    references.MODULE,
 )
 def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
-    for use, found in _fields(config, "endpoint"):
-        bucket = use.fields["bucket"].text
+    for store, found in _fields(config, "endpoint"):
+        bucket = store.fields["bucket"].text
         parts = _split(found.text)
         host = (parts.hostname or "").lower()
-        in_path = bucket in parts.path.strip("/").split("/") and use.method != "matrix-media-repo"
+        in_path = bucket in parts.path.strip("/").split("/") and store.method != methods.MEDIA_REPO
         if bucket and (in_path or host.startswith(f"{bucket.lower()}.")):
             yield _hit(
                 found,
-                use,
+                store,
                 f"the bucket {bucket!r} is in the endpoint, and is put before each key once more",
                 "Leave the bucket out of it. If media was stored with it, look first under which keys it lies.",
-                _LINKS.get(use.method, ""),
+                _LINKS.get(store.method, ""),
             )
 
 
@@ -243,16 +252,16 @@ def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
     "endpoint-path",
     Severity.WARNS,
     "The endpoint has a path, which few stores have.",
-    links.MODULE,
+    references.MODULE,
     (Kind.SYNAPSE, Kind.PLAYBOOK),
 )
 def endpoint_path(config: Config) -> Iterable[Hit]:
-    for use, found in _fields(config, "endpoint"):
-        path, bucket = _split(found.text).path.strip("/"), use.fields["bucket"].text
-        if use.method != "matrix-media-repo" and path and bucket not in path.split("/"):
+    for store, found in _fields(config, "endpoint"):
+        path, bucket = _split(found.text).path.strip("/"), store.fields["bucket"].text
+        if store.method != methods.MEDIA_REPO and path and bucket not in path.split("/"):
             yield _hit(
                 found,
-                use,
+                store,
                 f"the path {'…' if '@' in found.text else '/' + path} is put before the bucket in each request",
                 "Leave it out, unless the store's documentation has it.",
             )
@@ -274,16 +283,16 @@ def _shown(endpoint: str) -> str:
     "storage-class-refused",
     Severity.BREAKS,
     "The module knows four storage classes; with another Synapse does not start.",
-    links.MODULE,
+    references.MODULE,
     (Kind.SYNAPSE, Kind.PLAYBOOK),
 )
 def storage_class_refused(config: Config) -> Iterable[Hit]:
-    allowed = METHODS[uses.MODULE].storage_classes or ()
-    for use, found in _fields(config, "storage_class"):
-        if use.method == uses.MODULE and found.text not in allowed:
+    allowed = methods.METHODS[methods.MODULE].storage_classes or ()
+    for store, found in _fields(config, "storage_class"):
+        if store.method == methods.MODULE and found.text not in allowed:
             yield _hit(
                 found,
-                use,
+                store,
                 f"the module asserts one of {', '.join(allowed)}: with {found.text!r} Synapse does not start, although "
                 "s3_media_upload takes more of them",
                 "Choose one of the four. A lifecycle rule of the bucket can move objects on.",
@@ -294,16 +303,16 @@ def storage_class_refused(config: Config) -> Iterable[Hit]:
     "prefix-form",
     Severity.WARNS,
     "The prefix is put before a key as it is: without an ending '/', media/ becomes medialocal_content/.",
-    links.MODULE,
+    references.MODULE,
     (Kind.SYNAPSE, Kind.PLAYBOOK),
 )
 def prefix_form(config: Config) -> Iterable[Hit]:
-    for use, found in _fields(config, "prefix"):
+    for store, found in _fields(config, "prefix"):
         if found.text.endswith("/") and not found.text.startswith("/"):
             continue
         yield _hit(
             found,
-            use,
+            store,
             f"{found.text!r} is put before a key as it is: the first one is {found.text + 'local_content'!r}…, which "
             "tools that copy into a folder do not write",
             "A new store: let it end with '/' and not start with it. One that holds media already: leave it, since a "
@@ -315,34 +324,34 @@ def prefix_form(config: Config) -> Iterable[Hit]:
     "region-missing",
     Severity.WARNS,
     "No region: requests are signed for us-east-1, Goofys takes eu-central-1, matrix-media-repo asks the store.",
-    links.MODULE,
+    references.MODULE,
 )
 def region_missing(config: Config) -> Iterable[Hit]:
-    for use in config.uses:
-        found = use.fields["region"]
-        host = _split(use.fields["endpoint"].text).hostname or ""
+    for store in config.stores:
+        found = store.fields["region"]
+        host = _split(store.fields["endpoint"].text).hostname or ""
         amazon = host.endswith(".amazonaws.com")
-        if not use.enabled or not found.empty or (use.method == "matrix-media-repo" and amazon):
+        if not store.enabled or not found.empty or (store.method == methods.MEDIA_REPO and amazon):
             continue
         if found.setting in REQUIRED:
             continue
         reason = {
-            uses.MODULE: "boto3 signs for us-east-1 then, which many stores refuse, unless AWS_DEFAULT_REGION is set",
-            "goofys": "the playbook hands eu-central-1 to Goofys then",
-            "matrix-media-repo": "it asks the store for the bucket's location then, which a narrow key may not",
-        }[use.method]
-        yield _hit(found, use, reason, "Write the region as the store has it.", _LINKS.get(use.method, ""))
+            methods.MODULE: "boto3 signs for us-east-1, which many stores refuse, unless AWS_DEFAULT_REGION is set",
+            methods.GOOFYS: "the playbook hands eu-central-1 to Goofys then",
+            methods.MEDIA_REPO: "it asks the store for the bucket's location then, which a narrow key may not",
+        }[store.method]
+        yield _hit(found, store, reason, "Write the region as the store has it.", _LINKS.get(store.method, ""))
 
 
 @rule(
     "read-as-other",
     Severity.BREAKS,
     "A text without quotes is read as a number, a date or yes/no: 0123 becomes 83.",
-    links.YAML_11,
+    references.YAML_11,
 )
 def read_as_other(config: Config) -> Iterable[Hit]:
-    for use in config.uses:
-        for name, found in use.fields.items():
+    for store in config.stores:
+        for name, found in store.fields.items():
             value = found.value
             if value is None or value.quoted or value.tag or not value.text or value.data is None:
                 continue
@@ -350,13 +359,13 @@ def read_as_other(config: Config) -> Iterable[Hit]:
                 changed = changed_by_go(value.text)
             else:
                 # The module makes text of these two itself; everything else it hands on as it is.
-                strict = use.method == uses.MODULE and name not in ("access_key_id", "region")
+                strict = store.method == methods.MODULE and name not in ("access_key_id", "region")
                 changed = str(value.data) != value.text or (strict and not isinstance(value.data, str))
             if changed:
-                shown = "it" if name in uses.SECRETS or name == "access_key_id" else repr(value.text)
+                shown = "it" if name in stores.SECRETS or name == "access_key_id" else repr(value.text)
                 yield _hit(
                     found,
-                    use,
+                    store,
                     f"without quotes {shown} is no text to YAML, and arrives as something else",
                     "Put it in double quotes.",
                 )
@@ -376,13 +385,13 @@ def changed_by_go(text: str) -> bool:
     "secret-is-template",
     Severity.BREAKS,
     "A key holds {{ or {%: Ansible evaluates it, and another key arrives.",
-    links.UNSAFE,
+    references.UNSAFE,
     (Kind.PLAYBOOK,),
 )
 def secret_is_template(config: Config) -> Iterable[Hit]:
-    for use in config.uses:
-        for name in ("access_key_id", *uses.SECRETS):
-            found = use.fields.get(name)
+    for store in config.stores:
+        for name in ("access_key_id", *stores.SECRETS):
+            found = store.fields.get(name)
             value = found.value if found else None
             if found is None or value is None or value.tag or not isinstance(value.data, str):
                 continue
@@ -392,7 +401,7 @@ def secret_is_template(config: Config) -> Iterable[Hit]:
             ):
                 yield _hit(
                     found,
-                    use,
+                    store,
                     "it holds {{, {% or {#, which Ansible evaluates",
                     'Tag it: `!unsafe "…"` keeps it as it is.',
                 )
@@ -402,19 +411,19 @@ def secret_is_template(config: Config) -> Iterable[Hit]:
     "not-for-a-shell",
     Severity.BREAKS,
     "A value stands in a shell's command line without quotes there, and has a blank or a sign that the shell takes.",
-    links.PLAYBOOK_GOOFYS_UNIT,
+    references.PLAYBOOK_GOOFYS_UNIT,
     (Kind.PLAYBOOK,),
 )
 def not_for_a_shell(config: Config) -> Iterable[Hit]:
-    for use, found in _fields(config, "bucket", "region", "endpoint", "prefix"):
-        if found.setting not in config.settings or use.method == "matrix-media-repo":
+    for store, found in _fields(config, "bucket", "region", "endpoint", "prefix"):
+        if found.setting not in config.settings or store.method == methods.MEDIA_REPO:
             continue
         # Goofys' command stands in single quotes; the module's job has "$BUCKET" without any.
-        bad = r"[\s'\"`$\\;&|<>()*?]" if use.method == "goofys" else r"[\s*?]"
+        bad = r"[\s'\"`$\\;&|<>()*?]" if store.method == methods.GOOFYS else r"[\s*?]"
         if re.search(bad, found.text):
             yield _hit(
                 found,
-                use,
+                store,
                 "it stands unquoted in a shell's command, which takes a blank or this sign for its own",
                 "Use a value without blanks and without a shell's signs.",
             )

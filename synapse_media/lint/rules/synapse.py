@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from synapse_media.lint import links, uses
+from synapse_media import methods
+from synapse_media.homeserver import playbook, synapse
+from synapse_media.lint import references, stores
 from synapse_media.lint.config import Config, Kind, as_flag, field_of, misspelt_media_setting, nearest
 from synapse_media.lint.findings import Hit, Severity, rule
 from synapse_media.lint.reading import Value
 
 _BOTH = (Kind.SYNAPSE, Kind.PLAYBOOK)
 _ONLY = (Kind.SYNAPSE,)
-_STORE = ("store_local", "store_remote", "store_synchronous")
+_STORE = (synapse.STORE_LOCAL, synapse.STORE_REMOTE, synapse.STORE_SYNCHRONOUS)
 _PROVIDER_KEYS = ("module", "config", *_STORE)
 _DEAD = ("threadpool_size", "request_checksum_calculation", "response_checksum_validation")
-_CONFIG_KEYS = (*uses.MODULE_KEYS.values(), "sse_customer_algo")
+_CONFIG_KEYS = (*synapse.MODULE_OPTIONS.values(), synapse.CUSTOMER_KEY_ALGORITHM)
 
 
 def _modules(config: Config) -> Iterator[tuple[str, Value]]:
-    return ((setting, entry) for setting, entry in uses.providers(config) if uses.is_module(entry))
+    return ((setting, entry) for setting, entry in stores.providers(config) if stores.is_module(entry))
 
 
 @rule(
     "misspelt-setting",
     Severity.BREAKS,
     "A name close to one of Synapse's media settings: Synapse ignores it in silence.",
-    f"{links.MODULE_ISSUES}/149",
+    f"{references.MODULE_ISSUES}/149",
     _ONLY,
 )
 def misspelt_setting(config: Config) -> Iterable[Hit]:
@@ -41,16 +43,14 @@ def misspelt_setting(config: Config) -> Iterable[Hit]:
     "provider-form",
     Severity.BREAKS,
     "A storage provider without its module or its config, or no list: Synapse does not start.",
-    links.PROVIDERS,
+    references.PROVIDERS,
     _BOTH,
 )
 def provider_form(config: Config) -> Iterable[Hit]:
-    found = config.settings.get("media_storage_providers")
+    found = config.settings.get(synapse.PROVIDERS)
     if found is not None and found.data is not None and not isinstance(found.data, tuple):
-        yield Hit(
-            found, "media_storage_providers", "it is a list, and here is none", "Let each provider begin with '- '."
-        )
-    for setting, entry in uses.providers(config):
+        yield Hit(found, synapse.PROVIDERS, "it is a list, and here is none", "Let each provider begin with '- '.")
+    for setting, entry in stores.providers(config):
         module = entry.items.get("module")
         if module is None:
             yield Hit(
@@ -59,14 +59,14 @@ def provider_form(config: Config) -> Iterable[Hit]:
                 "a provider without a module keeps Synapse from starting",
                 "Name the module.",
             )
-        elif uses.is_module(entry) and module.data != uses.MODULE_CLASS:
+        elif stores.is_module(entry) and module.data != synapse.MODULE_CLASS:
             yield Hit(
                 module,
                 f"{setting}.module",
                 "there is no such class in the module, and Synapse does not start",
-                f"Write {uses.MODULE_CLASS}.",
+                f"Write {synapse.MODULE_CLASS}.",
             )
-        if uses.is_module(entry) and not entry.items.get("config", Value(None, "", 0)).items:
+        if stores.is_module(entry) and not entry.items.get("config", Value(None, "", 0)).items:
             yield Hit(
                 entry,
                 f"{setting}.config",
@@ -79,12 +79,12 @@ def provider_form(config: Config) -> Iterable[Hit]:
     "nothing-stored",
     Severity.BREAKS,
     "store_local and store_remote are both not set: both default to false, and nothing is ever uploaded.",
-    links.PROVIDERS,
+    references.PROVIDERS,
     _BOTH,
 )
 def nothing_stored(config: Config) -> Iterable[Hit]:
     for setting, entry in _modules(config):
-        if "store_local" not in entry.items and "store_remote" not in entry.items:
+        if synapse.STORE_LOCAL not in entry.items and synapse.STORE_REMOTE not in entry.items:
             yield Hit(
                 entry,
                 f"{setting}.store_local",
@@ -98,14 +98,14 @@ def nothing_stored(config: Config) -> Iterable[Hit]:
     "partly-stored",
     Severity.WARNS,
     "Only one of store_local and store_remote is set, or both are false: some media never reaches the bucket.",
-    links.PROVIDERS,
+    references.PROVIDERS,
     _BOTH,
 )
 def partly_stored(config: Config) -> Iterable[Hit]:
     for setting, entry in _modules(config):
-        missing = [name for name in ("store_local", "store_remote") if name not in entry.items]
+        missing = [name for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE) if name not in entry.items]
         if len(missing) == 1:
-            kind = "uploads of your users" if missing == ["store_local"] else "media fetched from other servers"
+            kind = "uploads of your users" if missing == [synapse.STORE_LOCAL] else "media fetched from other servers"
             yield Hit(
                 entry,
                 f"{setting}.{missing[0]}",
@@ -113,10 +113,11 @@ def partly_stored(config: Config) -> Iterable[Hit]:
                 "Set it to true, or to false to show that it is meant.",
             )
         elif not missing and all(
-            as_flag(field_of("", entry.items[name], config.kind)) is False for name in ("store_local", "store_remote")
+            as_flag(field_of("", entry.items[name], config.kind)) is False
+            for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE)
         ):
             yield Hit(
-                entry.items["store_local"],
+                entry.items[synapse.STORE_LOCAL],
                 f"{setting}.store_local",
                 "both are false: the bucket is read from, and nothing new gets there",
                 "Set both to true, unless you are leaving the bucket.",
@@ -127,7 +128,7 @@ def partly_stored(config: Config) -> Iterable[Hit]:
     "not-a-switch",
     Severity.BREAKS,
     "store_* as text: every text that is not empty counts as true.",
-    links.PROVIDERS,
+    references.PROVIDERS,
     _BOTH,
 )
 def not_a_switch(config: Config) -> Iterable[Hit]:
@@ -147,15 +148,15 @@ def not_a_switch(config: Config) -> Iterable[Hit]:
     "not-synchronous",
     Severity.WARNS,
     "store_synchronous is not true: an upload that fails is only logged, and never tried again.",
-    links.PROVIDERS,
+    references.PROVIDERS,
     _BOTH,
 )
 def not_synchronous(config: Config) -> Iterable[Hit]:
     for setting, entry in _modules(config):
-        if "store_local" not in entry.items and "store_remote" not in entry.items:
+        if synapse.STORE_LOCAL not in entry.items and synapse.STORE_REMOTE not in entry.items:
             continue
-        found = field_of(f"{setting}.store_synchronous", entry.items.get("store_synchronous"), config.kind)
-        local = as_flag(field_of("", entry.items.get("store_local"), config.kind))
+        found = field_of(f"{setting}.store_synchronous", entry.items.get(synapse.STORE_SYNCHRONOUS), config.kind)
+        local = as_flag(field_of("", entry.items.get(synapse.STORE_LOCAL), config.kind))
         if local is not False and (not found.given or as_flag(found) is False):
             yield Hit(found.value or entry, found.setting, NOT_SYNCHRONOUS, "Set it to true.")
 
@@ -170,7 +171,7 @@ NOT_SYNCHRONOUS = (
     "dead-option",
     Severity.WARNS,
     "An option that the module documents and never reads.",
-    links.MODULE,
+    references.MODULE,
     _BOTH,
 )
 def dead_option(config: Config) -> Iterable[Hit]:
@@ -182,15 +183,17 @@ def dead_option(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     options[name],
                     f"{setting}.config.{name}",
-                    f"the module (1.7.0) drops it while it reads its configuration; {effect} is what it uses",
+                    f"the module ({synapse.MODULE_VERSION}) drops it while it reads its configuration; "
+                    f"{effect} is what it uses",
                     "Remove it.",
                 )
-        if "sse_customer_algo" in options and "sse_customer_key" not in options:
+        algorithm, key = synapse.CUSTOMER_KEY_ALGORITHM, synapse.MODULE_OPTIONS["customer_key"]
+        if algorithm in options and key not in options:
             yield Hit(
-                options["sse_customer_algo"],
-                f"{setting}.config.sse_customer_algo",
-                "it is read only beside sse_customer_key: nothing is encrypted with a key of yours",
-                "Set sse_customer_key as well, or remove it.",
+                options[algorithm],
+                f"{setting}.config.{algorithm}",
+                f"it is read only beside {key}: nothing is encrypted with a key of yours",
+                f"Set {key} as well, or remove it.",
             )
 
 
@@ -198,7 +201,7 @@ def dead_option(config: Config) -> Iterable[Hit]:
     "unknown-option",
     Severity.WARNS,
     "An option that the module or Synapse does not know, and drops in silence.",
-    links.MODULE,
+    references.MODULE,
     _BOTH,
 )
 def unknown_option(config: Config) -> Iterable[Hit]:
@@ -220,7 +223,7 @@ def unknown_option(config: Config) -> Iterable[Hit]:
     "prefix-null",
     Severity.BREAKS,
     "`prefix:` without a value: the first use of media fails.",
-    links.MODULE,
+    references.MODULE,
     _BOTH,
 )
 def prefix_null(config: Config) -> Iterable[Hit]:
@@ -239,15 +242,15 @@ def prefix_null(config: Config) -> Iterable[Hit]:
     "provider-and-backup",
     Severity.BREAKS,
     "media_storage_providers beside backup_media_store_path: Synapse does not start.",
-    links.SYNAPSE,
+    references.SYNAPSE,
     _ONLY,
 )
 def provider_and_backup(config: Config) -> Iterable[Hit]:
-    backup, found = config.settings.get("backup_media_store_path"), config.settings.get("media_storage_providers")
+    backup, found = config.settings.get(synapse.BACKUP_PATH), config.settings.get(synapse.PROVIDERS)
     if backup is not None and backup.data and found is not None and found.data:
         yield Hit(
             backup,
-            "backup_media_store_path",
+            synapse.BACKUP_PATH,
             "Synapse refuses it beside media_storage_providers, and does not start",
             "Remove it; as a provider of the list it is `module: file_system` with a `directory`.",
         )
@@ -257,16 +260,17 @@ def provider_and_backup(config: Config) -> Iterable[Hit]:
     "no-local-storage",
     Severity.BREAKS,
     "enable_local_media_storage: false with the module: every upload fails.",
-    f"{links.MODULE_ISSUES}/162",
+    f"{references.MODULE_ISSUES}/162",
     _BOTH,
 )
 def no_local_storage(config: Config) -> Iterable[Hit]:
     at = _local_storage_off(config)
-    if at is not None and any(use.method == uses.MODULE and use.enabled for use in config.uses):
+    if at is not None and any(store.method == methods.MODULE and store.enabled for store in config.stores):
         yield Hit(
             at[0],
             at[1],
-            "the module (1.7.0) reads the file from the local store, where there is none then: every upload fails",
+            f"the module ({synapse.MODULE_VERSION}) reads the file from the local store, where there is none "
+            "then: every upload fails",
             "Set it to true. The local copies can be removed later, once their content was compared.",
         )
 
@@ -275,25 +279,23 @@ def no_local_storage(config: Config) -> Iterable[Hit]:
     "no-storage",
     Severity.LOSES,
     "enable_local_media_storage: false and no storage provider: media is kept nowhere.",
-    f"{links.SYNAPSE}#enable_local_media_storage",
+    f"{references.SYNAPSE}#enable_local_media_storage",
     _BOTH,
 )
 def no_storage(config: Config) -> Iterable[Hit]:
     at = _local_storage_off(config)
-    if at is None or config.hidden or any(use.enabled is not False for use in config.uses):
+    if at is None or config.hidden or any(store.enabled is not False for store in config.stores):
         return
     if config.kind is Kind.SYNAPSE and "server_name" not in config.settings:
         return  # a drop-in alone: the rest is elsewhere
-    replaced = [
-        name for name in config.settings if "media_storage_providers" in name or name == "backup_media_store_path"
-    ]
+    replaced = [name for name in config.settings if synapse.PROVIDERS in name or name == synapse.BACKUP_PATH]
     if any(config.settings[name].data for name in replaced):
         return
     yield Hit(at[0], at[1], "and there is no storage provider: media is kept nowhere at all", "Set it to true.")
 
 
 def _local_storage_off(config: Config) -> tuple[Value, str] | None:
-    name = "matrix_synapse_" * (config.kind is Kind.PLAYBOOK) + "enable_local_media_storage"
+    name = playbook.SYNAPSE * (config.kind is Kind.PLAYBOOK) + synapse.ENABLE_LOCAL_STORAGE
     if config.flag(name, default=True) is not False:
         return None
     return config.settings[name], name
@@ -303,13 +305,13 @@ def _local_storage_off(config: Config) -> tuple[Value, str] | None:
     "list-replaced",
     Severity.BREAKS,
     "A later file replaces the list of storage providers, and leaves out one that an earlier file has.",
-    links.PROVIDERS,
+    references.PROVIDERS,
     _ONLY,
 )
 def list_replaced(config: Config) -> Iterable[Hit]:
-    kept = {_identity(entry) for _, entry in uses.providers(config)}
+    kept = {_identity(entry) for _, entry in stores.providers(config)}
     for name, before, after in config.earlier:
-        if name != "media_storage_providers":
+        if name != synapse.PROVIDERS:
             continue
         lost = [entry for entry in before.entries if _keeps_media(entry) and _identity(entry) not in kept]
         if lost:
@@ -325,7 +327,7 @@ def list_replaced(config: Config) -> Iterable[Hit]:
 
 def _keeps_media(entry: Value) -> bool:
     options = entry.items.get("config", Value(None, "", 0)).items
-    return "module" in entry.items and (not uses.is_module(entry) or "bucket" in options)
+    return "module" in entry.items and (not stores.is_module(entry) or "bucket" in options)
 
 
 _PLACE = ("bucket", "prefix", "directory")
@@ -336,7 +338,7 @@ def _identity(entry: Value) -> tuple[str, ...]:
     module, endpoint = entry.items.get("module"), options.get("endpoint_url")
     return (
         str(module.data) if module else "",
-        uses.host(str(endpoint.data)) if endpoint and endpoint.data else uses.host(""),
+        stores.host(str(endpoint.data)) if endpoint and endpoint.data else stores.host(""),
         *(str(options[key].data) for key in _PLACE if key in options),
     )
 
@@ -345,17 +347,13 @@ def _identity(entry: Value) -> tuple[str, ...]:
     "retention-stays",
     Severity.WARNS,
     "media_retention with the module: what it deletes stays in the bucket.",
-    f"{links.MODULE_ISSUES}/96",
+    f"{references.MODULE_ISSUES}/96",
     _BOTH,
 )
 def retention_stays(config: Config) -> Iterable[Hit]:
-    if not any(use.method == uses.MODULE and use.enabled for use in config.uses):
+    if not any(store.method == methods.MODULE and store.enabled for store in config.stores):
         return
-    names = (
-        ("media_retention",)
-        if config.kind is Kind.SYNAPSE
-        else tuple(f"matrix_synapse_media_retention_{kind}_media_lifetime" for kind in ("local", "remote"))
-    )
+    names = (synapse.RETENTION,) if config.kind is Kind.SYNAPSE else playbook.RETENTION
     for name in names:
         value = config.settings.get(name)
         if value is not None and value.data:

@@ -1,19 +1,22 @@
-"""What only shows between several configurations, or several ways to a store."""
+"""What only shows between several configurations, or several stores of one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from . import links, playbook, uses
-from .config import Config, Kind, Use
+from synapse_media import methods
+from synapse_media.homeserver import playbook, synapse
+
+from . import references, stores
+from .config import Config, ConfiguredStore, Kind
 from .findings import Finding, Hit, Rule, Severity
 
 SHARED_BUCKET = Rule(
     "two-methods-one-bucket",
     Severity.LOSES,
     (),
-    "Two methods on one bucket: what one takes for rubbish is the other's media.",
-    links.PLAYBOOK_GOOFYS,
+    "Two methods on one bucket: one deletes as garbage what is the other's media.",
+    references.PLAYBOOK_GOOFYS,
     lambda _: (),
 )
 TWO_HOMESERVERS = Rule(
@@ -21,7 +24,7 @@ TWO_HOMESERVERS = Rule(
     Severity.WARNS,
     (),
     "Two configurations use one bucket under one prefix.",
-    links.MODULE,
+    references.MODULE,
     lambda _: (),
 )
 TWO_REPOSITORIES = Rule(
@@ -29,7 +32,7 @@ TWO_REPOSITORIES = Rule(
     Severity.WARNS,
     (),
     "matrix-media-repo is configured, and Synapse's own media repository is still on.",
-    links.SYNAPSE + "#enable_media_repo",
+    f"{references.SYNAPSE}#{synapse.ENABLE_MEDIA_REPO}",
     lambda _: (),
 )
 RULES = (SHARED_BUCKET, TWO_HOMESERVERS, TWO_REPOSITORIES)
@@ -40,7 +43,7 @@ def find(configs: Sequence[Config]) -> Iterator[Finding]:
     for one, other, same_config in _pairs(configs):
         bucket = other.fields["bucket"]
         if one.method != other.method:
-            if same_config and _is_said(one, other):
+            if same_config and _is_reported(one, other):
                 continue
             reason = (
                 f"{one.fields['bucket'].setting} names this bucket as well, for {one.method}: two methods in one bucket"
@@ -56,13 +59,13 @@ def find(configs: Sequence[Config]) -> Iterator[Finding]:
     yield from _repositories(configs)
 
 
-def _pairs(configs: Iterable[Config]) -> Iterator[tuple[Use, Use, bool]]:
-    """Two ways to one bucket, and whether one configuration has both."""
+def _pairs(configs: Iterable[Config]) -> Iterator[tuple[ConfiguredStore, ConfiguredStore, bool]]:
+    """Two uses of one bucket, and whether one configuration has both."""
     found = [
-        (number, use)
+        (number, store)
         for number, config in enumerate(configs)
-        for use in config.uses
-        if use.enabled and use.fields["bucket"].text
+        for store in config.stores
+        if store.enabled and store.fields["bucket"].text
     ]
     for index, (number, one) in enumerate(found):
         for other_number, other in found[index + 1 :]:
@@ -70,32 +73,32 @@ def _pairs(configs: Iterable[Config]) -> Iterator[tuple[Use, Use, bool]]:
                 yield one, other, number == other_number
 
 
-def _is_said(one: Use, other: Use) -> bool:
-    """Whether goofys-and-module says it: that rule knows the playbook's own switch of the module alone."""
-    module = one if one.method == uses.MODULE else other
+def _is_reported(one: ConfiguredStore, other: ConfiguredStore) -> bool:
+    """Whether goofys-and-module reports it: that rule knows the playbook's own switch of the module alone."""
+    module = one if one.method == methods.MODULE else other
     own = module.fields["bucket"].setting.startswith(playbook.MODULE)
-    return own and {one.method, other.method} == {"goofys", uses.MODULE}
+    return own and {one.method, other.method} == {methods.GOOFYS, methods.MODULE}
 
 
-def _place(use: Use) -> tuple[str, str]:
+def _place(store: ConfiguredStore) -> tuple[str, str]:
     """Host and bucket."""
-    return uses.host(use.fields["endpoint"].text), use.fields["bucket"].text
+    return stores.host(store.fields["endpoint"].text), store.fields["bucket"].text
 
 
-def _prefix(use: Use) -> str:
-    return use.fields["prefix"].text if "prefix" in use.fields else ""
+def _prefix(store: ConfiguredStore) -> str:
+    return store.fields["prefix"].text if "prefix" in store.fields else ""
 
 
 def _repositories(configs: Iterable[Config]) -> Iterator[Finding]:
-    synapse = [config for config in configs if config.kind is Kind.SYNAPSE]
+    servers = [config for config in configs if config.kind is Kind.SYNAPSE]
     if not any(config.kind is Kind.MEDIA_REPO and "datastores" in config.settings for config in configs):
         return
-    for config in synapse:
-        if "server_name" in config.settings and config.flag("enable_media_repo", default=True) is True:
+    for config in servers:
+        if "server_name" in config.settings and config.flag(synapse.ENABLE_MEDIA_REPO, default=True) is True:
             yield TWO_REPOSITORIES.finding(
                 Hit(
-                    config.settings.get("enable_media_repo", config.start),
-                    "enable_media_repo",
+                    config.settings.get(synapse.ENABLE_MEDIA_REPO, config.start),
+                    synapse.ENABLE_MEDIA_REPO,
                     "matrix-media-repo is configured as well: what reaches Synapse's own repository, it never sees",
                     "Set enable_media_repo: false, and give matrix-media-repo its routes.",
                 )

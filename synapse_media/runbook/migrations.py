@@ -1,6 +1,6 @@
-"""The ways from one method or store to another: into a store, out of one, and from one to another like it.
+"""The migrations from one method or store to another: to a store, from one, and between two.
 
-Every way that is none of the direct ones goes over the local filesystem, which is a safe place to stop.
+All but the direct ones go by way of the local filesystem, which is a safe place to stop.
 """
 
 from __future__ import annotations
@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from . import parts
-from .parts import GOOFYS, HERE, MEDIA_REPO, MODULE, SAME, SERVER, Place, Site
+from synapse_media.allow import Word, entry
+from synapse_media.homeserver import media_repo, playbook, synapse
+from synapse_media.methods import GOOFYS, MEDIA_REPO, MODULE
+
+from . import rclone
+from .rclone import KEYS, SAME, Remote
+from .site import HERE, SERVER, Site
 from .steps import Effect, Step, require_safe
 
-_TIMER = "matrix-synapse-s3-storage-provider-migrate.timer"
+_TIMER, _JOB = f"{playbook.MIGRATION_UNIT}.timer", f"{playbook.MIGRATION_UNIT}.service"
+_DROP_IN = f"{synapse.CONFIGURATION}/{synapse.DROP_IN}"
+_FOR_NOW = "zz-switch.yml"
+"""Variables for the time of the import alone; the last file of the directory, so that it wins."""
 _STEADY = "Nothing has changed yet: stop here as long as you like."
 _LOOK = (
     "Open an old picture in a client, one that nobody looked at today, and send a new one; the log has no error of "
@@ -21,21 +29,21 @@ _LOOK = (
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """Steps of one way; `last` waits until everything else of the runbook is done."""
+class Migration:
+    """The steps of a migration; `last` waits until everything else of the runbook is done. The rest: `require_safe`."""
 
     steps: tuple[Step, ...]
     last: tuple[Step, ...]
-    moves: bool = True
+    copies_media: bool = True
     one_at_a_time: bool = False
     written_both_ways: bool = False
     deletes_by_name: bool = False
 
-    def checked(self) -> Move:
-        """This move, if its order can't lose media."""
+    def checked(self) -> Migration:
+        """This migration, if its order can't lose media; else DangerousOrderError."""
         require_safe(
             (*self.steps, *self.last),
-            moves=self.moves,
+            copies_media=self.copies_media,
             one_at_a_time=self.one_at_a_time,
             written_both_ways=self.written_both_ways,
             deletes_by_name=self.deletes_by_name,
@@ -43,25 +51,25 @@ class Move:
         return self
 
 
-def into(site: Site, method: str, new: Place) -> Move:
+def from_filesystem(site: Site, method: str, new: Remote) -> Migration:
     """From the local filesystem to a method."""
-    return {MODULE: _into_module, GOOFYS: _into_goofys, MEDIA_REPO: _into_media_repo}[method](site, new).checked()
+    return {MODULE: _to_module, GOOFYS: _to_goofys, MEDIA_REPO: _to_media_repo}[method](site, new).checked()
 
 
-def out_of(site: Site, method: str, old: Place) -> Move:
+def to_filesystem(site: Site, method: str, old: Remote) -> Migration:
     """From a method to the local filesystem."""
-    return {MODULE: _out_of_module, GOOFYS: _out_of_goofys, MEDIA_REPO: _out_of_media_repo}[method](site, old).checked()
+    return {MODULE: _from_module, GOOFYS: _from_goofys, MEDIA_REPO: _from_media_repo}[method](site, old).checked()
 
 
-# Shared steps
+# Steps that several have
 
 
-def _make(new: Place, method: str, site: Site) -> Step:
+def _make(new: Remote, method: str, site: Site) -> Step:
     if new.store is not None:
         return Step(
             "Prove the new store",
             HERE,
-            f"Media goes to {parts.Place('new', new.store, new.stack).shown}, with {method}.",
+            f"Media goes to {Remote('new', new.store, new.stack).shown}, with {method}.",
             "Every line is as expected; nothing says failed.",
             _STEADY,
             commands=(f"synapse-media prove --stack {new.stack}",),
@@ -94,7 +102,7 @@ def _make(new: Place, method: str, site: Site) -> Step:
     )
 
 
-def _render(site: Site, new: Place, method: str, *, key: bool = True) -> Step:
+def _render(site: Site, new: Remote, method: str, *, key: bool = True) -> Step:
     """`key`: the copy needs store.json on the server."""
     out = f"rendered/{site.host}"
     return Step(
@@ -112,10 +120,10 @@ def _render(site: Site, new: Place, method: str, *, key: bool = True) -> Step:
     )
 
 
-def _bring(site: Site, place: Place, directory: str) -> tuple[str, ...]:
+def _bring(site: Site, remote: Remote, directory: str) -> tuple[str, ...]:
     return (
-        f"ssh root@{site.host} mkdir -p -m 0700 {parts.KEYS} {parts.KEYS}/{place.remote}",
-        f"scp -p {directory}/store.json root@{site.host}:{parts.KEYS}/{place.remote}/",
+        f"ssh root@{site.host} mkdir -p -m 0700 {KEYS} {KEYS}/{remote.name}",
+        f"scp -p {directory}/store.json root@{site.host}:{KEYS}/{remote.name}/",
     )
 
 
@@ -125,13 +133,13 @@ def tidy_up() -> Step:
         "Take the keys off the server again",
         SERVER,
         "Synapse has its own copy of the one it uses.",
-        f"ls {parts.KEYS}/*/store.json   finds none.",
+        f"ls {KEYS}/*/store.json   finds none.",
         "Bring them again.",
-        commands=(f"rm -f {parts.KEYS}/old/store.json {parts.KEYS}/new/store.json",),
+        commands=(f"rm -f {KEYS}/old/store.json {KEYS}/new/store.json",),
     )
 
 
-def _have_key(site: Site, old: Place) -> Step:
+def _have_key(site: Site, old: Remote) -> Step:
     return Step(
         "Bring the old store's key to the server",
         HERE,
@@ -146,9 +154,9 @@ def _have_key(site: Site, old: Place) -> Step:
     )
 
 
-def _reach(places: Iterable[Place], more: str = "") -> Step:
-    found = tuple(places)
-    commands = [line for place in found for line in place.remote_commands]
+def _reach(remotes: Iterable[Remote], more: str = "") -> Step:
+    found = tuple(remotes)
+    commands = [line for remote in found for line in remote.configuration]
     return Step(
         "Let rclone reach the store" + ("s" if len(found) > 1 else ""),
         SERVER,
@@ -156,8 +164,8 @@ def _reach(places: Iterable[Place], more: str = "") -> Step:
         f"shell's environment alone.{more}",
         "The sizes are printed, and no error.",
         "Close the shell.",
-        files=tuple(place.json for place in found),
-        commands=(*dict.fromkeys(commands), *(f'rclone size "{place.path}"' for place in found)),
+        files=tuple(remote.json for remote in found),
+        commands=(*dict.fromkeys(commands), *(f'rclone size "{remote.path}"' for remote in found)),
     )
 
 
@@ -166,7 +174,7 @@ def _stop(site: Site, why: str, also: str = "") -> Step:
         "Stop Synapse",
         site.operator,
         f"{why} The homeserver is down from here until it is started again.",
-        "systemctl is-active matrix-synapse   says inactive on the server.",
+        f"systemctl is-active {synapse.UNIT}   says inactive on the server.",
         f"Start it again: {site.apply[0] if site.plain else 'the same command with --tags=start'}",
         commands=(*site.stop, *((also,) if also and site.plain else ())),
         effects=(Effect.STOPS,),
@@ -181,7 +189,7 @@ def _no_clean_up(site: Site) -> tuple[Step, ...]:
                 "Make sure that nothing deletes local media",
                 SERVER,
                 "A job of your own with s3_media_upload --delete (cron, timer) deletes by name whatever is copied.",
-                "grep -rl s3_media_upload /etc/cron* /etc/systemd/system /var/spool/cron   finds nothing that is on.",
+                f"grep -rl s3_media_upload /etc/cron* {synapse.UNITS} /var/spool/cron   finds nothing that is on.",
                 "Switch the job on again, if you go no further.",
                 effects=(Effect.CLEAN_UP_OFF,),
             ),
@@ -194,7 +202,7 @@ def _no_clean_up(site: Site) -> tuple[Step, ...]:
             "just copied back. Taking its unit file away does not stop a timer that runs.",
             f"systemctl is-active {_TIMER}   says inactive.",
             f"systemctl enable --now {_TIMER}, if you go no further.",
-            commands=(f"systemctl disable --now {_TIMER}", f"systemctl stop {_TIMER.replace('.timer', '.service')}"),
+            commands=(f"systemctl disable --now {_TIMER}", f"systemctl stop {_JOB}"),
             effects=(Effect.CLEAN_UP_OFF,),
         ),
     )
@@ -206,7 +214,7 @@ def _install(site: Site) -> tuple[str, ...]:
     return (f"cp -r rendered/{site.host}/inventory .", *site.apply)
 
 
-def _room(old: Place, directory: str) -> Step:
+def _room(old: Remote, directory: str) -> Step:
     return Step(
         "Look whether there is room",
         SERVER,
@@ -217,15 +225,15 @@ def _room(old: Place, directory: str) -> Step:
     )
 
 
-def _empty_bucket(site: Site, old: Place) -> Step:
+def _empty_bucket(site: Site, old: Remote) -> Step:
     return Step(
         "Give the old bucket up, after some weeks",
         HERE,
         "Not before the comparison above, and not before people have used the new place for a while. In "
         f"stacks/Pulumi.{old.stack}.yaml: "
-        f"`synapse-media:allow: [{site.name}/delete-bucket, {site.name}/delete-media]`. "
-        f"If the stack has other homeservers, take this one's entry out, name {site.name}/retire-key and "
-        f"{site.name}/narrow-policy in `allow` too, and use `up` instead of `destroy`.",
+        f"`synapse-media:allow: [{entry(site.name, Word.DELETE_BUCKET)}, {entry(site.name, Word.DELETE_MEDIA)}]`. "
+        f"If the stack has other homeservers, take this one's entry out, name {entry(site.name, Word.RETIRE_KEY)} and "
+        f"{entry(site.name, Word.NARROW_POLICY)} in `allow` too, and use `up` instead of `destroy`.",
         "Before it deletes, it names the bucket of this homeserver and nothing else.",
         "None: what is deleted is gone. Until then the bucket is the backup.",
         commands=(f"synapse-media destroy --stack {old.stack}",),
@@ -236,14 +244,14 @@ def _empty_bucket(site: Site, old: Place) -> Step:
 # The storage provider module
 
 
-def _into_module(site: Site, new: Place) -> Move:
+def _to_module(site: Site, new: Remote) -> Migration:
     steps = (
         _make(new, MODULE, site),
         _render(site, new, MODULE),
         Step(
             "Take the module into use",
             site.operator,
-            "From now on each new file is on the disk and in the bucket. Files of before are still only on the disk, "
+            "From now on each new file is on the disk and in the bucket. Older files are still only on the disk, "
             "and are served from there.",
             "Send a picture: `rclone lsf` (next step) lists one folder below local_content. "
             + "synapse-media check on the server's files finds nothing.",
@@ -260,17 +268,17 @@ def _into_module(site: Site, new: Place) -> Move:
             "a bucket.",
             "rclone ends with 0 errors.",
             "Nothing to undo: copies are only added.",
-            commands=parts.upload(site, new),
+            commands=rclone.upload(site, new),
             effects=(Effect.COPIED,),
         ),
         Step(
             "Compare the content",
             SERVER,
             "Both sides are read: a half object under the right name shows here, and nowhere else.",
-            f"{SAME} Otherwise copy again, and compare again. {parts.COUNTS}",
+            f"{SAME} Otherwise copy again, and compare again. {rclone.COUNTS}",
             "Nothing to undo.",
-            files=("/root/synapse-media/same.txt, which it writes: what is the same in both",),
-            commands=(parts.compare(site.media, new.path, f"--match {parts.KEYS}/same.txt"),),
+            files=(f"{KEYS}/same.txt, which it writes: what is the same in both",),
+            commands=(rclone.compare(site.media, new.path, f"--match {KEYS}/same.txt"),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -289,27 +297,25 @@ def _into_module(site: Site, new: Place) -> Move:
             "there is. Never use a job that deletes by name.",
             "df shows the room; an old picture is still shown.",
             f'rclone copy "{new.path}" {site.media} --ignore-existing brings all of it back.',
-            commands=(f"rclone delete {site.media} --files-from-raw {parts.KEYS}/same.txt",),
+            commands=(f"rclone delete {site.media} --files-from-raw {KEYS}/same.txt",),
             effects=(Effect.LEFT, Effect.EMPTIED),
         ),
     )
-    return Move(steps, last, written_both_ways=True)
+    return Migration(steps, last, written_both_ways=True)
 
 
 def _remove_module(site: Site) -> tuple[str, ...]:
     if site.plain:
-        return ("rm /etc/matrix-synapse/conf.d/synapse-media.yaml",)
-    return (
-        f"rm {site.configuration}    # and every line of matrix_synapse_ext_synapse_s3_storage_provider_ elsewhere",
-    )
+        return (f"rm {_DROP_IN}",)
+    return (f"rm {site.configuration}    # and every line of {playbook.MODULE} elsewhere",)
 
 
 def _no_module(site: Site) -> str:
     """How to see that nothing configures the module any more; a check of what is configured can't tell."""
-    return f"grep -rn s3_storage_provider {'/etc/matrix-synapse' if site.plain else 'inventory'}   finds nothing"
+    return f"grep -rn {synapse.MODULE_PACKAGE} {synapse.CONFIGURATION if site.plain else 'inventory'}   finds nothing"
 
 
-def _out_of_module(site: Site, old: Place) -> Move:
+def _from_module(site: Site, old: Remote) -> Migration:
     steps = (
         *_no_clean_up(site),
         _have_key(site, old),
@@ -321,7 +327,7 @@ def _out_of_module(site: Site, old: Place) -> Move:
             "While Synapse runs: what is new is on the disk anyway. A file that is on the disk is left as it is.",
             "rclone ends with 0 errors.",
             "Nothing to undo: the bucket stays as it is.",
-            commands=parts.download(site, old),
+            commands=rclone.download(site, old),
             effects=(Effect.COPIED,),
         ),
         Step(
@@ -329,9 +335,9 @@ def _out_of_module(site: Site, old: Place) -> Move:
             SERVER,
             "Everything of the bucket must be on the disk, with the same content: both are read.",
             f"{SAME} Anything else: do not go on; a file of the disk that differs is to be looked at by hand. "
-            f"{parts.COUNTS}",
+            f"{rclone.COUNTS}",
             "Nothing to undo.",
-            commands=(parts.compare(old.path, site.media),),
+            commands=(rclone.compare(old.path, site.media),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -346,13 +352,13 @@ def _out_of_module(site: Site, old: Place) -> Move:
             effects=(Effect.LEFT, Effect.ENTERED),
         ),
     )
-    return Move(steps, (_empty_bucket(site, old),), written_both_ways=True, deletes_by_name=True)
+    return Migration(steps, (_empty_bucket(site, old),), written_both_ways=True, deletes_by_name=True)
 
 
 # Goofys
 
 
-def _into_goofys(site: Site, new: Place) -> Move:
+def _to_goofys(site: Site, new: Remote) -> Migration:
     switch = _install(site) if site.plain else (f"ssh root@{site.host} mv {site.media} {site.aside}", *_install(site))
     local = site.media if site.plain else site.aside
     steps = (
@@ -365,7 +371,7 @@ def _into_goofys(site: Site, new: Place) -> Move:
             "While Synapse runs, so that little is left to copy while it is down.",
             "rclone ends with 0 errors.",
             "Nothing to undo: the local media is only read.",
-            commands=parts.upload(site, new),
+            commands=rclone.upload(site, new),
         ),
         _stop(site, "With Goofys, media lies in the bucket alone, so the last copy needs quiet."),
         Step(
@@ -374,16 +380,16 @@ def _into_goofys(site: Site, new: Place) -> Move:
             "What came in since.",
             "rclone ends with 0 errors.",
             "Start Synapse again.",
-            commands=parts.upload(site, new),
+            commands=rclone.upload(site, new),
             effects=(Effect.COPIED,),
         ),
         Step(
             "Compare the content",
             SERVER,
             "Everything of the disk must be in the bucket, with the same content: both are read.",
-            f"{SAME} {parts.COUNTS}",
+            f"{SAME} {rclone.COUNTS}",
             "Start Synapse again.",
-            commands=(parts.compare(site.media, new.path),),
+            commands=(rclone.compare(site.media, new.path),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -411,27 +417,27 @@ def _into_goofys(site: Site, new: Place) -> Move:
             effects=(Effect.EMPTIED,),
         ),
     )
-    return Move(steps, last)
+    return Migration(steps, last)
 
 
-def _out_of_goofys(site: Site, old: Place) -> Move:
+def _from_goofys(site: Site, old: Remote) -> Migration:
     # In the plain form the mount is beside the local media store, in the playbook over it.
     target = site.media if site.plain else site.aside
     unmount = (
         (
-            "rm /etc/matrix-synapse/conf.d/synapse-media.yaml",
-            "rm /etc/systemd/system/matrix-synapse.service.d/synapse-media-goofys.conf",
-            "systemctl disable --now synapse-media-goofys.service",
-            f"# homeserver.yaml has media_store_path: {target}",
+            f"rm {_DROP_IN}",
+            f"rm {synapse.UNITS}/{synapse.UNIT_DROP_INS}/{synapse.GOOFYS_NAME}.conf",
+            f"systemctl disable --now {synapse.GOOFYS_UNIT}",
+            f"# homeserver.yaml has {synapse.MEDIA_STORE_PATH}: {target}",
             "systemctl daemon-reload",
-            "systemctl start matrix-synapse    # and every worker",
+            site.start,
         )
         if site.plain
         else (
-            f"ssh root@{site.host} systemctl disable --now matrix-goofys",
+            f"ssh root@{site.host} systemctl disable --now {playbook.GOOFYS_UNIT}",
             f"ssh root@{site.host} 'mountpoint -q {site.media} || rmdir {site.media}'",
             f"ssh root@{site.host} mv -T {target} {site.media}",
-            f"rm {site.configuration}    # and every line of matrix_s3_media_store_ elsewhere",
+            f"rm {site.configuration}    # and every line of {playbook.GOOFYS} elsewhere",
             *site.apply,
         )
     )
@@ -445,7 +451,7 @@ def _out_of_goofys(site: Site, old: Place) -> Move:
             f"To {target}, which is not the mount, while Synapse runs. What is there is left as it is.",
             "rclone ends with 0 errors.",
             _STEADY,
-            commands=(f"mkdir -p {target}", *parts.download(site, old, target)),
+            commands=(f"mkdir -p {target}", *rclone.download(site, old, target)),
         ),
         _stop(
             site,
@@ -457,16 +463,16 @@ def _out_of_goofys(site: Site, old: Place) -> Move:
             "What came in since. --ignore-existing is right: a file of media is never written twice.",
             "rclone ends with 0 errors.",
             "Start Synapse again: the mount comes with it.",
-            commands=parts.download(site, old, target),
+            commands=rclone.download(site, old, target),
             effects=(Effect.COPIED,),
         ),
         Step(
             "Compare the content",
             SERVER,
             "Everything of the bucket must be on the disk, with the same content: both are read.",
-            f"{SAME} {parts.COUNTS}",
+            f"{SAME} {rclone.COUNTS}",
             "Start Synapse again: the mount comes with it.",
-            commands=(parts.compare(old.path, target),),
+            commands=(rclone.compare(old.path, target),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -482,7 +488,7 @@ def _out_of_goofys(site: Site, old: Place) -> Move:
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
         ),
     )
-    return Move(steps, (_empty_bucket(site, old),))
+    return Migration(steps, (_empty_bucket(site, old),))
 
 
 # matrix-media-repo
@@ -494,54 +500,55 @@ def _sums(site: Site) -> tuple[str, ...]:
     # The name was checked to be a host's. What begins with a date is of url_cache.
     where = f"origin = '{site.domain}' AND NOT (media_id ~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}_')"
     psql = (
-        "sudo -u postgres psql matrix_media_repo"
+        f"sudo -u postgres psql {media_repo.DATABASE}"
         if site.plain
-        else "/matrix/postgres/bin/cli-non-interactive --dbname=matrix_media_repo"
+        else f"{playbook.PSQL} --dbname={media_repo.DATABASE}"
     )
     return (
-        f"mkdir -p -m 0700 {parts.KEYS}",
-        parts.lines(
+        f"mkdir -p -m 0700 {KEYS}",
+        rclone.lines(
             f"{psql} -At -c",
             f"\"SELECT sha256_hash || '  ' || {path}",
-            f'FROM media WHERE {where}" > {parts.KEYS}/sums',
+            f'FROM media WHERE {where}" > {KEYS}/sums',
         ),
-        f"wc -l {parts.KEYS}/sums",
-        f"(cd {site.media}/local_content && sha256sum --quiet -c {parts.KEYS}/sums)",
+        f"wc -l {KEYS}/sums",
+        f"(cd {site.media}/local_content && sha256sum --quiet -c {KEYS}/sums)",
     )
 
 
 def _tool(site: Site, command: str, *, media: str = "") -> str:
     """A program of matrix-media-repo; `media`: how Synapse's media store is mounted into its container, if at all."""
     if site.plain:
-        return f"REPO_CONFIG=/etc/matrix-media-repo {command}"
+        return f"REPO_CONFIG={media_repo.CONFIGURATION} {command}"
     if not media:
-        return f"docker exec -it matrix-media-repo {command}"
-    return parts.lines(
-        "docker run --rm -it --network=container:matrix-media-repo --env-file=/matrix/matrix-media-repo/env",
-        "-v /matrix/matrix-media-repo/config:/config:ro -v /matrix/matrix-media-repo/data:/data -w /data",
-        f"-v {site.media}:/media-store{media} ghcr.io/t2bot/matrix-media-repo:v1.3.8",
+        return f"docker exec -it {media_repo.UNIT} {command}"
+    base = playbook.MEDIA_REPO_BASE
+    return rclone.lines(
+        f"docker run --rm -it --network=container:{media_repo.UNIT} --env-file={base}/env",
+        f"-v {base}/config:/config:ro -v {base}/data:/data -w /data",
+        f"-v {site.media}:/media-store{media} {media_repo.IMAGE}",
         command,
     )
 
 
 def _database(site: Site) -> str:
-    place = "-dbHost localhost -dbName synapse -dbUsername synapse"
-    return place if site.plain else "-dbHost matrix-postgres -dbName synapse -dbUsername matrix"
+    host, user = ("localhost", "synapse") if site.plain else (playbook.DATABASE_HOST, playbook.USER)
+    return f"-dbHost {host} -dbName synapse -dbUsername {user}"
 
 
 _UNTRIED = (
-    "The programs are matrix-media-repo's own; how they work was read in their source (1.3.8), not tried by us: "
-    "rely on the comparison. They ask for the password of Synapse's database; names of databases and users "
-    "are the usual ones."
+    "The programs are matrix-media-repo's own; how they work was read in their source "
+    f"({media_repo.VERSION}), not tried by us: rely on the comparison. They ask for the password of Synapse's "
+    "database; names of databases and users are the usual ones."
 )
 
 
-def _into_media_repo(site: Site, new: Place) -> Move:
-    store = f"{parts.KEYS}/export" if site.plain else "/data/synapse-export"
+def _to_media_repo(site: Site, new: Remote) -> Migration:
+    store = f"{KEYS}/export" if site.plain else "/data/synapse-export"
     media = site.media if site.plain else "/media-store"
     export = _tool(
         site,
-        parts.lines(
+        rclone.lines(
             f"export_synapse_for_import -serverName {site.domain} {_database(site)}",
             f"-mediaDirectory {media} -destination {store}",
         ),
@@ -551,26 +558,25 @@ def _into_media_repo(site: Site, new: Place) -> Move:
     verify = _tool(site, f"gdpr_import -directory {store} -verify")
     beside = (
         (
-            "# media-repo.d/synapse-media.yaml as INSTALL.md says; not yet conf.d/synapse-media.yaml, nor the routes",
-            "systemctl start matrix-media-repo",
+            f"# media-repo.d/synapse-media.yaml as INSTALL.md says; not yet {synapse.DROP_IN}, nor the routes",
+            f"systemctl start {media_repo.UNIT}",
         )
         if site.plain
         else (
             f"cp -r rendered/{site.host}/inventory .",
-            f"cat > inventory/host_vars/{site.host}/zz-switch.yml <<'END'\n"
-            "matrix_synapse_ext_media_repo_enabled: false\n"
-            "matrix_media_repo_container_labels_traefik_enabled: false\nEND",
+            f"cat > {site.host_vars}/{_FOR_NOW} <<'END'\n"
+            f"{playbook.SYNAPSE_GIVES_MEDIA_AWAY}: false\n{playbook.MEDIA_REPO_ROUTES}: false\nEND",
             *site.apply,
         )
     )
     switch = (
         (
-            "# conf.d/synapse-media.yaml and the routes, as INSTALL.md says",
+            f"# {synapse.DROP_IN} and the routes, as INSTALL.md says",
             *site.apply,
             "systemctl reload nginx    # or your proxy",
         )
         if site.plain
-        else (f"rm inventory/host_vars/{site.host}/zz-switch.yml", *site.apply)
+        else (f"rm {site.host_vars}/{_FOR_NOW}", *site.apply)
     )
     steps = (
         _make(new, MEDIA_REPO, site),
@@ -589,7 +595,7 @@ def _into_media_repo(site: Site, new: Place) -> Move:
             files=(
                 f"rendered/{site.host}/…"
                 if site.plain
-                else f"rendered/{site.host}/{site.configuration}, and zz-switch.yml, which the command writes",
+                else f"rendered/{site.host}/{site.configuration}, and {_FOR_NOW}, which the command writes",
             ),
             commands=beside,
         ),
@@ -610,9 +616,9 @@ def _into_media_repo(site: Site, new: Place) -> Move:
             SERVER,
             "What comes in now would be known to Synapse alone, so the last import needs quiet. The database and "
             "matrix-media-repo go on. The homeserver is down from here until it is started again.",
-            "systemctl is-active matrix-synapse   says inactive.",
-            "systemctl start matrix-synapse",
-            commands=("systemctl stop 'matrix-synapse*'",),
+            f"systemctl is-active {playbook.SYNAPSE_UNIT}   says inactive.",
+            f"systemctl start {playbook.SYNAPSE_UNIT}",
+            commands=(f"systemctl stop '{playbook.SYNAPSE_UNIT}*'",),
             effects=(Effect.STOPS,),
         ),
         Step(
@@ -621,7 +627,7 @@ def _into_media_repo(site: Site, new: Place) -> Move:
             "The same once more: a fresh export, of which only the new is imported.",
             "It ends with `All MXC URIs have been imported.`",
             "Start Synapse again.",
-            commands=(f"rm -r {store if site.plain else '/matrix/matrix-media-repo' + store}", export, bring, verify),
+            commands=(f"rm -r {store if site.plain else playbook.MEDIA_REPO_BASE + store}", export, bring, verify),
             effects=(Effect.COPIED,),
         ),
         Step(
@@ -658,36 +664,36 @@ def _into_media_repo(site: Site, new: Place) -> Move:
             effects=(Effect.EMPTIED,),
         ),
     )
-    return Move(steps, last)
+    return Migration(steps, last)
 
 
-def _out_of_media_repo(site: Site, old: Place) -> Move:
-    store = f"{parts.KEYS}/gdpr-data" if site.plain else "/data/gdpr-data"
+def _from_media_repo(site: Site, old: Remote) -> Migration:
+    store = f"{KEYS}/gdpr-data" if site.plain else "/data/gdpr-data"
     export = _tool(site, f"gdpr_export -entity {site.domain} -destination {store}")
     media = site.media if site.plain else "/media-store"
     bring = _tool(
         site,
-        parts.lines(
+        rclone.lines(
             f"import_to_synapse -serverName {site.domain} {_database(site)}",
             f"-mediaDirectory {media} -directory {store}",
         ),
         media=":rw",
     )
     quiet = (
-        ("systemctl stop nginx    # or your proxy", "systemctl stop matrix-synapse    # and every worker")
+        ("systemctl stop nginx    # or your proxy", *site.stop)
         if site.plain
-        else ("systemctl stop matrix-traefik", "systemctl stop 'matrix-synapse*'")
+        else (f"systemctl stop {playbook.PROXY_UNIT}", f"systemctl stop '{playbook.SYNAPSE_UNIT}*'")
     )
     switch = (
         (
-            "rm /etc/matrix-synapse/conf.d/synapse-media.yaml    # and the routes, in the proxy",
-            "systemctl start matrix-synapse    # and every worker",
+            f"rm {_DROP_IN}    # and the routes, in the proxy",
+            site.start,
             "systemctl start nginx    # or your proxy",
-            "systemctl disable --now matrix-media-repo",
+            f"systemctl disable --now {media_repo.UNIT}",
         )
         if site.plain
         else (
-            f"rm {site.configuration}    # and every line of matrix_media_repo_ elsewhere; keep a copy of them",
+            f"rm {site.configuration}    # and every line of {playbook.MEDIA_REPO} elsewhere; keep a copy of them",
             *site.apply,
         )
     )
@@ -743,13 +749,13 @@ def _out_of_media_repo(site: Site, old: Place) -> Move:
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
         ),
     )
-    return Move(steps, (_empty_bucket(site, old),))
+    return Migration(steps, (_empty_bucket(site, old),))
 
 
-# From one to another, without the disk between them
+# Direct migrations, without the disk in between
 
 
-def module_to_goofys(site: Site, old: Place) -> Move:
+def module_to_goofys(site: Site, old: Remote) -> Migration:
     """The same bucket, whose keys are the same for both: first the module is out, then the mount is in."""
     steps = (
         *_no_clean_up(site),
@@ -761,9 +767,9 @@ def module_to_goofys(site: Site, old: Place) -> Move:
             "While Synapse runs, so that little is left to copy while it is down.",
             "rclone ends with 0 errors.",
             "Nothing to undo: the local media is only read.",
-            commands=parts.upload(site, old),
+            commands=rclone.upload(site, old),
         ),
-        _change_method(site, old, GOOFYS, "widen-policy", "Goofys deletes and renames, so its key may as well."),
+        _change_method(site, old, GOOFYS, Word.WIDEN_POLICY, "Goofys deletes and renames, so its key may as well."),
         _render(site, old, GOOFYS, key=False),
         _stop(site, "The module and a mount of its bucket must never be there together: its job deletes the objects."),
         Step(
@@ -772,7 +778,7 @@ def module_to_goofys(site: Site, old: Place) -> Move:
             "What came in since.",
             "rclone ends with 0 errors.",
             "Start Synapse again: the module is still in use.",
-            commands=parts.upload(site, old),
+            commands=rclone.upload(site, old),
             effects=(Effect.COPIED,),
         ),
         Step(
@@ -781,7 +787,7 @@ def module_to_goofys(site: Site, old: Place) -> Move:
             "Everything of the disk must be in the bucket, with the same content: both are read.",
             f"{SAME} The bucket may hold more: what is not on the disk any more.",
             "Start Synapse again: the module is still in use.",
-            commands=(parts.compare(site.media, old.path),),
+            commands=(rclone.compare(site.media, old.path),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -818,22 +824,22 @@ def module_to_goofys(site: Site, old: Place) -> Move:
             effects=(Effect.EMPTIED,),
         ),
     )
-    return Move(steps, last, one_at_a_time=True, deletes_by_name=True).checked()
+    return Migration(steps, last, one_at_a_time=True, deletes_by_name=True).checked()
 
 
-def goofys_to_module(site: Site, old: Place) -> Move:
+def goofys_to_module(site: Site, old: Remote) -> Migration:
     """The same bucket, whose keys are the same for both: nothing is copied, but the mount must be gone first."""
     unmount = (
         (
-            "rm /etc/matrix-synapse/conf.d/synapse-media.yaml",
-            "rm /etc/systemd/system/matrix-synapse.service.d/synapse-media-goofys.conf",
-            "systemctl disable --now synapse-media-goofys.service",
+            f"rm {_DROP_IN}",
+            f"rm {synapse.UNITS}/{synapse.UNIT_DROP_INS}/{synapse.GOOFYS_NAME}.conf",
+            f"systemctl disable --now {synapse.GOOFYS_UNIT}",
             "systemctl daemon-reload",
         )
         if site.plain
         else (
-            f"rm {site.configuration}    # and every line of matrix_s3_media_store_ elsewhere",
-            f"ssh root@{site.host} systemctl disable --now matrix-goofys",
+            f"rm {site.configuration}    # and every line of {playbook.GOOFYS} elsewhere",
+            f"ssh root@{site.host} systemctl disable --now {playbook.GOOFYS_UNIT}",
         )
     )
     steps = (
@@ -852,14 +858,14 @@ def goofys_to_module(site: Site, old: Place) -> Move:
             commands=unmount,
             effects=(Effect.LEFT,),
         ),
-        _change_method(site, old, MODULE, "narrow-policy", "The module never deletes, so its key may not."),
+        _change_method(site, old, MODULE, Word.NARROW_POLICY, "The module never deletes, so its key may not."),
         _render(site, old, MODULE, key=False),
         Step(
             "Take the module into use and start",
             site.operator,
             "Synapse finds nothing on the disk and reads from the bucket, under the same keys as before. New files are "
             "written to both."
-            + (" media_store_path in homeserver.yaml names a local directory." if site.plain else ""),
+            + (f" {synapse.MEDIA_STORE_PATH} in homeserver.yaml names a local directory." if site.plain else ""),
             f"{_LOOK} The new picture is below {site.media}/local_content and in the bucket.",
             "Stop Synapse, take the module out, and only then mount again.",
             files=(f"rendered/{site.host}/{site.configuration}",),
@@ -867,15 +873,15 @@ def goofys_to_module(site: Site, old: Place) -> Move:
             effects=(Effect.ENTERED, Effect.STARTS),
         ),
     )
-    return Move(steps, (), moves=False, one_at_a_time=True).checked()
+    return Migration(steps, (), copies_media=False, one_at_a_time=True).checked()
 
 
-def _change_method(site: Site, old: Place, method: str, word: str, why: str) -> Step:
+def _change_method(site: Site, old: Remote, method: str, word: Word, why: str) -> Step:
     path = f"stacks/Pulumi.{old.stack}.yaml"
     return Step(
         "Change the method of the stack",
         HERE,
-        f"In {path}: `method: {method}`, and for this once `synapse-media:allow: [{site.name}/{word}]`. {why}",
+        f"In {path}: `method: {method}`, and for this once `synapse-media:allow: [{entry(site.name, word)}]`. {why}",
         f"synapse-media diff --stack {old.stack}   names the policy and nothing of the bucket, before `up`; afterwards "
         "the key is proved anew.",
         "Change the line back, and `up` again.",
@@ -883,11 +889,11 @@ def _change_method(site: Site, old: Place, method: str, word: str, why: str) -> 
     )
 
 
-def store_to_store(site: Site, method: str, old: Place, new: Place) -> Move:
+def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migration:
     """The same method on another store: objects keep their keys, so they are copied from bucket to bucket."""
     local = method == MODULE
-    last_copy = (*(parts.upload(site, new)[:1] if local else ()), *parts.across(old, new))
-    compared = (parts.compare(old.path, new.path), *((parts.compare(site.media, new.path),) if local else ()))
+    last_copy = (*(rclone.upload(site, new)[:1] if local else ()), *rclone.between(old, new))
+    compared = (rclone.compare(old.path, new.path), *((rclone.compare(site.media, new.path),) if local else ()))
     ids = " The datastore id stays: matrix-media-repo finds each object by id and name." if method == MEDIA_REPO else ""
     steps = (
         *(_no_clean_up(site) if local else ()),
@@ -902,12 +908,12 @@ def store_to_store(site: Site, method: str, old: Place, new: Place) -> Move:
             "leaves it.",
             "rclone ends with 0 errors.",
             "Nothing to undo: the old bucket is only read.",
-            commands=parts.across(old, new),
+            commands=rclone.between(old, new),
         ),
         _stop(
             site,
             "What comes in now goes to the old bucket, so the last copy needs quiet.",
-            "systemctl stop matrix-media-repo" if method == MEDIA_REPO else "",
+            f"systemctl stop {media_repo.UNIT}" if method == MEDIA_REPO else "",
         ),
         Step(
             "Copy the rest",
@@ -922,7 +928,7 @@ def store_to_store(site: Site, method: str, old: Place, new: Place) -> Move:
             "Compare the content",
             SERVER,
             "Everything of the old place must be in the new bucket, with the same content: both are read.",
-            f"{SAME} {parts.COUNTS}",
+            f"{SAME} {rclone.COUNTS}",
             "Start Synapse again: the old bucket is still in use.",
             commands=compared,
             effects=(Effect.VERIFIED,),
@@ -937,9 +943,9 @@ def store_to_store(site: Site, method: str, old: Place, new: Place) -> Move:
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
                 *(
-                    (f"ssh root@{site.host} systemctl stop matrix-goofys",)
+                    (f"ssh root@{site.host} systemctl stop {playbook.GOOFYS_UNIT}",)
                     if method == GOOFYS and not site.plain
-                    else ("systemctl stop synapse-media-goofys",)
+                    else (f"systemctl stop {synapse.GOOFYS_NAME}",)
                     if method == GOOFYS
                     else ()
                 ),
@@ -948,4 +954,4 @@ def store_to_store(site: Site, method: str, old: Place, new: Place) -> Move:
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
         ),
     )
-    return Move(steps, (_empty_bucket(site, old),), deletes_by_name=local).checked()
+    return Migration(steps, (_empty_bucket(site, old),), deletes_by_name=local).checked()

@@ -1,4 +1,4 @@
-"""One thing at the store under two entries of the state: when the one is deleted, the other's is gone.
+"""Two entries of the state for one resource at the store: when the one is deleted, the other's is gone.
 
 That comes of a replacement under the same name (the new entry took over what the old one's deletion would delete), of a
 run that ended between the two, and of a store whose provider changes on the same server.
@@ -10,12 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .applied import RING, is_bucket, kind_of, owner_of, store_of
+from synapse_media.urn import Urn
+
+from .applied import RING, Homeservers, is_bucket
 
 
 @dataclass(frozen=True, slots=True)
-class _Thing:
-    """What an entry is at the store.
+class _Identity:
+    """What an entry of the state stands for at the store.
 
     Attributes:
         names: its name, or the access key IDs of a ring.
@@ -23,19 +25,19 @@ class _Thing:
     """
 
     store: str
-    sort: str
+    kind: str
     names: frozenset[str]
     place: str = ""
 
-    def is_one_with(self, other: _Thing) -> bool:
+    def is_same_as(self, other: _Identity) -> bool:
         same_place = not self.place or not other.place or self.place == other.place
-        return (self.store, self.sort) == (other.store, other.sort) and bool(self.names & other.names) and same_place
+        return (self.store, self.kind) == (other.store, other.kind) and bool(self.names & other.names) and same_place
 
 
-def twins(export: Mapping[str, Any], preview: Mapping[str, Any]) -> list[int]:
-    """The positions, in the state's list, of entries that a run would delete and whose thing lives on under another.
+def duplicates(export: Mapping[str, Any], preview: Mapping[str, Any]) -> list[int]:
+    """The positions, in the state's list, of entries that a run would delete and whose resource another entry keeps.
 
-    Only where the other is our plugin's, which takes over what is ours: a vendor's fails where the thing is there.
+    Only where the other is our plugin's, which takes over what is ours: a vendor's fails where the resource is there.
 
     Args:
         export: what `pulumi stack export` prints.
@@ -44,14 +46,19 @@ def twins(export: Mapping[str, Any], preview: Mapping[str, Any]) -> list[int]:
     resources = export.get("deployment", {}).get("resources") or []
     steps = preview.get("steps") or ()
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
-    made = [_of_step(step) for step in steps if step["op"] in ("create", "create-replacement") and step.get("newState")]
+    stated, planned = Homeservers(resources), Homeservers.of_steps(steps, resources)
+    made = [
+        _of_step(step, planned)
+        for step in steps
+        if step["op"] in ("create", "create-replacement") and step.get("newState")
+    ]
     going = [resource.get("delete") is True or resource["urn"] in deleted for resource in resources]
-    living = [_of_state(one) for one, goes in zip(resources, going, strict=True) if not goes]
-    lives_on = [thing for thing in (*made, *living) if thing is not None]
+    living = [_of_state(one, stated) for one, goes in zip(resources, going, strict=True) if not goes]
+    kept = [thing for thing in (*made, *living) if thing is not None]
     return [
         number
         for number, (resource, goes) in enumerate(zip(resources, going, strict=True))
-        if goes and _is_any(_of_state(resource, as_it_goes=True), lives_on)
+        if goes and _is_any(_of_state(resource, stated, any_plugin=True), kept)
     ]
 
 
@@ -84,26 +91,26 @@ def _independent(resource: Mapping[str, Any], gone: Collection[str]) -> dict[str
     return changed
 
 
-def _is_any(thing: _Thing | None, others: Iterable[_Thing]) -> bool:
-    return thing is not None and any(thing.is_one_with(other) for other in others)
+def _is_any(identity: _Identity | None, others: Iterable[_Identity]) -> bool:
+    return identity is not None and any(identity.is_same_as(other) for other in others)
 
 
-def _of_step(step: Mapping[str, Any]) -> _Thing | None:
-    kind = kind_of(step["urn"])
+def _of_step(step: Mapping[str, Any], homeservers: Homeservers) -> _Identity | None:
+    kind = Urn.parse(step["urn"]).kind
     if not kind.startswith("s3store:"):
         return None
-    return _thing(store_of(step["urn"]), kind, step["newState"].get("inputs") or {})
+    return _identity(homeservers.of(step["urn"]), kind, step["newState"].get("inputs") or {})
 
 
-def _of_state(resource: Mapping[str, Any], *, as_it_goes: bool = False) -> _Thing | None:
+def _of_state(resource: Mapping[str, Any], homeservers: Homeservers, *, any_plugin: bool = False) -> _Identity | None:
     kind = str(resource["type"])
-    if not (kind.startswith("s3store:") or as_it_goes):
+    if not (kind.startswith("s3store:") or any_plugin):
         return None
     values = {**(resource.get("inputs") or {}), **(resource.get("outputs") or {})}
-    return _thing(owner_of(resource), kind, values)
+    return _identity(homeservers.of_resource(resource), kind, values)
 
 
-def _thing(store: str, kind: str, values: Mapping[str, Any]) -> _Thing | None:
+def _identity(store: str, kind: str, values: Mapping[str, Any]) -> _Identity | None:
     """None for what can't be two: a proof, a vendor's setting."""
     connection = values.get("connection")
     reached = connection if isinstance(connection, Mapping) else {}
@@ -111,14 +118,16 @@ def _thing(store: str, kind: str, values: Mapping[str, Any]) -> _Thing | None:
     if kind.endswith(RING):
         keys = values.get("keys")
         held = keys.values() if isinstance(keys, Mapping) else ()
-        return _Thing(store, "keys", frozenset(str(key.get("accessKeyId")) for key in held if isinstance(key, Mapping)))
+        return _Identity(
+            store, "keys", frozenset(str(key.get("accessKeyId")) for key in held if isinstance(key, Mapping))
+        )
     if is_bucket(kind):
         name = str(values.get("bucket") or values.get("name") or "")
-        return _Thing(store, "bucket", frozenset({name} - {""}), str(reached.get("endpoint") or ""))
+        return _Identity(store, "bucket", frozenset({name} - {""}), str(reached.get("endpoint") or ""))
     if kind.endswith(":UserPolicy"):
         policy = str(values.get("policyName") or values.get("name") or "")
-        return _Thing(store, "policy", frozenset({f"{user}/{policy}"}), str(reached.get("iamEndpoint") or ""))
+        return _Identity(store, "policy", frozenset({f"{user}/{policy}"}), str(reached.get("iamEndpoint") or ""))
     if kind.endswith(":User"):
         name = user or str(values.get("name") or "")
-        return _Thing(store, "user", frozenset({name} - {""}), str(reached.get("iamEndpoint") or ""))
+        return _Identity(store, "user", frozenset({name} - {""}), str(reached.get("iamEndpoint") or ""))
     return None

@@ -1,4 +1,4 @@
-"""How the plugin reaches a store: boto3 clients, retries, time limits, and errors in words.
+"""The clients of a store's S3 and IAM APIs: boto3 with retries, time limits, and errors in words.
 
 Admin credentials come from the environment under the names that the inputs give; they never enter state.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
+from synapse_media.schema.connection import Connection
 
 from . import credentials, tracing
 from .bounded import bound
@@ -109,89 +110,30 @@ def ambient() -> Credential:
     return Credential(frozen.access_key, frozen.secret_key, frozen.token or "")
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """Where a store is, as the inputs of a resource say it under `connection`.
-
-    Attributes:
-        variables: names of the environment variables with the admin's access key ID, secret access key and, where the
-            provider has temporary credentials, session token.
-        ca_file: PEM file to trust in place of the system's; "" for the system's.
-    """
-
-    endpoint: str
-    region: str = "us-east-1"
-    iam_endpoint: str = ""
-    addressing: str = "path"
-    checksums: str = "when_required"
-    variables: tuple[str, ...] = ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
-    ca_file: str = ""
-
-    @staticmethod
-    def parse(values: Mapping[str, Any]) -> Connection:
-        """From a resource's inputs or outputs."""
-        raw = values.get("connection")
-        if not isinstance(raw, Mapping) or not all(isinstance(raw.get(key), str) for key in ("endpoint", "region")):
-            raise StoreError("connection: an object with endpoint, region and variables is needed")
-        return Connection(
-            endpoint=raw["endpoint"],
-            region=raw["region"] or "us-east-1",
-            iam_endpoint=str(raw.get("iamEndpoint") or ""),
-            addressing=str(raw.get("addressing") or "path"),
-            checksums=str(raw.get("checksums") or "when_required"),
-            variables=tuple(raw.get("variables") or ()),
-            ca_file=str(raw.get("caFile") or ""),
+def admin_credential(connection: Connection) -> Credential:
+    """The administrator's, from the environment. Raises StoreError naming what is missing, malformed, or no admin's."""
+    credentials.refuse_foreign(connection.variables)
+    values = [credentials.read(name) for name in connection.variables[:3]]
+    missing = [name for name, value in zip(connection.variables[:2], values, strict=False) if not value]
+    if missing or len(connection.variables) < 2:
+        raise StoreError(
+            f"the environment has no {' and no '.join(missing) or 'admin credential'}: set it to a credential "
+            f"that may administer {connection.endpoint}. `synapse-media doctor` says what it needs."
         )
+    return Credential(*values)
 
-    @staticmethod
-    def of_import(resource_id: str) -> tuple[str, Connection]:
-        """An import id `NAME@ENDPOINT`: nothing else tells an import where the store is."""
-        name, at, endpoint = resource_id.rpartition("@")
-        if not name or not at or "://" not in endpoint:
-            raise StoreError(
-                f"import id {resource_id!r} is not NAME@ENDPOINT, for example media@https://s3.example.com "
-                "(an IAM endpoint for users and policies)"
-            )
-        return name, Connection(endpoint=endpoint, iam_endpoint=endpoint)
 
-    def values(self) -> dict[str, Any]:
-        """The wire form, as the inputs hold it."""
-        return {
-            "endpoint": self.endpoint,
-            "region": self.region,
-            "iamEndpoint": self.iam_endpoint,
-            "addressing": self.addressing,
-            "checksums": self.checksums,
-            "variables": list(self.variables),
-            "caFile": self.ca_file,
-        }
+def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Any:
+    """An S3 client: the administrator's, or one of the given credential; each call is tried so often at most."""
+    return _client("s3", connection, credential or admin_credential(connection), attempts)
 
-    def admin(self) -> Credential:
-        """The admin credential. Raises StoreError naming what is missing, malformed, or no admin's variable."""
-        credentials.refuse_foreign(self.variables)
-        values = [credentials.read(name) for name in self.variables[:3]]
-        missing = [name for name, value in zip(self.variables[:2], values, strict=False) if not value]
-        if missing or len(self.variables) < 2:
-            raise StoreError(
-                f"the environment has no {' and no '.join(missing) or 'admin credential'}: set it to a credential "
-                f"that may administer {self.endpoint}. `synapse-media doctor` says what it needs."
-            )
-        return Credential(*values)
 
-    def s3(self, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Any:
-        """An S3 client: the admin's, or one of the given credential; each call is tried so often at most."""
-        return _client("s3", self, credential or self.admin(), attempts)
+def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Any:
+    """The administrator's IAM client; each call is tried so often at most.
 
-    def iam(self) -> Any:
-        """An IAM client. Amazon's and Wasabi's IAM is one service for all regions, signed for us-east-1."""
-        return _client("iam", self.with_region("us-east-1"), self.admin(), ATTEMPTS)
-
-    def iam_once(self) -> Any:
-        """An IAM client that never repeats a call: making a key twice leaves a key that nobody knows."""
-        return _client("iam", self.with_region("us-east-1"), self.admin(), 1)
-
-    def with_region(self, region: str) -> Connection:
-        return replace(self, region=region)
+    Amazon's and Wasabi's IAM is one service for all regions, signed for us-east-1.
+    """
+    return _client("iam", replace(connection, region="us-east-1"), admin_credential(connection), attempts)
 
 
 # (key in a file, environment variable, default, conversion), as botocore has them.
@@ -240,7 +182,7 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
             client = _session().client(
                 service,
                 endpoint_url=endpoint,
-                region_name=connection.region,
+                region_name=connection.region or "us-east-1",
                 aws_access_key_id=credential.access_key_id,
                 aws_secret_access_key=credential.secret,
                 aws_session_token=credential.token or None,

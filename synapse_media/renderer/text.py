@@ -1,64 +1,17 @@
-"""What the methods' modules share: the shape of a method, of a header, and the names of files and secrets."""
+"""Text that the methods' modules share: names of files and secrets, comments, and what is said in a header."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Iterable
 
 from synapse_media.contract import StorageOutputs
+from synapse_media.homeserver import playbook
 from synapse_media.methods import METHODS
 
 from . import quoting
-
-Form = Literal["playbook", "plain"]
-Secrets = Literal["plain", "reference"]
-Seal = Callable[[str, str], str]
-"""How a secret stands in a vars file: (setting, value) -> the YAML after `name: `."""
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What the files do on the server, how to make them take effect, and how to undo it. One sentence or command each.
-
-    A line of `apply` that starts with four blanks is a command.
-    """
-
-    does: tuple[str, ...]
-    apply: tuple[str, ...]
-    undo: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be rendered.
-
-    Attributes:
-        secrets: `plain` or by `reference`; the vars files ask `seal`, whatever this says.
-        seal: writes a secret into a vars file.
-        media_path: a local directory of the plain form; "": the method's own choice.
-    """
-
-    store: StorageOutputs
-    secrets: Secrets
-    seal: Seal
-    media_path: str = ""
-
-    @property
-    def by_reference(self) -> bool:
-        return self.secrets == "reference"
-
-
-class Method(Protocol):
-    """One module a method: its files in both forms, and what they do."""
-
-    def playbook(self, request: Request) -> dict[str, str]: ...
-
-    def plain(self, request: Request) -> dict[str, str]: ...
-
-    def effect(self, request: Request, form: Form) -> Effect: ...
+from .request import Instructions, Request
 
 
 def host(server_name: str) -> str:
@@ -84,7 +37,7 @@ def lookup(server_name: str) -> str:
 
 
 def vars_path(store: StorageOutputs) -> str:
-    return f"inventory/host_vars/{host(store.server_name)}/synapse-media.yml"
+    return f"{playbook.host_vars(host(store.server_name))}/{playbook.VARS_FILE}"
 
 
 def variables(pairs: Iterable[tuple[str, str]]) -> str:
@@ -96,7 +49,7 @@ def playbook_commands(tags: str) -> tuple[str, ...]:
     """How the playbook is run, with and without `just`."""
     return (
         f"    just run-tags {tags}",
-        f"or  ansible-playbook -i inventory/hosts setup.yml --tags={tags}",
+        f"or  {playbook.command(tags)}",
     )
 
 
@@ -170,16 +123,16 @@ def comment(*paragraphs: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def header(request: Request, effect: Effect, *more: str) -> str:
+def header(request: Request, instructions: Instructions, *more: str) -> str:
     """The comment at the top of a file that a person puts on a server."""
     return comment(
         f"Written by `synapse-media render` for {host(request.store.server_name)}; the next run writes it again.",
         "",
         "What it does on the server:",
-        *(f"- {line}" for line in (*effect.does, *ca_lines(request.store), *proof_lines(request.store))),
+        *(f"- {line}" for line in (*instructions.does, *ca_lines(request.store), *proof_lines(request.store))),
         "To apply:",
-        *effect.apply,
+        *instructions.apply,
         "To undo:",
-        *effect.undo,
+        *instructions.undo,
         *(("", *more) if more else ()),
     )

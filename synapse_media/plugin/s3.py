@@ -1,0 +1,83 @@
+"""The family of stores whose administrator has an S3 key: Amazon S3, Wasabi, and any that is compatible."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from synapse_media.contract import PROOF_OBJECT
+from synapse_media.schema.connection import AdminCheck
+from synapse_media.schema.resources import ProofInputs
+from synapse_media.store.clients import ApiError, call, s3_client
+from synapse_media.store.objects import remove_versions
+from synapse_media.store.probes import bucket_in
+
+from .bucket import Bucket, is_marked, mark, mark_of
+from .existing_key import ExistingKey
+from .families import Family
+from .iam import KeyRing, User, UserPolicy
+from .proof import DECOY
+
+
+def check_admin(asked: AdminCheck) -> None:
+    """Raises StoreError where the S3 key in the environment is not accepted."""
+    try:
+        call(s3_client(asked.connection), "list_buckets")
+    except ApiError as error:
+        # It is known, and may not list all buckets: it need not.
+        if not error.denied:
+            raise
+
+
+class S3Administrator:
+    """An administrator with an S3 key."""
+
+    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+        s3 = s3_client(inputs.connection)
+        try:
+            call(s3, "create_bucket", **bucket_in(inputs.connection.region, decoy))
+        except ApiError as error:
+            if error.code != "BucketAlreadyOwnedByYou":
+                raise
+        mark(s3, decoy, inputs)
+        return True
+
+    def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
+        call(s3_client(inputs.connection), "delete_bucket", Bucket=decoy)
+
+    def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
+        s3 = s3_client(inputs.connection)
+        try:
+            listed = [bucket["Name"] for bucket in call(s3, "list_buckets").get("Buckets", [])]
+        except ApiError as error:
+            if not (error.denied or error.lacking):
+                raise
+            return []  # an administrator of some buckets alone
+        found = []
+        for name in listed:
+            if not name.startswith(DECOY) or name == decoy:
+                continue
+            try:
+                if is_marked(mark_of(s3, name), inputs):
+                    found.append(name)
+            except ApiError as error:
+                # Another store's, whose proof ended meanwhile.
+                if not error.absent:
+                    raise
+        return found
+
+    def clear(self, inputs: ProofInputs) -> None:
+        s3, bucket = s3_client(inputs.connection), inputs.bucket
+        key = inputs.prefix + PROOF_OBJECT
+        remove_versions(s3, bucket, key)
+        # A key that may not abort leaves its uploads.
+        for upload in call(s3, "list_multipart_uploads", Bucket=bucket, Prefix=key).get("Uploads", []):
+            if upload["Key"] == key:
+                call(s3, "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
+
+
+FAMILY: Final = Family(
+    resources=(Bucket(), User(), UserPolicy(), KeyRing(), ExistingKey()),
+    proof_administrator=S3Administrator(),
+    check_admin=check_admin,
+    lender="",
+)

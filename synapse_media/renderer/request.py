@@ -1,0 +1,56 @@
+"""What a method's module is asked for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from synapse_media.contract import StorageOutputs
+
+Form = Literal["playbook", "plain"]
+Secrets = Literal["plain", "reference"]
+Seal = Callable[[str, str], str]
+"""How a secret stands in a vars file: (setting, value) -> the YAML after `name: `."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """What the files do on the server, how to apply them, and how to undo that. One sentence or command each.
+
+    A line of `apply` that starts with four blanks is a command.
+    """
+
+    does: tuple[str, ...]
+    apply: tuple[str, ...]
+    undo: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be rendered.
+
+    Attributes:
+        secrets: `plain` or by `reference`; the vars files ask `seal`, whatever this says.
+        seal: writes a secret into a vars file.
+        media_path: a local directory of the plain form; "": the method's own choice.
+    """
+
+    store: StorageOutputs
+    secrets: Secrets
+    seal: Seal
+    media_path: str = ""
+
+    @property
+    def by_reference(self) -> bool:
+        return self.secrets == "reference"
+
+
+class MethodRenderer(Protocol):
+    """The module of a method: its files in both forms, and what they do."""
+
+    def playbook_files(self, request: Request) -> dict[str, str]: ...
+
+    def plain_files(self, request: Request) -> dict[str, str]: ...
+
+    def instructions(self, request: Request, form: Form) -> Instructions: ...

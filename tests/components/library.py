@@ -1,0 +1,44 @@
+"""A project of somebody else's, with a name and a program of its own that uses the components as a library."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from synapse_media.engine.session import Engine
+from tests.providers.project import ROOT, Stack
+
+PROJECT = "acme-infra"
+
+
+def library(folder: Path, name: str, environment: Mapping[str, str], program: str) -> Stack:
+    """A new stack of a project with a program of its own.
+
+    Args:
+        environment: the admin credentials, for the engine's children alone.
+        program: what comes after the imports of `os`, `pulumi` and the components.
+    """
+    settings = {
+        "name": PROJECT,
+        "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": sys.prefix}},
+        "stackConfigDir": "stacks",
+        "plugins": {"providers": [{"name": "s3store", "path": str(ROOT / "bin")}]},
+    }
+    (folder / "stacks").mkdir(parents=True)
+    (folder / "Pulumi.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    # In a wheel the components are in the package; here they lie beside it.
+    (folder / "components").symlink_to(ROOT / "components")
+    made = Stack(Engine(folder, (), environment, say=lambda _: None), name)
+    made.path.write_text("config: {}\n")
+    write(made, program)
+    made.engine.ensure_stack(name)
+    return made
+
+
+def write(stack: Stack, program: str) -> None:
+    imports = "import os\n\nimport pulumi\n\nfrom components import *\n\n"
+    (stack.engine.project / "__main__.py").write_text(imports + textwrap.dedent(program))

@@ -1,0 +1,77 @@
+"""The registry of provider families: all that the plugin and the commands know of them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import components
+from synapse_media import catalog
+from synapse_media.errors import StoreError
+from synapse_media.plugin import families
+from synapse_media.schema import resources
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(set(families.COMPONENTS.values()))
+LENDERS = {"": "s3", "backblaze_b2": "backblaze_b2", "garage": "garage", "spaces": "digitalocean_spaces"}
+LENDERS["storj"] = "storj"
+
+
+def test_every_component_of_the_catalog_has_a_family() -> None:
+    assert {catalog.load(name).component for name in catalog.names()} == set(families.COMPONENTS)
+    assert set(families.COMPONENTS) == set(components.REGISTRY)
+
+
+def test_every_resource_is_served_by_exactly_one_family() -> None:
+    served = [resource.pulumi_type for family in families.every() for resource in family.resources]
+    assert sorted([*served, resources.PROOF.token]) == sorted(kind.token for kind in resources.RESOURCES)
+    assert sorted(resource.pulumi_type for resource in families.resources()) == sorted([*served, resources.PROOF.token])
+
+
+@pytest.mark.parametrize("lender", LENDERS)
+def test_a_recorded_state_finds_the_administrator_of_its_proof(lender: str) -> None:
+    found = families.proof_administrator(lender)
+    assert type(found).__module__ == f"synapse_media.plugin.{LENDERS[lender]}"
+
+
+def test_every_family_has_a_lender_of_its_own() -> None:
+    assert sorted(family.lender for family in families.every()) == sorted(LENDERS)
+    with pytest.raises(StoreError, match=r"lender: is 'nobody'; allowed: .*'garage'"):
+        families.proof_administrator("nobody")
+
+
+def imports(path: Path) -> set[str]:
+    """The last parts of what a module imports, late imports included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found |= {(node.module or "").rpartition(".")[2], *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.rpartition(".")[2] for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_but_the_registry_names_a_family(module: str) -> None:
+    """So deleting the module and its line in the table leaves nothing else to delete."""
+    others = [path for path in (ROOT / "synapse_media").rglob("*.py") if path.stem != module]
+    assert [str(path) for path in others if module in imports(path)] == []
+
+
+@pytest.mark.parametrize("component", families.COMPONENTS)
+def test_a_family_is_imported_alone(component: str) -> None:
+    """`doctor` asks one provider, and needs no library of another."""
+    code = (
+        "import sys; from synapse_media.plugin import families; "
+        f"families.load({component!r}).check_admin; print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert {module for module in MODULES if f"synapse_media.plugin.{module}" in loaded.split()} == {
+        families.COMPONENTS[component]
+    }
+    # Backblaze's own takes a second to load: not before a call is made.
+    assert "b2sdk" not in loaded.split()
