@@ -71,9 +71,9 @@ class AmazonS3(S3IamStore):
         if iam_endpoint == self.provider.iam_endpoint(""):
             iam_endpoint = ""
         needed = tuple(name for name in self.provider.admin_variables if name not in self.provider.optional_variables)
-        if is_known((region, endpoint, iam_endpoint)):
+        if is_known((region, endpoint, iam_endpoint)) and not self.alone:
             return _vendor(pulumi.runtime.settings.get_monitor(), region, endpoint, iam_endpoint, needed)
-        # Nothing that is known yet tells it from another store's.
+        # Nothing that is known yet, or here, tells it from another store's.
         return _provider(
             self.name,
             region=region,

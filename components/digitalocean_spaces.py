@@ -115,9 +115,9 @@ class DigitalOceanSpaces(Store):
         else:
             own_endpoint = store.endpoint != self.provider.endpoint(store.region)
         places = self._api_endpoint, self.setting("endpoint") if own_endpoint else ""
-        if is_known(places):
+        if is_known(places) and not self.alone:
             return _vendor(pulumi.runtime.settings.get_monitor(), *places)
-        # Nothing that is known yet tells it from another store's.
+        # Nothing that is known yet, or here, tells it from another store's.
         return _provider(self.name, *places, pulumi.ResourceOptions(parent=self))
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, TypedDict
 
 import pulumi
+from pulumi.resource import DependencyResource
 
 from synapse_media import catalog, settings
 from synapse_media.allow import deletes_media, managed_settings, protects_bucket, retains_bucket, retires_key
@@ -38,6 +39,18 @@ _REFUSED = (
     "version",
 )
 """Options that mean a single resource, and say nothing of the several that a component makes."""
+
+
+class ArgumentsError(pulumi.RunError):
+    """Arguments that are wrong.
+
+    Attributes:
+        problems: each of them.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(str(SettingsError(problems)))
+        self.problems = tuple(problems)
 
 
 def given(function: Callable[..., Any], *values: pulumi.Input[Any]) -> Any:
@@ -146,7 +159,7 @@ class Store(pulumi.ComponentResource):
         except SettingsError as error:
             problems += error.problems
         if problems:
-            raise pulumi.RunError(str(SettingsError(problems)))
+            raise ArgumentsError(problems)
         declared = _declared(pulumi.runtime.settings.get_monitor())
         declared.append((self._where, store))
         try:
@@ -225,6 +238,12 @@ class Store(pulumi.ComponentResource):
         return pulumi.ResourceOptions.merge(
             self.child(), pulumi.ResourceOptions(protect=protect, retain_on_delete=retain)
         )
+
+    @property
+    def alone(self) -> bool:
+        """Whether it knows of no other store of its program, which is in another language: only a stand-in for the
+        parent is here then, and each component is made by a call of its own."""
+        return isinstance(self.opts.parent, DependencyResource)
 
     # ---- values
 
