@@ -62,6 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
             f"store {store.server_name} is in the middle of a rotation: the key of slot {', '.join(left)} is being "
             f"retired. Go on with `synapse-media rotate --finish --stack {arguments.stack}`."
         )
+    if ring is not None and ring.keys and store.keys.active not in ring.keys:
+        raise SynapseMediaError(
+            f"stores.{store.server_name}.keys: the state has no key in slot {store.keys.active}, the active one, but "
+            f"in {', '.join(sorted(ring.keys))}: it is perhaps an older state. Run `synapse-media up --refresh --stack "
+            f"{arguments.stack}` first, which looks at the store."
+        )
     if not store.keys.retiring:
         old, new = store.keys.active, next(slot for slot in SLOTS if slot != store.keys.active)
     elif not _active_is_proved(session, store, ring):

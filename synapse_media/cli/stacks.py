@@ -26,7 +26,7 @@ from synapse_media.engine.files import locked, write_private
 from synapse_media.engine.options import target_options
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
-from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.errors import StoreError, SynapseMediaError, UsageError
 from synapse_media.guards.applied import (
     RING,
     Applied,
@@ -39,12 +39,12 @@ from synapse_media.guards.applied import (
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.duplicates import duplicates, without
-from synapse_media.guards.judge import current_names
+from synapse_media.guards.judge import current_names, identity
 from synapse_media.methods import FILESYSTEM, Expected
 from synapse_media.redaction import remember
 from synapse_media.schema import model
-from synapse_media.schema.connection import Connection
-from synapse_media.settings import ADOPTED_SECRET, CONFIRMED
+from synapse_media.schema.connection import AdminCheck, Connection
+from synapse_media.settings import ADOPTED_SECRET, CONFIRMED, StoreSettings
 from synapse_media.store import credentials as plugin_credentials
 from synapse_media.store import tracing
 from synapse_media.store.clients import s3_client
@@ -215,6 +215,39 @@ def require_credentials_to_delete(session: Session, leaving: Iterable[Applied]) 
     """What leaves the stack is deleted with a credential that the stack file may not name any more."""
     for store in leaving:
         _require(required_variables(store), session.engine.environment, [store.provider or store.server_name])
+
+
+def require_former_place(session: Session, was: Applied, will: StoreSettings) -> None:
+    """Raise SynapseMediaError where a store's keys move elsewhere and its former place takes another credential.
+
+    What is there is deleted with the one in the environment, at the end of the run: the new keys are made by then.
+    """
+    from synapse_media.plugin import families
+
+    moved = [setting for setting in identity(was, will) if setting != "user"]
+    if was.ring is None or not moved or was.provider not in catalog.names():
+        return
+    former = model.read(Connection, was.ring.connection)
+    place = was.place
+    asked = AdminCheck(
+        connection=former,
+        bucket=place.bucket if place else will.bucket,
+        access=will.access,
+        region=former.region,
+        endpoint=former.endpoint,
+    )
+    try:
+        with session.credentials(), waiting(f"{will.server_name}: is the credential accepted where its keys are now?"):
+            families.load(catalog.load(was.provider).component).check_admin(asked)
+    except StoreError as error:
+        where = next(iter(identity(was, will)[setting][0] for setting in moved))
+        raise SynapseMediaError(
+            f"nothing was changed: {', '.join(moved)} of {will.server_name} changes, and the key and the user at "
+            f"{where} would be deleted with the credential in the environment, which is not accepted there: {error} "
+            f"Give the store up there first, with the credential of that place: method: filesystem, with "
+            f"{will.server_name}/retain-bucket, retire-key and narrow-policy in allow, and `up`; then name the new "
+            "place. Where the former place is gone for good, docs/state.md says how to take it out of the state."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -476,7 +509,6 @@ def media_in(session: Session, bucket: Bucket, record: Applied) -> str:
 
     A look before anything goes: the engine would delete keys and settings first, and only then be refused the bucket.
     """
-    from synapse_media.errors import StoreError
     from synapse_media.plugin.look import look
     from synapse_media.store.objects import holds_media
 
@@ -495,7 +527,6 @@ def media_in(session: Session, bucket: Bucket, record: Applied) -> str:
 
 def forget_gone_buckets(session: Session, record: Applied) -> None:
     """Drop from the state each bucket of a vendor's plugin that the store says is gone: some can't delete it then."""
-    from synapse_media.errors import StoreError
     from synapse_media.plugin.look import is_gone
 
     for bucket in record.buckets:

@@ -83,6 +83,10 @@ def _apply(
     stacks.require_credentials_to_delete(session, leaving)
     verdict = judge(applied, stack.stores, [*stack.allow, *confirmed])
     verdict.require()
+    for name, was in renamed(applied, stack.stores).items():
+        will = stack.stores.get(name)
+        if will is not None and will.uses_store:
+            stacks.require_former_place(session, was, will)
     with stacks.opening_state(session, state, confirmed):
 
         def previewed(refresh: bool, more: Sequence[str] = ()) -> dict[str, Any]:

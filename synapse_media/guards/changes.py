@@ -18,7 +18,7 @@ from synapse_media.methods import METHODS, RULES
 from synapse_media.urn import Urn, short
 
 from . import key_rights
-from .applied import PROOF, Homeservers, is_bucket, is_component, is_ours
+from .applied import PROOF, RING, Homeservers, is_bucket, is_component, is_ours
 from .danger import UNKNOWN, Danger
 
 _VERBS = {
@@ -79,6 +79,9 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
             found.append(Change("give up", store, short(kind), details, dangers))
             continue
         baseline, runs = _held(made.get(urn, old)), running.get(store, _Running())
+        if kind.endswith(RING):
+            # A key that the refresh found gone is not what this run would take away.
+            baseline = {**baseline, "slots": _inputs(old).get("slots") or ()}
         details = (*details, *_drift(verb, kind, baseline, _found(old, detailed), runs, gone=urn in made))
         dangers = tuple(_dangers(verb, kind, baseline, _inputs(new), runs))
         if verb == "delete" and old.get("deletedWith") in deleted:

@@ -165,7 +165,7 @@ def _family(provider: str) -> str:
     return catalog.load(provider).component if provider in catalog.names() else provider
 
 
-def _identity(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
+def identity(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
     """{setting: (old, new)} of what the store knows the key's user by."""
     found: dict[str, tuple[str, str]] = {}
     if was.user and was.user != will.user and (was.iam_endpoint or (was.policies and will.iam_endpoint)):
@@ -190,12 +190,12 @@ _CONNECTIONS = {
 
 
 def _moved_in_words(was: Applied, will: StoreSettings) -> Iterator[str]:
-    for name, (before, now) in {**_differing(was, will), **_identity(was, will)}.items():
+    for name, (before, now) in {**_differing(was, will), **identity(was, will)}.items():
         yield f"{name}: {before or 'nothing'} -> {now or 'nothing'}"
 
 
 def _moving(was: Applied, will: StoreSettings, words: Collection[str]) -> Iterator[Danger]:
-    differing, identity = _differing(was, will), _identity(was, will)
+    differing, keys_elsewhere = _differing(was, will), identity(was, will)
     elsewhere = [name for name in ("provider", "endpoint", "region", "bucket") if name in differing]
     if elsewhere:
         yield Danger(
@@ -216,12 +216,12 @@ def _moving(was: Applied, will: StoreSettings, words: Collection[str]) -> Iterat
                 "elsewhere, and not found",
             )
     cut = [name for name in ("provider", "endpoint", "region") if name in differing and was.ring is not None]
-    if (identity or cut) and (was.ring is None or was.ring.keys):
+    if (keys_elsewhere or cut) and (was.ring is None or was.ring.keys):
         keys = ", ".join(sorted(was.ring.keys.values())) if was.ring else was.user
         yield Danger(
             Word.RETIRE_KEY,
-            f"another {' and '.join([*cut, *identity])}: {keys} is not managed here any more. Where it is not deleted "
-            "by this, delete it at its old place once Synapse uses the new key",
+            f"another {' and '.join([*cut, *keys_elsewhere])}: {keys} is not managed here any more. Where it is not "
+            "deleted by this, delete it at its old place once Synapse uses the new key",
         )
 
 

@@ -205,6 +205,39 @@ def test_another_place_for_the_media_has_its_word(life: Life, edit: dict[str, An
     works(life)
 
 
+def test_a_former_place_that_takes_another_credential_is_found_out_before(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life.store("retire-key", "narrow-policy", "replace-bucket", iam_endpoint="http://127.0.0.1:9")
+    with monkeypatch.context() as patch:
+        patch.setenv("S3_SECRET_ACCESS_KEY", "of-the-new-place")
+        code, printed = life.command("up", "--yes")
+    assert code == 1, printed
+    assert "which is not accepted there" in printed
+    assert len(life.keys()) == 1
+    works(life)
+
+
+def test_a_key_that_a_refresh_found_gone_needs_no_word(life: Life) -> None:
+    rotated(life)
+    used = life.stack.outputs().access_key_id
+    [former] = set(life.keys()) - {used}
+    life.iam.delete_access_key(UserName=life.user, AccessKeyId=former)
+    life.store(keys={"active": "b", "retiring": []})
+    code, printed = life.command("up", "--refresh", "--yes")
+    assert code == 0, printed
+    assert life.keys() == [used]
+
+
+def test_a_rotation_by_an_older_state_looks_first(life: Life) -> None:
+    life.store(keys={"active": "b", "retiring": []})
+    code, printed = life.command("rotate", "--yes")
+    assert code == 1, printed
+    assert "the state has no key in slot b" in printed
+    assert "up --refresh" in printed
+    assert line(life) == {"active": "b", "retiring": []}
+
+
 def test_a_datastore_id_that_moves_has_its_word(begin: Callable[[], Life]) -> None:
     new = begin()
     ids = {"s3_datastore_id": "a1b2c3d4e5"}
