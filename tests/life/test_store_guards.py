@@ -173,9 +173,14 @@ def test_a_bucket_that_is_renamed_with_media_in_the_old_one(life: Life) -> None:
 
 
 def test_a_half_rotated_store_can_be_destroyed(life: Life) -> None:
-    life.iam.create_access_key(UserName=life.user)
+    stranger = life.iam.create_access_key(UserName=life.user)["AccessKey"]["AccessKeyId"]
     assert life.command("rotate", "--yes")[0] == 1
     life.store("delete-bucket")
+    code, printed = life.command("destroy", "--yes")
+    assert code == 1
+    assert f"has the key {stranger}, which this state does not know" in printed
+    # A key that is not the store's is deleted by whoever knows whose it is.
+    life.iam.delete_access_key(UserName=life.user, AccessKeyId=stranger)
     code, printed = life.command("destroy", "--yes")
     assert code == 0, printed
     with pytest.raises(botocore.exceptions.ClientError, match="404"):
