@@ -70,7 +70,7 @@ REGISTRY = {
 
 
 def __getattr__(name: str) -> Any:
-    """A component or its arguments, whose module is loaded only now. Raises pulumi.RunError without the SDK it takes."""
+    """A component or its arguments, loaded only now. Raises pulumi.RunError without the SDK it needs."""
     for module, component in REGISTRY.values():
         if name in (component, f"{component}Args"):
             try:

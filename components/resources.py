@@ -415,6 +415,7 @@ class SpacesAdminKey(_Resource):
 class ExistingKeyArgs:
     active: pulumi.Input[str]
     connection: pulumi.Input[ConnectionArgs]
+    bucket: pulumi.Input[str] | None = None
 
 
 class ExistingKey(_Resource):

@@ -53,8 +53,11 @@ class S3Compatible(S3IamStore):
         bucket, lacks = self.make_bucket()
         key = resources.ExistingKey(
             self.name,
-            resources.ExistingKeyArgs(active=self.store.keys.active, connection=self.connection()),
-            self.child(),
+            resources.ExistingKeyArgs(
+                active=self.store.keys.active, connection=self.connection(), bucket=self.setting("bucket")
+            ),
+            # It is tried on the bucket, before anything of it gets into state.
+            self.child(bucket),
         )
         self.finish(
             region=self.setting("region"),

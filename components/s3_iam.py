@@ -40,10 +40,12 @@ class S3IamStore(Store):
         """The user with its policy and its keys, and the proof."""
         store, document = self.store, self.key_policy()
         user = self.make_user(bucket)
+        policy = self.make_user_policy(user, given(policies.to_json, document))
         ring = resources.KeyRing(
             self.name,
             resources.KeyRingArgs(**self.any_ring(), mark=self.mark(user), adopt_key=store.adopt_key or None),
-            self.child(user),
+            # After the policy, so that it is deleted before it: a key that is not let go keeps its rights.
+            self.child(user, policy),
         )
         self.finish(
             region=self.setting("region"),
@@ -51,7 +53,7 @@ class S3IamStore(Store):
             access_key_id=ring.access_key_id,
             secret_access_key=ring.secret_access_key,
             lacks=lacks,
-            made=(bucket, ring, self.make_user_policy(user, given(policies.to_json, document))),
+            made=(bucket, ring, policy),
             user=self.setting("user"),
             policy=document,
             created_at=self.created_at(ring.keys),

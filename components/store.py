@@ -265,9 +265,10 @@ class Store(pulumi.ComponentResource):
 
     def connection(self) -> resources.ConnectionArgs:
         """How the plugin reaches the store."""
-        known = self.provider.connection(endpoint="", region="", options=self.store.options)
+        known = dataclasses.asdict(self.provider.connection(endpoint="", region="", options=self.store.options))
         places = {name: self.setting(name) for name in ("endpoint", "region", "iam_endpoint")}
-        return resources.ConnectionArgs(**{**dataclasses.asdict(known), **places, "addressing": self.addressing})
+        said = {name: value for name, value in known.items() if value != ""}
+        return resources.ConnectionArgs(**{**said, **places, "addressing": self.addressing})
 
     def key_policy(self) -> Any:
         """The key's policy document, or an Output of it."""

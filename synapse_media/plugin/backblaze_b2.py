@@ -35,10 +35,10 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, tracing
-from synapse_media.store.clients import ApiError
+from synapse_media.store.clients import ApiError, Credential
 from synapse_media.store.objects import is_ours
 
-from .bucket import BucketBase, BucketFamily, Setting, is_marked, require_mark, taken
+from .bucket import BucketBase, BucketFamily, Setting, is_marked, not_empty, require_mark, taken
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import DECOY
@@ -64,6 +64,8 @@ NEEDED: Final = (
     "deleteFiles",
 )
 """What the admin's key must be able to do."""
+_NOT_EMPTY: Final = "cannot_delete_non_empty_bucket"
+"""https://www.backblaze.com/apidocs/b2-delete-bucket"""
 _S3_URL = re.compile(r"https://s3\.([a-z0-9-]+)\.backblazeb2\.com/?")
 
 _apis: dict[tuple[object, ...], Any] = {}
@@ -172,6 +174,7 @@ def account(connection: Connection, *, once: bool = False) -> Any:
             f"the environment has no {' and no '.join(missing)}: set it to an application key for all buckets. "
             "`synapse-media doctor` says what it needs."
         )
+    Credential(key_id, key).refuse_swapped(*names)
     realm = _realm(connection)
     cached = (realm, key_id, hash(key), once)
     with _lock:
@@ -454,10 +457,24 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
             for version in list(_versions(self._found)):
                 self._found.delete_file_version(version.id_, version.file_name)
 
+    def clear(self) -> None:
+        with self._calling():
+            for upload in list(self._found.list_unfinished_large_files()):
+                if is_ours(upload.file_name):
+                    self._found.cancel_large_file(upload.file_id)
+            for version in list(_versions(self._found)):
+                if is_ours(version.file_name):
+                    self._found.delete_file_version(version.id_, version.file_name)
+
     def delete(self) -> None:
         api = self._api
-        with self._calling():
-            api.delete_bucket(self._found)
+        try:
+            with self._calling():
+                api.delete_bucket(self._found)
+        except ApiError as error:
+            if error.code != _NOT_EMPTY:
+                raise
+            raise not_empty(self.bucket) from None
 
 
 class B2Bucket(BucketBase[B2BucketInputs, B2BucketState]):

@@ -27,7 +27,7 @@ from synapse_media.schema.resources import (
 from synapse_media.store.clients import ApiError, call, s3_client
 from synapse_media.store.objects import empty_out, is_empty, look
 
-from .resource import Context, PartialError, SchemaResource, import_id
+from .resource import Context, Diff, PartialError, SchemaResource, Values, import_id
 
 In = TypeVar("In", bound=AnyBucketInputs)
 S = TypeVar("S", bound=AnyBucketState[Any])
@@ -212,8 +212,12 @@ class BucketFamily(ABC, Generic[In, Kind]):
         """Delete all there is in it."""
 
     @abstractmethod
+    def clear(self) -> None:
+        """Delete what the proof left in it, and nothing else."""
+
+    @abstractmethod
     def delete(self) -> None:
-        """Delete it, empty as it is."""
+        """Delete it, empty as it is. Raises StoreError where the store says that it is not."""
 
     # ---- the same for all
 
@@ -371,6 +375,7 @@ class BucketBase(SchemaResource[In, S]):
                 return
             mark = family.mark(marks_of(state.inputs))
             require_mark(bucket, mark or "", family.mark_place(mark or ""), state.inputs)
+            everything = state.inputs.force_destroy and mark != ""
             if mark == "":
                 if not family.looks_empty():
                     raise StoreError(
@@ -378,9 +383,13 @@ class BucketBase(SchemaResource[In, S]):
                         "deleted. If it is this stack's, `synapse-media up --refresh` marks it again; to give it up "
                         "and leave it where it is, put <homeserver>/retain-bucket into the stack file's allow."
                     )
-            elif not state.inputs.force_destroy and not family.is_empty():
+            elif not everything and not family.is_empty():
                 raise not_empty(bucket)
-            family.empty()
+            if everything:
+                family.empty()
+            else:
+                # What somebody writes from here on stays, and the store refuses to delete the bucket.
+                family.clear()
             family.delete()
         except ApiError as error:
             if not error.absent:
@@ -830,8 +839,16 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
     def empty(self) -> None:
         empty_out(self.s3, self.bucket)
 
+    def clear(self) -> None:
+        empty_out(self.s3, self.bucket, of_proof=True)
+
     def delete(self) -> None:
-        call(self.s3, "delete_bucket", Bucket=self.bucket)
+        try:
+            call(self.s3, "delete_bucket", Bucket=self.bucket)
+        except ApiError as error:
+            if error.code != "BucketNotEmpty":
+                raise
+            raise not_empty(self.bucket) from None
 
 
 def arn(bucket: str) -> str:
@@ -870,6 +887,22 @@ class Bucket(S3BucketBase[BucketInputs, BucketState]):
     """A private bucket over the S3 API, with the administrator's key."""
 
     described = BUCKET
+
+    def diff(self, old: Values, new: Values) -> Diff:
+        was, will = self.read_inputs(old).connection, self.read_inputs(new).connection
+        known = isinstance(was, Connection) and isinstance(will, Connection)
+        if known and was.iam_endpoint and will.iam_endpoint == "":
+            # By one credential in the environment: the administrator's would get into state, and to Synapse.
+            raise StoreError(
+                "existing_key: this store has a user and a key of its own, made at "
+                f"{was.iam_endpoint}, and the same variables can't hold the administrator's key that deletes these and "
+                "the key that is meant for Synapse. Take two steps. First, with the administrator's key in the "
+                "environment and iam_endpoint as it was: method: filesystem, <homeserver>/retain-bucket, "
+                "<homeserver>/retire-key and <homeserver>/narrow-policy in the stack file's allow, and `up`. Then, "
+                "with Synapse's own key in the environment: the method as it was, existing_key: true in place of "
+                "iam_endpoint, adopt: true if that key may not see the bucket's tags, and `up`."
+            )
+        return super().diff(old, new)
 
     def imported(self, resource_id: str) -> tuple[BucketInputs, BucketState]:
         bucket, connection = import_id(resource_id)

@@ -385,6 +385,11 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         uploads = {"bucketId": self._found.bucket_id, "olderThanSecs": 0}
         self._api.call("POST", "/v2/CleanupIncompleteUploads", uploads, repeatable=True)
 
+    def clear(self) -> None:
+        if not self.looks_empty():
+            with self._s3() as s3:
+                empty_out(s3, self.bucket, of_proof=True)
+
     def delete(self) -> None:
         _delete_bucket(self._api, self._found.bucket_id, self.bucket)
 

@@ -18,9 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from synapse_media.errors import StoreError
+from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import (
     KEY_RING,
     USER,
@@ -210,7 +212,8 @@ class User(SchemaResource[UserInputs, UserState]):
         if state.adopted:
             context.warn(f"user {user} was there before this stack and is left where it is, with what others gave it.")
             return
-        iam = iam_client(state.inputs.connection)
+        connection = state.inputs.connection
+        iam = iam_client(connection)
         found = _user(iam, user)
         if found is None:
             return
@@ -220,9 +223,17 @@ class User(SchemaResource[UserInputs, UserState]):
             context.warn(f"{fault} It is left where it is.")
             return
         try:
-            for key in _listed(iam, user):
-                context.warn(f"user {user}: key {key['AccessKeyId']}, made by somebody else, goes with the user")
-                call(iam, "delete_access_key", UserName=user, AccessKeyId=key["AccessKeyId"])
+            never_handed_out, used = _keys_of_nobody(user, connection, mark)
+            if used:
+                raise StoreError(
+                    f"user {user} has the key {', '.join(used)}, which this state does not know, and which may be in "
+                    "use: by another checkout with a state of its own, or since a state was lost. The user is left as "
+                    "it is, with its policies. Delete the keys that nobody uses at the provider, and run this again. "
+                    "To give the user up and leave it where it is, take it out of the state: `pulumi state delete` "
+                    "with the URN of its s3store:index:User."
+                )
+            for key_id in never_handed_out:
+                call(iam, "delete_access_key", UserName=user, AccessKeyId=key_id)
             for name in _policies(iam, user):
                 _remove_policy(iam, user, name)
             call(iam, "delete_user", UserName=user)
@@ -309,6 +320,15 @@ class UserPolicy(SchemaResource[UserPolicyInputs, UserPolicyState]):
                     "as it is."
                 )
                 return
+            mark = state.inputs.mark or last.mark
+            if _is_ours(iam, user, mark, adopted=False):
+                _, used = _keys_of_nobody(user, state.inputs.connection, mark)
+                if used:
+                    context.warn(
+                        f"user {user}: the policy {name} is left as long as the user has the key {', '.join(used)}, "
+                        "which may be in use. It goes with the user."
+                    )
+                    return
             call(iam, "delete_user_policy", UserName=user, PolicyName=name)
         except ApiError as error:
             if not error.absent:
@@ -319,18 +339,88 @@ def _policy_id(inputs: UserPolicyInputs) -> str:
     return f"{inputs.user_name}/{inputs.policy_name}"
 
 
-def _with_policy(inputs: UserPolicyInputs, former: str = "") -> UserPolicyState:
-    """Put the policy on its user, whose policy may be for the buckets of the former one as well."""
+def _with_policy(inputs: UserPolicyInputs, former: str | None = None) -> UserPolicyState:
+    """Put the policy on its user.
+
+    Args:
+        former: the one in state, for whose buckets the user's policy may be as well; None where state has none.
+    """
     iam, user = iam_client(inputs.connection), inputs.user_name
     found = _user(iam, user)
     if found is not None:
         buckets = _buckets_of(inputs.policy) | _buckets_of(former)
         _refuse(_fault(iam, user, found, inputs.mark, adopted=inputs.adopt, buckets=buckets))
+        if former is None and not inputs.adopt:
+            _refuse_narrower(iam, inputs)
     call(iam, "put_user_policy", UserName=user, PolicyName=inputs.policy_name, PolicyDocument=inputs.policy)
     return UserPolicyState(inputs=inputs)
 
 
+def _refuse_narrower(iam: Any, inputs: UserPolicyInputs) -> None:
+    """Refuse to take what a policy that no state knows allows, from keys that may be in use."""
+    user = inputs.user_name
+    try:
+        found = call(iam, "get_user_policy", UserName=user, PolicyName=inputs.policy_name)["PolicyDocument"]
+    except ApiError as error:
+        if error.absent:
+            return
+        raise
+    if allows_all(inputs.policy, found):
+        return
+    _, used = _keys_of_nobody(user, inputs.connection, inputs.mark)
+    if used:
+        raise StoreError(
+            f"user: {user!r} is there already, with another policy and with the key {', '.join(used)}, neither of "
+            "which this state knows. It may be in use: by another checkout with a state of its own, or since a state "
+            "was lost. Its policy is left as it is. If another checkout has it, choose another user. After a lost "
+            "state, run `up` with the stack file as it was (access, method, prefix) and change it then; or delete the "
+            "keys that nobody uses at the provider."
+        )
+
+
+def _rights(document: object, effect: str) -> set[tuple[str, str, str]]:
+    """(action, resource, what else the statement says) of each that a policy allows or denies."""
+    parsed = json.loads(document) if isinstance(document, str) else document
+    found = parsed.get("Statement") if isinstance(parsed, Mapping) else None
+    rights = set()
+    for statement in found if isinstance(found, list) else [found]:
+        if not isinstance(statement, Mapping) or statement.get("Effect") != effect:
+            continue
+        named = ("Effect", "Sid", "Action", "Resource")
+        rest = json.dumps({name: value for name, value in statement.items() if name not in named}, sort_keys=True)
+        actions, resources = (
+            value if isinstance(value, list) else [value or ""]
+            for value in (statement.get("Action"), statement.get("Resource"))
+        )
+        rights |= {(str(action).lower(), str(resource), rest) for action in actions for resource in resources}
+    return rights
+
+
+def allows_all(policy: object, former: object) -> bool:
+    """Whether a policy surely allows all that another one did. Both are documents, parsed or as JSON.
+
+    Raises ValueError where one is not JSON.
+    """
+
+    def covers(wide: tuple[str, str, str], narrow: tuple[str, str, str]) -> bool:
+        same = wide[2] in ("{}", narrow[2])
+        return same and fnmatchcase(narrow[0], wide[0]) and fnmatchcase(narrow[1], wide[1])
+
+    allowed, denied = _rights(policy, "Allow"), _rights(former, "Deny")
+    return all(any(covers(one, right) for one in allowed) for right in _rights(former, "Allow")) and all(
+        any(covers(one, right) for one in denied) for right in _rights(policy, "Deny")
+    )
+
+
 # ---- the keys
+
+
+def _keys_of_nobody(user: str, connection: Connection, mark: UserMark | None) -> tuple[list[str], list[str]]:
+    """The keys of a user, none of which is in state: those that a run which was cut off made, and nobody was ever
+    given; and those that may be in use."""
+    keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection, mark=mark))
+    never_handed_out = keys.orphans(frozenset())
+    return never_handed_out, sorted(set(keys.listed() or ()) - set(never_handed_out))
 
 
 @dataclass(frozen=True, slots=True)

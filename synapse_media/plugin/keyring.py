@@ -17,6 +17,7 @@ from synapse_media.redaction import remember
 from synapse_media.schema.resources import AccessKey, AnyRingInputs, AnyRingState
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
+from synapse_media.store.clients import Credential
 
 from .resource import Context, PartialError, SchemaResource
 
@@ -238,6 +239,9 @@ class RingBase(SchemaResource[In, S]):
         family.require_ours(known)
         orphans = family.orphans(known)
         listed = dict(family.listed() or {})
+        alive = [slot for slot, key in keys.items() if key.access_key_id in listed]
+        # What is no key of the user may be a secret: it must not get into state by a PartialError, either.
+        brought = _brought(inputs.adopt_key, listed) if inputs.adopt_key and not alive else None
         try:
             for orphan in orphans:
                 family.delete(orphan)
@@ -260,12 +264,12 @@ class RingBase(SchemaResource[In, S]):
                 if slot in keys:
                     family.mend(slot, keys[slot].access_key_id)
                     continue
-                brought = inputs.adopt_key if slot == active and not keys else None
-                made = _brought(brought, listed) if brought else family.make(slot, frozenset(listed))
+                along = brought if slot == active else None
+                made = along or family.make(slot, frozenset(listed))
                 keys[slot] = AccessKey(access_key_id=made.key_id, created_at=made.created_at)
                 secrets[slot] = made.secret
                 listed[made.key_id] = True
-                if not brought:
+                if along is None:
                     context.warn(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
             for slot in [slot for slot in keys if slot not in slots]:
                 key = keys[slot]
@@ -293,12 +297,15 @@ class RingBase(SchemaResource[In, S]):
 
 def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:
     """A key that was there before, brought along with an adopted user. When it was made is not known."""
+    secret = credentials.read(ADOPTED_SECRET)
+    if secret:
+        Credential(key_id, secret).refuse_swapped("adopt_key", ADOPTED_SECRET)
     if key_id not in listed:
+        # It is not shown: it may be a secret that was put there in place of its ID.
         raise StoreError(
-            f"adopt_key: the user has no key {key_id!r}; it has {', '.join(sorted(listed)) or 'none'}. Name one of "
+            f"adopt_key: the user has no key of this ID; it has {', '.join(sorted(listed)) or 'none'}. Name one of "
             "them, or leave the setting out to have a new one made."
         )
-    secret = credentials.read(ADOPTED_SECRET)
     if not secret:
         raise StoreError(
             f"adopt_key: the environment has no {ADOPTED_SECRET}: set it to the secret access key of {key_id}. Once "
@@ -322,27 +329,18 @@ def _say_left(who: str, key: AccessKey, context: Context) -> None:
 def require_leave(family: KeyFamily, listed: Mapping[str, bool], state: AnyRingState[Any], *, confirmed: bool) -> None:
     """Refuse to delete a ring one of whose keys may be in use, unless the stack file's `allow` gave leave.
 
+    No store tells that a key is unused: what it tells of the last use may be the proof's, or hours old.
     A key that was brought along stays, so nobody is asked for it.
     """
     if confirmed:
         return
-    used = [
-        key.access_key_id
-        for key in state.keys.values()
-        if key.access_key_id in listed and not is_brought(key) and not _only_proved(family, key)
-    ]
+    used = [key.access_key_id for key in state.keys.values() if key.access_key_id in listed and not is_brought(key)]
     if used and family.usable():
         raise StoreError(
             f"{family.who}: key {', '.join(used)} may be in use and is not deleted: with it Synapse would lose its "
             "media. Run `synapse-media destroy`, which asks; or put <homeserver>/retire-key into the stack file's "
             "allow, run `up`, and then this again."
         )
-
-
-def _only_proved(family: KeyFamily, key: AccessKey) -> bool:
-    """Whether the store tells that nobody but the proof has used a key."""
-    used = family.last_used(key.access_key_id)
-    return used is not None and used - datetime.fromisoformat(key.created_at) < _PROOF_TIME
 
 
 def _with_active(state: S, active: str = "") -> S:

@@ -371,6 +371,7 @@ class ExistingKeyInputs:
 
     active: str = prop("The slot in use; another one has the key read anew.")
     connection: Connection = prop(_CONNECTION)
+    bucket: str = prop("The bucket that it is tried on.", default="", transient=True)
 
 
 @dataclass(kw_only=True)

@@ -96,7 +96,19 @@ class Credential:
                 credentials.refuse_malformed(f"the {what}", value)
 
     def __repr__(self) -> str:
-        return f"Credential({self.access_key_id})"
+        return f"Credential({'[secret]' if _looks_swapped(self) else self.access_key_id})"
+
+    def refuse_swapped(self, id_name: str, secret_name: str) -> None:
+        """Raises StoreError where one looks like the other: an access key ID is sent, and kept in state, in clear.
+
+        Args:
+            id_name, secret_name: what holds the two, as the message names them.
+        """
+        if _looks_swapped(self):
+            raise StoreError(
+                f"{id_name} looks like a secret access key and {secret_name} like an access key ID: were the two "
+                "swapped? Nothing was sent. An access key ID is no longer than its secret."
+            )
 
 
 def ambient() -> Credential:
@@ -111,7 +123,10 @@ def ambient() -> Credential:
 
 
 def admin_credential(connection: Connection) -> Credential:
-    """The administrator's, from the environment. Raises StoreError naming what is missing, malformed, or no admin's."""
+    """The administrator's, from the environment.
+
+    Raises StoreError naming what is missing, malformed, swapped, or no admin's.
+    """
     credentials.refuse_foreign(connection.variables)
     values = [credentials.read(name) for name in connection.variables[:3]]
     missing = [name for name, value in zip(connection.variables[:2], values, strict=False) if not value]
@@ -120,7 +135,9 @@ def admin_credential(connection: Connection) -> Credential:
             f"the environment has no {' and no '.join(missing) or 'admin credential'}: set it to a credential "
             f"that may administer {connection.endpoint}. `synapse-media doctor` says what it needs."
         )
-    return Credential(*values)
+    found = Credential(*values)
+    found.refuse_swapped(*connection.variables[:2])
+    return found
 
 
 def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Any:

@@ -63,18 +63,27 @@ def holds_media(s3: Any, bucket: str) -> bool:
         return False
 
 
-def empty_out(s3: Any, bucket: str) -> None:
-    """Delete all there is in the bucket."""
+def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
+    """Delete all there is in the bucket, unfinished uploads included.
+
+    Args:
+        of_proof: only what the proof wrote.
+    """
     try:
         # Listed anew each time: what was aborted is gone from the first page.
-        while uploads := call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads"):
+        while uploads := [
+            upload
+            for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", [])
+            if not of_proof or is_ours(upload["Key"])
+        ]:
             for upload in uploads:
                 call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
     except ApiError as error:
         if not error.lacking:
             raise
     for key, version in _versions(s3, bucket):
-        _delete_version(s3, bucket, key, version)
+        if not of_proof or is_ours(key):
+            _delete_version(s3, bucket, key, version)
 
 
 def remove_versions(s3: Any, bucket: str, prefix: str) -> None:

@@ -210,7 +210,6 @@ def test_a_bucket_gets_all_that_is_not_known_to_be_missing() -> None:
         "addressing": "path",
         "checksums": "when_required",
         "variables": ["S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"],
-        "caFile": "",
     }
 
 

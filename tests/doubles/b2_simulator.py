@@ -17,7 +17,7 @@ from typing import Any
 
 import boto3
 from b2sdk.v3 import EncryptionAlgorithm, EncryptionMode, EncryptionSetting, RawSimulator
-from b2sdk.v3.exception import B2Error
+from b2sdk.v3.exception import B2Error, BadRequest
 
 from synapse_media.engine.embedded import Running
 from tests.doubles.serving import serving
@@ -62,8 +62,10 @@ class B2Double(RawSimulator):  # type: ignore[misc]
         self.client("s3").create_bucket(Bucket=made["bucketName"])
         return made
 
-    def delete_bucket(self, *arguments: Any, **named: Any) -> Any:
-        gone = super().delete_bucket(*arguments, **named)
+    def delete_bucket(self, api_url: str, token: str, account_id: str, bucket_id: str) -> Any:
+        if self.bucket_id_to_bucket[bucket_id].file_id_to_file:
+            raise BadRequest("Cannot delete non-empty bucket", "cannot_delete_non_empty_bucket")
+        gone = super().delete_bucket(api_url, token, account_id, bucket_id)
         s3, name = self.client("s3"), gone["bucketName"]
         for item in s3.list_objects_v2(Bucket=name).get("Contents", []):
             s3.delete_object(Bucket=name, Key=item["Key"])

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import boto3
+from botocore.config import Config
+
+from synapse_media.engine.embedded import Running
 from tests.providers.project import ROOT
 
 KEPT = ("HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
@@ -49,6 +53,18 @@ def make_environment(place: Path, *packages: str | Path) -> None:
     ):
         done = run(*command, cwd=place.parent, env=env)
         assert done.returncode == 0, done.stderr
+
+
+def has_bucket(running: Running, name: str) -> bool:
+    client = boto3.client(
+        "s3",
+        endpoint_url=running.endpoint,
+        region_name=running.region,
+        aws_access_key_id=running.access_key_id,
+        aws_secret_access_key=running.secret_access_key,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    return name in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
 
 
 @dataclass(slots=True)

@@ -8,24 +8,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
-from botocore.config import Config
 
 from synapse_media.engine.embedded import Running
 from tests.library import environments
-from tests.library.environments import Stranger
+from tests.library.environments import Stranger, has_bucket
 
 SERVER = "matrix.example.org"
 LOWEST, NEWEST = f"pulumi=={environments.lowest_pulumi()}", "pulumi"
 
 pytestmark = pytest.mark.usefixtures("engine_toolchain")
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return environments.build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture
@@ -57,18 +50,6 @@ def allow(stranger: Stranger, *words: str) -> None:
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     document["config"]["synapse-media:allow"] = [f"{SERVER}/{word}" for word in words]
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-
-
-def has_bucket(running: Running, name: str) -> bool:
-    client = boto3.client(
-        "s3",
-        endpoint_url=running.endpoint,
-        region_name=running.region,
-        aws_access_key_id=running.access_key_id,
-        aws_secret_access_key=running.secret_access_key,
-        config=Config(s3={"addressing_style": "path"}),
-    )
-    return name in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
 
 
 def test_a_project_of_ones_own(begin: Callable[..., Stranger], embedded_store: Running) -> None:

@@ -225,7 +225,7 @@ def test_a_key_to_bring_along_that_is_not_there(begin: Callable[[], Life], monke
     new.iam.create_user(UserName=new.user)
     key = new.iam.create_access_key(UserName=new.user)["AccessKey"]
     new.store(adopt=True, adopt_key="AKIAELSEWHERE")
-    refused(new, "adopt_key: the user has no key", key["AccessKeyId"])
+    refused(new, "adopt_key: the user has no key of this ID", key["AccessKeyId"])
     new.store(adopt=True, adopt_key=key["AccessKeyId"])
     refused(new, f"the environment has no {ADOPTED_SECRET}")
     monkeypatch.setenv(ADOPTED_SECRET, key["SecretAccessKey"])

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from synapse_media.engine.session import EngineError
+from synapse_media.plugin.iam import POLICY_NAME
 from tests.doubles import proxy
 from tests.life.life import Life
 
@@ -30,7 +31,8 @@ def test_plain_destroy_does_not_delete_a_key_in_use(begin: Callable[[], Life]) -
             plain_destroy(new)
         assert keys[0] in str(refused.value)
         assert new.keys() == keys
-        assert new.iam.list_user_policies(UserName=new.user)["PolicyNames"] == []
+        # The policy as well: a key without rights is no key.
+        assert new.iam.list_user_policies(UserName=new.user)["PolicyNames"] == [POLICY_NAME]
         # What the message says: the leave is in state by the next `up`, although nothing changes by it.
         new.store("retire-key", iam_endpoint=iam.url)
         new.stack.up()

@@ -535,3 +535,20 @@ def test_a_bucket_that_is_back_is_not_deleted_as_the_one_that_was_left(life: Lif
     assert media(life) == PHOTO
     works(life)
     assert life.command("diff", "--refresh")[0] == 0
+
+
+def test_a_run_that_fails_midway_after_one_that_was_cut_off_is_not_taken_for_one_that_never_began(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life.store("delete-bucket")
+    with pytest.raises(KeyboardInterrupt), stacks.changing(stacks.open_stack(life.stack.name, credentials=True)):
+        raise KeyboardInterrupt  # leaves the mark of a run that was cut off
+    monkeypatch.setattr(stacks, "media_in", lambda *_: put_media(life) or "")  # uploaded after the look
+    code, printed = life.command("destroy", "--yes")
+    assert code == 1, printed
+    assert "holds media and is not deleted" in printed
+    assert not any(
+        one["type"] == "s3store:index:KeyRing"
+        for one in life.stack.engine.export(life.stack.name)["deployment"]["resources"]
+    )
+    assert media(life) == PHOTO

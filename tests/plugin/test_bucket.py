@@ -453,6 +453,18 @@ def test_an_import_of_nothing_finds_nothing(direct: Direct) -> None:
     assert BUCKET.read(f"{direct.name}@{direct.endpoint}", {}, {}, direct.context) is None
 
 
+def test_a_store_with_an_iam_api_does_not_get_an_existing_key_in_one_step(direct: Direct) -> None:
+    """What deletes its user is the administrator's key, in the variables of the key that is meant for Synapse."""
+    had, none = checked(wanted(direct)), checked(wanted(direct, connection=direct.connection(iamEndpoint="")))
+    for inputs in (none, {**none, "bucket": "another-bucket"}):
+        with pytest.raises(StoreError, match=r"^existing_key: .*Take two steps\. First, .*retain-bucket.*Then, "):
+            BUCKET.diff(had, inputs)
+    assert BUCKET.diff(none, had).changed == ("connection",)
+    unknown = {**none["connection"], "iamEndpoint": UNKNOWN}
+    for not_known_yet in (unknown, UNKNOWN):
+        assert BUCKET.diff(had, {**none, "connection": not_known_yet}).changed == ("connection",)
+
+
 # ---- given up
 
 
@@ -487,6 +499,27 @@ def test_media_goes_where_it_is_named(direct: Direct) -> None:
     direct.s3.delete_object(Bucket=direct.name, Key="local_content/b")
     BUCKET.delete(direct.name, outputs, direct.context)
     assert not direct.bucket_exists()
+
+
+@pytest.mark.parametrize("mark", [OWNER, ""])
+def test_what_is_written_while_a_bucket_is_deleted_is_not_lost(direct: Direct, mark: str) -> None:
+    """After it was found empty; another writer, or a key of the operator's own."""
+    with proxy.in_front_of(direct.endpoint) as double:
+
+        def listed_and_then_written(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+            answer = upstream.ask(request)
+            direct.put()
+            return answer
+
+        there = wanted(direct, connection=direct.connection(endpoint=double.url), forceDestroy=not mark)
+        _, outputs = direct.make(BUCKET, there)
+        if not mark:
+            direct.s3.delete_bucket_tagging(Bucket=direct.name)
+        direct.put(PROOF_OBJECT)
+        double.misbehave(listed_and_then_written, when=lambda request: "versions" in request.query, times=1)
+        with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
+            BUCKET.delete(direct.name, outputs, direct.context)
+    assert direct.keys_in() == ["local_content/a"]
 
 
 def test_a_store_that_lists_no_uploads_can_still_be_left(direct: Direct) -> None:

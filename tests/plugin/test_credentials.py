@@ -133,6 +133,41 @@ def test_no_family_reads_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
         backblaze_b2.account(connection("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 
+PAIRS: dict[tuple[str, ...], Callable[[Connection], object]] = {
+    catalog.load("s3_compatible").admin_variables: admin_credential,
+    catalog.load("amazon_s3").admin_variables: admin_credential,
+    catalog.load("wasabi").admin_variables: admin_credential,
+    catalog.load("digitalocean_spaces").admin_variables[:2]: admin_credential,
+    catalog.load("backblaze_b2").admin_variables: backblaze_b2.account,
+}
+
+
+@pytest.mark.parametrize("variables", PAIRS)
+def test_a_pair_that_looks_swapped_is_refused_before_any_call(
+    variables: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An access key ID is sent in clear, and kept in state in clear."""
+    for name in variables[2:]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variables[0], SECRET)
+    monkeypatch.setenv(variables[1], "0014aa0123456789")
+    with pytest.raises(StoreError, match=f"^{variables[0]} looks like a secret .*were the two swapped") as refusal:
+        PAIRS[variables](connection(*variables))
+    assert SECRET not in str(refusal.value)
+
+
+def test_a_key_that_is_taken_over_and_its_secret_are_not_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an input, and lies in state in clear."""
+    secret = "AlphanumericSecretAccessKey0123456789abcd"
+    monkeypatch.setenv(ADOPTED_SECRET, "AKIA0123456789")
+    with pytest.raises(StoreError, match=f"^adopt_key looks like a secret access key and {ADOPTED_SECRET} like") as one:
+        _brought(secret, {"AKIA0123456789": True})
+    monkeypatch.delenv(ADOPTED_SECRET)
+    with pytest.raises(StoreError, match=r"the user has no key of this ID; it has AKIA\.") as other:
+        _brought(secret, {"AKIA": True})
+    assert secret not in f"{one.value} {other.value}"
+
+
 @pytest.mark.parametrize("name", ["amazon_s3", "wasabi", "backblaze_b2"])
 def test_the_admin_s_own_key_is_never_handed_out_as_synapse_s(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the provider makes keys, a key from the environment is not one to be kept in state."""

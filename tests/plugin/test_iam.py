@@ -87,7 +87,6 @@ def test_an_adopted_user_is_used_and_never_deleted(direct: Direct) -> None:
 
 def test_a_user_goes_with_all_that_hangs_on_it(direct: Direct) -> None:
     _, outputs = direct.make(USER, user_inputs(direct))
-    direct.iam.create_access_key(UserName=direct.name)
     direct.policy(allow("s3:GetObject"))
     USER.delete(direct.name, outputs, direct.context)
     assert not user_exists(direct)

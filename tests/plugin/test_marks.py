@@ -9,7 +9,7 @@ import pytest
 
 from synapse_media.errors import StoreError
 from synapse_media.plugin.bucket import OWNER_TAG, Bucket
-from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
+from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy, allows_all, forget_journal
 from synapse_media.plugin.resource import Context, PartialError, Values
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct, allow
@@ -242,7 +242,8 @@ def test_a_user_stays_ours_when_its_bucket_becomes_another(direct: Direct) -> No
     for inputs in (policy, keys):
         inputs["mark"]["formerPaths"].append(kept["path"])
     direct.make(POLICY, policy)
-    RING.update(direct.name, ring, keys, direct.context)
+    ring = RING.update(direct.name, ring, keys, direct.context)
+    RING.delete(direct.name, {**ring, "retireConfirmed": True}, direct.context)
     USER.delete(direct.name, kept, Context(direct.said.append, moved))
     assert direct.name not in {found["UserName"] for found in direct.iam.list_users()["Users"]}
 
@@ -266,10 +267,108 @@ def test_destroy_leaves_what_is_another_stacks_by_now(direct: Direct) -> None:
     USER.delete(direct.name, old_user, direct.context)
     assert (policy_at_store(direct), direct.key_ids()) == (before, {theirs})
     assert any("is another store's" in said for said in direct.said)
-    # The one whose bucket it names takes its own along.
+    # The one whose bucket it names takes its own along, once its ring has let the key go.
+    direct.iam.delete_access_key(UserName=direct.name, AccessKeyId=theirs)
     POLICY.delete(f"{direct.name}/{POLICY_NAME}", policy_of(direct), direct.context)
     USER.delete(direct.name, old_user, direct.context)
     assert direct.name not in {user["UserName"] for user in direct.iam.list_users()["Users"]}
+
+
+# ---- a user of exactly our mark that another state may have
+
+
+@pytest.fixture
+def first(direct: Direct) -> Values:
+    """The ring of a checkout whose user has a policy for everything under x/, and whose key is in use."""
+    direct.make(USER, user_of(direct))
+    direct.make(POLICY, under(direct, "x/*", "y/*"))
+    _, ring = direct.make(RING, ring_of(direct))
+    forget_journal(direct.iam, direct.name, ring["accessKeyId"])
+    return ring
+
+
+def under(direct: Direct, *prefixes: str, **changes: Any) -> Values:
+    """A policy that lets its user read what is under some prefixes."""
+    statements = [allow("s3:GetObject", on=f"arn:aws:s3:::media-a/{prefix}") for prefix in prefixes]
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    inputs, failures = POLICY.check({**policy_of(direct, **changes), "policy": document})
+    assert not failures
+    return inputs
+
+
+def test_a_second_state_does_not_narrow_the_policy_of_a_key_that_it_does_not_know(
+    direct: Direct, first: Values
+) -> None:
+    before = policy_at_store(direct)
+    with pytest.raises(StoreError, match=r"neither of which this state knows.*`up` with the stack file as it") as one:
+        direct.make(POLICY, under(direct, "x/*"))
+    assert first["accessKeyId"] in str(one.value)
+    assert policy_at_store(direct) == before
+    # The same again, as after a lost state, and one that allows more.
+    direct.make(POLICY, under(direct, "x/*", "y/*"))
+    direct.make(POLICY, under(direct, "*"))
+    # With no key that anybody may use, it is what an interrupted run left.
+    direct.iam.delete_access_key(UserName=direct.name, AccessKeyId=first["accessKeyId"])
+    direct.make(POLICY, under(direct, "x/*"))
+
+
+def test_a_policy_is_narrowed_where_its_state_knows_it_or_its_user_is_taken_over(direct: Direct, first: Values) -> None:
+    direct.make(POLICY, under(direct, "x/*", adopt=True))
+    known = under(direct, "x/*")
+    POLICY.update(f"{direct.name}/{POLICY_NAME}", known, under(direct, "z/*"), direct.context)
+    assert "z/*" in json.dumps(policy_at_store(direct))
+
+
+def test_a_second_state_that_goes_takes_neither_key_nor_policy_nor_user_along(direct: Direct, first: Values) -> None:
+    _, user = direct.make(USER, user_of(direct))
+    policy_id, policy = direct.make(POLICY, under(direct, "x/*", "y/*"))
+    _, ring = direct.make(RING, ring_of(direct))
+    before = policy_at_store(direct)
+    RING.delete(direct.name, {**ring, "retireConfirmed": True}, direct.context)
+    POLICY.delete(policy_id, policy, direct.context)
+    assert "the policy synapse-media is left as long as" in direct.said[-1]
+    with pytest.raises(StoreError, match=r"which this state does not know.*`pulumi state delete`") as kept:
+        USER.delete(direct.name, user, direct.context)
+    assert first["accessKeyId"] in str(kept.value)
+    assert (policy_at_store(direct), direct.key_ids()) == (before, {first["accessKeyId"]})
+    # What the message says: the key is deleted by somebody who knows that nobody uses it.
+    direct.iam.delete_access_key(UserName=direct.name, AccessKeyId=first["accessKeyId"])
+    USER.delete(direct.name, user, direct.context)
+    assert direct.name not in {found["UserName"] for found in direct.iam.list_users()["Users"]}
+
+
+def test_a_key_that_an_interrupted_run_made_goes_with_the_user(direct: Direct) -> None:
+    """The ring never got into state; its journal tells that nobody was given the key."""
+    _, user = direct.make(USER, user_of(direct))
+    policy_id, policy = direct.make(POLICY, policy_of(direct))
+    direct.make(RING, ring_of(direct))
+    POLICY.delete(policy_id, policy, direct.context)
+    USER.delete(direct.name, user, direct.context)
+    assert direct.name not in {found["UserName"] for found in direct.iam.list_users()["Users"]}
+
+
+READ, PUT = allow("s3:GetObject", on="arn:aws:s3:::b/*"), allow("s3:PutObject", on="arn:aws:s3:::b/*")
+NO = {"Effect": "Deny", "Action": "s3:DeleteObject", "Resource": "*"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "former", "all_of_it"),
+    [
+        ([READ], [READ], True),
+        ([READ, PUT], [READ], True),
+        ([READ], [READ, PUT], False),
+        ([allow("s3:*", on="*")], [READ, PUT], True),
+        ([allow("s3:Get*", on="arn:aws:s3:::b/x/*")], [READ], False),
+        ([READ, NO], [READ], False),
+        ([READ], [READ, NO], True),
+        ([{**READ, "Condition": {"Bool": {"aws:SecureTransport": "true"}}}], [READ], False),
+        ([READ], [{**READ, "Condition": {"Bool": {"aws:SecureTransport": "true"}}}], True),
+        ([READ], [{"Effect": "Allow", "NotAction": "s3:DeleteObject", "Resource": "*"}], False),
+        ([READ], [], True),
+    ],
+)
+def test_what_a_policy_allows_beside_another(policy: list[Values], former: list[Values], all_of_it: bool) -> None:
+    assert allows_all(json.dumps({"Statement": policy}), {"Statement": former}) is all_of_it
 
 
 def test_a_user_that_was_marked_by_another_is_left_in_peace(direct: Direct) -> None:

@@ -437,6 +437,23 @@ def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied(
     assert double.bucket_name_to_bucket == {}
 
 
+@pytest.mark.filterwarnings("ignore:bad request exception with an unknown `code`")  # of b2sdk, which lacks this one
+def test_what_is_written_while_a_bucket_is_deleted_is_not_lost(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _create(double, monkeypatch, double.key_id, double.key)
+
+    def written_meanwhile(operation: str) -> None:
+        if operation == "list_unfinished_large_files":
+            double.put_file("refused-media", "local_content/media")
+
+    double.fault = written_meanwhile
+    with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
+        B2Bucket().delete("refused-media", made, Context(lambda _: None))
+    files = double.bucket_name_to_bucket["refused-media"].file_id_to_file
+    assert [file.name for file in files.values()] == ["local_content/media"]
+
+
 def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(
     double: B2Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -451,6 +451,15 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) 
     assert said == ["bucket double-media is taken over as it is: abortDays is 0, a new bucket would have 7"]
 
 
+def test_an_empty_bucket_is_deleted_without_its_unfinished_uploads_ended(double: Double) -> None:
+    """One of them may end meanwhile: then Garage refuses to delete the bucket."""
+    double.answers = {"GetBucketInfo": [(200, MARKED)], "DeleteBucket": [(400, {"code": "BucketNotEmpty"})]}
+    outputs = double.inputs(bucket="double-media")
+    with pytest.raises(StoreError, match=r"holds media and is not deleted"):
+        GarageBucket().delete("double-media", outputs, Context(lambda _: None))
+    assert [operation for operation, _ in double.asked] == ["GetBucketInfo", "DeleteBucket"]
+
+
 def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None:
     held = {"keys": {"a": {"accessKeyId": OLD["id"], "createdAt": "2026-11-23T10:00:00+00:00"}}}
     outputs = double.inputs(userName="user", bucketId="b1", **held)

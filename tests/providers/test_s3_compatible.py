@@ -155,9 +155,11 @@ def test_a_swapped_key_and_one_with_a_wrong_secret(tmp_path: Path, embedded_stor
     with pytest.raises(EngineError, match="were the two swapped") as raised:
         bad.up()
     assert right.secret_access_key not in str(raised.value)
+    assert right.secret_access_key not in bad.state()
     bad.engine.environment.update(wrong.environment)
     with pytest.raises(EngineError, match="does not fit the access key ID"):
         bad.up()
+    assert "ExistingKey" not in bad.state()
 
 
 def test_a_web_page_at_the_endpoint_is_no_bucket_that_is_gone(tmp_path: Path, embedded_store: Running) -> None:

@@ -1,0 +1,75 @@
+"""A key that the operator has already: taken into state only once the store accepts it."""
+
+from __future__ import annotations
+
+import pytest
+
+from synapse_media.errors import StoreError
+from synapse_media.plugin.existing_key import ExistingKey
+from synapse_media.plugin.resource import PartialError, Values
+from tests.plugin.direct import VARIABLES, Direct, allow
+
+KEY = ExistingKey()
+
+
+def inputs_of(direct: Direct, **changes: object) -> Values:
+    inputs, failures = KEY.check(
+        {"active": "a", "bucket": direct.name, "connection": direct.connection(iamEndpoint=""), **changes}
+    )
+    assert not failures
+    return inputs
+
+
+@pytest.fixture
+def scoped(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> Direct:
+    """A bucket, and a key in the environment that may list it and nothing else."""
+    direct.s3.create_bucket(Bucket=direct.name)
+    key = direct.user_with_key(allow("s3:ListBucket", on=f"arn:aws:s3:::{direct.name}"))
+    monkeypatch.setenv(VARIABLES[0], key.access_key_id)
+    monkeypatch.setenv(VARIABLES[1], key.secret)
+    return direct
+
+
+def test_a_key_that_the_store_accepts_is_taken(scoped: Direct) -> None:
+    inputs = inputs_of(scoped)
+    _, outputs = KEY.create(inputs, scoped.context)
+    assert {outputs["accessKeyId"]} == scoped.key_ids()
+    found = KEY.read("existing-key", inputs, outputs, scoped.context)
+    assert found is not None
+    assert (found.inputs, found.outputs) == (inputs, outputs)
+    assert KEY.update("existing-key", outputs, inputs, scoped.context) == outputs
+    # One bucket that is gone says nothing of the key; an earlier release named none.
+    scoped.s3.delete_bucket(Bucket=scoped.name)
+    KEY.create(inputs, scoped.context)
+    without = inputs_of(scoped, bucket="")
+    KEY.create(without, scoped.context)
+    assert KEY.diff(without, inputs).changed == ()
+
+
+@pytest.mark.parametrize("bucket", ["media", ""])
+@pytest.mark.parametrize("fault", ["secret", "ID", "address"])
+def test_a_key_that_the_store_does_not_accept_gets_nowhere(
+    scoped: Direct, monkeypatch: pytest.MonkeyPatch, fault: str, bucket: str
+) -> None:
+    """Also where it doesn't look swapped: its ID lies in the state in clear."""
+    changes: Values = {"bucket": scoped.name if bucket else ""}
+    if fault == "address":
+        changes["connection"] = scoped.connection(iamEndpoint="", endpoint="http://127.0.0.1:9")
+    else:
+        monkeypatch.setenv(VARIABLES[fault == "secret"], "x" * (36 if fault == "secret" else 18))
+    inputs = inputs_of(scoped, **changes)
+    for step in (
+        lambda: KEY.create(inputs, scoped.context),
+        lambda: KEY.read("existing-key", inputs, {}, scoped.context),
+        lambda: KEY.update("existing-key", {}, inputs, scoped.context),
+    ):
+        with pytest.raises(StoreError) as refused:
+            step()
+        assert not isinstance(refused.value, PartialError)
+
+
+def test_a_key_that_sees_other_buckets_is_said(direct: Direct) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    direct.s3.create_bucket(Bucket=f"other-{direct.name}"[:60])
+    KEY.create(inputs_of(direct), direct.context)
+    assert any("it may be an administrator's" in said for said in direct.said)
