@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 from dataclasses import dataclass
@@ -75,6 +74,7 @@ class Program:
 
 def program(folder: Path, store: Running, **variables: str) -> Program:
     """A folder in which both plugins are on PATH, as after `pip install`, and nothing else is known of them."""
+    (folder / "Pulumi.yaml").write_text("{name: infra, runtime: yaml}\n")
     engine = Engine(folder, (), say=lambda _: None)
     path = [str(PACKAGE.parent), engine.environment["PATH"]]
     engine.environment |= {
@@ -87,9 +87,3 @@ def program(folder: Path, store: Running, **variables: str) -> Program:
         "PATH": os.pathsep.join(path),
     }
     return Program(folder, store, engine)
-
-
-def schema(engine: Engine) -> dict[str, Any]:
-    """The package's schema, as pulumi has it."""
-    loaded: dict[str, Any] = json.loads(engine.run(["package", "get-schema", str(PACKAGE)]).stdout)
-    return loaded

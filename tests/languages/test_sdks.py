@@ -18,17 +18,16 @@ import pytest
 
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.processes import environment
-from synapse_media.engine.session import Engine
-from tests.languages.programs import HERE, SDK_WRITER, Program, built, program, schema
+from tests.languages.programs import HERE, PACKAGE, SDK_WRITER, Program, built, program
 
 MODULE = "example.com/pulumi-synapse-media/sdk/go"
 
 
 @pytest.fixture(scope="module")
-def sdks(own_directories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdks(embedded_store: Running, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an SDK for each language: `go` and `nodejs`."""
     folder = tmp_path_factory.mktemp("sdks")
-    (folder / "schema.json").write_text(json.dumps(schema(Engine(folder, (), say=lambda _: None))))
+    (folder / "schema.json").write_text(program(folder, embedded_store).pulumi("package", "get-schema", str(PACKAGE)))
     subprocess.run([built(SDK_WRITER), folder / "schema.json", folder], check=True)
     return folder
 

@@ -107,6 +107,7 @@ def test_the_token_goes_nowhere_in_clear(url: str) -> None:
 def test_the_token_is_required_and_the_key_is_not(tmp_path: Any) -> None:
     (tmp_path / "stacks").mkdir()
     stack = {"config": {"synapse-media:stores": {SERVER: _settings()}}}
+    (tmp_path / "Pulumi.yaml").write_text("{name: synapse-media, stackConfigDir: stacks}\n")
     (tmp_path / "stacks/Pulumi.s.yaml").write_text(json.dumps(stack))
     read = stackfile.read(tmp_path, "s")
     assert read.required_variables == tuple(TOKEN)
