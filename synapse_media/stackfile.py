@@ -140,21 +140,23 @@ def examples() -> Path:
     return installed if installed.is_dir() else package.parent / "stacks"
 
 
-def read(project: Path, stack: str, copy: Path | None = None) -> StackFile:
+def read(project: Path, stack: str, copy: Path | None = None, *, stores_required: bool = True) -> StackFile:
     """Read and check a stack file. Raises StackFileError, or SettingsError with every problem in it.
 
     Args:
         copy: a copy of it, to be read in its place.
+        stores_required: False where a file without `synapse-media:stores` will do, as that of a program which declares
+            its stores itself.
     """
     path = path_of(project, stack)
     raw = read_yaml(copy or path)
-    config = raw.get("config")
+    # Pulumi writes a file without it for a program that has no settings.
+    config = raw.get("config", {})
     if not isinstance(config, Mapping):
-        raise StackFileError(
-            f"{path}: there is no `config:` object in it; `synapse-media init` writes one to start from"
-        )
+        raise StackFileError(f"{path}: `config:` in it is no object; `synapse-media init` writes one to start from")
     allow = settings.from_text(config.get(f"{settings.PROJECT}:allow"))
-    stores = settings.parse(config.get(f"{settings.PROJECT}:stores"), allow)
+    wanted = config.get(f"{settings.PROJECT}:stores")
+    stores = settings.parse(wanted, allow) if stores_required or wanted is not None else {}
     entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
     return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or "passphrase"))
 

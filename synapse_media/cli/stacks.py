@@ -142,7 +142,8 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = (), run
         name: as pulumi takes it: ORGANIZATION/NAME, too, where the backend has organizations.
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
         options: what is handed to pulumi later; UsageError for what may not be.
-        runs: the program or the plugin will run; MissingExtraError where the SDK of a vendor is not installed.
+        runs: the program or the plugin will run; MissingExtraError where the SDK of a vendor is not installed, and
+            SettingsError where the stack file has no stores. Else what the last run left is read, whoever declared it.
     """
     target_options(options)
     project = stackfile.find_project()
@@ -151,7 +152,7 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = (), run
             f"--stack is {name!r}, an example that is never changed. Make your own stack: `synapse-media init prod "
             f"--provider {name.replace('-', '_')}`. To see it: `synapse-media diff --from-nothing --stack {name}`."
         )
-    stack = stackfile.read(project, name)
+    stack = stackfile.read(project, name, stores_required=runs)
     if runs:
         require_extras(stack)
     own = embedded_environment() if name == EMBEDDED else {}
@@ -169,7 +170,7 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = (), run
     engine.ensure_stack(name)
     engine.unlock_if_dead(name)
     config = copy_of(engine, stack.path)
-    return Session(stackfile.read(project, name, config), engine, config, own)
+    return Session(stackfile.read(project, name, config, stores_required=runs), engine, config, own)
 
 
 def require_extras(stack: stackfile.StackFile) -> None:

@@ -103,10 +103,20 @@ def test_what_is_no_object_is_refused(project: Path, text: str) -> None:
         stackfile.read(project, "s")
 
 
-@pytest.mark.parametrize("text", ["a: 1", "config:", "config: []", "config: x"])
-def test_a_file_without_config_is_refused(project: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["config:", "config: []", "config: x"])
+def test_a_config_that_is_no_object_is_refused(project: Path, text: str) -> None:
     write(project, text)
-    with pytest.raises(stackfile.StackFileError, match="no `config:` object"):
+    with pytest.raises(stackfile.StackFileError, match="`config:` in it is no object"):
+        stackfile.read(project, "s")
+
+
+@pytest.mark.parametrize("text", ["encryptionsalt: v1:x", "config: {acme:size: 3}"])
+def test_a_file_of_a_program_that_declares_its_stores_itself(project: Path, text: str) -> None:
+    """As plain pulumi writes it. What only reads what the last run left can do without stores in it."""
+    write(project, text)
+    found = stackfile.read(project, "s", stores_required=False)
+    assert (found.stores, found.allow) == ({}, ())
+    with pytest.raises(SettingsError, match="synapse-media:stores is missing"):
         stackfile.read(project, "s")
 
 

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -56,15 +57,23 @@ def make_environment(place: Path, *packages: str | Path) -> None:
 
 
 def has_bucket(running: Running, name: str) -> bool:
-    client = boto3.client(
-        "s3",
-        endpoint_url=running.endpoint,
+    return name in {bucket["Name"] for bucket in _client(running, "s3", running.endpoint).list_buckets()["Buckets"]}
+
+
+def has_user(running: Running, name: str) -> bool:
+    pages = _client(running, "iam", running.iam_endpoint).get_paginator("list_users").paginate()
+    return name in {user["UserName"] for page in pages for user in page["Users"]}
+
+
+def _client(running: Running, service: str, endpoint: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=endpoint,
         region_name=running.region,
         aws_access_key_id=running.access_key_id,
         aws_secret_access_key=running.secret_access_key,
         config=Config(s3={"addressing_style": "path"}),
     )
-    return name in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
 
 
 @dataclass(slots=True)
