@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
     )
     stacks.add_stack(parser, options=False)
     parser.add_argument("--server", metavar="NAME", help="the homeserver; needed if the stack has several")
-    parser.add_argument("--finish", action="store_true", help="retire the old key, if nothing uses it any more")
+    parser.add_argument("--finish", action="store_true", help="retire the old key")
     parser.add_argument("--confirm", action="store_true", help="with --finish: Synapse was restarted with the new key")
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
     parser.add_argument("--json", action="store_true", help="for programs: the store with its new key, no secret")
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if left:
         raise UsageError(
             f"store {store.server_name} is in the middle of a rotation: the key of slot {', '.join(left)} is being "
-            f"retired. Go on with `synapse-media rotate --finish --stack {arguments.stack}`."
+            f"retired. Go on with `synapse-media rotate --finish --confirm --stack {arguments.stack}`."
         )
     if ring is not None and ring.keys and store.keys.active not in ring.keys:
         raise SynapseMediaError(
@@ -76,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         raise UsageError(
             f"store {store.server_name} is in the middle of a rotation: keys of slot {store.keys.active} (active) and "
-            f"{', '.join(store.keys.retiring)}. Render, restart Synapse, then `synapse-media rotate --finish`."
+            f"{', '.join(store.keys.retiring)}. Render, restart Synapse, then `synapse-media rotate --finish "
+            "--confirm`."
         )
     stacks.quiet_for_json(session, as_json=arguments.json)
     _apply(session, store, arguments, Keys(new, (old,)))
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"The key of slot {new} is new and proved; that of slot {old} still works. Now:\n"
         f"  synapse-media render --stack {arguments.stack} --out DIR    and bring the files to the server\n"
         "  restart Synapse\n"
-        f"  synapse-media rotate --stack {arguments.stack} --finish"
+        f"  synapse-media rotate --stack {arguments.stack} --finish --confirm"
     )
     return 0
 

@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from synapse_media.errors import StoreError
@@ -23,8 +23,6 @@ from .resource import Context, PartialError, SchemaResource
 
 In = TypeVar("In", bound=AnyRingInputs)
 S = TypeVar("S", bound=AnyRingState[Any])
-
-_PROOF_TIME: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +280,7 @@ class RingBase(SchemaResource[In, S]):
                 if is_brought(key):
                     _say_left(family.who, key, context)
                 else:
-                    _may_retire(family, key, keys[active], confirmed=inputs.retire_confirmed)
+                    _require_confirmed(family, key, confirmed=inputs.retire_confirmed)
                     family.delete(key.access_key_id)
                     listed.pop(key.access_key_id, None)
                 del keys[slot]
@@ -367,30 +365,24 @@ def _report(who: str, state: AnyRingState[Any], context: Context) -> None:
         )
 
 
-def _may_retire(family: KeyFamily, old: AccessKey, new: AccessKey, *, confirmed: bool) -> None:
+_NEVER_TOLD: Final = "this store does not tell when a key was last used"
+
+
+def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) -> None:
+    """Refuse to retire a key unless somebody says that Synapse has moved on to the next.
+
+    When a store says that a key was last used does not tell: the proof, `prove` and `render` use the new one, too.
+    """
     if confirmed:
         return
-    if new.created_at:
-        made = datetime.fromisoformat(new.created_at)
-        why = retire_fault(family.last_used(old.access_key_id), family.last_used(new.access_key_id), made)
-    else:
-        why = f"{new.access_key_id} was brought along, so its uses don't tell whether Synapse has moved on to it"
-    if why:
-        raise StoreError(
-            f"key {old.access_key_id} is not retired: {why}. Render, restart Synapse, and then confirm: "
-            "`synapse-media rotate --finish --confirm`, or <homeserver>/retire-key in the stack file's allow."
-        )
-
-
-def retire_fault(old_used: datetime | None, new_used: datetime | None, new_made: datetime) -> str:
-    """Why the old key can't be taken for unused; "" if Synapse has moved on to the new one.
-
-    The proof uses the new key as soon as it is made; only a use well after that is Synapse's.
-    """
-    if new_used is None:
-        return "this store does not tell when a key was last used"
-    if new_used - new_made < _PROOF_TIME:
-        return "nobody but the proof has used the new key yet"
-    if old_used is not None and old_used >= new_used:
-        return f"it was used at {old_used:%Y-%m-%d %H:%M} UTC, after the new one was"
-    return ""
+    used = family.last_used(old.access_key_id)
+    when = (
+        f"it was last used at {used:%Y-%m-%d %H:%M} UTC"
+        if used
+        else "this store does not tell when a key was last used"
+    )
+    raise StoreError(
+        f"key {old.access_key_id} is not retired: only you know whether Synapse has moved on to the next one ({when}). "
+        "Render, restart Synapse, and then confirm: `synapse-media rotate --finish --confirm`, or "
+        "<homeserver>/retire-key in the stack file's allow."
+    )

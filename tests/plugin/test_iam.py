@@ -14,7 +14,6 @@ from botocore.exceptions import ClientError
 
 from synapse_media.errors import StoreError
 from synapse_media.plugin.iam import JOURNAL, POLICY_NAME, KeyRing, User, UserPolicy, forget_journal
-from synapse_media.plugin.keyring import retire_fault
 from synapse_media.plugin.resource import PartialError, Values
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connections
@@ -369,30 +368,24 @@ def test_a_key_that_was_brought_along_is_not_taken_for_used(owner: Direct, monke
     monkeypatch.setenv("SYNAPSE_MEDIA_ADOPTED_SECRET", brought["SecretAccessKey"])
     _, first = RING.create(ring_inputs(owner, "a", adoptKey=brought["AccessKeyId"]), owner.context)
     both = RING.update(owner.name, first, ring_inputs(owner, "a", "b"), owner.context)
-    with pytest.raises(PartialError, match=f"{brought['AccessKeyId']} was brought along"):
+    with pytest.raises(PartialError, match="is not retired"):
         RING.update(owner.name, both, ring_inputs(owner, "a"), owner.context)
     RING.update(owner.name, both, ring_inputs(owner, "a", retireConfirmed=True), owner.context)
     assert owner.key_ids() == {brought["AccessKeyId"]}
 
 
-NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "made", "why"),
-    [
-        (None, NOW, NOW - HOUR, ""),
-        (NOW - HOUR, NOW, NOW - HOUR, ""),
-        (NOW, NOW - HOUR, NOW - 2 * HOUR, "it was used at 2026-01-02 12:00 UTC, after the new one was"),
-        (NOW, NOW, NOW - HOUR, "it was used at 2026-01-02 12:00 UTC, after the new one was"),
-        (NOW - HOUR, NOW, NOW - timedelta(minutes=4), "nobody but the proof has used the new key yet"),
-        (NOW - HOUR, None, NOW - HOUR, "this store does not tell when a key was last used"),
-        (None, None, NOW, "this store does not tell when a key was last used"),
-    ],
-)
-def test_when_a_key_may_be_retired(old: datetime | None, new: datetime | None, made: datetime, why: str) -> None:
-    assert retire_fault(old, new, made) == why
+@pytest.mark.parametrize("hours", [None, 0, 2])
+def test_no_use_that_a_store_tells_of_stands_for_a_restart(owner: Direct, hours: int | None) -> None:
+    """A proof and `render` use the new key, too."""
+    _, first = RING.create(ring_inputs(owner, "a"), owner.context)
+    used = None if hours is None else datetime.now(UTC) + timedelta(hours=hours)
+    with proxy.in_front_of(owner.running.iam_endpoint) as iam:
+        iam.misbehave(proxy.key_last_used(used), when=lambda request: request.action == "GetAccessKeyLastUsed")
+        there = owner.connection(iamEndpoint=iam.url)
+        both = RING.update(owner.name, first, ring_inputs(owner, "b", "a", connection=there), owner.context)
+        with pytest.raises(PartialError, match="only you know whether Synapse has moved on"):
+            RING.update(owner.name, both, ring_inputs(owner, "b", connection=there), owner.context)
+    assert len(owner.key_ids()) == 2
 
 
 # ---- keys that somebody touched
