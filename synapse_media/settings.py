@@ -162,7 +162,7 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
                 stores,
                 "an object with a key per homeserver",
                 "See stacks/ for a complete example of each provider. To give a stack up, leave its stores there and "
-                "run `synapse-media destroy`.",
+                "run `synapse-media destroy`. A store that the program declares itself is changed by plain `pulumi`.",
             )
         )
         raise SettingsError(problems)

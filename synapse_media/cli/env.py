@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+from pathlib import Path
 from typing import Any
 
 from synapse_media import stackfile
@@ -25,7 +26,8 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    project = stackfile.find_project()
+    # Pulumi.yaml may name the backend; a program on the Automation API has none.
+    project = stackfile.project_above(Path.cwd())
     shown = {
         name: value
         for name, value in sorted(session.environment(say=stacks.say, project=project).items())

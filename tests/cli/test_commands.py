@@ -55,6 +55,16 @@ def test_what_env_says_can_be_had_as_json(project: Path, capsys: pytest.CaptureF
     assert lines == [f"export {name}={shlex.quote(it)}" for name, it in json.loads(capsys.readouterr().out).items()]
 
 
+@pytest.mark.usefixtures("own_directories")
+def test_env_needs_no_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program on the Automation API has none, and needs the same engine, state and passphrase."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["env", "--json"]) == 0
+    assert {"PATH", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"} <= set(json.loads(capsys.readouterr().out))
+
+
 def test_the_environment_of_a_checkout_makes_no_project_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,21 @@ def test_a_provider_of_the_users_own_takes_the_place_of_ours() -> None:
     assert [name for kind, name, _ in ran.made.resources if kind.startswith("pulumi:providers:")] == ["of-the-user"] * 2
 
 
+def test_a_provider_of_a_component_above_takes_the_place_of_ours() -> None:
+    """As examples/component-inputs hands one down; here for a vendor's package, whose cloud no test reaches."""
+    import pulumi_aws
+
+    def program() -> None:
+        aws = pulumi_aws.Provider("of-the-user", region="eu-central-1")
+        above = pulumi.ComponentResource("acme:a:Home", "home", {}, pulumi.ResourceOptions(providers=[aws]))
+        amazon(opts=pulumi.ResourceOptions(parent=above))
+
+    ran = run(program)
+    for kind in ("Bucket", "BucketPolicy", "User", "UserPolicy"):
+        assert ran.providers(kind) == {"of-the-user"}, kind
+    assert [name for kind, name, _ in ran.made.resources if kind.startswith("pulumi:providers:")] == ["of-the-user"]
+
+
 def test_a_bucket_is_protected_as_the_options_say() -> None:
     def protected(opts: pulumi.ResourceOptions | None = None, **more: Any) -> bool:
         ran = run(lambda: amazon(opts=opts, **more))

@@ -1,11 +1,14 @@
-"""The programs in examples/ as whoever copies them runs them: on the wheel, with pulumi, on the embedded store."""
+"""The programs in examples/ and docs/library.md as whoever copies them runs them: on the wheel, on the embedded
+store."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +20,12 @@ from synapse_media.engine.embedded import Running
 from synapse_media.engine.obtain import Toolchain
 from tests.library import environments
 from tests.library.environments import Stranger, has_bucket, has_user
+from tests.providers.project import ROOT
 
 SERVER = "example.com"
-BUCKETS = {name: f"{name}-media" for name in ("mixed", "automation", "component-inputs")}
+GUIDE = "acme"
+"""The project of docs/library.md, in an empty directory."""
+BUCKETS = {name: f"{name}-media" for name in ("mixed", "automation", "component-inputs", GUIDE)}
 """Of each example that makes a store."""
 
 
@@ -72,8 +78,12 @@ def example(
     made = []
 
     def copied(name: str) -> Example:
-        (folder,) = environment.glob(f"lib/python*/site-packages/synapse_media/examples/{name}")
-        home = Path(shutil.copytree(folder, tmp_path / name))
+        home = tmp_path / name
+        if name == GUIDE:
+            home.mkdir()
+        else:
+            (folder,) = environment.glob(f"lib/python*/site-packages/synapse_media/examples/{name}")
+            shutil.copytree(folder, home)
         (home / ".venv").symlink_to(environment)
         made.append(BUCKETS.get(name))
         return Example(home, environment, dict(variables))
@@ -82,6 +92,50 @@ def example(
     for bucket in filter(None, made):
         assert not has_bucket(embedded_store, bucket)
         assert not has_user(embedded_store, f"synapse-media-{bucket}")
+
+
+def _blocks(section: str) -> list[str]:
+    """The indented blocks of a section of docs/library.md."""
+    text = (ROOT / "docs/library.md").read_text(encoding="utf-8")
+    _, found, rest = text.partition(f"\n## {section}\n")
+    assert found
+    indented = re.findall(r"(?:^(?: {4}.*)?\n)+", rest.partition("\n## ")[0], re.MULTILINE)
+    return [textwrap.dedent(block).strip() + "\n" for block in indented if block.strip()]
+
+
+def test_the_program_of_the_guide(example: Callable[[str], Example], embedded_store: Running) -> None:
+    """docs/library.md, followed in an empty directory."""
+    acme, bucket = example(GUIDE), BUCKETS[GUIDE]
+    project, program, commands, *_ = _blocks("A program of your own")
+    for name in ("endpoint", "iam_endpoint"):
+        program, found = re.subn(rf'("{name}": )"[^"]+"', rf'\1"{getattr(embedded_store, name)}"', program)
+        assert found == 1
+    (acme.home / "Pulumi.yaml").write_text(project, encoding="utf-8")
+    main = acme.home / "__main__.py"
+    main.write_text(program, encoding="utf-8")
+    lines = [
+        line.replace("~/", "").split() for line in commands.splitlines() if not line.startswith(("export", "eval"))
+    ]
+    for tool, *arguments in lines:
+        if tool == "pulumi":
+            acme.pulumi(*arguments, *(["--yes"] if arguments == ["up"] else []))
+        else:
+            assert tool == "synapse-media"
+            acme.command(*arguments)
+    assert [tool for tool, *_ in lines] == ["pulumi", "pulumi", "synapse-media", "synapse-media"]
+    assert acme.shown()["bucket"] == bucket
+    assert json.loads((acme.home / "rendered" / SERVER / "store.json").read_text(encoding="utf-8"))["bucket"] == bucket
+    acme.pulumi("preview", "--expect-no-changes")
+    assert "that the program declares itself is changed by plain `pulumi`" in acme.command(
+        "diff", "--stack", "prod", code=1
+    )
+
+    leave = '**place, allow=["delete-bucket", "retire-key"])'
+    assert leave.partition(", ")[2].rstrip(")") in (ROOT / "docs/library.md").read_text(encoding="utf-8")
+    main.write_text(program.replace("**place)", leave), encoding="utf-8")
+    acme.pulumi("up", "--yes")
+    acme.pulumi("destroy", "--yes")
+    assert acme.resources() == []
 
 
 def test_mixed_and_a_stack_that_reads_its_outputs(example: Callable[[str], Example], embedded_store: Running) -> None:
