@@ -133,8 +133,8 @@ def test_the_program_of_the_guide(example: Callable[[str], Example], embedded_st
     leave = '**place, allow=["delete-bucket", "retire-key"])'
     assert leave.partition(", ")[2].rstrip(")") in (ROOT / "docs/library.md").read_text(encoding="utf-8")
     main.write_text(program.replace("**place)", leave), encoding="utf-8")
-    acme.pulumi("up", "--yes")
-    acme.pulumi("destroy", "--yes")
+    acme.pulumi("up", "--yes", "--skip-preview")
+    acme.pulumi("destroy", "--yes", "--skip-preview")
     assert acme.resources() == []
 
 
@@ -145,9 +145,8 @@ def test_mixed_and_a_stack_that_reads_its_outputs(example: Callable[[str], Examp
         place = f'synapse-media:stores["{SERVER}"].{name}'
         mixed.pulumi("config", "set", "--path", place, getattr(embedded_store, name))
     assert "create" in mixed.pulumi("preview")
-    mixed.pulumi("up", "--yes")
+    mixed.pulumi("up", "--yes", "--skip-preview")
     mixed.pulumi("preview", "--expect-no-changes")
-    mixed.pulumi("up", "--yes", "--expect-no-changes")
     said = mixed.home / f"{SERVER}.txt"
     assert said.read_text(encoding="utf-8") == f"{embedded_store.endpoint}/{bucket}"
 
@@ -162,7 +161,7 @@ def test_mixed_and_a_stack_that_reads_its_outputs(example: Callable[[str], Examp
     consumer = example("stack-reference")
     consumer.pulumi("stack", "init", "prod")
     consumer.pulumi("config", "set", "media", "organization/mixed/prod")
-    consumer.pulumi("up", "--yes")
+    consumer.pulumi("up", "--yes", "--skip-preview")
     consumer.pulumi("preview", "--expect-no-changes")
     shown = consumer.shown()
     store = mixed.shown()["stores"][SERVER]
@@ -175,7 +174,7 @@ def test_mixed_and_a_stack_that_reads_its_outputs(example: Callable[[str], Examp
     assert (
         consumer.secret("secret_access_key") == json.loads(mixed.secret("store_secrets"))[SERVER]["secret_access_key"]
     )
-    consumer.pulumi("destroy", "--yes")
+    consumer.pulumi("destroy", "--yes", "--skip-preview")
     assert consumer.resources() == []
 
     # A bucket outlives mistakes, in somebody else's program, too.
@@ -227,8 +226,7 @@ def test_component_inputs(example: Callable[[str], Example], embedded_store: Run
     inventory = program.home / "inventory.json"
     inventory.write_text(json.dumps({**json.loads(inventory.read_text(encoding="utf-8")), **places}), encoding="utf-8")
     program.pulumi("stack", "init", "prod")
-    program.pulumi("preview")
-    program.pulumi("up", "--yes")
+    program.pulumi("up", "--yes", "--skip-preview")
     program.pulumi("preview", "--expect-no-changes")
     program.pulumi("up", "--yes", "--expect-no-changes")
 
@@ -249,6 +247,6 @@ def test_component_inputs(example: Callable[[str], Example], embedded_store: Run
     assert has_user(embedded_store, f"synapse-media-{bucket}")
     for number, word in enumerate(("delete-bucket", "retire-key")):
         program.pulumi("config", "set", "--path", f"allow[{number}]", word)
-    program.pulumi("up", "--yes")
-    program.pulumi("destroy", "--yes")
+    program.pulumi("up", "--yes", "--skip-preview")
+    program.pulumi("destroy", "--yes", "--skip-preview")
     assert program.resources() == []
