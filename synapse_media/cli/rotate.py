@@ -62,13 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"store {store.server_name} is in the middle of a rotation: the key of slot {', '.join(left)} is being "
             f"retired. Go on with `synapse-media rotate --finish --confirm --stack {arguments.stack}`."
         )
-    if ring is not None and ring.keys and store.keys.active not in ring.keys:
-        raise SynapseMediaError(
-            f"stores.{store.server_name}.keys: the state has no key in slot {store.keys.active}, the active one, but "
-            f"in {', '.join(sorted(ring.keys))}: it is perhaps an older state. Run `synapse-media up --refresh --stack "
-            f"{arguments.stack}` first, which looks at the store."
-        )
     if not store.keys.retiring:
+        _require_active(store, ring, arguments.stack)
         old, new = store.keys.active, next(slot for slot in SLOTS if slot != store.keys.active)
     elif not _active_is_proved(session, store, ring):
         # An earlier run did not get so far.
@@ -89,6 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
         f"  synapse-media rotate --stack {arguments.stack} --finish --confirm"
     )
     return 0
+
+
+def _require_active(store: StoreSettings, ring: Ring | None, stack: str) -> None:
+    """Refuse to rotate by a state that is older than the stack file: the store may have other keys than it says."""
+    if ring is not None and ring.keys and store.keys.active not in ring.keys:
+        raise SynapseMediaError(
+            f"stores.{store.server_name}.keys: the state has no key in slot {store.keys.active}, the active one, but in "
+            f"{', '.join(sorted(ring.keys))}: it is perhaps an older state. Run `synapse-media up --refresh --stack "
+            f"{stack}` first, which looks at the store."
+        )
 
 
 def _apply(
