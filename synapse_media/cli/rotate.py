@@ -90,8 +90,8 @@ def _require_active(store: StoreSettings, ring: Ring | None, stack: str) -> None
     """Refuse to rotate by a state that is older than the stack file: the store may have other keys than it says."""
     if ring is not None and ring.keys and store.keys.active not in ring.keys:
         raise SynapseMediaError(
-            f"stores.{store.server_name}.keys: the state has no key in slot {store.keys.active}, the active one, but in "
-            f"{', '.join(sorted(ring.keys))}: it is perhaps an older state. Run `synapse-media up --refresh --stack "
+            f"stores.{store.server_name}.keys: the state has no key in slot {store.keys.active}, the active one, but "
+            f"in {', '.join(sorted(ring.keys))}: it is perhaps an older state. Run `synapse-media up --refresh --stack "
             f"{stack}` first, which looks at the store."
         )
 
