@@ -717,12 +717,35 @@ def _check_together(stores: Collection[tuple[str, StoreSettings]], problems: lis
                 )
             )
     _check_names_are_new(stores, problems)
+    _check_admin_keys(stores, problems)
     users: dict[tuple[str, str], str] = {}
     for where, store in stores:
         if store.uses_store and store.iam_endpoint and store.user:
             other = users.setdefault((store.iam_endpoint, store.user), where)
             if other != where:
                 problems.append(Problem(f"{where}.user", store.user, "a user of its own", f"{other} has it."))
+
+
+def _check_admin_keys(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:
+    """An administrator's key makes the keys of one store, so it may not be another's own: that one goes to Synapse."""
+    makers: dict[str, str] = {}
+    for where, store in stores:
+        if store.uses_store and not store.options.get("existing_key"):
+            makers |= dict.fromkeys(catalog.load(store.provider).admin_variables, where)
+    for where, store in stores:
+        if not store.options.get("existing_key"):
+            continue
+        shared = [name for name in catalog.load(store.provider).admin_variables if name in makers]
+        if shared:
+            problems.append(
+                Problem(
+                    f"{where}.existing_key",
+                    True,
+                    "a store alone in its stack with the variables that its key is in",
+                    f"{makers[shared[0]]} is made with an administrator's key in {', '.join(shared)}, which would "
+                    "become Synapse's: give this store a stack of its own.",
+                )
+            )
 
 
 def _check_names_are_new(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:

@@ -610,7 +610,7 @@ def summary(stores: list[contract.StorageOutputs]) -> str:
         else:
             lines.append(f"  key        {store.access_key_id}{_age(store.key_created_at)}")
         if store.proof is not None:
-            lines += [f"  {outcome:<11}{', '.join(names)}" for outcome, names in _by_outcome(store.proof).items()]
+            lines += [f"  {outcome:<10} {', '.join(names)}" for outcome, names in _by_outcome(store.proof).items()]
         lines += [f"  lacks      {words}" for words in store.lacks]
     return "\n".join(lines)
 

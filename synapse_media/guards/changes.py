@@ -95,6 +95,9 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
             dangers = (Danger(Word.RETAIN_BUCKET, why),)
         elif verb == "delete":
             dangers = (*dangers, *_cuts(kind, _inputs(old)))
+        if kind == PROOF and homeservers.is_declared(Urn.parse(urn).of_parent):
+            # Of a stack file's the record of the store tells it.
+            dangers = (*dangers, *_moves(_inputs(old), _inputs(new)))
         found.append(Change(verb, store, short(kind), details, dangers))
     return tuple(found)
 
@@ -430,6 +433,22 @@ def _running(steps: Iterable[Mapping[str, Any]], homeservers: Homeservers) -> di
             objects = f"arn:aws:s3:::{bucket}/{proved.get('prefix') or ''}*" if bucket else ""
             found[homeservers.of(step["urn"])] = _Running(str(proved.get("method", "")), objects)
     return found
+
+
+def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
+    """Where a proof shows that a store's media is looked for elsewhere than it is."""
+    for name, word in {
+        "endpointUrl": Word.REPLACE_BUCKET,
+        "bucket": Word.REPLACE_BUCKET,
+        "prefix": Word.MOVE_MEDIA,
+    }.items():
+        was, will = before.get(name), after.get(name)
+        if isinstance(was, str) and isinstance(will, str) and UNKNOWN not in (was, will) and was != will:
+            yield Danger(
+                word,
+                f"{name} {was or 'none'} becomes {will or 'none'}: media that is there already is looked for "
+                "elsewhere, and not found",
+            )
 
 
 def _dangers(

@@ -337,7 +337,8 @@ def require_leave(family: KeyFamily, listed: Mapping[str, bool], state: AnyRingS
         raise StoreError(
             f"{family.who}: key {', '.join(used)} may be in use and is not deleted: with it Synapse would lose its "
             "media. Run `synapse-media destroy`, which asks; or put <homeserver>/retire-key into the stack file's "
-            "allow, run `up`, and then this again."
+            "allow (retire-key into that of its arguments, where a program declares the store), run `up`, and then "
+            "this again."
         )
 
 
@@ -384,5 +385,6 @@ def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) ->
     raise StoreError(
         f"key {old.access_key_id} is not retired: only you know whether Synapse has moved on to the next one ({when}). "
         "Render, restart Synapse, and then confirm: `synapse-media rotate --finish --confirm`, or "
-        "<homeserver>/retire-key in the stack file's allow."
+        "<homeserver>/retire-key in the stack file's allow; of a store that a program declares, retire-key in allow of "
+        "its arguments."
     )

@@ -110,3 +110,24 @@ def test_a_bucket_of_the_users_own_is_shown_and_not_judged(urn: str) -> None:
     step = {"op": "delete", "urn": urn, "oldState": {"urn": urn, "inputs": {"bucket": "assets"}}}
     (change,) = changes.of_preview({"steps": [step]})
     assert (str(change), change.dangers) == ("delete Bucket of assets", ())
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("prefix", "move-media"), ("endpointUrl", "replace-bucket"), ("bucket", "replace-bucket")]
+)
+def test_a_store_that_a_program_declares_does_not_move_without_its_word(name: str, word: str) -> None:
+    component = "urn:pulumi:prod::acme::synapse-media:index:S3Compatible::media"
+    urn = "urn:pulumi:prod::acme::synapse-media:index:S3Compatible$s3store:index:Proof::media"
+    before = {"bucket": "media", "endpointUrl": "https://s3.example.com", "prefix": ""}
+
+    def steps(after: dict[str, str]) -> list[dict[str, Any]]:
+        return [
+            {"op": "same", "urn": component, "newState": {"urn": component, "inputs": {"serverName": "example.com"}}},
+            {"op": "update", "urn": urn, "oldState": {"inputs": before}, "newState": {"inputs": after}},
+        ]
+
+    [found] = changes.of_preview({"steps": steps({**before, name: "https://elsewhere.example.com"})})
+    assert [danger.word for danger in found.dangers] == [word]
+    assert found.store == "example.com"
+    [same] = changes.of_preview({"steps": steps({**before, "access": "full"})})
+    assert same.dangers == ()

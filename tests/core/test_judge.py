@@ -263,3 +263,14 @@ def test_a_key_that_is_being_retired_is_not_made_active_again(was: dict[str, Sto
         for keys in (Keys(old), Keys(old, (store.keys.active,))):
             wanted = {**was, name: replace(store, keys=keys)}
             assert names(judge(all_applied(was), wanted, allow), name)
+
+
+def test_an_administrators_key_is_no_synapses() -> None:
+    """Of the same homeserver or another's: its keys are deleted with what is in the same variables."""
+    made = {"provider": "s3_compatible", "endpoint": "https://s3.example.com", "bucket": "media-one"}
+    [was] = settings.parse({"one.example.com": {**made, "iam_endpoint": "https://iam.example.com"}}).values()
+    for name, bucket in (("one.example.com", "media-one"), ("two.example.com", "media-two")):
+        wanted = settings.parse({name: {**made, "bucket": bucket, "existing_key": True}})
+        verdict = judge(all_applied({was.server_name: was}), wanted, ())
+        assert any("takes the key in S3_ACCESS_KEY_ID" in why for why in verdict.refused)
+        assert any("method: filesystem" in why for why in verdict.refused)

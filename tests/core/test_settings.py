@@ -708,3 +708,20 @@ def test_stores_of_a_program_that_exclude_each_other_are_told_apart_by_their_pla
     with pytest.raises(SettingsError, match=r"second\.bucket .* first uses it already") as refused:
         settings.check_together([("first", store), ("second", store)])
     assert [problem.setting for problem in refused.value.problems] == ["second.bucket", "second.user"]
+
+
+def test_an_administrators_key_makes_no_store_beside_one_of_its_own_key() -> None:
+    own = {"provider": "minio", "endpoint": "https://one.example.com", "bucket": "media-one", "existing_key": True}
+    made = {
+        "provider": "s3_compatible",
+        "endpoint": "https://two.example.com",
+        "iam_endpoint": "https://iam.example.com",
+        "bucket": "media-two",
+    }
+    with pytest.raises(SettingsError) as refusal:
+        settings.parse({"one.example.com": own, "two.example.com": made})
+    [problem] = refusal.value.problems
+    assert problem.setting == "stores.one.example.com.existing_key"
+    assert "stores.two.example.com is made with an administrator's key in S3_ACCESS_KEY_ID" in str(problem)
+    other = {**own, "endpoint": "https://three.example.com", "bucket": "media-three"}
+    assert len(settings.parse({"one.example.com": own, "three.example.com": other})) == 2
