@@ -104,10 +104,11 @@ class Credential:
         Args:
             id_name, secret_name: what holds the two, as the message names them.
         """
-        if _looks_swapped(self):
+        # Who chooses both by hand may have an ID that is longer than its secret: that is left to the store to say.
+        if _looks_swapped(self) and (len(self.access_key_id) >= _SHORTEST_SECRET or _BASE64 & set(self.access_key_id)):
             raise StoreError(
                 f"{id_name} looks like a secret access key and {secret_name} like an access key ID: were the two "
-                "swapped? Nothing was sent. An access key ID is no longer than its secret."
+                "swapped? Nothing was sent."
             )
 
 
@@ -218,10 +219,16 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
         return _clients[key]
 
 
+_SHORTEST_SECRET: Final = 30
+"""Characters. The shortest that a provider issues is Backblaze B2's with 31, the longest ID Storj's with 28."""
+_BASE64: Final = frozenset("/+=")
+"""In secrets, and in no provider's access key IDs."""
+
+
 def _looks_swapped(credential: Credential) -> bool:
     """A secret access key is longer than its ID, and often Base64; no provider's ID is."""
     key_id, secret = credential.access_key_id, credential.secret
-    return len(key_id) > len(secret) or (bool({"/", "+", "="} & set(key_id)) and secret.isalnum())
+    return len(key_id) > len(secret) or (bool(_BASE64 & set(key_id)) and secret.isalnum())
 
 
 def _say_swapped(parsed: dict[str, Any], **_: object) -> None:

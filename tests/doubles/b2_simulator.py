@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from uuid import uuid4
 
 import boto3
 from b2sdk.v3 import EncryptionAlgorithm, EncryptionMode, EncryptionSetting, RawSimulator
@@ -75,7 +76,7 @@ class B2Double(RawSimulator):  # type: ignore[misc]
     def create_key(self, *arguments: Any, **named: Any) -> Any:
         made = super().create_key(*arguments, **named)
         simulated = self.key_id_to_key.pop(made["applicationKeyId"])
-        iam, user = self.client("iam"), f"b2-{made['applicationKeyId']}-{id(self)}"
+        iam, user = self.client("iam"), f"b2-{made['applicationKeyId']}-{uuid4().hex[:12]}"
         iam.create_user(UserName=user)
         actions = sorted({action for name in simulated.capabilities for action in _ACTIONS.get(name, ())})
         names = [bucket["name"] for bucket in simulated.buckets_or_none or ()]

@@ -156,6 +156,13 @@ def test_a_pair_that_looks_swapped_is_refused_before_any_call(
     assert SECRET not in str(refusal.value)
 
 
+def test_a_pair_chosen_by_hand_is_left_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = catalog.load("s3_compatible").admin_variables
+    monkeypatch.setenv(variables[0], "minio-administrator")
+    monkeypatch.setenv(variables[1], "minio-secret")
+    assert admin_credential(connection(*variables)).secret == "minio-secret"
+
+
 def test_a_key_that_is_taken_over_and_its_secret_are_not_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an input, and lies in state in clear."""
     secret = "AlphanumericSecretAccessKey0123456789abcd"

@@ -253,6 +253,7 @@ def test_a_user_of_another_name_is_another_user(amazon: Stack, cloud: Cloud) -> 
     amazon.store(["delete-bucket"], **cloud.settings(bucket=name, user="two"))
     (user,) = [change for change in amazon.preview() if change.kind == "User"]
     assert (user.verb, [danger.word for danger in user.dangers]) == ("replace", ["retire-key"])
+    amazon.let_keys_go()
     amazon.up()
     assert [user["UserName"] for user in iam.list_users()["Users"]] == ["two"]
     keys = [key["AccessKeyId"] for key in iam.list_access_keys(UserName="two")["AccessKeyMetadata"]]
