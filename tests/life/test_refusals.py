@@ -71,7 +71,7 @@ def test_each_admin_variable_that_is_missing_is_named(
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("S3_SECRET_ACCESS_KEY", "of-somebody-else", "secret access key does not fit"),
+        ("S3_SECRET_ACCESS_KEY", "of-somebody-else-who-administers-another-store", "secret access key does not fit"),
         ("S3_ACCESS_KEY_ID", "AKIAUNKNOWN", "does not know this access key ID"),
     ],
 )

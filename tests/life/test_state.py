@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from synapse_media.engine.embedded import Running
+from synapse_media.engine.paths import state_dir
 from tests.doubles.proxy import Answer, Proxy, Request, Upstream, in_front_of
 from tests.life.life import Life
 
@@ -52,7 +54,10 @@ def shared(embedded_store: Running, state_bucket: str, proxy: Proxy, begin: Call
     return new
 
 
-def test_two_ups_at_once_on_a_state_in_a_bucket(shared: Life, state_bucket: str, proxy: Proxy) -> None:
+def test_two_ups_at_once_on_a_state_in_a_bucket(shared: Life, state_bucket: str, proxy: Proxy, tmp_path: Path) -> None:
+    passphrase = state_dir() / "passphrase"
+    # Two machines: each has a state directory of its own, and the passphrase.
+    other = {"XDG_STATE_HOME": str(tmp_path), "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase)}
     arrived, go_on = threading.Event(), threading.Event()
 
     def hold(request: Request, upstream: Upstream) -> Answer | None:
@@ -63,20 +68,21 @@ def test_two_ups_at_once_on_a_state_in_a_bucket(shared: Life, state_bucket: str,
     # Every try of it: however slow this machine is, the first one waits longer than the second one takes.
     proxy.misbehave(hold, when=lambda request: request.method == "PUT")
 
-    def start() -> subprocess.Popen[str]:
+    def start(**environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(COMMAND), "up", "--stack", shared.stack.name, "--yes"],
             cwd=shared.stack.engine.project,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env={**os.environ, **environment},
         )
 
     with start() as first:
         try:
             assert arrived.wait(300), "the first one makes no bucket"
             # While it does, the other one comes, is told, and changes nothing.
-            with start() as second:
+            with start(**other) as second:
                 said, _ = second.communicate(timeout=300)
             assert first.poll() is None
         finally:

@@ -136,8 +136,7 @@ def test_nothing_is_written_where_one_store_can_not_be_rendered(
 ) -> None:
     loaded = [store("amazon"), store("compatible", server_name="example.org", prefix="no-slash")]
     monkeypatch.setattr(stacks, "load", lambda _: loaded)
-    monkeypatch.chdir(tmp_path)
-    assert main(["render", "--stack", "prod", "--out", "out"]) == 1
+    assert main(["render", "--stack", "prod", "--out", str(tmp_path / "out")]) == 1
     assert not (tmp_path / "out").exists()
 
 
