@@ -324,7 +324,7 @@ def test_rotation_never_leaves_synapse_without_a_key(life: Life) -> None:
     assert life.command("rotate", "--yes")[0] == 64
     code, printed = life.command("rotate", "--finish", "--yes")
     assert code == 1
-    assert "nobody but the proof has used the new key yet" in printed
+    assert "only you know whether Synapse has moved on" in printed
     assert life.keys() == sorted([first.access_key_id, second.access_key_id])
     code, printed = life.command("rotate", "--finish", "--confirm", "--yes")
     assert code == 0, printed
