@@ -108,7 +108,7 @@ def _apply(
             preview = previewed(refresh)
         stacks.say_calls(preview)
         steps = changes.of_preview(preview, state)
-        again = [] if has_targets(options) else _to_prove_again(applied, preview, steps)
+        again = [] if has_targets(options) else _to_prove_again(applied, preview, state, steps)
         if again:
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview, state)
@@ -140,12 +140,14 @@ def _ask(session: stacks.Session) -> None:
         )
 
 
-def _to_prove_again(applied: Mapping[str, Applied], preview: Mapping[str, Any], steps: Sequence[Change]) -> list[str]:
+def _to_prove_again(
+    applied: Mapping[str, Applied], preview: Mapping[str, Any], state: Mapping[str, Any], steps: Sequence[Change]
+) -> list[str]:
     """Pulumi's options to have the key proved again where its store changes and the proof's own inputs do not: what is
     said at the end is what is then."""
     proved = {step.store for step in steps if step.kind == PROOF_KIND}
     changed = {step.store for step in steps if step.verb in ("create", "update", "replace")} - proved
-    urns = changes.proofs(preview)
+    urns = changes.proofs(preview, state)
     return [word for name in sorted(changed & set(applied) & set(urns)) for word in ("--replace", urns[name])]
 
 

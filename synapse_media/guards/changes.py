@@ -102,15 +102,23 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
     return tuple(found)
 
 
-def proofs(preview: Mapping[str, Any]) -> dict[str, str]:
-    """{homeserver: URN} of every proof that the program declares, by the URNs that it has now."""
+def proofs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, str]:
+    """{homeserver: URN} of the proof of each store that a preview changes, where the state has one.
+
+    The preview leaves out what stays the same, and a proof's URN in the state may be a former one, which no option of
+    pulumi takes: it is named beside a resource of the same component that changes.
+    """
+    resources = state.get("deployment", {}).get("resources") or ()
     steps = preview.get("steps") or ()
-    homeservers = Homeservers.of_steps(steps)
-    return {
-        homeservers.of(step["urn"]): step["urn"]
-        for step in steps
-        if Urn.parse(step["urn"]).kind == PROOF and step["op"] != "delete"
-    }
+    homeservers = Homeservers.of_steps(steps, resources)
+    proved = {homeservers.of_resource(one) for one in resources if one["type"] == PROOF and not one.get("delete")}
+    found = {}
+    for step in steps:
+        urn, store = Urn.parse(step["urn"]), homeservers.of(step["urn"])
+        if store in proved and step["op"] != "delete" and urn.parents and is_component(urn.parents[-1]):
+            kinds = "$".join((*urn.parents, PROOF))
+            found[store] = f"urn:pulumi:{urn.stack}::{urn.project}::{kinds}::{urn.name}"
+    return found
 
 
 def _is_kept_bucket(step: Mapping[str, Any]) -> bool:
