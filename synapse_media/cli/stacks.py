@@ -226,10 +226,12 @@ def require_former_place(session: Session, was: Applied, will: StoreSettings) ->
     from synapse_media.plugin import families
 
     moved = [setting for setting in identity(was, will) if setting != "user"]
-    if was.ring is None or not moved or was.provider not in catalog.names():
+    place = was.place
+    # Of the same names at another address nothing is deleted at the former one, which may be gone.
+    stays = was.user == will.user and (place is None or place.bucket == will.bucket)
+    if was.ring is None or not moved or stays or was.provider not in catalog.names():
         return
     former = model.read(Connection, was.ring.connection)
-    place = was.place
     asked = AdminCheck(
         connection=former,
         bucket=place.bucket if place else will.bucket,

@@ -213,7 +213,8 @@ def test_another_place_for_the_media_has_its_word(life: Life, edit: dict[str, An
 def test_a_former_place_that_takes_another_credential_is_found_out_before(
     life: Life, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    life.store("retire-key", "narrow-policy", "replace-bucket", iam_endpoint="http://127.0.0.1:9")
+    elsewhere = {"bucket": f"{life.bucket}-next", "user": f"{life.user}-next", "iam_endpoint": "http://127.0.0.1:9"}
+    life.store("retire-key", "narrow-policy", "replace-bucket", "retain-bucket", **elsewhere)
     with monkeypatch.context() as patch:
         patch.setenv("S3_SECRET_ACCESS_KEY", "of-the-new-place")
         code, printed = life.command("up", "--yes")
