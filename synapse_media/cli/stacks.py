@@ -225,7 +225,7 @@ def require_former_place(session: Session, was: Applied, will: StoreSettings) ->
     """
     from synapse_media.plugin import families
 
-    moved = [setting for setting in identity(was, will) if setting != "user"]
+    moved = {setting: before for setting, (before, _) in identity(was, will).items() if setting != "user"}
     place = was.place
     # Of the same names at another address nothing is deleted at the former one, which may be gone.
     stays = was.user == will.user and (place is None or place.bucket == will.bucket)
@@ -243,7 +243,7 @@ def require_former_place(session: Session, was: Applied, will: StoreSettings) ->
         with session.credentials(), waiting(f"{will.server_name}: is the credential accepted where its keys are now?"):
             families.load(catalog.load(was.provider).component).check_admin(asked)
     except StoreError as error:
-        where = next(iter(identity(was, will)[setting][0] for setting in moved))
+        where = next(iter(moved.values()))
         raise SynapseMediaError(
             f"nothing was changed: {', '.join(moved)} of {will.server_name} changes, and the key and the user at "
             f"{where} would be deleted with the credential in the environment, which is not accepted there: {error} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from synapse_media.allow import Word, settles_media, words_of
 from synapse_media.engine.options import has_targets
@@ -79,13 +79,13 @@ def _apply(
     look_again = False
     state = session.state()
     applied = stacks.applied(session, state)
-    leaving = [was for name, was in renamed(applied, stack.stores).items() if not _stays(stack.stores.get(name))]
+    current = {name: (was, stack.stores.get(name)) for name, was in renamed(applied, stack.stores).items()}
+    leaving = [was for was, will in current.values() if not _stays(will)]
     stacks.require_credentials_to_delete(session, leaving)
     verdict = judge(applied, stack.stores, [*stack.allow, *confirmed])
     verdict.require()
-    for name, was in renamed(applied, stack.stores).items():
-        will = stack.stores.get(name)
-        if will is not None and will.uses_store:
+    for was, will in current.values():
+        if _stays(will):
             stacks.require_former_place(session, was, will)
     with stacks.opening_state(session, state, confirmed):
 
@@ -151,7 +151,7 @@ def _to_prove_again(
     return [word for name in sorted(changed & set(applied) & set(urns)) for word in ("--replace", urns[name])]
 
 
-def _stays(store: StoreSettings | None) -> bool:
+def _stays(store: StoreSettings | None) -> TypeGuard[StoreSettings]:
     return store is not None and store.uses_store
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.schema.connection import AdminCheck, Connection
 from synapse_media.schema.resources import (
@@ -27,11 +26,12 @@ from synapse_media.schema.resources import (
 from synapse_media.store import credentials
 from synapse_media.store.clients import ApiError, Credential, s3_client
 from synapse_media.store.http import JsonClient
-from synapse_media.store.objects import look, remove_versions
+from synapse_media.store.objects import look
 
 from .bucket import is_public, make_private, read_policy, write_policy
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
+from .proof import clear_with_proved_key
 from .resource import Context, SchemaResource
 
 API: Final = "https://api.digitalocean.com"
@@ -357,8 +357,7 @@ class SpacesAdministrator:
         return []
 
     def clear(self, inputs: ProofInputs) -> None:
-        key = Credential(inputs.access_key_id, inputs.secret_access_key)
-        remove_versions(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix + PROOF_OBJECT)
+        clear_with_proved_key(inputs)
 
 
 FAMILY: Final = Family(

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.schema.connection import AdminCheck, Connection
 from synapse_media.schema.resources import (
@@ -32,11 +31,12 @@ from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
 from synapse_media.store.clients import ApiError, Credential, s3_client
 from synapse_media.store.http import JsonClient, trusting
-from synapse_media.store.objects import empty_out, is_empty, remove_versions
+from synapse_media.store.objects import empty_out, is_empty
 
 from .bucket import BucketBase, BucketFamily, Setting, marks_of, not_empty, require_mark, taken
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
+from .proof import clear_with_proved_key
 
 _MARK: Final = "synapse-media/"
 _PERMISSIONS: Final = {"read": True, "write": True, "owner": False}
@@ -510,9 +510,7 @@ class GarageAdministrator:
         return []
 
     def clear(self, inputs: ProofInputs) -> None:
-        # A key that may write may delete, so the proved one cleans up after itself.
-        key = Credential(inputs.access_key_id, inputs.secret_access_key)
-        remove_versions(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix + PROOF_OBJECT)
+        clear_with_proved_key(inputs)
 
 
 FAMILY: Final = Family(

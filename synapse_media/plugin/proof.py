@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
-from synapse_media.contract import Proof, fingerprint, secret_sha256
+from synapse_media.contract import PROOF_OBJECT, Proof, fingerprint, secret_sha256
 from synapse_media.errors import StoreError
 from synapse_media.methods import Expected, Operation
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import PROOF, ProofInputs, ProofLine, ProofState
-from synapse_media.store.clients import ApiError, Credential, iam_client
+from synapse_media.store.clients import ApiError, Credential, iam_client, s3_client
+from synapse_media.store.objects import remove_versions
 from synapse_media.store.probes import advice, prove
 
 from . import families
@@ -50,6 +51,12 @@ class ProofAdministrator(Protocol):
 
     def clear(self, inputs: ProofInputs) -> None:
         """Remove what the proof wrote."""
+
+
+def clear_with_proved_key(inputs: ProofInputs) -> None:
+    """Remove what the proof wrote, where a key that may write may delete, and the administrator has no key for S3."""
+    key = Credential(inputs.access_key_id, inputs.secret_access_key)
+    remove_versions(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix + PROOF_OBJECT)
 
 
 class ProofResource(SchemaResource[ProofInputs, ProofState]):

@@ -238,8 +238,3 @@ def unknown_state(kind: type[S], inputs: Any) -> S:
 def missing(kind: type, values: Mapping[str, Any]) -> list[str]:
     """Required properties that the values lack, or have empty; wire names, in order."""
     return sorted(one.wire for one in properties(kind) if one.required and values.get(one.wire) in (None, ""))
-
-
-def completed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Wire values of inputs, with defaults filled in; what is not described is left out."""
-    return write(read(kind, values))

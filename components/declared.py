@@ -1,0 +1,36 @@
+"""What the generated classes of the plugin's resources (`resources.py`) have in common."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pulumi
+
+from synapse_media.schema import resources as described
+from synapse_media.schema.model import camel, properties
+
+
+def _wire(value: Any) -> Any:
+    if is_dataclass(value):
+        found = {one.name: getattr(value, one.name) for one in fields(value)}
+        return {camel(name): _wire(part) for name, part in found.items() if part is not None}
+    if isinstance(value, (list, tuple)):
+        return [_wire(item) for item in value]
+    return value
+
+
+class Declared(pulumi.CustomResource):
+    """A resource that the plugin makes, from arguments in a dataclass; the outputs are annotated in its subclasses."""
+
+    _described: described.ResourceType
+
+    def __init__(self, name: str, args: object, opts: pulumi.ResourceOptions | None = None) -> None:
+        outputs = {one.wire: None for one in properties(self._described.state)}
+        super().__init__(self._described.token, name, {**outputs, **_wire(args)}, opts)
+
+    def __getattr__(self, name: str) -> Any:
+        # Pulumi keeps outputs by their names on the wire.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return pulumi.get(self, camel(name))
