@@ -17,7 +17,6 @@ from synapse_media.engine.paths import cache_dir
 from synapse_media.plugin.storj_grant import OBJECTS, PERMISSIONS, Grant, parse
 from tests.storj.vectors import GENERATOR, HERE, PARENTS, RESTRICTIONS, permissions, restricted
 
-SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
 FULL = parse(PARENTS["full"])
 
 
@@ -86,11 +85,12 @@ def test_two_buckets(storjkit: Path) -> None:
 
 
 def test_restricted_again(storjkit: Path) -> None:
-    grant = FULL.restricted(["media", "other"], OBJECTS, SOON).restricted(["media"], ["reads", "writes"])
+    soon = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    grant = FULL.restricted(["media", "other"], OBJECTS, soon).restricted(["media"], ["reads", "writes"])
     (found,) = _ask(storjkit, grant.serialize())
     assert set(found["allowed"]["media/object"]) == {"reads", "writes"}
     assert found["allowed"]["other/object"] == []
-    assert found["not_after"] == int(SOON.timestamp())
+    assert found["not_after"] == int(soon.timestamp())
 
 
 def test_an_ended_grant_allows_nothing(storjkit: Path) -> None:
