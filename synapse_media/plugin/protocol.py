@@ -234,7 +234,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return self._resources[wanted]
 
     def _context(self, urn: str, inputs: Values | None = None) -> Context:
-        return Context(lambda message: self._log(engine_pb2.WARNING, message, urn), inputs or {})
+        return Context(lambda message: self._log(engine_pb2.WARNING, message, urn), inputs or {}, urn)
 
     def _log(self, severity: Any, message: str, urn: str) -> None:
         if self._engine is not None:
