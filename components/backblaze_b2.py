@@ -77,7 +77,6 @@ class BackblazeB2(Store[BackblazeB2Args]):
             region=bucket.account_region,
             endpoint_url=bucket.account_endpoint,
             lacks=self.with_known_lacks(bucket.lacks),
-            lender="backblaze_b2",
         )
 
     def connection(self) -> resources.ConnectionArgs:

@@ -60,7 +60,6 @@ class DigitalOceanSpaces(Store[DigitalOceanSpacesArgs]):
             ring,
             bucket,
             lacks=lacks,
-            lender="spaces",
         )
 
     def connection(self) -> resources.ConnectionArgs:

@@ -54,7 +54,6 @@ class Garage(Store[GarageArgs]):
             ring,
             bucket,
             lacks=self.with_known_lacks(bucket.lacks),
-            lender="garage",
         )
 
     def connection(self) -> resources.ConnectionArgs:

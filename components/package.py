@@ -33,7 +33,6 @@ from synapse_media.allow import Word
 from synapse_media.errors import Problem
 from synapse_media.methods import METHODS
 
-from . import REGISTRY
 from .args import StoreArgs
 from .store import PACKAGE, ArgumentsError, Store
 
@@ -176,8 +175,8 @@ class Components(Provider):
     def schema(self) -> str | None:
         """Made when it is asked for, as `pulumi up` does not: every vendor's SDK is loaded for it."""
         found = Schema(synapse_media.__version__)
-        for _, name in REGISTRY.values():
-            found.add(*_component(name))
+        for family in catalog.families():
+            found.add(*_component(family.component_class))
         return found.to_json()
 
     @schema.setter

@@ -355,7 +355,6 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         user: pulumi.Input[str] = "",
         policy: Any = None,
         admin: bool = True,
-        lender: str = "",
         cannot_refuse: Sequence[str] | None = None,
     ) -> None:
         """Prove the key and set the outputs.
@@ -368,7 +367,6 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             user: the IAM user whose key it is; "" if the store has none.
             policy: the key's policy document, or an Output of it; None if the store has none.
             admin: an admin credential is there, who lends a decoy bucket and clears up.
-            lender: who does that in the plugin where the admin has no S3 key; "" for the admin's own S3 key.
             cannot_refuse: operations this key can't be denied; None for those of the catalog.
         """
         store = self.store
@@ -399,7 +397,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
                 expected={operation.value: value.value for operation, value in expected.items()},
                 admin=admin,
                 decoy=admin and self.provider.can("decoy_bucket") is not False,
-                lender=lender,
+                lender=self.provider.lender,
                 owner=self.owner,
                 former_owner=self.former_owner or None,
                 user_name=user,

@@ -84,7 +84,6 @@ class Storj(Store[StorjArgs]):
                 lambda found: [words for listed in found for words in listed or ()]
             ),
             policy=given(lambda name: {"bucket": name, "permissions": permissions}, self.setting("bucket")),
-            lender="storj",
         )
 
     @property

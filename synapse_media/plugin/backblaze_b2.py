@@ -616,5 +616,4 @@ FAMILY: Final = Family(
     resources=(B2Bucket(), B2KeyRing()),
     proof_administrator=B2Administrator(),
     check_admin=check_admin,
-    lender="backblaze_b2",
 )

@@ -364,5 +364,4 @@ FAMILY: Final = Family(
     resources=(SpacesKeyRing(), SpacesAdminKey()),
     proof_administrator=SpacesAdministrator(),
     check_admin=check_admin,
-    lender="spaces",
 )

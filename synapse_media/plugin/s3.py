@@ -79,5 +79,4 @@ FAMILY: Final = Family(
     resources=(Bucket(), User(), UserPolicy(), KeyRing(), ExistingKey()),
     proof_administrator=S3Administrator(),
     check_admin=check_admin,
-    lender="",
 )

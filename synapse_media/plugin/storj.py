@@ -542,5 +542,4 @@ FAMILY: Final = Family(
     resources=(StorjBucket(), StorjKeyRing()),
     proof_administrator=StorjAdministrator(),
     check_admin=check_admin,
-    lender="storj",
 )
