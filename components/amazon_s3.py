@@ -17,8 +17,8 @@ import pulumi
 import pulumi_aws as aws
 
 from synapse_media.allow import deletes_media
-from synapse_media.plugin.bucket import OWNER_TAG
 from synapse_media.plugin.iam import POLICY_NAME
+from synapse_media.plugin.s3_bucket import OWNER_TAG
 
 from . import policies
 from .args import IamStoreArgs, is_known

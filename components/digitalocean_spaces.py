@@ -17,12 +17,12 @@ import pulumi
 import pulumi_digitalocean as digitalocean
 
 from synapse_media.allow import deletes_media
+from synapse_media.plugin.digitalocean_spaces import TOKEN
 
 from . import resources
 from .args import StoreArgs, is_known
 from .store import Store
 
-TOKEN = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
 ADMIN = ("SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")
 """The full-access key; the vendor's plugin reads the same variables."""
 

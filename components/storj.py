@@ -7,6 +7,8 @@ from typing import Any
 
 import pulumi
 
+from synapse_media.plugin.storj import AUTH
+
 from . import resources
 from .args import StoreArgs, is_known
 from .store import Store, given
@@ -18,7 +20,6 @@ EVERYTHING = ("*",)
 """Under `access: full`; the operator's own grant must have it all."""
 
 EXPIRES_IN_DAYS = 400
-AUTH = "https://auth.storjshare.io"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,16 +23,17 @@ from synapse_media.schema.resources import (
     SpacesKeyRingInputs,
     SpacesKeyRingState,
 )
+from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
 from synapse_media.store.clients import ApiError, Credential, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look
 
-from .bucket import is_public, make_private, read_policy, write_policy
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
 from .proof import clear_with_proved_key
 from .resource import Context, SchemaResource
+from .s3_bucket import is_public, make_private, read_policy, write_policy
 
 API: Final = "https://api.digitalocean.com"
 TOKEN: Final = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
@@ -40,7 +41,6 @@ _KEYS: Final = "/v2/spaces/keys"
 _PAGE: Final = 200
 _LIMIT: Final = 200
 """Spaces keys of an account. https://docs.digitalocean.com/products/spaces/details/limits/"""
-_SLOTS: Final = ("a", "b")
 
 
 Grants = tuple[SpacesGrant, ...]
@@ -177,7 +177,7 @@ class _SpacesKeys(NamedKeys):
     def __init__(self, state: SpacesKeyRingState) -> None:
         inputs = state.inputs
         self.who = f"Spaces keys {inputs.user_name}"
-        self.names = {slot: key_name(inputs.user_name, inputs.owner, slot) for slot in _SLOTS}
+        self.names = {slot: key_name(inputs.user_name, inputs.owner, slot) for slot in SLOTS}
         self.adopted = inputs.adopt
         self._wanted = _ordered(inputs.grants)
         self._state = state
