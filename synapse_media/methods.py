@@ -104,13 +104,12 @@ _MODULE_NEEDS = frozenset(
         Operation.MISSING_KEY,
     }
 )
-_READ_WRITE_DELETE = _MODULE_NEEDS | {
-    Operation.COPY,
-    Operation.DELETE,
-    Operation.LIST_PARTS,
-    Operation.LIST_UPLOADS,
-    Operation.LOCATION,
-}
+# kahing/goofys at 350ff31, internal/backend_s3.go: a rename is CopyObject or UploadPartCopy, and each mount aborts what
+# ListMultipartUploads shows of uploads older than two days. It calls neither ListParts nor GetBucketLocation.
+_GOOFYS_NEEDS = _MODULE_NEEDS | {Operation.COPY, Operation.DELETE, Operation.LIST_UPLOADS}
+# t2bot/matrix-media-repo at 84bcb70, datastores/: PutObject, GetObject, RemoveObject and, in a tool, ListObjects of
+# minio-go 7.0.82, which asks for the bucket's location only where no region is given; the renderer always gives one.
+_MEDIA_REPO_NEEDS = _MODULE_NEEDS | {Operation.DELETE}
 
 METHODS: MappingProxyType[str, Method] = MappingProxyType(
     {
@@ -132,7 +131,7 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
             Method(
                 name="goofys",
                 title="Goofys, a FUSE mount of the bucket",
-                needs=_READ_WRITE_DELETE,
+                needs=_GOOFYS_NEEDS,
                 prefix=False,
                 # Fixed by the form: with an endpoint Goofys writes STANDARD.
                 storage_classes=("STANDARD",),
@@ -144,7 +143,7 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
             Method(
                 name="matrix-media-repo",
                 title="matrix-media-repo's s3 datastore",
-                needs=_READ_WRITE_DELETE,
+                needs=_MEDIA_REPO_NEEDS,
                 prefix=False,
                 storage_classes=None,
                 limits=("replaces Synapse's media repository: routes change", "a datastore id can never be changed"),

@@ -290,13 +290,15 @@ def test_the_modules_policy(prefix: str) -> None:
     }
 
 
-@pytest.mark.parametrize("method", ["goofys", "matrix-media-repo"])
-def test_the_policy_of_what_deletes(method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "more"), [("goofys", {"s3:ListBucketMultipartUploads"}), ("matrix-media-repo", set())]
+)
+def test_the_policy_of_what_deletes(method: str, more: set[str]) -> None:
     extra = {"media_repo": {"s3_datastore_id": "x"}} if method == "matrix-media-repo" else {}
     document = json.loads(declare(method=method, **extra).raw("UserPolicy")["policy"])
     assert granted_actions(document) == {
-        "arn:aws:s3:::example-media": {"s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:GetBucketLocation"},
-        "arn:aws:s3:::example-media/*": MODULE_OBJECT | {"s3:DeleteObject", "s3:ListMultipartUploadParts"},
+        "arn:aws:s3:::example-media": {"s3:ListBucket"} | more,
+        "arn:aws:s3:::example-media/*": MODULE_OBJECT | {"s3:DeleteObject"},
     }
 
 
