@@ -564,8 +564,8 @@ class _Keys(NamedKeys):
 
 
 _FORMERLY_GIVEN = frozenset({"readBuckets"})
-"""What keys of Goofys and matrix-media-repo had in release 0.1.0 and don't need: a bucket's settings can be read with it,
-and nothing else. Such a key is kept; the next one is made without."""
+"""What keys of Goofys and matrix-media-repo had in release 0.1.0 and don't need. It only lets them read a bucket's
+settings, so such a key is kept, and the next one is made without."""
 
 
 class B2KeyRing(RingBase[B2KeyRingInputs, B2KeyRingState]):

@@ -43,7 +43,11 @@ _NARROWER = {
 MIGRATIONS: dict[str, set[tuple[str, str]]] = {
     # Goofys and matrix-media-repo lose leave that they never used; the proof is made again for what they have.
     "0.1.0-embedded": _NARROWER,
-    "0.1.0-garage": {("update", "Proof of goofys.example.com")},
+    # Where policies have no part in it, only what the proof asks changes.
+    **dict.fromkeys(
+        ("0.1.0-digitalocean_spaces", "0.1.0-digitalocean_spaces_by_token", "0.1.0-garage"),
+        {("update", "Proof of goofys.example.com")},
+    ),
 }
 """{record: (verb, what) of each change of its preview}; a record that is not here needs no change."""
 _DROPPED = {"s3:GetBucketLocation", "s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts"}
