@@ -40,14 +40,14 @@ _NARROWER = {
     ("update", "UserPolicy of repo.example.com"),
     ("update", "Proof of repo.example.com"),
 }
+_PROVED_AGAIN = {("update", "Proof of goofys.example.com")}
 MIGRATIONS: dict[str, set[tuple[str, str]]] = {
     # Goofys and matrix-media-repo lose leave that they never used; the proof is made again for what they have.
     "0.1.0-embedded": _NARROWER,
     # Where policies have no part in it, only what the proof asks changes.
-    **dict.fromkeys(
-        ("0.1.0-digitalocean_spaces", "0.1.0-digitalocean_spaces_by_token", "0.1.0-garage"),
-        {("update", "Proof of goofys.example.com")},
-    ),
+    "0.1.0-digitalocean_spaces": _PROVED_AGAIN,
+    "0.1.0-digitalocean_spaces_by_token": _PROVED_AGAIN,
+    "0.1.0-garage": _PROVED_AGAIN,
 }
 """{record: (verb, what) of each change of its preview}; a record that is not here needs no change."""
 _DROPPED = {"s3:GetBucketLocation", "s3:ListBucketMultipartUploads", "s3:ListMultipartUploadParts"}
