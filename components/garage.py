@@ -49,7 +49,7 @@ class Garage(Store):
         ring = resources.GarageKeyRing(
             self.name,
             resources.GarageKeyRingArgs(
-                **self.any_ring(), owner=self.owner, bucket_id=bucket.bucket_id, resumed=bucket.resumed
+                **self.any_ring(), owner=self.owner, bucket_id=bucket.bucket_id, nonce=bucket.nonce
             ),
             self.of_named_keys(bucket),
         )

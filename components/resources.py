@@ -140,7 +140,7 @@ class B2Bucket(Declared):
     account_id: pulumi.Output[str]
     account_region: pulumi.Output[str]
     account_endpoint: pulumi.Output[str]
-    resumed: pulumi.Output[bool]
+    nonce: pulumi.Output[str]
 
     def __init__(self, name: str, args: B2BucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, args, opts)
@@ -169,7 +169,7 @@ class GarageBucket(Declared):
     adopted: pulumi.Output[bool]
     differences: pulumi.Output[Sequence[str]]
     bucket_id: pulumi.Output[str]
-    resumed: pulumi.Output[bool]
+    nonce: pulumi.Output[str]
 
     def __init__(self, name: str, args: GarageBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, args, opts)
@@ -255,7 +255,7 @@ class B2KeyRingArgs:
     adopt: pulumi.Input[bool] | None = None
     retire_confirmed: pulumi.Input[bool] | None = None
     adopt_key: pulumi.Input[str] | None = None
-    resumed: pulumi.Input[bool] | None = None
+    nonce: pulumi.Input[str] | None = None
 
 
 class B2KeyRing(Declared):
@@ -287,7 +287,7 @@ class GarageKeyRingArgs:
     retire_confirmed: pulumi.Input[bool] | None = None
     adopt_key: pulumi.Input[str] | None = None
     permissions: pulumi.Input[Mapping[str, pulumi.Input[bool]]] | None = None
-    resumed: pulumi.Input[bool] | None = None
+    nonce: pulumi.Input[str] | None = None
 
 
 class GarageKeyRing(Declared):
