@@ -53,6 +53,8 @@ class BucketArgs:
     adopt: pulumi.Input[bool] | None = None
     manage: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     force_destroy: pulumi.Input[bool] | None = None
+    own: pulumi.Input[bool] | None = None
+    media_in: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     versioning: pulumi.Input[bool] | None = None
     noncurrent_days: pulumi.Input[int] | None = None
     abort_days: pulumi.Input[int] | None = None
@@ -86,6 +88,8 @@ class StorjBucketArgs:
     adopt: pulumi.Input[bool] | None = None
     manage: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     force_destroy: pulumi.Input[bool] | None = None
+    own: pulumi.Input[bool] | None = None
+    media_in: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     versioning: pulumi.Input[bool] | None = None
     noncurrent_days: pulumi.Input[int] | None = None
     abort_days: pulumi.Input[int] | None = None
@@ -121,6 +125,8 @@ class B2BucketArgs:
     adopt: pulumi.Input[bool] | None = None
     manage: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     force_destroy: pulumi.Input[bool] | None = None
+    own: pulumi.Input[bool] | None = None
+    media_in: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     private: pulumi.Input[bool] | None = None
     encryption: pulumi.Input[bool] | None = None
     noncurrent_days: pulumi.Input[int] | None = None
@@ -155,6 +161,8 @@ class GarageBucketArgs:
     adopt: pulumi.Input[bool] | None = None
     manage: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     force_destroy: pulumi.Input[bool] | None = None
+    own: pulumi.Input[bool] | None = None
+    media_in: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     abort_days: pulumi.Input[int] | None = None
     quota_bytes: pulumi.Input[int] | None = None
     quota_objects: pulumi.Input[int] | None = None

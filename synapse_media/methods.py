@@ -70,13 +70,19 @@ RULES: MappingProxyType[Operation, Rule] = MappingProxyType(
 )
 
 
+MEDIA_FOLDERS = ("local_content/", "remote_content/")
+"""Folders of Synapse's media store in which the files lie, as both the module and a mounted bucket keep them:
+https://github.com/element-hq/synapse/blob/develop/synapse/media/filepath.py"""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One way for Synapse to keep its media.
 
     `storage_classes` are the ones the method's program accepts (None: any, () : it takes none);
     `needs` is empty for the method that uses no store; `keyless`: its program can sign by the machine's own role;
-    `datastore_ids`: it keeps media under ids of its own, which the settings name (`media_repo`).
+    `datastore_ids`: it keeps media under ids of its own, which the settings name (`media_repo`);
+    `folders`: where its media lies in the bucket, after the prefix (empty: under names of its own).
     """
 
     name: str
@@ -87,6 +93,7 @@ class Method:
     limits: tuple[str, ...]
     keyless: bool = True
     datastore_ids: bool = False
+    folders: tuple[str, ...] = ()
 
     @property
     def uses_store(self) -> bool:
@@ -127,6 +134,7 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
                     "url_cache is never stored",
                     "local copies stay until somebody removes them",
                 ),
+                folders=MEDIA_FOLDERS,
             ),
             Method(
                 name="goofys",
@@ -139,6 +147,7 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
                     "Goofys has had no release since 2020",
                     "must never share a bucket with the storage provider module: its clean-up would delete the objects",
                 ),
+                folders=MEDIA_FOLDERS,
             ),
             Method(
                 name="matrix-media-repo",

@@ -129,8 +129,8 @@ def _store_problems(outputs: StorageOutputs) -> list[str]:
     prefix = outputs.prefix
     if prefix and not method.prefix:
         problems.append(f"prefix is {prefix!r}, but {method.name} knows none. Remove it from the stack file.")
-    elif prefix and (not prefix.endswith("/") or prefix.startswith("/")):
-        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it ends with '/', not starts so.")
+    elif prefix.startswith("/"):
+        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it does not start with '/'.")
     if method.storage_classes is not None and outputs.storage_class not in method.storage_classes:
         problems.append(
             f"storage_class is {outputs.storage_class!r}; {method.name} takes {', '.join(method.storage_classes)}. "

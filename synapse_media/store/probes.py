@@ -212,7 +212,7 @@ def prove(
     """Try every expected operation with the key; a line for each, in the order tried.
 
     Args:
-        prefix: the store's prefix, "" or ending with "/".
+        prefix: the store's prefix, put before each key as it is.
         settle_seconds: a key or policy made just now may need so long until the store knows it.
     """
     at = _Try(s3_client(connection, credential), bucket, prefix + PROOF_OBJECT, decoy)
