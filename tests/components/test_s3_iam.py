@@ -291,6 +291,19 @@ def test_the_modules_policy(prefix: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "folders"),
+    [
+        ({}, ["local_content/", "remote_content/"]),
+        ({"prefix": "media/"}, ["media/local_content/", "media/remote_content/"]),
+        ({"method": "goofys"}, ["local_content/", "remote_content/"]),
+        ({"method": "matrix-media-repo", "media_repo": {"s3_datastore_id": "x"}}, []),
+    ],
+)
+def test_a_bucket_knows_where_its_method_looks_for_media(settings: dict[str, Any], folders: list[str]) -> None:
+    assert declare(**settings).raw("Bucket")["mediaIn"] == folders
+
+
+@pytest.mark.parametrize(
     ("method", "more"), [("goofys", {"s3:ListBucketMultipartUploads"}), ("matrix-media-repo", set())]
 )
 def test_the_policy_of_what_deletes(method: str, more: set[str]) -> None:
