@@ -202,6 +202,8 @@ def test_a_bucket_gets_all_that_is_not_known_to_be_missing() -> None:
         "encryption": True,
         "acl": "private",
         "forceDestroy": False,
+        "own": False,
+        "mediaIn": ["local_content/", "remote_content/"],
     }
     assert connection == {
         "endpoint": "https://s3.example.com",
