@@ -116,9 +116,9 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
     from .stores import own_key
 
     connection, own = own_key(store)
-    variables = catalog.load(store.provider).admin_variables
-    pair = [credentials.read(name, environment) for name in variables]
-    candidates = [own, *([Credential(*pair)] if len(pair) == 2 and all(pair) else [])]
+    variables = _key_variables(catalog.load(store.provider))
+    values = [credentials.read(name, environment) for name in variables]
+    candidates = [own, *([Credential(*values)] if values and all(values[:2]) else [])]
     for credential in candidates:
         client = s3_client(connection, credential)
         try:
@@ -128,10 +128,22 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
                 raise
         else:
             return client
-    raise SynapseMediaError(
-        f"{store.server_name}: its key may not list uploads, which {store.method} does not need. Run this with --stack "
-        f"and the admin credential ({', '.join(variables)}) in the environment."
+    advice = (
+        f"Run this with the admin credential ({', '.join(variables)}) in the environment."
+        if variables
+        else "The administrator's credential is no key for S3 here: use another one that may."
     )
+    raise SynapseMediaError(
+        f"{store.server_name}: its key may not list uploads, which {store.method} does not need. {advice}"
+    )
+
+
+def _key_variables(provider: catalog.Provider) -> tuple[str, ...]:
+    """Those of the admin variables that are an S3 key: its ID, its secret and, where it may have one, its session
+    token, in this order; () where the administrator has none."""
+    names = provider.admin_variables
+    start = next((number for number, name in enumerate(names) if name.endswith("_KEY_ID")), len(names))
+    return names[start : start + 3]
 
 
 def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Iterator[Upload]:

@@ -218,6 +218,33 @@ def require_credentials_to_delete(session: Session, leaving: Iterable[Applied]) 
         _require(required_variables(store), session.engine.environment, [store.provider or store.server_name])
 
 
+def refuse_keys_of_others(session: Session, ending: Iterable[Applied]) -> None:
+    """Raise SynapseMediaError where a user would be deleted with keys that the state does not know.
+
+    Our plugin refuses that itself; a vendor's deletes every key of the user.
+
+    Args:
+        ending: the stores whose user would be deleted.
+    """
+    from synapse_media.plugin.iam import unknown_keys
+
+    found = []
+    for store in ending:
+        if not store.user_takes_keys:
+            continue
+        connection = model.read(Connection, store.ring.connection if store.ring else store.connection)
+        known = [*(store.ring.keys.values() if store.ring else ()), *store.ending_keys]
+        with session.credentials(), waiting(f"{store.server_name}: has {store.user} keys of others?"):
+            keys = unknown_keys(store.user, connection, known)
+        if keys:
+            found.append(f"user {store.user} has the key {', '.join(keys)}, which the state does not know")
+    if found:
+        raise SynapseMediaError(
+            f"nothing was changed: {'; '.join(found)}. It may be in use, and would be deleted with the user. Delete "
+            "the keys that nobody uses at the provider, and run this again."
+        )
+
+
 def require_former_place(session: Session, was: Applied, will: StoreSettings) -> None:
     """Raise SynapseMediaError where a store's keys move elsewhere and its former place takes another credential.
 

@@ -118,6 +118,7 @@ def _apply(
         if refused:
             raise DangerError(changes.refusal(refused, str(stack.path)))
         _refuse_media(session, applied, found)
+        _refuse_keys(session, applied, steps)
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:
             _ask(session)
@@ -180,6 +181,13 @@ def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found
             "bucket where it is, in place of delete-bucket) or <homeserver>/delete-media (deletes the media for good) "
             f"into synapse-media:allow in {stack.path}."
         )
+
+
+def _refuse_keys(session: stacks.Session, applied: Mapping[str, Applied], steps: Sequence[Change]) -> None:
+    """Look before a user goes whose deletion would take keys along that are not this state's."""
+    users = {step.store for step in steps if step.kind.endswith("User") and step.verb in ("delete", "replace")}
+    now = renamed(applied, session.stack.stores).items()
+    stacks.refuse_keys_of_others(session, [was for name, was in now if name in users])
 
 
 def confirm(question: str) -> None:

@@ -38,7 +38,7 @@ from synapse_media.store.clients import ApiError, call, iam_client, s3_client, s
 from synapse_media.store.objects import look
 
 from .keyring import KeyFamily, MadeKey, RingBase
-from .resource import Context, PartialError, SchemaResource, import_id
+from .resource import Context, PartialError, SchemaResource, forgetting, import_id
 from .s3_bucket import canonical
 
 ROOT: Final = "/synapse-media/"
@@ -228,8 +228,8 @@ class User(SchemaResource[UserInputs, UserState]):
                     f"user {user} has the key {', '.join(used)}, which this state does not know, and which may be in "
                     "use: by another checkout with a state of its own, or since a state was lost. The user is left as "
                     "it is, with its policies. Delete the keys that nobody uses at the provider, and run this again. "
-                    "To give the user up and leave it where it is, take it out of the state: `pulumi state delete` "
-                    "with the URN of its s3store:index:User."
+                    f"To give the user up and leave it where it is, take it out of the state, and run this again: "
+                    f"{forgetting(context.urn)}"
                 )
             for key_id in never_handed_out:
                 call(iam, "delete_access_key", UserName=user, AccessKeyId=key_id)
@@ -420,6 +420,16 @@ def _keys_of_nobody(user: str, connection: Connection, mark: UserMark | None) ->
     keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection, mark=mark))
     never_handed_out = keys.orphans(frozenset())
     return never_handed_out, sorted(set(keys.listed() or ()) - set(never_handed_out))
+
+
+def unknown_keys(user: str, connection: Connection, known: Collection[str]) -> list[str]:
+    """The keys of a user that are not `known`; without those that a run which was cut off made, and nobody was given.
+
+    [] where the user is gone. Raises StoreError where the store can't be asked.
+    """
+    keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection))
+    never_handed_out = keys.orphans(frozenset(known))
+    return sorted(set(keys.listed() or ()) - {*known, *never_handed_out})
 
 
 @dataclass(frozen=True, slots=True)

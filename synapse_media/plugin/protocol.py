@@ -94,6 +94,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._schema = schema
         self._engine = None
         self._taken: set[tuple[str, ...]] = set()
+        self._declared: dict[tuple[str, ...], str] = {}
         if engine_address:
             # On this machine: no proxy of the environment is asked.
             channel = grpc.insecure_channel(engine_address, options=[("grpc.enable_http_proxy", 0)])
@@ -145,6 +146,13 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         with self._answering(context, request.urn):
             resource = self._of(request.urn)
             inputs, failures = resource.check(decode(request.news))
+            other = self._bucket_of_another(resource, inputs, request.urn)
+            if other:
+                failures = {
+                    **failures,
+                    "bucket": f"{inputs['bucket']!r} is the bucket of {other}, too: what deletes the one would delete "
+                    "the other's media. Choose another bucket",
+                }
             return provider_pb2.CheckResponse(
                 inputs=encode(inputs, resource.secrets),
                 failures=[provider_pb2.CheckFailure(property=name, reason=why) for name, why in failures.items()],
@@ -232,8 +240,19 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             raise SynapseMediaError(f"plugin {PLUGIN} {synapse_media.__version__} has no resource type {wanted!r}")
         return self._resources[wanted]
 
+    def _bucket_of_another(self, resource: Resource, inputs: Values, urn: str) -> str:
+        """The URN of another resource of this program with the same bucket; "" for none.
+
+        The mark does not tell two of one homeserver apart, nor do the settings as long as a bucket's name is not known.
+        """
+        bucket = inputs.get("bucket")
+        if not resource.one_of_a_name or not isinstance(bucket, str):
+            return ""
+        first = self._declared.setdefault(_named(resource, bucket, inputs), urn)
+        return first if first != urn else ""
+
     def _context(self, urn: str, inputs: Values | None = None) -> Context:
-        return Context(lambda message: self._log(engine_pb2.WARNING, message, urn), inputs or {})
+        return Context(lambda message: self._log(engine_pb2.WARNING, message, urn), inputs or {}, urn)
 
     def _log(self, severity: Any, message: str, urn: str) -> None:
         if self._engine is not None:
