@@ -28,8 +28,7 @@ from synapse_media.engine.vendor_errors import without_repetition
 from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
-# By the scheme of a backend or of a secrets provider: how the names of its own variables begin.
-_OF_SCHEME = {
+OF_SCHEME = {
     "s3": "AWS_",
     "gs": "GOOGLE_",
     "azblob": "AZURE_",
@@ -38,7 +37,8 @@ _OF_SCHEME = {
     "azurekeyvault": "AZURE_",
     "hashivault": "VAULT_",
 }
-_PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
+"""By the scheme of a backend or of a secrets provider: how the names of its own variables begin."""
+PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
 """Pulumi reads the second only where the first is not set."""
 _SILENCE = 2.0
 """Seconds after which the user is shown what is waited for."""
@@ -66,16 +66,16 @@ def _environment(
     toolchain: Toolchain,
     variables: Iterable[str],
     say: Say,
-    secrets_provider: str = "passphrase",
+    secrets_provider: str = "",
     project: Path | None = None,
 ) -> dict[str, str]:
     named = set(variables)
     result = {name: value for name, value in os.environ.items() if name in named or PASSED.fullmatch(name)}
-    if "PULUMI_BACKEND_URL" not in result and project and (backend := _backend_of(project)):
+    if "PULUMI_BACKEND_URL" not in result and project and (backend := backend_of(project)):
         result["PULUMI_BACKEND_URL"] = backend
     # A backend in a bucket, and a KMS, is reached with the vendor's own variables.
     schemes = (url.partition("://")[0] for url in (result.get("PULUMI_BACKEND_URL", ""), secrets_provider))
-    prefixes = tuple(_OF_SCHEME[scheme] for scheme in schemes if scheme in _OF_SCHEME)
+    prefixes = tuple(OF_SCHEME[scheme] for scheme in schemes if scheme in OF_SCHEME)
     if prefixes:
         result |= {
             name: value
@@ -98,7 +98,7 @@ def _environment(
         result["PULUMI_HOME"] = str(private_dir(state_dir() / "pulumi-home"))
     if "PULUMI_BACKEND_URL" not in result:
         result["PULUMI_BACKEND_URL"] = f"file://{private_dir(state_dir() / 'backend')}"
-    if not result.keys() & set(_PASSPHRASE):
+    if not result.keys() & set(PASSPHRASE):
         result["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(say))
     return result
 
@@ -128,10 +128,15 @@ def _project_settings(project: Path) -> dict[str, Any]:
     return loaded
 
 
-def _backend_of(project: Path) -> str:
+def backend_of(project: Path) -> str:
     """The backend that Pulumi.yaml names; "" where it names none."""
     backend = _project_settings(project).get("backend")
     return str(backend.get("url") or "") if isinstance(backend, dict) else ""
+
+
+def is_service(backend: str) -> bool:
+    """Whether a backend is a service, as Pulumi Cloud, which has secrets providers of its own."""
+    return backend.startswith(("https://", "http://"))
 
 
 def _passphrase_file(say: Say) -> Path:
@@ -146,7 +151,7 @@ def _passphrase_file(say: Say) -> Path:
 
 def _refuse_no_passphrase(env: Mapping[str, str]) -> None:
     """Under an empty passphrase secrets look encrypted, and everybody can read them."""
-    name = next(name for name in _PASSPHRASE if name in env)
+    name = next(name for name in PASSPHRASE if name in env)
     value = env[name]
     if name.endswith("_FILE") and value and Path(value).is_file():
         empty, where = not Path(value).read_text(encoding="utf-8").strip(), f"{name} ({value})"
@@ -164,7 +169,7 @@ class Engine:
 
     `variables`: names of environment variables to pass on (see `environment`); `extra`: further ones with their
     values, such as the embedded store's credentials; `secrets_provider`: what encrypts the secrets in the state, as the
-    stack file's `secretsprovider` names it.
+    stack file's `secretsprovider` names it; "" for the backend's own: a service's key, or else a passphrase.
     """
 
     def __init__(
@@ -173,10 +178,9 @@ class Engine:
         variables: Iterable[str] = (),
         extra: Mapping[str, str] | None = None,
         say: Say = say_on_stderr,
-        secrets_provider: str = "passphrase",
+        secrets_provider: str = "",
     ) -> None:
         self.project = project
-        self.secrets_provider = secrets_provider
         self.say = say
         self.shown_on: int | None = None  # a file descriptor for what pulumi shows; None: standard output
         self.toolchain = obtain_pulumi(say)
@@ -184,6 +188,11 @@ class Engine:
             **_environment(self.toolchain, variables, say, secrets_provider, project),
             **(extra or {}),
         }
+        of_service = is_service(self.environment["PULUMI_BACKEND_URL"])
+        self.secrets_provider = secrets_provider or ("default" if of_service else "passphrase")
+        self._by_passphrase = self.secrets_provider == "passphrase" or (
+            self.secrets_provider == "default" and not of_service
+        )
         self._secrets = _secrets_among(self.environment)
 
     @property
@@ -203,7 +212,7 @@ class Engine:
         A first Ctrl-C (or SIGTERM) asks pulumi to stop after the step it is at; this call then still waits for it,
         since killing it would leave a locked stack behind.
         """
-        if self.secrets_provider in ("passphrase", "default"):
+        if self._by_passphrase:
             _refuse_no_passphrase(self.environment)
         return self._run(args, capture=capture, check=check, cwd=self.project, env=self.environment)
 
@@ -449,7 +458,7 @@ class Engine:
         said = without_repetition(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
         what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
         if "incorrect passphrase" in said:
-            how = next((name for name in _PASSPHRASE if name in self.environment), "the passphrase")
+            how = next((name for name in PASSPHRASE if name in self.environment), "the passphrase")
             value = f" ({self.environment[how]})" if how.endswith("_FILE") else ""
             return EngineError(
                 f"{what} failed: {how}{value} does not hold the passphrase this stack was made with. Set "
