@@ -44,6 +44,12 @@ def add_parser(commands: Any) -> None:
         "--set", action="append", default=[], metavar="SETTING=VALUE", help="any other setting, its value in YAML"
     )
     parser.add_argument("--adopt", action="store_true", help="the bucket is there already: take it over as it is")
+    parser.add_argument(
+        "--ci",
+        choices=tuple(new_project.CI),
+        default="github",
+        help="with a new project: the system whose recipe for previews is written (default: github)",
+    )
     parser.add_argument("--json", action="store_true", help="for programs: the stack file, what is wrong, what is next")
 
 
@@ -60,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     server_name = str(store.pop("server_name"))
     made = settings.parse({server_name: store})[server_name]
     extra = catalog.load(made.provider).extra if made.uses_store else ""
-    written = new_project.make(here, extra) if project is None else new_project.Written()
+    written = new_project.make(here, extra, arguments.ci) if project is None else new_project.Written()
     _write(path, server_name, store)
     findings = []
     if made.uses_store:

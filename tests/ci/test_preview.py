@@ -7,8 +7,10 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
 import yaml
 
+from synapse_media import catalog
 from synapse_media.engine.obtain import Toolchain
 from tests.doubles.vault_transit import vault
 from tests.end_to_end.built import go_program
@@ -183,14 +185,17 @@ def test_a_line_without_a_digest_is_refused(tmp_path: Path) -> None:
     assert "has no digest" in done.stderr
 
 
+TEMPLATES = [ROOT / "ci" / name for name in ("preview.yml", "forgejo.yml")]
+
+
 def test_workflows_are_lint_free() -> None:
     actionlint = go_program(HERE / "actionlint", "github.com/rhysd/actionlint/cmd/actionlint")
     files = sorted(WORKFLOWS.glob("*.yml"))
-    assert {file.stem for file in files} >= {"preview", "drift"}
-    # Other linters are used where somebody has them, or nobody could say what was checked.
-    done = subprocess.run(
-        [actionlint, "-no-color", "-shellcheck=", "-pyflakes=", *files], capture_output=True, text=True, check=False
-    )
+    assert {file.stem for file in files} == {"preview", "drift", "stack", "test", "lock", "release"}
+    # Other linters are used where somebody has them, or nobody could say what was checked. "docker" is a label of
+    # Forgejo's and Gitea's own runners.
+    options = ["-no-color", "-shellcheck=", "-pyflakes=", "-ignore", 'label "docker" is unknown']
+    done = subprocess.run([actionlint, *options, *files, *TEMPLATES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -207,10 +212,12 @@ def test_a_project_of_ones_own_has_the_same_workflow() -> None:
 
 
 def test_workflows_give_no_more_than_they_need() -> None:
-    for file in WORKFLOWS.glob("*.yml"):
+    for file in [*WORKFLOWS.glob("*.yml"), *TEMPLATES]:
         text = file.read_text(encoding="utf-8")
         workflow = yaml.safe_load(text)
-        assert workflow["permissions"] == {"contents": "read"}
+        # Forgejo and Gitea take no notice of it.
+        if file.name != "forgejo.yml":
+            assert workflow["permissions"] == {"contents": "read"}
         # With it, code of a fork would run beside our secrets.
         assert "pull_request_target" not in text
         for job in workflow["jobs"].values():
@@ -219,3 +226,78 @@ def test_workflows_give_no_more_than_they_need() -> None:
                     assert len(step["uses"].partition("@")[2]) == 40
                 # What a pull request can name goes through the environment, never into a script.
                 assert "${{" not in step.get("run", "")
+
+
+def test_an_admin_credential_is_where_something_is_made_alone() -> None:
+    """Every one that the catalog names; and none in a preview, which asks no store."""
+    names = {name for entry in catalog.names() for name in catalog.load(entry).admin_variables}
+    state = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    for file in (WORKFLOWS / "stack.yml", ROOT / "ci/forgejo.yml"):
+        jobs = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]
+        given = {job: {name for step in jobs[job]["steps"] for name in step.get("env", ())} for job in jobs}
+        assert names <= given["up"]
+        assert given["preview"] & names == state
+    called = yaml.safe_load((WORKFLOWS / "stack.yml").read_text(encoding="utf-8"))
+    # YAML reads the key `on` as true.
+    assert names < set(called[True]["workflow_call"]["secrets"])
+    assert called["jobs"]["up"]["environment"] == "${{ inputs.environment }}"
+
+
+def steps_of(system: str) -> dict[str, str]:
+    """The commands that preview and make, as a system runs them: one script each."""
+    if system in ("github", "forgejo"):
+        file = WORKFLOWS / "stack.yml" if system == "github" else ROOT / "ci/forgejo.yml"
+        jobs = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]
+        found = {
+            step["name"]: step["run"]
+            for job in jobs.values()
+            for step in job["steps"]
+            if "run" in step and "name" in step
+        }
+        return {"preview": found["Preview"] + found.get("Outcome", ""), "up": found["Up"]}
+    loaded = yaml.safe_load((ROOT / f"ci/{system}.yml").read_text(encoding="utf-8"))
+    if system == "gitlab":
+        return {name: "\n".join(loaded[name]["script"]) for name in ("preview", "up")}
+    return {step["name"]: "\n".join(step["commands"][1:]) for step in loaded["steps"]}
+
+
+@pytest.mark.parametrize("system", ["github", "gitlab", "forgejo", "woodpecker"])
+@pytest.mark.parametrize(("code", "passes"), [(0, True), (1, False), (2, True), (3, False)])
+def test_every_system_fails_where_a_preview_does(system: str, code: int, passes: bool, tmp_path: Path) -> None:
+    """Its own commands, with stand-ins for the scripts. The comment is written all the same; `up` gets the digests."""
+    shown = "echo 'prod 0123' >out/preview/digests"
+    for name, text in {
+        "ci/preview.sh": f'echo "$@" >asked; mkdir -p out/preview; {shown}; exit {code}',
+        "ci/up.sh": "cat >made",
+        ".venv/bin/python": 'echo "$@" >commented',
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        path.chmod(0o755)
+    outputs = tmp_path / "outputs"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "STACKS": "prod spare",
+        "COMMENT_TOKEN": "token",
+        "CI_MERGE_REQUEST_IID": "7",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+        "GITHUB_OUTPUT": str(outputs),
+        "CODE": str(code),
+        "DIGESTS": "prod 0123",
+        "REVIEWED": "prod 0123",
+    }
+
+    def run(script: str) -> int:
+        command = ["bash", "-e", "-o", "pipefail", "-c", script]
+        return subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode
+
+    steps = steps_of(system)
+    assert (run(steps["preview"]) == 0) is passes
+    assert (tmp_path / "asked").read_text(encoding="utf-8") == "prod spare\n"
+    if system == "github":
+        assert outputs.read_text(encoding="utf-8") == f"code={code}\ndigests<<END\nprod 0123\nEND\n"
+    else:
+        assert (tmp_path / "commented").read_text(encoding="utf-8") == "-m synapse_media.ci.comment out/preview\n"
+    assert run(steps["up"]) == 0
+    assert (tmp_path / "made").read_text(encoding="utf-8") == "prod 0123\n"

@@ -73,6 +73,7 @@ def test_a_project_of_ones_own(begin: Callable[..., Stranger], embedded_store: R
         "__main__.py",
         "bin/pulumi-resource-s3store",
         "ci/preview.sh",
+        "ci/up.sh",
         "requirements.txt",
         "stacks/Pulumi.prod.yaml",
     }
