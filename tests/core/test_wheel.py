@@ -47,6 +47,7 @@ def test_a_wheel_carries_everything_under_one_name(wheel: zipfile.Path) -> None:
         "synapse_media/engine/sources/pulumi/go.sum",
         "synapse_media/engine/sources/versitygw/pin.go",
         "synapse_media/project/__main__.py",
+        "synapse_media/stack-file.schema.json",
     ):
         assert needed in names
 
