@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from synapse_media.engine.session import OF_SCHEME, PASSPHRASE, backend_of, is_service
+from synapse_media.engine.session import PASSPHRASE, VARIABLE_PREFIX, backend_of, is_service
 
 _CREDENTIALS: Mapping[str, tuple[str, ...]] = {
     "AWS_": (
@@ -63,7 +63,7 @@ def access(project: Path, stack_file: Mapping[str, Any], environment: Mapping[st
         lacks.append("PULUMI_ACCESS_TOKEN is not set")
     provider = str(stack_file.get("secretsprovider") or "")
     for scheme in (urlsplit(backend).scheme, provider.partition("://")[0]):
-        names = _CREDENTIALS[OF_SCHEME[scheme]] if scheme in OF_SCHEME else ()
+        names = _CREDENTIALS[VARIABLE_PREFIX[scheme]] if scheme in VARIABLE_PREFIX else ()
         if names and not any(environment.get(name) for name in names):
             perhaps.append(f"for {scheme}:// none of {', '.join(names)} is set")
     by_passphrase = provider == "passphrase" or "encryptionsalt" in stack_file or not (provider or on_service)

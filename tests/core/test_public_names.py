@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import components
+from synapse_media import catalog
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,8 +45,8 @@ FUNCTIONS = {
 
 def test_the_names_of_the_components() -> None:
     assert tuple(components.__all__) == COMPONENTS
-    # Each class is one that a family of the registry loads: none is only listed.
-    classes = {name for _, name in components.REGISTRY.values()}
+    # Each class is one that a family of the catalog loads: none is only listed.
+    classes = {family.component_class for family in catalog.families()}
     assert {name.removesuffix("Args") for name in COMPONENTS if name[0].isupper()} == {*classes, "Keys"}
 
 
