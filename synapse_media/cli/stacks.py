@@ -20,6 +20,7 @@ from typing import Any
 
 from synapse_media import allow as allowed
 from synapse_media import catalog, contract, extras, stackfile
+from synapse_media.engine import access as engine_access
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
 from synapse_media.engine.files import locked, write_private
@@ -75,6 +76,26 @@ def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
         parser.add_argument(
             "options", nargs="*", metavar="-- PULUMI OPTION", help="passed to pulumi: --target, --replace …"
         )
+
+
+def add_ci(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """The option of a command that continuous integration runs.
+
+    Args:
+        otherwise: what it does where the environment lacks what the state needs.
+    """
+    parser.add_argument(
+        "--ci",
+        action="store_true",
+        help="make no state and no passphrase on this machine: where the environment lacks what the state needs, "
+        + otherwise,
+    )
+
+
+def access_of(name: str) -> engine_access.Access:
+    """What this environment lacks for the state of a stack. Raises StackFileError."""
+    project = stackfile.find_project()
+    return engine_access.access(project, stackfile.read_yaml(stackfile.path_of(project, name)))
 
 
 def selected(*, or_store: bool) -> str:

@@ -19,6 +19,7 @@ from synapse_media.guards.judge import STORE, judge, renamed
 from synapse_media.settings import StoreSettings
 from synapse_media.urn import short
 
+from . import reviewed as what_was_reviewed
 from . import stacks
 
 PROOF_KIND = short(PROOF)
@@ -34,13 +35,30 @@ def add_parser(commands: Any) -> None:
     stacks.add_stack(parser)
     parser.add_argument("--refresh", action="store_true", help="find and mend what was changed by hand")
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
+    parser.add_argument(
+        "--reviewed",
+        metavar="DIGEST",
+        default="",
+        help="go on only if the changes are those whose digest `diff` showed",
+    )
+    stacks.add_ci(parser, "it fails")
     parser.add_argument("--json", action="store_true", help="for programs: what there is then")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.ci and (lacks := stacks.access_of(arguments.stack).lacks):
+        raise SynapseMediaError(
+            f"nothing was changed: the state of {arguments.stack} can't be read: {'; '.join(lacks)}"
+        )
     session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options)
     stacks.quiet_for_json(session, as_json=arguments.json)
-    apply(session, refresh=arguments.refresh, yes=arguments.yes, options=arguments.options)
+    apply(
+        session,
+        refresh=arguments.refresh,
+        yes=arguments.yes,
+        options=arguments.options,
+        reviewed=arguments.reviewed,
+    )
     stacks.show(stacks.outputs_of(session), as_json=arguments.json)
     return 0
 
@@ -53,15 +71,17 @@ def apply(
     options: Sequence[str],
     allow: Sequence[str] = (),
     begin: Callable[[], None] = lambda: None,
+    reviewed: str = "",
 ) -> None:
     """Preview, guard, ask, and do what was previewed.
 
     Args:
+        reviewed: the digest of the changes that were agreed to; "" for none.
         allow: what this command confirms beside the stack file's `allow`.
         begin: called when everything was agreed to, just before the first change.
     """
     with stacks.alone(session):
-        _apply(session, refresh=refresh, yes=yes, options=options, allow=allow, begin=begin)
+        _apply(session, refresh=refresh, yes=yes, options=options, allow=allow, begin=begin, reviewed=reviewed)
 
 
 def _apply(
@@ -72,6 +92,7 @@ def _apply(
     options: Sequence[str],
     allow: Sequence[str],
     begin: Callable[[], None],
+    reviewed: str,
 ) -> None:
     engine, stack = session.engine, session.stack
     cut_off = stacks.was_cut_off(session)
@@ -117,6 +138,7 @@ def _apply(
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
             raise DangerError(changes.refusal(refused, str(stack.path)))
+        what_was_reviewed.require(found, reviewed, stack.name)
         _refuse_media(session, applied, found)
         _refuse_keys(session, applied, steps)
         stacks.refuse_taken_buckets(session, preview)
