@@ -165,7 +165,7 @@ def _reach(remotes: Iterable[Remote], more: str = "") -> Step:
         "The sizes are printed, and no error.",
         "Close the shell.",
         files=tuple(remote.json for remote in found),
-        commands=(*dict.fromkeys(commands), *(f'rclone size "{remote.path}"' for remote in found)),
+        commands=(*dict.fromkeys(commands), *(f"rclone size {remote.path}" for remote in found)),
     )
 
 
@@ -221,7 +221,7 @@ def _room(old: Remote, directory: str) -> Step:
         "All of the bucket comes to the local disk.",
         "df shows more available than rclone prints, with a reserve for what comes in meanwhile.",
         _STEADY,
-        commands=(f'rclone size "{old.path}"', f"df -h {directory}"),
+        commands=(f"rclone size {old.path}", f"df -h {directory}"),
     )
 
 
@@ -278,7 +278,7 @@ def _to_module(site: Site, new: Remote) -> Migration:
             f"{SAME} Otherwise copy again, and compare again. {rclone.COUNTS}",
             "Nothing to undo.",
             files=(f"{KEYS}/same.txt, which it writes: what is the same in both",),
-            commands=(rclone.compare(site.media, new.path, f"--match {KEYS}/same.txt"),),
+            commands=(rclone.compare(rclone.word(site.media), new.path, f"--match {KEYS}/same.txt"),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -296,7 +296,7 @@ def _to_module(site: Site, new: Remote) -> Migration:
             "Only what was compared, by the list that the comparison wrote. Keeping everything is the best backup "
             "there is. Never use a job that deletes by name.",
             "df shows the room; an old picture is still shown.",
-            f'rclone copy "{new.path}" {site.media} --ignore-existing brings all of it back.',
+            f"rclone copy {new.path} {site.media} --ignore-existing brings all of it back.",
             commands=(f"rclone delete {site.media} --files-from-raw {KEYS}/same.txt",),
             effects=(Effect.LEFT, Effect.EMPTIED),
         ),
@@ -337,7 +337,7 @@ def _from_module(site: Site, old: Remote) -> Migration:
             f"{SAME} Anything else: do not go on; a file of the disk that differs is to be looked at by hand. "
             f"{rclone.COUNTS}",
             "Nothing to undo.",
-            commands=(rclone.compare(old.path, site.media),),
+            commands=(rclone.compare(old.path, rclone.word(site.media)),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -389,7 +389,7 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
             "Everything of the disk must be in the bucket, with the same content: both are read.",
             f"{SAME} {rclone.COUNTS}",
             "Start Synapse again.",
-            commands=(rclone.compare(site.media, new.path),),
+            commands=(rclone.compare(rclone.word(site.media), new.path),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -472,7 +472,7 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             "Everything of the bucket must be on the disk, with the same content: both are read.",
             f"{SAME} {rclone.COUNTS}",
             "Start Synapse again: the mount comes with it.",
-            commands=(rclone.compare(old.path, target),),
+            commands=(rclone.compare(old.path, rclone.word(target)),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -787,7 +787,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "Everything of the disk must be in the bucket, with the same content: both are read.",
             f"{SAME} The bucket may hold more: what is not on the disk any more.",
             "Start Synapse again: the module is still in use.",
-            commands=(rclone.compare(site.media, old.path),),
+            commands=(rclone.compare(rclone.word(site.media), old.path),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -893,7 +893,10 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
     """The same method on another store: objects keep their keys, so they are copied from bucket to bucket."""
     local = method == MODULE
     last_copy = (*(rclone.upload(site, new)[:1] if local else ()), *rclone.between(old, new))
-    compared = (rclone.compare(old.path, new.path), *((rclone.compare(site.media, new.path),) if local else ()))
+    compared = (
+        rclone.compare(old.path, new.path),
+        *((rclone.compare(rclone.word(site.media), new.path),) if local else ()),
+    )
     ids = " The datastore id stays: matrix-media-repo finds each object by id and name." if method == MEDIA_REPO else ""
     steps = (
         *(_no_clean_up(site) if local else ()),
