@@ -23,16 +23,17 @@ from synapse_media.schema.resources import (
     SpacesKeyRingInputs,
     SpacesKeyRingState,
 )
+from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
 from synapse_media.store.clients import ApiError, Credential, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look
 
-from .bucket import is_public, make_private, read_policy, write_policy
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
 from .proof import clear_with_proved_key
 from .resource import Context, SchemaResource
+from .s3_bucket import is_public, make_private, read_policy, write_policy
 
 API: Final = "https://api.digitalocean.com"
 TOKEN: Final = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
@@ -40,7 +41,6 @@ _KEYS: Final = "/v2/spaces/keys"
 _PAGE: Final = 200
 _LIMIT: Final = 200
 """Spaces keys of an account. https://docs.digitalocean.com/products/spaces/details/limits/"""
-_SLOTS: Final = ("a", "b")
 _MAKING: Final = "-making"
 """The end of a key's name until it is in a state: nobody was given a key that has it. A state of the bucket by which
 such a key could be told from another state's there is not, since the vendor's plugin makes it; but a key can be
@@ -183,7 +183,7 @@ class _SpacesKeys(NamedKeys):
     def __init__(self, state: SpacesKeyRingState) -> None:
         inputs = state.inputs
         self.who = f"Spaces keys {inputs.user_name}"
-        self._kept_names = {slot: key_name(inputs.user_name, inputs.owner, slot) for slot in _SLOTS}
+        self._kept_names = {slot: key_name(inputs.user_name, inputs.owner, slot) for slot in SLOTS}
         self.names = {slot: name + _MAKING for slot, name in self._kept_names.items()}
         self._wanted = _ordered(inputs.grants)
         self._state = state
@@ -385,5 +385,4 @@ FAMILY: Final = Family(
     resources=(SpacesKeyRing(), SpacesAdminKey()),
     proof_administrator=SpacesAdministrator(),
     check_admin=check_admin,
-    lender="spaces",
 )

@@ -521,5 +521,4 @@ FAMILY: Final = Family(
     resources=(GarageBucket(), GarageKeyRing()),
     proof_administrator=GarageAdministrator(),
     check_admin=check_admin,
-    lender="garage",
 )

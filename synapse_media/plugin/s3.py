@@ -11,11 +11,12 @@ from synapse_media.store.clients import ApiError, call, iam_client, s3_client
 from synapse_media.store.objects import remove_versions
 from synapse_media.store.probes import bucket_in
 
-from .bucket import Bucket, is_marked, mark, mark_of
+from .bucket import is_marked
 from .existing_key import ExistingKey
 from .families import Family
 from .iam import KeyRing, User, UserPolicy, forget_journal
 from .proof import DECOY
+from .s3_bucket import Bucket, mark, mark_of
 
 
 def check_admin(asked: AdminCheck) -> None:
@@ -84,5 +85,4 @@ FAMILY: Final = Family(
     resources=(Bucket(), User(), UserPolicy(), KeyRing(), ExistingKey()),
     proof_administrator=S3Administrator(),
     check_admin=check_admin,
-    lender="",
 )

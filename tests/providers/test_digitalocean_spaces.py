@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
-from synapse_media.engine.vendor_errors import without_repetition
+from synapse_media.engine.vendor_errors import readable_errors
 from synapse_media.errors import StoreError
 from synapse_media.plugin.digitalocean_spaces import SpacesAdministrator, SpacesAdminKey, SpacesKeyRing
 from synapse_media.plugin.keyring import key_name
@@ -300,7 +300,7 @@ def test_a_wrong_secret_is_said_once_and_with_its_cause(tmp_path: Path, cloud: C
     spaces.store(**cloud.settings(bucket="spaces-wrong"))
     with pytest.raises(EngineError) as caught:
         spaces.up()
-    told = without_repetition(str(caught.value))
+    told = readable_errors(str(caught.value))
     assert told.count("Forbidden: Forbidden") == 1
     assert "its secret is wrong" in told
     assert ".go:" not in told
