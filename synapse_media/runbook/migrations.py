@@ -122,8 +122,8 @@ def _render(site: Site, new: Remote, method: str, *, key: bool = True) -> Step:
 
 def _bring(site: Site, remote: Remote, directory: str) -> tuple[str, ...]:
     return (
-        f"ssh root@{site.host} mkdir -p -m 0700 {KEYS} {KEYS}/{remote.name}",
-        f"scp -p {directory}/store.json root@{site.host}:{KEYS}/{remote.name}/",
+        f"ssh root@{site.machine} mkdir -p -m 0700 {KEYS} {KEYS}/{remote.name}",
+        f"scp -p {directory}/store.json root@{site.machine}:{KEYS}/{remote.name}/",
     )
 
 
@@ -359,7 +359,9 @@ def _from_module(site: Site, old: Remote) -> Migration:
 
 
 def _to_goofys(site: Site, new: Remote) -> Migration:
-    switch = _install(site) if site.plain else (f"ssh root@{site.host} mv {site.media} {site.aside}", *_install(site))
+    switch = (
+        _install(site) if site.plain else (f"ssh root@{site.machine} mv {site.media} {site.aside}", *_install(site))
+    )
     local = site.media if site.plain else site.aside
     steps = (
         _make(new, GOOFYS, site),
@@ -434,9 +436,9 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
         )
         if site.plain
         else (
-            f"ssh root@{site.host} systemctl disable --now {playbook.GOOFYS_UNIT}",
-            f"ssh root@{site.host} 'mountpoint -q {site.media} || rmdir {site.media}'",
-            f"ssh root@{site.host} mv -T {target} {site.media}",
+            f"ssh root@{site.machine} systemctl disable --now {playbook.GOOFYS_UNIT}",
+            f"ssh root@{site.machine} 'mountpoint -q {site.media} || rmdir {site.media}'",
+            f"ssh root@{site.machine} mv -T {target} {site.media}",
             f"rm {site.configuration}    # and every line of {playbook.GOOFYS} elsewhere",
             *site.apply,
         )
@@ -807,7 +809,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "Stop Synapse, unmount, put the local media back and the module's file: the bucket has all of it.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
-                *(() if site.plain else (f"ssh root@{site.host} mv {site.media} {site.aside}",)),
+                *(() if site.plain else (f"ssh root@{site.machine} mv {site.media} {site.aside}",)),
                 *_install(site),
             ),
             effects=(Effect.ENTERED, Effect.STARTS),
@@ -839,7 +841,7 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
         if site.plain
         else (
             f"rm {site.configuration}    # and every line of {playbook.GOOFYS} elsewhere",
-            f"ssh root@{site.host} systemctl disable --now {playbook.GOOFYS_UNIT}",
+            f"ssh root@{site.machine} systemctl disable --now {playbook.GOOFYS_UNIT}",
         )
     )
     steps = (
@@ -946,7 +948,7 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
                 *(
-                    (f"ssh root@{site.host} systemctl stop {playbook.GOOFYS_UNIT}",)
+                    (f"ssh root@{site.machine} systemctl stop {playbook.GOOFYS_UNIT}",)
                     if method == GOOFYS and not site.plain
                     else (f"systemctl stop {synapse.GOOFYS_NAME}",)
                     if method == GOOFYS
