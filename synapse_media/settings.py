@@ -22,7 +22,8 @@ PROJECT = "synapse-media"
 SLOTS = ("a", "b")
 
 # All are matched in full: `$` would let a newline through at the end.
-_SERVER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_SERVER_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?")
 # No '*' or '?': they are wildcards in the key's policy.
 _PREFIX = re.compile(r"[\w!.() /-]+")
 _USER = re.compile(r"[A-Za-z0-9+=,.@_-]{1,64}")

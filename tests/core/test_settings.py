@@ -52,6 +52,17 @@ def test_a_minimal_store_is_filled_in_from_the_catalog() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["a..example.com", ".example.com", "example.com.", "a-.example.com", "-a.example.com"])
+def test_a_server_name_is_a_host_name(name: str) -> None:
+    (problem,) = problems_of({name: GOOD})
+    assert "a host name such as matrix.example.com" in str(problem)
+
+
+@pytest.mark.parametrize("name", ["example.com", "a-b.example.com", "localhost", "192.0.2.1:8448", "xn--a.example"])
+def test_a_host_name_is_a_server_name(name: str) -> None:
+    assert settings.parse({name: GOOD})[name].server_name == name
+
+
 def test_every_setting_is_taken_over() -> None:
     store = settings.parse(
         {
