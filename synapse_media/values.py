@@ -28,6 +28,8 @@ class Fault:
     mend: str
 
 
+UNSURE = frozenset({"bucket-name-unusual", "region-not-endpoints", "prefix-form", "public-url-private", "module-old"})
+"""Rules on what may be meant, or may work at some store: `check` warns of them."""
 SECRETS = ("access_key_id", "secret_access_key", "session_token", "customer_key")
 """Fields whose value is never shown."""
 

@@ -40,7 +40,8 @@ THREADPOOL_SINCE = (1, 6)
 MODULE_NEEDS_SYNAPSE = (1, 140)
 """Synapse's first release that has it: what the module needs since."""
 MODULE_DISTRIBUTION = "synapse-s3-storage-provider"
-"""As pip knows it."""
+DISTRIBUTION = "matrix-synapse"
+"""As pip knows the two."""
 MODULE_PACKAGE = "s3_storage_provider"
 MODULE_CLASS = f"{MODULE_PACKAGE}.S3StorageProviderBackend"
 MODULE_OPTIONS = {

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from synapse_media import values
-from synapse_media.homeserver import playbook, synapse
+from synapse_media.homeserver import media_repo, playbook, synapse
 
 from .config import kind_of
 from .reading import FILLED, Document, UnreadableError, Value, is_manifest, parse
@@ -88,7 +88,7 @@ def _is_configuration(value: Value) -> bool:
         return True
     datastores = value.items.get("datastores")
     return datastores is not None and any(
-        "forKinds" in entry.items or "opts" in entry.items for entry in datastores.entries
+        media_repo.FOR_KINDS in entry.items or "opts" in entry.items for entry in datastores.entries
     )
 
 

@@ -6,6 +6,7 @@ are documented but never copied there, so they are left out. https://github.com/
 
 from __future__ import annotations
 
+from synapse_media import values
 from synapse_media.contract import StorageOutputs
 from synapse_media.homeserver import playbook, synapse
 
@@ -253,9 +254,14 @@ def _install(request: Request) -> str:
         else ""
     )
     keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
+    needed, since = map(values.written, (synapse.MODULE_NEEDS_SYNAPSE, synapse.THREADPOOL_SINCE))
     return f"""# {name}: media on S3 with synapse-s3-storage-provider {synapse.MODULE_VERSION}
 
 What it does: {" ".join(what.does)}
+
+Release {synapse.MODULE_VERSION} of the module needs Synapse {needed} or newer, and Synapse {needed} or newer needs
+release {since} or newer of the module: upgrade both together. `synapse-media doctor --synapse-python FILE` compares
+them.
 {keyless if request.store.keyless else ""}
 A wrong key does not keep Synapse from starting: every upload fails instead. So prove the key from the server
 itself first: `synapse-media prove --store store.json`.

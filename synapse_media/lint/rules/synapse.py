@@ -225,9 +225,9 @@ def module_misplaced(config: Config) -> Iterable[Hit]:
 _SINCE = {
     "session_token": (1, 6),
     "prefix": values.PREFIX_SINCE,
-    "sse_customer_key": (1, 2),
+    "customer_key": (1, 2),
 }
-"""{option: the module's first release that reads it}."""
+"""{setting of a store: the module's first release that reads it}."""
 
 
 @rule(
@@ -249,13 +249,13 @@ def option_too_new(config: Config) -> Iterable[Hit]:
                 and store.enabled
                 and found is not None
                 and not found.empty
-                and version < _SINCE.get(option, version)
+                and version < _SINCE.get(field, version)
             ):
                 yield Hit(
                     found.value or store.where,
                     found.setting,
                     f"the module is pinned to {values.written(version)}, which ignores it: it reads {option} since "
-                    f"{values.written(_SINCE[option])}",
+                    f"{values.written(_SINCE[field])}",
                     f"Take {synapse.MODULE_VERSION}. What is in the bucket without a prefix is moved to it first.",
                 )
 
