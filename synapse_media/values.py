@@ -72,7 +72,7 @@ _WHOLE = re.compile(
     r"|change[-_. ]?(?:me|this|it)\b.*|changeme.*|replace[-_. ]?(?:me|this|with)\b.*"
     r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|.*[-_. ]here|some-region-name"
     r"|x{3,}|\*{3,}|\.{3,}|…|to-?do|tbd|fix-?me|(?:my-?)?placeholder|redacted"
-    r"|(?:my[-_])?(?:access|secret)[-_](?:access[-_])?key(?:[-_]id)?)",
+    r"|(?:my[-_])?bucket[-_]?name|(?:(?:my|aws|s3)[-_])*(?:access|secret)[-_](?:access[-_])?key(?:[-_]id)?)",
 )
 _LABEL = re.compile(rf"(?i:your[-_](?!objectstorage).*)|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+")
 _INSIDE = re.compile(r"<(?!path:)[^<>]+>|‹[^‹›]+›|«[^«»]+»|(?<!\{)\{[A-Za-z][\w -]*\}(?!\})")
@@ -119,14 +119,20 @@ def _not_replaced(field: str, text: str) -> Fault | None:
     variable = expansion(field, text)
     if variable:
         path = variable.startswith(("/", "file:"))
+        # A `$` alone may begin a secret.
+        shown_variable = variable[:60] if field not in SECRETS or variable[:2] in ("${", "$(") else "it"
         return Fault(
             "not-expanded",
             "it is the path of a file, which is not read: the path itself is taken for the value"
             if path
-            else f"{variable[:60]} is taken as it is: neither Synapse and its module, nor matrix-media-repo, nor the "
+            else f"{shown_variable} is taken as it is: neither Synapse and its module, nor matrix-media-repo, nor the "
             "playbook expands it",
             "Have it expanded before the file is read (envsubst, a template, an init container), and check the file "
             "that is made. If this file is the template, give it an ending that says so, such as .tmpl.",
+        )
+    if text.strip() in ("None", "null", "undefined", "<no value>"):
+        return Fault(
+            "placeholder", "this is what a template writes where it has no value", "Write the store's own value."
         )
     if is_placeholder(field, text):
         return Fault(
@@ -178,7 +184,7 @@ def bucket(text: str, method: str) -> Fault | None:
         text = text.partition(":")[0]  # bucket:prefix
     if "://" in text or text.startswith("arn:"):
         last = re.sub(r"^(?:\w+://|arn:[^:]*:s3:[^:]*:[^:]*:)", "", text).partition("/")[0]
-        return Fault("bucket-name", f"{text!r} is an address; a bucket is named by its name alone", f"Write {last}.")
+        return Fault("bucket-name", "it is an address; a bucket is named by its name alone", f"Write {last}.")
     if "/" in text:
         name, _, folder = text.partition("/")
         into = (
@@ -380,7 +386,9 @@ def public_url(text: str, endpoint: str, bucket_name: str) -> Fault | None:
     if fault is not None:
         return fault
     if not re.match(r"https?://[^/]", text, re.IGNORECASE):
-        return Fault("public-url", "it has no scheme: the redirect leads back to this server", f"Write https://{text}")
+        return Fault(
+            "public-url", "it has no scheme: the redirect leads back to this server", f"Write https://{shown(text)}"
+        )
     if not text.endswith(("/", "=")):
         return Fault(
             "public-url",
@@ -392,7 +400,9 @@ def public_url(text: str, endpoint: str, bucket_name: str) -> Fault | None:
         return Fault(
             "public-url", "it is the store's address without the bucket: each redirect leads nowhere", "Add it."
         )
-    if own and (host == own or host == f"{bucket_name}.{own}".lower()):
+    # A vendor's own domain: an address of the bucket, or a CDN that reads it as anybody would.
+    vendor = f".{'.'.join(own.split('.')[-2:])}" if provider_of(endpoint) else ""
+    if own and (host in (own, f"{bucket_name}.{own}".lower()) or (vendor and host.endswith(vendor))):
         return Fault(
             "public-url-private",
             "it is the bucket's own address, where each download arrives unsigned: a private bucket refuses it",

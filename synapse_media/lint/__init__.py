@@ -16,7 +16,7 @@ from . import cross_checks, embedded, stores, version_rules, versions
 from . import rules as _rules  # noqa: F401  (each module puts its rules on the list)
 from .config import Config, Kind, group, kind_of
 from .findings import RULES, Finding, Hit, Rule, Severity
-from .reading import NIX, Document, Value, is_manifest, read
+from .reading import OTHER_LANGUAGE, TEMPLATE, Document, Value, is_manifest, read
 
 __all__ = ["ALL_RULES", "RULES", "Finding", "Kind", "Report", "Rule", "Severity", "check"]
 
@@ -101,7 +101,7 @@ def _parts(document: Document) -> list[Document]:
     if kind is None or (document.root is not None and is_manifest(document.root)):
         return embedded.within(document) or [document]
     if embedded.is_filled_in(document):
-        return [replace(document, template="a template")]
+        return [replace(document, template=TEMPLATE)]
     return [document]
 
 
@@ -111,7 +111,7 @@ def _not_looked_into(document: Document) -> str:
     return "versions" if versions.of([document]) else "not recognised"
 
 
-NOT_LOOKED_INTO = ("encrypted", "not recognised", "a template", NIX)
+NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE)
 """What a file may be that was not judged."""
 
 

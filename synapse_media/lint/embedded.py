@@ -15,8 +15,9 @@ from dataclasses import replace
 from synapse_media import values
 from synapse_media.homeserver import media_repo, playbook, synapse
 
+from . import stores
 from .config import kind_of
-from .reading import FILLED, Document, UnreadableError, Value, is_manifest, parse
+from .reading import FILLED, TEMPLATE, Document, UnreadableError, Value, is_manifest, parse
 
 _MARKS = (synapse.PROVIDERS, synapse.ENABLE_LOCAL_STORAGE, synapse.BACKUP_PATH, synapse.MEDIA_STORE_PATH)
 _WORD = re.compile(
@@ -72,15 +73,30 @@ def _in(value: Value, document: Document, *, filled: bool) -> Iterator[Document]
     elif value.items and _is_configuration(value):
         root = _marked(value) if filled else value
         yield Document(document.path, root, source=document.source)
+    elif value.items and _has_variables(value):
+        inside = Document(document.path, value, mode=document.mode, source=document.source)
+        yield from (inside, *within_variables(inside))
     else:
         for name, item in value.items.items():
             if is_manifest(value) and name in ("data", "binaryData"):
                 for each in item.items.values():
                     yield from _in(_decoded(each, value), document, filled=filled)
             else:
-                yield from _in(item, document, filled=filled)
+                yield from _in(_as_providers(name, item), document, filled=filled)
         for item in value.entries:
             yield from _in(item, document, filled=filled)
+
+
+def _as_providers(name: str, value: Value) -> Value:
+    """A list of storage providers under a chart's own name for it, as Synapse has it; anything else as it is."""
+    if name == "modules" or not any(stores.is_module(entry) for entry in value.entries):
+        return value
+    return replace(value, data={synapse.PROVIDERS: value})
+
+
+def _has_variables(value: Value) -> bool:
+    """Whether these are variables of the playbook: in an inventory, or in a play."""
+    return any(name in playbook.KNOWN for name in value.items)
 
 
 def _is_configuration(value: Value) -> bool:
@@ -111,11 +127,13 @@ def _in_text(value: Value, text: str, document: Document, *, filled: bool) -> It
         roots, duplicates = parse(text, document.path, offset=offset if value.block else 0, filled=filled)
     except UnreadableError as error:
         if re.search(r"\{\{|\{%|<%", text):
-            yield Document(document.path, template="a template", line=value.line)
+            yield Document(document.path, template=TEMPLATE, line=value.line)
         else:
             yield Document(document.path, problem=error.problem, line=error.line if value.block else value.line)
         return
     for root in roots:
+        if not (root.items or root.entries):
+            continue
         at = root if value.block else _moved(root, value.line)
         found = Document(document.path, at if at.items else None, duplicates=duplicates, source=document.source)
         if kind_of(found) is not None:

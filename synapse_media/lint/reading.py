@@ -63,7 +63,7 @@ class Document:
         problem: why it can't be read as YAML, "" if it can; `line` says where.
         encrypted: a whole file of Ansible Vault.
         template: what would make a configuration of it: a template, or another language; it can't be judged.
-        parts: the objects of a file with several documents, as Kubernetes has them; `root` is None then.
+        parts: the objects of a file with several documents, as Kubernetes has them, or its list; `root` is None then.
         place: where in its file it stands, for a configuration within another file.
         mode: its permissions.
         duplicates: (key, line) of keys that stand twice in one mapping.
@@ -120,7 +120,7 @@ def read(path: Path) -> Document:
 def _judged(path: Path, text: str, mode: int) -> Document:
     """A file's text as a configuration, a template, or neither."""
     shown = str(path)
-    template = _template_by_name(path)
+    template = "" if is_list_of_pins(path) else _template_by_name(path)
     if template or is_list_of_pins(path):
         return Document(shown, template=template, mode=mode, source=text)
     if text.lstrip()[:1] == "{":
@@ -129,7 +129,7 @@ def _judged(path: Path, text: str, mode: int) -> Document:
         parts, duplicates = parse(text, shown)
     except UnreadableError as error:
         if _is_template(text) and not _PLAYBOOK.search(text):
-            return Document(shown, template="a template", mode=mode, source=text)
+            return Document(shown, template=TEMPLATE, mode=mode, source=text)
         return Document(shown, problem=error.problem, line=error.line, mode=mode, source=text)
     roots = tuple(part for part in parts if isinstance(part.data, dict))
     at = next((found for part in parts for found in _expressions(part)), None)
@@ -137,9 +137,9 @@ def _judged(path: Path, text: str, mode: int) -> Document:
         if _PLAYBOOK.search(text):
             problem = "has {{ }} without quotes, which Ansible refuses"
             return Document(shown, problem=problem, line=at.line, mode=mode, source=text)
-        return Document(shown, template="a template", mode=mode, source=text)
+        return Document(shown, template=TEMPLATE, mode=mode, source=text)
     root = roots[0] if len(parts) == 1 and roots else None
-    several = roots if len(parts) > 1 else ()
+    several = roots if len(parts) > 1 else tuple(part for part in parts if part.entries)
     return Document(shown, root, parts=several, mode=mode, duplicates=duplicates, source=text)
 
 
@@ -148,19 +148,26 @@ _PLAYBOOK = re.compile(r"^matrix_[a-z]\w*:", re.MULTILINE)
 _BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|<%)", re.MULTILINE)
 
 
-NIX = "Nix: check the file that it makes"
+TEMPLATE = "a template"
+OTHER_LANGUAGE = "no YAML: check the file that is made of it"
+_OTHER_LANGUAGES = (
+    *(".nix", ".tf", ".tfvars", ".hcl", ".nomad", ".jsonnet", ".libsonnet", ".cue", ".dhall", ".sh", ".py", ".env"),
+    *(".ini", ".toml", ".conf", ".service", ".container", ".md"),
+)
 
 
 def _template_by_name(path: Path) -> str:
-    if path.suffix in _TEMPLATES:
-        return "a template"
-    return NIX if path.suffix == ".nix" else ""
+    if path.suffix in _TEMPLATES or set(path.suffixes) & set(_TEMPLATES[:-1]):
+        return TEMPLATE
+    return OTHER_LANGUAGE if path.suffix in _OTHER_LANGUAGES else ""
 
 
 def is_list_of_pins(path: Path) -> bool:
     """Whether a file says which versions are installed, and is no YAML: pip's requirements, a Dockerfile."""
     name = path.name.lower()
-    return bool(re.match(r"(?:requirements|constraints).*\.(?:txt|in)$", name)) or "dockerfile" in name.split(".")
+    if re.match(r"(?:requirements|constraints).*\.(?:txt|in)$", name):
+        return True
+    return name in ("pyproject.toml", "pipfile") or bool({"dockerfile", "containerfile"} & set(name.split(".")))
 
 
 def _is_template(text: str) -> bool:

@@ -13,12 +13,12 @@ from .reading import Document, Value
 
 _PINS = {
     "module": re.compile(
-        r"synapse[-_]s3[-_]storage[-_]provider(?:\[[\w,]*\])?(?:\.git)?\s*(?:[=~]=+\s*|@\s*v?|\s*<=\s*)(\d+(?:\.\d+)+)",
+        r"synapse[-_]s3[-_]storage[-_]provider(?:\[[\w,]*\])?(?:\.git)?[\"']?\s*(?:[=~]=+\s*|=\s*[\"'][=^~v]*|@\s*v?|<=\s*)(\d+(?:\.\d+)+)",
         re.IGNORECASE,
     ),
     "synapse": re.compile(
         r"(?:^|[\s\"'/=])(?:matrixdotorg|element-hq|matrix-org)/synapse:v?(\d+(?:\.\d+)+)"
-        r"|\bmatrix[-_]synapse(?:\[[\w,-]*\])?\s*[=~]=+\s*(\d+(?:\.\d+)+)",
+        r"|\bmatrix[-_]synapse(?:\[[\w,-]*\])?[\"']?\s*(?:[=~]=+\s*|=\s*[\"'][=^~v]*)(\d+(?:\.\d+)+)",
         re.IGNORECASE,
     ),
 }

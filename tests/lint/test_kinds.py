@@ -210,6 +210,8 @@ VALUES: list[tuple[str, str, str, set[str]]] = [
     ("nothing", HOME, synapse("sse_customer_key:"), {"no-value"}),
     ("nothing", VARS, custom_module("access_key_id:\nsecret_access_key:"), {"no-value"}),
     ("nothing", VARS, module(f"{M}config_region_name: ''"), {"setting-required"}),
+    ("nothing", VARS, module(f"{M}config_region_name:"), {"setting-required"}),
+    ("nothing", VARS, module(f"{M}config_access_key_id:", f"{M}config_secret_access_key:"), {"setting-required"}),
     ("nothing", HOME, synapse("bucket:"), {"bucket-missing"}),
     ("nothing", HOME, synapse("prefix:"), {"prefix-null"}),
     # The machine's role or the environment has the key; a token of nothing is none.
@@ -361,6 +363,14 @@ PLACEHOLDERS: list[tuple[str, str, str, set[str]]] = [
     ("placeholder", HOME, synapse("endpoint_url: 'https://s3.{region}.backblazeb2.com'"), {"placeholder"}),
     ("placeholder", HOME, synapse("endpoint_url: https://s3.REGION.amazonaws.com"), {"placeholder"}),
     ("placeholder", HOME, synapse("bucket: your-bucket"), {"placeholder"}),
+    ("placeholder", HOME, synapse(_SIX(*['"None"'] * 6)), {"placeholder"}),
+    ("placeholder", HOME, synapse(_SIX(*['"<no value>"'] * 6)), {"placeholder"}),
+    (
+        "placeholder",
+        HOME,
+        synapse("access_key_id: aws-access-key-id\nsecret_access_key: aws-secret-access-key"),
+        {"placeholder"},
+    ),
     ("placeholder", HOME, synapse("sse_customer_key: <S3_SSEC_KEY>"), {"placeholder"}),
     ("placeholder", HOME, synapse("prefix: <PREFIX>"), {"placeholder"}),
     ("placeholder", VARS, module(f"{M}config_secret_access_key: <secret>"), {"placeholder"}),
@@ -387,6 +397,15 @@ PLACEHOLDERS: list[tuple[str, str, str, set[str]]] = [
     ("variable", "homeserver.yaml.tmpl", synapse("secret_access_key: ${S3_SECRET}"), set()),
     ("variable", "homeserver.yaml.envsubst", synapse("secret_access_key: ${S3_SECRET}"), set()),
     # Kept elsewhere.
+    (
+        "elsewhere",
+        HOME,
+        synapse("bucket: ENC[AES256_GCM,data:x,type:str]\nendpoint_url: ENC[AES256_GCM,data:x,type:str]")
+        .replace("store_synchronous: true", "store_synchronous: ENC[AES256_GCM,data:x,type:bool]")
+        .replace("store_local: true", "store_local: ENC[AES256_GCM,data:x,type:bool]"),
+        set(),
+    ),
+    ("elsewhere", "secrets.yaml", "data: ENC[AES256_GCM,data:x,type:str]\nsops: {version: 3.9.0, mac: x}\n", set()),
     (
         "elsewhere",
         HOME,
@@ -480,6 +499,35 @@ PLACES: list[tuple[str, str, str, set[str]]] = [
     ("extension", VARS, f"{EXTENSION}: |\n  {{% if s3 %}}\n" + indent(DROP_IN, "  ") + "  {% endif %}\n", set()),
 ]
 
+PLACES += [
+    ("extension", VARS, "matrix_synapse_" + BAD_DROP_IN, {"endpoint-without-scheme"}),
+    (
+        "extension",
+        "hosts.yml",
+        "all:\n  hosts:\n    matrix.example.org:\n" + indent(module(f"{M}config_bucket: a/b"), "      "),
+        {"bucket-name"},
+    ),
+    (
+        "extension",
+        "play.yml",
+        "- hosts: matrix\n  vars:\n" + indent(module(f"{M}config_bucket: a/b"), "    ") + "  roles: [x]\n",
+        {"bucket-name"},
+    ),
+    (
+        "extension",
+        "values.yaml",
+        "synapse:\n  config:\n    mediaStorageProviders:\n"
+        + indent(BAD_DROP_IN.removeprefix("media_storage_providers:\n"), "    "),
+        {"endpoint-without-scheme"},
+    ),
+    (
+        "extension",
+        "compose.yml",
+        "configs:\n  a:\n    content: |\n" + indent(BASE + BAD_DROP_IN, "      "),
+        {"endpoint-without-scheme"},
+    ),
+]
+
 MEDIA_REPO: list[tuple[str, str, str, set[str]]] = [
     ("public url", REPO, s3_opts("publicBaseUrl: https://media.example.org"), {"public-url"}),
     ("public url", REPO, s3_opts('publicBaseUrl: "https://media.example.org/files"'), {"public-url"}),
@@ -500,6 +548,31 @@ MEDIA_REPO: list[tuple[str, str, str, set[str]]] = [
     ("public url", VARS, variables(f"{R}s3_opts_public_base_url: https://media.example.org/"), set()),
     ("public url", REPO, s3_opts("publicBaseUrl: https://media.example.org/media/"), set()),
     ("public url", REPO, s3_opts('publicBaseUrl: ""'), set()),
+    (
+        "public url",
+        REPO,
+        s3_opts(
+            "endpoint: sfo3.digitaloceanspaces.com",
+            "region: sfo3",
+            "publicBaseUrl: https://acme-media.sfo3.cdn.digitaloceanspaces.com/",
+        ),
+        {"public-url-private"},
+    ),
+    (
+        "public url",
+        REPO,
+        s3_opts("endpoint: s3.eu-central-1.amazonaws.com", "publicBaseUrl: https://d123.cloudfront.net/"),
+        set(),
+    ),
+    ("public url", REPO, s3_opts("publicBaseUrl: https://media.example.com/"), set()),
+    (
+        "temporary",
+        REPO,
+        GOOD_DATASTORES.replace("forKinds: []", "forKinds: [thumbnails]")
+        .replace("[all]", "[local_media, remote_media, archives]")
+        .replace("/data/media", "/tmp/media"),
+        {"media-store-temporary"},
+    ),
     ("enabled", REPO, datastores("enabled: true"), {"datastore-enabled"}),
     ("enabled", REPO, datastores("enabled: yes"), {"datastore-enabled"}),
     ("enabled", REPO, datastores("enabled: false"), {"datastore-disabled"}),
@@ -569,6 +642,18 @@ VERSIONS: list[tuple[str, str, str, set[str]]] = [
         "services:\n  synapse:\n    build:\n      dockerfile_inline: |\n"
         "        FROM matrixdotorg/synapse:v1.130.0\n"
         "        RUN pip install synapse-s3-storage-provider==1.7.0\n",
+        {"version-pair"},
+    ),
+    (
+        "versions",
+        "pyproject.toml",
+        'matrix-synapse = "^1.150.0"\nsynapse-s3-storage-provider = "1.5.0"\n',
+        {"version-pair"},
+    ),
+    (
+        "versions",
+        "Containerfile",
+        "FROM matrixdotorg/synapse:v1.139.0\nRUN pip install synapse-s3-storage-provider==1.7\n",
         {"version-pair"},
     ),
     ("versions", "requirements.txt", "matrix-synapse==1.140.0\nsynapse-s3-storage-provider==1.7.0\n", set()),
@@ -749,6 +834,8 @@ TEMPLATES: dict[str, tuple[str, str]] = {
     "Go, by its name": ("homeserver.yaml.gotmpl", synapse("bucket: a/b")),
     "ERB": (HOME, BASE + "media_storage_providers:\n<% if @s3 %>\n- module: x\n<% end %>\n"),
     "matrix-media-repo": (REPO, GOOD_DATASTORES.replace("acme-media", "{{ .Bucket }}")),
+    "in the middle of its name": ("homeserver.tmpl.yaml", synapse("bucket: a/b")),
+    "Terraform": ("matrix.tf", 'resource "kubernetes_secret" "synapse" {\n  data = { a = "b" }\n}\n'),
     "Nix": ("synapse.nix", "{ services.matrix-synapse.settings.media_storage_providers = [ ]; }\n"),
 }
 

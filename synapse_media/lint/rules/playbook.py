@@ -198,7 +198,7 @@ def prefix_once_ignored(config: Config) -> Iterable[Hit]:
 def _store_paths(config: Config) -> tuple[str, str] | None:
     """Where the media store is said to be, and where Synapse looks; None where nobody can tell from here."""
     told, storage = config.field(playbook.STORE_PATH), config.field(playbook.STORAGE_PATH)
-    if not told.literal or not storage.literal or _has_own_mount(config):
+    if not told.literal or not storage.literal or config.hidden or _has_own_mount(config):
         return None
     moved = {name: config.field(name) for name in playbook.DATA_PATHS}
     if any(not found.literal for found in moved.values()):
@@ -413,10 +413,14 @@ def setting_required(config: Config) -> Iterable[Hit]:
     for name in missing:
         found = module.fields[name]
         also = ", also for Amazon S3: https://s3.REGION.amazonaws.com" if name == "endpoint" else ""
+        nothing = found.value is not None and not found.given
         yield Hit(
             found.value or module.where,
             found.setting,
-            "it is not set in these files, and the playbook stops without it",
+            "nothing stands after the colon, which the playbook takes for a value: Synapse gets null, and the module "
+            "fails or makes the text 'None' of it"
+            if nothing
+            else "it is not set in these files, and the playbook stops without it",
             f"Set it{also}. If another file sets it, give that one to this command as well.",
         )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from synapse_media import methods, values
-from synapse_media.homeserver import playbook, synapse
+from synapse_media.homeserver import media_repo, playbook, synapse
 from synapse_media.lint import references, stores
 from synapse_media.lint.config import Config, Kind, as_flag, field_of, misspelt_media_setting, nearest
 from synapse_media.lint.findings import Hit, Severity, rule
@@ -163,9 +163,18 @@ _FLEETING = re.compile(r"/(?:tmp|var/tmp|run|var/run|dev/shm)(?:/|$)")
     Severity.LOSES,
     "The media store is under /tmp or /run, and uploads of your users don't reach the bucket: a restart deletes them.",
     f"{references.SYNAPSE}#{synapse.MEDIA_STORE_PATH}",
-    _ONLY,
+    (Kind.SYNAPSE, Kind.MEDIA_REPO),
 )
 def media_store_temporary(config: Config) -> Iterable[Hit]:
+    for setting, entry in stores.datastores(config) if config.kind is Kind.MEDIA_REPO else ():
+        path = entry.items.get("opts", Value(None, "", 0)).items.get("path")
+        if path is not None and _FLEETING.match(path.text) and entry.items.get(media_repo.FOR_KINDS, path).entries:
+            yield Hit(
+                path,
+                f"{setting}.opts.path",
+                "what lies there is gone at a restart of the machine or the container",
+                "Name a directory that stays.",
+            )
     found = config.settings.get(synapse.MEDIA_STORE_PATH)
     if found is None or not isinstance(found.data, str) or not _FLEETING.match(found.data.strip()):
         return
