@@ -38,10 +38,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options)
+    session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options, stores_required=False)
     stacks.quiet_for_json(session, as_json=arguments.json)
     apply(session, refresh=arguments.refresh, yes=arguments.yes, options=arguments.options)
-    stacks.show(stacks.outputs_of(session), as_json=arguments.json)
+    # A program that declares its stores may keep them to itself.
+    stacks.show(stacks.outputs_of(session, required=bool(session.stack.stores)), as_json=arguments.json)
     return 0
 
 

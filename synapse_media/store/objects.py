@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from synapse_media.contract import PROOF_OBJECTS
 
-from .clients import ApiError, call
+from .clients import ApiError, Client, call
 
 
-def look(s3: Any, bucket: str) -> None:
+def look(s3: Client, bucket: str) -> None:
     """Whether the bucket is there, by a call whose answer has a body: to HEAD anybody in between may answer the same.
 
     Raises ApiError: `absent`, `denied`, `bad_key` by what the store itself says.
@@ -18,7 +17,7 @@ def look(s3: Any, bucket: str) -> None:
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
-def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _versions(s3: Client, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(key, version id) of every version and delete marker; version id "" where the store keeps no versions."""
     marker: dict[str, str] = {}
     while True:
@@ -48,12 +47,12 @@ def is_ours(key: str) -> bool:
     return key.rpartition("/")[2] in PROOF_OBJECTS
 
 
-def is_empty(s3: Any, bucket: str) -> bool:
+def is_empty(s3: Client, bucket: str) -> bool:
     """Nothing in it but what the proof left; old versions count as media."""
     return all(is_ours(key) for key, _ in _versions(s3, bucket))
 
 
-def holds_media(s3: Any, bucket: str) -> bool:
+def holds_media(s3: Client, bucket: str) -> bool:
     """Whether there is media in a bucket; False also where the store says that the bucket is gone."""
     try:
         return not is_empty(s3, bucket)
@@ -63,7 +62,7 @@ def holds_media(s3: Any, bucket: str) -> bool:
         return False
 
 
-def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
+def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
     """Delete all there is in the bucket, unfinished uploads included.
 
     Args:
@@ -86,13 +85,13 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
             _delete_version(s3, bucket, key, version)
 
 
-def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
+def remove_versions(s3: Client, bucket: str, prefix: str) -> None:
     """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
     for key, version in _versions(s3, bucket, prefix):
         if is_ours(key):
             _delete_version(s3, bucket, key, version)
 
 
-def _delete_version(s3: Any, bucket: str, key: str, version: str) -> None:
+def _delete_version(s3: Client, bucket: str, key: str, version: str) -> None:
     # One by one: not every store has DeleteObjects.
     call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))
