@@ -67,7 +67,7 @@ class BackblazeB2(Store[BackblazeB2Args]):
                 owner=self.owner,
                 bucket_id=bucket.bucket_id,
                 capabilities=self._capabilities(),
-                resumed=bucket.resumed,
+                nonce=bucket.nonce,
             ),
             self.of_named_keys(bucket),
         )

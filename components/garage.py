@@ -46,7 +46,7 @@ class Garage(Store[GarageArgs]):
         ring = resources.GarageKeyRing(
             self.name,
             resources.GarageKeyRingArgs(
-                **vars(self.any_ring()), owner=self.owner, bucket_id=bucket.bucket_id, resumed=bucket.resumed
+                **vars(self.any_ring()), owner=self.owner, bucket_id=bucket.bucket_id, nonce=bucket.nonce
             ),
             self.of_named_keys(bucket),
         )

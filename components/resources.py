@@ -104,7 +104,7 @@ class B2Bucket(AnyBucket[B2BucketArgs]):
     account_id: pulumi.Output[str]
     account_region: pulumi.Output[str]
     account_endpoint: pulumi.Output[str]
-    resumed: pulumi.Output[bool]
+    nonce: pulumi.Output[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class GarageBucket(AnyBucket[GarageBucketArgs]):
 
     _described = described.GARAGE_BUCKET
     bucket_id: pulumi.Output[str]
-    resumed: pulumi.Output[bool]
+    nonce: pulumi.Output[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ class B2KeyRingArgs(AnyRingArgs):
     owner: pulumi.Input[str]
     bucket_id: pulumi.Input[str]
     capabilities: pulumi.Input[Sequence[pulumi.Input[str]]]
-    resumed: pulumi.Input[bool] | None = None
+    nonce: pulumi.Input[str] | None = None
 
 
 class B2KeyRing(AnyRing[B2KeyRingArgs]):
@@ -218,7 +218,7 @@ class GarageKeyRingArgs(AnyRingArgs):
     owner: pulumi.Input[str]
     bucket_id: pulumi.Input[str]
     permissions: pulumi.Input[Mapping[str, pulumi.Input[bool]]] | None = None
-    resumed: pulumi.Input[bool] | None = None
+    nonce: pulumi.Input[str] | None = None
 
 
 class GarageKeyRing(AnyRing[GarageKeyRingArgs]):

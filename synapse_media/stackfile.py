@@ -176,7 +176,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         first = " ".join(str(error).split())[:300]
         raise StackFileError(f"{path} can't be read as YAML: {first}") from None
     if not isinstance(raw, Mapping):
-        raise StackFileError(f"{path} is no YAML object")
+        raise StackFileError(f"{path} is not a YAML mapping")
     return raw
 
 

@@ -23,7 +23,7 @@ from synapse_media import catalog, contract, extras, stackfile
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
 from synapse_media.engine.files import locked, write_private
-from synapse_media.engine.options import target_options
+from synapse_media.engine.options import selecting_options
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import StoreError, SynapseMediaError, UsageError
@@ -73,7 +73,7 @@ def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
     parser.add_argument("--stack", "-s", metavar="S", help=STACK_HELP)
     if options:
         parser.add_argument(
-            "options", nargs="*", metavar="-- PULUMI OPTION", help="handed to pulumi: --target, --replace …"
+            "options", nargs="*", metavar="-- PULUMI OPTION", help="passed to pulumi: --target, --replace …"
         )
 
 
@@ -143,11 +143,11 @@ def open_stack(
     Args:
         name: as pulumi takes it: ORGANIZATION/NAME, too, where the backend has organizations.
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
-        options: what is handed to pulumi later; UsageError for what may not be.
+        options: the options for pulumi. Raises UsageError for one that is not allowed.
         runs: the program or the plugin will run; MissingExtraError where the SDK of a vendor is not installed.
         stores_required: SettingsError where the stack file has no stores. Else the program may declare them itself.
     """
-    target_options(options)
+    selecting_options(options)
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(
@@ -168,7 +168,7 @@ def open_stack(
         # Before anything has it: a vendor's plugin may show what it can't use.
         plugin_credentials.read(variable)
     engine = Engine(project, variables, own, say, stack.secrets_provider)
-    for restored in engine.restore_cut_states():
+    for restored in engine.restore_truncated_states():
         say(f"the state of {restored} could not be read, as after a full disk: took the one before it")
     engine.ensure_stack(name)
     engine.unlock_if_dead(name)

@@ -1,4 +1,4 @@
-"""A usage studied against offers: what every output (table, JSON, pictures, report, docs) shows, computed once."""
+"""The comparison of offers for a usage, computed once for every output: table, JSON, pictures, report, docs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EARTH_KM = 6371.0
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A provider's region nearest to a place, and how far it is."""
+    """The region of a provider that is nearest to a place, with its distance."""
 
     name: str
     where: str
@@ -37,11 +37,11 @@ class Region:
 class Study:
     """Attributes:
     results: by currency, the cheapest first.
-    flips: where two offers change places as the stored size does, everything else in proportion.
-    leaders: by currency, the offers that are the cheapest somewhere in the span, from its low end on.
-    span: the sizes between which flips were looked for, in bytes.
-    nearest: by provider, with a place given.
-    notes: what the reader should know, each a sentence.
+    flips: the stored sizes at which the ranking of two offers changes, everything else in proportion.
+    leaders: by currency, the offers that are the cheapest somewhere in `span`, by ascending size.
+    span: the range of stored sizes examined, in bytes.
+    nearest: by provider; empty where no place was given.
+    notes: remarks for the reader, one sentence each.
     """
 
     usage: Usage
@@ -55,11 +55,11 @@ class Study:
 
     @property
     def typical(self) -> Usage:
-        """The usage that the pictures scale: this one, or one GB where nothing is stored yet."""
+        """The usage that the pictures scale: this one, or 1 GB where nothing is stored yet."""
         return _typical(self.usage)
 
     def drawn(self, currency: str) -> list[Offer]:
-        """The offers for the pictures: each provider's first in the catalog's order, and all that lead somewhere."""
+        """The offers to draw: the first of each provider in the catalog's order, and every leader."""
         kept: list[Offer] = []
         for result in sorted(self.results[currency], key=lambda result: _catalog_order(result.offer)):
             offer = result.offer
@@ -89,9 +89,9 @@ def study(
     """Compare offers for a usage.
 
     Args:
-        today: decides which prices are old.
-        near: latitude and longitude in degrees; of an offer priced in several regions the nearest one is kept.
-        notes: sentences to begin the notes with.
+        today: the date that the age of prices is computed from.
+        near: latitude and longitude in degrees; of an offer with several regions, only the nearest is kept.
+        notes: sentences to put before the study's own notes.
     """
     kept = list(offers) if near is None else _keep_nearest(offers, near)
     results = compare(kept, usage)
@@ -104,12 +104,12 @@ def study(
             if region:
                 nearest[name] = region
     drawn = curves(kept, typical, low, high)
-    said = [*notes, *_elsewhere(kept, nearest), *_notes(results, usage, today)]
+    said = [*notes, *_unpriced_regions(kept, nearest), *_notes(results, usage, today)]
     return Study(usage, today, results, crossings(drawn, typical), leaders(drawn), (low, high), nearest, said)
 
 
 def nearest_region(provider: catalog.Provider, near: tuple[float, float]) -> Region | None:
-    """The provider's region nearest to a place; None where it has no regions."""
+    """The region nearest to a place; None where the provider has no list of regions."""
     found = [
         (_km(near, (region["lat"], region["lon"])), region["name"], region["where"])
         for region in provider.value("regions", ())
@@ -127,8 +127,8 @@ def _km(one: tuple[float, float], other: tuple[float, float]) -> float:
     return 2 * _EARTH_KM * math.asin(min(1.0, math.sqrt(half)))
 
 
-def _elsewhere(offers: Iterable[Offer], nearest: Mapping[str, Region]) -> list[str]:
-    """Where the nearest region is not the one whose price is known."""
+def _unpriced_regions(offers: Iterable[Offer], nearest: Mapping[str, Region]) -> list[str]:
+    """Notes on providers whose nearest region has no price in the catalog."""
     priced: dict[str, str] = {}
     for offer in offers:
         region = nearest.get(offer.provider)
@@ -153,22 +153,22 @@ def _notes(results: Mapping[str, list[Result]], usage: Usage, today: date) -> li
     found = []
     everything = [result for items in results.values() for result in items]
     if usage.files is None:
-        found.append("The number of files is not known (--files): requests and small files are not counted.")
+        found.append("The number of files is unknown (--files): requests and small files are not counted.")
     elif not usage.sizes and usage.mean:
         found.append(
-            f"All files are taken as equally large ({show_size(usage.mean)}). Thumbnails are smaller and cost more "
-            "where small objects are billed as larger ones: --media measures them, --small-files says how many."
+            f"All files are assumed to have the mean size ({show_size(usage.mean)}). Thumbnails are smaller, and cost "
+            "more where there is a minimum object size: --media measures them, --small-files gives their number."
         )
-    found += _losers(everything)
+    found += _costlier_classes(everything)
     for result in everything:
         found += [f"{result.offer.label}: {warning}." for warning in result.month.warnings]
         found += [f"{result.offer.label}: a restore {warning}." for warning in result.restore.warnings]
     old = [result.offer.label for result in everything if _flagged(result.offer, today, "old")]
     if old:
-        found.append(f"Older than {STALE_DAYS} days, at least one term (marked '!'): {', '.join(old)}.")
+        found.append(f"At least one term is older than {STALE_DAYS} days (marked '!'): {', '.join(old)}.")
     unsure = [result.offer.label for result in everything if _flagged(result.offer, today, "uncertain")]
     if unsure:
-        found.append(f"Uncertain, at least one term (marked '?'): {', '.join(unsure)}.")
+        found.append(f"At least one term is uncertain (marked '?'): {', '.join(unsure)}.")
     return found
 
 
@@ -181,8 +181,8 @@ def marks(offer: Offer, today: date) -> str:
     return ("?" if _flagged(offer, today, "uncertain") else "") + ("!" if _flagged(offer, today, "old") else "")
 
 
-def _losers(results: Iterable[Result]) -> list[str]:
-    """Cheaper classes that come out dearer than STANDARD of the same provider and region."""
+def _costlier_classes(results: Iterable[Result]) -> list[str]:
+    """Notes on classes that cost more here than STANDARD of the same provider and region."""
     listed = list(results)
     standard = {
         (result.offer.provider, result.offer.region): result
@@ -203,20 +203,20 @@ def _losers(results: Iterable[Result]) -> list[str]:
         small = f": thumbnails and other files below {least} are billed as {least}"
         why = small if worst == MINIMUM_SIZE else ""
         found.append(
-            f"{result.offer.label} loses money here: {money(more, result.offer.currency)} a month more than STANDARD, "
+            f"{result.offer.label} costs {money(more, result.offer.currency)} a month more than STANDARD here, "
             f"most of it for {worst} ({money(grown[worst], result.offer.currency)}){why}."
         )
     return found
 
 
 def money(amount: Decimal, currency: str) -> str:
-    """An amount for people, in cents; below half a cent as such."""
+    """An amount for display, rounded to cents; `< 0.01` for less than half a cent."""
     if 0 < amount < Decimal("0.005"):
         return f"< 0.01 {currency}"
     return f"{amount:,.2f} {currency}"
 
 
-def flips_in_words(found: Study, currency: str) -> str:
+def describe_cheapest(found: Study, currency: str) -> str:
     """`Backblaze B2 is the cheapest; from 873 GB on IDrive e2.`"""
     flips = [item for item in found.flips if item.currency == currency and item.leads]
     low, high = (show_size(size) for size in found.span)
@@ -225,10 +225,10 @@ def flips_in_words(found: Study, currency: str) -> str:
     words = [f"{flips[0].below.label} is the cheapest below {show_size(flips[0].stored)}"]
     words += [f"{item.above.label} from there" for item in flips[:1]]
     words += [f"{item.above.label} from {show_size(item.stored)}" for item in flips[1:]]
-    return f"{', '.join(words)} (looked at from {low} to {high}, everything else in proportion)."
+    return f"{', '.join(words)} (examined from {low} to {high}, everything else in proportion)."
 
 
-def usage_in_words(usage: Usage) -> str:
+def describe_usage(usage: Usage) -> str:
     """`400 GB stored, 10 GB more a month, 50 GB read a month, 900,000 files.`"""
     words = [f"{show_size(usage.stored)} stored"]
     if usage.growth:
@@ -242,7 +242,7 @@ def usage_in_words(usage: Usage) -> str:
 
 
 def as_json(found: Study) -> dict[str, Any]:
-    """Everything as plain JSON. Amounts are text with four decimals, in the currency they stand under; sizes bytes."""
+    """The study as JSON. Amounts are strings with four decimals, in the currency of their group; sizes are bytes."""
 
     def bill(item: Bill) -> dict[str, Any]:
         return {

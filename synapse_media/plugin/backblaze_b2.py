@@ -40,7 +40,7 @@ from synapse_media.store.clients import ApiError, Credential
 from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS
 from synapse_media.store.objects import is_ours
 
-from .bucket import BucketBase, BucketFamily, Setting, is_marked, not_empty, require_mark, taken
+from .bucket import BucketBase, BucketFamily, Setting, is_marked, new_nonce, not_empty, require_mark, taken
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import DECOY
@@ -412,10 +412,6 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
     def mark_place(self, mark: str) -> str:
         return _WHERE
 
-    def resume(self) -> None:
-        # Its keys may be in use, though no state has them.
-        self.state.resumed = not self.is_empty()
-
     def read(self, setting: Setting, inputs: B2BucketInputs) -> B2BucketInputs:
         has = self._found
         if setting is _ACCESS:
@@ -490,6 +486,10 @@ class B2Bucket(BucketBase[B2BucketInputs, B2BucketState]):
     described = B2_BUCKET
     not_imported = "a B2 bucket is taken over with adopt: true in the stack file, not by an import"
 
+    def begun(self, inputs: B2BucketInputs) -> B2BucketState:
+        # In state before any key is made.
+        return B2BucketState(inputs=inputs, nonce=new_nonce())
+
     def family(self, state: B2BucketState) -> _BucketFamily:
         return _BucketFamily(state)
 
@@ -505,10 +505,10 @@ class _Keys(NamedKeys):
         inputs = state.inputs
         self.who = f"the keys of {inputs.user_name}"
         # B2 knows letters, digits and '-', at most 100.
-        mark = hashlib.sha256(inputs.owner.encode()).hexdigest()[:16]
+        mark = hashlib.sha256(f"{inputs.owner}{inputs.nonce}".encode()).hexdigest()[:16]
         user = re.sub(r"[^A-Za-z0-9-]", "-", inputs.user_name)
         self.names = {slot: f"{user}-{mark}-{slot}" for slot in SLOTS}
-        self.adopted = inputs.adopt or inputs.resumed
+        self.shared_names = inputs.adopt and not inputs.nonce
         self._capabilities: dict[str, frozenset[str]] = {}
 
     @property
@@ -617,6 +617,9 @@ class B2Administrator:
                 for name in (prefix, f"{prefix}-copy"):
                     for version in list(found.list_file_versions(name)):
                         found.delete_file_version(version.id_, version.file_name)
+
+    def note_known(self, inputs: ProofInputs) -> None:
+        """Nothing was noted: the key has the name by which it is found."""
 
 
 FAMILY: Final = Family(

@@ -6,6 +6,7 @@ A family says how a bucket is found, made, marked, set, emptied and deleted (`Bu
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -85,6 +86,11 @@ def not_empty(bucket: str) -> StoreError:
         "<homeserver>/retain-bucket into the stack file's allow; to delete the media for good, put "
         "<homeserver>/delete-media there."
     )
+
+
+def new_nonce() -> str:
+    """What tells the keys of a bucket in one state from those that another state of the same store made."""
+    return secrets.token_hex(8)
 
 
 # ---- the life cycle
@@ -176,9 +182,6 @@ class BucketFamily(ABC, Generic[In, Kind]):
     def is_untouched(self) -> bool:
         """Whether it is as an interrupted run leaves one: not marked yet, nothing in it, and nothing set."""
         return False
-
-    def resume(self) -> None:
-        """Note what it means that the bucket is ours already, though no state knew it."""
 
     @abstractmethod
     def read(self, setting: Kind, inputs: In) -> In:
@@ -397,7 +400,6 @@ def _judge(family: BucketFamily[Any, Any]) -> bool:
     if inputs.adopt:
         return True
     if is_marked(mark, inputs):
-        family.resume()
         return False
     if family.is_untouched():
         return False

@@ -7,14 +7,14 @@ from typing import Final
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
-from synapse_media.store.clients import ApiError, call, s3_client
+from synapse_media.store.clients import ApiError, call, iam_client, s3_client
 from synapse_media.store.objects import remove_versions
 from synapse_media.store.probes import bucket_in
 
 from .bucket import is_marked
 from .existing_key import ExistingKey
 from .families import Family
-from .iam import KeyRing, User, UserPolicy
+from .iam import KeyRing, User, UserPolicy, forget_journal
 from .proof import DECOY
 from .s3_bucket import Bucket, mark, mark_of
 
@@ -74,6 +74,11 @@ class S3Administrator:
         for upload in call(s3, "list_multipart_uploads", Bucket=bucket, Prefix=key).get("Uploads", []):
             if upload["Key"] == key:
                 call(s3, "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
+
+    def note_known(self, inputs: ProofInputs) -> None:
+        if inputs.user_name:
+            # A journal that stayed would have a key that somebody makes by hand deleted, taken for the announced one.
+            forget_journal(iam_client(inputs.connection), inputs.user_name, inputs.access_key_id)
 
 
 FAMILY: Final = Family(

@@ -278,6 +278,9 @@ class StorjAdministrator:
         s3 = administrator(inputs.connection, inputs.bucket)
         remove_versions(s3, inputs.bucket, inputs.prefix + PROOF_OBJECT)
 
+    def note_known(self, inputs: ProofInputs) -> None:
+        """Nothing was noted: a key that no state has is never found again."""
+
 
 # ---- the keys
 

@@ -102,8 +102,8 @@ def runbook(
         media_path: the local media store; "" is that of the form.
 
     Raises:
-        UsageError: `to` is neither method nor provider, `media_path` can't stand in a command, or the filesystem is
-            given a store.
+        UsageError: `to` is neither method nor provider, the form has no runbook, `media_path` can't stand in a
+            command, or the filesystem is given a store.
         RunbookError: there is nothing to do, or it can't be done, or would lose media.
     """
     method = to if to in METHODS else (current.method if current.method != FILESYSTEM else MODULE)
@@ -118,6 +118,8 @@ def runbook(
             f"--media-path is {media_path!r}; allowed: an absolute path of letters, digits and . _ + - /. "
             "Mount or link the directory under a plainer name."
         )
+    if form not in _MEDIA:
+        raise UsageError(f"--form is {form!r}; a runbook is there for: {', '.join(_MEDIA)}. Choose one of them.")
     _refuse(current, to, method, target)
     site = Site(current.server_name, form, (media_path or _MEDIA[form]).rstrip("/"))
     old = Remote("old", current, stack)

@@ -149,6 +149,6 @@ def test_the_lowest_pulumi_and_an_environment_that_lies_elsewhere(
     # As in a project that was there before, and does not say where the plugin is.
     project.write_text(written.partition("plugins:")[0], encoding="utf-8")
     said = stranger.command("diff", "--stack", "prod", code=1)
-    assert f"pulumi does not find our plugin, {stranger.environment}/bin/pulumi-resource-s3store" in said
+    assert f"pulumi can't find the plugin {stranger.environment}/bin/pulumi-resource-s3store" in said
     del stranger.variables["PULUMI_IGNORE_AMBIENT_PLUGINS"]
     assert f"create Bucket of {SERVER}" in stranger.command("diff", "--stack", "prod", code=2)
