@@ -163,7 +163,8 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
                 stores,
                 "an object with a key per homeserver",
                 "See stacks/ for a complete example of each provider. To give a stack up, leave its stores there and "
-                "run `synapse-media destroy`. A store that the program declares itself is changed by plain `pulumi`.",
+                "run `synapse-media destroy`. A store that the program declares itself is changed by "
+                "`synapse-media up`, or by plain `pulumi`; its key is rotated by the argument `keys`.",
             )
         )
         raise SettingsError(problems)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from synapse_media.contract import PROOF_OBJECTS
 from synapse_media.methods import MEDIA_FOLDERS
 
-from .clients import ApiError, call
+from .clients import ApiError, Client, call
 
 
-def look(s3: Any, bucket: str) -> None:
+def look(s3: Client, bucket: str) -> None:
     """Whether the bucket is there, by a call whose answer has a body: to HEAD anybody in between may answer the same.
 
     Raises ApiError: `absent`, `denied`, `bad_key` by what the store itself says.
@@ -20,7 +20,7 @@ def look(s3: Any, bucket: str) -> None:
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
-def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _versions(s3: Client, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(key, version id) of every version and delete marker; version id "" where the store keeps no versions."""
     marker: dict[str, str] = {}
     while True:
@@ -50,12 +50,12 @@ def is_ours(key: str) -> bool:
     return key.endswith(tuple(PROOF_OBJECTS))
 
 
-def is_empty(s3: Any, bucket: str) -> bool:
+def is_empty(s3: Client, bucket: str) -> bool:
     """Nothing in it but what the proof left; old versions count as media."""
     return all(is_ours(key) for key, _ in _versions(s3, bucket))
 
 
-def holds_media(s3: Any, bucket: str) -> bool:
+def holds_media(s3: Client, bucket: str) -> bool:
     """Whether there is media in a bucket; False also where the store says that the bucket is gone."""
     try:
         return not is_empty(s3, bucket)
@@ -76,7 +76,7 @@ _LISTINGS: Final = 30
 """Listings that the search for a fitting prefix makes at most; a page has 1000 names."""
 
 
-def media_elsewhere(s3: Any, bucket: str, looked_for: Collection[str]) -> Elsewhere | None:
+def media_elsewhere(s3: Client, bucket: str, looked_for: Collection[str]) -> Elsewhere | None:
     """Whether a bucket that holds objects has none where media will be looked for; None where all is well.
 
     Args:
@@ -102,7 +102,7 @@ def media_elsewhere(s3: Any, bucket: str, looked_for: Collection[str]) -> Elsewh
     return Elsewhere(None)
 
 
-def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
+def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
     """Delete all there is in the bucket, unfinished uploads included.
 
     Args:
@@ -125,13 +125,13 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
             _delete_version(s3, bucket, key, version)
 
 
-def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
+def remove_versions(s3: Client, bucket: str, prefix: str) -> None:
     """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
     for key, version in _versions(s3, bucket, prefix):
         if is_ours(key):
             _delete_version(s3, bucket, key, version)
 
 
-def _delete_version(s3: Any, bucket: str, key: str, version: str) -> None:
+def _delete_version(s3: Client, bucket: str, key: str, version: str) -> None:
     # One by one: not every store has DeleteObjects.
     call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))
