@@ -18,7 +18,7 @@ from synapse_media import catalog
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS
-from synapse_media.store.clients import ApiError, Credential, call, s3_client, server_time
+from synapse_media.store.clients import ApiError, Client, Credential, call, s3_client, server_time
 
 _AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -146,7 +146,7 @@ def _key_variables(provider: catalog.Provider) -> tuple[str, ...]:
     return names[start : start + 3]
 
 
-def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Iterator[Upload]:
+def stale(client: Client, bucket: str, prefix: str, older_than: timedelta) -> Iterator[Upload]:
     """The uploads begun longer ago than that, by the store's own clock. Raises ApiError."""
     marker: dict[str, str] = {}
     seen: set[str] = set()
@@ -167,7 +167,7 @@ def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Itera
         }
 
 
-def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:
+def _page(client: Client, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:
     try:
         return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **marker)
     except ApiError as error:
@@ -178,7 +178,7 @@ def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict
     return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, KeyMarker=marker["KeyMarker"])
 
 
-def abort(client: Any, bucket: str, upload: Upload) -> None:
+def abort(client: Client, bucket: str, upload: Upload) -> None:
     """Abort it; completed or aborted by somebody else meanwhile is done. Raises ApiError."""
     try:
         call(client, "abort_multipart_upload", Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)

@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    session = stacks.open_stack(arguments.stack, credentials=False, options=arguments.options)
+    session = stacks.open_stack(arguments.stack, credentials=False, options=arguments.options, stores_required=False)
     stacks.quiet_for_json(session, as_json=arguments.json)
     with stacks.alone(session):
         return _destroy(session, arguments)
