@@ -17,8 +17,8 @@ import pulumi
 import pulumi_aws as aws
 
 from synapse_media.allow import deletes_media
-from synapse_media.plugin.bucket import OWNER_TAG
 from synapse_media.plugin.iam import POLICY_NAME
+from synapse_media.plugin.s3_bucket import OWNER_TAG
 
 from . import policies
 from .args import IamStoreArgs, is_known
@@ -46,7 +46,7 @@ class AmazonS3Args(IamStoreArgs):
     """Seconds that a key made just now may need until Amazon knows it. Left out: what the catalog has."""
 
 
-class AmazonS3(S3IamStore):
+class AmazonS3(S3IamStore[AmazonS3Args]):
     """What the vendor's plugin makes of a store.
 
     Produces a private bucket: public access block, owner-enforced objects, encryption, versions that expire, unfinished
@@ -56,9 +56,6 @@ class AmazonS3(S3IamStore):
     """
 
     family = "amazon_s3"
-
-    def __init__(self, name: str, args: AmazonS3Args, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
     def provision(self) -> None:
         if not self.store.adopt or self.keyless:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pulumi
 
 from synapse_media.schema import resources as described
 from synapse_media.schema.model import camel, properties
+
+Args = TypeVar("Args")
 
 
 def _wire(value: Any) -> Any:
@@ -20,12 +22,12 @@ def _wire(value: Any) -> Any:
     return value
 
 
-class Declared(pulumi.CustomResource):
+class Declared(pulumi.CustomResource, Generic[Args]):
     """A resource that the plugin makes, from arguments in a dataclass; the outputs are annotated in its subclasses."""
 
     _described: described.ResourceType
 
-    def __init__(self, name: str, args: object, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: Args, opts: pulumi.ResourceOptions | None = None) -> None:
         outputs = {one.wire: None for one in properties(self._described.state)}
         super().__init__(self._described.token, name, {**outputs, **_wire(args)}, opts)
 

@@ -11,7 +11,7 @@ import pulumi
 from synapse_media.plugin.iam import POLICY_NAME, ROOT
 
 from . import policies, resources
-from .store import Store, given
+from .store import Args, Store, given
 
 _LONGEST_PATH = 512
 """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html"""
@@ -24,7 +24,7 @@ def user_path(owner: str, bucket: str) -> str:
     return path if len(path) <= _LONGEST_PATH else f"{ROOT}{hashlib.sha256(owner.encode()).hexdigest()}/user/{bucket}/"
 
 
-class S3IamStore(Store):
+class S3IamStore(Store[Args]):
     """Bucket, user under a path of ours, its keys and its one inline policy. No secret but the key's."""
 
     def provision(self) -> None:
@@ -38,25 +38,22 @@ class S3IamStore(Store):
 
     def make_key(self, bucket: pulumi.Resource, lacks: pulumi.Input[Sequence[str]]) -> None:
         """The user with its policy and its keys, and the proof."""
-        store, document = self.store, self.key_policy()
+        document = self.key_policy()
         user = self.make_user(bucket)
         policy = self.make_user_policy(user, given(policies.to_json, document))
         ring = resources.KeyRing(
             self.name,
-            resources.KeyRingArgs(**self.any_ring(), mark=self.mark(user), adopt_key=store.adopt_key or None),
+            resources.KeyRingArgs(**vars(self.any_ring()), mark=self.mark(user)),
             # After the policy, so that it is deleted before it: a key that is not let go keeps its rights.
             self.child(user, policy),
         )
         self.finish(
-            region=self.setting("region"),
-            endpoint_url=self.setting("endpoint"),
-            access_key_id=ring.access_key_id,
-            secret_access_key=ring.secret_access_key,
+            ring,
+            bucket,
+            policy,
             lacks=lacks,
-            made=(bucket, ring, policy),
             user=self.setting("user"),
             policy=document,
-            created_at=self.created_at(ring.keys),
         )
 
     def path_of(self, owner: str) -> Any:

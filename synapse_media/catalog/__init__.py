@@ -13,7 +13,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import cache
 from importlib import resources
@@ -43,16 +43,25 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """An entry. `name` is the provider's name in a stack file; `component` the provider whose component provisions it.
+    """One provider's entry.
 
-    `extra` is the extra of this package that has the vendor's SDK; "" if none is needed.
+    Attributes:
+        name: what a stack file says.
+        component: the family that provisions it: the name of the family's own entry, and of its module of `components`.
+        component_class: the class in that module.
+        plugin: the module of `synapse_media.plugin` that serves the family.
+        lender: what the input `lender` of the family's proofs calls that module, in states too.
+        extra: the extra of this package with the vendor's SDK that the family needs; "": it needs none.
     """
 
     name: str
     title: str
     component: str
     facts: Mapping[str, Fact]
-    extra: str = ""
+    component_class: str
+    plugin: str
+    lender: str
+    extra: str
 
     def value(self, fact: str, default: Any = None) -> Any:
         """The value of a fact, or `default` if the entry does not have it."""
@@ -131,11 +140,24 @@ def load(name: str) -> Provider:
         key: Fact(value=item["value"], source=item["source"], date=item["date"], certainty=item["certainty"])
         for key, item in raw["facts"].items()
     }
-    extra = raw.get("extra", "")
     if raw["component"] != name:
         family = load(raw["component"])
-        facts, extra = {**family.facts, **facts}, family.extra
-    return Provider(name=raw["name"], title=raw["title"], component=raw["component"], facts=facts, extra=extra)
+        return replace(family, name=raw["name"], title=raw["title"], facts={**family.facts, **facts})
+    return Provider(
+        name=raw["name"],
+        title=raw["title"],
+        component=raw["component"],
+        facts=facts,
+        component_class=raw["class"],
+        plugin=raw.get("plugin", "s3"),
+        lender=raw.get("lender", ""),
+        extra=raw.get("extra", ""),
+    )
+
+
+def families() -> list[Provider]:
+    """The entries that have a component of their own, sorted."""
+    return [entry for entry in map(load, names()) if entry.component == entry.name]
 
 
 def schema() -> dict[str, Any]:

@@ -12,14 +12,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from synapse_media import catalog
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS
-from synapse_media.store.clients import s3_client
+from synapse_media.store.clients import ApiError, Credential, call, s3_client, server_time
 
 _AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -113,7 +112,6 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
     Raises SynapseMediaError where neither may.
     """
     from synapse_media.store import credentials
-    from synapse_media.store.clients import ApiError, Credential, call
 
     from .stores import own_key
 
@@ -145,7 +143,7 @@ def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Itera
         uploads = [Upload(x["Key"], x["UploadId"], x["Initiated"].astimezone(UTC)) for x in page.get("Uploads", [])]
         fresh = [upload for upload in uploads if upload.upload_id not in seen]
         seen.update(upload.upload_id for upload in fresh)
-        limit = _now(page) - older_than
+        limit = server_time(page) - older_than
         yield from (upload for upload in fresh if upload.started <= limit)
         # A store that gives no marker, or the same page again, must not keep this going for ever.
         if not page.get("IsTruncated") or not fresh:
@@ -158,8 +156,6 @@ def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Itera
 
 
 def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:
-    from synapse_media.store.clients import ApiError, call
-
     try:
         return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **marker)
     except ApiError as error:
@@ -172,15 +168,8 @@ def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict
 
 def abort(client: Any, bucket: str, upload: Upload) -> None:
     """Abort it; completed or aborted by somebody else meanwhile is done. Raises ApiError."""
-    from synapse_media.store.clients import ApiError, call
-
     try:
         call(client, "abort_multipart_upload", Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)
     except ApiError as error:
         if error.code != "NoSuchUpload":
             raise
-
-
-def _now(answer: dict[str, Any]) -> datetime:
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)

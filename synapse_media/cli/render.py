@@ -37,14 +37,23 @@ def add_parser(commands: Any) -> None:
         "--form",
         choices=renderer.FORMS,
         default="playbook",
-        help="for matrix-docker-ansible-deploy (default), or for any other Synapse",
+        help="for matrix-docker-ansible-deploy (default), for NixOS or Kubernetes (both with the storage provider "
+        "module alone), or plain for any other Synapse",
     )
     parser.add_argument(
         "--secrets",
         choices=(*renderer.SECRETS, *_VAULT),
         default="plain",
-        help="plain (default); by reference: looked up in Ansible's environment, or in an environment file; "
-        "vault: the value encrypted with Ansible Vault; vault-file: the whole vars file",
+        help="plain (default); by reference: from where --secrets-from says, by default Ansible's environment, an "
+        "environment file, a file of NixOS, or a Secret of Kubernetes; vault: the value encrypted with Ansible Vault; "
+        "vault-file: the whole vars file",
+    )
+    parser.add_argument(
+        "--secrets-from",
+        metavar="PLACE",
+        default="",
+        help="with reference: env:VARIABLE, file:/PATH, sops:FILE#KEY or vault:MOUNT/PATH#KEY for the playbook, "
+        "file:/PATH for plain and nixos, secret:NAME for kubernetes",
     )
     parser.add_argument("--vault-password-file", metavar="FILE", help="for the two with vault")
     parser.add_argument(
@@ -60,6 +69,8 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.secrets_from and arguments.secrets != "reference":
+        raise UsageError(f"--secrets-from {arguments.secrets_from} goes with --secrets reference alone")
     vault = _vault(arguments)
     selected = _select(arguments)
     if arguments.media_path:
@@ -178,7 +189,13 @@ def _render(
     store: StorageOutputs, arguments: argparse.Namespace, vault: Vault | None, place: Path
 ) -> Mapping[str, str]:
     if vault is None:
-        return renderer.render(store, arguments.form, arguments.secrets, media_path=arguments.media_path)
+        return renderer.render(
+            store,
+            arguments.form,
+            arguments.secrets,
+            media_path=arguments.media_path,
+            source=arguments.secrets_from,
+        )
     if arguments.secrets == "vault-file":
         return renderer.render(store, "playbook")
     # The paths alone: an encrypted value is kept where a file of the same path has it already.
@@ -202,7 +219,9 @@ def _report(store: StorageOutputs, arguments: argparse.Namespace, report: writin
 
 def _instructions(store: StorageOutputs, arguments: argparse.Namespace) -> renderer.Instructions:
     secrets = cast("renderer.Secrets", arguments.secrets if arguments.secrets in renderer.SECRETS else "plain")
-    return renderer.instructions(store, arguments.form, secrets, media_path=arguments.media_path)
+    return renderer.instructions(
+        store, arguments.form, secrets, media_path=arguments.media_path, source=arguments.secrets_from
+    )
 
 
 def _in_words(
@@ -226,7 +245,8 @@ def _in_words(
         "To undo:",
         *(f"  {line}" for line in instructions.undo),
     ]
-    if arguments.secrets == "reference" and arguments.form == "playbook" and store.secret_access_key:
+    by_default = arguments.secrets == "reference" and not arguments.secrets_from
+    if by_default and arguments.form == "playbook" and store.secret_access_key:
         lines.append(f"The secret is looked up in the environment: {renderer.secret_variable(store.server_name)}")
     left = writing.others(files, out, place)
     if left:

@@ -8,6 +8,7 @@ not in state was made by an interrupted run and never handed out.
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 import threading
@@ -36,9 +37,10 @@ from synapse_media.schema.resources import (
 from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, tracing
 from synapse_media.store.clients import ApiError, Credential
+from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS
 from synapse_media.store.objects import is_ours
 
-from .bucket import BucketBase, BucketFamily, Setting, is_marked, not_empty, require_mark, taken
+from .bucket import BucketBase, BucketFamily, Setting, is_marked, new_nonce, not_empty, require_mark, taken
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import DECOY
@@ -46,10 +48,6 @@ from .proof import DECOY
 OWNER_INFO: Final = "synapse-media-stack"
 _WHERE: Final = f"its bucket info {OWNER_INFO!r}"
 AUTHORIZE: Final = "b2_authorize_account"
-SECONDS: Final = 30
-ATTEMPTS: Final = 5
-_PATIENCE: Final = 20.0
-"""Seconds; the longest pause between two tries, whatever the server asks for."""
 NEEDED: Final = (
     "listBuckets",
     "writeBuckets",
@@ -95,7 +93,7 @@ def _classes() -> tuple[Any, Any]:
             parts = urlsplit(request.url)
             what = f"{parts.path.rpartition('/')[2]} {request.method} {parts.netloc}{parts.path}"
             started = time.monotonic()
-            answered.status = 0
+            answered.status, answered.is_json = 0, True
             try:
                 response = super().send(request, *arguments, **named)
             except requests.RequestException as error:
@@ -112,6 +110,7 @@ def _classes() -> tuple[Any, Any]:
                 response._content = bounded.read(  # noqa: SLF001 - as requests itself leaves it
                     response.raw, lambda why: RefusedAnswerError("RefusedAnswer", f"the answer {why}")
                 )
+                answered.is_json = _is_json(response.content)
             except HTTPError as error:
                 raise B2ConnectionError(f"the answer broke off: {error}") from None
             finally:
@@ -137,11 +136,11 @@ def _classes() -> tuple[Any, Any]:
                 try:
                     return super().post_json_return_json(url, headers, params, 1)
                 except B2Error as error:
-                    error.status = answered.status
+                    error.status, error.is_json = answered.status, answered.is_json
                     if not error.should_retry_http() or attempt == self.attempts:
                         raise
                     wait = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
-                    time.sleep(min(max(wait, error.retry_after_seconds or 0), _PATIENCE))
+                    time.sleep(min(max(wait, error.retry_after_seconds or 0), PATIENCE))
             raise AssertionError("the last attempt returns or raises")
 
     class Once(Http):
@@ -272,6 +271,14 @@ def _same_account(connection: Connection, made_in: str) -> Any:
     return api
 
 
+def _is_json(content: bytes) -> bool:
+    """Whether an answer is what b2sdk takes one for; it also takes an empty one."""
+    try:
+        return not content or isinstance(json.loads(content), dict)
+    except ValueError:
+        return False
+
+
 @contextmanager
 def in_words(operation: str, where: str) -> Iterator[None]:
     """b2sdk's errors as ApiError, in words and without what the server sent beside its message."""
@@ -286,8 +293,8 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         status = int(getattr(error, "status", 0))
         http = f" (HTTP {status})" if status else ""
         message = redacted(" ".join(str(error).split()))[:300]
-        # b2sdk's own code for a page; a text with it quotes the page.
-        if "non_json_response" in message or type(error).__name__ == "PotentialS3EndpointPassedAsRealm":
+        if not getattr(error, "is_json", True):
+            # A page, which b2sdk's own text quotes.
             words = f"{at}: the answer is not JSON{http}: that is no B2 API, check realm"
             raise ApiError("NotJson", status, words) from None
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
@@ -405,10 +412,6 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
     def mark_place(self, mark: str) -> str:
         return _WHERE
 
-    def resume(self) -> None:
-        # Its keys may be in use, though no state has them.
-        self.state.resumed = not self.is_empty()
-
     def read(self, setting: Setting, inputs: B2BucketInputs) -> B2BucketInputs:
         has = self._found
         if setting is _ACCESS:
@@ -483,6 +486,10 @@ class B2Bucket(BucketBase[B2BucketInputs, B2BucketState]):
     described = B2_BUCKET
     not_imported = "a B2 bucket is taken over with adopt: true in the stack file, not by an import"
 
+    def begun(self, inputs: B2BucketInputs) -> B2BucketState:
+        # In state before any key is made.
+        return B2BucketState(inputs=inputs, nonce=new_nonce())
+
     def family(self, state: B2BucketState) -> _BucketFamily:
         return _BucketFamily(state)
 
@@ -498,10 +505,10 @@ class _Keys(NamedKeys):
         inputs = state.inputs
         self.who = f"the keys of {inputs.user_name}"
         # B2 knows letters, digits and '-', at most 100.
-        mark = hashlib.sha256(inputs.owner.encode()).hexdigest()[:16]
+        mark = hashlib.sha256(f"{inputs.owner}{inputs.nonce}".encode()).hexdigest()[:16]
         user = re.sub(r"[^A-Za-z0-9-]", "-", inputs.user_name)
         self.names = {slot: f"{user}-{mark}-{slot}" for slot in SLOTS}
-        self.adopted = inputs.adopt or inputs.resumed
+        self.shared_names = inputs.adopt and not inputs.nonce
         self._capabilities: dict[str, frozenset[str]] = {}
 
     @property
@@ -611,10 +618,12 @@ class B2Administrator:
                     for version in list(found.list_file_versions(name)):
                         found.delete_file_version(version.id_, version.file_name)
 
+    def note_known(self, inputs: ProofInputs) -> None:
+        """Nothing was noted: the key has the name by which it is found."""
+
 
 FAMILY: Final = Family(
     resources=(B2Bucket(), B2KeyRing()),
     proof_administrator=B2Administrator(),
     check_admin=check_admin,
-    lender="backblaze_b2",
 )

@@ -17,7 +17,6 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -35,12 +34,12 @@ from synapse_media.schema.resources import (
     UserPolicyState,
     UserState,
 )
-from synapse_media.store.clients import ApiError, call, iam_client, s3_client
+from synapse_media.store.clients import ApiError, call, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
-from .bucket import canonical
 from .keyring import KeyFamily, MadeKey, RingBase
 from .resource import Context, PartialError, SchemaResource, import_id
+from .s3_bucket import canonical
 
 ROOT: Final = "/synapse-media/"
 """Every user that any stack made is under it."""
@@ -485,7 +484,7 @@ class IamKeys(KeyFamily):
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         answer = call(self._iam, "list_access_keys", UserName=self._user)
         listed = [key["AccessKeyId"] for key in answer["AccessKeyMetadata"]]
-        at = _server_time(answer)
+        at = server_time(answer)
         digests = frozenset(map(_digest, before.union(listed)))
         name = JOURNAL + slot
         _write_entry(self._iam, self._user, name, _Entry(slot, at, digests, secrets.token_hex(4)))
@@ -764,11 +763,6 @@ def _was_refused(error: ApiError) -> bool:
     return never_sent or (400 <= error.status < 500 and error.status != 408 and error.code != "RequestTimeout")
 
 
-def _server_time(answer: Mapping[str, Any]) -> datetime:
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
-
-
 # ---- the journal
 
 
@@ -826,7 +820,7 @@ def _journal(iam: Any, user: str) -> tuple[list[_Entry], datetime, list[str]]:
         key = (entry.slot, entry.at, entry.before, entry.nonce)
         twin = found.get(key)
         found[key] = replace(entry, policies=(*twin.policies, name)) if twin else entry
-    return list(found.values()), _server_time(answer), senseless
+    return list(found.values()), server_time(answer), senseless
 
 
 def forget_journal(iam: Any, user: str, key_id: str) -> None:

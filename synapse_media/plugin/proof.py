@@ -15,12 +15,11 @@ from synapse_media.errors import StoreError
 from synapse_media.methods import Expected, Operation
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import PROOF, ProofInputs, ProofLine, ProofState
-from synapse_media.store.clients import ApiError, Credential, iam_client, s3_client
+from synapse_media.store.clients import ApiError, Credential, s3_client
 from synapse_media.store.objects import remove_versions
 from synapse_media.store.probes import advice, prove
 
 from . import families
-from .iam import forget_journal
 from .resource import Context, PartialError, SchemaResource
 
 DECOY: Final = "synapse-media-decoy-"
@@ -51,6 +50,9 @@ class ProofAdministrator(Protocol):
 
     def clear(self, inputs: ProofInputs) -> None:
         """Remove what the proof wrote."""
+
+    def note_known(self, inputs: ProofInputs) -> None:
+        """Note that the key is in a state, where the provider holds what was noted to find it by if it were not."""
 
 
 def clear_with_proved_key(inputs: ProofInputs) -> None:
@@ -160,11 +162,9 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
             # What a failed probe left may be out of reach; the lines say what failed.
             with suppress(ApiError):
                 administrator.clear(inputs)
-        if inputs.user_name:
-            # The ring can't do this itself: what it returns is not in the state yet, and a run killed in between would
-            # leave a key that nobody knows. Here the state has the key, or there were nothing to prove. A journal that
-            # stayed would have a key that somebody makes by hand deleted, taken for the one that it announced.
-            forget_journal(iam_client(inputs.connection), inputs.user_name, credential.access_key_id)
+        # The ring can't do this itself: what it returns is not in the state yet, and a run killed in between would
+        # leave a key that nobody knows. Here the state has the key, or there were nothing to prove.
+        administrator.note_known(inputs)
     except StoreError as error:
         raise PartialError(f"the proof could not be run: {error}", resource_id, state) from None
     finally:

@@ -24,7 +24,7 @@ from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted, remember_all
 from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
-from synapse_media.schema.model import UNKNOWN
+from synapse_media.schema.model import UNKNOWN, UNKNOWN_ON_WIRE
 from synapse_media.schema.package import package
 from synapse_media.schema.resources import PLUGIN
 from synapse_media.store import tracing
@@ -36,7 +36,6 @@ from .resource import Context, PartialError, Resource, Values
 THREADS: Final = 16
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
-_UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """Fixed by the protocol: sdk/python/lib/pulumi/runtime/rpc.py."""
 _UNFINISHED: Final = "unfinished"
 """An output of ours, of every half-made resource: why it is one."""
@@ -48,7 +47,7 @@ def decode(struct: struct_pb2.Struct) -> Values:
 
 
 def _plain(value: Any) -> Any:
-    if value == _UNKNOWN:
+    if value == UNKNOWN_ON_WIRE:
         return UNKNOWN
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -79,7 +78,7 @@ def encode(values: Mapping[str, Any], secrets: Iterable[str]) -> struct_pb2.Stru
 
 def _wire(value: Any) -> Any:
     if value is UNKNOWN:
-        return _UNKNOWN
+        return UNKNOWN_ON_WIRE
     if isinstance(value, Mapping):
         return {key: _wire(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -39,10 +39,10 @@ from synapse_media.store.clients import ApiError, Credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look, remove_versions
 
-from .bucket import S3BucketBase, S3Family, mark
 from .families import Family
 from .keyring import KeyFamily, MadeKey, RingBase, require_leave
 from .resource import Context, PartialError
+from .s3_bucket import S3BucketBase, S3Family, mark
 from .storj_grant import OBJECTS, PERMISSIONS, Grant, parse
 
 PARENT: Final = "UPLINK_ACCESS"
@@ -277,6 +277,9 @@ class StorjAdministrator:
     def clear(self, inputs: ProofInputs) -> None:
         s3 = administrator(inputs.connection, inputs.bucket)
         remove_versions(s3, inputs.bucket, inputs.prefix + PROOF_OBJECT)
+
+    def note_known(self, inputs: ProofInputs) -> None:
+        """Nothing was noted: a key that no state has is never found again."""
 
 
 # ---- the keys
@@ -542,5 +545,4 @@ FAMILY: Final = Family(
     resources=(StorjBucket(), StorjKeyRing()),
     proof_administrator=StorjAdministrator(),
     check_admin=check_admin,
-    lender="storj",
 )

@@ -10,7 +10,7 @@ from synapse_media.homeserver import playbook, synapse
 
 from . import quoting
 from .request import Form, Instructions, Request
-from .text import CONTAINER_ROLE, comment, header, host, playbook_commands, variables, vars_path
+from .text import CONTAINER_ROLE, comment, credentials_file, header, host, playbook_commands, variables, vars_path
 
 _UNIT = synapse.GOOFYS_UNIT
 _ENVIRONMENT = f"{synapse.GOOFYS_NAME}.env"
@@ -131,19 +131,17 @@ def plain_files(request: Request) -> dict[str, str]:
         files[_ENVIRONMENT] = comment(f"What Goofys needs for {name}'s bucket, for {_UNIT}.") + "".join(
             f"{variable}={value}\n" for variable, value in pairs
         )
-    if not store.keyless:
-        files["credentials"] = (
-            comment(f"The key of {name}'s bucket, for the line in fstab: goes to /root/.aws/credentials.")
-            + f"[default]\naws_access_key_id = {quoting.credentials('access_key_id', store.access_key_id)}\n"
-            + f"aws_secret_access_key = {quoting.credentials('secret_access_key', store.secret_access_key)}\n"
-        )
+    if not store.keyless and not request.source:
+        files["credentials"] = credentials_file(store, "for the line in fstab: goes to /root/.aws/credentials.")
     return files
 
 
 def _environment(request: Request) -> list[tuple[str, str]]:
     store = request.store
     pairs: list[tuple[str, str]] = []
-    if not store.keyless:
+    if request.source and not store.keyless:
+        pairs.append(("AWS_SHARED_CREDENTIALS_FILE", request.source.place))
+    elif not store.keyless:
         pairs += [
             ("AWS_ACCESS_KEY_ID", quoting.environment("access_key_id", store.access_key_id)),
             ("AWS_SECRET_ACCESS_KEY", quoting.environment("secret_access_key", store.secret_access_key)),

@@ -11,6 +11,7 @@ from synapse_media.homeserver import playbook
 from synapse_media.methods import METHODS
 
 from . import quoting
+from .references import Reference
 from .request import Instructions, Request
 
 
@@ -29,11 +30,10 @@ def secret_variable(server_name: str) -> str:
     return "SYNAPSE_MEDIA_SECRET_" + re.sub(r"[^A-Z0-9]", "_", host(server_name).upper())
 
 
-def lookup(server_name: str) -> str:
-    """A YAML scalar that makes Ansible take the secret from its own environment, and stop where it is not set."""
-    name = secret_variable(server_name)
-    found = f"lookup('ansible.builtin.env', '{name}')"
-    return quoting.yaml("secret_access_key", f"{{{{ {found} or undef(hint='export {name} first') }}}}")
+def lookup(server_name: str, source: Reference | None = None) -> str:
+    """A YAML scalar that makes Ansible take the secret from `source`, its own environment by default, or stop."""
+    found = source or Reference("env", secret_variable(server_name))
+    return quoting.yaml("secret_access_key", f"{{{{ {found.lookup()} }}}}")
 
 
 def vars_path(store: StorageOutputs) -> str:
@@ -69,10 +69,10 @@ def ca_lines(store: StorageOutputs) -> tuple[str, ...]:
     return (f"The store's certificate is trusted with {quoting.yaml('ca_file', store.ca_file)}: copy it there.",)
 
 
-def ca_path(store: StorageOutputs) -> str:
-    """The authority's file, for a mount of Docker."""
+def ca_path(store: StorageOutputs, where: str = "a mount of Docker") -> str:
+    """The authority's file, for a place that can't be quoted."""
     allowed = "an absolute path of letters, digits and . _ / + -"
-    return quoting.need("ca_file", store.ca_file, r"/[A-Za-z0-9._/+-]+", allowed, "a mount of Docker")
+    return quoting.need("ca_file", store.ca_file, r"/[A-Za-z0-9._/+-]+", allowed, where)
 
 
 def ca_arguments(store: StorageOutputs, variable: str) -> tuple[str, ...]:
@@ -86,6 +86,15 @@ def ca_arguments(store: StorageOutputs, variable: str) -> tuple[str, ...]:
     return (
         f"--mount=type=bind,src={ca_path(store)},dst={CA_IN_CONTAINER},ro",
         f"--env={variable}={CA_IN_CONTAINER}",
+    )
+
+
+def credentials_file(store: StorageOutputs, goes: str) -> str:
+    """The key as the AWS SDKs read it from a file: ~/.aws/credentials, or what AWS_SHARED_CREDENTIALS_FILE names."""
+    return (
+        comment(f"The key of {host(store.server_name)}'s bucket, {goes}")
+        + f"[default]\naws_access_key_id = {quoting.credentials('access_key_id', store.access_key_id)}\n"
+        + f"aws_secret_access_key = {quoting.credentials('secret_access_key', store.secret_access_key)}\n"
     )
 
 

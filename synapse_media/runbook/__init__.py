@@ -103,8 +103,8 @@ def runbook(
         media_path: the local media store; "": the default of the form.
 
     Raises:
-        UsageError: `to` is neither method nor provider, `media_path` can't be used in a command, or a target is given
-            for the filesystem.
+        UsageError: `to` is neither method nor provider, the form has no runbook, `media_path` can't be used in a
+            command, or a target is given for the filesystem.
         RunbookError: there is nothing to do, or the switch is impossible or would lose media.
     """
     method = to if to in METHODS else (current.method if current.method != FILESYSTEM else MODULE)
@@ -118,6 +118,10 @@ def runbook(
         raise UsageError(
             f"--media-path is {media_path!r}; allowed: an absolute path of letters, digits and . _ + - /. "
             "Mount or link the directory under such a path."
+        )
+    if form not in _DEFAULT_MEDIA_PATH:
+        raise UsageError(
+            f"--form is {form!r}; there are runbooks for: {', '.join(_DEFAULT_MEDIA_PATH)}. Choose one of them."
         )
     _require_possible(current, to, method, target)
     site = Site(current.server_name, form, (media_path or _DEFAULT_MEDIA_PATH[form]).rstrip("/"))

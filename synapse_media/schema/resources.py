@@ -11,6 +11,10 @@ from .model import State, prop
 
 _CONNECTION: Final = "How the store is reached."
 _OWNER: Final = "The mark on what is this store's: project/stack/homeserver."
+_NONCE: Final = (
+    "Random, and in this state alone: by it the names of its keys differ from those of another state of the same store."
+)
+_OF_BUCKET: Final = "The bucket's: part of the names of its keys. Empty where an earlier release made the bucket."
 _FORMER_OWNER: Final = "The mark from before the homeserver was renamed."
 
 
@@ -124,9 +128,7 @@ class B2BucketState(AnyBucketState[B2BucketInputs]):
     account_id: str = prop("B2's ID of the account.", default="")
     account_region: str = prop("The account's region, fixed at sign-up.", default="")
     account_endpoint: str = prop("URL of the account's S3 API.", default="")
-    resumed: bool = prop(
-        "It carried this store's mark and held files when it was made: its keys may be in use.", default=False
-    )
+    nonce: str = prop(_NONCE, default="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +146,7 @@ class GarageBucketState(AnyBucketState[GarageBucketInputs]):
     """State of a bucket over Garage's admin API."""
 
     bucket_id: str = prop("Garage's ID of the bucket.", default="")
-    resumed: bool = prop(
-        "It carried this store's mark and held objects when it was made: its keys may be in use.", default=False
-    )
+    nonce: str = prop(_NONCE, default="")
 
 
 # ---- users
@@ -277,7 +277,7 @@ class B2KeyRingInputs(AnyRingInputs):
     owner: str = prop(_OWNER)
     bucket_id: str = prop("B2's ID of the bucket.", replaces=True)
     capabilities: tuple[str, ...] = prop("What a key may do, in B2's words.")
-    resumed: bool = prop("The bucket held files when it was made: as `adopt`.", default=False, transient=True)
+    nonce: str = prop(_OF_BUCKET, default="", transient=True)
 
 
 @dataclass(kw_only=True)
@@ -296,7 +296,7 @@ class GarageKeyRingInputs(AnyRingInputs):
     permissions: dict[str, bool] = prop(
         "What a key may do on the bucket: read, write, owner.", default={"read": True, "write": True, "owner": False}
     )
-    resumed: bool = prop("The bucket held objects when it was made: as `adopt`.", default=False, transient=True)
+    nonce: str = prop(_OF_BUCKET, default="", transient=True)
 
 
 @dataclass(kw_only=True)

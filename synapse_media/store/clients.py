@@ -12,6 +12,8 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -271,6 +273,12 @@ def call(client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
         ) from None
     _refuse_page(answer, operation, where)
     return answer
+
+
+def server_time(answer: Mapping[str, Any]) -> datetime:
+    """When an answer was given, by the store's clock (UTC); by this machine's where the store does not tell."""
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
 
 
 class _Answer(dict[str, Any]):

@@ -14,8 +14,8 @@ from moto.server import ThreadedMotoServer
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
-from synapse_media.plugin.bucket import OWNER_TAG, Bucket
 from synapse_media.plugin.resource import PartialError, Values
+from synapse_media.plugin.s3_bucket import OWNER_TAG, Bucket
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connection
 from synapse_media.store.clients import ApiError

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from synapse_media.errors import StoreError
-from synapse_media.plugin.bucket import OWNER_TAG, Bucket
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy, allows_all, forget_journal
 from synapse_media.plugin.resource import Context, PartialError, Values
+from synapse_media.plugin.s3_bucket import OWNER_TAG, Bucket
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct, allow
 
