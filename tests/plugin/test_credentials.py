@@ -83,7 +83,7 @@ def test_a_malformed_one_is_named_and_not_shown(variable: str, value: str, monke
     for other in readers():
         monkeypatch.setenv(other, "well-formed-0123456789")
     monkeypatch.setenv(variable, value)
-    with pytest.raises(StoreError, match=f"^{variable} .*: set it to the bare value") as refusal:
+    with pytest.raises(StoreError, match=f"^{variable} .*: set it to the value exactly as issued") as refusal:
         readers()[variable]()
     assert MALFORMED[value] in str(refusal.value)
     assert not PARTS.search(str(refusal.value))
