@@ -175,7 +175,7 @@ def test_a_bucket_that_is_not_there_to_adopt(begin: Callable[[], Life]) -> None:
     new.store(adopt=True)
     code, printed = new.command("up", "--yes")
     assert code == 1
-    assert "set adopt: false to have it made" in printed.replace("\n", " ")
+    assert "set adopt: false to have it created" in printed.replace("\n", " ")
     new.store(adopt=False)
     done(new)
 

@@ -254,7 +254,7 @@ def test_a_tls_only_policy_behind_plain_http_is_named(direct: Direct) -> None:
     direct.s3.put_bucket_policy(Bucket=direct.name, Policy=document)
     lines = tried(direct, key)
     assert set(failed(lines).values()) == {"refused"}
-    assert "a TLS-only policy behind a proxy that ends TLS itself" in probes.advice(tuple(lines.values()))
+    assert "a TLS-only policy behind a proxy that terminates TLS" in probes.advice(tuple(lines.values()))
 
 
 # ---- stores that misbehave
