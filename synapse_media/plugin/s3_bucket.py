@@ -72,7 +72,7 @@ def _put_versioning(s3: Any, inputs: BucketInputs) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Lifecycle:
-    """The combined effect of the active lifecycle rules: shortest times in days (0: none), IDs of rules that expire media.
+    """The effect of the active lifecycle rules: shortest times in days (0: none), IDs of rules that expire media.
 
     A rule that expires current objects deletes media, so it shows as drift, whoever created it.
     """

@@ -213,7 +213,7 @@ def test_a_key_line_that_would_leave_nobody_with_a_key(life: Life) -> None:
 
 def test_a_user_with_as_many_keys_as_it_may_have(life: Life) -> None:
     by_hand = life.iam.create_access_key(UserName=life.user)["AccessKey"]["AccessKeyId"]
-    refused(life, "Delete one that nothing uses", command=("rotate", "--yes"))
+    refused(life, "Delete an unused one", command=("rotate", "--yes"))
     life.iam.delete_access_key(UserName=life.user, AccessKeyId=by_hand)
     done(life, "rotate", "--yes")
     done(life, "rotate", "--finish", "--confirm", "--yes")

@@ -476,7 +476,7 @@ def test_as_many_keys_as_a_user_may_have(owner: Direct) -> None:
     with pytest.raises(PartialError, match="has the maximum number of keys") as stopped:
         RING.create(ring_inputs(owner, "a"), owner.context)
     assert all(key_id in str(stopped.value) for key_id in by_hand)
-    assert "slot 'a' needs another. Delete one that nothing uses" in str(stopped.value)
+    assert "slot 'a' needs another. Delete an unused one" in str(stopped.value)
     assert sorted(owner.key_ids()) == by_hand
 
 

@@ -476,7 +476,9 @@ def test_a_second_policy_of_a_user_that_was_taken_over_is_said_and_left(direct: 
         found = RING.read(direct.name, program, outputs, direct.context)
         assert found is not None
         assert RING.diff(found.inputs, program).changed == ()
-        assert any("may do more than this store's policy says: inline policy of-old" in said for said in direct.said)
+        assert any(
+            "has more permissions than this store's policy grants: inline policy of-old" in said for said in direct.said
+        )
 
 
 class Attached:

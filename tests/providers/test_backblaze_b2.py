@@ -382,7 +382,7 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     context = Context(said.append)
     inputs = {name: adopted[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
     B2Bucket().read("refused-media", inputs, adopted, context)
-    assert "bucket refused-media is taken over as it is: noncurrentDays is 90, a new bucket would have 1" in said
+    assert "bucket refused-media is adopted without changes: noncurrentDays is 90, a new bucket would have 1" in said
     with pytest.raises(StoreError, match="set adopt: true"):
         B2Bucket().update("refused-media", adopted, {**inputs, "adopt": False}, context)
     B2Bucket().delete("refused-media", adopted, context)

@@ -506,7 +506,7 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) 
     wanted = {**inputs, "manage": ["access", "lifecycle"]}
     changed = GarageBucket().update("double-media", outputs, wanted, Context(said.append))
     assert changed["differences"] == []
-    assert said == ["bucket double-media is taken over as it is: abortDays is 0, a new bucket would have 7"]
+    assert said == ["bucket double-media is adopted without changes: abortDays is 0, a new bucket would have 7"]
 
 
 def test_an_empty_bucket_is_deleted_without_its_unfinished_uploads_ended(double: Double) -> None:
