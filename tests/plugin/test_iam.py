@@ -81,7 +81,7 @@ def test_an_adopted_user_is_used_and_never_deleted(direct: Direct) -> None:
     USER.delete(direct.name, outputs, direct.context)
     assert user_exists(direct)
     assert policies_of(direct) == {"of-old"}
-    assert any("was there before" in said for said in direct.said)
+    assert any("was adopted" in said for said in direct.said)
 
 
 def test_a_user_goes_with_all_that_hangs_on_it(direct: Direct) -> None:
