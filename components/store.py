@@ -11,7 +11,14 @@ import pulumi
 from pulumi.resource import DependencyResource
 
 from synapse_media import catalog, settings
-from synapse_media.allow import deletes_media, managed_settings, protects_bucket, retains_bucket, retires_key
+from synapse_media.allow import (
+    deletes_media,
+    managed_settings,
+    owns_bucket,
+    protects_bucket,
+    retains_bucket,
+    retires_key,
+)
 from synapse_media.contract import VERSION, policy_sha256
 from synapse_media.errors import NO_SETTING, Problem, SettingsError
 from synapse_media.methods import METHODS, expectations
@@ -297,7 +304,12 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             adopt=self.store.adopt,
             manage=managed_settings(allow),
             force_destroy=deletes_media(allow),
+            own=owns_bucket(allow),
+            media_in=given(self._media_in, self.setting("prefix")),
         )
+
+    def _media_in(self, prefix: str) -> list[str]:
+        return [prefix + folder for folder in self.method.folders]
 
     def bucket_args(self) -> resources.BucketArgs:
         """The arguments of a bucket over the S3 API."""

@@ -24,7 +24,7 @@ SLOTS = ("a", "b")
 # All are matched in full: `$` would let a newline through at the end.
 _SERVER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
 # No '*' or '?': they are wildcards in the key's policy.
-_PREFIX = re.compile(r"[\w!.() /-]+/")
+_PREFIX = re.compile(r"[\w!.() /-]+")
 _USER = re.compile(r"[A-Za-z0-9+=,.@_-]{1,64}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
@@ -549,12 +549,14 @@ def _check_prefix(reader: _Reader, method: str) -> str:
         return ""
     if not METHODS[method].prefix:
         reader.add("prefix", prefix, f"nothing: {method} knows no prefix", "Remove it, or use a bucket of its own.")
-    elif prefix.startswith("/") or "//" in prefix or not prefix.endswith("/"):
+    # What lies in a bucket that is taken over may lie under one without: the module's README has such an example.
+    elif prefix.startswith("/") or "//" in prefix or not (prefix.endswith("/") or reader.raw.get("adopt") is True):
         reader.add(
             "prefix",
             prefix,
             'a folder such as "media/": ends with "/", does not start with it',
-            "The module puts it before every key as it is, without adding a '/'.",
+            "The module puts it before every key as it is, without adding a '/'. One that ends without is for a bucket "
+            "in which media lies so: adopt: true.",
         )
     elif not _PREFIX.fullmatch(prefix) or len(prefix) > 200 or {".", ".."} & set(prefix.split("/")):
         reader.add(

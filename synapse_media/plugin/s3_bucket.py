@@ -13,7 +13,7 @@ from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.schema.resources import BUCKET, AnyS3BucketState, BucketInputs, BucketState
 from synapse_media.store.clients import ApiError, call, s3_client
-from synapse_media.store.objects import empty_out, is_empty, look
+from synapse_media.store.objects import Elsewhere, empty_out, is_empty, look, media_elsewhere
 
 from .bucket import BucketBase, BucketFamily, Marked, Setting, not_empty, require_mark, taken
 from .resource import Diff, Values, import_id
@@ -410,6 +410,14 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
                 if not self.excuses(error):
                     raise
                 state.lacks = (*state.lacks, setting.words)
+
+    def media_elsewhere(self) -> Elsewhere | None:
+        try:
+            return media_elsewhere(self.s3, self.bucket, self.inputs.media_in)
+        except ApiError as error:
+            if not self.excuses(error):
+                raise
+            return None
 
     def expiring_words(self, rules: tuple[str, ...]) -> str:
         return f"the lifecycle rules {', '.join(rules)} delete media by age: remove them"

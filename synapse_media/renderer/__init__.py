@@ -170,8 +170,8 @@ def _store_problems(outputs: StorageOutputs) -> list[str]:
     prefix = outputs.prefix
     if prefix and not method.prefix:
         problems.append(f"prefix is {prefix!r}, but {method.name} supports none. Remove it from the stack file.")
-    elif prefix and (not prefix.endswith("/") or prefix.startswith("/")):
-        problems.append(f"prefix is {prefix!r}; it must end with '/' and not start with it.")
+    elif prefix.startswith("/"):
+        problems.append(f"prefix is {prefix!r}; it must not start with '/'.")
     if method.storage_classes is not None and outputs.storage_class not in method.storage_classes:
         problems.append(
             f"storage_class is {outputs.storage_class!r}; {method.name} takes {', '.join(method.storage_classes)}. "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 from synapse_media.contract import PROOF_OBJECTS
+from synapse_media.methods import MEDIA_FOLDERS
 
 from .clients import ApiError, call
 
@@ -44,8 +46,11 @@ def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str
 
 
 def is_ours(key: str) -> bool:
-    """Whether an object was written by the proof, and is not media."""
-    return key.rpartition("/")[2] in PROOF_OBJECTS
+    """Whether the proof wrote an object, so that it is not media.
+
+    Compares the end of the key, since a prefix need not end with "/".
+    """
+    return key.endswith(tuple(PROOF_OBJECTS))
 
 
 def is_empty(s3: Any, bucket: str) -> bool:
@@ -61,6 +66,43 @@ def holds_media(s3: Any, bucket: str) -> bool:
         if not error.absent:
             raise
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Objects lie in a bucket, but none where media is looked for. `prefix`: one that would fit; None: none found."""
+
+    prefix: str | None
+
+
+_LISTINGS: Final = 30
+"""Listings that the search for a fitting prefix makes at most; a page has 1000 names."""
+
+
+def media_elsewhere(s3: Any, bucket: str, looked_for: Collection[str]) -> Elsewhere | None:
+    """Whether a bucket that holds objects has none where media will be looked for; None where all is well.
+
+    Args:
+        looked_for: prefixes of keys, such as media/local_content/; none: nothing is asked.
+    """
+    if not looked_for:
+        return None
+    if any(call(s3, "list_objects_v2", Bucket=bucket, Prefix=under, MaxKeys=1).get("Contents") for under in looked_for):
+        return None
+    page = call(s3, "list_objects_v2", Bucket=bucket)
+    if all(is_ours(item["Key"]) for item in page.get("Contents", [])) and not page.get("IsTruncated"):
+        return None
+    folders = [""]
+    for _ in range(_LISTINGS):
+        if not folders:
+            break
+        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=folders.pop(0), Delimiter="/")
+        for item in page.get("CommonPrefixes", []):
+            for folder in MEDIA_FOLDERS:
+                if item["Prefix"].endswith(folder):
+                    return Elsewhere(item["Prefix"].removesuffix(folder))
+            folders.append(item["Prefix"])
+    return Elsewhere(None)
 
 
 def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:

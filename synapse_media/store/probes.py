@@ -214,7 +214,7 @@ def prove(
     """Try every expected operation with the key; one line per operation, in the order tried.
 
     Args:
-        prefix: the store's prefix, "" or ending with "/".
+        prefix: the store's prefix, which is put before each key unchanged.
         settle_seconds: how long to retry a failed proof, since a new key or policy takes effect with a delay.
     """
     at = _Try(s3_client(connection, credential), bucket, prefix + PROOF_OBJECT, decoy)

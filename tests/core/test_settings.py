@@ -325,6 +325,17 @@ def test_a_prefix_has_no_character_that_somebody_reads_otherwise(prefix: object)
     assert problem.setting == f"stores.{NAME}.prefix"
 
 
+@pytest.mark.parametrize("prefix", ["media", "prefix/to/files", "a-"])
+def test_only_a_bucket_that_is_taken_over_may_have_media_under_no_folder(prefix: str) -> None:
+    """The README of the storage provider module has such an example, and so have keys that are there."""
+    assert parsed_with(prefix=prefix, adopt=True).prefix == prefix
+    [problem] = problems_with(prefix=prefix)
+    assert "adopt: true" in problem.next_step
+    for wrong in (f"/{prefix}", f"{prefix}/..", f"{prefix}*"):
+        [problem] = problems_with(prefix=wrong, adopt=True)
+        assert problem.setting == f"stores.{NAME}.prefix"
+
+
 @pytest.mark.parametrize("prefix", ["", "media/", "a/b/", "Media 2024/", "(old)/", "m.d_-!/", "...a/"])
 def test_a_good_prefix_is_kept_as_it_is(prefix: str) -> None:
     assert parsed_with(prefix=prefix).prefix == prefix
