@@ -28,6 +28,7 @@ from . import policies, resources
 from .args import StoreArgs, is_known
 
 Args = TypeVar("Args", bound=StoreArgs)
+T = TypeVar("T")
 
 PACKAGE = "synapse-media"
 """The first part of every component's type, which does not depend on the project's name."""
@@ -62,7 +63,7 @@ class ArgumentsError(pulumi.RunError):
         self.problems = tuple(problems)
 
 
-def given(function: Callable[..., Any], *values: pulumi.Input[Any]) -> Any:
+def given(function: Callable[..., T], *values: object) -> T | pulumi.Output[T]:
     """The result of a pure function, as an Output if an argument is one."""
     if is_known(values):
         return function(*values)
@@ -261,10 +262,10 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         said = {name: value for name, value in known.items() if value != ""}
         return resources.ConnectionArgs(**{**said, **places, "addressing": self.addressing})
 
-    def key_policy(self) -> Any:
+    def key_policy(self) -> policies.Policy | pulumi.Output[policies.Policy]:
         """The key's policy document, or an Output of it."""
 
-        def document(bucket: str, prefix: str) -> dict[str, Any]:
+        def document(bucket: str, prefix: str) -> policies.Policy:
             return policies.key_policy(bucket, self.method, self.store.access, prefix)
 
         return given(document, self.setting("bucket"), self.setting("prefix"))
@@ -326,7 +327,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             acl="private" if can("acl") is not False else "",
         )
 
-    def _bucket_policy(self) -> Any:
+    def _bucket_policy(self) -> str | pulumi.Output[str] | None:
         """The bucket's policy (JSON), or an Output of it; "": no policy; None: the store does not support policies."""
         if self.provider.can("bucket_policy") is False:
             return None
@@ -366,7 +367,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         region: pulumi.Input[str] | None = None,
         endpoint_url: pulumi.Input[str] | None = None,
         user: pulumi.Input[str] = "",
-        policy: Any = None,
+        policy: object = None,
         admin: bool = True,
         cannot_refuse: Sequence[str] | None = None,
     ) -> None:
@@ -435,7 +436,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             },
         )
 
-    def finish_keyless(self, *, policy: Any, lacks: pulumi.Input[Sequence[str]]) -> None:
+    def finish_keyless(self, *, policy: object, lacks: pulumi.Input[Sequence[str]]) -> None:
         """Set the outputs of a store that is used with a machine's role, without a key. It can be proved only on that
         machine."""
         self._publish(
@@ -450,7 +451,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             proof=None,
         )
 
-    def _publish(self, *, proof: dict[str, Any] | None, **found: Any) -> None:
+    def _publish(self, *, proof: dict[str, pulumi.Output[Any]] | None, **found: object) -> None:
         store = self.store
         self.storage_outputs: dict[str, Any] = {
             "version": VERSION,

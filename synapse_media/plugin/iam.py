@@ -35,11 +35,11 @@ from synapse_media.schema.resources import (
     UserPolicyState,
     UserState,
 )
-from synapse_media.store.clients import ApiError, call, iam_client, s3_client, server_time
+from synapse_media.store.clients import ApiError, Client, call, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
 from .keyring import KeyFamily, MadeKey, RingBase
-from .resource import Context, PartialError, SchemaResource, import_id
+from .resource import Context, PartialError, SchemaResource, forgetting, import_id
 from .s3_bucket import canonical
 
 ROOT: Final = "/synapse-media/"
@@ -68,7 +68,7 @@ class _User:
 
 
 def _fault(
-    iam: Any,
+    iam: Client,
     user: str,
     found: _User,
     mark: UserMark | None,
@@ -127,7 +127,7 @@ def _buckets_of(document: object) -> frozenset[str]:
     return frozenset(names)
 
 
-def _named_buckets(iam: Any, user: str) -> frozenset[str]:
+def _named_buckets(iam: Client, user: str) -> frozenset[str]:
     try:
         found = call(iam, "get_user_policy", UserName=user, PolicyName=POLICY_NAME)
     except ApiError as error:
@@ -228,10 +228,8 @@ class User(SchemaResource[UserInputs, UserState]):
                 raise StoreError(
                     f"user {user} has the key {', '.join(used)}, which this state does not know, and which may be in "
                     "use: by another checkout with its own state, or from a state that was lost. The user and its "
-                    "policies "
-                    "are kept. Delete unused keys at the provider, and run this again. To keep the user and stop "
-                    "managing it, remove it from the state: `pulumi state delete` "
-                    "with the URN of its s3store:index:User."
+                    "policies are kept. Delete unused keys at the provider, and run this again. To keep the user and "
+                    f"stop managing it, remove it from the state, and run this again: {forgetting(context.urn)}"
                 )
             for key_id in never_handed_out:
                 call(iam, "delete_access_key", UserName=user, AccessKeyId=key_id)
@@ -248,7 +246,7 @@ def _kept(old: UserState, inputs: UserInputs) -> UserState:
     return replace(old, inputs=replace(inputs, path=old.inputs.path or inputs.path))
 
 
-def _move_back(iam: Any, user: str, path: str) -> None:
+def _move_back(iam: Client, user: str, path: str) -> None:
     """Restore the path that marks the user, after somebody changed it."""
     try:
         call(iam, "update_user", UserName=user, NewPath=path)
@@ -357,7 +355,7 @@ def _with_policy(inputs: UserPolicyInputs, former: str | None = None) -> UserPol
     return UserPolicyState(inputs=inputs)
 
 
-def _refuse_narrower(iam: Any, inputs: UserPolicyInputs) -> None:
+def _refuse_narrower(iam: Client, inputs: UserPolicyInputs) -> None:
     """Raises StoreError if the policy would narrow one that is not in this state while the user has unknown keys.
 
     Such keys may be in use: by another checkout with its own state, or from a state that was lost. A narrower policy
@@ -427,6 +425,16 @@ def _keys_of_nobody(user: str, connection: Connection, mark: UserMark | None) ->
     keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection, mark=mark))
     never_handed_out = keys.orphans(frozenset())
     return never_handed_out, sorted(set(keys.listed() or ()) - set(never_handed_out))
+
+
+def unknown_keys(user: str, connection: Connection, known: Collection[str]) -> list[str]:
+    """The keys of a user that are not `known`; without those that a run which was cut off made, and nobody was given.
+
+    [] where the user is gone. Raises StoreError where the store can't be asked.
+    """
+    keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection))
+    never_handed_out = keys.orphans(frozenset(known))
+    return sorted(set(keys.listed() or ()) - {*known, *never_handed_out})
 
 
 @dataclass(frozen=True, slots=True)
@@ -686,7 +694,7 @@ class KeyRing(RingBase[KeyRingInputs, KeyRingState]):
         return state
 
 
-def _extras(iam: Any, user: str, context: Context) -> _Extras:
+def _extras(iam: Client, user: str, context: Context) -> _Extras:
     """What grants a user permissions beside our policy. Many stores support inline policies only."""
     policies = [name for name in _policies(iam, user) if name != POLICY_NAME and not name.startswith(JOURNAL)]
     attached = _if_any(iam, user, context, "list_attached_user_policies", part="AttachedPolicies", name="PolicyArn")
@@ -694,7 +702,7 @@ def _extras(iam: Any, user: str, context: Context) -> _Extras:
     return _Extras(tuple(sorted(policies)), tuple(sorted(attached)), tuple(sorted(groups)))
 
 
-def _if_any(iam: Any, user: str, context: Context, operation: str, *, part: str, name: str) -> list[str]:
+def _if_any(iam: Client, user: str, context: Context, operation: str, *, part: str, name: str) -> list[str]:
     try:
         return [str(item[name]) for item in call(iam, operation, UserName=user).get(part, [])]
     except ApiError as error:
@@ -706,7 +714,7 @@ def _if_any(iam: Any, user: str, context: Context, operation: str, *, part: str,
         raise
 
 
-def _is_ours(iam: Any, user: str, mark: UserMark | None, *, adopted: bool) -> bool:
+def _is_ours(iam: Client, user: str, mark: UserMark | None, *, adopted: bool) -> bool:
     """Whether a user was created by this store, not adopted."""
     if adopted:
         return False
@@ -714,7 +722,7 @@ def _is_ours(iam: Any, user: str, mark: UserMark | None, *, adopted: bool) -> bo
     return found is not None and (found.path in ours or (not ours and found.path.startswith(ROOT)))
 
 
-def _remove_extras(iam: Any, user: str, extras: _Extras) -> None:
+def _remove_extras(iam: Client, user: str, extras: _Extras) -> None:
     ways = (
         (extras.policies, "delete_user_policy", "PolicyName"),
         (extras.attached, "detach_user_policy", "PolicyArn"),
@@ -732,7 +740,7 @@ def _remove_extras(iam: Any, user: str, extras: _Extras) -> None:
 # ---- calls
 
 
-def _user(iam: Any, user: str) -> _User | None:
+def _user(iam: Client, user: str) -> _User | None:
     try:
         return _user_in(call(iam, "get_user", UserName=user))
     except ApiError as error:
@@ -746,19 +754,19 @@ def _user_in(answer: Mapping[str, Any]) -> _User:
     return _User(str(found.get("Path") or "/"), str(found.get("Arn") or ""))
 
 
-def _listed(iam: Any, user: str) -> list[dict[str, Any]]:
+def _listed(iam: Client, user: str) -> list[dict[str, Any]]:
     answer = call(iam, "list_access_keys", UserName=user)
     listed: list[dict[str, Any]] = answer["AccessKeyMetadata"]
     return listed
 
 
-def _policies(iam: Any, user: str) -> list[str]:
+def _policies(iam: Client, user: str) -> list[str]:
     """Names of the inline policies."""
     names: list[str] = call(iam, "list_user_policies", UserName=user).get("PolicyNames", [])
     return names
 
 
-def _remove_policy(iam: Any, user: str, name: str) -> None:
+def _remove_policy(iam: Client, user: str, name: str) -> None:
     try:
         call(iam, "delete_user_policy", UserName=user, PolicyName=name)
     except ApiError as error:
@@ -785,7 +793,7 @@ def _digest(key_id: str) -> str:
     return hashlib.sha256(key_id.encode()).hexdigest()[:_DIGITS]
 
 
-def _write_entry(iam: Any, user: str, name: str, entry: _Entry) -> None:
+def _write_entry(iam: Client, user: str, name: str, entry: _Entry) -> None:
     nonce = entry.nonce or secrets.token_hex(4)
     sid = f"At{entry.at:%Y%m%dT%H%M%S}ZNonce{nonce}Digests{''.join(sorted(entry.before))}"
     # Denies only what the user is not allowed anyway, so it is harmless if it stays.
@@ -794,7 +802,7 @@ def _write_entry(iam: Any, user: str, name: str, entry: _Entry) -> None:
     call(iam, "put_user_policy", UserName=user, PolicyName=name, PolicyDocument=document)
 
 
-def _read_entry(iam: Any, user: str, name: str) -> _Entry | None:
+def _read_entry(iam: Client, user: str, name: str) -> _Entry | None:
     """The entry in a policy; None if it is malformed."""
     document = call(iam, "get_user_policy", UserName=user, PolicyName=name)["PolicyDocument"]
     try:
@@ -813,7 +821,7 @@ def _read_entry(iam: Any, user: str, name: str) -> _Entry | None:
     return _Entry(slot, at, before, match[3] or "", (name,))
 
 
-def _journal(iam: Any, user: str) -> tuple[list[_Entry], datetime, list[str]]:
+def _journal(iam: Client, user: str) -> tuple[list[_Entry], datetime, list[str]]:
     """The entries, the server's time, and the names of journal policies that are malformed."""
     answer = call(iam, "list_user_policies", UserName=user)
     found: dict[tuple[object, ...], _Entry] = {}
@@ -832,7 +840,7 @@ def _journal(iam: Any, user: str) -> tuple[list[_Entry], datetime, list[str]]:
     return list(found.values()), server_time(answer), malformed
 
 
-def forget_journal(iam: Any, user: str, key_id: str) -> None:
+def forget_journal(iam: Client, user: str, key_id: str) -> None:
     """Remove the entries of a key that is in the state. Other entries stay: the outcome of their calls is unknown."""
     for name in _policies(iam, user):
         if name.startswith(JOURNAL) and not name.startswith(_OPEN):

@@ -103,8 +103,8 @@ def runbook(
         media_path: the local media store; "": the default of the form.
 
     Raises:
-        UsageError: `to` is neither method nor provider, the form has no runbook, `media_path` can't be used in a
-            command, or a target is given for the filesystem.
+        UsageError: `to` is neither method nor provider, the form has no runbook, `media_path` or a
+            stack's name can't be used in a command, or a target is given for the filesystem.
         RunbookError: there is nothing to do, or the switch is impossible or would lose media.
     """
     method = to if to in METHODS else (current.method if current.method != FILESYSTEM else MODULE)
@@ -119,6 +119,9 @@ def runbook(
             f"--media-path is {media_path!r}; allowed: an absolute path of letters, digits and . _ + - /. "
             "Mount or link the directory under such a path."
         )
+    for setting, name in (("--stack", stack), ("--to-stack", new_stack)):
+        if not re.fullmatch(r"[A-Za-z0-9_./-]*", name):
+            raise UsageError(f"{setting} is {name!r}; allowed: letters, digits and . _ - /. Rename the stack.")
     if form not in _DEFAULT_MEDIA_PATH:
         raise UsageError(
             f"--form is {form!r}; there are runbooks for: {', '.join(_DEFAULT_MEDIA_PATH)}. Choose one of them."

@@ -124,8 +124,8 @@ def _render(site: Site, new: Remote, method: str, *, key: bool = True) -> Step:
 
 def _copy_key(site: Site, remote: Remote, directory: str) -> tuple[str, ...]:
     return (
-        f"ssh root@{site.host} mkdir -p -m 0700 {KEYS} {KEYS}/{remote.name}",
-        f"scp -p {directory}/store.json root@{site.host}:{KEYS}/{remote.name}/",
+        f"ssh root@{site.machine} mkdir -p -m 0700 {KEYS} {KEYS}/{remote.name}",
+        f"scp -p {directory}/store.json root@{site.machine}:{KEYS}/{remote.name}/",
     )
 
 
@@ -167,7 +167,7 @@ def _configure_rclone(remotes: Iterable[Remote], more: str = "") -> Step:
         "The sizes are printed without an error.",
         "Close the shell.",
         files=tuple(remote.json for remote in found),
-        commands=(*dict.fromkeys(commands), *(f'rclone size "{remote.path}"' for remote in found)),
+        commands=(*dict.fromkeys(commands), *(f"rclone size {remote.path}" for remote in found)),
     )
 
 
@@ -223,7 +223,7 @@ def _check_space(old: Remote, directory: str) -> Step:
         "The whole bucket is copied to the local disk.",
         "df shows more available space than rclone prints, with a reserve for new media.",
         _NO_CHANGE,
-        commands=(f'rclone size "{old.path}"', f"df -h {directory}"),
+        commands=(f"rclone size {old.path}", f"df -h {directory}"),
     )
 
 
@@ -280,7 +280,7 @@ def _to_module(site: Site, new: Remote) -> Migration:
             f"{SAME} Otherwise copy and compare again. {rclone.COUNTS}",
             "Nothing to undo.",
             files=(f"{KEYS}/same.txt, which it writes: the list of identical files",),
-            commands=(rclone.compare(site.media, new.path, f"--match {KEYS}/same.txt"),),
+            commands=(rclone.compare(rclone.word(site.media), new.path, f"--match {KEYS}/same.txt"),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -298,7 +298,7 @@ def _to_module(site: Site, new: Remote) -> Migration:
             "Only files on the list that the comparison wrote. Keeping everything is the best backup. Never use a "
             "job that deletes by name.",
             "df shows the free space; an old picture is still shown.",
-            f'rclone copy "{new.path}" {site.media} --ignore-existing brings all of it back.',
+            f"rclone copy {new.path} {site.media} --ignore-existing   restores everything.",
             commands=(f"rclone delete {site.media} --files-from-raw {KEYS}/same.txt",),
             effects=(Effect.LEFT, Effect.EMPTIED),
         ),
@@ -338,7 +338,7 @@ def _from_module(site: Site, old: Remote) -> Migration:
             "Everything in the bucket must be on the disk, with the same content: both are read.",
             f"{SAME} Otherwise do not continue, and inspect the files that differ. {rclone.COUNTS}",
             "Nothing to undo.",
-            commands=(rclone.compare(old.path, site.media),),
+            commands=(rclone.compare(old.path, rclone.word(site.media)),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -360,7 +360,9 @@ def _from_module(site: Site, old: Remote) -> Migration:
 
 
 def _to_goofys(site: Site, new: Remote) -> Migration:
-    switch = _install(site) if site.plain else (f"ssh root@{site.host} mv {site.media} {site.aside}", *_install(site))
+    switch = (
+        _install(site) if site.plain else (f"ssh root@{site.machine} mv {site.media} {site.aside}", *_install(site))
+    )
     local = site.media if site.plain else site.aside
     steps = (
         _create_store(new, GOOFYS, site),
@@ -390,7 +392,7 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
             "Everything on the disk must be in the bucket, with the same content: both are read.",
             f"{SAME} {rclone.COUNTS}",
             "Start Synapse again.",
-            commands=(rclone.compare(site.media, new.path),),
+            commands=(rclone.compare(rclone.word(site.media), new.path),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -435,9 +437,9 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
         )
         if site.plain
         else (
-            f"ssh root@{site.host} systemctl disable --now {playbook.GOOFYS_UNIT}",
-            f"ssh root@{site.host} 'mountpoint -q {site.media} || rmdir {site.media}'",
-            f"ssh root@{site.host} mv -T {target} {site.media}",
+            f"ssh root@{site.machine} systemctl disable --now {playbook.GOOFYS_UNIT}",
+            f"ssh root@{site.machine} 'mountpoint -q {site.media} || rmdir {site.media}'",
+            f"ssh root@{site.machine} mv -T {target} {site.media}",
             f"rm {site.configuration}    # and every line of {playbook.GOOFYS} elsewhere",
             *site.apply,
         )
@@ -474,7 +476,7 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             "Everything in the bucket must be on the disk, with the same content: both are read.",
             f"{SAME} {rclone.COUNTS}",
             "Start Synapse again: the mount is started with it.",
-            commands=(rclone.compare(old.path, target),),
+            commands=(rclone.compare(old.path, rclone.word(target)),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -794,7 +796,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "Everything on the disk must be in the bucket, with the same content: both are read.",
             f"{SAME} The bucket may have more: files that are no longer on the disk.",
             "Start Synapse again: the module is still in use.",
-            commands=(rclone.compare(site.media, old.path),),
+            commands=(rclone.compare(rclone.word(site.media), old.path),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -815,7 +817,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "Stop Synapse, unmount, and put the local media and the module's file back: the bucket has everything.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
-                *(() if site.plain else (f"ssh root@{site.host} mv {site.media} {site.aside}",)),
+                *(() if site.plain else (f"ssh root@{site.machine} mv {site.media} {site.aside}",)),
                 *_install(site),
             ),
             effects=(Effect.ENTERED, Effect.STARTS),
@@ -847,7 +849,7 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
         if site.plain
         else (
             f"rm {site.configuration}    # and every line of {playbook.GOOFYS} elsewhere",
-            f"ssh root@{site.host} systemctl disable --now {playbook.GOOFYS_UNIT}",
+            f"ssh root@{site.machine} systemctl disable --now {playbook.GOOFYS_UNIT}",
         )
     )
     steps = (
@@ -906,7 +908,10 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
     """The same method on another store: object keys stay the same, so objects are copied from bucket to bucket."""
     local = method == MODULE
     last_copy = (*(rclone.upload(site, new)[:1] if local else ()), *rclone.between(old, new))
-    compared = (rclone.compare(old.path, new.path), *((rclone.compare(site.media, new.path),) if local else ()))
+    compared = (
+        rclone.compare(old.path, new.path),
+        *((rclone.compare(rclone.word(site.media), new.path),) if local else ()),
+    )
     ids = (
         " The datastore id must not change: matrix-media-repo finds each object by id and name."
         if method == MEDIA_REPO
@@ -959,7 +964,7 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
                 *(
-                    (f"ssh root@{site.host} systemctl stop {playbook.GOOFYS_UNIT}",)
+                    (f"ssh root@{site.machine} systemctl stop {playbook.GOOFYS_UNIT}",)
                     if method == GOOFYS and not site.plain
                     else (f"systemctl stop {synapse.GOOFYS_NAME}",)
                     if method == GOOFYS

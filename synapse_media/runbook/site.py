@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from synapse_media.homeserver import playbook, synapse
-from synapse_media.renderer import Form, host
+from synapse_media.renderer import Form, domain, host, inventory_host
 
 HERE, PLAYBOOK, SERVER = "here", "playbook", "server"
 """Where a step is done: on the machine with the stack, on the one that runs ansible-playbook, on the homeserver."""
@@ -36,8 +36,13 @@ class Site:
 
     @property
     def domain(self) -> str:
-        """The probable domain of user ids: the playbook's host is matrix.example.com for example.com."""
-        return self.host.removeprefix("matrix.")
+        """The domain of user ids."""
+        return domain(self.name)
+
+    @property
+    def machine(self) -> str:
+        """The server's name in the playbook's inventory and for ssh."""
+        return self.host if self.plain else inventory_host(self.name)
 
     @property
     def user(self) -> str:
@@ -73,7 +78,7 @@ class Site:
     @property
     def host_vars(self) -> str:
         """The directory of the homeserver's variables in the playbook."""
-        return playbook.host_vars(self.host)
+        return playbook.host_vars(self.machine)
 
     @property
     def start(self) -> str:

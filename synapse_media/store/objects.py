@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from synapse_media.contract import PROOF_OBJECTS
 from synapse_media.methods import MEDIA_FOLDERS
 
-from .clients import ApiError, call
+from .clients import ApiError, Client, call
 
 
-def look(s3: Any, bucket: str) -> None:
+def look(s3: Client, bucket: str) -> None:
     """Raises ApiError unless the bucket can be listed; `absent`, `denied` and `bad_key` are then the store's answer.
 
     Lists instead of HeadBucket, whose response has no body: a 404 of a proxy could not be told from the store's.
@@ -20,7 +20,7 @@ def look(s3: Any, bucket: str) -> None:
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
-def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _versions(s3: Client, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(key, version id) of every version and delete marker; version id "" if the store has no versioning."""
     marker: dict[str, str] = {}
     while True:
@@ -53,12 +53,12 @@ def is_ours(key: str) -> bool:
     return key.endswith(tuple(PROOF_OBJECTS))
 
 
-def is_empty(s3: Any, bucket: str) -> bool:
+def is_empty(s3: Client, bucket: str) -> bool:
     """Whether the bucket has no objects but those of the proof; old versions count as objects."""
     return all(is_ours(key) for key, _ in _versions(s3, bucket))
 
 
-def holds_media(s3: Any, bucket: str) -> bool:
+def holds_media(s3: Client, bucket: str) -> bool:
     """Whether there is media in a bucket; False also if the store reports that the bucket does not exist."""
     try:
         return not is_empty(s3, bucket)
@@ -79,7 +79,7 @@ _LISTINGS: Final = 30
 """Listings that the search for a fitting prefix makes at most; a page has 1000 names."""
 
 
-def media_elsewhere(s3: Any, bucket: str, looked_for: Collection[str]) -> Elsewhere | None:
+def media_elsewhere(s3: Client, bucket: str, looked_for: Collection[str]) -> Elsewhere | None:
     """Whether a bucket that holds objects has none where media will be looked for; None where all is well.
 
     Args:
@@ -105,7 +105,7 @@ def media_elsewhere(s3: Any, bucket: str, looked_for: Collection[str]) -> Elsewh
     return Elsewhere(None)
 
 
-def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
+def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
     """Delete everything in the bucket, including unfinished uploads.
 
     Args:
@@ -128,13 +128,13 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
             _delete_version(s3, bucket, key, version)
 
 
-def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
+def remove_versions(s3: Client, bucket: str, prefix: str) -> None:
     """Delete every version of the proof's objects under `prefix`; other objects with that prefix stay."""
     for key, version in _versions(s3, bucket, prefix):
         if is_ours(key):
             _delete_version(s3, bucket, key, version)
 
 
-def _delete_version(s3: Any, bucket: str, key: str, version: str) -> None:
+def _delete_version(s3: Client, bucket: str, key: str, version: str) -> None:
     # One by one: not every store has DeleteObjects.
     call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))

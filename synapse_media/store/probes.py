@@ -16,7 +16,7 @@ from synapse_media.contract import PROOF_OBJECT, ProofLine
 from synapse_media.methods import NOT_TESTED, Expected, Operation
 from synapse_media.schema.connection import Connection
 
-from .clients import ApiError, Credential, call, s3_client
+from .clients import ApiError, Client, Credential, call, s3_client
 
 PART: Final = 8 * 1024 * 1024
 """The part size of boto3 for larger uploads, and so of Synapse's module and its script."""
@@ -37,7 +37,7 @@ class _Try:
         decoy: an existing bucket that the key must not reach; "" if there is none.
     """
 
-    s3: Any
+    s3: Client
     bucket: str
     key: str
     decoy: str
@@ -56,7 +56,7 @@ def _expect_bytes(got: bytes, sent: bytes, what: str) -> None:
         raise ApiError("WrongContent", 200, f"{what} came back with other content ({len(got)} of {len(sent)} bytes)")
 
 
-def _read(s3: Any, bucket: str, key: str) -> bytes:
+def _read(s3: Client, bucket: str, key: str) -> bytes:
     import botocore.exceptions as faults
 
     try:
