@@ -22,9 +22,10 @@ PROJECT = "synapse-media"
 SLOTS = ("a", "b")
 
 # All are matched in full: `$` would let a newline through at the end.
-_SERVER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_SERVER_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?")
 # No '*' or '?': they are wildcards in the key's policy.
-_PREFIX = re.compile(r"[\w!.() /-]+/")
+_PREFIX = re.compile(r"[\w!.() /-]+")
 _USER = re.compile(r"[A-Za-z0-9+=,.@_-]{1,64}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
@@ -162,7 +163,8 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
                 stores,
                 "an object with a key per homeserver",
                 "See stacks/ for a complete example of each provider. To give a stack up, leave its stores there and "
-                "run `synapse-media destroy`. A store that the program declares itself is changed by plain `pulumi`.",
+                "run `synapse-media destroy`. A store that the program declares itself is changed by "
+                "`synapse-media up`, or by plain `pulumi`; its key is rotated by the argument `keys`.",
             )
         )
         raise SettingsError(problems)
@@ -568,12 +570,14 @@ def _check_prefix(reader: _Reader, method: str) -> str:
         return ""
     if not METHODS[method].prefix:
         reader.add("prefix", prefix, f"nothing: {method} knows no prefix", "Remove it, or use a bucket of its own.")
-    elif prefix.startswith("/") or "//" in prefix or not prefix.endswith("/"):
+    # What lies in a bucket that is taken over may lie under one without: the module's README has such an example.
+    elif prefix.startswith("/") or "//" in prefix or not (prefix.endswith("/") or reader.raw.get("adopt") is True):
         reader.add(
             "prefix",
             prefix,
             'a folder such as "media/": ends with "/", does not start with it',
-            "The module puts it before every key as it is, without adding a '/'.",
+            "The module puts it before every key as it is, without adding a '/'. One that ends without is for a bucket "
+            "in which media lies so: adopt: true.",
         )
     elif not _PREFIX.fullmatch(prefix) or len(prefix) > 200 or {".", ".."} & set(prefix.split("/")):
         reader.add(

@@ -52,6 +52,17 @@ def test_a_minimal_store_is_filled_in_from_the_catalog() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["a..example.com", ".example.com", "example.com.", "a-.example.com", "-a.example.com"])
+def test_a_server_name_is_a_host_name(name: str) -> None:
+    (problem,) = problems_of({name: GOOD})
+    assert "a host name such as matrix.example.com" in str(problem)
+
+
+@pytest.mark.parametrize("name", ["example.com", "a-b.example.com", "localhost", "192.0.2.1:8448", "xn--a.example"])
+def test_a_host_name_is_a_server_name(name: str) -> None:
+    assert settings.parse({name: GOOD})[name].server_name == name
+
+
 def test_every_setting_is_taken_over() -> None:
     store = settings.parse(
         {
@@ -352,6 +363,17 @@ def test_a_prefix_is_a_plain_folder(prefix: str) -> None:
 def test_a_prefix_has_no_character_that_somebody_reads_otherwise(prefix: object) -> None:
     [problem] = problems_with(prefix=prefix)
     assert problem.setting == f"stores.{NAME}.prefix"
+
+
+@pytest.mark.parametrize("prefix", ["media", "prefix/to/files", "a-"])
+def test_only_a_bucket_that_is_taken_over_may_have_media_under_no_folder(prefix: str) -> None:
+    """The README of the storage provider module has such an example, and so have keys that are there."""
+    assert parsed_with(prefix=prefix, adopt=True).prefix == prefix
+    [problem] = problems_with(prefix=prefix)
+    assert "adopt: true" in problem.next_step
+    for wrong in (f"/{prefix}", f"{prefix}/..", f"{prefix}*"):
+        [problem] = problems_with(prefix=wrong, adopt=True)
+        assert problem.setting == f"stores.{NAME}.prefix"
 
 
 @pytest.mark.parametrize("prefix", ["", "media/", "a/b/", "Media 2024/", "(old)/", "m.d_-!/", "...a/"])
