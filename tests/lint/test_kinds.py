@@ -527,6 +527,17 @@ PLACES: list[tuple[str, str, str, set[str]]] = [
 ]
 
 PLACES += [
+    ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  enable_local_media_storage: false\n", {"no-local-storage"}),
+    ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  enable_local_media_storage: true\n", set()),
+    ("extension", VARS, GOOD_GOOFYS + f"{EXTENSION}: |\n  media_store_path: /data/media\n", {"store-path-elsewhere"}),
+    ("extension", VARS, GOOD_GOOFYS + f"{EXTENSION}: |\n  media_store_path: /matrix-media-store-parent/m\n", set()),
+    (
+        "extension",
+        VARS,
+        f"{EXTENSION}: |\n  media_store_path: /data/media\nmatrix_synapse_container_extra_arguments:\n"
+        "- --mount type=bind,src=/mnt/m,dst=/data/media\n",
+        set(),
+    ),
     ("extension", VARS, "matrix_synapse_" + BAD_DROP_IN, {"endpoint-without-scheme"}),
     (
         "extension",
