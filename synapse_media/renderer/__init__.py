@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from synapse_media import values
 from synapse_media.contract import StorageOutputs
 from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 
@@ -182,11 +183,16 @@ def _store_problems(outputs: StorageOutputs) -> list[str]:
             f"endpoint_url is {outputs.endpoint_url!r}; allowed: scheme and host, perhaps a port, such as "
             "https://s3.example.com. Mend `endpoint` in the stack file."
         )
+    read = {"bucket": outputs.bucket, "region": outputs.region, "endpoint": outputs.endpoint_url if whole else ""}
+    for name, text in read.items():
+        fault = values.judge(name, text, MODULE) if text else None
+        if fault is not None and fault.rule not in values.UNSURE:
+            problems.append(f"{name} is {text!r}: {fault.reason}. {fault.mend}")
     prefix = outputs.prefix
     if prefix and not method.prefix:
         problems.append(f"prefix is {prefix!r}, but {method.name} knows none. Remove it from the stack file.")
-    elif prefix and (not prefix.endswith("/") or prefix.startswith("/")):
-        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it ends with '/', not starts so.")
+    elif prefix.startswith("/"):
+        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it does not start with '/'.")
     if method.storage_classes is not None and outputs.storage_class not in method.storage_classes:
         problems.append(
             f"storage_class is {outputs.storage_class!r}; {method.name} takes {', '.join(method.storage_classes)}. "

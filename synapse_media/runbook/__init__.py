@@ -185,6 +185,14 @@ def _refuse(current: StorageOutputs, to: str, method: str, target: StorageOutput
             f"{name} has no key, and matrix-media-repo signs with a key only. Give the store a key first, or choose "
             f"{MODULE}."
         )
+    for store in (current, target):
+        if store is not None and store.prefix and not store.prefix.endswith("/"):
+            raise RunbookError(
+                f"{store.server_name}: its prefix {store.prefix!r} does not end with '/', so its media lies in no "
+                "directory of the bucket, and rclone copies directories. Copy the objects by a tool that takes the "
+                f"beginning of keys, to keys under {store.prefix + '/'!r}; then change the prefix, with "
+                f"{store.server_name}/move-media in the stack file's allow."
+            )
     if target is not None:
         _refuse_target(current, to, method, target)
     elif (current.method, method) == (MODULE, GOOFYS) and current.prefix:

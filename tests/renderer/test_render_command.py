@@ -150,7 +150,7 @@ def test_several_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_nothing_is_written_where_one_store_can_not_be_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = [store("amazon"), store("compatible", server_name="example.org", prefix="no-slash")]
+    loaded = [store("amazon"), store("compatible", server_name="example.org", prefix="/slash-first")]
     monkeypatch.setattr(stacks, "load", lambda _: loaded)
     assert main(["render", "--stack", "prod", "--out", str(tmp_path / "out")]) == 1
     assert not (tmp_path / "out").exists()

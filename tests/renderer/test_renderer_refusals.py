@@ -47,7 +47,7 @@ def test_a_store_without_a_key_is_to_be_proved_on_the_instance(method: str, form
         (S3, {"endpoint_url": "https://s3.example.com/bucket"}, "^endpoint_url is "),
         (S3, {"endpoint_url": "https://me@s3.example.com"}, "^endpoint_url is "),
         (S3, {"endpoint_url": "http://[::1"}, "^endpoint_url is "),
-        (S3, {"prefix": "media"}, "^prefix is 'media'"),
+        (S3, {"prefix": "/media"}, "^prefix is '/media'"),
         (S3, {"prefix": "/media/"}, "^prefix is '/media/'"),
         (S3, {"storage_class": "ONEZONE_IA"}, r"^storage_class is 'ONEZONE_IA'; synapse-s3-storage-provider takes STA"),
         (S3, {"bucket": ""}, "^bucket is missing"),
@@ -76,7 +76,7 @@ def test_what_would_break_is_refused(method: str, changes: dict[str, Any], said:
 
 
 def test_every_problem_is_said_at_once() -> None:
-    outputs = store("amazon", endpoint_url="s3.example.com", prefix="media", storage_class="GLACIER", region="")
+    outputs = store("amazon", endpoint_url="s3.example.com", prefix="/media", storage_class="GLACIER", region="")
     with pytest.raises(RenderError) as caught:
         render(outputs, "playbook")
     assert [problem.split(" ")[0] for problem in caught.value.problems] == [
