@@ -111,10 +111,10 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         return "path" if self.own_endpoint else super().addressing
 
     @property
-    def tags(self) -> Any:
+    def tags(self) -> dict[str, str] | pulumi.Output[dict[str, str]]:
         """Every tag there is to be, or an Output of them."""
 
-        def marked(tags: Mapping[str, Any] | None) -> dict[str, str]:
+        def marked(tags: Mapping[str, object] | None) -> dict[str, str]:
             return {**{str(name): str(value) for name, value in (tags or {}).items()}, OWNER_TAG: self.owner}
 
         return given(marked, self.setting("tags"))
@@ -130,11 +130,11 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         """For what is made under `path`: it stays where an earlier release put it, since a move makes it another."""
         return self.by_vendor(*depends_on, ignore_changes=["path"], **options)
 
-    def key_policy(self) -> Any:
+    def key_policy(self) -> policies.Policy | pulumi.Output[policies.Policy]:
         if not self.is_set("kms_key"):
             return super().key_policy()
 
-        def with_key(document: dict[str, Any], key: str) -> dict[str, Any]:
+        def with_key(document: policies.Policy, key: str) -> policies.Policy:
             # Writing takes a data key, reading decrypts it; a multipart upload does both.
             # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
             actions = ["kms:Decrypt", "kms:GenerateDataKey"]

@@ -39,6 +39,8 @@ class AnyBucketArgs:
     adopt: pulumi.Input[bool] | None = None
     manage: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     force_destroy: pulumi.Input[bool] | None = None
+    own: pulumi.Input[bool] | None = None
+    media_in: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,14 @@ import pulumi
 from pulumi.resource import DependencyResource
 
 from synapse_media import catalog, settings
-from synapse_media.allow import deletes_media, managed_settings, protects_bucket, retains_bucket, retires_key
+from synapse_media.allow import (
+    deletes_media,
+    managed_settings,
+    owns_bucket,
+    protects_bucket,
+    retains_bucket,
+    retires_key,
+)
 from synapse_media.contract import VERSION, policy_sha256
 from synapse_media.errors import NO_SETTING, Problem, SettingsError
 from synapse_media.methods import METHODS, expectations
@@ -21,6 +28,7 @@ from . import policies, resources
 from .args import StoreArgs, is_known
 
 Args = TypeVar("Args", bound=StoreArgs)
+T = TypeVar("T")
 
 PACKAGE = "synapse-media"
 """The first part of every component's type, whatever the project is called that uses it."""
@@ -55,7 +63,7 @@ class ArgumentsError(pulumi.RunError):
         self.problems = tuple(problems)
 
 
-def given(function: Callable[..., Any], *values: pulumi.Input[Any]) -> Any:
+def given(function: Callable[..., T], *values: object) -> T | pulumi.Output[T]:
     """What a pure function makes of values: at once where all are known, else as an Output."""
     if is_known(values):
         return function(*values)
@@ -253,10 +261,10 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         said = {name: value for name, value in known.items() if value != ""}
         return resources.ConnectionArgs(**{**said, **places, "addressing": self.addressing})
 
-    def key_policy(self) -> Any:
+    def key_policy(self) -> policies.Policy | pulumi.Output[policies.Policy]:
         """The key's policy document, or an Output of it."""
 
-        def document(bucket: str, prefix: str) -> dict[str, Any]:
+        def document(bucket: str, prefix: str) -> policies.Policy:
             return policies.key_policy(bucket, self.method, self.store.access, prefix)
 
         return given(document, self.setting("bucket"), self.setting("prefix"))
@@ -296,7 +304,12 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             adopt=self.store.adopt,
             manage=managed_settings(allow),
             force_destroy=deletes_media(allow),
+            own=owns_bucket(allow),
+            media_in=given(self._media_in, self.setting("prefix")),
         )
+
+    def _media_in(self, prefix: str) -> list[str]:
+        return [prefix + folder for folder in self.method.folders]
 
     def bucket_args(self) -> resources.BucketArgs:
         """Of a bucket over the S3 API."""
@@ -313,7 +326,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             acl="private" if can("acl") is not False else "",
         )
 
-    def _bucket_policy(self) -> Any:
+    def _bucket_policy(self) -> str | pulumi.Output[str] | None:
         """The bucket's policy (JSON), or an Output of it; "": there must be none; None: the store has none."""
         if self.provider.can("bucket_policy") is False:
             return None
@@ -353,7 +366,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         region: pulumi.Input[str] | None = None,
         endpoint_url: pulumi.Input[str] | None = None,
         user: pulumi.Input[str] = "",
-        policy: Any = None,
+        policy: object = None,
         admin: bool = True,
         cannot_refuse: Sequence[str] | None = None,
     ) -> None:
@@ -422,7 +435,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             },
         )
 
-    def finish_keyless(self, *, policy: Any, lacks: pulumi.Input[Sequence[str]]) -> None:
+    def finish_keyless(self, *, policy: object, lacks: pulumi.Input[Sequence[str]]) -> None:
         """Set the outputs of a store that a machine's own role signs for: there is no key, and it can only be proved
         on that machine."""
         self._publish(
@@ -437,7 +450,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             proof=None,
         )
 
-    def _publish(self, *, proof: dict[str, Any] | None, **found: Any) -> None:
+    def _publish(self, *, proof: dict[str, pulumi.Output[Any]] | None, **found: object) -> None:
         store = self.store
         self.storage_outputs: dict[str, Any] = {
             "version": VERSION,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pulumi
 
@@ -88,7 +87,7 @@ class Storj(Store[StorjArgs]):
         )
 
     @property
-    def _named_endpoint(self) -> Any:
+    def _named_endpoint(self) -> str | pulumi.Output[str]:
         """The gateway that the stack file names; "": the one that knows the key says where it is."""
         usual = self.provider.endpoint("")
         return given(lambda endpoint: "" if endpoint == usual else endpoint, self.setting("endpoint"))

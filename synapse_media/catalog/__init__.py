@@ -187,7 +187,7 @@ _RESERVED_END = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
 
 class NameRule(Enum):
-    """The rules for a bucket's name."""
+    """What a bucket's name has to keep to; no bucket that is there can break RESERVED."""
 
     LENGTH = auto()
     CHARACTERS = auto()
@@ -207,12 +207,14 @@ def bucket_name_fault(name: str, provider: Provider) -> NameFault | None:
     limits = provider.value("bucket_name", {"min": 3, "max": 63})
     if not limits["min"] <= len(name) <= limits["max"]:
         return NameFault(NameRule.LENGTH, f"it has {len(name)} characters")
-    if not _BUCKET.fullmatch(name):
-        return NameFault(NameRule.CHARACTERS, "it has a character other than a-z, 0-9 and '-', or '-' at an end")
     for start in _RESERVED_START:
         if name.startswith(start):
             return NameFault(NameRule.RESERVED, f"names starting with {start!r} are reserved")
     for end in _RESERVED_END:
         if name.endswith(end):
             return NameFault(NameRule.RESERVED, f"names ending with {end!r} are reserved")
+    if limits.get("single_hyphens") and re.search(r"[.-]{2}", name):
+        return NameFault(NameRule.RESERVED, f"{provider.title} refuses two of '-' and '.' in a row")
+    if not _BUCKET.fullmatch(name):
+        return NameFault(NameRule.CHARACTERS, "it has a character other than a-z, 0-9 and '-', or '-' at an end")
     return None

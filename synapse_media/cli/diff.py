@@ -110,11 +110,13 @@ def _preview(
     """What the stack file allows, what its changes mean for the stores, what the engine says, and the state."""
     if arguments.from_nothing:
         project = stackfile.find_project()
-        stack = stackfile.read(project, arguments.stack)
+        stack = stackfile.read(project, arguments.stack, stores_required=False)
         stacks.require_extras(stack)
         preview = Engine(project, (), {}, stacks.say).preview_from_nothing(stack.name)
         return stack.allow, Verdict(), preview, None
-    session = stacks.open_stack(arguments.stack, credentials=arguments.refresh, options=arguments.options)
+    session = stacks.open_stack(
+        arguments.stack, credentials=arguments.refresh, options=arguments.options, stores_required=False
+    )
     state = session.state()
     applied = stacks.applied(session, state)
     verdict = judge(applied, session.stack.stores, session.stack.allow)

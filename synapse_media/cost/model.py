@@ -31,6 +31,8 @@ RETENTION_MONTH = Decimal(30)
 """Days of a month in the price of a minimum retention."""
 
 MINIMUM_SIZE = "minimum object size"
+STORED = ("storage", MINIMUM_SIZE, "minimum storage", "minimum retention")
+"""The terms that together are what storage costs as it is billed; the first alone is only a part of that."""
 # The cost terms, in the order of a bill; the pictures label their shares with them.
 TERMS = (
     "subscription",
@@ -124,10 +126,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Bill:
-    """An itemised bill in the offer's currency, without VAT."""
+    """An itemised bill in the offer's currency, without VAT.
+
+    `billed`: of a month, bytes that are billed as stored: with small files as the minimum object size, and with the
+    minimum storage; 0 where several months are added up.
+    """
 
     lines: tuple[Line, ...]
     warnings: tuple[str, ...] = ()
+    billed: Decimal = ZERO
 
     @cached_property
     def total(self) -> Decimal:
@@ -142,6 +149,11 @@ class Bill:
             if any(line.term == term for line in self.lines)
         }
         return {term: amount for term, amount in found.items() if amount}
+
+    @property
+    def stored(self) -> Decimal:
+        """What storage costs as it is billed: with minimum object sizes, the minimum storage and its duration."""
+        return sum((self.shares.get(term, ZERO) for term in STORED), ZERO)
 
     @property
     def dominant(self) -> str:
@@ -162,6 +174,7 @@ class _MonthBill:
         self.usage = usage
         self.lines: list[Line] = []
         self.warnings: list[str] = []
+        self.billed = ZERO
 
     def add(self, term: str, what: str, quantity: str, amount: Decimal) -> None:
         if amount:
@@ -194,7 +207,7 @@ class _MonthBill:
         floor = self.number("minimum_charge", "price")
         so_far = sum((line.amount for line in self.lines), ZERO)
         self.add("minimum charge", "up to the minimum charge", "", max(ZERO, floor - so_far))
-        return Bill(tuple(self.lines), tuple(self.warnings))
+        return Bill(tuple(self.lines), tuple(self.warnings), self.billed)
 
     def storage(self) -> None:
         stored, free = self.usage.stored, self.bytes("storage_free")
@@ -209,6 +222,7 @@ class _MonthBill:
         self.add("storage", "free storage", show_size(min(stored, free)), net(stored) - gross)
         self.add(MINIMUM_SIZE, "small files", show_size(padding), net(stored + padding) - net(stored))
         short = max(ZERO, least - stored - padding)
+        self.billed = stored + padding + short
         top_up = net(stored + padding + short) - net(stored + padding)
         self.add("minimum storage", "up to the minimum storage", show_size(short), top_up)
 

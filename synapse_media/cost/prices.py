@@ -19,6 +19,7 @@ from typing import Any
 
 from synapse_media import catalog
 from synapse_media.errors import UsageError
+from synapse_media.methods import METHODS, MODULE
 
 from .units import UNITS
 
@@ -30,7 +31,10 @@ REQUIRED = ("storage", "egress", "requests_put", "requests_get", "minimum_object
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One term of an offer, with its provenance. `value` is as in the catalog's schema."""
+    """One term of an offer, with its provenance. `value` is as in the catalog's schema.
+
+    `other`: the value that the vendor's own pages state as well, where they contradict each other.
+    """
 
     name: str
     value: Mapping[str, Any]
@@ -38,6 +42,7 @@ class Term:
     when: date
     certainty: str
     note: str = ""
+    other: Mapping[str, Any] | None = None
 
     def flags(self, today: date) -> tuple[str, ...]:
         """Reservations about it: `uncertain`, `old`."""
@@ -77,6 +82,17 @@ class Offer:
         """For display: the title, with the class unless it is STANDARD, the variant and the region."""
         shown = [self.storage_class] if self.storage_class != "STANDARD" else []
         return " ".join([self.title, *shown, *filter(None, (self.variant, self.region))])
+
+    @property
+    def disputed(self) -> Offer | None:
+        """The offer as the vendor's own pages state it, too; None where they agree."""
+        others = {name: replace(term, value=term.other) for name, term in self.terms.items() if term.other is not None}
+        return replace(self, terms={**self.terms, **others}) if others else None
+
+    @property
+    def by_module(self) -> bool:
+        """Whether Synapse's own storage provider module can write this class."""
+        return self.storage_class in (METHODS[MODULE].storage_classes or ())
 
     def flags(self, today: date) -> dict[str, tuple[str, ...]]:
         """Flagged terms by name."""
@@ -180,6 +196,7 @@ def _offer(name: str, title: str, raw: Mapping[str, Any]) -> Offer:
                 when=date.fromisoformat(item["date"]),
                 certainty=item["certainty"],
                 note=item.get("note", ""),
+                other=item.get("other"),
             )
             for key, item in raw["terms"].items()
         },

@@ -82,7 +82,8 @@ def render(study: Study, fits: Iterable[Fit], measured: Measured | None = None) 
         parts.append(_table(study, currency))
     parts.append(
         '<p class="soft">Month: for what is stored now. Restore: reading everything once. Leaving: reading everything '
-        "once, plus early deletion. ?: a term is uncertain; !: a price is old.</p>"
+        "once, plus early deletion. ?: a term is uncertain; !: a price is old; *: the recommended "
+        "module can’t write it.</p>"
     )
     parts += [_figure(picture, study) for picture in pictures.PICTURES]
     parts.append("<h2>Notes</h2><ul>")
@@ -160,9 +161,12 @@ def _bill(title: str, bill: Bill, currency: str) -> str:
         f'<td class="n">{line.amount:,.4f}</td></tr>'
         for line in bill.lines
     )
+    billed = show_size(bill.billed) if bill.billed else ""
     return (
         f'<div class="scroll"><table><thead><tr><th>{_text(title)}</th><th class="n"></th>'
         f'<th class="n">{_text(currency)}</th></tr></thead><tbody>{rows}'
+        f'<tr><td class="soft">storage as billed</td><td class="n soft">{_text(billed)}</td>'
+        f'<td class="n soft">{bill.stored:,.4f}</td></tr>'
         f'<tr><td>total</td><td></td><td class="n"><b>{bill.total:,.4f}</b></td></tr></tbody></table></div>'
     )
 

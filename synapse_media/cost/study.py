@@ -10,8 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 from synapse_media import catalog
+from synapse_media.methods import METHODS, MODULE
 
-from .model import MINIMUM_SIZE, ZERO, Bill, Crossing, Result, Usage, compare, crossings, curves, leaders
+from .model import MINIMUM_SIZE, ZERO, Bill, Crossing, Result, Usage, compare, crossings, curves, leaders, month
 from .prices import STALE_DAYS, Offer
 from .units import show_count, show_size
 
@@ -42,6 +43,7 @@ class Study:
     span: the range of stored sizes examined, in bytes.
     nearest: by provider; empty where no place was given.
     notes: remarks for the reader, one sentence each.
+    disputed: flips and leaders with the other prices of vendors whose own pages contradict each other.
     """
 
     usage: Usage
@@ -52,6 +54,7 @@ class Study:
     span: tuple[Decimal, Decimal]
     nearest: Mapping[str, Region]
     notes: Sequence[str]
+    disputed: tuple[Sequence[Crossing], Mapping[str, Sequence[Offer]]] | None = None
 
     @property
     def typical(self) -> Usage:
@@ -104,8 +107,12 @@ def study(
             if region:
                 nearest[name] = region
     drawn = curves(kept, typical, low, high)
+    disputed = None
+    if any(offer.disputed for offer in kept):
+        others = curves([offer.disputed or offer for offer in kept], typical, low, high)
+        disputed = crossings(others, typical), leaders(others)
     said = [*notes, *_unpriced_regions(kept, nearest), *_notes(results, usage, today)]
-    return Study(usage, today, results, crossings(drawn, typical), leaders(drawn), (low, high), nearest, said)
+    return Study(usage, today, results, crossings(drawn, typical), leaders(drawn), (low, high), nearest, said, disputed)
 
 
 def nearest_region(provider: catalog.Provider, near: tuple[float, float]) -> Region | None:
@@ -160,6 +167,20 @@ def _notes(results: Mapping[str, list[Result]], usage: Usage, today: date) -> li
             "more where there is a minimum object size: --media measures them, --small-files gives their number."
         )
     found += _costlier_classes(everything)
+    found += _billed_for_more(everything, usage)
+    for result in everything:
+        other = result.offer.disputed
+        if other:
+            found.append(
+                f"{result.offer.label}: the vendor's own pages contradict each other; by the other price a month is "
+                f"{money(month(other, usage).total, other.currency)}. {_conflict(result.offer)}."
+            )
+    beyond = list(dict.fromkeys(result.offer.label for result in everything if not result.offer.by_module))
+    if beyond:
+        found.append(
+            f"{METHODS[MODULE].title} can't write these classes (marked '*'): {', '.join(beyond)}. It takes "
+            f"{', '.join(METHODS[MODULE].storage_classes or ())}."
+        )
     for result in everything:
         found += [f"{result.offer.label}: {warning}." for warning in result.month.warnings]
         found += [f"{result.offer.label}: a restore {warning}." for warning in result.restore.warnings]
@@ -172,13 +193,37 @@ def _notes(results: Mapping[str, list[Result]], usage: Usage, today: date) -> li
     return found
 
 
+def _conflict(offer: Offer) -> str:
+    return "; ".join(term.note for term in offer.terms.values() if term.other is not None)
+
+
+def _billed_for_more(results: Iterable[Result], usage: Usage) -> list[str]:
+    """Where more bytes are billed than are stored."""
+    more = [
+        f"{result.offer.label} {show_size(result.month.billed)}"
+        for result in results
+        if result.month.billed > usage.stored
+    ]
+    if not more:
+        return []
+    return [
+        f"{show_size(usage.stored)} are billed as more, for small objects or a minimum: {', '.join(more)}. The months "
+        "above are what is billed."
+    ]
+
+
 def _flagged(offer: Offer, today: date, flag: str) -> bool:
     return any(flag in flags for flags in offer.flags(today).values())
 
 
 def marks(offer: Offer, today: date) -> str:
-    """`?` for an uncertain term, `!` for an old one."""
-    return ("?" if _flagged(offer, today, "uncertain") else "") + ("!" if _flagged(offer, today, "old") else "")
+    """`?` for an uncertain term, `!` for an old one, `*` for a class that the recommended module can't write."""
+    found = {
+        "?": _flagged(offer, today, "uncertain"),
+        "!": _flagged(offer, today, "old"),
+        "*": not offer.by_module,
+    }
+    return "".join(mark for mark, holds in found.items() if holds)
 
 
 def _costlier_classes(results: Iterable[Result]) -> list[str]:
@@ -217,15 +262,32 @@ def money(amount: Decimal, currency: str) -> str:
 
 
 def describe_cheapest(found: Study, currency: str) -> str:
-    """`Backblaze B2 is the cheapest; from 873 GB on IDrive e2.`"""
-    flips = [item for item in found.flips if item.currency == currency and item.leads]
-    low, high = (show_size(size) for size in found.span)
-    if not flips:
-        return f"{found.leaders[currency][0].label} is the cheapest from {low} to {high}."
-    words = [f"{flips[0].below.label} is the cheapest below {show_size(flips[0].stored)}"]
-    words += [f"{item.above.label} from there" for item in flips[:1]]
-    words += [f"{item.above.label} from {show_size(item.stored)}" for item in flips[1:]]
+    """`Backblaze B2 is the cheapest; from 1.1 TB on Wasabi`; twice where it hangs on a price that is in conflict."""
+    words = _order(found.flips, found.leaders, found.span, currency)
+    if not found.disputed:
+        return words
+    other = _order(*found.disputed, found.span, currency)
+    if other == words:
+        return words
+    whose = sorted({item.offer.label for item in found.results[currency] if item.offer.disputed})
+    return f"Not certain, since {' and '.join(whose)} states two prices. By one: {words} By the other: {other}"
+
+
+def _order(
+    flips: Iterable[Crossing], leaders: Mapping[str, Sequence[Offer]], span: tuple[Decimal, Decimal], currency: str
+) -> str:
+    leading = [item for item in flips if item.currency == currency and item.leads]
+    low, high = (show_size(size) for size in span)
+    if not leading:
+        return f"{_named(leaders[currency][0])} is the cheapest from {low} to {high}."
+    words = [f"{_named(leading[0].below)} is the cheapest below {show_size(leading[0].stored)}"]
+    words += [f"{_named(item.above)} from there" for item in leading[:1]]
+    words += [f"{_named(item.above)} from {show_size(item.stored)}" for item in leading[1:]]
     return f"{', '.join(words)} (examined from {low} to {high}, everything else in proportion)."
+
+
+def _named(offer: Offer) -> str:
+    return offer.label if offer.by_module else f"{offer.label} (not by the recommended module)"
 
 
 def describe_usage(usage: Usage) -> str:
@@ -244,9 +306,13 @@ def describe_usage(usage: Usage) -> str:
 def as_json(found: Study) -> dict[str, Any]:
     """The study as JSON. Amounts are strings with four decimals, in the currency of their group; sizes are bytes."""
 
+    def number(value: Decimal | None) -> int | None:
+        return None if value is None else int(value)
+
     def bill(item: Bill) -> dict[str, Any]:
         return {
             "total": f"{item.total:.4f}",
+            "storage_as_billed": {"bytes": number(item.billed or None), "amount": f"{item.stored:.4f}"},
             "dominant": item.dominant,
             "lines": [
                 {"term": line.term, "what": line.what, "quantity": line.quantity, "amount": f"{line.amount:.4f}"}
@@ -254,9 +320,6 @@ def as_json(found: Study) -> dict[str, Any]:
             ],
             "warnings": list(item.warnings),
         }
-
-    def number(value: Decimal | None) -> int | None:
-        return None if value is None else int(value)
 
     usage = found.usage
     return {

@@ -73,6 +73,8 @@ def _bill(title: str, bill: Bill, currency: str) -> Table:
     table.add_column(currency, justify="right")
     for line in bill.lines:
         table.add_row(line.what, line.quantity, f"{line.amount:,.4f}")
+    billed = show_size(bill.billed) if bill.billed else ""
+    table.add_row(Text("storage as billed", style="dim"), billed, Text(f"{bill.stored:,.4f}", style="dim"))
     table.add_row(Text("total", style="bold"), "", Text(f"{bill.total:,.4f}", style="bold"))
     return table
 

@@ -561,13 +561,18 @@ class _Keys(NamedKeys):
         if slot != inputs.active:
             return
         has, wanted = self._capabilities[key_id], frozenset(inputs.capabilities)
-        if has != wanted:
+        if wanted - has or has - wanted - _FORMERLY_GIVEN:
             other = "b" if slot == "a" else "a"
             raise StoreError(
                 f"key {key_id} of slot {slot} may {', '.join(sorted(has))}, and would have to may "
                 f"{', '.join(sorted(wanted))}. A key at Backblaze B2 can't be changed: have another one made with "
                 f"keys: {{active: {other}, retiring: [{slot}]}} (`synapse-media rotate` writes that)."
             )
+
+
+_FORMERLY_GIVEN = frozenset({"readBuckets"})
+"""What keys of Goofys and matrix-media-repo had in release 0.1.0 and don't need. It only lets them read a bucket's
+settings, so such a key is kept, and the next one is made without."""
 
 
 class B2KeyRing(RingBase[B2KeyRingInputs, B2KeyRingState]):

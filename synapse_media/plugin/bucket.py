@@ -20,6 +20,7 @@ from synapse_media.schema.resources import (
     AnyBucketState,
 )
 from synapse_media.store.clients import ApiError
+from synapse_media.store.objects import Elsewhere
 
 from .resource import Context, PartialError, SchemaResource
 
@@ -244,8 +245,16 @@ class BucketFamily(ABC, Generic[In, Kind]):
                         raise
         return found
 
-    def differences(self) -> tuple[str, ...]:
-        """What a new bucket would have had, and this one has not; in words, nothing changed."""
+    def media_elsewhere(self) -> Elsewhere | None:
+        """Whether it holds objects, but none where Synapse will look for media; None also where nobody can tell."""
+        return None
+
+    def differences(self, *, of_store: bool = True) -> tuple[str, ...]:
+        """What a new bucket would have had, and this one has not; in words, nothing changed.
+
+        Args:
+            of_store: with what a new bucket would not have either, since the store lacks it.
+        """
         words: list[str] = []
         for setting in self.settings:
             names = self.wanted(setting)
@@ -256,6 +265,8 @@ class BucketFamily(ABC, Generic[In, Kind]):
             except ApiError as error:
                 if not self.excuses(error):
                     raise
+                if error.lacking and not of_store:
+                    continue
                 what = "this store has no" if error.lacking else "this key may not look at"
                 words.append(f"{what} {setting.words}")
                 continue
@@ -358,6 +369,9 @@ class BucketBase(SchemaResource[In, S]):
             require_same_place(
                 inputs.bucket, mark, family.address(inputs.connection), family.address(former.connection)
             )
+        if state.adopted and not inputs.adopt:
+            _require_alike(family)
+            state.adopted = False
         try:
             _apply(family, context)
         except StoreError as error:
@@ -420,13 +434,41 @@ def _report(family: BucketFamily[Any, Any], context: Context) -> None:
     """Report what an adopted bucket has otherwise than a new one would, each time it is looked at."""
     for words in family.state.differences:
         context.warn(f"bucket {family.bucket} is taken over as it is: {words}")
+    elsewhere = family.media_elsewhere() if family.state.adopted else None
+    if elsewhere is not None:
+        context.warn(f"bucket {family.bucket} {_in_words(elsewhere, family.inputs.media_in)}")
+
+
+def _in_words(elsewhere: Elsewhere, looked_for: Iterable[str]) -> str:
+    said = f"holds objects, but none where Synapse will look for media ({', '.join(looked_for)}): "
+    if elsewhere.prefix is None:
+        return said + "nothing that looks like Synapse's media was found. Is it the right bucket?"
+    if not elsewhere.prefix:
+        return said + "media lies at its top, so it would be found without a prefix. Remove prefix from the stack file."
+    return (
+        said
+        + f"media lies under {elsewhere.prefix!r}, and prefix: {elsewhere.prefix!r} in the stack file would find it."
+    )
 
 
 def _refuse_unadopted(inputs: AnyBucketInputs, old: AnyBucketState[Any]) -> None:
     """What was taken over doesn't become ours because a setting is gone: its own would pass for a new bucket's."""
-    if old.adopted and not inputs.adopt:
+    if old.adopted and not inputs.adopt and not inputs.own:
         raise StoreError(
             f"bucket: {inputs.bucket!r} was taken over or imported, and stays as it was: set adopt: true for this "
             "store. To have one of its settings changed, name it in the stack file's allow, for example "
-            "<homeserver>/set-versioning."
+            "<homeserver>/set-versioning. Once it looks as a new one would, <homeserver>/own-bucket there makes it "
+            "one like any other."
+        )
+
+
+def _require_alike(family: BucketFamily[Any, Any]) -> None:
+    """Refuse to take a bucket that was taken over for one that was made here while it differs from such."""
+    differences = family.differences(of_store=False)
+    if differences:
+        raise StoreError(
+            f"bucket: {family.bucket!r} was taken over, and is not yet as one that is made here: "
+            f"{'; '.join(differences)}. Nothing was changed. Set adopt: true again, name what may be changed in the "
+            "stack file's allow (<homeserver>/set-versioning, set-lifecycle, set-policy, set-access, set-encryption), "
+            "`up`, and then try again."
         )

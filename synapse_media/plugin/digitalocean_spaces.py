@@ -236,26 +236,26 @@ class _Exposure:
 
     def __init__(self, inputs: SpacesKeyRingInputs) -> None:
         given = [name for name in inputs.connection.variables[:2] if credentials.read(name)]
-        self._s3 = s3_client(inputs.connection) if len(given) == 2 else None
-        self._buckets = sorted({grant.bucket for grant in inputs.grants}) if self._s3 is not None else []
+        s3 = s3_client(inputs.connection) if len(given) == 2 else None
+        self._buckets = [(s3, name) for name in sorted({grant.bucket for grant in inputs.grants}) if s3 is not None]
 
     def found(self) -> tuple[str, str]:
         """(access list, policy): "public" and the policy (JSON), where a bucket has them; "" where none has."""
         acl = policy = ""
-        for bucket in self._buckets:
+        for s3, bucket in self._buckets:
             with _where_there_is():
-                acl = "public" if is_public(self._s3, bucket) else acl
+                acl = "public" if is_public(s3, bucket) else acl
             with _where_there_is():
-                policy = read_policy(self._s3, bucket) or policy
+                policy = read_policy(s3, bucket) or policy
         return acl, policy
 
     def close(self) -> None:
         """Make each bucket private again."""
-        for bucket in self._buckets:
+        for s3, bucket in self._buckets:
             with _where_there_is():
-                make_private(self._s3, bucket)
+                make_private(s3, bucket)
             with _where_there_is():
-                write_policy(self._s3, bucket, "")
+                write_policy(s3, bucket, "")
 
 
 @contextmanager

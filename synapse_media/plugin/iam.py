@@ -34,11 +34,11 @@ from synapse_media.schema.resources import (
     UserPolicyState,
     UserState,
 )
-from synapse_media.store.clients import ApiError, call, iam_client, s3_client, server_time
+from synapse_media.store.clients import ApiError, Client, call, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
 from .keyring import KeyFamily, MadeKey, RingBase
-from .resource import Context, PartialError, SchemaResource, import_id
+from .resource import Context, PartialError, SchemaResource, forgetting, import_id
 from .s3_bucket import canonical
 
 ROOT: Final = "/synapse-media/"
@@ -67,7 +67,7 @@ class _User:
 
 
 def _fault(
-    iam: Any,
+    iam: Client,
     user: str,
     found: _User,
     mark: UserMark | None,
@@ -126,7 +126,7 @@ def _buckets_of(document: object) -> frozenset[str]:
     return frozenset(names)
 
 
-def _named_buckets(iam: Any, user: str) -> frozenset[str]:
+def _named_buckets(iam: Client, user: str) -> frozenset[str]:
     try:
         found = call(iam, "get_user_policy", UserName=user, PolicyName=POLICY_NAME)
     except ApiError as error:
@@ -228,8 +228,8 @@ class User(SchemaResource[UserInputs, UserState]):
                     f"user {user} has the key {', '.join(used)}, which this state does not know, and which may be in "
                     "use: by another checkout with a state of its own, or since a state was lost. The user is left as "
                     "it is, with its policies. Delete the keys that nobody uses at the provider, and run this again. "
-                    "To give the user up and leave it where it is, take it out of the state: `pulumi state delete` "
-                    "with the URN of its s3store:index:User."
+                    f"To give the user up and leave it where it is, take it out of the state, and run this again: "
+                    f"{forgetting(context.urn)}"
                 )
             for key_id in never_handed_out:
                 call(iam, "delete_access_key", UserName=user, AccessKeyId=key_id)
@@ -246,7 +246,7 @@ def _kept(old: UserState, inputs: UserInputs) -> UserState:
     return replace(old, inputs=replace(inputs, path=old.inputs.path or inputs.path))
 
 
-def _move_back(iam: Any, user: str, path: str) -> None:
+def _move_back(iam: Client, user: str, path: str) -> None:
     """Put back the mark that somebody took off."""
     try:
         call(iam, "update_user", UserName=user, NewPath=path)
@@ -355,7 +355,7 @@ def _with_policy(inputs: UserPolicyInputs, former: str | None = None) -> UserPol
     return UserPolicyState(inputs=inputs)
 
 
-def _refuse_narrower(iam: Any, inputs: UserPolicyInputs) -> None:
+def _refuse_narrower(iam: Client, inputs: UserPolicyInputs) -> None:
     """Refuse to take what a policy that no state knows allows, from keys that may be in use."""
     user = inputs.user_name
     try:
@@ -420,6 +420,16 @@ def _keys_of_nobody(user: str, connection: Connection, mark: UserMark | None) ->
     keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection, mark=mark))
     never_handed_out = keys.orphans(frozenset())
     return never_handed_out, sorted(set(keys.listed() or ()) - set(never_handed_out))
+
+
+def unknown_keys(user: str, connection: Connection, known: Collection[str]) -> list[str]:
+    """The keys of a user that are not `known`; without those that a run which was cut off made, and nobody was given.
+
+    [] where the user is gone. Raises StoreError where the store can't be asked.
+    """
+    keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection))
+    never_handed_out = keys.orphans(frozenset(known))
+    return sorted(set(keys.listed() or ()) - {*known, *never_handed_out})
 
 
 @dataclass(frozen=True, slots=True)
@@ -677,7 +687,7 @@ class KeyRing(RingBase[KeyRingInputs, KeyRingState]):
         return state
 
 
-def _extras(iam: Any, user: str, context: Context) -> _Extras:
+def _extras(iam: Client, user: str, context: Context) -> _Extras:
     """What a user has rights by beside our policy: many stores have nothing but inline policies."""
     policies = [name for name in _policies(iam, user) if name != POLICY_NAME and not name.startswith(JOURNAL)]
     attached = _if_any(iam, user, context, "list_attached_user_policies", part="AttachedPolicies", name="PolicyArn")
@@ -685,7 +695,7 @@ def _extras(iam: Any, user: str, context: Context) -> _Extras:
     return _Extras(tuple(sorted(policies)), tuple(sorted(attached)), tuple(sorted(groups)))
 
 
-def _if_any(iam: Any, user: str, context: Context, operation: str, *, part: str, name: str) -> list[str]:
+def _if_any(iam: Client, user: str, context: Context, operation: str, *, part: str, name: str) -> list[str]:
     try:
         return [str(item[name]) for item in call(iam, operation, UserName=user).get(part, [])]
     except ApiError as error:
@@ -697,7 +707,7 @@ def _if_any(iam: Any, user: str, context: Context, operation: str, *, part: str,
         raise
 
 
-def _is_ours(iam: Any, user: str, mark: UserMark | None, *, adopted: bool) -> bool:
+def _is_ours(iam: Client, user: str, mark: UserMark | None, *, adopted: bool) -> bool:
     """Whether a user was made here, and not taken over."""
     if adopted:
         return False
@@ -705,7 +715,7 @@ def _is_ours(iam: Any, user: str, mark: UserMark | None, *, adopted: bool) -> bo
     return found is not None and (found.path in ours or (not ours and found.path.startswith(ROOT)))
 
 
-def _take_away(iam: Any, user: str, extras: _Extras) -> None:
+def _take_away(iam: Client, user: str, extras: _Extras) -> None:
     ways = (
         (extras.policies, "delete_user_policy", "PolicyName"),
         (extras.attached, "detach_user_policy", "PolicyArn"),
@@ -723,7 +733,7 @@ def _take_away(iam: Any, user: str, extras: _Extras) -> None:
 # ---- calls
 
 
-def _user(iam: Any, user: str) -> _User | None:
+def _user(iam: Client, user: str) -> _User | None:
     try:
         return _user_in(call(iam, "get_user", UserName=user))
     except ApiError as error:
@@ -737,19 +747,19 @@ def _user_in(answer: Mapping[str, Any]) -> _User:
     return _User(str(found.get("Path") or "/"), str(found.get("Arn") or ""))
 
 
-def _listed(iam: Any, user: str) -> list[dict[str, Any]]:
+def _listed(iam: Client, user: str) -> list[dict[str, Any]]:
     answer = call(iam, "list_access_keys", UserName=user)
     listed: list[dict[str, Any]] = answer["AccessKeyMetadata"]
     return listed
 
 
-def _policies(iam: Any, user: str) -> list[str]:
+def _policies(iam: Client, user: str) -> list[str]:
     """Names of the inline policies."""
     names: list[str] = call(iam, "list_user_policies", UserName=user).get("PolicyNames", [])
     return names
 
 
-def _remove_policy(iam: Any, user: str, name: str) -> None:
+def _remove_policy(iam: Client, user: str, name: str) -> None:
     try:
         call(iam, "delete_user_policy", UserName=user, PolicyName=name)
     except ApiError as error:
@@ -776,7 +786,7 @@ def _digest(key_id: str) -> str:
     return hashlib.sha256(key_id.encode()).hexdigest()[:_DIGITS]
 
 
-def _write_entry(iam: Any, user: str, name: str, entry: _Entry) -> None:
+def _write_entry(iam: Client, user: str, name: str, entry: _Entry) -> None:
     nonce = entry.nonce or secrets.token_hex(4)
     sid = f"At{entry.at:%Y%m%dT%H%M%S}ZNonce{nonce}Digests{''.join(sorted(entry.before))}"
     # Denies the user what it could not do anyway: harmless if it stays behind.
@@ -785,7 +795,7 @@ def _write_entry(iam: Any, user: str, name: str, entry: _Entry) -> None:
     call(iam, "put_user_policy", UserName=user, PolicyName=name, PolicyDocument=document)
 
 
-def _read_entry(iam: Any, user: str, name: str) -> _Entry | None:
+def _read_entry(iam: Client, user: str, name: str) -> _Entry | None:
     """The entry that a policy holds; None where it makes no sense."""
     document = call(iam, "get_user_policy", UserName=user, PolicyName=name)["PolicyDocument"]
     try:
@@ -804,7 +814,7 @@ def _read_entry(iam: Any, user: str, name: str) -> _Entry | None:
     return _Entry(slot, at, before, match[3] or "", (name,))
 
 
-def _journal(iam: Any, user: str) -> tuple[list[_Entry], datetime, list[str]]:
+def _journal(iam: Client, user: str) -> tuple[list[_Entry], datetime, list[str]]:
     """The entries, the server's time, and the names of policies that are none."""
     answer = call(iam, "list_user_policies", UserName=user)
     found: dict[tuple[object, ...], _Entry] = {}
@@ -823,7 +833,7 @@ def _journal(iam: Any, user: str) -> tuple[list[_Entry], datetime, list[str]]:
     return list(found.values()), server_time(answer), senseless
 
 
-def forget_journal(iam: Any, user: str, key_id: str) -> None:
+def forget_journal(iam: Client, user: str, key_id: str) -> None:
     """Remove what announced a key that is in state by now; of other calls it is not known what became of them."""
     for name in _policies(iam, user):
         if name.startswith(JOURNAL) and not name.startswith(_OPEN):

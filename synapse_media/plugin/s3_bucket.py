@@ -12,8 +12,8 @@ from synapse_media.errors import StoreError
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.schema.resources import BUCKET, AnyS3BucketState, BucketInputs, BucketState
-from synapse_media.store.clients import ApiError, call, s3_client
-from synapse_media.store.objects import empty_out, is_empty, look
+from synapse_media.store.clients import ApiError, Client, call, s3_client
+from synapse_media.store.objects import Elsewhere, empty_out, is_empty, look, media_elsewhere
 
 from .bucket import BucketBase, BucketFamily, Marked, Setting, not_empty, require_mark, taken
 from .resource import Diff, Values, import_id
@@ -42,7 +42,7 @@ def canonical(document: str) -> str:
 
 
 class _Read(Protocol):
-    def __call__(self, s3: Any, inputs: S3In, /) -> S3In: ...
+    def __call__(self, s3: Client, inputs: S3In, /) -> S3In: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ class _S3Setting(Setting):
     put: Callable[[Any, BucketInputs], None]
 
 
-def _get_versioning(s3: Any, inputs: S3In, /) -> S3In:
+def _get_versioning(s3: Client, inputs: S3In, /) -> S3In:
     status = call(s3, "get_bucket_versioning", Bucket=inputs.bucket).get("Status")
     return replace(inputs, versioning=status == "Enabled")
 
 
-def _put_versioning(s3: Any, inputs: BucketInputs) -> None:
+def _put_versioning(s3: Client, inputs: BucketInputs) -> None:
     # A bucket that was never versioned has nothing to suspend.
     if inputs.versioning or call(s3, "get_bucket_versioning", Bucket=inputs.bucket).get("Status"):
         status = "Enabled" if inputs.versioning else "Suspended"
@@ -82,7 +82,7 @@ class _Lifecycle:
     expiring: tuple[str, ...] = ()
 
 
-def _lifecycle(s3: Any, bucket: str) -> _Lifecycle:
+def _lifecycle(s3: Client, bucket: str) -> _Lifecycle:
     try:
         rules = call(s3, "get_bucket_lifecycle_configuration", Bucket=bucket).get("Rules", [])
     except ApiError as error:
@@ -104,12 +104,12 @@ def _lifecycle(s3: Any, bucket: str) -> _Lifecycle:
     return _Lifecycle(min(noncurrent, default=0), min(abort, default=0), expiring)
 
 
-def _get_lifecycle(s3: Any, inputs: S3In, /) -> S3In:
+def _get_lifecycle(s3: Client, inputs: S3In, /) -> S3In:
     has = _lifecycle(s3, inputs.bucket)
     return replace(inputs, noncurrent_days=has.noncurrent_days, abort_days=has.abort_days, expiring_rules=has.expiring)
 
 
-def _put_lifecycle(s3: Any, inputs: BucketInputs) -> None:
+def _put_lifecycle(s3: Client, inputs: BucketInputs) -> None:
     rule: dict[str, object] = {"ID": _RULE, "Status": "Enabled", "Filter": {"Prefix": ""}}
     if inputs.abort_days:
         rule["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": inputs.abort_days}
@@ -119,7 +119,7 @@ def _put_lifecycle(s3: Any, inputs: BucketInputs) -> None:
     call(s3, "put_bucket_lifecycle_configuration", Bucket=inputs.bucket, LifecycleConfiguration=rules)
 
 
-def read_policy(s3: Any, bucket: str) -> str:
+def read_policy(s3: Client, bucket: str) -> str:
     """A bucket's policy in canonical form; "" for none."""
     try:
         document = call(s3, "get_bucket_policy", Bucket=bucket)["Policy"]
@@ -138,7 +138,7 @@ def read_policy(s3: Any, bucket: str) -> str:
     )
 
 
-def write_policy(s3: Any, bucket: str, policy: str) -> None:
+def write_policy(s3: Client, bucket: str, policy: str) -> None:
     """Put a policy on a bucket; "" takes away the one there is."""
     if policy:
         call(s3, "put_bucket_policy", Bucket=bucket, Policy=policy)
@@ -146,15 +146,15 @@ def write_policy(s3: Any, bucket: str, policy: str) -> None:
         call(s3, "delete_bucket_policy", Bucket=bucket)
 
 
-def _get_policy(s3: Any, inputs: S3In, /) -> S3In:
+def _get_policy(s3: Client, inputs: S3In, /) -> S3In:
     return replace(inputs, policy=read_policy(s3, inputs.bucket))
 
 
-def _put_policy(s3: Any, inputs: BucketInputs) -> None:
+def _put_policy(s3: Client, inputs: BucketInputs) -> None:
     write_policy(s3, inputs.bucket, inputs.policy or "")
 
 
-def _get_block(s3: Any, inputs: S3In, /) -> S3In:
+def _get_block(s3: Client, inputs: S3In, /) -> S3In:
     try:
         found = call(s3, "get_public_access_block", Bucket=inputs.bucket)["PublicAccessBlockConfiguration"]
     except ApiError as error:
@@ -164,11 +164,11 @@ def _get_block(s3: Any, inputs: S3In, /) -> S3In:
     return replace(inputs, public_access_block=all(found.get(name) is True for name in _BLOCK))
 
 
-def _put_block(s3: Any, inputs: BucketInputs) -> None:
+def _put_block(s3: Client, inputs: BucketInputs) -> None:
     call(s3, "put_public_access_block", Bucket=inputs.bucket, PublicAccessBlockConfiguration=_BLOCK)
 
 
-def _get_encryption(s3: Any, inputs: S3In, /) -> S3In:
+def _get_encryption(s3: Client, inputs: S3In, /) -> S3In:
     try:
         found = call(s3, "get_bucket_encryption", Bucket=inputs.bucket)["ServerSideEncryptionConfiguration"]
     except ApiError as error:
@@ -178,12 +178,12 @@ def _get_encryption(s3: Any, inputs: S3In, /) -> S3In:
     return replace(inputs, encryption=bool(found.get("Rules")))
 
 
-def _put_encryption(s3: Any, inputs: BucketInputs) -> None:
+def _put_encryption(s3: Client, inputs: BucketInputs) -> None:
     rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
     call(s3, "put_bucket_encryption", Bucket=inputs.bucket, ServerSideEncryptionConfiguration=rules)
 
 
-def is_public(s3: Any, bucket: str) -> bool:
+def is_public(s3: Client, bucket: str) -> bool:
     """Whether a bucket's access list lets everybody in."""
     grants = call(s3, "get_bucket_acl", Bucket=bucket).get("Grants", [])
     return any(
@@ -192,18 +192,18 @@ def is_public(s3: Any, bucket: str) -> bool:
     )
 
 
-def make_private(s3: Any, bucket: str) -> None:
+def make_private(s3: Client, bucket: str) -> None:
     """Have a bucket's access list let nobody in but its owner."""
     # Where ACLs are switched off (BucketOwnerEnforced) there is nothing to write: private is all there is.
     if is_public(s3, bucket):
         call(s3, "put_bucket_acl", Bucket=bucket, ACL="private")
 
 
-def _get_acl(s3: Any, inputs: S3In, /) -> S3In:
+def _get_acl(s3: Client, inputs: S3In, /) -> S3In:
     return replace(inputs, acl="public" if is_public(s3, inputs.bucket) else "private")
 
 
-def _put_acl(s3: Any, inputs: BucketInputs) -> None:
+def _put_acl(s3: Client, inputs: BucketInputs) -> None:
     make_private(s3, inputs.bucket)
 
 
@@ -233,7 +233,7 @@ _WHERE: Final = f"its tag {OWNER_TAG!r}"
 _NO_TAGS: Final = "bucket tags (the bucket carries no mark of its stack)"
 
 
-def _tags(s3: Any, bucket: str) -> dict[str, str]:
+def _tags(s3: Client, bucket: str) -> dict[str, str]:
     try:
         return {tag["Key"]: tag["Value"] for tag in call(s3, "get_bucket_tagging", Bucket=bucket)["TagSet"]}
     except ApiError as error:
@@ -242,7 +242,7 @@ def _tags(s3: Any, bucket: str) -> dict[str, str]:
         raise
 
 
-def _tags_if_any(s3: Any, bucket: str, *, may_be_denied: bool) -> dict[str, str] | None:
+def _tags_if_any(s3: Client, bucket: str, *, may_be_denied: bool) -> dict[str, str] | None:
     """The tags; None where the store has none, or this key may not look at them."""
     try:
         return _tags(s3, bucket)
@@ -252,7 +252,7 @@ def _tags_if_any(s3: Any, bucket: str, *, may_be_denied: bool) -> dict[str, str]
         raise
 
 
-def _put_mark(s3: Any, bucket: str, owner: str, tags: Mapping[str, str]) -> None:
+def _put_mark(s3: Client, bucket: str, owner: str, tags: Mapping[str, str]) -> None:
     if tags.get(OWNER_TAG) != owner:
         tag_set = [{"Key": key, "Value": value} for key, value in {**tags, OWNER_TAG: owner}.items()]
         call(s3, "put_bucket_tagging", Bucket=bucket, Tagging={"TagSet": tag_set})
@@ -263,7 +263,7 @@ def _is_excused(error: ApiError, *, may_be_denied: bool) -> bool:
     return error.lacking or (may_be_denied and error.denied)
 
 
-def mark(s3: Any, bucket: str, marked: Marked, *, may_be_denied: bool = False) -> None:
+def mark(s3: Client, bucket: str, marked: Marked, *, may_be_denied: bool = False) -> None:
     """Put our mark on a bucket that is no store's; one that carries another's is refused.
 
     Args:
@@ -280,7 +280,7 @@ def mark(s3: Any, bucket: str, marked: Marked, *, may_be_denied: bool = False) -
             raise
 
 
-def mark_of(s3: Any, bucket: str, *, may_be_denied: bool = False) -> str:
+def mark_of(s3: Client, bucket: str, *, may_be_denied: bool = False) -> str:
     """The mark that a bucket carries; "" for none, or where this key may not look."""
     return (_tags_if_any(s3, bucket, may_be_denied=may_be_denied) or {}).get(OWNER_TAG, "")
 
@@ -300,7 +300,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         self._tags: dict[str, str] | None = None
 
     @cached_property
-    def s3(self) -> Any:
+    def s3(self) -> Client:
         """The administrator's client."""
         return s3_client(self.inputs.connection)
 
@@ -410,6 +410,14 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
                 if not self.excuses(error):
                     raise
                 state.lacks = (*state.lacks, setting.words)
+
+    def media_elsewhere(self) -> Elsewhere | None:
+        try:
+            return media_elsewhere(self.s3, self.bucket, self.inputs.media_in)
+        except ApiError as error:
+            if not self.excuses(error):
+                raise
+            return None
 
     def expiring_words(self, rules: tuple[str, ...]) -> str:
         return f"the lifecycle rules {', '.join(rules)} delete media by age: remove them"

@@ -7,16 +7,18 @@ whoever needs them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from synapse_media import values
 from synapse_media.contract import StorageOutputs
 from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 
-from . import filesystem, goofys, kubernetes, matrix_media_repo, nixos, references, synapse_s3_storage_provider
+from . import filesystem, goofys, kubernetes, matrix_media_repo, nixos, sources, synapse_s3_storage_provider
 from .quoting import RenderError, ansible
 from .request import Form, FormRenderer, Instructions, MethodRenderer, Request, Seal, Secrets
-from .text import host, lookup, secret_variable
+from .text import domain, host, inventory_host, lookup, secret_variable
 
 __all__ = [
     "FORMS",
@@ -26,9 +28,11 @@ __all__ = [
     "RenderError",
     "Seal",
     "Secrets",
+    "domain",
     "forms",
     "host",
     "instructions",
+    "inventory_host",
     "render",
     "secret_variable",
     "takes_media_path",
@@ -47,7 +51,7 @@ _METHODS: Mapping[str, MethodRenderer] = MappingProxyType(
 )
 _OF_THE_MODULE: Mapping[Form, FormRenderer] = MappingProxyType({"nixos": nixos, "kubernetes": kubernetes})
 """Forms that the storage provider module has alone."""
-_SOURCES: Mapping[Form, tuple[references.Kind, ...]] = MappingProxyType(
+_SOURCES: Mapping[Form, tuple[sources.Kind, ...]] = MappingProxyType(
     {
         "playbook": ("env", "file", "sops", "vault"),
         "plain": ("file",),
@@ -71,6 +75,7 @@ def render(
     seal: Seal | None = None,
     media_path: str = "",
     source: str = "",
+    host_in_inventory: str = "",
 ) -> dict[str, str]:
     """The files of one store: {relative path: text}, byte-identical for identical input.
 
@@ -83,7 +88,8 @@ def render(
         seal: writes a secret into a vars file in place of the two, for Ansible Vault.
         media_path: a local directory, in the plain form: where Goofys mounts, matrix-media-repo's file datastore, or
             Synapse's media store; "" is the method's own choice. Elsewhere it has no effect: see `takes_media_path`.
-        source: with `reference`, where the secret is kept: see `references`; "" is what the form has by default.
+        host_in_inventory: the server's name in the playbook's inventory; "" is `inventory_host`.
+        source: with `reference`, where the secret is kept: see `sources`; "" is what the form has by default.
 
     Raises:
         ContractError: no passed proof was made for these outputs. Without a key it is to be made on the instance,
@@ -91,6 +97,8 @@ def render(
         RenderError: what can't be expressed, every problem that can be known at once.
     """
     request = _request(outputs, form, secrets, seal=seal, media_path=media_path, source=source)
+    if host_in_inventory:
+        request = replace(request, inventory_host=host(host_in_inventory))
     if form in _OF_THE_MODULE:
         files = _OF_THE_MODULE[form].files(request)
     else:
@@ -143,11 +151,18 @@ def _request(
         raise RenderError(problems)
     if seal is None:
         seal = (lambda _, __: lookup(outputs.server_name, reference)) if secrets == "reference" else ansible
-    return Request(store=outputs, secrets=secrets, seal=seal, media_path=media_path, source=reference)
+    return Request(
+        store=outputs,
+        secrets=secrets,
+        seal=seal,
+        media_path=media_path,
+        source=reference,
+        inventory_host=inventory_host(outputs.server_name),
+    )
 
 
-def _reference(form: Form, secrets: Secrets, source: str) -> references.Reference | None:
-    return references.parse(source, _SOURCES[form]) if source and secrets == "reference" else None
+def _reference(form: Form, secrets: Secrets, source: str) -> sources.Reference | None:
+    return sources.parse(source, _SOURCES[form]) if source and secrets == "reference" else None
 
 
 def _store_problems(outputs: StorageOutputs) -> list[str]:
@@ -168,11 +183,16 @@ def _store_problems(outputs: StorageOutputs) -> list[str]:
             f"endpoint_url is {outputs.endpoint_url!r}; allowed: scheme and host, perhaps a port, such as "
             "https://s3.example.com. Mend `endpoint` in the stack file."
         )
+    read = {"bucket": outputs.bucket, "region": outputs.region, "endpoint": outputs.endpoint_url if whole else ""}
+    for name, text in read.items():
+        fault = values.judge(name, text, MODULE) if text else None
+        if fault is not None and fault.rule not in values.UNSURE:
+            problems.append(f"{name} is {text!r}: {fault.reason}. {fault.mend}")
     prefix = outputs.prefix
     if prefix and not method.prefix:
         problems.append(f"prefix is {prefix!r}, but {method.name} knows none. Remove it from the stack file.")
-    elif prefix and (not prefix.endswith("/") or prefix.startswith("/")):
-        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it ends with '/', not starts so.")
+    elif prefix.startswith("/"):
+        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it does not start with '/'.")
     if method.storage_classes is not None and outputs.storage_class not in method.storage_classes:
         problems.append(
             f"storage_class is {outputs.storage_class!r}; {method.name} takes {', '.join(method.storage_classes)}. "

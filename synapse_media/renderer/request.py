@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from synapse_media.contract import StorageOutputs
 
-from .references import Reference
+from .sources import Reference
 
 Form = Literal["playbook", "plain", "nixos", "kubernetes"]
 Secrets = Literal["plain", "reference"]
@@ -35,6 +35,7 @@ class Request:
     Attributes:
         secrets: `plain` or by `reference`; the vars files ask `seal`, whatever this says.
         seal: writes a secret into a vars file.
+        inventory_host: the server's name in the playbook's inventory.
         media_path: a local directory of the plain form; "": the method's own choice.
         source: where the secret is kept, by reference; None: where the form has it by default.
     """
@@ -42,6 +43,7 @@ class Request:
     store: StorageOutputs
     secrets: Secrets
     seal: Seal
+    inventory_host: str
     media_path: str = ""
     source: Reference | None = None
 

@@ -38,6 +38,17 @@ class AnyBucketInputs:
         default=(),
     )
     force_destroy: bool = prop("Delete the media with the bucket.", default=False)
+    own: bool = prop(
+        "Leave, for this run, to make a bucket that was taken over one like any other, if it looks like one.",
+        default=False,
+        transient=True,
+    )
+    media_in: tuple[str, ...] = prop(
+        "Prefixes of keys under which Synapse will look for media; empty: under names of its own. Of a bucket that is "
+        "taken over it is said if nothing lies there.",
+        default=(),
+        transient=True,
+    )
     expiring_rules: tuple[str, ...] = prop(
         "Lifecycle rules, found at the store, that delete or hide media by age.", default=(), drift=True
     )
@@ -404,7 +415,7 @@ class ProofInputs:
     access_key_id: str = prop("The key to prove.")
     secret_access_key: str = prop("Its secret.", secret=True)
     expected: dict[str, str] = prop("What is expected of each operation.")
-    prefix: str = prop("The store's prefix; empty, or ending with a slash.", default="")
+    prefix: str = prop("The store's prefix, put before each key as it is.", default="")
     method: str = prop("The method.", default="")
     access: str = prop("The access.", default="", choices=("least", "full"))
     endpoint_url: str = prop("URL of the S3 API, as the outputs have it.", default="")

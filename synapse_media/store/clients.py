@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
@@ -143,12 +143,18 @@ def admin_credential(connection: Connection) -> Credential:
     return found
 
 
-def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Any:
+class Client(Protocol):
+    """A boto3 client, whose operations `call` names."""
+
+    meta: Any
+
+
+def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Client:
     """An S3 client: the administrator's, or one of the given credential; each call is tried so often at most."""
     return _client("s3", connection, credential or admin_credential(connection), attempts)
 
 
-def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Any:
+def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Client:
     """The administrator's IAM client; each call is tried so often at most.
 
     Amazon's and Wasabi's IAM is one service for all regions, signed for us-east-1.
@@ -163,7 +169,7 @@ _NO_FILES: Final = {
     "credentials_file": (None, None, os.devnull, None),
 }
 
-_clients: dict[tuple[object, ...], Any] = {}
+_clients: dict[tuple[object, ...], Client] = {}
 _lock = threading.Lock()
 
 
@@ -176,7 +182,7 @@ def _session() -> Any:
     return boto3.session.Session(botocore_session=botocore.session.Session(session_vars=_NO_FILES))
 
 
-def _client(service: str, connection: Connection, credential: Credential, attempts: int) -> Any:
+def _client(service: str, connection: Connection, credential: Credential, attempts: int) -> Client:
     """Cached by everything that makes it; a boto3 client is safe to share between threads, making one is not."""
     endpoint = connection.endpoint if service == "s3" else connection.iam_endpoint
     if not endpoint:
@@ -253,7 +259,7 @@ def _content_md5(request: AWSRequest, **_: object) -> None:
     request.headers["Content-MD5"] = base64.b64encode(digest).decode()
 
 
-def call(client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
+def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     """One call of a boto3 client. Raises ApiError with the operation, the target, the answer and the request id."""
     import botocore.exceptions as faults
     from botocore.parsers import ResponseParserError

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Final
 
 from synapse_media.contract import PROOF_OBJECTS
+from synapse_media.methods import MEDIA_FOLDERS
 
-from .clients import ApiError, call
+from .clients import ApiError, Client, call
 
 
-def look(s3: Any, bucket: str) -> None:
+def look(s3: Client, bucket: str) -> None:
     """Whether the bucket is there, by a call whose answer has a body: to HEAD anybody in between may answer the same.
 
     Raises ApiError: `absent`, `denied`, `bad_key` by what the store itself says.
@@ -18,7 +20,7 @@ def look(s3: Any, bucket: str) -> None:
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
-def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _versions(s3: Client, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(key, version id) of every version and delete marker; version id "" where the store keeps no versions."""
     marker: dict[str, str] = {}
     while True:
@@ -44,16 +46,16 @@ def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str
 
 
 def is_ours(key: str) -> bool:
-    """Written by the proof: not media."""
-    return key.rpartition("/")[2] in PROOF_OBJECTS
+    """Written by the proof: not media. A prefix need not end with "/", so something may stand before the name."""
+    return key.endswith(tuple(PROOF_OBJECTS))
 
 
-def is_empty(s3: Any, bucket: str) -> bool:
+def is_empty(s3: Client, bucket: str) -> bool:
     """Nothing in it but what the proof left; old versions count as media."""
     return all(is_ours(key) for key, _ in _versions(s3, bucket))
 
 
-def holds_media(s3: Any, bucket: str) -> bool:
+def holds_media(s3: Client, bucket: str) -> bool:
     """Whether there is media in a bucket; False also where the store says that the bucket is gone."""
     try:
         return not is_empty(s3, bucket)
@@ -63,7 +65,44 @@ def holds_media(s3: Any, bucket: str) -> bool:
         return False
 
 
-def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Objects lie in a bucket, but none where media is looked for. `prefix`: one that would fit; None: none found."""
+
+    prefix: str | None
+
+
+_LISTINGS: Final = 30
+"""Listings that the search for a fitting prefix makes at most; a page has 1000 names."""
+
+
+def media_elsewhere(s3: Client, bucket: str, looked_for: Collection[str]) -> Elsewhere | None:
+    """Whether a bucket that holds objects has none where media will be looked for; None where all is well.
+
+    Args:
+        looked_for: prefixes of keys, such as media/local_content/; none: nothing is asked.
+    """
+    if not looked_for:
+        return None
+    if any(call(s3, "list_objects_v2", Bucket=bucket, Prefix=under, MaxKeys=1).get("Contents") for under in looked_for):
+        return None
+    page = call(s3, "list_objects_v2", Bucket=bucket)
+    if all(is_ours(item["Key"]) for item in page.get("Contents", [])) and not page.get("IsTruncated"):
+        return None
+    folders = [""]
+    for _ in range(_LISTINGS):
+        if not folders:
+            break
+        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=folders.pop(0), Delimiter="/")
+        for item in page.get("CommonPrefixes", []):
+            for folder in MEDIA_FOLDERS:
+                if item["Prefix"].endswith(folder):
+                    return Elsewhere(item["Prefix"].removesuffix(folder))
+            folders.append(item["Prefix"])
+    return Elsewhere(None)
+
+
+def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
     """Delete all there is in the bucket, unfinished uploads included.
 
     Args:
@@ -86,13 +125,13 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
             _delete_version(s3, bucket, key, version)
 
 
-def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
+def remove_versions(s3: Client, bucket: str, prefix: str) -> None:
     """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
     for key, version in _versions(s3, bucket, prefix):
         if is_ours(key):
             _delete_version(s3, bucket, key, version)
 
 
-def _delete_version(s3: Any, bucket: str, key: str, version: str) -> None:
+def _delete_version(s3: Client, bucket: str, key: str, version: str) -> None:
     # One by one: not every store has DeleteObjects.
     call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))

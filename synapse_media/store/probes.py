@@ -16,7 +16,7 @@ from synapse_media.contract import PROOF_OBJECT, ProofLine
 from synapse_media.methods import NOT_TESTED, Expected, Operation
 from synapse_media.schema.connection import Connection
 
-from .clients import ApiError, Credential, call, s3_client
+from .clients import ApiError, Client, Credential, call, s3_client
 
 PART: Final = 8 * 1024 * 1024
 """boto3 uploads anything larger in parts of this size; so do Synapse's module and its script."""
@@ -37,7 +37,7 @@ class _Try:
         decoy: an existing bucket the key must not reach; "" if there is none.
     """
 
-    s3: Any
+    s3: Client
     bucket: str
     key: str
     decoy: str
@@ -56,7 +56,7 @@ def _expect_bytes(got: bytes, sent: bytes, what: str) -> None:
         raise ApiError("WrongContent", 200, f"{what} came back with other content ({len(got)} of {len(sent)} bytes)")
 
 
-def _read(s3: Any, bucket: str, key: str) -> bytes:
+def _read(s3: Client, bucket: str, key: str) -> bytes:
     import botocore.exceptions as faults
 
     try:
@@ -212,7 +212,7 @@ def prove(
     """Try every expected operation with the key; a line for each, in the order tried.
 
     Args:
-        prefix: the store's prefix, "" or ending with "/".
+        prefix: the store's prefix, put before each key as it is.
         settle_seconds: a key or policy made just now may need so long until the store knows it.
     """
     at = _Try(s3_client(connection, credential), bucket, prefix + PROOF_OBJECT, decoy)

@@ -236,7 +236,7 @@ def test_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         (["--stored", "9kB", "--files", "10", "--small-files", "9", "--small-size", "1kB"], "Check the three numbers"),
         (["--stored", "4GB", "--files", "10", "--small-files", "1", "--small-size", "1GB"], "smaller still"),
         (["--fit", "--report", "x.html"], "--fit and --report"),
-        (["--fit", "--provider", "nobody"], "--provider 'nobody': allowed is one of amazon_s3"),
+        (["--fit", "--provider", "nobody"], "--provider 'nobody': allowed is one of akamai, amazon_s3"),
         (["--fit", "--class", "NOPE"], "--fit and --class"),
         (["--fit", "--stored=-5GB"], "--fit and --stored"),
         (["--fit", "--prices", "/nowhere"], "--fit and --prices"),

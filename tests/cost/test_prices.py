@@ -106,7 +106,7 @@ def test_old_and_uncertain_terms_are_flagged() -> None:
     unsure = prices.Term("storage", {}, "somewhere", date(2026, 5, 27), "uncertain")
     assert unsure.flags(date(2026, 11, 24)) == ("uncertain", "old")
     by_key = {offer.key: offer for offer in prices.offers()}
-    assert by_key["scaleway/STANDARD"].flags(TODAY)["egress"] == ("old",)
+    assert by_key["scaleway/STANDARD"].flags(TODAY)["egress"] == ("uncertain", "old")
     assert by_key["idrive_e2/STANDARD"].flags(TODAY)["minimum_days"] == ("uncertain",)
     assert by_key["wasabi/STANDARD"].flags(TODAY) == {}
     # In half a year everything is.

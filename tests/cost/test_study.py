@@ -97,10 +97,8 @@ def test_flags_become_marks() -> None:
 
 
 def test_describe_cheapest() -> None:
-    found = of(MEDIUM, "backblaze_b2", "idrive_e2")
-    assert describe_cheapest(found, "USD") == (
-        "Backblaze B2 is the cheapest below 873.3 GB, IDrive e2 from there (examined from 10 GB to 10 TB, everything "
-        "else in proportion)."
+    assert describe_cheapest(of(MEDIUM, "backblaze_b2", "wasabi"), "USD") == (
+        "Backblaze B2 is the cheapest from 10 GB to 10 TB."
     )
     assert describe_cheapest(of(MEDIUM, "wasabi"), "USD") == "Wasabi is the cheapest from 10 GB to 10 TB."
     three = describe_cheapest(of(MEDIUM, "amazon_s3", "storj", "wasabi"), "USD")
@@ -109,6 +107,54 @@ def test_describe_cheapest() -> None:
         "Amazon S3 STANDARD_IA us-east-1 is the cheapest below 366.3 GB, Storj Standard from there, Wasabi from 1 TB "
         "(examined from 10 GB to 10 TB, everything else in proportion)."
     )
+
+
+def test_nothing_is_said_flatly_that_hangs_on_a_price_in_conflict() -> None:
+    """IDrive's own pages say 6 and 5 USD for a TB, of which one at least is billed."""
+    found = of(MEDIUM, "backblaze_b2", "idrive_e2")
+    words = describe_cheapest(found, "USD")
+    assert words.startswith(
+        "Not certain, since IDrive e2 states two prices. By one: Backblaze B2 is the cheapest below "
+    )
+    assert "below 873.3 GB" in words
+    assert "By the other: Backblaze B2 is the cheapest below 729.5 GB, IDrive e2 from there" in words
+    [note] = [note for note in found.notes if "contradict each other" in note]
+    assert note.startswith("IDrive e2: ")
+    assert "5.00 USD" in note
+    # Where the order hangs on another's price, it is said as it is.
+    assert describe_cheapest(of(MEDIUM, "cloudflare_r2", "storj"), "USD").startswith(("Cloudflare", "Storj"))
+
+
+def test_a_class_that_the_recommended_module_cannot_write_is_marked_where_it_is_ranked() -> None:
+    """s3_storage_provider.py 1.7.0, parse_config, takes four classes; ONEZONE_IA is none of them."""
+    found = of(MEDIUM, "scaleway")
+    ranked = {result.offer.storage_class: marks(result.offer, TODAY) for result in found.results["EUR"]}
+    assert "*" in ranked["ONEZONE_IA"]
+    assert "*" not in ranked["STANDARD"]
+    [note] = [note for note in found.notes if "marked '*'" in note]
+    assert "Scaleway Object Storage ONEZONE_IA" in note
+    assert "STANDARD, REDUCED_REDUNDANCY, STANDARD_IA, INTELLIGENT_TIERING" in note
+    assert "ONEZONE_IA (not by the recommended module) is the cheapest" in describe_cheapest(found, "EUR")
+
+
+def test_what_is_billed_is_shown_not_what_is_stored_alone() -> None:
+    small = Usage(50 * GB, files=Decimal(1_000_000), deleted=10 * GB, deleted_age=10)
+    found = of(small, "hetzner", "wasabi", "storj")
+    by_key = {result.offer.key: result for results in found.results.values() for result in results}
+    # A million files of 50 kB each, billed as 65,536 bytes.
+    assert by_key["hetzner/STANDARD"].month.billed == 65_536_000_000
+    wasabi = by_key["wasabi/STANDARD"].month
+    assert wasabi.billed == 1024**4
+    # 1 TiB at least, and 10 GB for the 80 days that were left of 90.
+    early = 10 * GB * Decimal("7.99") / 1024**4 * 80 / 30
+    assert abs(wasabi.stored - Decimal("7.99") - early) < Decimal("0.000001")
+    assert wasabi.stored == wasabi.total
+    [note] = [note for note in found.notes if "are billed as more" in note]
+    assert "Hetzner Object Storage 65.5 GB" in note
+    assert "Wasabi 1.1 TB" in note
+    assert "Storj" not in note
+    shown = as_json(found)["currencies"]["EUR"][0]["month"]["storage_as_billed"]
+    assert shown["bytes"] == 65_536_000_000
 
 
 @pytest.mark.parametrize(

@@ -541,6 +541,28 @@ def test_the_keys_of_a_bucket_of_an_earlier_release_keep_their_names(
     B2Bucket().delete("refused-media", bucket, context)
 
 
+def test_a_key_that_an_earlier_release_let_read_the_buckets_settings_is_kept(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Release 0.1.0 gave readBuckets to Goofys and matrix-media-repo; that alone is no reason for another key."""
+    made = _create(double, monkeypatch, double.key_id, double.key)
+    shared = {"owner": made["owner"], "connection": made["connection"], "bucketId": made["bucketId"]}
+    ring = {"userName": "media", "active": "a", "slots": ["a"], **shared}
+    context = Context(lambda _: None)
+
+    def inputs(*capabilities: str) -> dict[str, Any]:
+        checked: dict[str, Any] = B2KeyRing().check({**ring, "capabilities": list(capabilities)})[0]
+        return checked
+
+    first = B2KeyRing().create(inputs("listBuckets", "listFiles", "readBuckets"), context)[1]
+    kept = B2KeyRing().update("media", first, inputs("listBuckets", "listFiles"), context)
+    assert kept["accessKeyId"] == first["accessKeyId"]
+    assert set(_keys(double)) == {first["accessKeyId"]}
+    for other in (inputs("listBuckets"), inputs("listBuckets", "listFiles", "readBuckets", "deleteFiles")):
+        with pytest.raises(StoreError, match="can't be changed"):
+            B2KeyRing().update("media", kept, other, context)
+
+
 def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(
     double: B2Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:

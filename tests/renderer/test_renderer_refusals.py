@@ -47,7 +47,7 @@ def test_a_store_without_a_key_is_to_be_proved_on_the_instance(method: str, form
         (S3, {"endpoint_url": "https://s3.example.com/bucket"}, "^endpoint_url is "),
         (S3, {"endpoint_url": "https://me@s3.example.com"}, "^endpoint_url is "),
         (S3, {"endpoint_url": "http://[::1"}, "^endpoint_url is "),
-        (S3, {"prefix": "media"}, "^prefix is 'media'"),
+        (S3, {"prefix": "/media"}, "^prefix is '/media'"),
         (S3, {"prefix": "/media/"}, "^prefix is '/media/'"),
         (S3, {"storage_class": "ONEZONE_IA"}, r"^storage_class is 'ONEZONE_IA'; synapse-s3-storage-provider takes STA"),
         (S3, {"bucket": ""}, "^bucket is missing"),
@@ -55,7 +55,8 @@ def test_a_store_without_a_key_is_to_be_proved_on_the_instance(method: str, form
         (S3, {"access_key_id": ""}, "^access_key_id is missing"),
         (S3, {"secret_access_key": ""}, "^secret_access_key is missing in these outputs"),
         (S3, {"server_name": "../../etc"}, r"^server_name is '\.\./\.\./etc', which names no host"),
-        (S3, {"server_name": "a..b"}, "^server_name is "),
+        (S3, {"server_name": "a..example.com"}, "^server_name is "),
+        (S3, {"server_name": "a-.example.com"}, "^server_name is "),
         (S3, {"server_name": "a\nb"}, "^server_name is "),
         ("goofys", {"prefix": "media/"}, "^prefix is 'media/', but goofys knows none"),
         ("goofys", {"storage_class": "STANDARD_IA"}, "^storage_class is 'STANDARD_IA'; goofys takes STANDARD"),
@@ -75,7 +76,7 @@ def test_what_would_break_is_refused(method: str, changes: dict[str, Any], said:
 
 
 def test_every_problem_is_said_at_once() -> None:
-    outputs = store("amazon", endpoint_url="s3.example.com", prefix="media", storage_class="GLACIER", region="")
+    outputs = store("amazon", endpoint_url="s3.example.com", prefix="/media", storage_class="GLACIER", region="")
     with pytest.raises(RenderError) as caught:
         render(outputs, "playbook")
     assert [problem.split(" ")[0] for problem in caught.value.problems] == [
@@ -120,7 +121,7 @@ def test_a_port_is_no_part_of_a_directory(method: str, form: renderer.Form) -> N
     files = render(store("amazon", method, server_name="example.com:8448"), form)
     assert not any(":" in path for path in files)
     if form == "playbook":
-        assert "inventory/host_vars/example.com/synapse-media.yml" in files
+        assert "inventory/host_vars/matrix.example.com/synapse-media.yml" in files
 
 
 def test_one_method_sets_no_switch_of_another() -> None:
