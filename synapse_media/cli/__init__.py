@@ -16,6 +16,7 @@ from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted
 from synapse_media.store import tracing
 
+from . import programs
 from .commandline import parser
 
 
@@ -69,6 +70,8 @@ def _run(parsed: argparse.Namespace, directory: contextlib.ExitStack) -> int:
         code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
     except SynapseMediaError as error:
         print(f"synapse-media {parsed.command}: {error}", file=sys.stderr)
+        if programs.wanted(parsed):
+            print(programs.error(parsed.command, error))
         return error.exit_code
     except BrokenPipeError:
         # Who read it has seen enough; Python itself would complain when it flushes at the end.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from synapse_media import stackfile
 
-from . import overview
+from . import overview, programs
 from .overview import Overview
 
 
@@ -25,8 +24,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     found = overview.all_stacks(stackfile.find_project())
     if arguments.json:
-        shown = {"format_version": overview.FORMAT_VERSION, "stacks": {one.name: _to_json(one) for one in found}}
-        print(json.dumps(shown, indent=2))
+        print(programs.text({"stacks": {one.name: _to_json(one) for one in found}}))
     else:
         print("\n".join(map(_in_words, found)) or "no stack yet: `synapse-media init` writes a stack file")
     return 0

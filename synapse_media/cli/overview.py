@@ -15,9 +15,6 @@ from synapse_media.guards.applied import read as read_applied
 
 from . import stacks
 
-FORMAT_VERSION = 1
-"""Of what `list --json` and `show --json` print."""
-
 
 @dataclass(frozen=True, slots=True)
 class Overview:

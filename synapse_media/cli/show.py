@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from synapse_media import stackfile
 from synapse_media.errors import UsageError
 
-from . import overview, stacks
+from . import overview, programs, stacks
 from .overview import Existing, Overview
 
 
@@ -38,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     stores = {one.name: list(overview.existing(project, one)) for one in found}
     if arguments.json:
         shown = {one.name: _to_json(one, stores[one.name]) for one in found}
-        print(json.dumps({"format_version": overview.FORMAT_VERSION, "stacks": shown}, indent=2))
+        print(programs.text({"stacks": shown}))
     else:
         print("\n\n".join(_in_words(one, stores[one.name]) for one in found) or "no stack yet")
     return 0

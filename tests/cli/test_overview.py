@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
 
 from synapse_media.cli import main
 from tests.life.conftest import begin as begin  # noqa: PLC0414 - a fixture
 from tests.life.life import SERVER, Life
+from tests.providers.project import ROOT
+
+SHAPES = Draft7Validator(json.loads((ROOT / "synapse_media/cli/shapes.schema.json").read_text(encoding="utf-8")))
 
 
 def everything(*places: Path) -> dict[str, str]:
@@ -33,7 +37,7 @@ def said(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def as_json(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     found = json.loads(said(capfd, *arguments, "--json"))
-    assert found["format_version"] == 1
+    assert list(SHAPES.iter_errors(found)) == []
     stacks: dict[str, Any] = found["stacks"]
     return stacks
 
@@ -49,6 +53,11 @@ def test_what_exists_is_said_and_nothing_is_changed(
     (project / "stacks/Pulumi.later.yaml").write_text("config: {synapse-media:stores: {x: {method: nonesuch}}}\n")
     (project / "stacks/Pulumi.wasabi.yaml").write_text("config: {}\n")
     backend = Path(life.stack.engine.environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
+
+    for more in ([], ["--from-nothing"]):
+        capfd.readouterr()
+        assert main(["diff", "--stack", name, "--json", *more]) == 2
+        assert list(SHAPES.iter_errors(json.loads(capfd.readouterr().out))) == []
 
     # Nothing was made yet: neither is a stack by being looked at.
     before = everything(project, backend)
@@ -103,5 +112,34 @@ def test_an_unknown_stack_is_answered_with_those_there_are(
 ) -> None:
     life = begin()
     capfd.readouterr()
-    assert main(["show", "--stack", "nonesuch"]) == 64
-    assert life.stack.name in capfd.readouterr().err
+    assert main(["show", "--stack", "nonesuch", "--json"]) == 64
+    printed = capfd.readouterr()
+    assert life.stack.name in printed.err
+    # A program is told as well, in a shape of its own.
+    found = json.loads(printed.out)
+    assert list(SHAPES.iter_errors(found)) == []
+    assert found["error"]["exit_code"] == 64
+    assert life.stack.name in found["error"]["message"]
+
+
+def test_every_problem_of_a_stack_file_is_told_to_a_program(
+    begin: Callable[[], Life], capfd: pytest.CaptureFixture[str]
+) -> None:
+    life = begin()
+    secret = "wJalrXUtnFEMI"
+    stores = {SERVER: {**life.settings(), "bukcet": secret, "access": "more"}}
+    life.stack.path.write_text(json.dumps({"config": {"synapse-media:stores": stores}}), encoding="utf-8")
+    for arguments in (["diff", "--json"], ["diff", "--format", "json"], ["up", "--json"], ["doctor", "--json"]):
+        capfd.readouterr()
+        assert main([*arguments, "--stack", life.stack.name]) == 1
+        printed = capfd.readouterr()
+        found = json.loads(printed.out)
+        assert list(SHAPES.iter_errors(found)) == []
+        assert {problem["setting"].rpartition(".")[2] for problem in found["error"]["problems"]} == {"bukcet", "access"}
+        assert secret not in printed.out + printed.err
+
+
+def test_the_shapes_tell_what_is_none_of_them() -> None:
+    Draft7Validator.check_schema(SHAPES.schema)
+    for wrong in ({}, {"stacks": {}}, {"format_version": 1}, {"format_version": 1, "error": {"message": "no"}}):
+        assert list(SHAPES.iter_errors(wrong))
