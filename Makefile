@@ -12,7 +12,7 @@ STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up down clean check test preview bench live docs garage faults audit FORCE
+.PHONY: help setup up down clean check test preview bench live docs garage faults audit lock FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,9 +47,10 @@ live: setup ## the acceptance on the real service, with your credentials (STACK=
 	@test -n "$(STACK)" || { echo "make live STACK=<your stack>" >&2; exit 64; }
 	@$(BIN)/python -m tests.live $(STACK)
 
-docs: $(READY) ## generate the numbers in the docs, the package schema and the classes of the plugin's resources anew
+docs: $(READY) ## generate the numbers in the docs, the schemas and the classes of the plugin's resources anew
 	@$(BIN)/python docs/update.py
 	@$(BIN)/python docs/schema.py
+	@$(BIN)/python docs/stack_schema.py
 
 bench: setup ## what it costs, beside an empty Pulumi program (STORES="1 50")
 	@$(BIN)/python -m tests.bench $(if $(STORES),--stores $(STORES))
@@ -61,6 +62,10 @@ audit: $(READY) ## ask PyPI's vulnerability service about every locked dependenc
 	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock || { code=$$?; \
 	  echo "Above: what is known to be vulnerable, or why the vulnerability service could not be asked; then nothing is known." >&2; \
 	  exit $$code; }
+
+lock: $(READY) ## write requirements.lock anew, as pyproject.toml wants it (UPGRADE=1: with the newest releases)
+	@$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-annotate --group dev --all-extras $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 
 # Every tool is asked for before the first minute is spent. Go is not needed where the engine was built before.
 # An environment without a working pip was cut off while it was made.

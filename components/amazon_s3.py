@@ -1,7 +1,7 @@
 """Amazon S3 on the vendor's plugin: bucket with its settings, IAM user and policy, or a role for EC2 without any key.
 
-The keys and the proof are our plugin's, and so is a bucket that is taken over (`adopt: true`): the vendor's plugin
-would set what it finds otherwise, ours reports it.
+The keys and the proof are resources of our plugin, and so is an adopted bucket (`adopt: true`): the vendor's plugin
+would change settings that differ, ours reports them.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class AmazonS3Args(IamStoreArgs):
     """True: a role and an instance profile in place of an access key, for Synapse on EC2."""
 
     kms_key: pulumi.Input[str] | None = None
-    """ARN of a KMS key (no alias: a policy can't grant by it) for encryption at rest. Left out: Amazon's own key."""
+    """ARN of a KMS key (no alias: a policy can't grant by it) for encryption at rest. Default: Amazon's own key."""
 
     log_bucket: pulumi.Input[str] | None = None
-    """An existing bucket of the same region and account that receives the access log. Left out: no log."""
+    """An existing bucket of the same region and account that receives the access log. Default: no log."""
 
     tags: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None
     """Tags for everything that is created, as name: text."""
 
     settle_seconds: int | None = None
-    """Seconds that a key made just now may need until Amazon knows it. Left out: what the catalog has."""
+    """How many seconds to wait at most until Amazon accepts a new key. Default: that of the catalog."""
 
 
 class AmazonS3(S3IamStore[AmazonS3Args]):
@@ -111,10 +111,10 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         return "path" if self.own_endpoint else super().addressing
 
     @property
-    def tags(self) -> Any:
+    def tags(self) -> dict[str, str] | pulumi.Output[dict[str, str]]:
         """Every tag there is to be, or an Output of them."""
 
-        def marked(tags: Mapping[str, Any] | None) -> dict[str, str]:
+        def marked(tags: Mapping[str, object] | None) -> dict[str, str]:
             return {**{str(name): str(value) for name, value in (tags or {}).items()}, OWNER_TAG: self.owner}
 
         return given(marked, self.setting("tags"))
@@ -130,11 +130,11 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         """For what is made under `path`: it stays where an earlier release put it, since a move makes it another."""
         return self.by_vendor(*depends_on, ignore_changes=["path"], **options)
 
-    def key_policy(self) -> Any:
+    def key_policy(self) -> policies.Policy | pulumi.Output[policies.Policy]:
         if not self.is_set("kms_key"):
             return super().key_policy()
 
-        def with_key(document: dict[str, Any], key: str) -> dict[str, Any]:
+        def with_key(document: policies.Policy, key: str) -> policies.Policy:
             # Writing takes a data key, reading decrypts it; a multipart upload does both.
             # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
             actions = ["kms:Decrypt", "kms:GenerateDataKey"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import pulumi
 
@@ -56,7 +55,7 @@ class S3IamStore(Store[Args]):
             policy=document,
         )
 
-    def path_of(self, owner: str) -> Any:
+    def path_of(self, owner: str) -> str | pulumi.Output[str]:
         """The path for an owner's mark, or an Output of it."""
 
         def path(bucket: str) -> str:
@@ -65,7 +64,7 @@ class S3IamStore(Store[Args]):
         return given(path, self.setting("bucket"))
 
     @property
-    def path(self) -> Any:
+    def path(self) -> str | pulumi.Output[str]:
         """Where this store's user is made, and by what it is known again."""
         return self.path_of(self.owner)
 

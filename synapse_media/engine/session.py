@@ -28,8 +28,7 @@ from synapse_media.engine.vendor_errors import readable_errors
 from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
-# {scheme of a backend or secrets provider: prefix of the vendor's variables}
-_VARIABLE_PREFIX = {
+VARIABLE_PREFIX = {
     "s3": "AWS_",
     "gs": "GOOGLE_",
     "azblob": "AZURE_",
@@ -38,7 +37,8 @@ _VARIABLE_PREFIX = {
     "azurekeyvault": "AZURE_",
     "hashivault": "VAULT_",
 }
-_PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
+"""{scheme of a backend or secrets provider: prefix of the vendor's variables}"""
+PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
 """Pulumi reads the second only if the first is not set."""
 _ANNOUNCE_AFTER = 2.0
 """Seconds after which a call without progress output is announced."""
@@ -66,16 +66,16 @@ def _environment(
     toolchain: Toolchain,
     variables: Iterable[str],
     say: Say,
-    secrets_provider: str = "passphrase",
+    secrets_provider: str = "",
     project: Path | None = None,
 ) -> dict[str, str]:
     named = set(variables)
     result = {name: value for name, value in os.environ.items() if name in named or PASSED.fullmatch(name)}
-    if "PULUMI_BACKEND_URL" not in result and project and (backend := _backend_of(project)):
+    if "PULUMI_BACKEND_URL" not in result and project and (backend := backend_of(project)):
         result["PULUMI_BACKEND_URL"] = backend
     # A backend in a bucket, or a KMS, needs the vendor's own variables.
     schemes = (url.partition("://")[0] for url in (result.get("PULUMI_BACKEND_URL", ""), secrets_provider))
-    prefixes = tuple(_VARIABLE_PREFIX[scheme] for scheme in schemes if scheme in _VARIABLE_PREFIX)
+    prefixes = tuple(VARIABLE_PREFIX[scheme] for scheme in schemes if scheme in VARIABLE_PREFIX)
     if prefixes:
         result |= {
             name: value
@@ -99,7 +99,7 @@ def _environment(
         result["PULUMI_HOME"] = str(private_dir(state_dir() / "pulumi-home"))
     if "PULUMI_BACKEND_URL" not in result:
         result["PULUMI_BACKEND_URL"] = f"file://{private_dir(state_dir() / 'backend')}"
-    if not result.keys() & set(_PASSPHRASE):
+    if not result.keys() & set(PASSPHRASE):
         result["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(say))
     return result
 
@@ -129,10 +129,15 @@ def _project_settings(project: Path) -> dict[str, Any]:
     return loaded
 
 
-def _backend_of(project: Path) -> str:
+def backend_of(project: Path) -> str:
     """The backend URL in Pulumi.yaml; "" if it has none."""
     backend = _project_settings(project).get("backend")
     return str(backend.get("url") or "") if isinstance(backend, dict) else ""
+
+
+def is_service(backend: str) -> bool:
+    """Whether a backend is a service, as Pulumi Cloud, which has secrets providers of its own."""
+    return backend.startswith(("https://", "http://"))
 
 
 def _passphrase_file(say: Say) -> Path:
@@ -148,7 +153,7 @@ def _passphrase_file(say: Say) -> Path:
 
 def _require_passphrase(env: Mapping[str, str]) -> None:
     """Raises EngineError for an empty passphrase: secrets would look encrypted and be readable by everybody."""
-    name = next(name for name in _PASSPHRASE if name in env)
+    name = next(name for name in PASSPHRASE if name in env)
     value = env[name]
     if name.endswith("_FILE") and value and Path(value).is_file():
         empty, where = not Path(value).read_text(encoding="utf-8").strip(), f"{name} ({value})"
@@ -166,7 +171,7 @@ class Engine:
 
     `variables`: names of environment variables to pass on (see `environment`); `extra`: further variables with values,
     such as the embedded store's credentials; `secrets_provider`: what encrypts secrets in the state, as
-    `secretsprovider` in the stack file.
+    `secretsprovider` in the stack file; "" for the backend's default: a service's own key, else a passphrase.
     """
 
     def __init__(
@@ -175,10 +180,9 @@ class Engine:
         variables: Iterable[str] = (),
         extra: Mapping[str, str] | None = None,
         say: Say = say_on_stderr,
-        secrets_provider: str = "passphrase",
+        secrets_provider: str = "",
     ) -> None:
         self.project = project
-        self.secrets_provider = secrets_provider
         self.say = say
         self.shown_on: int | None = None  # file descriptor for pulumi's output; None: standard output
         self.toolchain = obtain_pulumi(say)
@@ -186,6 +190,11 @@ class Engine:
             **_environment(self.toolchain, variables, say, secrets_provider, project),
             **(extra or {}),
         }
+        of_service = is_service(self.environment["PULUMI_BACKEND_URL"])
+        self.secrets_provider = secrets_provider or ("default" if of_service else "passphrase")
+        self._by_passphrase = self.secrets_provider == "passphrase" or (
+            self.secrets_provider == "default" and not of_service
+        )
         self._secrets = _secrets_among(self.environment)
 
     @property
@@ -205,7 +214,7 @@ class Engine:
         On Ctrl-C (or SIGTERM) pulumi is asked to stop after its current step, and this call still waits for it: killing
         it would leave the stack locked.
         """
-        if self.secrets_provider in ("passphrase", "default"):
+        if self._by_passphrase:
             _require_passphrase(self.environment)
         return self._run(args, capture=capture, check=check, cwd=self.project, env=self.environment)
 
@@ -241,13 +250,14 @@ class Engine:
 
     def has_stack(self, stack: str) -> bool:
         """Whether the backend knows the stack."""
-        return any(_is_same(item["name"], stack) for item in self._stacks())
+        return any(_is_same(item["name"], stack) for item in self.stacks())
 
     def selected_stack(self) -> str:
         """The stack of `pulumi stack select`; "" if none is selected."""
-        return next((str(item["name"]) for item in self._stacks() if item.get("current")), "")
+        return next((str(item["name"]) for item in self.stacks() if item.get("current")), "")
 
-    def _stacks(self) -> list[dict[str, Any]]:
+    def stacks(self) -> list[dict[str, Any]]:
+        """The project's stacks in the backend, as `pulumi stack ls --json` prints them."""
         listed: list[dict[str, Any]] = json.loads(self.run(["stack", "ls", "--json"]).stdout)
         return listed
 
@@ -452,7 +462,7 @@ class Engine:
         output = readable_errors(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
         what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
         if "incorrect passphrase" in output:
-            how = next((name for name in _PASSPHRASE if name in self.environment), "the passphrase")
+            how = next((name for name in PASSPHRASE if name in self.environment), "the passphrase")
             value = f" ({self.environment[how]})" if how.endswith("_FILE") else ""
             return EngineError(
                 f"{what} failed: {how}{value} does not have the passphrase of this stack. Set "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from synapse_media import methods
+from synapse_media import methods, values
 from synapse_media.homeserver import playbook, synapse
 
 from . import references, stores
 from .config import Config, ConfiguredStore, Kind
+from .findings import RULES as FOUND
 from .findings import Finding, Hit, Rule, Severity
 
 SHARED_BUCKET = Rule(
@@ -50,13 +52,62 @@ def find(configs: Sequence[Config]) -> Iterator[Finding]:
             )
             mend = "Give each its own bucket, or switch one of them off."
             yield SHARED_BUCKET.finding(Hit(bucket.value or other.where, bucket.setting, reason, mend))
-        elif not same_config and _prefix(one) == _prefix(other):
+        elif not same_config and _prefix(one) == _prefix(other) and not _of_one_playbook(one, other):
             reason = (
                 f"{one.where.file}:{one.where.line} uses it as well: the media of two homeservers can't be told apart"
             )
             mend = "Give each homeserver its own bucket, or a prefix. If both files are of one homeserver, all is well."
             yield TWO_HOMESERVERS.finding(Hit(bucket.value or other.where, bucket.setting, reason, mend))
     yield from _repositories(configs)
+    yield from _overridden(configs)
+    yield from _set_beside(configs)
+
+
+def _of_one_playbook(one: ConfiguredStore, other: ConfiguredStore) -> bool:
+    """Whether both are of the variables of one host, one of them in a variable that goes over the other."""
+    return Path(one.where.file).parent == Path(other.where.file).parent
+
+
+def _set_beside(configs: Sequence[Config]) -> Iterator[Finding]:
+    """Settings in a raw variable of the playbook that go against its own variables."""
+    for config in configs:
+        place, path = config.documents[0].place, config.documents[0].path
+        if not place:
+            continue
+        beside = [each for each in configs if each.kind is Kind.PLAYBOOK and path in [at.path for at in each.documents]]
+        local = config.settings.get(synapse.ENABLE_LOCAL_STORAGE)
+        uses = any(store.method == methods.MODULE and store.enabled for each in beside for store in each.stores)
+        if local is not None and uses and config.flag(synapse.ENABLE_LOCAL_STORAGE, default=True) is False:
+            reason = "the module is enabled, which reads each file from the local store, where there is none then"
+            yield FOUND["no-local-storage"].finding(
+                Hit(local, place, f"{reason}: every upload fails", "Set it to true.")
+            )
+        moved = config.settings.get(synapse.MEDIA_STORE_PATH)
+        if moved is None or not isinstance(moved.data, str) or moved.data.startswith(playbook.STORE_IN_CONTAINER):
+            continue
+        mounted = any(document.source.count(moved.data) > 1 for each in beside for document in each.documents)
+        if not mounted and not values.is_reference(moved.data):
+            reason = (
+                f"Synapse's container has {playbook.STORE_IN_CONTAINER} alone mounted: what is stored elsewhere is "
+                "gone when the container is made anew, and none of it lies where the playbook's jobs and Goofys look"
+            )
+            mend = f"Remove it; {playbook.STORAGE_PATH} moves the media store."
+            yield FOUND["store-path-elsewhere"].finding(Hit(moved, place, reason, mend))
+
+
+def _overridden(configs: Sequence[Config]) -> Iterator[Finding]:
+    """A variable with settings of Synapse whose list replaces the one that the playbook makes."""
+    for config in configs:
+        place, found = config.documents[0].place, config.settings.get(synapse.PROVIDERS)
+        if not place or found is None:
+            continue
+        for other in configs:
+            if other.kind is Kind.PLAYBOOK and config.documents[0].path in [each.path for each in other.documents]:
+                used = [store for store in other.stores if store.method == methods.MODULE and store.enabled]
+                if used and not any(stores.is_module(entry) for entry in found.entries):
+                    reason = f"{place} replaces the list that the playbook puts the module into: Synapse never loads it"
+                    mend = f"Use {playbook.PROVIDERS_CUSTOM} for providers of your own."
+                    yield FOUND["providers-overridden"].finding(Hit(found, place, reason, mend))
 
 
 def _pairs(configs: Iterable[Config]) -> Iterator[tuple[ConfiguredStore, ConfiguredStore, bool]]:

@@ -12,7 +12,7 @@ from synapse_media.errors import StoreError
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.schema.resources import BUCKET, AnyS3BucketState, BucketInputs, BucketState
-from synapse_media.store.clients import ApiError, call, s3_client
+from synapse_media.store.clients import ApiError, Client, call, s3_client
 from synapse_media.store.objects import Elsewhere, empty_out, is_empty, look, media_elsewhere
 
 from .bucket import BucketBase, BucketFamily, Marked, Setting, not_empty, require_mark, taken
@@ -37,33 +37,33 @@ _RULE: Final = "synapse-media"
 
 
 def canonical(document: str) -> str:
-    """A policy document in one form, so that two of the same meaning compare equal; "" stays ""."""
+    """The canonical form of a policy document, for comparison; "" for ""."""
     return json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")) if document.strip() else ""
 
 
 class _Read(Protocol):
-    def __call__(self, s3: Any, inputs: S3In, /) -> S3In: ...
+    def __call__(self, s3: Client, inputs: S3In, /) -> S3In: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _S3Setting(Setting):
-    """A setting, with how it is read and written.
+    """A setting with its accessors.
 
     Attributes:
-        get: the inputs, with the setting as the bucket has it.
-        put: makes it as the inputs say.
+        get: returns the inputs with the actual value of the setting.
+        put: applies the inputs.
     """
 
     get: _Read
     put: Callable[[Any, BucketInputs], None]
 
 
-def _get_versioning(s3: Any, inputs: S3In, /) -> S3In:
+def _get_versioning(s3: Client, inputs: S3In, /) -> S3In:
     status = call(s3, "get_bucket_versioning", Bucket=inputs.bucket).get("Status")
     return replace(inputs, versioning=status == "Enabled")
 
 
-def _put_versioning(s3: Any, inputs: BucketInputs) -> None:
+def _put_versioning(s3: Client, inputs: BucketInputs) -> None:
     # A bucket that was never versioned has nothing to suspend.
     if inputs.versioning or call(s3, "get_bucket_versioning", Bucket=inputs.bucket).get("Status"):
         status = "Enabled" if inputs.versioning else "Suspended"
@@ -72,9 +72,9 @@ def _put_versioning(s3: Any, inputs: BucketInputs) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Lifecycle:
-    """What the active lifecycle rules come to: the shortest times in days, 0 for none; IDs of rules that expire media.
+    """The effect of the active lifecycle rules: shortest times in days (0: none), IDs of rules that expire media.
 
-    A rule that expires current objects deletes media, so it shows as drift, whoever made it.
+    A rule that expires current objects deletes media, so it shows as drift, whoever created it.
     """
 
     noncurrent_days: int = 0
@@ -82,7 +82,7 @@ class _Lifecycle:
     expiring: tuple[str, ...] = ()
 
 
-def _lifecycle(s3: Any, bucket: str) -> _Lifecycle:
+def _lifecycle(s3: Client, bucket: str) -> _Lifecycle:
     try:
         rules = call(s3, "get_bucket_lifecycle_configuration", Bucket=bucket).get("Rules", [])
     except ApiError as error:
@@ -104,12 +104,12 @@ def _lifecycle(s3: Any, bucket: str) -> _Lifecycle:
     return _Lifecycle(min(noncurrent, default=0), min(abort, default=0), expiring)
 
 
-def _get_lifecycle(s3: Any, inputs: S3In, /) -> S3In:
+def _get_lifecycle(s3: Client, inputs: S3In, /) -> S3In:
     has = _lifecycle(s3, inputs.bucket)
     return replace(inputs, noncurrent_days=has.noncurrent_days, abort_days=has.abort_days, expiring_rules=has.expiring)
 
 
-def _put_lifecycle(s3: Any, inputs: BucketInputs) -> None:
+def _put_lifecycle(s3: Client, inputs: BucketInputs) -> None:
     rule: dict[str, object] = {"ID": _RULE, "Status": "Enabled", "Filter": {"Prefix": ""}}
     if inputs.abort_days:
         rule["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": inputs.abort_days}
@@ -119,7 +119,7 @@ def _put_lifecycle(s3: Any, inputs: BucketInputs) -> None:
     call(s3, "put_bucket_lifecycle_configuration", Bucket=inputs.bucket, LifecycleConfiguration=rules)
 
 
-def read_policy(s3: Any, bucket: str) -> str:
+def read_policy(s3: Client, bucket: str) -> str:
     """A bucket's policy in canonical form; "" for none."""
     try:
         document = call(s3, "get_bucket_policy", Bucket=bucket)["Policy"]
@@ -128,33 +128,33 @@ def read_policy(s3: Any, bucket: str) -> str:
             raise
         return ""
     try:
-        # The one answer of S3 that is not XML.
+        # The only response of S3 that is not XML.
         if "Statement" in json.loads(document):
             return canonical(document)
     except (ValueError, TypeError):
         pass
     raise ApiError(
-        "Unparsable", 0, f"get_bucket_policy {bucket}: the answer is no policy: does the store answer there?"
+        "Unparsable", 0, f"get_bucket_policy {bucket}: the response is not a policy: is this the store's endpoint?"
     )
 
 
-def write_policy(s3: Any, bucket: str, policy: str) -> None:
-    """Put a policy on a bucket; "" takes away the one there is."""
+def write_policy(s3: Client, bucket: str, policy: str) -> None:
+    """Set the policy of a bucket; "" removes it."""
     if policy:
         call(s3, "put_bucket_policy", Bucket=bucket, Policy=policy)
     elif read_policy(s3, bucket):
         call(s3, "delete_bucket_policy", Bucket=bucket)
 
 
-def _get_policy(s3: Any, inputs: S3In, /) -> S3In:
+def _get_policy(s3: Client, inputs: S3In, /) -> S3In:
     return replace(inputs, policy=read_policy(s3, inputs.bucket))
 
 
-def _put_policy(s3: Any, inputs: BucketInputs) -> None:
+def _put_policy(s3: Client, inputs: BucketInputs) -> None:
     write_policy(s3, inputs.bucket, inputs.policy or "")
 
 
-def _get_block(s3: Any, inputs: S3In, /) -> S3In:
+def _get_block(s3: Client, inputs: S3In, /) -> S3In:
     try:
         found = call(s3, "get_public_access_block", Bucket=inputs.bucket)["PublicAccessBlockConfiguration"]
     except ApiError as error:
@@ -164,11 +164,11 @@ def _get_block(s3: Any, inputs: S3In, /) -> S3In:
     return replace(inputs, public_access_block=all(found.get(name) is True for name in _BLOCK))
 
 
-def _put_block(s3: Any, inputs: BucketInputs) -> None:
+def _put_block(s3: Client, inputs: BucketInputs) -> None:
     call(s3, "put_public_access_block", Bucket=inputs.bucket, PublicAccessBlockConfiguration=_BLOCK)
 
 
-def _get_encryption(s3: Any, inputs: S3In, /) -> S3In:
+def _get_encryption(s3: Client, inputs: S3In, /) -> S3In:
     try:
         found = call(s3, "get_bucket_encryption", Bucket=inputs.bucket)["ServerSideEncryptionConfiguration"]
     except ApiError as error:
@@ -178,13 +178,13 @@ def _get_encryption(s3: Any, inputs: S3In, /) -> S3In:
     return replace(inputs, encryption=bool(found.get("Rules")))
 
 
-def _put_encryption(s3: Any, inputs: BucketInputs) -> None:
+def _put_encryption(s3: Client, inputs: BucketInputs) -> None:
     rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
     call(s3, "put_bucket_encryption", Bucket=inputs.bucket, ServerSideEncryptionConfiguration=rules)
 
 
-def is_public(s3: Any, bucket: str) -> bool:
-    """Whether a bucket's access list lets everybody in."""
+def is_public(s3: Client, bucket: str) -> bool:
+    """Whether a bucket's ACL grants public access."""
     grants = call(s3, "get_bucket_acl", Bucket=bucket).get("Grants", [])
     return any(
         grant.get("Grantee", {}).get("URI") in _PUBLIC or grant.get("Grantee", {}).get("ID") == "all-users"
@@ -192,18 +192,18 @@ def is_public(s3: Any, bucket: str) -> bool:
     )
 
 
-def make_private(s3: Any, bucket: str) -> None:
-    """Have a bucket's access list let nobody in but its owner."""
-    # Where ACLs are switched off (BucketOwnerEnforced) there is nothing to write: private is all there is.
+def make_private(s3: Client, bucket: str) -> None:
+    """Set a bucket's ACL to private."""
+    # With ACLs disabled (BucketOwnerEnforced) there is nothing to do: the bucket is private.
     if is_public(s3, bucket):
         call(s3, "put_bucket_acl", Bucket=bucket, ACL="private")
 
 
-def _get_acl(s3: Any, inputs: S3In, /) -> S3In:
+def _get_acl(s3: Client, inputs: S3In, /) -> S3In:
     return replace(inputs, acl="public" if is_public(s3, inputs.bucket) else "private")
 
 
-def _put_acl(s3: Any, inputs: BucketInputs) -> None:
+def _put_acl(s3: Client, inputs: BucketInputs) -> None:
     make_private(s3, inputs.bucket)
 
 
@@ -219,11 +219,11 @@ _SETTINGS: Final = (
         _get_lifecycle,
         _put_lifecycle,
     ),
-    # Last: on Amazon a policy put before the public access block can be refused (pulumi-aws#2927).
+    # Last: Amazon may reject a policy that is set before the public access block (pulumi-aws#2927).
     _S3Setting("policy", ("policy",), "bucket policy", _get_policy, _put_policy),
 )
 _NOTHING: Final = BucketInputs(bucket="", connection=Connection(), owner="")
-"""Inputs that ask for no setting."""
+"""Inputs that request no settings."""
 
 
 # ---- its mark
@@ -233,7 +233,7 @@ _WHERE: Final = f"its tag {OWNER_TAG!r}"
 _NO_TAGS: Final = "bucket tags (the bucket carries no mark of its stack)"
 
 
-def _tags(s3: Any, bucket: str) -> dict[str, str]:
+def _tags(s3: Client, bucket: str) -> dict[str, str]:
     try:
         return {tag["Key"]: tag["Value"] for tag in call(s3, "get_bucket_tagging", Bucket=bucket)["TagSet"]}
     except ApiError as error:
@@ -242,8 +242,8 @@ def _tags(s3: Any, bucket: str) -> dict[str, str]:
         raise
 
 
-def _tags_if_any(s3: Any, bucket: str, *, may_be_denied: bool) -> dict[str, str] | None:
-    """The tags; None where the store has none, or this key may not look at them."""
+def _tags_if_any(s3: Client, bucket: str, *, may_be_denied: bool) -> dict[str, str] | None:
+    """The tags; None if the store does not support them or denies access to them."""
     try:
         return _tags(s3, bucket)
     except ApiError as error:
@@ -252,22 +252,22 @@ def _tags_if_any(s3: Any, bucket: str, *, may_be_denied: bool) -> dict[str, str]
         raise
 
 
-def _put_mark(s3: Any, bucket: str, owner: str, tags: Mapping[str, str]) -> None:
+def _put_mark(s3: Client, bucket: str, owner: str, tags: Mapping[str, str]) -> None:
     if tags.get(OWNER_TAG) != owner:
         tag_set = [{"Key": key, "Value": value} for key, value in {**tags, OWNER_TAG: owner}.items()]
         call(s3, "put_bucket_tagging", Bucket=bucket, Tagging={"TagSet": tag_set})
 
 
 def _is_excused(error: ApiError, *, may_be_denied: bool) -> bool:
-    """Nothing to fail for: the store doesn't have it, or a key that is no administrator's may not."""
+    """Whether an error is acceptable: the store lacks the feature, or denies it to a key that is not an admin's."""
     return error.lacking or (may_be_denied and error.denied)
 
 
-def mark(s3: Any, bucket: str, marked: Marked, *, may_be_denied: bool = False) -> None:
-    """Put our mark on a bucket that is no store's; one that carries another's is refused.
+def mark(s3: Client, bucket: str, marked: Marked, *, may_be_denied: bool = False) -> None:
+    """Mark an unmarked bucket. Raises StoreError for one with another store's mark.
 
     Args:
-        may_be_denied: it is no reason to fail that this key may not.
+        may_be_denied: ignore a denial.
     """
     tags = _tags_if_any(s3, bucket, may_be_denied=may_be_denied)
     if tags is None:
@@ -280,8 +280,8 @@ def mark(s3: Any, bucket: str, marked: Marked, *, may_be_denied: bool = False) -
             raise
 
 
-def mark_of(s3: Any, bucket: str, *, may_be_denied: bool = False) -> str:
-    """The mark that a bucket carries; "" for none, or where this key may not look."""
+def mark_of(s3: Client, bucket: str, *, may_be_denied: bool = False) -> str:
+    """The mark of a bucket; "" if it has none or it can't be read."""
     return (_tags_if_any(s3, bucket, may_be_denied=may_be_denied) or {}).get(OWNER_TAG, "")
 
 
@@ -300,7 +300,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         self._tags: dict[str, str] | None = None
 
     @cached_property
-    def s3(self) -> Any:
+    def s3(self) -> Client:
         """The administrator's client."""
         return s3_client(self.inputs.connection)
 
@@ -327,14 +327,14 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             if not error.denied:
                 raise
             raise StoreError(
-                f"bucket: {self.bucket!r} exists and this credential may not look at it: it belongs to somebody else, "
-                f"or the admin credential may not administer buckets. Choose another name. {error}"
+                f"bucket: {self.bucket!r} exists and the store denies access to it: it belongs to another account, "
+                f"or the admin credential lacks permissions for buckets. Choose another name. {error}"
             ) from None
 
     def make(self) -> bool:
         arguments: dict[str, object] = {"Bucket": self.bucket}
         region = self.inputs.connection.region or "us-east-1"
-        # Amazon's first region, and whatever imitates it, refuses to be named.
+        # us-east-1 must not be given as a LocationConstraint.
         if region != "us-east-1":
             arguments["CreateBucketConfiguration"] = {"LocationConstraint": region}
         try:
@@ -342,7 +342,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         except ApiError as error:
             if error.code == "BucketAlreadyExists":
                 raise taken(self.bucket, error) from None
-            # A retry after an answer that was lost finds the bucket of the first try.
+            # A retry after a lost response finds the bucket of the first attempt.
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
         return True
@@ -366,7 +366,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             raise
 
     def _is_configured(self) -> bool:
-        """Whether somebody has set anything of it."""
+        """Whether the bucket has any setting."""
         s3, bucket = self.s3, self.bucket
         looks: tuple[Callable[[], object], ...] = (
             lambda: call(s3, "get_bucket_versioning", Bucket=bucket).get("Status"),
@@ -441,7 +441,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
 
 
 def arn(bucket: str) -> str:
-    """A bucket's ARN. The name may be UNKNOWN in a preview, and so is the ARN then."""
+    """A bucket's ARN; UNKNOWN if the name is, in a preview."""
     name: object = bucket
     return bucket if name is UNKNOWN else f"arn:aws:s3:::{bucket}"
 
@@ -467,7 +467,7 @@ class S3BucketBase(BucketBase[S3In, S3State]):
 
     def read_state(self, values: Mapping[str, Any]) -> S3State:
         state = super().read_state(values)
-        # Earlier releases noted it in words alone.
+        # Earlier releases recorded it as text only.
         state.has_no_tags = state.has_no_tags or _NO_TAGS in state.lacks
         return state
 
@@ -481,7 +481,7 @@ class Bucket(S3BucketBase[BucketInputs, BucketState]):
         was, will = self.read_inputs(old).connection, self.read_inputs(new).connection
         known = isinstance(was, Connection) and isinstance(will, Connection)
         if known and was.iam_endpoint and will.iam_endpoint == "":
-            # By one credential in the environment: the administrator's would get into state, and to Synapse.
+            # Both keys would come from the same variables, so the admin's would get into the state and to Synapse.
             raise StoreError(
                 "existing_key: this store has a user and a key of its own, made at "
                 f"{was.iam_endpoint}, and the same variables can't hold the administrator's key that deletes these and "
@@ -495,6 +495,6 @@ class Bucket(S3BucketBase[BucketInputs, BucketState]):
 
     def imported(self, resource_id: str) -> tuple[BucketInputs, BucketState]:
         bucket, connection = import_id(resource_id)
-        # Nothing of it is ours until the program that follows says so.
+        # An imported bucket is treated as adopted until the program says otherwise.
         inputs = BucketInputs(bucket=bucket, connection=connection, owner="", adopt=True)
         return inputs, BucketState(inputs=inputs, adopted=True)

@@ -1,22 +1,23 @@
-"""Outputs of a store -> {path: text}: what a homeserver reads. Pure: no Pulumi, no network, no clock, no disk.
+"""Render the configuration of a homeserver: outputs of a store -> {path: text}. Pure functions.
 
-`writing` is the one module that touches the disk, `vault` the one that knows Ansible Vault; both are asked for by
-whoever needs them.
+Only `writing` accesses the disk, and only `vault` uses Ansible Vault; callers import them if needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from synapse_media import values
 from synapse_media.contract import StorageOutputs
 from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 
-from . import filesystem, goofys, kubernetes, matrix_media_repo, nixos, references, synapse_s3_storage_provider
+from . import filesystem, goofys, kubernetes, matrix_media_repo, nixos, sources, synapse_s3_storage_provider
 from .quoting import RenderError, ansible
 from .request import Form, FormRenderer, Instructions, MethodRenderer, Request, Seal, Secrets
-from .text import host, lookup, secret_variable
+from .text import domain, host, inventory_host, lookup, secret_variable
 
 __all__ = [
     "FORMS",
@@ -26,9 +27,11 @@ __all__ = [
     "RenderError",
     "Seal",
     "Secrets",
+    "domain",
     "forms",
     "host",
     "instructions",
+    "inventory_host",
     "render",
     "secret_variable",
     "takes_media_path",
@@ -47,7 +50,7 @@ _METHODS: Mapping[str, MethodRenderer] = MappingProxyType(
 )
 _OF_THE_MODULE: Mapping[Form, FormRenderer] = MappingProxyType({"nixos": nixos, "kubernetes": kubernetes})
 """Forms that the storage provider module has alone."""
-_SOURCES: Mapping[Form, tuple[references.Kind, ...]] = MappingProxyType(
+_SOURCES: Mapping[Form, tuple[sources.Kind, ...]] = MappingProxyType(
     {
         "playbook": ("env", "file", "sops", "vault"),
         "plain": ("file",),
@@ -71,6 +74,7 @@ def render(
     seal: Seal | None = None,
     media_path: str = "",
     source: str = "",
+    host_in_inventory: str = "",
 ) -> dict[str, str]:
     """The files of one store: {relative path: text}, byte-identical for identical input.
 
@@ -83,7 +87,8 @@ def render(
         seal: writes a secret into a vars file in place of the two, for Ansible Vault.
         media_path: a local directory, in the plain form: where Goofys mounts, matrix-media-repo's file datastore, or
             Synapse's media store; "" is the method's own choice. Elsewhere it has no effect: see `takes_media_path`.
-        source: with `reference`, where the secret is kept: see `references`; "" is what the form has by default.
+        host_in_inventory: the server's name in the playbook's inventory; "" is `inventory_host`.
+        source: with `reference`, where the secret is kept: see `sources`; "" is what the form has by default.
 
     Raises:
         ContractError: no passed proof was made for these outputs. Without a key it is to be made on the instance,
@@ -91,6 +96,8 @@ def render(
         RenderError: what can't be expressed, every problem that can be known at once.
     """
     request = _request(outputs, form, secrets, seal=seal, media_path=media_path, source=source)
+    if host_in_inventory:
+        request = replace(request, inventory_host=host(host_in_inventory))
     if form in _OF_THE_MODULE:
         files = _OF_THE_MODULE[form].files(request)
     else:
@@ -102,7 +109,7 @@ def render(
 def instructions(
     outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = "", source: str = ""
 ) -> Instructions:
-    """What the files of `render` with the same arguments do on the server, how to apply and how to undo them."""
+    """The instructions for the files that `render` returns for the same arguments."""
     request = _request(outputs, form, secrets, seal=None, media_path=media_path, source=source)
     if form in _OF_THE_MODULE:
         return _OF_THE_MODULE[form].instructions(request)
@@ -131,7 +138,7 @@ def _request(
     problems = [*_store_problems(outputs)] if METHODS[outputs.method].uses_store else []
     host(outputs.server_name)
     if media_path and not media_path.startswith("/"):
-        problems.append(f"media_path {media_path!r} is not an absolute path. Name the directory in full.")
+        problems.append(f"media_path {media_path!r} is not an absolute path. Give the full path of the directory.")
     # What names the secret's place needs no secret; an environment file of the plain form holds it.
     sealed = secrets == "reference" and (form != "plain" or reference is not None)
     if METHODS[outputs.method].uses_store and not (outputs.keyless or outputs.secret_access_key or sealed):
@@ -143,11 +150,18 @@ def _request(
         raise RenderError(problems)
     if seal is None:
         seal = (lambda _, __: lookup(outputs.server_name, reference)) if secrets == "reference" else ansible
-    return Request(store=outputs, secrets=secrets, seal=seal, media_path=media_path, source=reference)
+    return Request(
+        store=outputs,
+        secrets=secrets,
+        seal=seal,
+        media_path=media_path,
+        source=reference,
+        inventory_host=inventory_host(outputs.server_name),
+    )
 
 
-def _reference(form: Form, secrets: Secrets, source: str) -> references.Reference | None:
-    return references.parse(source, _SOURCES[form]) if source and secrets == "reference" else None
+def _reference(form: Form, secrets: Secrets, source: str) -> sources.Reference | None:
+    return sources.parse(source, _SOURCES[form]) if source and secrets == "reference" else None
 
 
 def _store_problems(outputs: StorageOutputs) -> list[str]:
@@ -166,13 +180,18 @@ def _store_problems(outputs: StorageOutputs) -> list[str]:
     if not whole or not bare:
         problems.append(
             f"endpoint_url is {outputs.endpoint_url!r}; allowed: scheme and host, perhaps a port, such as "
-            "https://s3.example.com. Mend `endpoint` in the stack file."
+            "https://s3.example.com. Correct `endpoint` in the stack file."
         )
+    read = {"bucket": outputs.bucket, "region": outputs.region, "endpoint": outputs.endpoint_url if whole else ""}
+    for name, text in read.items():
+        fault = values.judge(name, text, MODULE) if text else None
+        if fault is not None and fault.rule not in values.UNSURE:
+            problems.append(f"{name} is {text!r}: {fault.reason}. {fault.mend}")
     prefix = outputs.prefix
     if prefix and not method.prefix:
-        problems.append(f"prefix is {prefix!r}, but {method.name} knows none. Remove it from the stack file.")
+        problems.append(f"prefix is {prefix!r}, but {method.name} supports none. Remove it from the stack file.")
     elif prefix.startswith("/"):
-        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it does not start with '/'.")
+        problems.append(f"prefix is {prefix!r}; it must not start with '/'.")
     if method.storage_classes is not None and outputs.storage_class not in method.storage_classes:
         problems.append(
             f"storage_class is {outputs.storage_class!r}; {method.name} takes {', '.join(method.storage_classes)}. "

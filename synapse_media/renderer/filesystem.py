@@ -1,4 +1,4 @@
-"""The files for the local filesystem, Synapse's default: no store, so next to nothing."""
+"""The files for the local filesystem, Synapse's default, which needs no store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from . import quoting
 from .request import Form, Instructions, Request
 from .text import comment, header, host, playbook_commands, vars_path
 
-_COPY_FIRST = (
-    "Copy media that lies in a bucket back first: what was uploaded or fetched to it and is not in the local "
-    "directory, Synapse no longer finds."
-)
+_COPY_FIRST = "Copy media back from the bucket first: afterwards Synapse finds only what is in the local directory."
 
 
 def instructions(request: Request, form: Form) -> Instructions:
@@ -40,7 +37,7 @@ def playbook_files(request: Request) -> dict[str, str]:
         f"{playbook.MEDIA_REPO}*",
     )
     return {
-        vars_path(request.store): comment(
+        vars_path(request): comment(
             f"Written by `synapse-media render` for {host(request.store.server_name)}; the next run writes it again.",
             "",
             *(f"- {line}" for line in instructions(request, "playbook").does),

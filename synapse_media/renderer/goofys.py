@@ -1,6 +1,6 @@
 """The files for Goofys 0.24, a FUSE mount of the bucket under Synapse's media store.
 
-Without an endpoint the playbook makes it write STANDARD_IA, with one STANDARD: so the endpoint is always given.
+Without an endpoint the playbook configures STANDARD_IA, with one STANDARD, so the endpoint is always given.
 https://github.com/kahing/goofys
 """
 
@@ -10,11 +10,22 @@ from synapse_media.homeserver import playbook, synapse
 
 from . import quoting
 from .request import Form, Instructions, Request
-from .text import CONTAINER_ROLE, comment, credentials_file, header, host, playbook_commands, variables, vars_path
+from .text import (
+    CONTAINER_ROLE,
+    HOLDS_THE_KEY,
+    comment,
+    credentials_file,
+    header,
+    host,
+    playbook_commands,
+    variables,
+    vars_path,
+)
 
 _UNIT = synapse.GOOFYS_UNIT
 _ENVIRONMENT = f"{synapse.GOOFYS_NAME}.env"
 _DROP_IN = f"{synapse.UNIT_DROP_INS}/{synapse.GOOFYS_NAME}.conf"
+_IN_FSTAB = "With the line in fstab, remove the key from /root/.aws/credentials.\n"
 _OLD = "Goofys has had no release since 2020. The storage provider module is the way off it."
 
 
@@ -33,10 +44,9 @@ def instructions(request: Request, form: Form) -> Instructions:
             ),
             apply=playbook_commands("setup-all,start"),
             undo=(
-                f"Copy the media back first, since it lies in the bucket alone: set {playbook.GOOFYS_PATH} as in "
-                "the variant under migration/, run the same command, and copy from there to "
-                f"{playbook.MEDIA_STORE} with Synapse stopped. Then remove synapse-media.yml from "
-                "host_vars and run it again.",
+                f"Copy the media back first, since it lies in the bucket alone: set {playbook.GOOFYS_PATH} as in the "
+                f"variant under migration/, run the same command, and copy from there to {playbook.MEDIA_STORE} with "
+                "Synapse stopped. Then remove synapse-media.yml from host_vars and run it again.",
             ),
         )
     return Instructions(
@@ -65,7 +75,7 @@ def playbook_files(request: Request) -> dict[str, str]:
         )
     for setting, value in (("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)):
         quoting.docker_environment(setting, value)
-    # Empty keys are as good as none to the SDK, which then asks the instance; the defaults are words that are not.
+    # With empty keys the SDK uses the instance's role. The playbook's defaults are not empty.
     identity, secret = '""', '""'
     if not store.keyless:
         identity = quoting.ansible("access_key_id", store.access_key_id)
@@ -99,7 +109,7 @@ def playbook_files(request: Request) -> dict[str, str]:
         ),
         undo=("Remove this file and run the same command: the local media store was only read.",),
     )
-    path = vars_path(store)
+    path = vars_path(request)
     return {
         path: header(request, instructions(request, "playbook")) + "---\n" + lines,
         f"migration/{path}": header(request, during)
@@ -147,13 +157,13 @@ def _environment(request: Request) -> list[tuple[str, str]]:
             ("AWS_SECRET_ACCESS_KEY", quoting.environment("secret_access_key", store.secret_access_key)),
         ]
     if store.ca_file:
-        # Go's own variable, for the whole process: it talks to nothing but the store.
+        # Go's variable for the whole process, which connects to the store only.
         pairs.append(("SSL_CERT_FILE", quoting.environment("ca_file", store.ca_file)))
     return pairs
 
 
 def _check(request: Request) -> None:
-    """These stand in a shell's single quotes (the playbook's unit) and in the options of a mount."""
+    """Refuse values that can't be quoted in the playbook's unit (single quotes of a shell) or in mount options."""
     store = request.store
     word = r"[A-Za-z0-9][A-Za-z0-9._-]*"
     quoting.need("bucket", store.bucket, word, "letters, digits and . _ -", "a mount with Goofys")
@@ -227,6 +237,11 @@ def _install(request: Request, mount: str) -> str:
     environment = (
         f"    sudo install -o root -m 0600 {_ENVIRONMENT} {synapse.CONFIGURATION}/\n" if _environment(request) else ""
     )
+    names = [
+        f"{synapse.UNITS}/{_UNIT}",
+        *((f"{synapse.CONFIGURATION}/{_ENVIRONMENT}",) if _environment(request) else ()),
+    ]
+    forget = f"    sudo rm -f {' '.join(names)}\n"
     keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
     return f"""# {host(store.server_name)}: media on S3 with Goofys
 
@@ -266,6 +281,6 @@ Look at an old picture and send a new one before you think of removing MEDIA.
     sudo rm {synapse.CONFIGURATION}/{synapse.DROP_IN}
     sudo rm {synapse.UNITS}/{_DROP_IN}
     sudo systemctl disable --now {_UNIT}
-    sudo systemctl daemon-reload
+{forget}    sudo systemctl daemon-reload
     sudo systemctl start {synapse.UNIT}
-"""
+{"" if store.keyless else HOLDS_THE_KEY + _IN_FSTAB}"""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from synapse_media.homeserver import synapse
 
 from . import quoting
 from . import synapse_s3_storage_provider as module
 from .request import Instructions, Request
-from .text import ca_path, comment, credentials_file, header, host
+from .text import PROVE, ca_path, comment, credentials_file, header, host
 
 _NAME = "synapse-media"
 _AUTHORITY = f"{_NAME}-ca"
@@ -157,18 +158,23 @@ def _values(request: Request, *, own_image: bool) -> str:
         **({"extraVolumeMounts": _mounts(volumes)} if volumes else {}),
         **({} if own_image else {"extraInitContainers": [_init_container()]}),
     }
-    return header(
+    return _header(
         request,
-        instructions(request),
         "For `helm upgrade --values`. Helm replaces lists and does not merge them: entries of your own in these go "
-        "into this file.",
+        f"into this file. The chart adds this `{synapse.PROVIDERS}` to one of another entry of `additional`: take a "
+        "former provider of this bucket out there.",
     ) + _yaml({"synapse": values})
 
 
+def _header(request: Request, more: str) -> str:
+    # The authority comes from a ConfigMap, not from a path of the machine.
+    store = replace(request.store, ca_file="")
+    return header(replace(request, store=store), instructions(request), more)
+
+
 def _config_map(request: Request) -> str:
-    return header(
+    return _header(
         request,
-        instructions(request),
         f"It replaces a `{synapse.PROVIDERS}` list of homeserver.yaml: move other providers into it.",
     ) + _yaml(
         {
@@ -287,6 +293,13 @@ def _install(request: Request) -> str:
         "\nThere is no key: the pod's own role signs (IRSA, Pod Identity, or the node's). It was not proved: run "
         "`synapse-media prove --store store.json`\nin a pod with the same service account first.\n"
     )
+    prove = f":\n\n    {PROVE}"
+    if request.by_reference and not store.keyless:
+        secret = f"kubectl get secret {_secret(request)} --output='jsonpath={{.data.{_KEY}}}' | base64 --decode"
+        prove = (
+            ", in bash with the Secret's value, since store.json has no secret:\n\n"
+            f"    AWS_SHARED_CREDENTIALS_FILE=<({secret}) {PROVE}"
+        )
     rotated = """
 After another key was rendered, apply secret.yaml again (or change the Secret where it is made) and restart Synapse, in
 ess-helm with
@@ -305,7 +318,7 @@ ess-helm with
 What it does: {" ".join(what.does)}
 {keyless if store.keyless else ""}
 A wrong key does not keep Synapse from starting: every upload fails instead. So prove the key from within the cluster's
-network first: `synapse-media prove --store store.json`.
+network first{prove}
 
 All commands are for the namespace that Synapse runs in (ess-helm's guide calls it `ess`); this makes it the default:
 

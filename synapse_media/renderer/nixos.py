@@ -14,11 +14,13 @@ from synapse_media.homeserver import synapse
 from . import quoting
 from . import synapse_s3_storage_provider as module
 from .request import Instructions, Request
-from .text import ca_path, credentials_file, header, host
+from .text import PROVE, ca_path, credentials_file, header, host
 
 _MODULE = "synapse-media.nix"
 _PATH = "/var/lib/synapse-media/credentials"
 _CREDENTIALS = "credentials"
+_SERVICE = f"services.{synapse.UNIT}"
+_PLUGIN = f"{synapse.UNIT}-s3-storage-provider"
 
 
 def instructions(request: Request) -> Instructions:
@@ -105,23 +107,23 @@ def _module(request: Request) -> str:
     )
     names = (
         "  # Each process of Synapse may store media.\n"
-        '  units = [ "matrix-synapse" ]\n'
-        '    ++ map (name: "matrix-synapse-worker-${name}") (builtins.attrNames synapse.workers);\n'
+        f'  units = [ "{synapse.UNIT}" ]\n'
+        f'    ++ map (name: "{synapse.UNIT}-worker-${{name}}") (builtins.attrNames synapse.workers);\n'
         if per_unit
         else ""
     )
     more = f"Its list is added to a `{synapse.PROVIDERS}` that other modules of yours set."
     return (
         header(request, instructions(request), more)
-        + "{ config, lib, ... }:\n\nlet\n  synapse = config.services.matrix-synapse;\n"
+        + f"{{ config, lib, ... }}:\n\nlet\n  synapse = config.{_SERVICE};\n"
         + names
         + loads
         + "in\n{\n"
         + option
         + "  config = lib.mkIf synapse.enable {\n"
         + checks
-        + "    services.matrix-synapse = {\n"
-        + "      plugins = [ synapse.package.plugins.matrix-synapse-s3-storage-provider ];\n"
+        + f"    {_SERVICE} = {{\n"
+        + f"      plugins = [ synapse.package.plugins.{_PLUGIN} ];\n"
         + _settings(store)
         + "    };\n"
         + units
@@ -184,6 +186,9 @@ def _install(request: Request) -> str:
         remove = f"\n    sudo rm -f {path} /etc/credstore.encrypted/synapse-media\n"
         if not request.by_reference:
             remove += f"    rm -f {_CREDENTIALS} store.json\n"
+    prove = f"`{PROVE}`"
+    if request.by_reference and not store.keyless:
+        prove = f"`AWS_SHARED_CREDENTIALS_FILE={path} {PROVE}` as root, since store.json has no secret"
     authority = (
         f"\nThe store's certificate is trusted with {store.ca_file}: that file must be on this machine.\n"
         if store.ca_file
@@ -194,7 +199,7 @@ def _install(request: Request) -> str:
 What it does: {" ".join(what.does)}
 {keyless if store.keyless else ""}
 A wrong key does not keep Synapse from starting: every upload fails instead. So prove the key from the server
-itself first: `synapse-media prove --store store.json`.
+itself first: {prove}.
 {authority}
 ## Install
 
@@ -205,10 +210,10 @@ itself first: `synapse-media prove --store store.json`.
 {number + 1}. `sudo nixos-rebuild switch`, which builds Synapse with the module and restarts it. nixpkgs builds the
    module against its own Synapse; this says which release of it:
 
-       nix-instantiate --eval '<nixpkgs>' -A matrix-synapse.plugins.matrix-synapse-s3-storage-provider.version
+       nix-instantiate --eval '<nixpkgs>' -A {synapse.UNIT}.plugins.{_PLUGIN}.version
 
-After another key was rendered, put its file in place of the old one and `sudo systemctl restart matrix-synapse`
-(matrix-synapse.target where there are workers).
+After another key was rendered, put its file in place of the old one and `sudo systemctl restart {synapse.UNIT}`
+({synapse.UNIT}.target where there are workers).
 
 ## Undo
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from synapse_media import values
 from synapse_media.contract import StorageOutputs
 from synapse_media.homeserver import playbook, synapse
 
@@ -16,6 +17,8 @@ from .request import Form, Instructions, Request
 from .text import (
     CA_IN_CONTAINER,
     CONTAINER_ROLE,
+    HOLDS_THE_KEY,
+    PROVE,
     ca_arguments,
     ca_path,
     comment,
@@ -26,8 +29,8 @@ from .text import (
     vars_path,
 )
 
-# The nightly job of the playbook deletes by name alone. A day count that selects nothing new does not stop it from
-# deleting what an earlier run noted in its cache.db, so it gets a date of its own, too.
+# The playbook's nightly job deletes by name alone. A number of days that selects no new files does not stop it from
+# deleting those that an earlier run recorded in its cache.db, so its schedule is moved into the future too.
 _NEVER = 36500
 _ENVIRONMENT_FILE = "synapse-media.env"
 _UNIT_DROP_IN = f"{synapse.UNIT_DROP_INS}/synapse-media.conf"
@@ -71,7 +74,7 @@ def instructions(request: Request, form: Form) -> Instructions:
 
 def playbook_files(request: Request) -> dict[str, str]:
     store = request.store
-    # The migrate job and its shell read these from a file for `docker run --env-file`, and leave them unquoted in sh.
+    # The migrate job reads these from a file for `docker run --env-file`, and its shell uses them unquoted.
     for setting, value in (("bucket", store.bucket), ("prefix", store.prefix), ("endpoint_url", store.endpoint_url)):
         quoting.need(
             setting,
@@ -135,11 +138,11 @@ def playbook_files(request: Request) -> dict[str, str]:
         "A variable that vars.yml sets as well has the value from there: Ansible reads the files of this directory in "
         "the order of their names, and the last one wins."
     )
-    return {vars_path(store): header(request, instructions(request, "playbook"), more) + "---\n" + lines}
+    return {vars_path(request): header(request, instructions(request, "playbook"), more) + "---\n" + lines}
 
 
 def checksum_variables(store: StorageOutputs) -> tuple[str, ...]:
-    """Those that make boto3 leave the newer checksums out, for a store that may reject them."""
+    """The variables that make boto3 omit the newer checksums, for a store that may reject them."""
     if store.checksums != "when_required":
         return ()
     return ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
@@ -163,7 +166,7 @@ def plain_files(request: Request) -> dict[str, str]:
 
 
 def _needs_environment(request: Request) -> bool:
-    """Whether Synapse itself needs the environment file; the machine's role it finds without one."""
+    """Whether Synapse itself needs the environment file. With the machine's role it does not."""
     return (request.by_reference and not request.store.keyless) or bool(request.store.ca_file)
 
 
@@ -274,13 +277,27 @@ def _install(request: Request) -> str:
         if _needs_environment(request)
         else ""
     )
+    forget = (
+        f"    sudo rm -f {synapse.CONFIGURATION}/{_ENVIRONMENT_FILE} \\\n        {synapse.UNITS}/{_UNIT_DROP_IN}\n"
+        "    sudo systemctl daemon-reload\n"
+        if _needs_environment(request)
+        else ""
+    )
+    prove = f"`{PROVE}`"
+    if request.by_reference and not request.store.keyless:
+        prove = f"`(set -a; . ./{_ENVIRONMENT_FILE}; {PROVE})`, since store.json has no secret"
     keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
+    needed, since = map(values.written, (synapse.MODULE_NEEDS_SYNAPSE, synapse.THREADPOOL_SINCE))
     return f"""# {name}: media on S3 with synapse-s3-storage-provider {synapse.MODULE_VERSION}
 
 What it does: {" ".join(what.does)}
+
+Release {synapse.MODULE_VERSION} of the module needs Synapse {needed} or newer, and Synapse {needed} or newer needs
+release {since} or newer of the module: upgrade both together. `synapse-media doctor --synapse-python FILE` compares
+them.
 {keyless if request.store.keyless else ""}
 A wrong key does not keep Synapse from starting: every upload fails instead. So prove the key from the server
-itself first: `synapse-media prove --store store.json`.
+itself first: {prove}.
 
 ## Debian package (packages.matrix.org)
 
@@ -310,8 +327,16 @@ Workers need the same file and the same `-c`.
 
 ## Undo
 
-{" ".join(what.undo)} With Docker, remove compose.override.yaml as well.
+{" ".join(what.undo)} With Debian's package:
 
+    sudo rm -f {synapse.CONFIGURATION}/{synapse.DROP_IN}
+{forget}    sudo systemctl restart {synapse.UNIT}
+
+With Docker, beside compose.yaml:
+
+    rm -rf compose.override.yaml synapse-media
+    docker compose up -d synapse
+{"" if request.store.keyless else HOLDS_THE_KEY}
 The module never deletes from the bucket: media that is purged or redacted in Synapse stays there.
 synapse-media.env is for tools that copy or check the bucket by hand: `set -a; . ./synapse-media.env`.
 """

@@ -1,6 +1,7 @@
-"""Rendered text to files and back: the one module of the renderer that touches the disk.
+"""Write rendered files, and compare them with those on disk: the only module of the renderer with file access.
 
-Everything or nothing: all files are written beside their places first, and only then take them.
+All files are first written to temporary files in their directories, and then renamed. If a rename fails, those done are
+reverted. Only regular files are opened, and links are not followed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,68 +25,108 @@ MASK = "<secret>"
 
 
 class WriteError(SynapseMediaError):
-    """Files that could not be written. Nothing of the run is there then."""
+    """Files could not be written. No file was changed, or the message names those that were."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run left, by path relative to the output directory."""
+    """The result of a run, as paths relative to the output directory."""
 
     written: tuple[str, ...]
     unchanged: tuple[str, ...]
 
 
 def write(files: Mapping[str, str], out_dir: Path) -> Report:
-    """Write files at 0600, new directories at 0700. A file that has its text already is left alone, time and all.
+    """Write files with mode 0600, and new directories with 0700. A file with the same text is not written.
 
     Raises:
         WriteError: the disk is full, a place can't be written …; then nothing was changed.
     """
-    changed = {path: text for path, text in files.items() if read(out_dir / _safe(path)) != text}
+    changed = {path: text for path, text in files.items() if not _has(out_dir / _safe(path), text)}
     staged: list[tuple[Path, Path]] = []
     made: list[Path] = []
+    former: list[tuple[Path, Path | None]] = []
     try:
         for path, text in changed.items():
             target = out_dir / path
-            if target.is_dir():
-                raise WriteError(f"{target} is a directory, and a file has to be there. Move it away.")
             _make_directories(target.parent, made)
             staged.append((_stage(target, text), target))
         for temporary, target in staged:
-            temporary.replace(target)
+            _put(temporary, target, former)
         for directory in {target.parent for _, target in staged}:
             _sync(directory)
     except OSError as error:
+        left = _put_back(former)
         _clear(staged, made)
+        said = f"{error.filename or out_dir}: {error.strerror or error}. "
+        if left:
+            raise WriteError(
+                f"{said}Some files are there already and could not be put back: {', '.join(map(str, left))}. Mend that "
+                "and run it again before you use any."
+            ) from None
         raise WriteError(
-            f"{error.filename or out_dir}: {error.strerror or error}. No file was changed. Mend that, or choose "
-            "another directory, and run it again."
+            f"{said}No file was changed. Fix that or choose another directory, and run it again."
         ) from None
     except BaseException:
+        _put_back(former)
         _clear(staged, made)
         raise
+    for _, kept in former:
+        if kept is not None:
+            kept.unlink()
     for path in files:
-        # A file of an earlier hand may be open to others; the text does not tell.
-        if path not in changed:
-            _close_to_others(out_dir / path)
+        # An unchanged file may have been created with wider permissions.
+        if path not in changed and (out_dir / path).stat().st_mode & 0o077:
+            (out_dir / path).chmod(0o600)
     return Report(written=tuple(changed), unchanged=tuple(path for path in files if path not in changed))
 
 
 def others(files: Iterable[str], out_dir: Path, below: str) -> tuple[str, ...]:
-    """What lies in the directory `below` and is not among `files`: left by another method or form, perhaps."""
+    """The files in the directory `below` that are not in `files`, perhaps left by another method or form."""
     known = set(files)
     found = (str(path.relative_to(out_dir)) for path in (out_dir / below).rglob("*") if path.is_file())
     return tuple(sorted(path for path in found if path not in known))
 
 
 def read(path: Path) -> str | None:
-    """The text of a file that is there; None where there is none. Raises WriteError where it can't be read."""
+    """The text of a file; None if there is none, or a link, which `write` replaces with a file.
+
+    Raises:
+        WriteError: it can't be read, or is not a regular file (a directory, a FIFO, a device, a socket).
+    """
     try:
-        return path.read_bytes().decode("utf-8", errors="backslashreplace")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        kind = path.lstat().st_mode
+        if stat.S_ISLNK(kind):
+            return None
+        if not stat.S_ISREG(kind):
+            raise WriteError(f"{path} is {_kind(kind)}, and a file has to be there. No file was changed. Move it away.")
+        # In case it is another thing by now, which would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            # A file of ours is some kilobytes, and one that is larger is none: no more is needed to tell.
+            return file.read(_LONGEST).decode("utf-8", errors="backslashreplace")
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise WriteError(f"{path} can't be read: {error.strerror}. Mend its permissions.") from None
+        raise WriteError(
+            f"{path} can't be read: {error.strerror}. No file was changed. Correct its permissions."
+        ) from None
+
+
+_LONGEST = 1 << 22
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+    return next((name for is_it, name in kinds if is_it(mode)), "a device")
+
+
+def _has(path: Path, text: str) -> bool:
+    """Whether a file has this text and no other hard link.
+
+    Changing the mode of a file with other links would change it there too, so such a file is replaced.
+    """
+    return read(path) == text and path.stat().st_nlink == 1
 
 
 def _safe(path: str) -> str:
@@ -124,17 +166,42 @@ def _clear(staged: Iterable[tuple[Path, Path]], made: list[Path]) -> None:
             directory.rmdir()
 
 
+def _put(temporary: Path, target: Path, former: list[tuple[Path, Path | None]]) -> None:
+    """Put a file in its place, and note in `former` where that is, and under what name the former one is kept."""
+    kept: Path | None = None
+    if target.is_symlink() or target.exists():
+        kept = temporary.with_name(f"{temporary.name}.former")
+        try:
+            os.link(target, kept, follow_symlinks=False)
+        except OSError:
+            # No hard links here, or not of somebody else's file: then it is away for a moment.
+            target.rename(kept)
+    former.append((target, kept))
+    temporary.replace(target)
+
+
+def _put_back(former: Iterable[tuple[Path, Path | None]]) -> list[Path]:
+    """Undo `_put`; what could not be put back."""
+    left: list[Path] = []
+    for target, kept in former:
+        try:
+            if kept is None:
+                target.unlink(missing_ok=True)
+            else:
+                kept.replace(target)
+                # Two names of one file are left as they are by that.
+                kept.unlink(missing_ok=True)
+        except OSError:
+            left.append(target)
+    return left
+
+
 def _sync(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _close_to_others(path: Path) -> None:
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)
 
 
 def difference(
@@ -144,14 +211,14 @@ def difference(
     *,
     reveal: Callable[[str], str] = str,
 ) -> str:
-    """What `write` would change, as a unified diff with secrets masked; "" for nothing.
+    """The changes that `write` would make, as a unified diff with secrets masked; "" if there are none.
 
     A changed secret shows as a changed line that is masked on both sides.
 
     Args:
-        secrets: values to mask wherever they stand. The value of a key that is named like a secret is masked
-            anyway: the file on disk may hold an older one.
-        reveal: the text to compare in place of the one on disk (to look into an encrypted file).
+        secrets: values to mask everywhere. The values of keys with names like those of secrets are masked too, since
+            the file on disk may have an older secret.
+        reveal: maps the text on disk to the text to compare, to decrypt a file.
     """
     hidden = tuple(secrets)
     parts: list[str] = []
@@ -168,7 +235,7 @@ def _unified(path: str, before: str | None, after: str, secrets: tuple[str, ...]
     old, new = _lines(before or ""), _lines(after)
     shown_old, shown_new = masked(old, secrets), masked(new, secrets)
     lines = [f"--- {path if before is not None else '/dev/null'}", f"+++ {path}"]
-    # Compared as they are and shown masked: else a new secret would look like no change.
+    # Compared unmasked and shown masked, so that a new secret shows as a change.
     for group in difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(2):
         lines.append(_hunk(group))
         for tag, from_old, to_old, from_new, to_new in group:
@@ -182,7 +249,7 @@ def _unified(path: str, before: str | None, after: str, secrets: tuple[str, ...]
 
 def _hunk(group: list[tuple[str, int, int, int, int]]) -> str:
     ranges = ((group[0][1], group[-1][2]), (group[0][3], group[-1][4]))
-    # A range of no lines is named by the line before it.
+    # An empty range is denoted by the line before it.
     old, new = (f"{start + (start != end)},{end - start}" for start, end in ranges)
     return f"@@ -{old} +{new} @@"
 
@@ -195,12 +262,12 @@ def _lines(text: str) -> list[str]:
 _SECRET_KEY = re.compile(
     r"""[\w.-]*(?:secret|passw|token|private_?key|customer_key)[\w.-]*["']?\s*[:=]\s*(?P<value>.*)""", re.IGNORECASE
 )
-# Nothing, an empty string, the head of a block, a reference.
+# Values without a secret: nothing, an empty string, the header of a block scalar, a reference.
 _TELLS_NOTHING = re.compile(r"""(?:(?:""|'')?,?|(?:!\w+\s+)?[|>][-+0-9]*)\s*$|"\{\{ lookup\('""")
 
 
 def masked(lines: list[str], secrets: Iterable[str] = ()) -> list[str]:
-    """Lines with their secrets masked, one for one: known values, and whatever a secret's key has, in all its lines."""
+    """The same number of lines, masked: known secrets, and all lines of the values of keys named like secrets."""
     values = sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True)
     result: list[str] = []
     within: int | None = None
@@ -227,7 +294,7 @@ def masked(lines: list[str], secrets: Iterable[str] = ()) -> list[str]:
 
 
 def _left_open(value: str) -> str:
-    """The quote that a value begins with and does not end with: it goes on in the next line."""
+    """The opening quote of a value that continues on the next line; "" if it does not."""
     quote = re.sub(r"^!\w+\s+", "", value)[:1]
     return quote if quote in ('"', "'") and (len(value) == 1 or not _ends(value, quote)) else ""
 
@@ -237,7 +304,7 @@ def _ends(line: str, quote: str) -> bool:
 
 
 def _forms(secret: str) -> tuple[str, ...]:
-    """A secret as the syntaxes that are rendered write it; without the quotes around it."""
+    """A secret as written in each rendered syntax, without surrounding quotes."""
     forms = [secret, json.dumps(secret)[1:-1], quoting.yaml("secret", secret)[1:-1]]
     with contextlib.suppress(quoting.RenderError):
         forms.append(quoting.environment("secret", secret).removeprefix('"').removesuffix('"'))

@@ -253,10 +253,12 @@ def test_media_repo_routes_parse(tmp_path: Path) -> None:
     routes = readers.yaml_1_1(files["reverse-proxy/traefik.yaml"])["http"]
     assert routes["routers"]["matrix-media-repo"]["rule"].startswith("PathPrefix(`/_matrix/media`) || ")
     headers = routes["middlewares"]["matrix-media-repo-host"]["headers"]["customRequestHeaders"]
-    assert headers == {"Host": "example.com:8448", "X-Forwarded-Host": "example.com:8448"}
+    assert headers == {"Host": "example.com", "X-Forwarded-Host": "example.com"}
     for path in ("/_matrix/media", "/_matrix/client/v1/media", "/_matrix/federation/v1/media"):
         assert f"location ^~ {path} {{" in files["reverse-proxy/nginx.conf"]
         assert f" {path}/*" in files["reverse-proxy/Caddyfile"]
+    # It leaves the port out of Host before it looks for the homeserver.
+    assert not any("8448" in text for path, text in files.items() if path.startswith("reverse-proxy/"))
 
 
 @pytest.mark.parametrize("path", ["", "/srv/media: #1"])

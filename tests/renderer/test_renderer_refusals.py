@@ -55,16 +55,17 @@ def test_a_store_without_a_key_is_to_be_proved_on_the_instance(method: str, form
         (S3, {"access_key_id": ""}, "^access_key_id is missing"),
         (S3, {"secret_access_key": ""}, "^secret_access_key is missing in these outputs"),
         (S3, {"server_name": "../../etc"}, r"^server_name is '\.\./\.\./etc', which names no host"),
-        (S3, {"server_name": "a..b"}, "^server_name is "),
+        (S3, {"server_name": "a..example.com"}, "^server_name is "),
+        (S3, {"server_name": "a-.example.com"}, "^server_name is "),
         (S3, {"server_name": "a\nb"}, "^server_name is "),
-        ("goofys", {"prefix": "media/"}, "^prefix is 'media/', but goofys knows none"),
+        ("goofys", {"prefix": "media/"}, "^prefix is 'media/', but goofys supports none"),
         ("goofys", {"storage_class": "STANDARD_IA"}, "^storage_class is 'STANDARD_IA'; goofys takes STANDARD"),
-        ("matrix-media-repo", {"prefix": "media/"}, "^prefix is 'media/', but matrix-media-repo knows none"),
+        ("matrix-media-repo", {"prefix": "media/"}, "^prefix is 'media/', but matrix-media-repo supports none"),
         ("matrix-media-repo", {"media_repo": {}}, r"^media_repo\.s3_datastore_id is missing"),
         (
             "matrix-media-repo",
             {"media_repo": {"s3_datastore_id": "one", "file_datastore_id": "one"}},
-            "^media_repo has one id for two datastores",
+            "^media_repo has the same id for two datastores",
         ),
     ],
 )
@@ -88,7 +89,7 @@ def test_every_problem_is_said_at_once() -> None:
 
 @pytest.mark.parametrize("form", renderer.forms("matrix-media-repo"))
 def test_media_repo_needs_a_key(form: renderer.Form) -> None:
-    with pytest.raises(RenderError, match="keyless can't be had with matrix-media-repo"):
+    with pytest.raises(RenderError, match="keyless can't be used with matrix-media-repo"):
         render(store("keyless", "matrix-media-repo"), form)
 
 
@@ -120,7 +121,7 @@ def test_a_port_is_no_part_of_a_directory(method: str, form: renderer.Form) -> N
     files = render(store("amazon", method, server_name="example.com:8448"), form)
     assert not any(":" in path for path in files)
     if form == "playbook":
-        assert "inventory/host_vars/example.com/synapse-media.yml" in files
+        assert "inventory/host_vars/matrix.example.com/synapse-media.yml" in files
 
 
 def test_one_method_sets_no_switch_of_another() -> None:

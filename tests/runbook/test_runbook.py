@@ -169,7 +169,7 @@ def test_a_comparison_while_media_comes_in_counts_only_if_it_goes_to_both() -> N
 def test_the_check_that_the_module_is_out_fails_while_it_is_in(form: Form, tmp_path: Path) -> None:
     module = store("amazon", MODULE)
     write(render(module, form), tmp_path)
-    for to, title in ((GOOFYS, "Take the module out"), (FILESYSTEM, "Take the module out of use")):
+    for to, title in ((GOOFYS, "Remove the module"), (FILESYSTEM, "Disable the module")):
         (step,) = (step for step in runbook(module, to, form=form).steps if step.title == title)
         *search, _ = step.check.partition("   ")[0].split()
         assert search[0] == "grep"
@@ -180,13 +180,13 @@ REFUSED: dict[str, tuple[StorageOutputs, str, StorageOutputs | None, str]] = {
     "nothing to do": (store("amazon", MODULE), MODULE, None, "nothing to switch"),
     "the same provider": (store("amazon", MODULE), "amazon_s3", None, "nothing to switch"),
     "filesystem again": (store("amazon", FILESYSTEM), FILESYSTEM, None, "nothing to switch"),
-    "no key for the media repository": (store("keyless", MODULE), MEDIA_REPO, None, "signs with a key only"),
-    "a prefix under a mount": (store("compatible", MODULE), GOOFYS, None, "knows no prefix"),
-    "both on one bucket": (store("amazon", MODULE), GOOFYS, store("amazon", GOOFYS), "Leave out --to-stack"),
-    "the bucket in use": (store("amazon", MODULE), MEDIA_REPO, store("amazon", MEDIA_REPO), "bucket of its own"),
-    "onto itself": (store("amazon", MODULE), MODULE, store("amazon", MODULE), "a copy onto itself"),
+    "no key for the media repository": (store("keyless", MODULE), MEDIA_REPO, None, "matrix-media-repo requires one"),
+    "a prefix under a mount": (store("compatible", MODULE), GOOFYS, None, "supports no prefix"),
+    "both on one bucket": (store("amazon", MODULE), GOOFYS, store("amazon", GOOFYS), "Omit --to-stack"),
+    "the bucket in use": (store("amazon", MODULE), MEDIA_REPO, store("amazon", MEDIA_REPO), "Create another bucket"),
+    "onto itself": (store("amazon", MODULE), MODULE, store("amazon", MODULE), "copied onto itself"),
     "made for another method": (store("amazon", MODULE), GOOFYS, new_store(MODULE), "proved for that alone"),
-    "another provider than named": (store("amazon", MODULE), "wasabi", new_store(MODULE), "name the store you mean"),
+    "another provider than named": (store("amazon", MODULE), "wasabi", new_store(MODULE), "make the two agree"),
     "another homeserver": (store("amazon", MODULE), MODULE, new_store(MODULE, server_name="x.org"), "two homeservers"),
     "another datastore id": (
         store("amazon", MEDIA_REPO),
@@ -227,6 +227,59 @@ def test_the_names_of_the_store_stand_in_the_commands() -> None:
     private = str(runbook(store("amazon", MODULE, ca_file="/etc/ca.pem", addressing="virtual"), FILESYSTEM))
     assert "RCLONE_CA_CERT=/etc/ca.pem" in private
     assert "FORCE_PATH_STYLE=false" in private
+
+
+REACHING_THE_OLD = [
+    name for name, ends in ENDS.items() if "RCLONE_CONFIG_OLD" in str(runbook(*ends[:2], target=ends[2]))
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", REACHING_THE_OLD)
+def test_what_a_store_json_says_is_one_word_of_a_shell(name: str, form: str, tmp_path: Path) -> None:
+    """Everything that a file could hold, in commands that people paste into a root shell."""
+    current, to, target = ENDS[name]
+    trap = tmp_path / "run"
+    odd = f"x\"'`touch {trap}`$(touch {trap});touch {trap}\n"
+    changes = {"bucket": f"b{odd}", "region": f"r{odd}", "endpoint_url": f"https://e{odd}", "storage_class": f"s{odd}"}
+    if current.prefix:
+        changes["prefix"] = f"p{odd}/"
+    both = [replace(store, **changes) if store else None for store in (current, target)]
+    if both[1]:
+        both[1] = replace(both[1], bucket=f"other{odd}")
+    assert both[0]
+    plan = runbook(both[0], to, form=form, target=both[1])  # type: ignore[arg-type]
+    commands = [
+        command
+        for step in plan.steps
+        for command in step.commands
+        if "RCLONE_CONFIG" in command or "rclone " in command
+    ]
+    double = 'rclone() { printf "%s\\0" "$@" >>log; }; aws() { :; }; chown() { :; }; mkdir() { :; }\n'
+    script = double + "\n".join(commands).replace("value() {", "unused() {") + "\nenv -0 >environment\n"
+    subprocess.run(
+        ["bash", "-c", f"value() {{ echo from-the-file; }}\n{script}"], cwd=tmp_path, check=True, capture_output=True
+    )
+    assert not trap.exists()
+    words = (tmp_path / "log").read_text().split("\0")
+    assert f"old:{both[0].bucket}/{both[0].prefix}" in words
+    environment = (tmp_path / "environment").read_text().split("\0")
+    assert f"RCLONE_CONFIG_OLD_ENDPOINT=https://e{odd}" in environment
+    assert f"RCLONE_CONFIG_OLD_REGION=r{odd}" in environment
+
+
+@pytest.mark.parametrize("stack", ["a b", "a;b", "$(x)", "a\n"])
+def test_a_stack_that_a_shell_would_take_apart_is_refused(stack: str) -> None:
+    with pytest.raises(UsageError, match="--stack is"):
+        runbook(store("amazon", MODULE), FILESYSTEM, stack=stack)
+    with pytest.raises(UsageError, match="--to-stack is"):
+        runbook(store("amazon", MODULE), "wasabi", new_stack=stack)
+
+
+@pytest.mark.parametrize("form", ["nixos", "kubernetes"])
+def test_a_form_without_a_runbook_is_refused(form: Form) -> None:
+    with pytest.raises(UsageError, match=r"--form is .*; there are runbooks for: playbook, plain"):
+        runbook(store("amazon", MODULE), FILESYSTEM, form=form)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
