@@ -724,6 +724,8 @@ VERSIONS: list[tuple[str, str, str, set[str]]] = [
     ("versions", "docker-compose.yml", "services: {synapse: {image: 'matrixdotorg/synapse:v1.100.0'}}\n", set()),
     # Reasons follow the release: before 1.6 nothing is handed on as nothing, and boto3 asks the environment.
     ("versions", VARS, custom_module("access_key_id:\nsecret_access_key:") + f"{M}version: 1.5.0\n", {"module-old"}),
+    ("versions", VARS, custom_module("access_key_id: 12345"), set()),
+    ("versions", VARS, custom_module("access_key_id: 12345") + f"{M}version: 1.5.0\n", {"module-old", "read-as-other"}),
     ("versions", VARS, custom_module("session_token: abc") + f"{M}version: 1.5.0\n", {"module-old", "option-too-new"}),
 ]
 
