@@ -261,9 +261,9 @@ def releases() -> str:
     """Which releases of Synapse and the module go together, as INSTALL.md says it."""
     needed, since = map(values.written, (synapse.MODULE_NEEDS_SYNAPSE, synapse.THREADPOOL_SINCE))
     return (
-        f"Release {synapse.MODULE_VERSION} of the module needs Synapse {needed} or newer, and such a Synapse needs release "
-        f"{since} or newer\nof the module: upgrade both together. `synapse-media doctor --synapse-python FILE` compares "
-        "them.\n"
+        f"Release {synapse.MODULE_VERSION} of the module needs Synapse {needed} or newer, and such a Synapse needs "
+        f"release\n{since} or newer of the module: upgrade both together. "
+        "`synapse-media doctor --synapse-python FILE`\ncompares them.\n"
     )
 
 
