@@ -123,4 +123,4 @@ def _preview(
     preview = session.engine.preview(
         arguments.stack, refresh=arguments.refresh, options=arguments.options, config=session.config
     )
-    return session.stack.allow, verdict, preview, state
+    return session.stack.allow, verdict.without_declared(preview, session.stack.stores), preview, state

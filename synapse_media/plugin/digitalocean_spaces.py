@@ -1,4 +1,4 @@
-"""DigitalOcean Spaces: limited keys of a bucket, and the full-access key a stack may make for itself.
+"""DigitalOcean Spaces: the limited keys of a bucket, and the full-access key that a stack may create for its own use.
 
 https://docs.digitalocean.com/reference/api/reference/spaces-keys/ ; the token comes from the environment.
 """
@@ -54,7 +54,7 @@ Grants = tuple[SpacesGrant, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A Spaces key, as the API lists it.
+    """A Spaces key in the API's list.
 
     Attributes:
         grants: in the order of `_ordered`.
@@ -66,7 +66,7 @@ class _Key:
 
 
 class SpacesApi:
-    """The calls on Spaces keys. Each may raise ApiError."""
+    """The API calls for Spaces keys. Each may raise ApiError."""
 
     def __init__(self, connection: Connection) -> None:
         token = credentials.read(TOKEN)
@@ -92,7 +92,7 @@ class SpacesApi:
             page += 1
 
     def made(self, name: str, grants: Grants) -> MadeKey:
-        """A new key; its secret is shown this once."""
+        """Create a key; its secret is returned only once."""
         try:
             key = _part(self._call("POST", _KEYS, {"name": name, "grants": _wire(grants)}), "key", dict)
         except ApiError as error:
@@ -119,11 +119,11 @@ class SpacesApi:
         self._call("PUT", f"{_KEYS}/{key_id}", {"name": name, "grants": _wire(grants)})
 
     def deleted(self, key_id: str) -> None:
-        """Delete a key; already gone is done."""
+        """Delete a key. Succeeds if it does not exist."""
         try:
             self._call("DELETE", f"{_KEYS}/{key_id}")
         except ApiError as error:
-            # Its own word: a gateway's 404 does not say that the key is gone.
+            # The API's own code: a proxy's 404 does not mean that the key does not exist.
             if error.code != "not_found":
                 raise
 
@@ -141,7 +141,7 @@ class SpacesApi:
 
 
 def check_admin(asked: AdminCheck) -> None:
-    """Raises StoreError where the API token in the environment is not accepted."""
+    """Raises StoreError if the API token in the environment is rejected."""
     SpacesApi(asked.connection).listed()
 
 
@@ -203,7 +203,7 @@ class _SpacesKeys(NamedKeys):
         return self._api.made(self.names[slot], self._wanted)
 
     def usable(self) -> bool:
-        # The API of keys knows no buckets: the key itself asks for its own.
+        # The keys API can't tell whether a bucket exists: ask with the key itself.
         key = Credential(self._state.access_key_id, self._state.secret_access_key)
         s3 = s3_client(self._state.inputs.connection, key)
         try:

@@ -1,7 +1,7 @@
-"""What a client takes from a server at most: no endless body, no body that drips for ever, no XML entities.
+"""Limits on a server's responses: size and duration of the body, and no XML entities.
 
-botocore and requests read an answer to its end, whatever its length; botocore's parser expands what a document
-declares. It follows no redirect to another host by itself.
+botocore and requests read a response to its end, whatever its length, and botocore's parser expands the entities that a
+document declares. botocore follows no redirect to another host.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 LIMIT: Final = 8 * 1024 * 1024
-"""Bytes; a full page of a listing is about one million."""
+"""Bytes. A full page of a listing has about one million."""
 SECONDS: Final = 60
-"""For the body of one answer, however it drips."""
+"""For the body of one response, however slowly it arrives."""
 
 
 def read(raw: Any, refused: Callable[[str], Exception]) -> bytes:
-    """The body of a urllib3 response, within these bounds; what is compressed stays so.
+    """The body of a urllib3 response, within these limits and not decompressed.
 
     Args:
-        refused: makes the error to raise, of words that follow "the answer".
+        refused: makes the error to raise from a clause that follows "the answer".
     """
     deadline = time.monotonic() + SECONDS
     parts: list[bytes] = []
@@ -36,20 +36,20 @@ def read(raw: Any, refused: Callable[[str], Exception]) -> bytes:
 
 
 def bound(client: Any) -> None:
-    """Have a boto3 client refuse such answers, with a BotoCoreError that is not tried again."""
+    """Make a boto3 client enforce the limits, with a BotoCoreError that is not retried."""
     import urllib3.exceptions as transport
     from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
 
     class RefusedAnswerError(BotoCoreError):  # type: ignore[misc]
         fmt = "the answer {why}"
 
-    session = client._endpoint.http_session  # noqa: SLF001 - the event hands over a request and no way to send it
+    session = client._endpoint.http_session  # noqa: SLF001 - the event gives a request and no way to send it
 
     def send(request: Any, **_: object) -> Any:
         streaming, request.stream_output = request.stream_output, True
         response = session.send(request)
         if streaming and response.status_code < 300:
-            # An object's content: whoever asked for it reads it.
+            # An object's content is read, and limited, by the caller.
             return response
         try:
             content = read(response.raw, lambda why: RefusedAnswerError(why=why))

@@ -1,6 +1,6 @@
-"""The clients of a store's S3 and IAM APIs: boto3 with retries, time limits, and errors in words.
+"""Clients for a store's S3 and IAM APIs: boto3 with retries, timeouts and readable errors.
 
-Admin credentials come from the environment under the names that the inputs give; they never enter state.
+Admin credentials are read from the environment variables that the connection names, and never enter the state.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ DENIED: Final = frozenset(
     {"AccessDenied", "AllAccessDisabled", "Forbidden", "403", "UnauthorizedAccess", "Unauthorized"}
 )
 ABSENT: Final = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey"})
-"""S3's and IAM's own codes, which only their own error document holds: a bare 404 may be anybody's in between."""
+"""Codes from the error document of S3 or IAM. A bare 404 is not enough: it may come from a proxy in between."""
 LACKING: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "XNotImplemented", "InvalidAction"})
 BAD_KEY: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure"})
 
-# These carry a checksum header even with `when_required`; older S3 servers want Content-MD5 and refuse the header.
-# https://github.com/boto/boto3/issues/4392
+# boto3 sends a checksum header with these even with `when_required`. Older S3 servers reject it and require
+# Content-MD5. https://github.com/boto/boto3/issues/4392
 _WANT_MD5 = (
     "DeleteObjects",
     "PutBucketLifecycleConfiguration",
@@ -55,7 +55,7 @@ _WANT_MD5 = (
 
 
 class ApiError(StoreError):
-    """A call the store answered with an error, or did not answer."""
+    """A call that failed: the store responded with an error, or not at all."""
 
     def __init__(self, code: str, status: int, message: str) -> None:
         super().__init__(message)
@@ -81,9 +81,9 @@ class ApiError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """An access key, with the session token of a role. The secrets are kept out of every repr, and of every error.
+    """An access key, with the session token of a role. The secrets appear in no repr and no error.
 
-    Raises StoreError where a part of it is malformed.
+    Raises StoreError if a part is malformed.
     """
 
     access_key_id: str
@@ -101,12 +101,12 @@ class Credential:
         return f"Credential({'[secret]' if _looks_swapped(self) else self.access_key_id})"
 
     def refuse_swapped(self, id_name: str, secret_name: str) -> None:
-        """Raises StoreError where one looks like the other: an access key ID is sent, and kept in state, in clear.
+        """Raises StoreError if ID and secret look swapped: the ID is sent and kept in the state in plain text.
 
         Args:
-            id_name, secret_name: what holds the two, as the message names them.
+            id_name, secret_name: the names of the two in the message.
         """
-        # Who chooses both by hand may have an ID that is longer than its secret: that is left to the store to say.
+        # A self-chosen ID may be longer than its secret: let the store decide then.
         if _looks_swapped(self) and (len(self.access_key_id) >= _SHORTEST_SECRET or _BASE64 & set(self.access_key_id)):
             raise StoreError(
                 f"{id_name} looks like a secret access key and {secret_name} like an access key ID: were the two "
@@ -115,20 +115,20 @@ class Credential:
 
 
 def ambient() -> Credential:
-    """The machine's own role, as boto3 finds it. Raises StoreError where there is none."""
+    """The credential of the machine's role, as boto3 finds it. Raises StoreError if there is none."""
     import boto3
 
     found = boto3.session.Session().get_credentials()
     if found is None:
-        raise StoreError("this machine has no role to sign with: attach the instance profile, then prove again")
+        raise StoreError("this machine has no role: attach the instance profile, then run `synapse-media prove` again")
     frozen = found.get_frozen_credentials()
     return Credential(frozen.access_key, frozen.secret_key, frozen.token or "")
 
 
 def admin_credential(connection: Connection) -> Credential:
-    """The administrator's, from the environment.
+    """The admin credential from the environment.
 
-    Raises StoreError naming what is missing, malformed, swapped, or no admin's.
+    Raises StoreError if it is missing, malformed or swapped, or if the variables are not those of an admin credential.
     """
     credentials.refuse_foreign(connection.variables)
     values = [credentials.read(name) for name in connection.variables[:3]]
@@ -144,25 +144,25 @@ def admin_credential(connection: Connection) -> Credential:
 
 
 class Client(Protocol):
-    """A boto3 client, whose operations `call` names."""
+    """A boto3 client, to be used with `call`."""
 
     meta: Any
 
 
 def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Client:
-    """An S3 client: the administrator's, or one of the given credential; each call is tried so often at most."""
+    """An S3 client with the given credential, by default the admin's; at most `attempts` tries per call."""
     return _client("s3", connection, credential or admin_credential(connection), attempts)
 
 
 def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Client:
-    """The administrator's IAM client; each call is tried so often at most.
+    """An IAM client with the admin credential; at most `attempts` tries per call.
 
-    Amazon's and Wasabi's IAM is one service for all regions, signed for us-east-1.
+    Amazon's and Wasabi's IAM is one service for all regions, with requests signed for us-east-1.
     """
     return _client("iam", replace(connection, region="us-east-1"), admin_credential(connection), attempts)
 
 
-# (key in a file, environment variable, default, conversion), as botocore has them.
+# botocore's format: (key in the config file, environment variable, default, conversion).
 _NO_FILES: Final = {
     "profile": (None, None, None, None),
     "config_file": (None, None, os.devnull, None),
@@ -175,7 +175,7 @@ _lock = threading.Lock()
 
 @cache
 def _session() -> Any:
-    """A session of our own, for all clients: no profile, file or role may step in for what a connection names."""
+    """A session for all clients that reads no profile, file or role: only the credentials given may be used."""
     import boto3
     import botocore.session
 
@@ -183,10 +183,10 @@ def _session() -> Any:
 
 
 def _client(service: str, connection: Connection, credential: Credential, attempts: int) -> Client:
-    """Cached by everything that makes it; a boto3 client is safe to share between threads, making one is not."""
+    """Cached by all its parameters. boto3 clients may be shared between threads, but not created concurrently."""
     endpoint = connection.endpoint if service == "s3" else connection.iam_endpoint
     if not endpoint:
-        # Without one boto3 talks to Amazon, whoever's credential this is.
+        # Without an endpoint boto3 would send any provider's credential to Amazon.
         name = "endpoint" if service == "s3" else "iam_endpoint"
         raise StoreError(f"{name} is missing: this store's {service.upper()} API has no address. Set {name}.")
     key = (service, connection, credential.access_key_id, hash((credential.secret, credential.token)), attempts)
@@ -228,20 +228,20 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
 
 
 _SHORTEST_SECRET: Final = 30
-"""Characters. The shortest that a provider issues is Backblaze B2's with 31, the longest ID Storj's with 28."""
+"""Characters. The shortest secret of any provider has 31 (Backblaze B2), the longest ID 28 (Storj)."""
 _BASE64: Final = frozenset("/+=")
-"""In secrets, and in no provider's access key IDs."""
+"""Characters that occur in secrets, and in no provider's access key IDs."""
 
 
 def _looks_swapped(credential: Credential) -> bool:
-    """A secret access key is longer than its ID, and often Base64; no provider's ID is."""
+    """Every provider's secret is longer than its ID; many are Base64, which no ID is."""
     key_id, secret = credential.access_key_id, credential.secret
     return len(key_id) > len(secret) or (bool(_BASE64 & set(key_id)) and secret.isalnum())
 
 
 def _say_swapped(parsed: dict[str, Any], **_: object) -> None:
     error = parsed.get("Error", {})
-    # A secret with a '/' in place of the ID doesn't even parse.
+    # An ID with a '/' is rejected as a malformed header.
     if error.get("Code") in BAD_KEY | {"AuthorizationHeaderMalformed"}:
         error["Message"] = (
             "the access key ID looks like a secret and the secret like an ID: were the two swapped? "
@@ -260,7 +260,7 @@ def _content_md5(request: AWSRequest, **_: object) -> None:
 
 
 def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
-    """One call of a boto3 client. Raises ApiError with the operation, the target, the answer and the request id."""
+    """Make one call. Raises ApiError with operation, target, the store's error and the request id."""
     import botocore.exceptions as faults
     from botocore.parsers import ResponseParserError
 
@@ -273,7 +273,7 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     except faults.BotoCoreError as error:
         raise ApiError(type(error).__name__, 0, f"{operation} at {where}: {_first_line(error)}") from None
     except (ValueError, KeyError, AttributeError, ResponseParserError) as error:
-        # An answer that is not the XML of this API: cut off, a proxy's page, or a server of another kind.
+        # The response is not this API's XML: truncated, a proxy's page, or another kind of server.
         raise ApiError(
             "Unparsable", 0, f"{operation} at {where}: the answer is not that of an S3 or IAM API: {_first_line(error)}"
         ) from None
@@ -288,7 +288,7 @@ def server_time(answer: Mapping[str, Any]) -> datetime:
 
 
 class _Answer(dict[str, Any]):
-    """An answer of a store; what it has to hold and doesn't is said."""
+    """A response of which a missing member raises ApiError instead of KeyError."""
 
     def __init__(self, what: str, found: Mapping[str, Any]) -> None:
         super().__init__(found)
@@ -302,7 +302,7 @@ _PAGE: Final = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!DOCTYPE html|<html)",
 
 
 def _require_document(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
-    """botocore takes an empty body for an empty list: a success that says nothing is no answer of a store."""
+    """Raises ResponseParserError for a success without a document, which botocore would parse as an empty list."""
     from botocore.parsers import ResponseParserError
 
     if response_dict["status_code"] >= 300 or not _has_document(operation_model):
@@ -314,7 +314,7 @@ def _require_document(operation_model: Any, response_dict: Mapping[str, Any], **
 
 
 def _has_document(operation: Any) -> bool:
-    """Whether a successful answer has a body with more in it than an object's content."""
+    """Whether a successful response of this operation has an XML document."""
     if operation.service_model.service_name == "iam":
         return True
     shape = operation.output_shape
@@ -326,18 +326,18 @@ def _has_document(operation: Any) -> bool:
 
 
 def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
-    """A web page, whatever its status, says nothing of a store: above all not that something is gone."""
+    """Raises ApiError for a web page, which must not be taken for a response of the store, such as 'not found'."""
     meta = answer.get("ResponseMetadata", {})
     headers = meta.get("HTTPHeaders", {})
-    # A store's own answer has a request id, whatever its content type (an object may be a page, too).
+    # A store's response has a request id, whatever its content type (an object may be a web page too).
     if str(headers.get("content-type", "")).startswith("text/html") and not any(
         name.startswith("x-amz") for name in headers
     ):
         raise ApiError(
             "Unparsable",
             0,
-            f"{operation} at {where}: a web page answers there (HTTP {meta.get('HTTPStatusCode')}), not a store: check "
-            "the endpoint, and what stands in front of it.",
+            f"{operation} at {where}: the response is a web page (HTTP {meta.get('HTTPStatusCode')}), not that of a "
+            "store: check the endpoint and any proxy in front of it.",
         )
 
 
@@ -358,21 +358,22 @@ def _in_words(error: Any, operation: str, where: str, arguments: Mapping[str, An
 
 
 def _meaning(code: str, message: str) -> str:
-    # IAM has no code of its own for it: "Signature expired: … is now earlier than …", "Signature not yet current: …".
+    # IAM has no code for this, only messages: "Signature expired: … is now earlier than …", "Signature not yet current:
+    # …".
     if code == "RequestTimeTooSkewed" or message.startswith(("Signature expired", "Signature not yet current")):
         return ". The clock of this machine is wrong: synchronise it (NTP) and run again."
     if code in ("InvalidAccessKeyId", "InvalidClientTokenId"):
         return (
             ". The store does not know this access key ID: check the variable, that it belongs to this endpoint, and "
-            "that it is a key for S3 (an account's master key may be none)."
+            "that it is a key for S3 (an account's master key may not be one)."
         )
     if code == "SignatureDoesNotMatch":
-        return ". The secret access key does not fit the access key ID: check both for a swap or a missing character."
+        return ". The secret access key does not match the access key ID: check both for a swap or a missing character."
     if code == "AuthorizationHeaderMalformed":
         return ". The region is not the one this endpoint signs for."
     return ""
 
 
 def _first_line(what: object) -> str:
-    """Short enough for a message, whatever a server sent."""
+    """The first line of a server's text, redacted and truncated."""
     return redacted(str(what).strip().split("\n", 1)[0])[:300]

@@ -1,7 +1,7 @@
-"""A client for the JSON APIs of providers: retries, time limits, size limits, and errors in words.
+"""A client for providers' JSON APIs: retries, time and size limits, readable errors.
 
-Only a call that does no harm when it is repeated is repeated. What an answer holds is never put into an error beyond
-the server's own message: it may be a secret.
+Only idempotent calls are retried. An error has no more of a response than the server's message, since the rest may be
+secret.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from . import tracing
 from .clients import ApiError
 
 SECONDS: Final = 30
-"""Time limit of one try, connecting and reading together."""
+"""Time limit of one attempt, for connecting and reading."""
 ATTEMPTS: Final = 5
 LIMIT: Final = 8 * 1024 * 1024
-"""Bytes; no answer of a control plane is that long."""
+"""Bytes. No response of a control plane is that long."""
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 PATIENCE: Final = 20.0
-"""Seconds; the longest pause between two tries, whatever the server asks for."""
+"""The maximum pause between two attempts in seconds, whatever Retry-After says."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: object) -> None:
-        """A redirect would carry the credential to a place nobody named: it stays an answer."""
+        """Don't follow: a redirect would send the credential to an address that nobody configured."""
 
 
 @dataclass(slots=True)
@@ -44,11 +44,11 @@ class JsonClient:
     """One API at `base` (scheme, host and path, no slash at the end).
 
     Attributes:
-        what: the API's name in errors, "DigitalOcean's API".
-        headers: sent with every call; the credential is in them and in no error.
-        ca_file: PEM file to trust in place of the system's; "" for the system's.
-        plain_errors: this API says in plain text what is wrong.
-        pause: how it waits between tries (seconds).
+        what: the API's name in errors, such as "DigitalOcean's API".
+        headers: sent with every call, including the credential; never shown in an error.
+        ca_file: PEM file with the certificates to trust; "": those of the system.
+        plain_errors: this API sends error messages as plain text.
+        pause: waits between attempts (seconds).
     """
 
     base: str
@@ -69,10 +69,10 @@ class JsonClient:
         query: Mapping[str, str | int] | None = None,
         repeatable: bool | None = None,
     ) -> Any:
-        """The parsed answer; None for an empty one. Raises ApiError, its code that of the server where it gives one.
+        """The parsed response; None for an empty one. Raises ApiError, with the server's error code if it sends one.
 
         Args:
-            repeatable: may the call be tried again; by default, what HTTP says of its method (POST: no).
+            repeatable: whether the call may be retried; by default, whether HTTP defines its method as idempotent.
         """
         again = method in _REPEATABLE if repeatable is None else repeatable
         url = f"{self.base}{path}{'?' + urlencode(query) if query else ''}"
@@ -120,28 +120,28 @@ class JsonClient:
             kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
             raise _TransientError("Truncated", 0, f"{where}: the answer broke off ({kind})") from None
         except ValueError as error:
-            # http.client shows the header that it could not write.
+            # The exception of http.client would show the header, so only its type is used.
             raise ApiError(
                 "BadRequest",
                 0,
-                f"{where}: the call could not be written ({type(error).__name__}): its address or its credential has a "
+                f"{where}: the request could not be sent ({type(error).__name__}): its address or its credential has a "
                 "character that HTTP does not allow",
             ) from None
 
 
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """What https is checked by: the certificates of a PEM file, or the system's for "". Raises StoreError."""
+    """A TLS context that trusts the certificates of a PEM file, or those of the system for "". Raises StoreError."""
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
         raise StoreError(
-            f"ca_file: {ca_file!r} can't be used ({error.strerror or error}). Give the name of a PEM file with "
-            "certificates, as this machine has it."
+            f"ca_file: {ca_file!r} can't be used ({error.strerror or error}). Give the path of a PEM file with "
+            "certificates on this machine."
         ) from None
 
 
 class _TransientError(ApiError):
-    """May go away by itself. `after`: seconds the server asks to wait."""
+    """An error worth a retry. `after`: seconds to wait, as requested by the server."""
 
     def __init__(self, code: str, status: int, message: str, after: float = 0) -> None:
         super().__init__(code, status, message)
@@ -149,7 +149,7 @@ class _TransientError(ApiError):
 
 
 def _read(answer: Any, deadline: float, where: str) -> bytes:
-    """The body, within the time and size that an answer may have."""
+    """The body, within the time and size limits."""
     parts: list[bytes] = []
     size = 0
     while piece := answer.read1(64 * 1024):
@@ -159,7 +159,7 @@ def _read(answer: Any, deadline: float, where: str) -> bytes:
             raise ApiError("TooLong", answer.status, f"{where}: the answer is longer than {LIMIT // 1024**2} MiB")
         if time.monotonic() > deadline:
             raise TimeoutError
-    # read1 takes an early end for the end of the body.
+    # read1 doesn't raise for a connection closed early.
     if getattr(answer, "length", None):
         raise http.client.IncompleteRead(b"", answer.length)
     return b"".join(parts)
@@ -175,16 +175,16 @@ def _parsed(raw: bytes, kind: str, status: int, where: str) -> Any:
             "NotJson",
             status,
             f"{where}: the answer is not JSON ({kind}, {len(raw)} bytes): is this the API's address, with no portal or "
-            "proxy before it?",
+            "proxy in front of it?",
         ) from None
 
 
 def _refusal(error: urllib.error.HTTPError, deadline: float, where: str, *, plain: bool) -> ApiError:
-    """An error status in words, with the server's code, message and request id where it sends them."""
+    """The exception for an error status, with the server's code, message and request id if it sends them."""
     if 300 <= error.code < 400:
         target = urlsplit(error.headers.get("Location") or "").netloc or "elsewhere"
         return ApiError(
-            "Redirected", error.code, f"{where}: it redirects to {target}, which is not followed. Mend the address."
+            "Redirected", error.code, f"{where}: it redirects to {target}, which is not followed. Correct the address."
         )
     kind = error.headers.get_content_type()
     try:
@@ -193,10 +193,12 @@ def _refusal(error: urllib.error.HTTPError, deadline: float, where: str, *, plai
         parsed = parsed or _parsed(raw, kind, error.code, where)
     except (ApiError, OSError, http.client.HTTPException):
         parsed = None
-    told: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
-    code = str(next((told[name] for name in ("id", "code", "error") if isinstance(told.get(name), str)), error.code))
-    message = redacted(" ".join(str(told.get("message") or error.reason or "").split()))[:300]
-    request_id = _request_id(error.headers) or told.get("request_id") or ""
+    fields: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
+    code = str(
+        next((fields[name] for name in ("id", "code", "error") if isinstance(fields.get(name), str)), error.code)
+    )
+    message = redacted(" ".join(str(fields.get("message") or error.reason or "").split()))[:300]
+    request_id = _request_id(error.headers) or fields.get("request_id") or ""
     words = f"{where}: {code}: {message} (HTTP {error.code}{f', request {request_id}' if request_id else ''})"
     if error.code in (408, 429) or error.code >= 500:
         return _TransientError(code, error.code, words, _seconds(error.headers.get("Retry-After")))

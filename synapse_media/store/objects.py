@@ -1,4 +1,4 @@
-"""What is in a bucket: looked at, emptied, and cleared of what the proof wrote."""
+"""The contents of a bucket: check for media, empty it, remove the proof's objects."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .clients import ApiError, Client, call
 
 
 def look(s3: Client, bucket: str) -> None:
-    """Whether the bucket is there, by a call whose answer has a body: to HEAD anybody in between may answer the same.
+    """Raises ApiError unless the bucket can be listed; `absent`, `denied` and `bad_key` are then the store's answer.
 
-    Raises ApiError: `absent`, `denied`, `bad_key` by what the store itself says.
+    Lists instead of HeadBucket, whose response has no body: a 404 of a proxy could not be told from the store's.
     """
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
 def _versions(s3: Client, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(key, version id) of every version and delete marker; version id "" where the store keeps no versions."""
+    """(key, version id) of every version and delete marker; version id "" if the store has no versioning."""
     marker: dict[str, str] = {}
     while True:
         try:
@@ -46,17 +46,20 @@ def _versions(s3: Client, bucket: str, prefix: str = "") -> Iterator[tuple[str, 
 
 
 def is_ours(key: str) -> bool:
-    """Written by the proof: not media. A prefix need not end with "/", so something may stand before the name."""
+    """Whether the proof wrote an object, so that it is not media.
+
+    Compares the end of the key, since a prefix need not end with "/".
+    """
     return key.endswith(tuple(PROOF_OBJECTS))
 
 
 def is_empty(s3: Client, bucket: str) -> bool:
-    """Nothing in it but what the proof left; old versions count as media."""
+    """Whether the bucket has no objects but those of the proof; old versions count as objects."""
     return all(is_ours(key) for key, _ in _versions(s3, bucket))
 
 
 def holds_media(s3: Client, bucket: str) -> bool:
-    """Whether there is media in a bucket; False also where the store says that the bucket is gone."""
+    """Whether there is media in a bucket; False also if the store reports that the bucket does not exist."""
     try:
         return not is_empty(s3, bucket)
     except ApiError as error:
@@ -103,13 +106,13 @@ def media_elsewhere(s3: Client, bucket: str, looked_for: Collection[str]) -> Els
 
 
 def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
-    """Delete all there is in the bucket, unfinished uploads included.
+    """Delete everything in the bucket, including unfinished uploads.
 
     Args:
-        of_proof: only what the proof wrote.
+        of_proof: delete only what the proof wrote.
     """
     try:
-        # Listed anew each time: what was aborted is gone from the first page.
+        # The first page is listed again each time: aborted uploads are no longer on it.
         while uploads := [
             upload
             for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", [])
@@ -126,7 +129,7 @@ def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
 
 
 def remove_versions(s3: Client, bucket: str, prefix: str) -> None:
-    """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
+    """Delete every version of the proof's objects under `prefix`; other objects with that prefix stay."""
     for key, version in _versions(s3, bucket, prefix):
         if is_ours(key):
             _delete_version(s3, bucket, key, version)
