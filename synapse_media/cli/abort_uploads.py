@@ -113,7 +113,8 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
     Raises SynapseMediaError where neither may.
     """
     from synapse_media.store import credentials
-    from synapse_media.store.clients import ApiError, Credential, call
+    from synapse_media.store.answers import ApiError
+    from synapse_media.store.clients import Credential, call
 
     from .stores import own_key
 
@@ -158,7 +159,8 @@ def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Itera
 
 
 def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:
-    from synapse_media.store.clients import ApiError, call
+    from synapse_media.store.answers import ApiError
+    from synapse_media.store.clients import call
 
     try:
         return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **marker)
@@ -172,7 +174,8 @@ def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict
 
 def abort(client: Any, bucket: str, upload: Upload) -> None:
     """Abort it; completed or aborted by somebody else meanwhile is done. Raises ApiError."""
-    from synapse_media.store.clients import ApiError, call
+    from synapse_media.store.answers import ApiError
+    from synapse_media.store.clients import call
 
     try:
         call(client, "abort_multipart_upload", Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)

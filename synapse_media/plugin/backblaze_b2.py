@@ -35,7 +35,9 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, tracing
-from synapse_media.store.clients import ApiError, Credential
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Credential
+from synapse_media.store.http import host_of
 from synapse_media.store.objects import is_ours
 
 from .bucket import BucketBase, BucketFamily, Setting, is_marked, not_empty, require_mark, taken
@@ -72,11 +74,14 @@ _apis: dict[tuple[object, ...], Any] = {}
 _lock = threading.Lock()
 
 
+_answered = threading.local()
+"""`status`: of the last answer in this thread; b2sdk's errors don't have it."""
+
+
 @cache
-def _classes() -> tuple[Any, Any]:
-    """b2sdk's API with our patience, once with and once without a second try."""
+def _adapter() -> tuple[Any, type[Exception]]:
+    """requests' way to send, bounded and traced, and the error of what it refuses."""
     import requests
-    from b2sdk.v3 import B2Api, B2Http, B2Session
     from b2sdk.v3.exception import B2ConnectionError, B2Error
     from requests.adapters import HTTPAdapter
     from urllib3.exceptions import HTTPError
@@ -91,34 +96,54 @@ def _classes() -> tuple[Any, Any]:
     class Adapter(HTTPAdapter):
         """Says each call, follows no redirect, and takes no more of an answer than one may have."""
 
+        def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+            super().init_poolmanager(*arguments, **named)
+            self.poolmanager.pool_classes_by_scheme = bounded.pools()
+
+        def proxy_manager_for(self, *arguments: Any, **named: Any) -> Any:
+            manager = super().proxy_manager_for(*arguments, **named)
+            manager.pool_classes_by_scheme = bounded.pools()
+            return manager
+
         def send(self, request: Any, *arguments: Any, **named: Any) -> Any:
             parts = urlsplit(request.url)
             what = f"{parts.path.rpartition('/')[2]} {request.method} {parts.netloc}{parts.path}"
             started = time.monotonic()
-            answered.status = 0
+            _answered.status = 0
             try:
+                bounded.refuse_late()
                 response = super().send(request, *arguments, **named)
+                _answered.status = response.status_code
+                tracing.say(what, started, response.status_code)
+                return self._taken(response)
             except requests.RequestException as error:
                 tracing.say(what, started, type(error).__name__)
                 raise
-            answered.status = response.status_code
-            tracing.say(what, started, response.status_code)
+            except bounded.TooMuchError as error:
+                raise RefusedAnswerError("RefusedAnswer", f"the answer {error}") from None
+
+        def _taken(self, response: Any) -> Any:
             try:
                 if 300 <= response.status_code < 400:
                     # It would carry the credential to a place nobody named.
-                    target = urlsplit(response.headers.get("Location") or "").netloc or "elsewhere"
+                    target = host_of(response.headers.get("Location")) or "elsewhere"
                     words = f"it redirects to {target}, which is not followed. Mend realm"
                     raise RefusedAnswerError("Redirected", words)
-                response._content = bounded.read(  # noqa: SLF001 - as requests itself leaves it
-                    response.raw, lambda why: RefusedAnswerError("RefusedAnswer", f"the answer {why}")
-                )
-            except HTTPError as error:
+                response._content = bounded.read(response.raw)  # noqa: SLF001 - as requests itself leaves it
+            except (HTTPError, OSError) as error:
                 raise B2ConnectionError(f"the answer broke off: {error}") from None
             finally:
                 response.raw.close()
             return response
 
-    answered = threading.local()
+    return Adapter, RefusedAnswerError
+
+
+@cache
+def _classes() -> tuple[Any, Any]:
+    """b2sdk's API with our patience, once with and once without a second try."""
+    from b2sdk.v3 import B2Api, B2Http, B2Session
+    from b2sdk.v3.exception import B2Error
 
     class Http(B2Http):  # type: ignore[misc]
         # b2sdk's own is 20 minutes for every call, and as long as the server asks between two tries.
@@ -129,15 +154,19 @@ def _classes() -> tuple[Any, Any]:
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             self.session.adapters.clear()
-            self.session.mount("", Adapter())
+            self.session.mount("", _adapter()[0]())
 
         def post_json_return_json(self, url: str, headers: Any, params: Any, try_count: int = 1) -> Any:
             del try_count
+            with bounded.one_call():
+                return self._tried(url, headers, params)
+
+        def _tried(self, url: str, headers: Any, params: Any) -> Any:
             for attempt in range(1, self.attempts + 1):
                 try:
                     return super().post_json_return_json(url, headers, params, 1)
                 except B2Error as error:
-                    error.status = answered.status
+                    error.status = _answered.status
                     if not error.should_retry_http() or attempt == self.attempts:
                         raise
                     wait = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
@@ -293,7 +322,7 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
         hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
         raise ApiError(code, status, f"{at}: {code}: {message}{http}{hint}") from None
-    except (requests.RequestException, ValueError, KeyError) as error:
+    except (requests.RequestException, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         kind = type(error).__name__
         raise ApiError("NotJson", 0, f"{at}: the answer is not that of B2's API ({kind}): check realm") from None
 

@@ -24,7 +24,8 @@ from synapse_media.schema.resources import (
     BucketInputs,
     BucketState,
 )
-from synapse_media.store.clients import ApiError, call, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import call, s3_client
 from synapse_media.store.objects import empty_out, is_empty, look
 
 from .resource import Context, Diff, PartialError, SchemaResource, Values, import_id

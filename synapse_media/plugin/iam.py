@@ -35,7 +35,8 @@ from synapse_media.schema.resources import (
     UserPolicyState,
     UserState,
 )
-from synapse_media.store.clients import ApiError, call, iam_client, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import call, iam_client, s3_client
 from synapse_media.store.objects import look
 
 from .bucket import canonical

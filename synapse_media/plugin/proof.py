@@ -15,7 +15,8 @@ from synapse_media.errors import StoreError
 from synapse_media.methods import Expected, Operation
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import PROOF, ProofInputs, ProofLine, ProofState
-from synapse_media.store.clients import ApiError, Credential, iam_client, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Credential, iam_client, s3_client
 from synapse_media.store.objects import remove_versions
 from synapse_media.store.probes import advice, prove
 

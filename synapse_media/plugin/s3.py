@@ -7,7 +7,8 @@ from typing import Final
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
-from synapse_media.store.clients import ApiError, call, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import call, s3_client
 from synapse_media.store.objects import remove_versions
 from synapse_media.store.probes import bucket_in
 

@@ -35,7 +35,8 @@ from synapse_media.schema.resources import (
     StorjKeyRingState,
 )
 from synapse_media.store import credentials
-from synapse_media.store.clients import ApiError, Credential, call, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look, remove_versions
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
 from synapse_media.schema.connection import Connection
 
 from . import credentials, tracing
-from .bounded import bound
+from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, require_document
+from .bounded import bound, one_call
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -29,14 +30,6 @@ CONNECT_SECONDS: Final = 5
 READ_SECONDS: Final = 30
 ATTEMPTS: Final = 6
 """botocore's `standard` mode: exponential backoff with jitter on throttling, 5xx and connection faults."""
-
-DENIED: Final = frozenset(
-    {"AccessDenied", "AllAccessDisabled", "Forbidden", "403", "UnauthorizedAccess", "Unauthorized"}
-)
-ABSENT: Final = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey"})
-"""S3's and IAM's own codes, which only their own error document holds: a bare 404 may be anybody's in between."""
-LACKING: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "XNotImplemented", "InvalidAction"})
-BAD_KEY: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure"})
 
 # These carry a checksum header even with `when_required`; older S3 servers want Content-MD5 and refuse the header.
 # https://github.com/boto/boto3/issues/4392
@@ -50,31 +43,6 @@ _WANT_MD5 = (
     "PutPublicAccessBlock",
     "PutBucketAcl",
 )
-
-
-class ApiError(StoreError):
-    """A call the store answered with an error, or did not answer."""
-
-    def __init__(self, code: str, status: int, message: str) -> None:
-        super().__init__(message)
-        self.code = redacted(code)
-        self.status = status
-
-    @property
-    def denied(self) -> bool:
-        return self.code in DENIED or (self.status == 403 and self.code not in BAD_KEY | {"RequestTimeTooSkewed"})
-
-    @property
-    def absent(self) -> bool:
-        return self.code in ABSENT
-
-    @property
-    def lacking(self) -> bool:
-        return self.code in LACKING or self.status == 501
-
-    @property
-    def bad_key(self) -> bool:
-        return self.code in BAD_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +179,9 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
                 for operation in _WANT_MD5:
                     client.meta.events.register(f"before-sign.s3.{operation}", _content_md5)
             tracing.watch(client, service)
-            client.meta.events.register(f"before-parse.{service}", _require_document)
+            # Before botocore makes a 500 of what it can't read, and tries again.
+            client.meta.events.register_first(f"before-parse.{service}", require_document)
+            client.meta.events.register_first("needs-retry.s3", _stay_where_nothing_is_said)
             bound(client)
             if _looks_swapped(credential):
                 client.meta.events.register(f"after-call.{service}", _say_swapped)
@@ -251,64 +221,46 @@ def _content_md5(request: AWSRequest, **_: object) -> None:
     request.headers["Content-MD5"] = base64.b64encode(digest).decode()
 
 
+def _stay_where_nothing_is_said(request_dict: Any, response: Any, **_: object) -> None:
+    """botocore signs again for the region that an answer names; where it names none, it asks round in circles."""
+    if response is None:
+        return
+    parsed = response[1]
+    headers = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    redirect = request_dict.get("context", {}).get("s3_redirect")
+    if redirect and "x-amz-bucket-region" not in headers and not parsed.get("Error", {}).get("Region"):
+        redirect["redirected"] = True
+
+
 def call(client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
     """One call of a boto3 client. Raises ApiError with the operation, the target, the answer and the request id."""
     import botocore.exceptions as faults
     from botocore.parsers import ResponseParserError
 
     where = client.meta.endpoint_url
+    asked = f"{operation} at {where}"
     try:
-        answer = _Answer(f"{operation} at {where}", getattr(client, operation)(**arguments))
+        with one_call():
+            answer = Answer(asked, getattr(client, operation)(**arguments))
     except faults.ClientError as error:
         _refuse_page(error.response, operation, where)
         raise _in_words(error, operation, where, arguments) from None
     except faults.BotoCoreError as error:
-        raise ApiError(type(error).__name__, 0, f"{operation} at {where}: {_first_line(error)}") from None
-    except (ValueError, KeyError, AttributeError, ResponseParserError) as error:
+        raise ApiError(type(error).__name__, 0, f"{asked}: {_first_line(error)}") from None
+    except (
+        ResponseParserError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        SyntaxError,  # ElementTree's ParseError is one
+        RecursionError,
+    ) as error:
         # An answer that is not the XML of this API: cut off, a proxy's page, or a server of another kind.
-        raise ApiError(
-            "Unparsable", 0, f"{operation} at {where}: the answer is not that of an S3 or IAM API: {_first_line(error)}"
-        ) from None
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
+        raise ApiError(NO_ANSWER, 0, f"{asked}: the answer is not that of an S3 or IAM API: {why}") from None
     _refuse_page(answer, operation, where)
     return answer
-
-
-class _Answer(dict[str, Any]):
-    """An answer of a store; what it has to hold and doesn't is said."""
-
-    def __init__(self, what: str, found: Mapping[str, Any]) -> None:
-        super().__init__(found)
-        self._what = what
-
-    def __missing__(self, name: str) -> Any:
-        raise ApiError("Unparsable", 0, f"{self._what}: the answer of the store has no {name}")
-
-
-_PAGE: Final = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!DOCTYPE html|<html)", re.IGNORECASE)
-
-
-def _require_document(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
-    """botocore takes an empty body for an empty list: a success that says nothing is no answer of a store."""
-    from botocore.parsers import ResponseParserError
-
-    if response_dict["status_code"] >= 300 or not _has_document(operation_model):
-        return
-    body = response_dict["body"]
-    if not body.strip() or _PAGE.match(body):
-        what = "a web page" if body.strip() else "empty"
-        raise ResponseParserError(f"HTTP {response_dict['status_code']}, and the body is {what}")
-
-
-def _has_document(operation: Any) -> bool:
-    """Whether a successful answer has a body with more in it than an object's content."""
-    if operation.service_model.service_name == "iam":
-        return True
-    shape = operation.output_shape
-    if shape is None or operation.has_streaming_output or operation.http["method"] == "HEAD":
-        return False
-    return "payload" in shape.serialization or any(
-        "location" not in member.serialization for member in shape.members.values()
-    )
 
 
 def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
@@ -320,7 +272,7 @@ def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
         name.startswith("x-amz") for name in headers
     ):
         raise ApiError(
-            "Unparsable",
+            NO_ANSWER,
             0,
             f"{operation} at {where}: a web page answers there (HTTP {meta.get('HTTPStatusCode')}), not a store: check "
             "the endpoint, and what stands in front of it.",
@@ -339,8 +291,20 @@ def _in_words(error: Any, operation: str, where: str, arguments: Mapping[str, An
     return ApiError(
         code,
         status,
-        f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''}){_meaning(code, message)}",
+        f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''}){_meaning(code, message)}"
+        f"{_elsewhere(status, meta.get('HTTPHeaders', {}))}",
     )
+
+
+def _elsewhere(status: int, headers: Mapping[str, Any]) -> str:
+    if not 300 <= status < 400:
+        return ""
+    try:
+        parts = urlsplit(str(headers.get("location") or ""))
+    except ValueError:
+        parts = urlsplit("")
+    target = f" to {parts.scheme}://{parts.netloc}" if parts.scheme and parts.netloc else ""
+    return redacted(f". It redirects{target[:200]}, which is not followed: mend the endpoint.")
 
 
 def _meaning(code: str, message: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from synapse_media.contract import PROOF_OBJECTS
 
-from .clients import ApiError, call
+from .answers import NO_ANSWER, ApiError
+from .bounded import PAGES, PAGES_OF_MEDIA, TooMuchError, within_pages
+from .clients import call
 
 
 def look(s3: Any, bucket: str) -> None:
@@ -18,9 +20,16 @@ def look(s3: Any, bucket: str) -> None:
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
-def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(key, version id) of every version and delete marker; version id "" where the store keeps no versions."""
+def _versions(s3: Any, bucket: str, prefix: str = "", pages: int = PAGES) -> Iterator[tuple[str, str]]:
+    """(key, version id) of every version and delete marker; version id "" where the store keeps no versions.
+
+    Raises ApiError, also where the listing has no end.
+
+    Args:
+        pages: so many at most.
+    """
     marker: dict[str, str] = {}
+    next_page = _counting(bucket, pages)
     while True:
         try:
             page = call(s3, "list_object_versions", Bucket=bucket, Prefix=prefix, **marker)
@@ -33,7 +42,9 @@ def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str
         if not page.get("IsTruncated"):
             return
         marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+        next_page(marker)
     token: dict[str, str] = {}
+    next_page = _counting(bucket, pages)
     while True:
         page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
         for item in page.get("Contents", []):
@@ -41,6 +52,19 @@ def _versions(s3: Any, bucket: str, prefix: str = "") -> Iterator[tuple[str, str
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}
+        next_page(token)
+
+
+def _counting(bucket: str, pages: int) -> Callable[[object], None]:
+    count = within_pages(pages)
+
+    def next_page(place: object) -> None:
+        try:
+            count(place)
+        except TooMuchError as error:
+            raise ApiError(NO_ANSWER, 0, f"the listing of {bucket}: the answer {error}") from None
+
+    return next_page
 
 
 def is_ours(key: str) -> bool:
@@ -71,6 +95,7 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
     """
     try:
         # Listed anew each time: what was aborted is gone from the first page.
+        next_page = _counting(bucket, PAGES)
         while uploads := [
             upload
             for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", [])
@@ -78,10 +103,11 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
         ]:
             for upload in uploads:
                 call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+            next_page([upload["UploadId"] for upload in uploads])
     except ApiError as error:
         if not error.lacking:
             raise
-    for key, version in _versions(s3, bucket):
+    for key, version in _versions(s3, bucket, pages=PAGES if of_proof else PAGES_OF_MEDIA):
         if not of_proof or is_ours(key):
             _delete_version(s3, bucket, key, version)
 

@@ -16,7 +16,9 @@ from synapse_media.contract import PROOF_OBJECT, ProofLine
 from synapse_media.methods import NOT_TESTED, Expected, Operation
 from synapse_media.schema.connection import Connection
 
-from .clients import ApiError, Credential, call, s3_client
+from .answers import ApiError
+from .bounded import TooMuchError
+from .clients import Credential, call, s3_client
 
 PART: Final = 8 * 1024 * 1024
 """boto3 uploads anything larger in parts of this size; so do Synapse's module and its script."""
@@ -61,7 +63,7 @@ def _read(s3: Any, bucket: str, key: str) -> bytes:
 
     try:
         body: bytes = call(s3, "get_object", Bucket=bucket, Key=key)["Body"].read(2 * _BIG)
-    except (faults.BotoCoreError, OSError) as error:
+    except (faults.BotoCoreError, OSError, TooMuchError) as error:
         raise ApiError("Truncated", 200, f"get_object {bucket}: the answer broke off: {type(error).__name__}") from None
     return body
 

@@ -18,7 +18,7 @@ from synapse_media.plugin.bucket import OWNER_TAG, Bucket
 from synapse_media.plugin.resource import PartialError, Values
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connection
-from synapse_media.store.clients import ApiError
+from synapse_media.store.answers import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct
 
