@@ -176,6 +176,11 @@ def _classes() -> tuple[Any, Any]:
     class Once(Http):
         attempts = 1
 
+        def _tried(self, url: str, headers: Any, params: Any) -> Any:
+            # Over a connection of its own: one that was kept may be closed by now, and there is no second try.
+            self.session.close()
+            return super()._tried(url, headers, params)
+
     def api(http: type[Http]) -> Any:
         class Session(B2Session):  # type: ignore[misc]
             B2HTTP_CLASS = http

@@ -7,12 +7,14 @@ A family says how a bucket is found, made, marked, set, emptied and deleted (`Bu
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN, camel
@@ -26,7 +28,7 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import call, s3_client
-from synapse_media.store.objects import empty_out, is_empty, look
+from synapse_media.store.objects import create_bucket, empty_out, is_empty, look, remove_versions
 
 from .resource import Context, Diff, PartialError, SchemaResource, Values, import_id
 
@@ -114,6 +116,11 @@ class Setting:
 
 
 Kind = TypeVar("Kind", bound=Setting)
+
+
+def not_kept(name: str) -> str:
+    """What `lacks` has of an input that the store took without a word, and did not keep."""
+    return f"{camel(name)} (accepted by this store, and not kept)"
 
 
 class BucketFamily(ABC, Generic[In, Kind]):
@@ -242,12 +249,17 @@ class BucketFamily(ABC, Generic[In, Kind]):
         for setting in self.managed():
             if setting.words not in self.state.lacks and self.wanted(setting):
                 try:
-                    found = self.read(setting, found)
+                    found = self._without_lost(setting, self.read(setting, found))
                 except ApiError as error:
                     # Of a half-made bucket it is not noted yet what the store lacks.
                     if not self.excuses(error):
                         raise
         return found
+
+    def _without_lost(self, setting: Kind, found: In) -> In:
+        """As the inputs where the store took a value and did not keep it: no difference for ever."""
+        lost = [name for name in setting.fields if not_kept(name) in self.state.lacks]
+        return replace(found, **{name: getattr(self.inputs, name) for name in lost})
 
     def differences(self) -> tuple[str, ...]:
         """What a new bucket would have had, and this one has not; in words, nothing changed."""
@@ -454,6 +466,13 @@ _BLOCK: Final = {
     "RestrictPublicBuckets": True,
 }
 _RULE: Final = "synapse-media"
+_REFUSED: Final = frozenset({"MalformedXML", "InvalidArgument", "InvalidRequest"})
+"""What stores say of settings that they don't have, and that are as S3's documentation has them."""
+SETTLE_SECONDS: Final = 30.0
+"""A bucket that was just made is not looked for longer."""
+_LOOKS: Final = 2
+_PAUSE: Final = 1.0
+"""Seconds between two looks."""
 
 
 def canonical(document: str) -> str:
@@ -472,10 +491,13 @@ class _S3Setting(Setting):
     Attributes:
         get: the inputs, with the setting as the bucket has it.
         put: makes it as the inputs say.
+        may_be_refused: a store that knows the call, and refuses what is asked, is one that lacks it. Not so where the
+            bucket would be open to others.
     """
 
     get: _Read
     put: Callable[[Any, BucketInputs], None]
+    may_be_refused: bool = True
 
 
 def _get_versioning(s3: Any, inputs: S3In, /) -> S3In:
@@ -599,8 +621,22 @@ def _get_encryption(s3: Any, inputs: S3In, /) -> S3In:
 
 
 def _put_encryption(s3: Any, inputs: BucketInputs) -> None:
+    if _get_encryption(s3, inputs).encryption:
+        return
+    bucket = inputs.bucket
     rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
-    call(s3, "put_bucket_encryption", Bucket=inputs.bucket, ServerSideEncryptionConfiguration=rules)
+    call(s3, "put_bucket_encryption", Bucket=bucket, ServerSideEncryptionConfiguration=rules)
+    try:
+        call(s3, "put_object", Bucket=bucket, Key=PROOF_OBJECT, Body=b"after default encryption was switched on")
+    except ApiError as error:
+        # SeaweedFS without a key of its own takes the setting, and answers 500 to whatever is written from then on.
+        if error.status >= 500:
+            call(s3, "delete_bucket_encryption", Bucket=bucket)
+            raise ApiError(
+                "NotImplemented", error.status, f"with default encryption nothing can be written: {error}"
+            ) from None
+    else:
+        remove_versions(s3, bucket, PROOF_OBJECT)
 
 
 def is_public(s3: Any, bucket: str) -> bool:
@@ -630,7 +666,7 @@ def _put_acl(s3: Any, inputs: BucketInputs) -> None:
 _SETTINGS: Final = (
     _S3Setting("versioning", ("versioning",), "versioning", _get_versioning, _put_versioning),
     _S3Setting("access", ("public_access_block",), "public access block", _get_block, _put_block),
-    _S3Setting("access", ("acl",), "access control list", _get_acl, _put_acl),
+    _S3Setting("access", ("acl",), "access control list", _get_acl, _put_acl, may_be_refused=False),
     _S3Setting("encryption", ("encryption",), "default encryption", _get_encryption, _put_encryption),
     _S3Setting(
         "lifecycle",
@@ -640,7 +676,7 @@ _SETTINGS: Final = (
         _put_lifecycle,
     ),
     # Last: on Amazon a policy put before the public access block can be refused (pulumi-aws#2927).
-    _S3Setting("policy", ("policy",), "bucket policy", _get_policy, _put_policy),
+    _S3Setting("policy", ("policy",), "bucket policy", _get_policy, _put_policy, may_be_refused=False),
 )
 _NOTHING: Final = BucketInputs(bucket="", connection=Connection(), owner="")
 """Inputs that ask for no setting."""
@@ -718,6 +754,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         self.state: AnyS3BucketState[S3In] = state
         self.place = f"at {state.inputs.connection.endpoint}"
         self._tags: dict[str, str] | None = None
+        self._made_at: float | None = None
 
     @cached_property
     def s3(self) -> Any:
@@ -752,19 +789,15 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             ) from None
 
     def make(self) -> bool:
-        arguments: dict[str, object] = {"Bucket": self.bucket}
-        region = self.inputs.connection.region or "us-east-1"
-        # Amazon's first region, and whatever imitates it, refuses to be named.
-        if region != "us-east-1":
-            arguments["CreateBucketConfiguration"] = {"LocationConstraint": region}
         try:
-            call(self.s3, "create_bucket", **arguments)
+            create_bucket(self.s3, self.bucket, self.inputs.connection.region)
         except ApiError as error:
             if error.code == "BucketAlreadyExists":
                 raise taken(self.bucket, error) from None
             # A retry after an answer that was lost finds the bucket of the first try.
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
+        self._made_at = time.monotonic()
         return True
 
     def mark(self, ours: frozenset[str]) -> str | None:
@@ -813,6 +846,16 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         return setting.get(self.s3, inputs)
 
     def apply(self) -> None:
+        while True:
+            try:
+                return self._apply()
+            except ApiError as error:
+                # A bucket that was just made may not be known yet to whoever answers next.
+                if not error.absent or self._made_at is None or time.monotonic() > self._made_at + SETTLE_SECONDS:
+                    raise
+                time.sleep(_PAUSE)
+
+    def _apply(self) -> None:
         state = self.state
         state.lacks, state.has_no_tags = (), False
         try:
@@ -826,10 +869,24 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             try:
                 if self.wanted(setting):
                     setting.put(self.s3, self.inputs)
+                    state.lacks = (*state.lacks, *self._dropped(setting))
             except ApiError as error:
-                if not self.excuses(error):
+                if not (
+                    self.excuses(error) or (setting.may_be_refused and error.status == 400 and error.code in _REFUSED)
+                ):
                     raise
                 state.lacks = (*state.lacks, setting.words)
+
+    def _dropped(self, setting: _S3Setting) -> list[str]:
+        """What the store took and did not keep; in words, as `lacks` has it."""
+        for patience in (*(_PAUSE,) * _LOOKS, 0):
+            has = self.read(setting, self.inputs)
+            lost = [name for name in setting.fields if getattr(has, name) != getattr(self.inputs, name)]
+            if not lost or not patience:
+                break
+            # What was just written may be read a moment later only.
+            time.sleep(patience)
+        return list(map(not_kept, lost))
 
     def expiring_words(self, rules: tuple[str, ...]) -> str:
         return f"the lifecycle rules {', '.join(rules)} delete media by age: remove them"

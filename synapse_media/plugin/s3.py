@@ -9,8 +9,7 @@ from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import call, s3_client
-from synapse_media.store.objects import remove_versions
-from synapse_media.store.probes import bucket_in
+from synapse_media.store.objects import create_bucket, remove_versions
 
 from .bucket import Bucket, is_marked, mark, mark_of
 from .existing_key import ExistingKey
@@ -35,7 +34,7 @@ class S3Administrator:
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         s3 = s3_client(inputs.connection)
         try:
-            call(s3, "create_bucket", **bucket_in(inputs.connection.region, decoy))
+            create_bucket(s3, decoy, inputs.connection.region)
         except ApiError as error:
             if error.code != "BucketAlreadyOwnedByYou":
                 raise

@@ -149,8 +149,13 @@ def read(raw: Any) -> bytes:
     return b"".join(parts)
 
 
-def bound(client: Any) -> None:
-    """Have a boto3 client refuse such answers, with a BotoCoreError that is not tried again."""
+def bound(client: Any, *, own_connection: bool = False) -> None:
+    """Have a boto3 client refuse such answers, with a BotoCoreError that is not tried again.
+
+    Args:
+        own_connection: each call goes over a new connection. A server may close one that is kept at any moment, and a
+            call that is not tried again would fail for nothing.
+    """
     import urllib3.exceptions as transport
     from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClientError, ReadTimeoutError
     from botocore.handlers import add_expect_header
@@ -166,6 +171,8 @@ def bound(client: Any) -> None:
 
     def sent(request: Any) -> Any:
         refuse_late()
+        if own_connection:
+            session.close()
         streaming, request.stream_output = request.stream_output, True
         response = session.send(request)
         if streaming and response.status_code < 300:

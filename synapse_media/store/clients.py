@@ -110,12 +110,15 @@ def admin_credential(connection: Connection) -> Credential:
 
 
 def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Any:
-    """An S3 client: the administrator's, or one of the given credential; each call is tried so often at most."""
+    """An S3 client: the administrator's, or one of the given credential; each call is tried so often at most.
+
+    Where it is tried once, each call goes over a connection of its own.
+    """
     return _client("s3", connection, credential or admin_credential(connection), attempts)
 
 
 def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Any:
-    """The administrator's IAM client; each call is tried so often at most.
+    """The administrator's IAM client; each call is tried so often at most, as `s3_client`'s.
 
     Amazon's and Wasabi's IAM is one service for all regions, signed for us-east-1.
     """
@@ -182,7 +185,7 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
             # Before botocore makes a 500 of what it can't read, and tries again.
             client.meta.events.register_first(f"before-parse.{service}", require_document)
             client.meta.events.register_first("needs-retry.s3", _stay_where_nothing_is_said)
-            bound(client)
+            bound(client, own_connection=attempts == 1)
             if _looks_swapped(credential):
                 client.meta.events.register(f"after-call.{service}", _say_swapped)
             _clients[key] = client
@@ -287,12 +290,13 @@ def _in_words(error: Any, operation: str, where: str, arguments: Mapping[str, An
     request_id = meta.get("RequestId") or meta.get("HTTPHeaders", {}).get("x-amz-request-id") or ""
     target = str(arguments.get("Bucket") or arguments.get("UserName") or "")
     message = _first_line(answer.get("Error", {}).get("Message") or "")
+    region = _first_line(answer.get("Error", {}).get("Region") or "")[:64]
     words = f"{operation} {target} at {where}: {code} {message}".replace("  ", " ").strip()
     return ApiError(
         code,
         status,
-        f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''}){_meaning(code, message)}"
-        f"{_elsewhere(status, meta.get('HTTPHeaders', {}))}",
+        f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''})"
+        f"{_meaning(code, message, status, region)}{_elsewhere(status, meta.get('HTTPHeaders', {}))}",
     )
 
 
@@ -307,7 +311,7 @@ def _elsewhere(status: int, headers: Mapping[str, Any]) -> str:
     return redacted(f". It redirects{target[:200]}, which is not followed: mend the endpoint.")
 
 
-def _meaning(code: str, message: str) -> str:
+def _meaning(code: str, message: str, status: int, region: str) -> str:
     # IAM has no code of its own for it: "Signature expired: … is now earlier than …", "Signature not yet current: …".
     if code == "RequestTimeTooSkewed" or message.startswith(("Signature expired", "Signature not yet current")):
         return ". The clock of this machine is wrong: synchronise it (NTP) and run again."
@@ -319,7 +323,13 @@ def _meaning(code: str, message: str) -> str:
     if code == "SignatureDoesNotMatch":
         return ". The secret access key does not fit the access key ID: check both for a swap or a missing character."
     if code == "AuthorizationHeaderMalformed":
-        return ". The region is not the one this endpoint signs for."
+        right = f": set region: {region}" if region else ""
+        return f". The region is not the one this endpoint signs for{right}."
+    if status == 413:
+        return (
+            ". What stands in front of the store takes no request of this length: have it take 16 MiB and more "
+            "(nginx: client_max_body_size)."
+        )
     return ""
 
 

@@ -7,9 +7,25 @@ from typing import Any
 
 from synapse_media.contract import PROOF_OBJECTS
 
+from . import bounded
 from .answers import NO_ANSWER, ApiError
-from .bounded import PAGES, PAGES_OF_MEDIA, TooMuchError, within_pages
 from .clients import call
+
+
+def create_bucket(s3: Any, bucket: str, region: str) -> None:
+    """Make a bucket. Raises ApiError, also where it is there already."""
+    named = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    # Amazon's first region, and whatever imitates it, refuses to be named.
+    if region not in ("", "us-east-1"):
+        try:
+            call(s3, "create_bucket", Bucket=bucket, **named)
+        except ApiError as error:
+            # At Ceph it names a zone group, which need not be what is signed for.
+            if error.code != "InvalidLocationConstraint":
+                raise
+        else:
+            return
+    call(s3, "create_bucket", Bucket=bucket)
 
 
 def look(s3: Any, bucket: str) -> None:
@@ -20,15 +36,16 @@ def look(s3: Any, bucket: str) -> None:
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
-def _versions(s3: Any, bucket: str, prefix: str = "", pages: int = PAGES) -> Iterator[tuple[str, str]]:
+def _versions(s3: Any, bucket: str, prefix: str = "", *, media: bool = False) -> Iterator[tuple[str, str]]:
     """(key, version id) of every version and delete marker; version id "" where the store keeps no versions.
 
     Raises ApiError, also where the listing has no end.
 
     Args:
-        pages: so many at most.
+        media: all that is in the bucket is wanted, and that may be much.
     """
     marker: dict[str, str] = {}
+    pages = bounded.PAGES_OF_MEDIA if media else bounded.PAGES
     next_page = _counting(bucket, pages)
     while True:
         try:
@@ -56,12 +73,12 @@ def _versions(s3: Any, bucket: str, prefix: str = "", pages: int = PAGES) -> Ite
 
 
 def _counting(bucket: str, pages: int) -> Callable[[object], None]:
-    count = within_pages(pages)
+    count = bounded.within_pages(pages)
 
     def next_page(place: object) -> None:
         try:
             count(place)
-        except TooMuchError as error:
+        except bounded.TooMuchError as error:
             raise ApiError(NO_ANSWER, 0, f"the listing of {bucket}: the answer {error}") from None
 
     return next_page
@@ -95,7 +112,7 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
     """
     try:
         # Listed anew each time: what was aborted is gone from the first page.
-        next_page = _counting(bucket, PAGES)
+        next_page = _counting(bucket, bounded.PAGES_OF_MEDIA)
         while uploads := [
             upload
             for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", [])
@@ -107,7 +124,7 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
     except ApiError as error:
         if not error.lacking:
             raise
-    for key, version in _versions(s3, bucket, pages=PAGES if of_proof else PAGES_OF_MEDIA):
+    for key, version in _versions(s3, bucket, media=not of_proof):
         if not of_proof or is_ours(key):
             _delete_version(s3, bucket, key, version)
 

@@ -19,6 +19,7 @@ from synapse_media.schema.connection import Connection
 from .answers import ApiError
 from .bounded import TooMuchError
 from .clients import Credential, call, s3_client
+from .objects import create_bucket
 
 PART: Final = 8 * 1024 * 1024
 """boto3 uploads anything larger in parts of this size; so do Synapse's module and its script."""
@@ -73,7 +74,13 @@ def _put(at: _Try) -> None:
 
 
 def _head(at: _Try) -> None:
-    size = call(at.s3, "head_object", Bucket=at.bucket, Key=at.key).get("ContentLength", 0)
+    try:
+        size = call(at.s3, "head_object", Bucket=at.bucket, Key=at.key).get("ContentLength", 0)
+    except ApiError as error:
+        if 400 <= error.status < 500:
+            # An answer to HEAD has no body that would say why: the same by a call that brings one.
+            call(at.s3, "get_object", Bucket=at.bucket, Key=at.key)
+        raise
     if size != len(at.small):
         raise ApiError("WrongContent", 200, f"head_object says {size} bytes, {len(at.small)} were written")
 
@@ -166,7 +173,7 @@ def _create_bucket(at: _Try) -> None:
     if not at.decoy:
         raise _NotTestedError("needs a decoy bucket, which only an administrator can lend")
     try:
-        call(at.s3, "create_bucket", **bucket_in(at.s3.meta.region_name, at.decoy))
+        create_bucket(at.s3, at.decoy, at.s3.meta.region_name)
     except ApiError as error:
         if error.code == "BucketAlreadyOwnedByYou":
             return
@@ -281,9 +288,3 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
         told.append("Is the store reachable from here, at this endpoint?")
     told.append("Everything that was made is kept; mend the cause and run `synapse-media up` again.")
     return " ".join(told)
-
-
-def bucket_in(region: str, bucket: str) -> dict[str, Any]:
-    """The arguments of create_bucket. Amazon's first region, and whatever imitates it, refuses to be named."""
-    where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    return {"Bucket": bucket, **where}
