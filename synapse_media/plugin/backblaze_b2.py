@@ -35,10 +35,10 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, tracing
-from synapse_media.store.answers import ApiError
+from synapse_media.store.answers import ApiError, items
 from synapse_media.store.clients import Credential
 from synapse_media.store.http import host_of
-from synapse_media.store.objects import is_ours
+from synapse_media.store.objects import is_left, is_ours
 
 from .bucket import BucketBase, BucketFamily, Setting, is_marked, not_empty, require_mark, taken
 from .families import Family
@@ -636,14 +636,16 @@ class B2Administrator:
         decoys = [bucket for bucket in listed if bucket.name.startswith(DECOY) and bucket.name != decoy]
         return [bucket.name for bucket in decoys if is_marked(_mark_of(bucket), inputs)]
 
-    def clear(self, inputs: ProofInputs) -> None:
+    def clear(self, inputs: ProofInputs, own: str) -> None:
         api, prefix = account(inputs.connection), inputs.prefix + PROOF_OBJECT
         with _calling(inputs.connection, inputs.bucket):
             found = _find(api, inputs.bucket)
             if found is not None:
-                for name in (prefix, f"{prefix}-copy"):
-                    for version in list(found.list_file_versions(name)):
-                        found.delete_file_version(version.id_, version.file_name)
+                listed = api.session.list_file_versions(found.id_, start_file_name=prefix, prefix=prefix)
+                for version in items(f"the files of {inputs.bucket}", listed, "files", dict):
+                    written = datetime.fromtimestamp(version["uploadTimestamp"] / 1000, UTC)
+                    if is_ours(version["fileName"]) and is_left(version["fileName"], own, written):
+                        found.delete_file_version(version["fileId"], version["fileName"])
 
 
 FAMILY: Final = Family(

@@ -350,8 +350,8 @@ class SpacesAdministrator:
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         return []
 
-    def clear(self, inputs: ProofInputs) -> None:
-        clear_with_proved_key(inputs)
+    def clear(self, inputs: ProofInputs, own: str) -> None:
+        clear_with_proved_key(inputs, own)
 
 
 FAMILY: Final = Family(

@@ -529,8 +529,8 @@ class GarageAdministrator:
         # Its admin API lists names and ids, and no mark.
         return []
 
-    def clear(self, inputs: ProofInputs) -> None:
-        clear_with_proved_key(inputs)
+    def clear(self, inputs: ProofInputs, own: str) -> None:
+        clear_with_proved_key(inputs, own)
 
 
 FAMILY: Final = Family(

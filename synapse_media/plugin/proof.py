@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
-from synapse_media.contract import PROOF_OBJECT, Proof, fingerprint, secret_sha256
+from synapse_media.contract import Proof, fingerprint, secret_sha256
 from synapse_media.errors import StoreError
 from synapse_media.methods import Expected, Operation
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import PROOF, ProofInputs, ProofLine, ProofState
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Credential, iam_client, s3_client
-from synapse_media.store.objects import remove_versions
-from synapse_media.store.probes import advice, prove
+from synapse_media.store.objects import clear_proof
+from synapse_media.store.probes import advice, own_object, prove
 
 from . import families
 from .iam import forget_journal
@@ -50,14 +50,18 @@ class ProofAdministrator(Protocol):
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         """The decoys of this store but this one, that a run which was killed left; [] where the provider can't tell."""
 
-    def clear(self, inputs: ProofInputs) -> None:
-        """Remove what the proof wrote."""
+    def clear(self, inputs: ProofInputs, own: str) -> None:
+        """Remove what the proof wrote, and what earlier ones left.
+
+        Args:
+            own: the key of its own object.
+        """
 
 
-def clear_with_proved_key(inputs: ProofInputs) -> None:
+def clear_with_proved_key(inputs: ProofInputs, own: str) -> None:
     """Remove what the proof wrote, where a key that may write may delete, and the administrator has no key for S3."""
     key = Credential(inputs.access_key_id, inputs.secret_access_key)
-    remove_versions(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix + PROOF_OBJECT)
+    clear_proof(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix, own)
 
 
 class ProofResource(SchemaResource[ProofInputs, ProofState]):
@@ -144,6 +148,7 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
     state = ProofState(inputs=inputs)
     administrator = families.proof_administrator(inputs.lender)
     left: list[str] = []
+    own = own_object(inputs.prefix)
     try:
         if old is not None and old.decoys_left:
             left += _delete_left(old, context)
@@ -156,11 +161,12 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
                 expected,
                 decoy=decoy,
                 settle_seconds=inputs.settle_seconds,
+                own=own,
             )
         if inputs.admin:
             # What a failed probe left may be out of reach; the lines say what failed.
             with suppress(ApiError):
-                administrator.clear(inputs)
+                administrator.clear(inputs, own)
         if inputs.user_name:
             # The ring can't do this itself: what it returns is not in the state yet, and a run killed in between would
             # leave a key that nobody knows. Here the state has the key, or there were nothing to prove. A journal that

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from synapse_media.contract import PROOF_OBJECT
 from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import call, s3_client
-from synapse_media.store.objects import create_bucket, remove_versions
+from synapse_media.store.objects import clear_proof, create_bucket
 
 from .bucket import Bucket, is_marked, mark, mark_of
 from .existing_key import ExistingKey
@@ -65,14 +64,13 @@ class S3Administrator:
                     raise
         return found
 
-    def clear(self, inputs: ProofInputs) -> None:
+    def clear(self, inputs: ProofInputs, own: str) -> None:
         s3, bucket = s3_client(inputs.connection), inputs.bucket
-        key = inputs.prefix + PROOF_OBJECT
-        remove_versions(s3, bucket, key)
+        clear_proof(s3, bucket, inputs.prefix, own)
         # A key that may not abort leaves its uploads.
-        for upload in call(s3, "list_multipart_uploads", Bucket=bucket, Prefix=key).get("Uploads", []):
-            if upload["Key"] == key:
-                call(s3, "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
+        for upload in call(s3, "list_multipart_uploads", Bucket=bucket, Prefix=own).get("Uploads", []):
+            if upload["Key"] == own:
+                call(s3, "abort_multipart_upload", Bucket=bucket, Key=own, UploadId=upload["UploadId"])
 
 
 FAMILY: Final = Family(

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.schema.connection import AdminCheck, Connection
 from synapse_media.schema.resources import (
@@ -38,7 +37,7 @@ from synapse_media.store import credentials
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Credential, call, s3_client
 from synapse_media.store.http import JsonClient
-from synapse_media.store.objects import look, remove_versions
+from synapse_media.store.objects import clear_proof, look
 
 from .bucket import S3BucketBase, S3Family, mark
 from .families import Family
@@ -275,9 +274,9 @@ class StorjAdministrator:
         # A short-lived key reaches the one bucket it is for.
         return []
 
-    def clear(self, inputs: ProofInputs) -> None:
+    def clear(self, inputs: ProofInputs, own: str) -> None:
         s3 = administrator(inputs.connection, inputs.bucket)
-        remove_versions(s3, inputs.bucket, inputs.prefix + PROOF_OBJECT)
+        clear_proof(s3, inputs.bucket, inputs.prefix, own)
 
 
 # ---- the keys

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
-from synapse_media.contract import PROOF_OBJECTS
+from synapse_media.contract import PROOF_NAME, PROOF_OBJECT
 
 from . import bounded
 from .answers import NO_ANSWER, ApiError
 from .clients import call
+
+_PROOF_ENDS: Final = timedelta(hours=1)
+"""After this time no proof is still at work."""
 
 
 def create_bucket(s3: Any, bucket: str, region: str) -> None:
@@ -36,8 +41,27 @@ def look(s3: Any, bucket: str) -> None:
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
-def _versions(s3: Any, bucket: str, prefix: str = "", *, media: bool = False) -> Iterator[tuple[str, str]]:
-    """(key, version id) of every version and delete marker; version id "" where the store keeps no versions.
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """An object's version, or a delete marker.
+
+    Attributes:
+        version_id: "" where the store keeps no versions.
+        modified: None where the store does not tell.
+    """
+
+    key: str
+    version_id: str
+    modified: datetime | None
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> _Version:
+        modified = item.get("LastModified")
+        return cls(item["Key"], item.get("VersionId") or "", modified if isinstance(modified, datetime) else None)
+
+
+def _versions(s3: Any, bucket: str, prefix: str = "", *, media: bool = False) -> Iterator[_Version]:
+    """Every version and delete marker.
 
     Raises ApiError, also where the listing has no end.
 
@@ -55,7 +79,7 @@ def _versions(s3: Any, bucket: str, prefix: str = "", *, media: bool = False) ->
                 raise
             break
         for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-            yield item["Key"], item.get("VersionId") or ""
+            yield _Version.of(item)
         if not page.get("IsTruncated"):
             return
         marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
@@ -65,7 +89,7 @@ def _versions(s3: Any, bucket: str, prefix: str = "", *, media: bool = False) ->
     while True:
         page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
         for item in page.get("Contents", []):
-            yield item["Key"], ""
+            yield replace(_Version.of(item), version_id="")
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -86,12 +110,12 @@ def _counting(bucket: str, pages: int) -> Callable[[object], None]:
 
 def is_ours(key: str) -> bool:
     """Written by the proof: not media."""
-    return key.rpartition("/")[2] in PROOF_OBJECTS
+    return PROOF_NAME.fullmatch(key.rpartition("/")[2]) is not None
 
 
 def is_empty(s3: Any, bucket: str) -> bool:
     """Nothing in it but what the proof left; old versions count as media."""
-    return all(is_ours(key) for key, _ in _versions(s3, bucket))
+    return all(is_ours(version.key) for version in _versions(s3, bucket))
 
 
 def holds_media(s3: Any, bucket: str) -> bool:
@@ -124,18 +148,36 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
     except ApiError as error:
         if not error.lacking:
             raise
-    for key, version in _versions(s3, bucket, media=not of_proof):
-        if not of_proof or is_ours(key):
-            _delete_version(s3, bucket, key, version)
+    for version in _versions(s3, bucket, media=not of_proof):
+        if not of_proof or is_ours(version.key):
+            _delete_version(s3, bucket, version)
 
 
 def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
     """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
-    for key, version in _versions(s3, bucket, prefix):
-        if is_ours(key):
-            _delete_version(s3, bucket, key, version)
+    for version in _versions(s3, bucket, prefix):
+        if is_ours(version.key):
+            _delete_version(s3, bucket, version)
 
 
-def _delete_version(s3: Any, bucket: str, key: str, version: str) -> None:
+def clear_proof(s3: Any, bucket: str, prefix: str, own: str) -> None:
+    """Delete what a proof wrote, and what earlier ones left; nothing of one that runs beside it.
+
+    Args:
+        prefix: the store's.
+        own: the key of the proof's own object.
+    """
+    for version in _versions(s3, bucket, prefix + PROOF_OBJECT):
+        if is_ours(version.key) and is_left(version.key, own, version.modified):
+            _delete_version(s3, bucket, version)
+
+
+def is_left(key: str, own: str, written: datetime | None) -> bool:
+    """Whether nobody needs an object of a proof any more: it is the own one, or older than any proof takes."""
+    return key.startswith(own) or (written is not None and datetime.now(UTC) - written > _PROOF_ENDS)
+
+
+def _delete_version(s3: Any, bucket: str, version: _Version) -> None:
     # One by one: not every store has DeleteObjects.
-    call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))
+    named = {"VersionId": version.version_id} if version.version_id else {}
+    call(s3, "delete_object", Bucket=bucket, Key=version.key, **named)

@@ -6,6 +6,7 @@ Probes that should be refused do no harm where they are not: the policy is malfo
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from synapse_media.schema.connection import Connection
 from .answers import ApiError
 from .bounded import TooMuchError
 from .clients import Credential, call, s3_client
-from .objects import create_bucket
+from .objects import create_bucket, remove_versions
 
 PART: Final = 8 * 1024 * 1024
 """boto3 uploads anything larger in parts of this size; so do Synapse's module and its script."""
@@ -38,12 +39,14 @@ class _Try:
 
     Attributes:
         decoy: an existing bucket the key must not reach; "" if there is none.
+        large: keys of the objects of 9 MiB that were written.
     """
 
     s3: Any
     bucket: str
     key: str
     decoy: str
+    large: list[str] = field(default_factory=list)
     small: bytes = field(default_factory=lambda: _filler(1024))
     uploads: list[str] = field(default_factory=list)
 
@@ -122,6 +125,7 @@ def _multipart(at: _Try) -> None:
     where = {"Bucket": at.bucket, "Key": at.key, "UploadId": upload}
     call(at.s3, "complete_multipart_upload", **where, MultipartUpload={"Parts": parts})
     at.uploads.remove(upload)
+    at.large.append(at.key)
     _expect_bytes(_read(at.s3, at.bucket, at.key), body, "the object of 9 MiB")
 
 
@@ -151,6 +155,7 @@ def _location(at: _Try) -> None:
 def _copy(at: _Try) -> None:
     source = {"Bucket": at.bucket, "Key": at.key}
     call(at.s3, "copy_object", Bucket=at.bucket, Key=at.key + "-copy", CopySource=source)
+    at.large.append(at.key + "-copy")
 
 
 def _delete(at: _Try) -> None:
@@ -208,6 +213,11 @@ _PROBES: Mapping[Operation, Callable[[_Try], None]] = {
 }
 
 
+def own_object(prefix: str) -> str:
+    """A key for the object of one proof: two at once must not see each other's."""
+    return f"{prefix}{PROOF_OBJECT}-{secrets.token_hex(6)}"
+
+
 def prove(
     connection: Connection,
     credential: Credential,
@@ -217,14 +227,16 @@ def prove(
     *,
     decoy: str = "",
     settle_seconds: float = 0,
+    own: str = "",
 ) -> tuple[ProofLine, ...]:
     """Try every expected operation with the key; a line for each, in the order tried.
 
     Args:
         prefix: the store's prefix, "" or ending with "/".
+        own: the key of the object to write; by default, one that no other proof has.
         settle_seconds: a key or policy made just now may need so long until the store knows it.
     """
-    at = _Try(s3_client(connection, credential), bucket, prefix + PROOF_OBJECT, decoy)
+    at = _Try(s3_client(connection, credential), bucket, own or own_object(prefix), decoy)
     deadline = time.monotonic() + settle_seconds
     while True:
         lines = tuple(_lines(at, expected))
@@ -234,7 +246,7 @@ def prove(
 
 
 def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLine]:
-    stop = ""
+    stop, deleted = "", False
     for operation, probe in _PROBES.items():
         if operation not in expected:
             continue
@@ -256,6 +268,24 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
             yield ProofLine(operation.value, wanted, outcome, "" if outcome == wanted else str(error))
         else:
             yield ProofLine(operation.value, wanted, "allowed")
+            deleted = deleted or operation is Operation.DELETE
+    _leave_little(at, deleted=deleted)
+
+
+def _leave_little(at: _Try, *, deleted: bool) -> None:
+    """Delete what was written, or, where the key may not, let 1 KiB of it stay."""
+    with suppress(ApiError):
+        if deleted:
+            remove_versions(at.s3, at.bucket, at.key)
+            at.large.clear()
+    with suppress(ApiError):
+        # A key that may not list versions leaves those it wrote to the lifecycle rule.
+        for key in at.large:
+            if deleted:
+                call(at.s3, "delete_object", Bucket=at.bucket, Key=key)
+            else:
+                call(at.s3, "put_object", Bucket=at.bucket, Key=key, Body=at.small)
+    at.large.clear()
     for upload in list(at.uploads):
         with suppress(ApiError):
             call(at.s3, "abort_multipart_upload", Bucket=at.bucket, Key=at.key, UploadId=upload)
