@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
+# Tests wait for processes and servers more than they compute, so that one worker more than there are cores keeps all of them busy.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Left when the environment is complete. It is made again when what it was made from changed, or its Python is gone.
@@ -10,7 +12,7 @@ STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up down clean check test preview bench live docs garage faults audit FORCE
+.PHONY: help setup up down clean check test preview bench live docs garage faults audit lock FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +35,7 @@ check: $(READY) ## formatting, lint and types
 	$(BIN)/mypy
 
 test: setup check ## all checks and all tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=25 --cov --cov-report=term-missing:skip-covered
 
 garage: $(READY) ## build Garage with cargo, once, for its tests (10 to 40 minutes)
 	@$(BIN)/python -m tests.providers.garage_server
@@ -45,9 +47,10 @@ live: setup ## the acceptance on the real service, with your credentials (STACK=
 	@test -n "$(STACK)" || { echo "make live STACK=<your stack>" >&2; exit 64; }
 	@$(BIN)/python -m tests.live $(STACK)
 
-docs: $(READY) ## generate the numbers in the docs, the package schema and the classes of the plugin's resources anew
+docs: $(READY) ## generate the numbers in the docs, the schemas and the classes of the plugin's resources anew
 	@$(BIN)/python docs/update.py
 	@$(BIN)/python docs/schema.py
+	@$(BIN)/python docs/stack_schema.py
 
 bench: setup ## what it costs, beside an empty Pulumi program (STORES="1 50")
 	@$(BIN)/python -m tests.bench $(if $(STORES),--stores $(STORES))
@@ -59,6 +62,10 @@ audit: $(READY) ## ask PyPI's vulnerability service about every locked dependenc
 	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock || { code=$$?; \
 	  echo "Above: what is known to be vulnerable, or why the vulnerability service could not be asked; then nothing is known." >&2; \
 	  exit $$code; }
+
+lock: $(READY) ## write requirements.lock anew, as pyproject.toml wants it (UPGRADE=1: with the newest releases)
+	@$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-annotate --group dev --all-extras $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 
 # Every tool is asked for before the first minute is spent. Go is not needed where the engine was built before.
 # An environment without a working pip was cut off while it was made.
@@ -76,8 +83,12 @@ $(READY): requirements.lock pyproject.toml $(STALE)
 	  "go is not on PATH; it builds the embedded store. Install Go 1.25 or newer (https://go.dev/dl/)."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear "$(VENV)"
 	@echo "Installing the locked dependencies into $(VENV) …"
+	@# uv installs in seconds what takes pip minutes. It reads no configuration of pip's: where only that names a mirror, pip installs.
 	@# Without --no-deps an older pip takes the newest release for a name with an extra, whatever the lock says.
-	@$(PIP) --no-deps --require-hashes -r requirements.lock
+	@awk '/^uv==/ { block = 1 } block { print; if (!/\\$$/) exit }' requirements.lock > "$(VENV)/uv.lock"
+	@$(PIP) --no-deps --require-hashes -r "$(VENV)/uv.lock"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock || \
+	  $(PIP) --no-deps --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 

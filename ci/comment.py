@@ -2,9 +2,14 @@
 
     .venv/bin/python ci/comment.py DIRECTORY
 
-From the environment, as GitHub Actions sets it: GITHUB_TOKEN (nowhere else: an argument can be read by others on the
-machine), GITHUB_REPOSITORY, GITHUB_API_URL, and PULL_REQUEST, the pull request's number. COMMENT_AUTHOR, if the token
-is not that of the Actions app: the login that it comments as.
+On GitHub, GitLab, Gitea and Forgejo, from their own builds or from Woodpecker's. What is read from the environment:
+
+- the token, and nowhere else (an argument can be read by others on the machine): COMMENT_TOKEN, or GITHUB_TOKEN;
+- where the pull request is, as the system sets it: GITHUB_REPOSITORY and GITHUB_API_URL, with PULL_REQUEST for its
+  number (GitHub, Gitea and Forgejo Actions); CI_API_V4_URL, CI_PROJECT_ID and CI_MERGE_REQUEST_IID (GitLab);
+  CI_FORGE_TYPE, CI_FORGE_URL, CI_REPO, CI_REPO_REMOTE_ID and CI_COMMIT_PULL_REQUEST (Woodpecker);
+- COMMENT_AUTHOR, the login that the token comments as, where the host does not tell: by default that of GitHub Actions
+  there, elsewhere whom the host names for the token.
 """  # noqa: INP001 (a script, not a package)
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,9 +30,103 @@ from synapse_media.store.http import JsonClient
 
 MARKER = "<!-- synapse-media preview -->"
 LIMIT = 65536
-"""Characters of a comment's body."""
+"""Characters of a comment's body; GitHub's limit, and the lowest of all."""
 PAGE = 100
 QUIET = "No stack would change."
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a host's API has comments.
+
+    Attributes:
+        comments, comment: the path of a pull request's comments, and of one.
+        author: of a comment, the field that names whose it is, and that of the login in it.
+        edit: the method that changes a comment.
+        scheme: what stands before the token in the header Authorization.
+        paged: whether it answers in pages of PAGE.
+        needs: what the token must be allowed to do.
+    """
+
+    name: str
+    comments: str
+    comment: str
+    author: tuple[str, str]
+    edit: str
+    needs: str
+    scheme: str = "Bearer"
+    paged: bool = True
+
+
+GITHUB = Kind(
+    "GitHub",
+    "/repos/{repository}/issues/{number}/comments",
+    "/repos/{repository}/issues/comments/{id}",
+    ("user", "login"),
+    "PATCH",
+    "The job needs `permissions: pull-requests: write`; the token of a fork's build has none",
+)
+"""https://docs.github.com/en/rest/issues/comments"""
+GITEA = Kind(
+    "Gitea or Forgejo",
+    GITHUB.comments,
+    GITHUB.comment,
+    GITHUB.author,
+    GITHUB.edit,
+    "The token needs the scope write:issue, and its user may write to the repository",
+    scheme="token",
+    # It answers with all comments at once, whatever page is asked for.
+    paged=False,
+)
+"""https://docs.gitea.com/api/ (issue); Forgejo's is the same."""
+GITLAB = Kind(
+    "GitLab",
+    "/projects/{repository}/merge_requests/{number}/notes",
+    "/projects/{repository}/merge_requests/{number}/notes/{id}",
+    ("author", "username"),
+    "PUT",
+    "The token is a project access token with the scope api and the role Reporter; a job's own token may not comment",
+)
+"""https://docs.gitlab.com/api/notes/#merge-requests"""
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """Where the comment goes. `author` is whose comments are ours."""
+
+    kind: Kind
+    client: JsonClient
+    repository: str
+    number: int
+    author: str
+
+    def comments(self) -> Iterator[dict[str, Any]]:
+        """Every comment. Raises ApiError."""
+        path, page = self._path(self.kind.comments), 1
+        while True:
+            query = {"per_page": PAGE, "page": page} if self.kind.paged else None
+            listed = self.client.call("GET", path, query=query)
+            yield from listed
+            if not self.kind.paged or len(listed) < PAGE:
+                return
+            page += 1
+
+    def is_ours(self, comment: Mapping[str, Any]) -> bool:
+        """Whether it is the one that we edit: anybody can write the marker into a comment."""
+        who, login = self.kind.author
+        return comment[who][login] == self.author and str(comment["body"]).startswith(MARKER)
+
+    def make(self, text: str) -> None:
+        """Raises ApiError."""
+        self.client.call("POST", self._path(self.kind.comments), {"body": text})
+
+    def edit(self, number: int, text: str) -> None:
+        """Raises ApiError."""
+        path = self._path(self.kind.comment).format(id=number)
+        self.client.call(self.kind.edit, path, {"body": text}, repeatable=True)
+
+    def _path(self, pattern: str) -> str:
+        return pattern.replace("{repository}", self.repository).replace("{number}", str(self.number))
 
 
 def body(sections: Mapping[str, str]) -> str:
@@ -50,31 +150,18 @@ def body(sections: Mapping[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def publish(client: JsonClient, repository: str, number: int, author: str, text: str, *, quiet: bool) -> str:
+def publish(where: PullRequest, text: str, *, quiet: bool) -> str:
     """Edit our comment, or make one, unless there is nothing to say; what was done, in words. Raises ApiError."""
-    comments = f"/repos/{repository}/issues/{number}/comments"
-    for comment in _all(client, comments):
-        # Anybody can write the marker into a comment; only ours is ours to edit.
-        if comment["user"]["login"] == author and str(comment["body"]).startswith(MARKER):
+    for comment in where.comments():
+        if where.is_ours(comment):
             if comment["body"].strip() == text.strip():
                 return "the comment says so already"
-            where = f"/repos/{repository}/issues/comments/{comment['id']}"
-            client.call("PATCH", where, {"body": text}, repeatable=True)
+            where.edit(comment["id"], text)
             return "the comment was edited"
     if quiet:
         return "there is nothing to say"
-    client.call("POST", comments, {"body": text})
+    where.make(text)
     return "a comment was made"
-
-
-def _all(client: JsonClient, path: str) -> Iterator[dict[str, Any]]:
-    page = 1
-    while True:
-        listed = client.call("GET", path, query={"per_page": PAGE, "page": page})
-        yield from listed
-        if len(listed) < PAGE:
-            return
-        page += 1
 
 
 def _from_environment(name: str, pattern: str, default: str = "") -> str:
@@ -85,33 +172,62 @@ def _from_environment(name: str, pattern: str, default: str = "") -> str:
     return value
 
 
+_REPOSITORY = r"[\w.-]+/[\w.-]+"
+_NUMBER = r"\d{1,12}"
+_URL = r"https?://\S+"
+
+
+def _place() -> tuple[Kind, str, str, int]:
+    """The kind of host, its API's address, the repository and the pull request's number. Raises UsageError."""
+    if os.environ.get("GITLAB_CI"):
+        base = _from_environment("CI_API_V4_URL", _URL)
+        number = int(_from_environment("CI_MERGE_REQUEST_IID", _NUMBER))
+        return GITLAB, base, _from_environment("CI_PROJECT_ID", _NUMBER), number
+    if os.environ.get("CI") == "woodpecker":
+        forge = _from_environment("CI_FORGE_TYPE", "github|gitlab|gitea|forgejo")
+        url = _from_environment("CI_FORGE_URL", _URL).rstrip("/")
+        number = int(_from_environment("CI_COMMIT_PULL_REQUEST", _NUMBER))
+        if forge == "gitlab":
+            return GITLAB, f"{url}/api/v4", _from_environment("CI_REPO_REMOTE_ID", _NUMBER), number
+        repository = _from_environment("CI_REPO", _REPOSITORY)
+        if forge == "github":
+            base = "https://api.github.com" if url == "https://github.com" else f"{url}/api/v3"
+            return GITHUB, base, repository, number
+        return GITEA, f"{url}/api/v1", repository, number
+    repository = _from_environment("GITHUB_REPOSITORY", _REPOSITORY)
+    number = int(_from_environment("PULL_REQUEST", _NUMBER))
+    base = _from_environment("GITHUB_API_URL", _URL, "https://api.github.com")
+    return GITEA if base.rstrip("/").endswith("/api/v1") else GITHUB, base, repository, number
+
+
+def _pull_request(kind: Kind, base: str, repository: str, number: int) -> PullRequest:
+    """Where the comment goes. Raises UsageError, StoreError for a malformed token, ApiError."""
+    token = credentials.read("COMMENT_TOKEN") or credentials.read("GITHUB_TOKEN")
+    if not token:
+        raise UsageError("neither COMMENT_TOKEN nor GITHUB_TOKEN is set")
+    base = base.rstrip("/")
+    if not base.startswith("https://") and urlsplit(base).hostname not in {"127.0.0.1", "localhost"}:
+        raise UsageError(f"{kind.name}'s API is at {base!r}: a token goes over https only")
+    headers = {"Authorization": f"{kind.scheme} {token}"}
+    if kind is GITHUB:
+        headers |= {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+    client = JsonClient(base, f"{kind.name}'s API", headers)
+    known = "github-actions[bot]" if kind is GITHUB and os.environ.get("CI") != "woodpecker" else ""
+    author = _from_environment("COMMENT_AUTHOR", r"[\w.\[\]-]+|", known)
+    if not author:
+        author = str(client.call("GET", "/user")[kind.author[1]])
+    return PullRequest(kind, client, repository, number, author)
+
+
 def run(arguments: list[str]) -> int:
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         raise UsageError("usage: ci/comment.py DIRECTORY, the one that ci/preview.sh wrote")
-    token = credentials.read("GITHUB_TOKEN")
-    if not token:
-        raise UsageError("GITHUB_TOKEN is not set")
-    repository = _from_environment("GITHUB_REPOSITORY", r"[\w.-]+/[\w.-]+")
-    number = int(_from_environment("PULL_REQUEST", r"\d{1,12}"))
-    base = _from_environment("GITHUB_API_URL", r"https?://\S+", "https://api.github.com").rstrip("/")
-    if not base.startswith("https://") and urlsplit(base).hostname not in {"127.0.0.1", "localhost"}:
-        raise UsageError(f"GITHUB_API_URL is {base!r}: a token goes over https only")
-    author = _from_environment("COMMENT_AUTHOR", r"[\w\[\]-]+", "github-actions[bot]")
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "Accept": "application/vnd.github+json",
-        "X-GitHub-Api-Version": "2022-11-28",
-    }
     sections = {path.stem: path.read_text(encoding="utf-8") for path in sorted(Path(arguments[0]).glob("*.md"))}
-    client = JsonClient(base, "GitHub's API", headers)
+    place = _place()
     try:
-        print(publish(client, repository, number, author, body(sections), quiet=not sections))
+        print(publish(_pull_request(*place), body(sections), quiet=not sections))
     except ApiError as error:
-        hint = (
-            ". The job needs `permissions: pull-requests: write`; the token of a fork's build has none"
-            if error.status in {401, 403, 404}
-            else ""
-        )
+        hint = f". {place[0].needs}" if error.status in {401, 403, 404} else ""
         raise SynapseMediaError(f"the comment was not written: {error}{hint}") from None
     return 0
 

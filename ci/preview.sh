@@ -1,20 +1,23 @@
 #!/bin/sh
 # What a change of stack files would do, for any continuous integration: a Markdown section for each stack that would
-# change, in OUT/<stack>.md and on standard output.
+# change, in OUT/<stack>.md and on standard output, and in OUT/digests a line "<stack> <digest>" for each that ci/up.sh
+# may then change.
 #
 #   ci/preview.sh [--refresh | --from-nothing] [STACK …]
 #
 # It needs the environment in .venv (`make setup`; `pip install -r requirements.txt` in a project that `init` made), or
-# the command in SYNAPSE_MEDIA. Without a STACK: every stack file there is. Without state and passphrase (a fork's build
-# has none), or without anything to say where they are, the preview is from nothing, and says so.
+# the command in SYNAPSE_MEDIA. Without a STACK: every stack file there is. Where the environment lacks what a stack's
+# state needs (a fork's build has nothing), that preview is from nothing, and says why. What it needs follows from the
+# backend (PULUMI_BACKEND_URL, or Pulumi.yaml) and the stack file's `secretsprovider`: a passphrase
+# (PULUMI_CONFIG_PASSPHRASE or …_FILE), the credentials of a KMS, or PULUMI_ACCESS_TOKEN.
 # Exit code: 0 nothing to do, 1 a preview failed, 2 changes pending, 3 changes that can lose media or cut access.
 set -eu
 cd "$(dirname "$0")/.."
 out=${OUT:-out/preview}
 command=${SYNAPSE_MEDIA:-.venv/bin/synapse-media}
 
-# Where a secret is missing, some systems set its variable to nothing.
-for name in PULUMI_BACKEND_URL PULUMI_CONFIG_PASSPHRASE PULUMI_CONFIG_PASSPHRASE_FILE AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; do
+# Where a secret is missing, some systems set its variable to nothing, which would stand before a role's credential.
+for name in $(env | sed -n 's/^\([A-Z][A-Z0-9_]*\)=$/\1/p'); do
     eval "[ -n \"\${$name:-}\" ]" || unset "$name"
 done
 
@@ -29,13 +32,6 @@ case "${1:-}" in
     exit 64
     ;;
 esac
-if [ -z "${PULUMI_BACKEND_URL:-}" ] || [ -z "${PULUMI_CONFIG_PASSPHRASE:-}${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ]; then
-    if [ "$mode" = --refresh ]; then
-        echo "ci/preview.sh: --refresh needs the state: set PULUMI_BACKEND_URL, and PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE" >&2
-        exit 64
-    fi
-    mode=--from-nothing
-fi
 named=yes
 if [ $# -eq 0 ]; then
     named=no
@@ -51,20 +47,23 @@ rm -rf "$out"
 mkdir -p "$out"
 worst=0
 for stack; do
+    # ORGANIZATION/NAME is one file, too.
+    file=$out/$(printf %s "$stack" | tr / -).md
     code=0
     # shellcheck disable=SC2086 # no mode is no argument
-    "$command" diff --stack "$stack" --format markdown $mode >"$out/$stack.md" || code=$?
+    "$command" diff --ci --stack "$stack" --format markdown $mode >"$file" || code=$?
     case $code in
-    0) rm "$out/$stack.md" ;;
-    1 | 2 | 3) cat "$out/$stack.md" ;;
+    0) rm "$file" ;;
+    1 | 2 | 3) cat "$file" ;;
     64)
-        rm "$out/$stack.md"
-        # An example is no stack: it can only be previewed from nothing.
+        # An example is no stack: it can only be previewed from nothing, which is not what was asked for.
+        rm "$file"
         [ "$named" = no ] || exit 64
         continue
         ;;
     *) exit "$code" ;;
     esac
+    [ "$code" -ne 2 ] || sed -n "s|^Digest of these changes: |$stack |p" "$file" >>"$out/digests"
     # A failed preview first: what it would have said is not known. Then dangers, then changes.
     case "$worst$code" in
     1? | 00) ;;

@@ -57,27 +57,19 @@ __all__ = (
     "publish",
 )
 
-REGISTRY = {
-    "amazon_s3": ("amazon_s3", "AmazonS3"),
-    "backblaze_b2": ("backblaze_b2", "BackblazeB2"),
-    "digitalocean_spaces": ("digitalocean_spaces", "DigitalOceanSpaces"),
-    "garage": ("garage", "Garage"),
-    "s3_compatible": ("s3_compatible", "S3Compatible"),
-    "storj": ("storj", "Storj"),
-    "wasabi": ("wasabi", "Wasabi"),
-}
-"""Component family -> (module, class). Imported when used: a vendor's SDK is slow to load."""
-
 
 def __getattr__(name: str) -> Any:
-    """A component or its arguments, loaded only now. Raises pulumi.RunError without the SDK it needs."""
-    for module, component in REGISTRY.values():
-        if name in (component, f"{component}Args"):
+    """A component or its arguments, loaded only now, since a vendor's SDK is slow to load.
+
+    Raises pulumi.RunError without the SDK it needs.
+    """
+    for family in catalog.families():
+        if name in (family.component_class, f"{family.component_class}Args"):
             try:
-                extras.require([module])
+                extras.require([family.name])
             except extras.MissingExtraError as error:
                 raise pulumi.RunError(str(error)) from None
-            return getattr(import_module(f".{module}", __name__), name)
+            return getattr(import_module(f".{family.component}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -113,21 +105,17 @@ def make(store: StoreSettings) -> dict[str, Any]:
             "access": store.access,
         }
     extras.require([store.provider])
-    component = __getattr__(_name(store))
+    component = __getattr__(catalog.load(store.provider).component_class)
     outputs: dict[str, Any] = component(store.server_name, arguments(store)).storage_outputs
     return outputs
 
 
 def arguments(store: StoreSettings) -> StoreArgs:
     """A stack file's settings as the arguments of its provider's component."""
-    args: type[StoreArgs] = __getattr__(f"{_name(store)}Args")
+    args: type[StoreArgs] = __getattr__(f"{catalog.load(store.provider).component_class}Args")
     values = {**{item.name: getattr(store, item.name) for item in fields(store)}, **store.options}
     taken = {item.name: values[item.name] for item in fields(args) if values.get(item.name) not in (None, "")}
     return args(**taken, from_stack_file=True)
-
-
-def _name(store: StoreSettings) -> str:
-    return REGISTRY[catalog.load(store.provider).component][1]
 
 
 def publish(stores: Mapping[str, Mapping[str, Any]]) -> None:

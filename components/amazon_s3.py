@@ -17,8 +17,8 @@ import pulumi
 import pulumi_aws as aws
 
 from synapse_media.allow import deletes_media
-from synapse_media.plugin.bucket import OWNER_TAG
 from synapse_media.plugin.iam import POLICY_NAME
+from synapse_media.plugin.s3_bucket import OWNER_TAG
 
 from . import policies
 from .args import IamStoreArgs, is_known
@@ -46,7 +46,7 @@ class AmazonS3Args(IamStoreArgs):
     """Seconds that a key made just now may need until Amazon knows it. Left out: what the catalog has."""
 
 
-class AmazonS3(S3IamStore):
+class AmazonS3(S3IamStore[AmazonS3Args]):
     """What the vendor's plugin makes of a store.
 
     Produces a private bucket: public access block, owner-enforced objects, encryption, versions that expire, unfinished
@@ -56,9 +56,6 @@ class AmazonS3(S3IamStore):
     """
 
     family = "amazon_s3"
-
-    def __init__(self, name: str, args: AmazonS3Args, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
     def provision(self) -> None:
         if not self.store.adopt or self.keyless:
@@ -114,10 +111,10 @@ class AmazonS3(S3IamStore):
         return "path" if self.own_endpoint else super().addressing
 
     @property
-    def tags(self) -> Any:
+    def tags(self) -> dict[str, str] | pulumi.Output[dict[str, str]]:
         """Every tag there is to be, or an Output of them."""
 
-        def marked(tags: Mapping[str, Any] | None) -> dict[str, str]:
+        def marked(tags: Mapping[str, object] | None) -> dict[str, str]:
             return {**{str(name): str(value) for name, value in (tags or {}).items()}, OWNER_TAG: self.owner}
 
         return given(marked, self.setting("tags"))
@@ -133,11 +130,11 @@ class AmazonS3(S3IamStore):
         """For what is made under `path`: it stays where an earlier release put it, since a move makes it another."""
         return self.by_vendor(*depends_on, ignore_changes=["path"], **options)
 
-    def key_policy(self) -> Any:
+    def key_policy(self) -> policies.Policy | pulumi.Output[policies.Policy]:
         if not self.is_set("kms_key"):
             return super().key_policy()
 
-        def with_key(document: dict[str, Any], key: str) -> dict[str, Any]:
+        def with_key(document: policies.Policy, key: str) -> policies.Policy:
             # Writing takes a data key, reading decrypts it; a multipart upload does both.
             # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
             actions = ["kms:Decrypt", "kms:GenerateDataKey"]

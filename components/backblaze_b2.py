@@ -33,7 +33,7 @@ class BackblazeB2Args(StoreArgs):
     """URL of the native API in place of Backblaze's own, as of a proxy."""
 
 
-class BackblazeB2(Store):
+class BackblazeB2(Store[BackblazeB2Args]):
     """A private bucket that keeps the last version of a file only, and keys restricted to it.
 
     Every key can hide a file, whatever it was made for; under `least` only those whose method deletes can delete a
@@ -41,9 +41,6 @@ class BackblazeB2(Store):
     """
 
     family = "backblaze_b2"
-
-    def __init__(self, name: str, args: BackblazeB2Args, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
     def provision(self) -> None:
         # Filled in from the region; only one that was written says anything.
@@ -53,7 +50,7 @@ class BackblazeB2(Store):
         bucket = resources.B2Bucket(
             self.name,
             resources.B2BucketArgs(
-                **self.any_bucket(),
+                **vars(self.any_bucket()),
                 private=True,
                 encryption=True,
                 noncurrent_days=self.store.noncurrent_days,
@@ -66,23 +63,20 @@ class BackblazeB2(Store):
         ring = resources.B2KeyRing(
             self.name,
             resources.B2KeyRingArgs(
-                **self.any_ring(),
+                **vars(self.any_ring()),
                 owner=self.owner,
                 bucket_id=bucket.bucket_id,
                 capabilities=self._capabilities(),
-                resumed=bucket.resumed,
+                nonce=bucket.nonce,
             ),
             self.of_named_keys(bucket),
         )
         self.finish(
+            ring,
+            bucket,
             region=bucket.account_region,
             endpoint_url=bucket.account_endpoint,
-            access_key_id=ring.access_key_id,
-            secret_access_key=ring.secret_access_key,
             lacks=self.with_known_lacks(bucket.lacks),
-            made=(bucket, ring),
-            lender="backblaze_b2",
-            created_at=self.created_at(ring.keys),
         )
 
     def connection(self) -> resources.ConnectionArgs:

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pulumi
 
 from synapse_media.schema import resources as described
 from synapse_media.schema.model import camel, properties
 
+Args = TypeVar("Args")
 
-def _wire(value: Any) -> Any:
+
+def _wire(value: object) -> object:
     if is_dataclass(value):
-        found = {one.name: getattr(value, one.name) for one in fields(value)}
-        return {camel(name): _wire(part) for name, part in found.items() if part is not None}
+        return _properties(value)
     if isinstance(value, (list, tuple)):
         return [_wire(item) for item in value]
     return value
 
 
-class Declared(pulumi.CustomResource):
+def _properties(args: Any) -> dict[str, object]:
+    found = {one.name: getattr(args, one.name) for one in fields(args)}
+    return {camel(name): _wire(part) for name, part in found.items() if part is not None}
+
+
+class Declared(pulumi.CustomResource, Generic[Args]):
     """A resource that the plugin makes, from arguments in a dataclass; the outputs are annotated in its subclasses."""
 
     _described: described.ResourceType
 
-    def __init__(self, name: str, args: object, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: Args, opts: pulumi.ResourceOptions | None = None) -> None:
         outputs = {one.wire: None for one in properties(self._described.state)}
-        super().__init__(self._described.token, name, {**outputs, **_wire(args)}, opts)
+        super().__init__(self._described.token, name, {**outputs, **_properties(args)}, opts)
 
     def __getattr__(self, name: str) -> Any:
         # Pulumi keeps outputs by their names on the wire.

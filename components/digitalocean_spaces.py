@@ -17,12 +17,12 @@ import pulumi
 import pulumi_digitalocean as digitalocean
 
 from synapse_media.allow import deletes_media
+from synapse_media.plugin.digitalocean_spaces import TOKEN
 
 from . import resources
 from .args import StoreArgs, is_known
 from .store import Store
 
-TOKEN = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
 ADMIN = ("SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")
 """The full-access key; the vendor's plugin reads the same variables."""
 
@@ -38,7 +38,7 @@ class DigitalOceanSpacesArgs(StoreArgs):
     """Seconds that a key made just now may need until Spaces knows it. Left out: what the catalog has."""
 
 
-class DigitalOceanSpaces(Store):
+class DigitalOceanSpaces(Store[DigitalOceanSpacesArgs]):
     """A private, versioned bucket and its ring of limited keys.
 
     With an API token alone in the environment, also a full-access key for the vendor's plugin: it is deleted again by
@@ -48,26 +48,18 @@ class DigitalOceanSpaces(Store):
 
     family = "digitalocean_spaces"
 
-    def __init__(self, name: str, args: DigitalOceanSpacesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
-
     def provision(self) -> None:
         bucket, lacks = self._adopted() if self.store.adopt else self._made()
         grant = resources.SpacesGrantArgs(bucket=self.setting("bucket"), permission="readwrite")
         ring = resources.SpacesKeyRing(
             self.name,
-            resources.SpacesKeyRingArgs(**self.any_ring(), owner=self.owner, grants=[grant]),
+            resources.SpacesKeyRingArgs(**vars(self.any_ring()), owner=self.owner, grants=[grant]),
             self.of_named_keys(bucket),
         )
         self.finish(
-            region=self.setting("region"),
-            endpoint_url=self.setting("endpoint"),
-            access_key_id=ring.access_key_id,
-            secret_access_key=ring.secret_access_key,
+            ring,
+            bucket,
             lacks=lacks,
-            made=(bucket, ring),
-            lender="spaces",
-            created_at=self.created_at(ring.keys),
         )
 
     def connection(self) -> resources.ConnectionArgs:

@@ -25,20 +25,17 @@ class GarageArgs(StoreArgs):
     """Objects that the bucket holds at most. Left out: any number."""
 
 
-class Garage(Store):
+class Garage(Store[GarageArgs]):
     """A bucket with quotas and a rule for unfinished uploads, and keys with read and write on it, never owner."""
 
     family = "garage"
-
-    def __init__(self, name: str, args: GarageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
     def provision(self) -> None:
         store = self.store
         bucket = resources.GarageBucket(
             self.name,
             resources.GarageBucketArgs(
-                **self.any_bucket(),
+                **vars(self.any_bucket()),
                 abort_days=store.abort_days,
                 quota_bytes=store.options.get("quota_bytes", 0),
                 quota_objects=store.options.get("quota_objects", 0),
@@ -49,19 +46,14 @@ class Garage(Store):
         ring = resources.GarageKeyRing(
             self.name,
             resources.GarageKeyRingArgs(
-                **self.any_ring(), owner=self.owner, bucket_id=bucket.bucket_id, resumed=bucket.resumed
+                **vars(self.any_ring()), owner=self.owner, bucket_id=bucket.bucket_id, nonce=bucket.nonce
             ),
             self.of_named_keys(bucket),
         )
         self.finish(
-            region=self.setting("region"),
-            endpoint_url=self.setting("endpoint"),
-            access_key_id=ring.access_key_id,
-            secret_access_key=ring.secret_access_key,
+            ring,
+            bucket,
             lacks=self.with_known_lacks(bucket.lacks),
-            made=(bucket, ring),
-            lender="garage",
-            created_at=self.created_at(ring.keys),
         )
 
     def connection(self) -> resources.ConnectionArgs:

@@ -33,7 +33,6 @@ from synapse_media.allow import Word
 from synapse_media.errors import Problem
 from synapse_media.methods import METHODS
 
-from . import REGISTRY
 from .args import StoreArgs
 from .store import PACKAGE, ArgumentsError, Store
 
@@ -70,7 +69,7 @@ class Schema:
     types: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, component: type[Store], args: type[StoreArgs]) -> None:
+    def add(self, component: type[Store[StoreArgs]], args: type[StoreArgs]) -> None:
         """A component, with what it takes and gives."""
         inputs = inputs_of(args)
         hints, said = _hints(args), _docstrings(args)
@@ -176,8 +175,8 @@ class Components(Provider):
     def schema(self) -> str | None:
         """Made when it is asked for, as `pulumi up` does not: every vendor's SDK is loaded for it."""
         found = Schema(synapse_media.__version__)
-        for _, name in REGISTRY.values():
-            found.add(*_component(name))
+        for family in catalog.families():
+            found.add(*_component(family.component_class))
         return found.to_json()
 
     @schema.setter
@@ -206,7 +205,7 @@ class Components(Provider):
         )
 
 
-def _component(name: str) -> tuple[type[Store], type[StoreArgs]]:
+def _component(name: str) -> tuple[type[Store[StoreArgs]], type[StoreArgs]]:
     # By the package, which says what is to be installed where a vendor's SDK is not.
     package = import_module(__package__)
     return getattr(package, name), getattr(package, f"{name}Args")
@@ -217,7 +216,7 @@ def inputs_of(args: type[StoreArgs]) -> list[dataclasses.Field[Any]]:
     return [item for item in dataclasses.fields(args) if item.name not in _NOT_OF_USERS]
 
 
-def outputs_of(component: type[Store]) -> list[str]:
+def outputs_of(component: type[Store[StoreArgs]]) -> list[str]:
     """The names of the attributes that are outputs."""
     return [name for name, hint in _hints(component).items() if get_origin(hint) is pulumi.Output]
 
@@ -326,7 +325,7 @@ def _docstrings(found: type) -> dict[str, str]:
     """The strings below a class's fields, those of its bases with them."""
     result: dict[str, str] = {}
     for one in reversed(found.__mro__):
-        if one.__module__.split(".")[0] in ("builtins", "pulumi"):
+        if one.__module__.split(".")[0] in ("builtins", "pulumi", "typing"):
             continue
         (body,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
         statements = body.body if isinstance(body, ast.ClassDef) else []

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TypedDict
 
 from synapse_media.methods import RULES, Access, Method
 
-Statement = dict[str, Any]
+Statement = Mapping[str, object]
 
 VERSION = "2012-10-17"
 
 
-def document(*statements: Statement) -> dict[str, Any]:
-    """A policy document. https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_version.html"""
+class Policy(TypedDict):
+    """A policy document: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_version.html"""
+
+    Version: str
+    Statement: list[Statement]
+
+
+def document(*statements: Statement) -> Policy:
+    """A policy document of these statements."""
     return {"Version": VERSION, "Statement": list(statements)}
 
 
-def to_json(policy: dict[str, Any]) -> str:
+def to_json(policy: Policy) -> str:
     """In canonical form: what is compared, hashed and sent."""
     return json.dumps(policy, sort_keys=True, separators=(",", ":"))
 
 
-def key_policy(bucket: str, method: Method, access: Access, prefix: str = "") -> dict[str, Any]:
+def key_policy(bucket: str, method: Method, access: Access, prefix: str = "") -> Policy:
     """What the key may do: `least` follows the method's operations, `full` is the guide's own document.
 
     Args:
@@ -47,7 +55,7 @@ def key_policy(bucket: str, method: Method, access: Access, prefix: str = "") ->
     )
 
 
-def tls_only(bucket: str) -> dict[str, Any]:
+def tls_only(bucket: str) -> Policy:
     """The bucket policy that refuses plain http.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-policies.html#example-bucket-policies-HTTP-HTTPS
@@ -65,6 +73,6 @@ def tls_only(bucket: str) -> dict[str, Any]:
     )
 
 
-def for_service(service: str) -> dict[str, Any]:
+def for_service(service: str) -> Policy:
     """Who may take on a role: machines of one of Amazon's services, for example ec2.amazonaws.com."""
     return document({"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"})

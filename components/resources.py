@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pulumi
 
 from synapse_media.schema import resources as described
 
-from .declared import Declared
+from .declared import Args, Declared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,20 +31,7 @@ class ConnectionArgs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserMarkArgs:
-    path: pulumi.Input[str] | None = None
-    former_paths: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
-    bucket: pulumi.Input[str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpacesGrantArgs:
-    bucket: pulumi.Input[str] | None = None
-    permission: pulumi.Input[str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BucketArgs:
+class AnyBucketArgs:
     bucket: pulumi.Input[str]
     connection: pulumi.Input[ConnectionArgs]
     owner: pulumi.Input[str]
@@ -53,6 +39,12 @@ class BucketArgs:
     adopt: pulumi.Input[bool] | None = None
     manage: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
     force_destroy: pulumi.Input[bool] | None = None
+    own: pulumi.Input[bool] | None = None
+    media_in: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketArgs(AnyBucketArgs):
     versioning: pulumi.Input[bool] | None = None
     noncurrent_days: pulumi.Input[int] | None = None
     abort_days: pulumi.Input[int] | None = None
@@ -63,64 +55,41 @@ class BucketArgs:
     may_be_denied: pulumi.Input[bool] | None = None
 
 
-class Bucket(Declared):
+class AnyBucket(Declared[Args]):
+    """What is known of every bucket."""
+
+    lacks: pulumi.Output[Sequence[str]]
+    adopted: pulumi.Output[bool]
+    differences: pulumi.Output[Sequence[str]]
+
+
+class AnyS3Bucket(AnyBucket[Args]):
+    """What is known of every bucket over the S3 API."""
+
+    arn: pulumi.Output[str]
+    has_no_tags: pulumi.Output[bool]
+
+
+class Bucket(AnyS3Bucket[BucketArgs]):
     """A private bucket over the S3 API."""
 
     _described = described.BUCKET
-    lacks: pulumi.Output[Sequence[str]]
-    adopted: pulumi.Output[bool]
-    differences: pulumi.Output[Sequence[str]]
-    arn: pulumi.Output[str]
-    has_no_tags: pulumi.Output[bool]
-
-    def __init__(self, name: str, args: BucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StorjBucketArgs:
-    bucket: pulumi.Input[str]
-    connection: pulumi.Input[ConnectionArgs]
-    owner: pulumi.Input[str]
-    former_owner: pulumi.Input[str] | None = None
-    adopt: pulumi.Input[bool] | None = None
-    manage: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
-    force_destroy: pulumi.Input[bool] | None = None
-    versioning: pulumi.Input[bool] | None = None
-    noncurrent_days: pulumi.Input[int] | None = None
-    abort_days: pulumi.Input[int] | None = None
-    policy: pulumi.Input[str] | None = None
-    public_access_block: pulumi.Input[bool] | None = None
-    encryption: pulumi.Input[bool] | None = None
-    acl: pulumi.Input[str] | None = None
-    may_be_denied: pulumi.Input[bool] | None = None
+class StorjBucketArgs(BucketArgs):
     key_permissions: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
 
 
-class StorjBucket(Declared):
+class StorjBucket(AnyS3Bucket[StorjBucketArgs]):
     """A private bucket at Storj."""
 
     _described = described.STORJ_BUCKET
-    lacks: pulumi.Output[Sequence[str]]
-    adopted: pulumi.Output[bool]
-    differences: pulumi.Output[Sequence[str]]
-    arn: pulumi.Output[str]
-    has_no_tags: pulumi.Output[bool]
     fingerprint: pulumi.Output[str]
-
-    def __init__(self, name: str, args: StorjBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class B2BucketArgs:
-    bucket: pulumi.Input[str]
-    connection: pulumi.Input[ConnectionArgs]
-    owner: pulumi.Input[str]
-    former_owner: pulumi.Input[str] | None = None
-    adopt: pulumi.Input[bool] | None = None
-    manage: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
-    force_destroy: pulumi.Input[bool] | None = None
+class B2BucketArgs(AnyBucketArgs):
     private: pulumi.Input[bool] | None = None
     encryption: pulumi.Input[bool] | None = None
     noncurrent_days: pulumi.Input[int] | None = None
@@ -129,50 +98,38 @@ class B2BucketArgs:
     endpoint: pulumi.Input[str] | None = None
 
 
-class B2Bucket(Declared):
+class B2Bucket(AnyBucket[B2BucketArgs]):
     """A private bucket at Backblaze B2."""
 
     _described = described.B2_BUCKET
-    lacks: pulumi.Output[Sequence[str]]
-    adopted: pulumi.Output[bool]
-    differences: pulumi.Output[Sequence[str]]
     bucket_id: pulumi.Output[str]
     account_id: pulumi.Output[str]
     account_region: pulumi.Output[str]
     account_endpoint: pulumi.Output[str]
-    resumed: pulumi.Output[bool]
-
-    def __init__(self, name: str, args: B2BucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
+    nonce: pulumi.Output[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GarageBucketArgs:
-    bucket: pulumi.Input[str]
-    connection: pulumi.Input[ConnectionArgs]
-    owner: pulumi.Input[str]
-    former_owner: pulumi.Input[str] | None = None
-    adopt: pulumi.Input[bool] | None = None
-    manage: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
-    force_destroy: pulumi.Input[bool] | None = None
+class GarageBucketArgs(AnyBucketArgs):
     abort_days: pulumi.Input[int] | None = None
     quota_bytes: pulumi.Input[int] | None = None
     quota_objects: pulumi.Input[int] | None = None
     website: pulumi.Input[bool] | None = None
 
 
-class GarageBucket(Declared):
+class GarageBucket(AnyBucket[GarageBucketArgs]):
     """A bucket at Garage."""
 
     _described = described.GARAGE_BUCKET
-    lacks: pulumi.Output[Sequence[str]]
-    adopted: pulumi.Output[bool]
-    differences: pulumi.Output[Sequence[str]]
     bucket_id: pulumi.Output[str]
-    resumed: pulumi.Output[bool]
+    nonce: pulumi.Output[str]
 
-    def __init__(self, name: str, args: GarageBucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
+
+@dataclass(frozen=True, kw_only=True)
+class UserMarkArgs:
+    path: pulumi.Input[str] | None = None
+    former_paths: pulumi.Input[Sequence[pulumi.Input[str]]] | None = None
+    bucket: pulumi.Input[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,16 +141,13 @@ class UserArgs:
     mark: pulumi.Input[UserMarkArgs] | None = None
 
 
-class User(Declared):
+class User(Declared[UserArgs]):
     """An IAM user."""
 
     _described = described.USER
     path: pulumi.Output[str]
     arn: pulumi.Output[str]
     adopted: pulumi.Output[bool]
-
-    def __init__(self, name: str, args: UserArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,17 +160,14 @@ class UserPolicyArgs:
     mark: pulumi.Input[UserMarkArgs] | None = None
 
 
-class UserPolicy(Declared):
+class UserPolicy(Declared[UserPolicyArgs]):
     """An inline policy of an IAM user."""
 
     _described = described.USER_POLICY
 
-    def __init__(self, name: str, args: UserPolicyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
-
 
 @dataclass(frozen=True, kw_only=True)
-class KeyRingArgs:
+class AnyRingArgs:
     user_name: pulumi.Input[str]
     active: pulumi.Input[str]
     slots: pulumi.Input[Sequence[pulumi.Input[str]]]
@@ -224,151 +175,95 @@ class KeyRingArgs:
     adopt: pulumi.Input[bool] | None = None
     retire_confirmed: pulumi.Input[bool] | None = None
     adopt_key: pulumi.Input[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRingArgs(AnyRingArgs):
     mark: pulumi.Input[UserMarkArgs] | None = None
 
 
-class KeyRing(Declared):
+class AnyRing(Declared[Args]):
+    """What is known of every key ring."""
+
+    keys: pulumi.Output[Mapping[str, Mapping[str, str]]]
+    secrets: pulumi.Output[Mapping[str, str]]
+    access_key_id: pulumi.Output[str]
+    secret_access_key: pulumi.Output[str]
+    unknown_keys: pulumi.Output[Sequence[str]]
+    inactive_keys: pulumi.Output[Sequence[str]]
+    orphan_until: pulumi.Output[str | None]
+
+
+class KeyRing(AnyRing[KeyRingArgs]):
     """The access keys of an IAM user, by slot."""
 
     _described = described.KEY_RING
-    keys: pulumi.Output[Mapping[str, Mapping[str, Any]]]
-    secrets: pulumi.Output[Mapping[str, str]]
-    access_key_id: pulumi.Output[str]
-    secret_access_key: pulumi.Output[str]
-    unknown_keys: pulumi.Output[Sequence[str]]
-    inactive_keys: pulumi.Output[Sequence[str]]
-    orphan_until: pulumi.Output[str | None]
-
-    def __init__(self, name: str, args: KeyRingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class B2KeyRingArgs:
-    user_name: pulumi.Input[str]
-    active: pulumi.Input[str]
-    slots: pulumi.Input[Sequence[pulumi.Input[str]]]
-    connection: pulumi.Input[ConnectionArgs]
+class B2KeyRingArgs(AnyRingArgs):
     owner: pulumi.Input[str]
     bucket_id: pulumi.Input[str]
     capabilities: pulumi.Input[Sequence[pulumi.Input[str]]]
-    adopt: pulumi.Input[bool] | None = None
-    retire_confirmed: pulumi.Input[bool] | None = None
-    adopt_key: pulumi.Input[str] | None = None
-    resumed: pulumi.Input[bool] | None = None
+    nonce: pulumi.Input[str] | None = None
 
 
-class B2KeyRing(Declared):
+class B2KeyRing(AnyRing[B2KeyRingArgs]):
     """Backblaze B2's application keys for one bucket, by slot."""
 
     _described = described.B2_KEY_RING
-    keys: pulumi.Output[Mapping[str, Mapping[str, Any]]]
-    secrets: pulumi.Output[Mapping[str, str]]
-    access_key_id: pulumi.Output[str]
-    secret_access_key: pulumi.Output[str]
-    unknown_keys: pulumi.Output[Sequence[str]]
-    inactive_keys: pulumi.Output[Sequence[str]]
-    orphan_until: pulumi.Output[str | None]
     account_id: pulumi.Output[str]
-
-    def __init__(self, name: str, args: B2KeyRingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GarageKeyRingArgs:
-    user_name: pulumi.Input[str]
-    active: pulumi.Input[str]
-    slots: pulumi.Input[Sequence[pulumi.Input[str]]]
-    connection: pulumi.Input[ConnectionArgs]
+class GarageKeyRingArgs(AnyRingArgs):
     owner: pulumi.Input[str]
     bucket_id: pulumi.Input[str]
-    adopt: pulumi.Input[bool] | None = None
-    retire_confirmed: pulumi.Input[bool] | None = None
-    adopt_key: pulumi.Input[str] | None = None
     permissions: pulumi.Input[Mapping[str, pulumi.Input[bool]]] | None = None
-    resumed: pulumi.Input[bool] | None = None
+    nonce: pulumi.Input[str] | None = None
 
 
-class GarageKeyRing(Declared):
+class GarageKeyRing(AnyRing[GarageKeyRingArgs]):
     """Garage's keys for one bucket, by slot."""
 
     _described = described.GARAGE_KEY_RING
-    keys: pulumi.Output[Mapping[str, Mapping[str, Any]]]
-    secrets: pulumi.Output[Mapping[str, str]]
-    access_key_id: pulumi.Output[str]
-    secret_access_key: pulumi.Output[str]
-    unknown_keys: pulumi.Output[Sequence[str]]
-    inactive_keys: pulumi.Output[Sequence[str]]
-    orphan_until: pulumi.Output[str | None]
-
-    def __init__(self, name: str, args: GarageKeyRingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpacesKeyRingArgs:
-    user_name: pulumi.Input[str]
-    active: pulumi.Input[str]
-    slots: pulumi.Input[Sequence[pulumi.Input[str]]]
-    connection: pulumi.Input[ConnectionArgs]
+class SpacesGrantArgs:
+    bucket: pulumi.Input[str] | None = None
+    permission: pulumi.Input[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpacesKeyRingArgs(AnyRingArgs):
     owner: pulumi.Input[str]
     grants: pulumi.Input[Sequence[pulumi.Input[SpacesGrantArgs]]]
-    adopt: pulumi.Input[bool] | None = None
-    retire_confirmed: pulumi.Input[bool] | None = None
-    adopt_key: pulumi.Input[str] | None = None
 
 
-class SpacesKeyRing(Declared):
+class SpacesKeyRing(AnyRing[SpacesKeyRingArgs]):
     """DigitalOcean's limited Spaces keys, by slot."""
 
     _described = described.SPACES_KEY_RING
-    keys: pulumi.Output[Mapping[str, Mapping[str, Any]]]
-    secrets: pulumi.Output[Mapping[str, str]]
-    access_key_id: pulumi.Output[str]
-    secret_access_key: pulumi.Output[str]
-    unknown_keys: pulumi.Output[Sequence[str]]
-    inactive_keys: pulumi.Output[Sequence[str]]
-    orphan_until: pulumi.Output[str | None]
-
-    def __init__(self, name: str, args: SpacesKeyRingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StorjKeyRingArgs:
-    user_name: pulumi.Input[str]
-    active: pulumi.Input[str]
-    slots: pulumi.Input[Sequence[pulumi.Input[str]]]
-    connection: pulumi.Input[ConnectionArgs]
+class StorjKeyRingArgs(AnyRingArgs):
     bucket: pulumi.Input[str]
     permissions: pulumi.Input[Sequence[pulumi.Input[str]]]
-    adopt: pulumi.Input[bool] | None = None
-    retire_confirmed: pulumi.Input[bool] | None = None
-    adopt_key: pulumi.Input[str] | None = None
     expires_in_days: pulumi.Input[int] | None = None
 
 
-class StorjKeyRing(Declared):
+class StorjKeyRing(AnyRing[StorjKeyRingArgs]):
     """Storj's S3 keys for one bucket, by slot."""
 
     _described = described.STORJ_KEY_RING
-    keys: pulumi.Output[Mapping[str, Mapping[str, Any]]]
-    secrets: pulumi.Output[Mapping[str, str]]
-    access_key_id: pulumi.Output[str]
-    secret_access_key: pulumi.Output[str]
-    unknown_keys: pulumi.Output[Sequence[str]]
-    inactive_keys: pulumi.Output[Sequence[str]]
-    orphan_until: pulumi.Output[str | None]
     endpoint: pulumi.Output[str]
     endpoints: pulumi.Output[Mapping[str, str]]
     ends: pulumi.Output[Mapping[str, str]]
     grants: pulumi.Output[Mapping[str, str]]
     ending: pulumi.Output[Sequence[str]]
     lifetimes: pulumi.Output[Sequence[str]]
-
-    def __init__(self, name: str, args: StorjKeyRingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,15 +273,12 @@ class SpacesAdminKeyArgs:
     connection: pulumi.Input[ConnectionArgs]
 
 
-class SpacesAdminKey(Declared):
+class SpacesAdminKey(Declared[SpacesAdminKeyArgs]):
     """A full-access Spaces key of the stack's own, for where an API token is all there is."""
 
     _described = described.SPACES_ADMIN_KEY
     access_key_id: pulumi.Output[str]
     secret_access_key: pulumi.Output[str]
-
-    def __init__(self, name: str, args: SpacesAdminKeyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,15 +288,12 @@ class ExistingKeyArgs:
     bucket: pulumi.Input[str] | None = None
 
 
-class ExistingKey(Declared):
+class ExistingKey(Declared[ExistingKeyArgs]):
     """A key that the operator has already, from the environment. It is never changed, and never deleted."""
 
     _described = described.EXISTING_KEY
     access_key_id: pulumi.Output[str]
     secret_access_key: pulumi.Output[str]
-
-    def __init__(self, name: str, args: ExistingKeyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -429,14 +318,11 @@ class ProofArgs:
     settle_seconds: pulumi.Input[float] | None = None
 
 
-class Proof(Declared):
+class Proof(Declared[ProofArgs]):
     """The key, tried: every operation that the method needs, and those that it must not be able to do."""
 
     _described = described.PROOF
     made_for: pulumi.Output[str]
-    lines: pulumi.Output[Sequence[Mapping[str, Any]]]
+    lines: pulumi.Output[Sequence[Mapping[str, str]]]
     secret_sha256: pulumi.Output[str]
     decoys_left: pulumi.Output[Sequence[str]]
-
-    def __init__(self, name: str, args: ProofArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)

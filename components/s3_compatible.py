@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import pulumi
-
 from synapse_media.methods import NEVER, Operation
 
 from . import resources
@@ -31,7 +29,7 @@ class S3CompatibleArgs(IamStoreArgs):
     """Seconds that a key made just now may need until the store knows it. Left out: what the catalog has."""
 
 
-class S3Compatible(S3IamStore):
+class S3Compatible(S3IamStore[S3CompatibleArgs]):
     """Bucket, user, policy and key over the S3 and IAM query APIs (versitygw, Ceph, …).
 
     With `existing_key` and no IAM endpoint: the bucket, and the operator's own key for Synapse. What such a key may do
@@ -39,9 +37,6 @@ class S3Compatible(S3IamStore):
     """
 
     family = "s3_compatible"
-
-    def __init__(self, name: str, args: S3CompatibleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
 
     def bucket_args(self) -> resources.BucketArgs:
         return replace(super().bucket_args(), may_be_denied=not self.is_set("iam_endpoint"))
@@ -60,12 +55,9 @@ class S3Compatible(S3IamStore):
             self.child(bucket),
         )
         self.finish(
-            region=self.setting("region"),
-            endpoint_url=self.setting("endpoint"),
-            access_key_id=key.access_key_id,
-            secret_access_key=key.secret_access_key,
+            key,
+            bucket,
             lacks=lacks,
-            made=(bucket, key),
             # The only key there is can't lend itself a decoy.
             admin=False,
             cannot_refuse=sorted(NEVER | {Operation.DELETE}),

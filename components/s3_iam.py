@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import pulumi
 
 from synapse_media.plugin.iam import POLICY_NAME, ROOT
 
 from . import policies, resources
-from .store import Store, given
+from .store import Args, Store, given
 
 _LONGEST_PATH = 512
 """https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html"""
@@ -24,7 +23,7 @@ def user_path(owner: str, bucket: str) -> str:
     return path if len(path) <= _LONGEST_PATH else f"{ROOT}{hashlib.sha256(owner.encode()).hexdigest()}/user/{bucket}/"
 
 
-class S3IamStore(Store):
+class S3IamStore(Store[Args]):
     """Bucket, user under a path of ours, its keys and its one inline policy. No secret but the key's."""
 
     def provision(self) -> None:
@@ -38,28 +37,25 @@ class S3IamStore(Store):
 
     def make_key(self, bucket: pulumi.Resource, lacks: pulumi.Input[Sequence[str]]) -> None:
         """The user with its policy and its keys, and the proof."""
-        store, document = self.store, self.key_policy()
+        document = self.key_policy()
         user = self.make_user(bucket)
         policy = self.make_user_policy(user, given(policies.to_json, document))
         ring = resources.KeyRing(
             self.name,
-            resources.KeyRingArgs(**self.any_ring(), mark=self.mark(user), adopt_key=store.adopt_key or None),
+            resources.KeyRingArgs(**vars(self.any_ring()), mark=self.mark(user)),
             # After the policy, so that it is deleted before it: a key that is not let go keeps its rights.
             self.child(user, policy),
         )
         self.finish(
-            region=self.setting("region"),
-            endpoint_url=self.setting("endpoint"),
-            access_key_id=ring.access_key_id,
-            secret_access_key=ring.secret_access_key,
+            ring,
+            bucket,
+            policy,
             lacks=lacks,
-            made=(bucket, ring, policy),
             user=self.setting("user"),
             policy=document,
-            created_at=self.created_at(ring.keys),
         )
 
-    def path_of(self, owner: str) -> Any:
+    def path_of(self, owner: str) -> str | pulumi.Output[str]:
         """The path for an owner's mark, or an Output of it."""
 
         def path(bucket: str) -> str:
@@ -68,7 +64,7 @@ class S3IamStore(Store):
         return given(path, self.setting("bucket"))
 
     @property
-    def path(self) -> Any:
+    def path(self) -> str | pulumi.Output[str]:
         """Where this store's user is made, and by what it is known again."""
         return self.path_of(self.owner)
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypedDict
+from typing import Any, Generic, TypeVar
 
 import pulumi
 from pulumi.resource import DependencyResource
 
 from synapse_media import catalog, settings
-from synapse_media.allow import deletes_media, managed_settings, protects_bucket, retains_bucket, retires_key
+from synapse_media.allow import (
+    deletes_media,
+    managed_settings,
+    owns_bucket,
+    protects_bucket,
+    retains_bucket,
+    retires_key,
+)
 from synapse_media.contract import VERSION, policy_sha256
 from synapse_media.errors import NO_SETTING, Problem, SettingsError
 from synapse_media.methods import METHODS, expectations
@@ -19,6 +26,9 @@ from synapse_media.settings import StoreSettings
 
 from . import policies, resources
 from .args import StoreArgs, is_known
+
+Args = TypeVar("Args", bound=StoreArgs)
+T = TypeVar("T")
 
 PACKAGE = "synapse-media"
 """The first part of every component's type, whatever the project is called that uses it."""
@@ -53,33 +63,14 @@ class ArgumentsError(pulumi.RunError):
         self.problems = tuple(problems)
 
 
-def given(function: Callable[..., Any], *values: pulumi.Input[Any]) -> Any:
+def given(function: Callable[..., T], *values: object) -> T | pulumi.Output[T]:
     """What a pure function makes of values: at once where all are known, else as an Output."""
     if is_known(values):
         return function(*values)
     return pulumi.Output.all(*values).apply(lambda found: function(*found))
 
 
-class _AnyBucket(TypedDict):
-    bucket: pulumi.Input[str]
-    connection: resources.ConnectionArgs
-    owner: str
-    former_owner: str | None
-    adopt: bool
-    manage: list[str]
-    force_destroy: bool
-
-
-class _AnyRing(TypedDict):
-    user_name: pulumi.Input[str]
-    active: str
-    slots: list[str]
-    retire_confirmed: bool
-    connection: resources.ConnectionArgs
-    adopt: bool
-
-
-class Store(pulumi.ComponentResource):
+class Store(pulumi.ComponentResource, Generic[Args]):
     """A homeserver's store. Subclasses make the parts.
 
     Produces, as far as the provider has them: a private bucket (protected from deletion), a user, its policy, its key
@@ -107,7 +98,7 @@ class Store(pulumi.ComponentResource):
     outputs: pulumi.Output[dict[str, Any]]
     """The whole contract (synapse_media.contract.StorageOutputs), a secret since the secret access key is in it."""
 
-    def __init__(self, name: str, args: StoreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: Args, opts: pulumi.ResourceOptions | None = None) -> None:
         opts = opts or pulumi.ResourceOptions()
         self.name, self.opts = name, opts
         self.raw, self._given, self.store = self._checked(args)
@@ -270,10 +261,10 @@ class Store(pulumi.ComponentResource):
         said = {name: value for name, value in known.items() if value != ""}
         return resources.ConnectionArgs(**{**said, **places, "addressing": self.addressing})
 
-    def key_policy(self) -> Any:
+    def key_policy(self) -> policies.Policy | pulumi.Output[policies.Policy]:
         """The key's policy document, or an Output of it."""
 
-        def document(bucket: str, prefix: str) -> dict[str, Any]:
+        def document(bucket: str, prefix: str) -> policies.Policy:
             return policies.key_policy(bucket, self.method, self.store.access, prefix)
 
         return given(document, self.setting("bucket"), self.setting("prefix"))
@@ -302,10 +293,10 @@ class Store(pulumi.ComponentResource):
         known = self.known_lacks
         return found.apply(lambda lacks: [*known, *(lacks or ())])
 
-    def any_bucket(self) -> _AnyBucket:
+    def any_bucket(self) -> resources.AnyBucketArgs:
         """What every bucket takes, whatever the family."""
         allow = self.store.allow
-        return _AnyBucket(
+        return resources.AnyBucketArgs(
             bucket=self.setting("bucket"),
             connection=self.connection(),
             owner=self.owner,
@@ -313,14 +304,19 @@ class Store(pulumi.ComponentResource):
             adopt=self.store.adopt,
             manage=managed_settings(allow),
             force_destroy=deletes_media(allow),
+            own=owns_bucket(allow),
+            media_in=given(self._media_in, self.setting("prefix")),
         )
+
+    def _media_in(self, prefix: str) -> list[str]:
+        return [prefix + folder for folder in self.method.folders]
 
     def bucket_args(self) -> resources.BucketArgs:
         """Of a bucket over the S3 API."""
         store, can = self.store, self.provider.can
         lifecycle = can("lifecycle") is not False
         return resources.BucketArgs(
-            **self.any_bucket(),
+            **vars(self.any_bucket()),
             versioning=can("versioning") is not False,
             noncurrent_days=store.noncurrent_days if lifecycle else 0,
             abort_days=store.abort_days if lifecycle else 0,
@@ -330,7 +326,7 @@ class Store(pulumi.ComponentResource):
             acl="private" if can("acl") is not False else "",
         )
 
-    def _bucket_policy(self) -> Any:
+    def _bucket_policy(self) -> str | pulumi.Output[str] | None:
         """The bucket's policy (JSON), or an Output of it; "": there must be none; None: the store has none."""
         if self.provider.can("bucket_policy") is False:
             return None
@@ -342,53 +338,54 @@ class Store(pulumi.ComponentResource):
 
         return given(document, self.setting("bucket"), self.setting("endpoint"))
 
-    def any_ring(self) -> _AnyRing:
+    def any_ring(self) -> resources.AnyRingArgs:
         """What every key ring takes, whatever the family."""
         keys = self.store.keys
-        return _AnyRing(
+        return resources.AnyRingArgs(
             user_name=self.setting("user"),
             active=keys.active,
             slots=sorted(keys.slots),
             retire_confirmed=retires_key(self.store.allow),
             connection=self.connection(),
             adopt=self.store.adopt,
+            adopt_key=self.store.adopt_key or None,
         )
 
-    def created_at(self, keys: pulumi.Output[Mapping[str, Mapping[str, Any]]]) -> pulumi.Output[str]:
+    def _created_at(self, keys: pulumi.Output[Mapping[str, Mapping[str, str]]]) -> pulumi.Output[str]:
         """When the active key was made; "" while there is none, as of a ring that is half made or not touched."""
         slot = self.store.keys.active
-        return keys.apply(lambda found: str((found or {}).get(slot, {}).get("createdAt", "")))
+        return keys.apply(lambda found: (found or {}).get(slot, {}).get("createdAt", ""))
 
     # ---- the end of every provider's path
 
     def finish(
         self,
-        *,
-        region: pulumi.Input[str],
-        endpoint_url: pulumi.Input[str],
-        access_key_id: pulumi.Input[str],
-        secret_access_key: pulumi.Input[str],
+        key: resources.AnyRing[Any] | resources.ExistingKey,
+        *made: pulumi.Resource,
         lacks: pulumi.Input[Sequence[str]],
-        made: Sequence[pulumi.Resource],
+        region: pulumi.Input[str] | None = None,
+        endpoint_url: pulumi.Input[str] | None = None,
         user: pulumi.Input[str] = "",
-        policy: Any = None,
+        policy: object = None,
         admin: bool = True,
-        lender: str = "",
         cannot_refuse: Sequence[str] | None = None,
-        created_at: pulumi.Input[str] = "",
     ) -> None:
         """Prove the key and set the outputs.
 
         Args:
-            made: all that the proof must wait for.
+            key: whose active key it is.
+            made: what else the proof must wait for.
+            lacks: in words, what the store does not have.
+            region, endpoint_url: as the store says them; None for those of the settings.
             user: the IAM user whose key it is; "" if the store has none.
             policy: the key's policy document, or an Output of it; None if the store has none.
             admin: an admin credential is there, who lends a decoy bucket and clears up.
-            lender: who does that in the plugin where the admin has no S3 key; "" for the admin's own S3 key.
             cannot_refuse: operations this key can't be denied; None for those of the catalog.
-            created_at: when the active key was made.
         """
         store = self.store
+        region = self.setting("region") if region is None else region
+        endpoint_url = self.setting("endpoint") if endpoint_url is None else endpoint_url
+        secret_access_key: pulumi.Output[str] = pulumi.Output.secret(key.secret_access_key)
         policy_hash = given(policy_sha256, policy)
         open_anyway = tuple(self.provider.value("cannot_refuse", ()) if cannot_refuse is None else cannot_refuse)
         expected = expectations(
@@ -408,18 +405,18 @@ class Store(pulumi.ComponentResource):
                 endpoint_url=endpoint_url,
                 region=region,
                 policy_sha256=policy_hash,
-                access_key_id=access_key_id,
-                secret_access_key=pulumi.Output.secret(secret_access_key),
+                access_key_id=key.access_key_id,
+                secret_access_key=secret_access_key,
                 expected={operation.value: value.value for operation, value in expected.items()},
                 admin=admin,
                 decoy=admin and self.provider.can("decoy_bucket") is not False,
-                lender=lender,
+                lender=self.provider.lender,
                 owner=self.owner,
                 former_owner=self.former_owner or None,
                 user_name=user,
                 settle_seconds=store.options.get("settle_seconds", self.provider.value("key_settle_seconds", 0)),
             ),
-            self.child(*made),
+            self.child(*made, key),
         )
         self._publish(
             region=region,
@@ -427,9 +424,9 @@ class Store(pulumi.ComponentResource):
             policy_sha256=policy_hash,
             cannot_refuse=list(open_anyway),
             lacks=lacks,
-            access_key_id=access_key_id,
-            secret_access_key=pulumi.Output.secret(secret_access_key),
-            key_created_at=created_at,
+            access_key_id=key.access_key_id,
+            secret_access_key=secret_access_key,
+            key_created_at=self._created_at(key.keys) if isinstance(key, resources.AnyRing) else "",
             user=user,
             proof={
                 "made_for": proof.made_for,
@@ -438,7 +435,7 @@ class Store(pulumi.ComponentResource):
             },
         )
 
-    def finish_keyless(self, *, policy: Any, lacks: pulumi.Input[Sequence[str]]) -> None:
+    def finish_keyless(self, *, policy: object, lacks: pulumi.Input[Sequence[str]]) -> None:
         """Set the outputs of a store that a machine's own role signs for: there is no key, and it can only be proved
         on that machine."""
         self._publish(
@@ -453,7 +450,7 @@ class Store(pulumi.ComponentResource):
             proof=None,
         )
 
-    def _publish(self, *, proof: dict[str, Any] | None, **found: Any) -> None:
+    def _publish(self, *, proof: dict[str, pulumi.Output[Any]] | None, **found: object) -> None:
         store = self.store
         self.storage_outputs: dict[str, Any] = {
             "version": VERSION,

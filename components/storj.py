@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pulumi
+
+from synapse_media.plugin.storj import AUTH
 
 from . import resources
 from .args import StoreArgs, is_known
@@ -18,7 +19,6 @@ EVERYTHING = ("*",)
 """Under `access: full`; the operator's own grant must have it all."""
 
 EXPIRES_IN_DAYS = 400
-AUTH = "https://auth.storjshare.io"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class StorjArgs(StoreArgs):
     has."""
 
 
-class Storj(Store):
+class Storj(Store[StorjArgs]):
     """A private bucket, S3 keys for grants restricted to it, and the proof of the active key.
 
     Storj has no users, policies or lifecycle rules. A key pair can't be deleted, so each ends by itself.
@@ -47,36 +47,28 @@ class Storj(Store):
 
     family = "storj"
 
-    def __init__(self, name: str, args: StorjArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)
-
     def provision(self) -> None:
         store = self.store
         permissions = sorted(EVERYTHING if store.access == "full" else OBJECTS)
         usual = self.bucket_args()
+        settings = replace(
+            usual,
+            versioning=store.options.get("versioning", usual.versioning),
+            # The gateway has no access lists: nothing but a grant reaches the bucket.
+            acl="",
+            # Versioning and tags are switched on by project: a refusal is said, and no reason to fail.
+            may_be_denied=True,
+        )
         bucket = resources.StorjBucket(
             self.name,
-            resources.StorjBucketArgs(
-                **self.any_bucket(),
-                versioning=store.options.get("versioning", usual.versioning),
-                noncurrent_days=usual.noncurrent_days,
-                abort_days=usual.abort_days,
-                policy=usual.policy,
-                public_access_block=usual.public_access_block,
-                encryption=usual.encryption,
-                # The gateway has no access lists: nothing but a grant reaches the bucket.
-                acl="",
-                # Versioning and tags are switched on by project: a refusal is said, and no reason to fail.
-                may_be_denied=True,
-                key_permissions=permissions,
-            ),
+            resources.StorjBucketArgs(**vars(settings), key_permissions=permissions),
             self.of_bucket(),
         )
         ring = resources.StorjKeyRing(
             self.name,
             resources.StorjKeyRingArgs(
                 # A grant has no user; its bucket is what its keys are known by.
-                **{**self.any_ring(), "user_name": self.setting("bucket")},
+                **vars(replace(self.any_ring(), user_name=self.setting("bucket"))),
                 bucket=self.setting("bucket"),
                 permissions=permissions,
                 expires_in_days=store.options.get("expires_in_days", EXPIRES_IN_DAYS),
@@ -85,21 +77,17 @@ class Storj(Store):
         )
         named, found = self._named_endpoint, ring.endpoint
         self.finish(
-            region=self.setting("region"),
+            ring,
+            bucket,
             endpoint_url=(named or found) if is_known(named) else given(_first, named, found),
-            access_key_id=ring.access_key_id,
-            secret_access_key=ring.secret_access_key,
             lacks=pulumi.Output.all(self.with_known_lacks(bucket.lacks), ring.lifetimes).apply(
                 lambda found: [words for listed in found for words in listed or ()]
             ),
-            made=(bucket, ring),
             policy=given(lambda name: {"bucket": name, "permissions": permissions}, self.setting("bucket")),
-            lender="storj",
-            created_at=self.created_at(ring.keys),
         )
 
     @property
-    def _named_endpoint(self) -> Any:
+    def _named_endpoint(self) -> str | pulumi.Output[str]:
         """The gateway that the stack file names; "": the one that knows the key says where it is."""
         usual = self.provider.endpoint("")
         return given(lambda endpoint: "" if endpoint == usual else endpoint, self.setting("endpoint"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pulumi
-
 from .args import IamStoreArgs
 from .s3_iam import S3IamStore
 
@@ -15,7 +13,7 @@ class WasabiArgs(IamStoreArgs):
     """A store at Wasabi. `region` is needed."""
 
 
-class Wasabi(S3IamStore):
+class Wasabi(S3IamStore[WasabiArgs]):
     """A versioned bucket with lifecycle rule and HTTPS-only policy; an IAM user with one inline policy and its keys.
 
     Tags on users are not among Wasabi's documented calls, so a user is ours by its path alone.
@@ -23,6 +21,3 @@ class Wasabi(S3IamStore):
     """
 
     family = "wasabi"
-
-    def __init__(self, name: str, args: WasabiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(name, args, opts)

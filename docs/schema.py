@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -35,13 +35,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pulumi
 
 from synapse_media.schema import resources as described
 
-from .declared import Declared
+from .declared import Args, Declared
 '''
 
 
@@ -52,52 +51,84 @@ def schema() -> str:
 
 
 def classes() -> str:
-    """The text of `components/resources.py`, formatted."""
-    nested: dict[str, type] = {}
+    """The text of `components/resources.py`, formatted. Its classes inherit as the described ones do."""
+    written: dict[str, str] = {}
     for kind in RESOURCES:
-        for one in _inputs(kind):
-            _find_nested(one.type, nested)
-    source = "\n\n".join(
-        [
-            _HEAD,
-            *(_arguments(name, list(model.properties(kind))) for name, kind in nested.items()),
-            *(_class(kind) for kind in RESOURCES),
-        ]
-    )
+        _write_arguments(kind.inputs, written)
+        _write_outputs(kind.state, written)
+        written[kind.name] = _class(kind)
+    source = "\n\n".join([_HEAD, *written.values()])
     ruff = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(CLASSES), "-"]
     return subprocess.run(ruff, input=source, capture_output=True, text=True, check=True).stdout
 
 
-def _inputs(kind: ResourceType) -> list[model.Property]:
-    return [one for one in model.properties(kind.inputs) if not one.meta.drift]
+def _base(kind: type) -> type | None:
+    """The described class that another one inherits from."""
+    base = kind.__mro__[1]
+    return base if is_dataclass(base) and base is not model.State else None
 
 
-def _find_nested(kind: Any, nested: dict[str, type]) -> None:
-    if is_dataclass(kind):
-        nested[f"{getattr(kind, '__name__', '')}"] = kind  # type: ignore[assignment]
-    for part in get_args(kind):
-        _find_nested(part, nested)
+def _own(kind: type) -> list[model.Property]:
+    """What a described class has that its base has not, or has of another type."""
+    base = _base(kind)
+    inherited = {one.name: one.type for one in model.properties(base)} if base else {}
+    return [one for one in model.properties(kind) if inherited.get(one.name) != one.type]
 
 
-def _arguments(name: str, fields: list[model.Property]) -> str:
-    lines = ["@dataclass(frozen=True, kw_only=True)", f"class {name}Args:"]
+def _write_arguments(kind: type, written: dict[str, str]) -> None:
+    """The arguments' class of a described one, after those that it needs."""
+    name, base = _arguments_name(kind), _base(kind)
+    fields = [one for one in _own(kind) if not one.meta.drift]
+    for needed in (base, *(part for one in fields for part in _nested(one.type))):
+        if needed:
+            _write_arguments(needed, written)
+    lines = ["@dataclass(frozen=True, kw_only=True)", f"class {name}{f'({_arguments_name(base)})' if base else ''}:"]
     lines += [f"    {one.name}: {_annotation(one)}" for one in sorted(fields, key=lambda one: not one.required)]
-    return "\n".join(lines) + "\n"
+    written.setdefault(name, "\n".join(lines if fields else [*lines, "    pass"]) + "\n")
+
+
+def _arguments_name(kind: type) -> str:
+    return f"{kind.__name__.removesuffix('Inputs')}Args"
+
+
+def _nested(kind: Any) -> Iterator[type]:
+    """The described classes in a type."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        yield kind
+    for part in get_args(kind):
+        yield from _nested(part)
+
+
+def _outputs_name(kind: type) -> str:
+    return kind.__name__.removesuffix("State")
+
+
+def _write_outputs(kind: type, written: dict[str, str]) -> None:
+    """The classes that a resource's class inherits its outputs from."""
+    base = _base(kind)
+    if base is None:
+        return
+    _write_outputs(base, written)
+    above = _base(base)
+    lines = [f"class {_outputs_name(base)}({_outputs_name(above) if above else 'Declared'}[Args]):"]
+    lines += [f'    """{base.__doc__}"""', "", *map(_output, _own(base))]
+    written.setdefault(_outputs_name(base), "\n".join(lines) + "\n")
 
 
 def _class(kind: ResourceType) -> str:
-    inputs = _inputs(kind)
-    outputs = [*(one for one in inputs if one.name in _READ_AGAIN), *model.properties(kind.state)]
-    lines = [_arguments(kind.name, inputs), "", f"class {kind.name}(Declared):", f'    """{kind.doc}"""', ""]
-    lines += [f"    _described = described.{kind.constant}"]
-    lines += [f"    {one.name}: pulumi.Output[{_plain(one.type)}]" for one in outputs]
-    parameters = f"self, name: str, args: {kind.name}Args, opts: pulumi.ResourceOptions | None = None"
-    lines += ["", f"    def __init__({parameters}) -> None:", "        super().__init__(name, args, opts)", ""]
-    return "\n".join(lines)
+    base = _base(kind.state)
+    outputs = [*(one for one in _own(kind.inputs) if one.name in _READ_AGAIN), *_own(kind.state)]
+    lines = [f"class {kind.name}({_outputs_name(base) if base else 'Declared'}[{_arguments_name(kind.inputs)}]):"]
+    lines += [f'    """{kind.doc}"""', "", f"    _described = described.{kind.constant}", *map(_output, outputs)]
+    return "\n".join(lines) + "\n"
 
 
 _READ_AGAIN = frozenset({"path"})
 """Inputs that the components read as they became."""
+
+
+def _output(one: model.Property) -> str:
+    return f"    {one.name}: pulumi.Output[{_plain(one.type)}]"
 
 
 def _annotation(one: model.Property) -> str:
@@ -107,17 +138,17 @@ def _annotation(one: model.Property) -> str:
 
 def _taken(kind: Any) -> str:
     """The type of an argument: nested values may have Inputs in them."""
-    if is_dataclass(kind):
-        return f"{getattr(kind, '__name__', '')}Args"
-    return _named(kind, _taken)
+    return _arguments_name(kind) if is_dataclass(kind) else _named(kind, _taken)
 
 
 def _plain(kind: Any) -> str:
     """The type of an output: nested objects arrive as mappings, by their names on the wire."""
-    return "Mapping[str, Any]" if is_dataclass(kind) else _named(kind, _plain)
+    if is_dataclass(kind):
+        return f"Mapping[str, {' | '.join(sorted({_plain(one.type) for one in model.properties(kind)}))}]"
+    return _named(kind, _plain)
 
 
-def _named(kind: Any, name: Any) -> str:
+def _named(kind: Any, name: Callable[[Any], str]) -> str:
     origin, arguments = get_origin(kind), get_args(kind)
     if NoneType in arguments:
         inner = name(next(some for some in arguments if some is not NoneType))
@@ -156,7 +187,8 @@ def _found() -> dict[str, _Class]:
     for path in sorted((_ROOT / "components").glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
-                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                named = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]
+                bases = [base.id for base in named if isinstance(base, ast.Name)]
                 classes[node.name] = _Class(node.name, bases, ast.get_docstring(node) or "", list(_fields(node)))
     return classes
 

@@ -1,6 +1,6 @@
-"""Write the numbers of a docs page anew: what stands between `<!-- synapse-media cost … -->` and `<!-- end -->`.
+"""Update the generated blocks of a docs page, between `<!-- synapse-media cost … -->` and `<!-- end -->`.
 
-The marker is the command whose output stands there, so everybody can run it. Usage: python docs/update.py [PAGE …]
+The first marker is the command whose output the block holds. Usage: python docs/update.py [PAGE …]
 """  # noqa: INP001 (a script, not a package)
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PAGES = (Path(__file__).parent / "choosing.md",)
 _BLOCK = re.compile(r"<!-- synapse-media (cost [^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
 
 
-def renewed(text: str) -> str:
-    """The page with every block written anew."""
+def updated(text: str) -> str:
+    """The page with every block generated again."""
     return _BLOCK.sub(_block, text)
 
 
@@ -36,6 +36,6 @@ def _block(found: re.Match[str]) -> str:
 if __name__ == "__main__":
     for page in map(Path, sys.argv[1:] or PAGES):
         before = page.read_text(encoding="utf-8")
-        after = renewed(before)
+        after = updated(before)
         page.write_text(after, encoding="utf-8")
-        print(f"{page}: {'as it was' if after == before else 'written anew'}")
+        print(f"{page}: {'unchanged' if after == before else 'updated'}")

@@ -23,6 +23,7 @@ class Word(StrEnum):
     DISABLE_VERSIONING = "disable-versioning"
     SHORTEN_RETENTION = "shorten-retention"
     RETIRE_KEY = "retire-key"
+    OWN_BUCKET = "own-bucket"
     SET_LIFECYCLE = "set-lifecycle"
     SET_POLICY = "set-policy"
     SET_VERSIONING = "set-versioning"
@@ -88,6 +89,11 @@ def retires_key(words: Collection[str]) -> bool:
 def sets_encryption(words: Collection[str]) -> bool:
     """Whether the encryption of an adopted bucket is changed."""
     return Word.SET_ENCRYPTION in words
+
+
+def owns_bucket(words: Collection[str]) -> bool:
+    """Whether a bucket that was taken over may become one like any other that was made here."""
+    return Word.OWN_BUCKET in words
 
 
 def managed_settings(words: Collection[str]) -> list[str]:

@@ -20,7 +20,7 @@ VERSION = 1
 
 PROOF_OBJECT = "synapse-media-proof"
 """How the name of what a proof writes begins, under the prefix; that of an earlier release was this alone."""
-PROOF_NAME = re.compile(re.escape(PROOF_OBJECT) + r"(?:-[0-9a-f]{12})?(?:-copy)?")
+PROOF_NAME = re.compile(re.escape(PROOF_OBJECT) + r"(?:-[0-9a-f]{12})?(?:-copy)?$")
 """Objects of such a name don't count when a bucket is asked whether it is empty."""
 
 Addressing = Literal["path", "virtual"]
@@ -75,7 +75,7 @@ class StorageOutputs:
         endpoint_url: with scheme, without a trailing slash; "" with `filesystem` only.
         secret_access_key: the only secret. Empty with `keyless`.
         keyless: the machine's own role signs; proved on the instance.
-        prefix: "" or ends with "/".
+        prefix: put before each key as it is; "", or ends with "/" but in a bucket that was taken over.
         policy_sha256: of the canonical policy document, "" where the store has none.
         media_repo: `s3_datastore_id` and, while old media lies there, `file_datastore_id`; never invented.
         key_created_at: when the active key was made, ISO 8601 in UTC; "" where the store does not tell.

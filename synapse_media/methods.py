@@ -70,13 +70,19 @@ RULES: MappingProxyType[Operation, Rule] = MappingProxyType(
 )
 
 
+MEDIA_FOLDERS = ("local_content/", "remote_content/")
+"""Folders of Synapse's media store in which the files lie, as both the module and a mounted bucket keep them:
+https://github.com/element-hq/synapse/blob/develop/synapse/media/filepath.py"""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One way for Synapse to keep its media.
 
     `storage_classes` are the ones the method's program accepts (None: any, () : it takes none);
     `needs` is empty for the method that uses no store; `keyless`: its program can sign by the machine's own role;
-    `datastore_ids`: it keeps media under ids of its own, which the settings name (`media_repo`).
+    `datastore_ids`: it keeps media under ids of its own, which the settings name (`media_repo`);
+    `folders`: where its media lies in the bucket, after the prefix (empty: under names of its own).
     """
 
     name: str
@@ -87,6 +93,7 @@ class Method:
     limits: tuple[str, ...]
     keyless: bool = True
     datastore_ids: bool = False
+    folders: tuple[str, ...] = ()
 
     @property
     def uses_store(self) -> bool:
@@ -104,13 +111,12 @@ _MODULE_NEEDS = frozenset(
         Operation.MISSING_KEY,
     }
 )
-_READ_WRITE_DELETE = _MODULE_NEEDS | {
-    Operation.COPY,
-    Operation.DELETE,
-    Operation.LIST_PARTS,
-    Operation.LIST_UPLOADS,
-    Operation.LOCATION,
-}
+# kahing/goofys at 350ff31, internal/backend_s3.go: a rename is CopyObject or UploadPartCopy, and each mount aborts what
+# ListMultipartUploads shows of uploads older than two days. It calls neither ListParts nor GetBucketLocation.
+_GOOFYS_NEEDS = _MODULE_NEEDS | {Operation.COPY, Operation.DELETE, Operation.LIST_UPLOADS}
+# t2bot/matrix-media-repo at 84bcb70, datastores/: PutObject, GetObject, RemoveObject and, in a tool, ListObjects of
+# minio-go 7.0.82, which asks for the bucket's location only where no region is given; the renderer always gives one.
+_MEDIA_REPO_NEEDS = _MODULE_NEEDS | {Operation.DELETE}
 
 METHODS: MappingProxyType[str, Method] = MappingProxyType(
     {
@@ -128,11 +134,12 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
                     "url_cache is never stored",
                     "local copies stay until somebody removes them",
                 ),
+                folders=MEDIA_FOLDERS,
             ),
             Method(
                 name="goofys",
                 title="Goofys, a FUSE mount of the bucket",
-                needs=_READ_WRITE_DELETE,
+                needs=_GOOFYS_NEEDS,
                 prefix=False,
                 # Fixed by the form: with an endpoint Goofys writes STANDARD.
                 storage_classes=("STANDARD",),
@@ -140,11 +147,12 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
                     "Goofys has had no release since 2020",
                     "must never share a bucket with the storage provider module: its clean-up would delete the objects",
                 ),
+                folders=MEDIA_FOLDERS,
             ),
             Method(
                 name="matrix-media-repo",
                 title="matrix-media-repo's s3 datastore",
-                needs=_READ_WRITE_DELETE,
+                needs=_MEDIA_REPO_NEEDS,
                 prefix=False,
                 storage_classes=None,
                 limits=("replaces Synapse's media repository: routes change", "a datastore id can never be changed"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from . import catalog
+from . import catalog, values
 from .allow import Word, split
 from .errors import NO_SETTING, Problem, SettingsError
 from .methods import ACCESS, METHODS, MODULE, Access, Method
@@ -22,9 +22,10 @@ PROJECT = "synapse-media"
 SLOTS = ("a", "b")
 
 # All are matched in full: `$` would let a newline through at the end.
-_SERVER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_SERVER_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?")
 # No '*' or '?': they are wildcards in the key's policy.
-_PREFIX = re.compile(r"[\w!.() /-]+/")
+_PREFIX = re.compile(r"[\w!.() /-]+")
 _USER = re.compile(r"[A-Za-z0-9+=,.@_-]{1,64}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _REGION = re.compile(r"[A-Za-z0-9-]{1,40}")
@@ -162,7 +163,8 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
                 stores,
                 "an object with a key per homeserver",
                 "See stacks/ for a complete example of each provider. To give a stack up, leave its stores there and "
-                "run `synapse-media destroy`. A store that the program declares itself is changed by plain `pulumi`.",
+                "run `synapse-media destroy`. A store that the program declares itself is changed by "
+                "`synapse-media up`, or by plain `pulumi`; its key is rotated by the argument `keys`.",
             )
         )
         raise SettingsError(problems)
@@ -484,16 +486,29 @@ def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:
         return ""
     fault = catalog.bucket_name_fault(bucket, provider)
     if fault is None:
-        return bucket
+        return "" if _is_refused(reader, "bucket", bucket, allowed) else bucket
     legacy = fault.rule is not catalog.NameRule.RESERVED and _LEGACY_BUCKET.fullmatch(bucket)
     if legacy and reader.raw.get("adopt") is True:
         return bucket
-    reader.add("bucket", bucket, allowed, f"{fault.words[0].upper()}{fault.words[1:]}: choose another name.")
+    read = values.judge("bucket", bucket, MODULE)
+    mend = f" {read.mend}" if read is not None and read.rule == "bucket-name" else ""
+    reader.add("bucket", bucket, allowed, f"{fault.words[0].upper()}{fault.words[1:]}: choose another name.{mend}")
     return ""
 
 
 # A bucket that is there already may carry a name that nobody should choose today.
 _LEGACY_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def _is_refused(reader: _Reader, name: str, text: str, allowed: str, *, endpoint: str = "") -> bool:
+    """Whether boto3, by which every command reaches a store, and the module refuse a value; then that is told."""
+    field_name = "endpoint" if name == "iam_endpoint" else name
+    fault = values.judge(field_name, text, MODULE, endpoint=endpoint)
+    if fault is None or fault.rule == "bucket-name-unusual":
+        return False  # the catalog says that, and lets an adopted bucket have it
+    reason = f"{fault.reason[0].upper()}{fault.reason[1:]}"
+    reader.add(name, text, allowed, f"{reason}. {fault.mend}")
+    return True
 
 
 def _check_region(reader: _Reader, provider: catalog.Provider) -> str:
@@ -512,6 +527,10 @@ def _check_region(reader: _Reader, provider: catalog.Provider) -> str:
         reader.add("region", region, ", ".join(regions), f"Did you mean {guess!r}?" if guess else "Choose one of them.")
     elif not _REGION.fullmatch(region):
         reader.add("region", region, "letters, digits and '-'", "Use the region as the store signs it.")
+    else:
+        endpoint = reader.raw.get("endpoint")
+        at = endpoint if isinstance(endpoint, str) else ""
+        _is_refused(reader, "region", region, "the region that the endpoint is in", endpoint=at)
     return region
 
 
@@ -539,6 +558,8 @@ def _check_url(reader: _Reader, name: str, default: str, *, required: bool) -> s
             "Add the scheme." if "://" not in value else "Leave out the path, the bucket and any user name.",
         )
         return ""
+    if name in ("endpoint", "iam_endpoint") and _is_refused(reader, name, value, "a URL that boto3 takes"):
+        return ""
     # In one form, so that two stores at one place are seen to be.
     return f"{scheme}://{bare}" + (f":{port}" if port and port != {"http": 80, "https": 443}[scheme] else "")
 
@@ -549,12 +570,14 @@ def _check_prefix(reader: _Reader, method: str) -> str:
         return ""
     if not METHODS[method].prefix:
         reader.add("prefix", prefix, f"nothing: {method} knows no prefix", "Remove it, or use a bucket of its own.")
-    elif prefix.startswith("/") or "//" in prefix or not prefix.endswith("/"):
+    # What lies in a bucket that is taken over may lie under one without: the module's README has such an example.
+    elif prefix.startswith("/") or "//" in prefix or not (prefix.endswith("/") or reader.raw.get("adopt") is True):
         reader.add(
             "prefix",
             prefix,
             'a folder such as "media/": ends with "/", does not start with it',
-            "The module puts it before every key as it is, without adding a '/'.",
+            "The module puts it before every key as it is, without adding a '/'. One that ends without is for a bucket "
+            "in which media lies so: adopt: true.",
         )
     elif not _PREFIX.fullmatch(prefix) or len(prefix) > 200 or {".", ".."} & set(prefix.split("/")):
         reader.add(

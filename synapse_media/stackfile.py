@@ -33,14 +33,15 @@ class StackFile:
     """A stack as its file has it. `allow` keeps the entries as written: they may outlive their store.
 
     `name` is what pulumi calls it: with its organization and project, where it was given so.
-    `secrets_provider` is pulumi's own `secretsprovider`: passphrase, or the URL of a key in a KMS.
+    `secrets_provider` is pulumi's own `secretsprovider`: passphrase, or the URL of a key in a KMS; "" where the
+    file names none.
     """
 
     name: str
     path: Path
     stores: Mapping[str, settings.StoreSettings]
     allow: tuple[str, ...]
-    secrets_provider: str = "passphrase"
+    secrets_provider: str = ""
 
     @property
     def admin_variables(self) -> tuple[str, ...]:
@@ -165,7 +166,7 @@ def read(project: Path, stack: str, copy: Path | None = None, *, stores_required
     wanted = config.get(f"{settings.PROJECT}:stores")
     stores = settings.parse(wanted, allow) if stores_required or wanted is not None else {}
     entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
-    return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or "passphrase"))
+    return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or ""))
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
@@ -185,7 +186,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     except RecursionError:
         raise StackFileError(f"{path} can't be read as YAML: it is nested too deeply") from None
     if not isinstance(raw, Mapping):
-        raise StackFileError(f"{path} is no YAML object")
+        raise StackFileError(f"{path} is not a YAML mapping")
     return raw
 
 

@@ -12,14 +12,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from synapse_media import catalog
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS
-from synapse_media.store.clients import s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Client, Credential, call, s3_client, server_time
 
 _AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -113,15 +113,13 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
     Raises SynapseMediaError where neither may.
     """
     from synapse_media.store import credentials
-    from synapse_media.store.answers import ApiError
-    from synapse_media.store.clients import Credential, call
 
     from .stores import own_key
 
     connection, own = own_key(store)
-    variables = catalog.load(store.provider).admin_variables
-    pair = [credentials.read(name, environment) for name in variables]
-    candidates = [own, *([Credential(*pair)] if len(pair) == 2 and all(pair) else [])]
+    variables = _key_variables(catalog.load(store.provider))
+    values = [credentials.read(name, environment) for name in variables]
+    candidates = [own, *([Credential(*values)] if values and all(values[:2]) else [])]
     for credential in candidates:
         client = s3_client(connection, credential)
         try:
@@ -131,13 +129,25 @@ def client_of(store: StorageOutputs, environment: dict[str, str]) -> Any:
                 raise
         else:
             return client
+    advice = (
+        f"Run this with the admin credential ({', '.join(variables)}) in the environment."
+        if variables
+        else "The administrator's credential is no key for S3 here: use another one that may."
+    )
     raise SynapseMediaError(
-        f"{store.server_name}: its key may not list uploads, which {store.method} does not need. Run this with --stack "
-        f"and the admin credential ({', '.join(variables)}) in the environment."
+        f"{store.server_name}: its key may not list uploads, which {store.method} does not need. {advice}"
     )
 
 
-def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Iterator[Upload]:
+def _key_variables(provider: catalog.Provider) -> tuple[str, ...]:
+    """Those of the admin variables that are an S3 key: its ID, its secret and, where it may have one, its session
+    token, in this order; () where the administrator has none."""
+    names = provider.admin_variables
+    start = next((number for number, name in enumerate(names) if name.endswith("_KEY_ID")), len(names))
+    return names[start : start + 3]
+
+
+def stale(client: Client, bucket: str, prefix: str, older_than: timedelta) -> Iterator[Upload]:
     """The uploads begun longer ago than that, by the store's own clock. Raises ApiError."""
     marker: dict[str, str] = {}
     seen: set[str] = set()
@@ -146,7 +156,7 @@ def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Itera
         uploads = [Upload(x["Key"], x["UploadId"], x["Initiated"].astimezone(UTC)) for x in page.get("Uploads", [])]
         fresh = [upload for upload in uploads if upload.upload_id not in seen]
         seen.update(upload.upload_id for upload in fresh)
-        limit = _now(page) - older_than
+        limit = server_time(page) - older_than
         yield from (upload for upload in fresh if upload.started <= limit)
         # A store that gives no marker, or the same page again, must not keep this going for ever.
         if not page.get("IsTruncated") or not fresh:
@@ -158,10 +168,7 @@ def stale(client: Any, bucket: str, prefix: str, older_than: timedelta) -> Itera
         }
 
 
-def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:
-    from synapse_media.store.answers import ApiError
-    from synapse_media.store.clients import call
-
+def _page(client: Client, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:
     try:
         return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **marker)
     except ApiError as error:
@@ -172,18 +179,10 @@ def _page(client: Any, bucket: str, prefix: str, marker: dict[str, str]) -> dict
     return call(client, "list_multipart_uploads", Bucket=bucket, Prefix=prefix, KeyMarker=marker["KeyMarker"])
 
 
-def abort(client: Any, bucket: str, upload: Upload) -> None:
+def abort(client: Client, bucket: str, upload: Upload) -> None:
     """Abort it; completed or aborted by somebody else meanwhile is done. Raises ApiError."""
-    from synapse_media.store.answers import ApiError
-    from synapse_media.store.clients import call
-
     try:
         call(client, "abort_multipart_upload", Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)
     except ApiError as error:
         if error.code != "NoSuchUpload":
             raise
-
-
-def _now(answer: dict[str, Any]) -> datetime:
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)

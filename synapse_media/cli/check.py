@@ -16,9 +16,9 @@ def add_parser(commands: Any) -> None:
         "check",
         help="find what breaks or loses media in configuration files",
         description="Reads homeserver.yaml with its conf.d, the playbook's vars.yml, and media-repo.yaml, each known "
-        "by what is in it; several of one program are read together, in the order given. Needs no stack, no store "
-        "and no network, and shows no secret. Exit code 1 for a finding that loses media or breaks; warnings count "
-        "with --strict alone.",
+        "by what is in it, also within Kubernetes' manifests and Helm's values; several of one program are read "
+        "together, in the order given. Needs no stack, no store and no network, and shows no secret. Exit code 1 for a "
+        "finding that loses media or breaks; warnings count with --strict alone.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file, or a directory such as conf.d")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -41,11 +41,7 @@ def _in_words(report: lint.Report) -> str:
     from synapse_media import lint
 
     lines = [f"{found}\n" for found in report.findings]
-    lines += [
-        f"{path}: {kind}: not looked into"
-        for path, kind in report.files.items()
-        if kind in ("encrypted", "not recognised")
-    ]
+    lines += [f"{path}: {kind}: not looked into" for path, kind in report.files.items() if kind in lint.NOT_LOOKED_INTO]
     files = f"{len(report.files)} file{'s' * (len(report.files) != 1)}"
     counts = ", ".join(f"{report.count(severity)} {severity}" for severity in lint.Severity if report.count(severity))
     lines.append(f"{files}: {counts or 'nothing found'}")

@@ -293,7 +293,7 @@ def _measured_json(found: Measured | None) -> dict[str, Any] | None:
     return {
         "path": str(found.path),
         "folders": {
-            name: {"files": folder.files, "bytes": folder.bytes, "stored": found.goes(name)}
+            name: {"files": folder.files, "bytes": folder.bytes, "stored": found.is_stored(name)}
             for name, folder in found.folders.items()
         },
         "growth_bytes_per_month": None if found.growth is None else int(found.growth),

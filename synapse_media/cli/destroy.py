@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    session = stacks.open_stack(arguments.stack, credentials=False, options=arguments.options)
+    session = stacks.open_stack(arguments.stack, credentials=False, options=arguments.options, stores_required=False)
     stacks.quiet_for_json(session, as_json=arguments.json)
     with stacks.alone(session):
         return _destroy(session, arguments)
@@ -59,6 +59,7 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
             "delete the media for good, or <homeserver>/retain-bucket in place of delete-bucket to leave it where it "
             "is."
         )
+    stacks.refuse_keys_of_others(session, applied.values())
     if not arguments.yes:
         confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
     # To destroy a stack is to say that its keys may go.

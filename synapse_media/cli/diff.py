@@ -7,12 +7,12 @@ import json
 from typing import Any
 
 from synapse_media import stackfile
-from synapse_media.engine.session import Engine
+from synapse_media.engine.session import Engine, EngineError
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards import changes, markdown
 from synapse_media.guards.judge import Verdict, judge
 
-from . import stacks
+from . import reviewed, stacks
 
 FORMATS = ("text", "markdown", "json")
 
@@ -33,6 +33,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="what `up` would make where there is nothing yet: needs no state, no passphrase and no credential",
     )
+    stacks.add_ci(parser, "previews from nothing, and says why; with --refresh it fails")
     parser.add_argument(
         "--format", choices=FORMATS, default="text", help="text (default); markdown, for a pull request; json"
     )
@@ -47,7 +48,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.from_nothing and arguments.options:
         raise UsageError("--from-nothing takes no option of pulumi's: there is nothing yet to choose from")
     try:
-        allow, verdict, preview, state = _preview(arguments)
+        why = _lacking(arguments)
+        try:
+            allow, verdict, preview, state = _preview(arguments)
+        except EngineError as error:
+            # Where the machine might have had the credential without a variable, pulumi's answer tells that it has not.
+            if not arguments.ci or arguments.refresh or not (perhaps := stacks.access_of(arguments.stack).perhaps):
+                raise
+            why = [_FROM_NOTHING_SINCE + "; ".join([*perhaps, str(error)])]
+            arguments.from_nothing = True
+            allow, verdict, preview, state = _preview(arguments)
     except SynapseMediaError as error:
         if arguments.format == "markdown":
             print(markdown.failure(arguments.stack, str(error)))
@@ -57,17 +67,41 @@ def run(arguments: argparse.Namespace) -> int:
     refused = changes.refused(found, allow)
     warnings = changes.warnings(preview)
     nothing: bool = arguments.from_nothing
+    mark = "" if nothing else reviewed.digest(found)
     if arguments.format == "json":
-        shown = {"stack": arguments.stack, "from_nothing": nothing, **changes.to_json(found, warnings, refused)}
+        shown = {
+            "stack": arguments.stack,
+            "from_nothing": nothing,
+            **changes.to_json(found, warnings, refused),
+            "digest": mark,
+        }
         print(json.dumps(shown, indent=2))
     elif arguments.format == "markdown":
-        print(markdown.section(arguments.stack, found, warnings, refused, from_nothing=nothing))
+        print(markdown.section(arguments.stack, found, [*why, *warnings], refused, from_nothing=nothing, digest=mark))
     else:
         print(f"{markdown.FROM_NOTHING}\n" if nothing else "", end="")
-        print(changes.in_words(found, warnings))
+        print(changes.in_words(found, [*why, *warnings]))
     if refused:
         return 3
     return 2 if found else 0
+
+
+_FROM_NOTHING_SINCE = "from nothing, since the state can't be read here: "
+
+
+def _lacking(arguments: argparse.Namespace) -> list[str]:
+    """In continuous integration that can't read the state, choose a preview from nothing, and say why.
+
+    Raises SynapseMediaError where the store was to be looked at, or chosen from.
+    """
+    lacks = stacks.access_of(arguments.stack).lacks if arguments.ci and not arguments.from_nothing else ()
+    if not lacks:
+        return []
+    if arguments.refresh or arguments.options:
+        what = "--refresh" if arguments.refresh else "an option of pulumi's"
+        raise SynapseMediaError(f"{what} needs the state of {arguments.stack}: {'; '.join(lacks)}")
+    arguments.from_nothing = True
+    return [_FROM_NOTHING_SINCE + "; ".join(lacks)]
 
 
 def _preview(
@@ -76,11 +110,13 @@ def _preview(
     """What the stack file allows, what its changes mean for the stores, what the engine says, and the state."""
     if arguments.from_nothing:
         project = stackfile.find_project()
-        stack = stackfile.read(project, arguments.stack)
+        stack = stackfile.read(project, arguments.stack, stores_required=False)
         stacks.require_extras(stack)
         preview = Engine(project, (), {}, stacks.say).preview_from_nothing(stack.name)
         return stack.allow, Verdict(), preview, None
-    session = stacks.open_stack(arguments.stack, credentials=arguments.refresh, options=arguments.options)
+    session = stacks.open_stack(
+        arguments.stack, credentials=arguments.refresh, options=arguments.options, stores_required=False
+    )
     state = session.state()
     applied = stacks.applied(session, state)
     verdict = judge(applied, session.stack.stores, session.stack.allow)

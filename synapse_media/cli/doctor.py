@@ -9,10 +9,11 @@ import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from synapse_media import catalog, stackfile
+from synapse_media import catalog, stackfile, values
 from synapse_media.engine.processes import environment
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
+from synapse_media.homeserver import synapse
 from synapse_media.methods import MODULE
 from synapse_media.settings import StoreSettings
 
@@ -22,10 +23,6 @@ _SECRET_NAME = re.compile(
     r"secret|token|passw|grant|private_?key|application_?key$|^ending$",  # "ending": Storj's grants to be revoked
     re.IGNORECASE,
 )
-
-MODULE_MINIMUM = (1, 7, 0)
-"""1.7.0 is the first release with the fix for requests that hang on a missing key:
-https://github.com/matrix-org/synapse-s3-storage-provider/pull/159"""
 
 ANSWER_SECONDS = 30
 """How long the Python of --synapse-python may take to answer."""
@@ -39,7 +36,9 @@ def add_parser(commands: Any) -> None:
         "versions and credentials, and looks for secrets in clear in the state. Exit code 1 if something is wrong.",
     )
     stacks.add_stack(parser, options=False)
-    parser.add_argument("--synapse-python", metavar="FILE", help="the Python that runs Synapse: its module is checked")
+    parser.add_argument(
+        "--synapse-python", metavar="FILE", help="the Python that runs Synapse: the versions of both are compared"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -172,8 +171,13 @@ def _in_clear(value: Any, name: str = "", *, secret: bool = False) -> Iterator[s
 
 
 def module_findings(python: str) -> list[str]:
-    """Whether the module that a Synapse loads is new enough."""
-    code = f"import importlib.metadata as m; print(m.version({MODULE!r}))"
+    """Whether the module that a Synapse loads is there, and works with that Synapse."""
+    code = (
+        "import importlib.metadata as m\n"
+        f"print(m.version({synapse.MODULE_DISTRIBUTION!r}))\n"
+        f"try: print(m.version({synapse.DISTRIBUTION!r}))\n"
+        "except m.PackageNotFoundError: pass"
+    )
     try:
         answer = subprocess.run(
             [python, "-c", code],
@@ -189,9 +193,6 @@ def module_findings(python: str) -> list[str]:
         return [f"--synapse-python {python}: no answer within {ANSWER_SECONDS} seconds. Is it a Python?"]
     if answer.returncode:
         return [f"{MODULE} is not installed for {python}: Synapse would not start with the rendered file"]
-    version = answer.stdout.strip()
-    numbers = [int(part) for part in version.split(".")[:3] if part.isdigit()]
-    if (*numbers, 0, 0, 0)[:3] < MODULE_MINIMUM:
-        wanted = ".".join(map(str, MODULE_MINIMUM))
-        return [f"{MODULE} is {version}: before {wanted} a missing object leaves requests hanging. Upgrade it"]
-    return []
+    module, homeserver = [*answer.stdout.split(), "", ""][:2]
+    fault = values.pair(values.version(module), values.version(homeserver))
+    return [f"--synapse-python {python}: {fault.reason}. {fault.mend}"] if fault else []

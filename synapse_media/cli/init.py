@@ -44,6 +44,12 @@ def add_parser(commands: Any) -> None:
         "--set", action="append", default=[], metavar="SETTING=VALUE", help="any other setting, its value in YAML"
     )
     parser.add_argument("--adopt", action="store_true", help="the bucket is there already: take it over as it is")
+    parser.add_argument(
+        "--ci",
+        choices=tuple(new_project.CI),
+        default="github",
+        help="with a new project: the system whose recipe for previews is written (default: github)",
+    )
     parser.add_argument("--json", action="store_true", help="for programs: the stack file, what is wrong, what is next")
 
 
@@ -60,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     server_name = str(store.pop("server_name"))
     made = settings.parse({server_name: store})[server_name]
     extra = catalog.load(made.provider).extra if made.uses_store else ""
-    written = new_project.make(here, extra) if project is None else new_project.Written()
+    written = new_project.make(here, extra, arguments.ci) if project is None else new_project.Written()
     _write(path, server_name, store)
     findings = []
     if made.uses_store:
@@ -158,6 +164,7 @@ def _write(path: Path, server_name: str, store: dict[str, Any]) -> None:
     example = next(place for place in examples if place.exists())
     key = f"{settings.PROJECT}:stores"
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write_schema(path.parent)
     with stackfile.editing(path, like=example) as document:
         stores = document["config"][key]
         stores.insert(0, server_name, stores.pop(next(iter(stores))))
@@ -165,3 +172,22 @@ def _write(path: Path, server_name: str, store: dict[str, Any]) -> None:
         for name in [name for name in stores[server_name] if name not in store and name not in ("access", "keys")]:
             del stores[server_name][name]
         stores[server_name].update(store)
+    if _schema_of(path.parent) != _EXAMPLES_SCHEMA:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(_EXAMPLES_SCHEMA, _schema_of(path.parent), 1), encoding="utf-8")
+
+
+_SCHEMA = "stack-file.schema.json"
+_EXAMPLES_SCHEMA = f"../synapse_media/{_SCHEMA}"
+"""What the examples' first line names: an editor completes and checks a stack file by it."""
+
+
+def _schema_of(directory: Path) -> str:
+    """The same for a stack file in this directory: that of a checkout, or a copy beside the stack file."""
+    return _EXAMPLES_SCHEMA if (directory / _EXAMPLES_SCHEMA).is_file() else _SCHEMA
+
+
+def _write_schema(directory: Path) -> None:
+    """Put that of this release where a stack file names it: an environment's own place is not known to an editor."""
+    if _schema_of(directory) == _SCHEMA:
+        (directory / _SCHEMA).write_text((new_project.PACKAGE / _SCHEMA).read_text(encoding="utf-8"), encoding="utf-8")

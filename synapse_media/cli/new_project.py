@@ -23,6 +23,16 @@ STACKS = "stacks"
 """The directory of the stack files."""
 
 
+CI = {
+    "github": ("preview.yml", ".github/workflows/preview.yml"),
+    "gitlab": ("gitlab.yml", ".gitlab-ci.yml"),
+    "forgejo": ("forgejo.yml", ".forgejo/workflows/preview.yml"),
+    "gitea": ("forgejo.yml", ".gitea/workflows/preview.yml"),
+    "woodpecker": ("woodpecker.yml", ".woodpecker/preview.yml"),
+}
+"""By the system that builds: the file of this package, and its place in a project."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """The files that were written, and those that were there and kept, each with the lines that it lacks."""
@@ -45,10 +55,11 @@ def require(project: Path) -> None:
         )
 
 
-def make(project: Path, extra: str) -> Written:
+def make(project: Path, extra: str, ci: str = "github") -> Written:
     """Write the files of a project; one that is there is kept as it is.
 
     Args:
+        ci: whose recipe is written, a name in CI.
         extra: the extra of this package that the first stack needs; "" for none.
     """
     # A release may change what its program and its recipes have to be; a patch does not.
@@ -64,8 +75,8 @@ def make(project: Path, extra: str) -> Written:
         "requirements.txt": f"{requirement}\n",
         ".gitignore": "".join(f"{line}\n" for line in ignored),
         PLUGIN: (PACKAGE / PLUGIN).read_text(encoding="utf-8").replace("/.venv/", f"/{venv}/"),
-        "ci/preview.sh": (PACKAGE / "ci/preview.sh").read_text(encoding="utf-8"),
-        ".github/workflows/preview.yml": (PACKAGE / "ci/preview.yml").read_text(encoding="utf-8"),
+        **{name: (PACKAGE / name).read_text(encoding="utf-8") for name in ("ci/preview.sh", "ci/up.sh")},
+        CI[ci][1]: (PACKAGE / "ci" / CI[ci][0]).read_text(encoding="utf-8"),
     }
     needed = {"requirements.txt": (requirement,), ".gitignore": ignored}
     kept = {}

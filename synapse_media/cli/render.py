@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,14 +38,23 @@ def add_parser(commands: Any) -> None:
         "--form",
         choices=renderer.FORMS,
         default="playbook",
-        help="for matrix-docker-ansible-deploy (default), or for any other Synapse",
+        help="for matrix-docker-ansible-deploy (default), for NixOS or Kubernetes (both with the storage provider "
+        "module alone), or plain for any other Synapse",
     )
     parser.add_argument(
         "--secrets",
         choices=(*renderer.SECRETS, *_VAULT),
         default="plain",
-        help="plain (default); by reference: looked up in Ansible's environment, or in an environment file; "
-        "vault: the value encrypted with Ansible Vault; vault-file: the whole vars file",
+        help="plain (default); by reference: from where --secrets-from says, by default Ansible's environment, an "
+        "environment file, a file of NixOS, or a Secret of Kubernetes; vault: the value encrypted with Ansible Vault; "
+        "vault-file: the whole vars file",
+    )
+    parser.add_argument(
+        "--secrets-from",
+        metavar="PLACE",
+        default="",
+        help="with reference: env:VARIABLE, file:/PATH, sops:FILE#KEY or vault:MOUNT/PATH#KEY for the playbook, "
+        "file:/PATH for plain and nixos, secret:NAME for kubernetes",
     )
     parser.add_argument("--vault-password-file", metavar="FILE", help="for the two with vault")
     parser.add_argument(
@@ -54,16 +64,33 @@ def add_parser(commands: Any) -> None:
         help="plain form: where Goofys mounts, matrix-media-repo's file datastore, or Synapse's media store with the "
         "method filesystem",
     )
+    parser.add_argument(
+        "--inventory",
+        metavar="DIR",
+        help="playbook form: the playbook's inventory directory; the host must be in it",
+    )
+    parser.add_argument(
+        "--inventory-host",
+        metavar="HOST",
+        default="",
+        help="playbook form: the server's name in that inventory; default: matrix. and the domain, or with --inventory "
+        "the server's own name where that alone is there",
+    )
     parser.add_argument("--diff", action="store_true", help="show what would change, secrets masked, and write nothing")
     parser.add_argument("--json", action="store_true", help="for programs: which files, what they do, what to do")
     parser.add_argument("--out", metavar="DIR", required=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.secrets_from and arguments.secrets != "reference":
+        raise UsageError(f"--secrets-from {arguments.secrets_from} goes with --secrets reference alone")
     vault = _vault(arguments)
     selected = _select(arguments)
     if arguments.media_path:
         _refuse_media_path(arguments, selected)
+    hosts = {store.server_name: _inventory_host(store, arguments) for store in selected}
+    if arguments.inventory_host and len(selected) > 1:
+        raise UsageError("--inventory-host names the host of one homeserver: choose it with --server")
     out = Path(arguments.out)
     files: dict[str, str] = {}
     comparable: dict[str, str] = {}
@@ -71,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         place = renderer.host(store.server_name)
         if f"{place}/{CONTRACT}" in files:
             raise UsageError(f"two homeservers would be written to {out / place}: choose one with --server")
-        for path, (text, plain) in _files(store, arguments, vault, out / place).items():
+        for path, (text, plain) in _files(store, arguments, vault, out / place, hosts[store.server_name]).items():
             files[f"{place}/{path}"] = text
             comparable[f"{place}/{path}"] = plain
     if arguments.diff:
@@ -88,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({store.server_name: _report(store, arguments, report, out) for store in selected}, indent=2))
         return 0
     for store in selected:
-        print(_in_words(store, arguments, report, files, out))
+        print(_in_words(store, arguments, report, files, out, host=hosts[store.server_name]))
     return 0
 
 
@@ -145,6 +172,39 @@ def _ask(store: StorageOutputs) -> None:
         stacks.say(f"{store.server_name}: the store could not be asked whether the key is accepted: {error}")
 
 
+def _inventory_host(store: StorageOutputs, arguments: argparse.Namespace) -> str:
+    """The host whose variables the files are; Ansible never reads those of a host that is not in its inventory."""
+    if arguments.form != "playbook":
+        if arguments.inventory or arguments.inventory_host:
+            raise UsageError("--inventory and --inventory-host go with --form playbook alone")
+        return ""
+    usual, own = renderer.inventory_host(store.server_name), renderer.host(store.server_name)
+    candidates = [arguments.inventory_host] if arguments.inventory_host else [usual, own]
+    if not arguments.inventory:
+        return str(candidates[0])
+    inventory = Path(arguments.inventory)
+    if not inventory.is_dir():
+        raise UsageError(f"--inventory {inventory} is not a directory. Name the `inventory` directory of the playbook.")
+    found = next((host for host in candidates if _is_in(inventory, host)), None)
+    if found is None:
+        there = sorted(path.name for path in (inventory / "host_vars").glob("*") if path.is_dir())
+        raise UsageError(
+            f"{store.server_name}: --inventory {inventory} has no host {' or '.join(dict.fromkeys(candidates))}, so "
+            "that Ansible would not read what is rendered for it. Under host_vars there: "
+            f"{', '.join(there) or 'nothing'}. Name the host as the inventory does with --inventory-host."
+        )
+    return str(found)
+
+
+def _is_in(inventory: Path, host: str) -> bool:
+    """Whether a host stands in an inventory: at the start of a line of INI or YAML in a file, or with variables."""
+    if (inventory / "host_vars" / host).is_dir():
+        return True
+    name = re.compile(rf"^[\s\"']*{re.escape(host)}(?=[\s:\"']|$)", re.MULTILINE)
+    files = [path for path in inventory.iterdir() if path.is_file()]
+    return any(name.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
+
+
 def _refuse_media_path(arguments: argparse.Namespace, selected: Iterable[StorageOutputs]) -> None:
     for store in selected:
         if not renderer.takes_media_path(store, arguments.form):
@@ -156,10 +216,10 @@ def _refuse_media_path(arguments: argparse.Namespace, selected: Iterable[Storage
 
 
 def _files(
-    store: StorageOutputs, arguments: argparse.Namespace, vault: Vault | None, place: Path
+    store: StorageOutputs, arguments: argparse.Namespace, vault: Vault | None, place: Path, host: str
 ) -> dict[str, tuple[str, str]]:
     """{path: (text to write, text to compare)}: they differ where a whole file is encrypted."""
-    rendered = _render(store, arguments, vault, place)
+    rendered = _render(store, arguments, vault, place, host)
     files = {path: (text, text) for path, text in rendered.items()}
     if vault and arguments.secrets == "vault-file" and store.secret_access_key:
         files = {path: (vault.encrypt(text, writing.read(place / path)), text) for path, text in rendered.items()}
@@ -176,16 +236,25 @@ def _without_secret(store: StorageOutputs) -> StorageOutputs:
 
 
 def _render(
-    store: StorageOutputs, arguments: argparse.Namespace, vault: Vault | None, place: Path
+    store: StorageOutputs, arguments: argparse.Namespace, vault: Vault | None, place: Path, host: str
 ) -> Mapping[str, str]:
     if vault is None:
-        return renderer.render(store, arguments.form, arguments.secrets, media_path=arguments.media_path)
+        return renderer.render(
+            store,
+            arguments.form,
+            arguments.secrets,
+            media_path=arguments.media_path,
+            source=arguments.secrets_from,
+            host_in_inventory=host,
+        )
     if arguments.secrets == "vault-file":
-        return renderer.render(store, "playbook")
+        return renderer.render(store, "playbook", host_in_inventory=host)
     # The paths alone: an encrypted value is kept where a file of the same path has it already.
-    found = (writing.read(place / path) for path in renderer.render(store, "playbook"))
+    found = (writing.read(place / path) for path in renderer.render(store, "playbook", host_in_inventory=host))
     existing = [vault.decrypt(text) for text in found if text is not None]
-    return renderer.render(store, "playbook", seal=lambda _, value: vault.value(value, existing))
+    return renderer.render(
+        store, "playbook", seal=lambda _, value: vault.value(value, existing), host_in_inventory=host
+    )
 
 
 def _report(store: StorageOutputs, arguments: argparse.Namespace, report: writing.Report, out: Path) -> dict[str, Any]:
@@ -203,7 +272,19 @@ def _report(store: StorageOutputs, arguments: argparse.Namespace, report: writin
 
 def _instructions(store: StorageOutputs, arguments: argparse.Namespace) -> renderer.Instructions:
     secrets = cast("renderer.Secrets", arguments.secrets if arguments.secrets in renderer.SECRETS else "plain")
-    return renderer.instructions(store, arguments.form, secrets, media_path=arguments.media_path)
+    return renderer.instructions(
+        store, arguments.form, secrets, media_path=arguments.media_path, source=arguments.secrets_from
+    )
+
+
+def _about_the_host(arguments: argparse.Namespace, host: str) -> list[str]:
+    """Where nobody looked whether the playbook has the host."""
+    if arguments.form != "playbook" or arguments.inventory:
+        return []
+    return [
+        f"  for the host {host} of the inventory; --inventory DIR looks whether it is there, --inventory-host names "
+        "another"
+    ]
 
 
 def _in_words(
@@ -212,6 +293,8 @@ def _in_words(
     report: writing.Report,
     files: Iterable[str],
     out: Path,
+    *,
+    host: str,
 ) -> str:
     place = renderer.host(store.server_name)
     instructions = _instructions(store, arguments)
@@ -223,11 +306,13 @@ def _in_words(
         *(f"  {line}" for line in instructions.does),
         "To apply:",
         *([f"      cp -r {out / place / 'inventory'} PLAYBOOK/"] if arguments.form == "playbook" else []),
+        *_about_the_host(arguments, host),
         *(f"  {line}" for line in instructions.apply),
         "To undo:",
         *(f"  {line}" for line in instructions.undo),
     ]
-    if arguments.secrets == "reference" and arguments.form == "playbook" and store.secret_access_key:
+    by_default = arguments.secrets == "reference" and not arguments.secrets_from
+    if by_default and arguments.form == "playbook" and store.secret_access_key:
         lines.append(f"The secret is looked up in the environment: {renderer.secret_variable(store.server_name)}")
     left = writing.others(files, out, place)
     if left:

@@ -20,10 +20,11 @@ from typing import Any
 
 from synapse_media import allow as allowed
 from synapse_media import catalog, contract, extras, stackfile
+from synapse_media.engine import access as engine_access
 from synapse_media.engine import embedded
 from synapse_media.engine import session as engine_session
 from synapse_media.engine.files import locked, write_private
-from synapse_media.engine.options import target_options
+from synapse_media.engine.options import selecting_options
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.session import Engine
 from synapse_media.errors import StoreError, SynapseMediaError, UsageError
@@ -73,8 +74,28 @@ def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
     parser.add_argument("--stack", "-s", metavar="S", help=STACK_HELP)
     if options:
         parser.add_argument(
-            "options", nargs="*", metavar="-- PULUMI OPTION", help="handed to pulumi: --target, --replace …"
+            "options", nargs="*", metavar="-- PULUMI OPTION", help="passed to pulumi: --target, --replace …"
         )
+
+
+def add_ci(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """The option of a command that continuous integration runs.
+
+    Args:
+        otherwise: what it does where the environment lacks what the state needs.
+    """
+    parser.add_argument(
+        "--ci",
+        action="store_true",
+        help="make no state and no passphrase on this machine: where the environment lacks what the state needs, "
+        + otherwise,
+    )
+
+
+def access_of(name: str) -> engine_access.Access:
+    """What this environment lacks for the state of a stack. Raises StackFileError."""
+    project = stackfile.find_project()
+    return engine_access.access(project, stackfile.read_yaml(stackfile.path_of(project, name)))
 
 
 def selected(*, or_store: bool) -> str:
@@ -135,28 +156,31 @@ class Session:
                     os.environ[name] = value
 
 
-def open_stack(name: str, *, credentials: bool, options: Sequence[str] = (), runs: bool = True) -> Session:
+def open_stack(
+    name: str, *, credentials: bool, options: Sequence[str] = (), runs: bool = True, stores_required: bool = True
+) -> Session:
     """Read and check the stack file, and make the engine ready for it.
 
     Args:
         name: as pulumi takes it: ORGANIZATION/NAME, too, where the backend has organizations.
         credentials: fail where an admin variable is missing (a preview from nothing needs none).
-        options: what is handed to pulumi later; UsageError for what may not be.
-        runs: the program or the plugin will run; MissingExtraError where the SDK of a vendor is not installed, and
-            SettingsError where the stack file has no stores. Else what the last run left is read, whoever declared it.
+        options: the options for pulumi. Raises UsageError for one that is not allowed.
+        runs: the program or the plugin will run; MissingExtraError where the SDK of a vendor is not installed.
+        stores_required: SettingsError where the stack file has no stores. Else the program may declare them itself.
     """
-    target_options(options)
+    selecting_options(options)
     project = stackfile.find_project()
     if stackfile.is_example(name):
         raise UsageError(
             f"--stack is {name!r}, an example that is never changed. Make your own stack: `synapse-media init prod "
             f"--provider {name.replace('-', '_')}`. To see it: `synapse-media diff --from-nothing --stack {name}`."
         )
-    stack = stackfile.read(project, name, stores_required=runs)
+    stack = stackfile.read(project, name, stores_required=stores_required)
     if runs:
         require_extras(stack)
     own = embedded_environment() if name == EMBEDDED else {}
-    variables = stack.admin_variables
+    # What a program declares may be of any provider.
+    variables = stack.admin_variables if stack.stores else _every_variable()
     if credentials:
         _require(stack.required_variables, own, (store.provider for store in stack.stores.values() if store.uses_store))
     if any(store.adopt_key for store in stack.stores.values()):
@@ -165,12 +189,18 @@ def open_stack(name: str, *, credentials: bool, options: Sequence[str] = (), run
         # Before anything has it: a vendor's plugin may show what it can't use.
         plugin_credentials.read(variable)
     engine = Engine(project, variables, own, say, stack.secrets_provider)
-    for restored in engine.restore_cut_states():
+    for restored in engine.restore_truncated_states():
         say(f"the state of {restored} could not be read, as after a full disk: took the one before it")
     engine.ensure_stack(name)
     engine.unlock_if_dead(name)
     config = copy_of(engine, stack.path)
-    return Session(stackfile.read(project, name, config, stores_required=runs), engine, config, own)
+    return Session(stackfile.read(project, name, config, stores_required=stores_required), engine, config, own)
+
+
+def _every_variable() -> tuple[str, ...]:
+    """The environment variables with the admin credentials of every provider."""
+    named = (name for provider in catalog.names() for name in catalog.load(provider).admin_variables)
+    return (*dict.fromkeys(named), ADOPTED_SECRET)
 
 
 def require_extras(stack: stackfile.StackFile) -> None:
@@ -216,6 +246,33 @@ def require_credentials_to_delete(session: Session, leaving: Iterable[Applied]) 
     """What leaves the stack is deleted with a credential that the stack file may not name any more."""
     for store in leaving:
         _require(required_variables(store), session.engine.environment, [store.provider or store.server_name])
+
+
+def refuse_keys_of_others(session: Session, ending: Iterable[Applied]) -> None:
+    """Raise SynapseMediaError where a user would be deleted with keys that the state does not know.
+
+    Our plugin refuses that itself; a vendor's deletes every key of the user.
+
+    Args:
+        ending: the stores whose user would be deleted.
+    """
+    from synapse_media.plugin.iam import unknown_keys
+
+    found = []
+    for store in ending:
+        if not store.user_takes_keys:
+            continue
+        connection = model.read(Connection, store.ring.connection if store.ring else store.connection)
+        known = [*(store.ring.keys.values() if store.ring else ()), *store.ending_keys]
+        with session.credentials(), waiting(f"{store.server_name}: has {store.user} keys of others?"):
+            keys = unknown_keys(store.user, connection, known)
+        if keys:
+            found.append(f"user {store.user} has the key {', '.join(keys)}, which the state does not know")
+    if found:
+        raise SynapseMediaError(
+            f"nothing was changed: {'; '.join(found)}. It may be in use, and would be deleted with the user. Delete "
+            "the keys that nobody uses at the provider, and run this again."
+        )
 
 
 def require_former_place(session: Session, was: Applied, will: StoreSettings) -> None:
@@ -474,18 +531,29 @@ def embedded_environment() -> dict[str, str]:
 
 def load(name: str) -> list[contract.StorageOutputs]:
     """The stores of a stack, by its name, as the last `up` left them."""
-    return outputs_of(open_stack(name, credentials=False, runs=False))
+    return outputs_of(open_stack(name, credentials=False, runs=False, stores_required=False))
 
 
-def outputs_of(session: Session) -> list[contract.StorageOutputs]:
-    """The stores of a stack as the last `up` left them. Raises ContractError where there are none, or a key is gone."""
+def outputs_of(session: Session, *, required: bool = True) -> list[contract.StorageOutputs]:
+    """The stores of a stack as the last `up` left them.
+
+    Args:
+        required: ContractError where the program exports none. A ContractError, too, where a key is gone.
+    """
     stores = contract.of_stack(session.engine.outputs(session.stack.name))
+    if not (stores or required):
+        return []
+    records = read_applied(session.state())
+    if not stores and records:
+        raise contract.ContractError(
+            f"stack {session.stack.name} exports no stores: its program declares {', '.join(records)}, and has to "
+            "`publish` them (docs/library.md)"
+        )
     if not stores:
         raise contract.ContractError(
             f"stack {session.stack.name} has no stores yet: run `synapse-media up --stack {session.stack.name}` first"
         )
     found = [contract.from_json(store) for store in stores.values()]
-    records = read_applied(session.state())
     faults = [fault for fault in (_key_fault(store, records.get(store.server_name)) for store in found) if fault]
     if faults:
         raise contract.ContractError(

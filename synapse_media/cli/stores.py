@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def load_file(path: str) -> StorageOutputs:
     """The store of a store.json.
 
-    Where the file was written without the secret, the environment has it: under `renderer.secret_variable`, or as
-    AWS_SECRET_ACCESS_KEY beside this very AWS_ACCESS_KEY_ID.
+    Where the file was written without the secret, the environment has it: under `renderer.secret_variable`, as
+    AWS_SECRET_ACCESS_KEY beside this very AWS_ACCESS_KEY_ID, or beside that ID in the file that
+    AWS_SHARED_CREDENTIALS_FILE names.
 
     Raises:
         ContractError: there is no such file, or it is not a store's.
@@ -42,6 +43,8 @@ def load_file(path: str) -> StorageOutputs:
     secret = credentials.read(secret_variable(store.server_name))
     if not secret and os.environ.get("AWS_ACCESS_KEY_ID") == store.access_key_id:
         secret = credentials.read("AWS_SECRET_ACCESS_KEY")
+    if not secret:
+        secret = credentials.shared(store.access_key_id)
     return replace(store, secret_access_key=secret)
 
 
@@ -65,7 +68,9 @@ def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
         return connection, ambient()
     if not store.secret_access_key:
         raise StoreError(
-            f"{store.server_name}: the secret access key of {store.access_key_id} is not in the file and not in the "
-            f"environment: set {secret_variable(store.server_name)} to it."
+            f"{store.server_name}: the secret access key of {store.access_key_id} is neither in this store.json nor in "
+            "the environment. Load the environment file that was rendered with it (`set -a; . ./synapse-media.env; "
+            f"set +a`), name a credentials file with AWS_SHARED_CREDENTIALS_FILE, or set "
+            f"{secret_variable(store.server_name)} to the secret."
         )
     return connection, Credential(store.access_key_id, store.secret_access_key)

@@ -8,7 +8,8 @@ from typing import Any
 
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
-from synapse_media.renderer import FORMS
+from synapse_media.methods import FILESYSTEM
+from synapse_media.renderer import forms
 
 
 def add_parser(commands: Any) -> None:
@@ -33,7 +34,7 @@ def add_parser(commands: Any) -> None:
     target.add_argument("--to-store", metavar="FILE", help="the same from a store.json")
     parser.add_argument(
         "--form",
-        choices=FORMS,
+        choices=forms(FILESYSTEM),
         default="playbook",
         help="for matrix-docker-ansible-deploy (default), or for any other Synapse",
     )

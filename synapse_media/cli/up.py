@@ -15,10 +15,11 @@ from synapse_media.guards import changes
 from synapse_media.guards.applied import PROOF, Applied, is_bucket
 from synapse_media.guards.changes import Change
 from synapse_media.guards.danger import DangerError
-from synapse_media.guards.judge import STORE, judge, renamed
+from synapse_media.guards.judge import STORE, Verdict, judge, renamed
 from synapse_media.settings import StoreSettings
 from synapse_media.urn import short
 
+from . import reviewed as what_was_reviewed
 from . import stacks
 
 PROOF_KIND = short(PROOF)
@@ -34,14 +35,32 @@ def add_parser(commands: Any) -> None:
     stacks.add_stack(parser)
     parser.add_argument("--refresh", action="store_true", help="find and mend what was changed by hand")
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
+    parser.add_argument(
+        "--reviewed",
+        metavar="DIGEST",
+        default="",
+        help="go on only if the changes are those whose digest `diff` showed",
+    )
+    stacks.add_ci(parser, "it fails")
     parser.add_argument("--json", action="store_true", help="for programs: what there is then")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options)
+    if arguments.ci and (lacks := stacks.access_of(arguments.stack).lacks):
+        raise SynapseMediaError(
+            f"nothing was changed: the state of {arguments.stack} can't be read: {'; '.join(lacks)}"
+        )
+    session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options, stores_required=False)
     stacks.quiet_for_json(session, as_json=arguments.json)
-    apply(session, refresh=arguments.refresh, yes=arguments.yes, options=arguments.options)
-    stacks.show(stacks.outputs_of(session), as_json=arguments.json)
+    apply(
+        session,
+        refresh=arguments.refresh,
+        yes=arguments.yes,
+        options=arguments.options,
+        reviewed=arguments.reviewed,
+    )
+    # A program that declares its stores may keep them to itself.
+    stacks.show(stacks.outputs_of(session, required=bool(session.stack.stores)), as_json=arguments.json)
     return 0
 
 
@@ -53,15 +72,17 @@ def apply(
     options: Sequence[str],
     allow: Sequence[str] = (),
     begin: Callable[[], None] = lambda: None,
+    reviewed: str = "",
 ) -> None:
     """Preview, guard, ask, and do what was previewed.
 
     Args:
+        reviewed: the digest of the changes that were agreed to; "" for none.
         allow: what this command confirms beside the stack file's `allow`.
         begin: called when everything was agreed to, just before the first change.
     """
     with stacks.alone(session):
-        _apply(session, refresh=refresh, yes=yes, options=options, allow=allow, begin=begin)
+        _apply(session, refresh=refresh, yes=yes, options=options, allow=allow, begin=begin, reviewed=reviewed)
 
 
 def _apply(
@@ -72,6 +93,7 @@ def _apply(
     options: Sequence[str],
     allow: Sequence[str],
     begin: Callable[[], None],
+    reviewed: str,
 ) -> None:
     engine, stack = session.engine, session.stack
     cut_off = stacks.was_cut_off(session)
@@ -79,14 +101,7 @@ def _apply(
     look_again = False
     state = session.state()
     applied = stacks.applied(session, state)
-    current = {name: (was, stack.stores.get(name)) for name, was in renamed(applied, stack.stores).items()}
-    leaving = [was for was, will in current.values() if not _stays(will)]
-    stacks.require_credentials_to_delete(session, leaving)
-    verdict = judge(applied, stack.stores, [*stack.allow, *confirmed])
-    verdict.require()
-    for was, will in current.values():
-        if _stays(will):
-            stacks.require_former_place(session, was, will)
+    verdict = _judged(session, applied, confirmed)
     with stacks.opening_state(session, state, confirmed):
 
         def previewed(refresh: bool, more: Sequence[str] = ()) -> dict[str, Any]:
@@ -117,7 +132,9 @@ def _apply(
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
             raise DangerError(changes.refusal(refused, str(stack.path)))
+        what_was_reviewed.require(found, reviewed, stack.name)
         _refuse_media(session, applied, found)
+        _refuse_keys(session, applied, steps)
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:
             _ask(session)
@@ -127,6 +144,22 @@ def _apply(
             if look_again:
                 apply(session, refresh=True, yes=yes, options=options, allow=allow)
             engine.clear_pending_creates(stack.name)
+
+
+def _judged(session: stacks.Session, applied: Mapping[str, Applied], confirmed: Sequence[str]) -> Verdict:
+    """What the guards say of each store, before anything is asked of the engine.
+
+    Raises DangerError, or SynapseMediaError where a credential that the changes need is missing.
+    """
+    stack = session.stack
+    current = {name: (was, stack.stores.get(name)) for name, was in renamed(applied, stack.stores).items()}
+    stacks.require_credentials_to_delete(session, [was for was, will in current.values() if not _stays(will)])
+    verdict = judge(applied, stack.stores, [*stack.allow, *confirmed])
+    verdict.require()
+    for was, will in current.values():
+        if _stays(will):
+            stacks.require_former_place(session, was, will)
+    return verdict
 
 
 def _ask(session: stacks.Session) -> None:
@@ -180,6 +213,13 @@ def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found
             "bucket where it is, in place of delete-bucket) or <homeserver>/delete-media (deletes the media for good) "
             f"into synapse-media:allow in {stack.path}."
         )
+
+
+def _refuse_keys(session: stacks.Session, applied: Mapping[str, Applied], steps: Sequence[Change]) -> None:
+    """Look before a user goes whose deletion would take keys along that are not this state's."""
+    users = {step.store for step in steps if step.kind.endswith("User") and step.verb in ("delete", "replace")}
+    now = renamed(applied, session.stack.stores).items()
+    stacks.refuse_keys_of_others(session, [was for name, was in now if name in users])
 
 
 def confirm(question: str) -> None:

@@ -1,4 +1,4 @@
-"""What a store would cost at each provider of the catalog, and how else they differ: no Pulumi, no account, no network.
+"""Compare the providers of the catalog by cost and by other criteria, without Pulumi, account or network.
 
-prices (offers from the catalog) → model (bills, comparison, crossings) → table, pictures, report, docs.
+prices (offers from the catalog) → model (bills, rankings, break-even points) → study → table, pictures, report, docs.
 """

@@ -1,4 +1,4 @@
-"""How providers differ beside the price, read from the catalog: the guide's other aspects."""
+"""How providers differ in other respects than price, read from the catalog."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .study import nearest_region
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One provider, in words. `uncertain` names the aspects of which the catalog is not sure."""
+    """A provider's criteria as text. `uncertain` names those whose fact in the catalog is marked uncertain."""
 
     provider: str
     title: str
@@ -35,11 +35,11 @@ ASPECTS = {
     "egress": "egress_terms",
     "cannot": "cannot_do",
 }
-"""Which fact of the catalog each aspect is."""
+"""{field of Fit: fact of the catalog}."""
 
 
 def fits(providers: Iterable[str] = (), near: tuple[float, float] | None = None) -> list[Fit]:
-    """Every provider of the catalog, or the ones named, by title. Raises UnknownProviderError."""
+    """All providers, or those named, sorted by title. Raises UnknownProviderError."""
     found = [_fit(catalog.load(name), near) for name in tuple(providers) or catalog.names()]
     return sorted(found, key=lambda item: item.title.lower())
 
@@ -64,7 +64,7 @@ def _fit(provider: catalog.Provider, near: tuple[float, float] | None) -> Fit:
 def _regions(provider: catalog.Provider, near: tuple[float, float] | None) -> str:
     number = len(provider.regions)
     if not number:
-        return "your own place" if provider.value("layout") == "self-hosted" else "no list"
+        return "wherever you run it" if provider.value("layout") == "self-hosted" else "not listed"
     region = nearest_region(provider, near) if near else None
     if region:
         return str(region)

@@ -1,16 +1,16 @@
-"""Tables as Markdown, for the docs and for whoever wants to paste them."""
+"""The comparison as Markdown tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from .fit import Fit
-from .study import CAVEAT, Study, flips_in_words, marks, money, usage_in_words
+from .study import CAVEAT, Study, describe_cheapest, describe_usage, marks, money
 
 
 def costs(study: Study) -> str:
-    """The comparison, a table a currency, with its notes."""
-    parts = [f"**{usage_in_words(study.usage)}**; prices as known on {study.today}."]
+    """One table per currency, followed by the notes."""
+    parts = [f"**{describe_usage(study.usage)}**; prices as known on {study.today}."]
     for currency, results in study.results.items():
         rows = [
             f"| {currency} | month | 1st year | restore | leaving | mostly for |",
@@ -26,16 +26,16 @@ def costs(study: Study) -> str:
                 result.month.dominant or "nothing",
             ]
             rows.append(_row(cells))
-        parts += ["\n".join(rows), f"{currency}: {flips_in_words(study, currency)}"]
+        parts += ["\n".join(rows), f"{currency}: {describe_cheapest(study, currency)}"]
     parts.append("\n".join(f"- {note}" for note in (*study.notes, CAVEAT)))
     return "\n\n".join(parts)
 
 
 def aspects(fits: Iterable[Fit]) -> str:
-    """The aspects beside the price."""
-    rows = ["| provider | who holds it | encryption | price, egress | it can't |", "| --- | --- | --- | --- | --- |"]
+    """The criteria other than price."""
+    rows = ["| provider | operator | encryption | price, egress | cannot |", "| --- | --- | --- | --- | --- |"]
     for fit in fits:
-        unsure = " (not sure)" if "encryption" in fit.uncertain else ""
+        unsure = " (uncertain)" if "encryption" in fit.uncertain else ""
         rows.append(
             _row(
                 [

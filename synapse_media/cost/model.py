@@ -1,13 +1,13 @@
-"""What a store costs: pure functions of an offer and a usage, in decimals of 28 digits, line by line.
+"""The cost model: itemised bills as pure functions of an offer and a usage, in decimals of 28 digits.
 
 Conventions, the same for every provider:
 
-* A month is billed at what is stored when it begins; `growth` is what more is stored when the next one begins.
-* What is deleted or overwritten was uploaded too: a month's uploads are growth and deletions together.
-* Without requests of its own, a usage has one upload a new file and one download a file read, each of mean size.
-* A smaller object than the minimum is billed as the minimum: exactly by `sizes`, else as if all files were equal.
-* What is deleted before the minimum retention is billed for the rest of it; 30 days are a month there.
-* Tiers start after a free allowance. Rounding up to whole units is done for each kind of usage.
+* A month is billed for what is stored at its beginning; `growth` is added at the beginning of the next one.
+* Deleted and overwritten bytes were uploaded too: a month's uploads are the sum of growth and deletions.
+* Where request counts are not given, each new file is one upload and each file read one download, of mean size.
+* An object below the minimum size is billed at that size: by `sizes` where known, else assuming equal files.
+* Bytes deleted before the minimum retention are billed for the rest of it, in months of 30 days.
+* Tiers start above a free allowance. Each kind of usage is rounded up to whole units separately.
 
 No clock, no network, no files.
 """
@@ -28,10 +28,12 @@ from .units import UNITS, show_count, show_size
 
 ZERO = Decimal(0)
 RETENTION_MONTH = Decimal(30)
-"""Days of a month where a minimum retention is billed."""
+"""Days of a month in the price of a minimum retention."""
 
 MINIMUM_SIZE = "minimum object size"
-# What a line is for, in the order of a bill; the shares in the pictures have the same names.
+STORED = ("storage", MINIMUM_SIZE, "minimum storage", "minimum retention")
+"""The terms that together are what storage costs as it is billed; the first alone is only a part of that."""
+# The cost terms, in the order of a bill; the pictures label their shares with them.
 TERMS = (
     "subscription",
     "storage",
@@ -47,7 +49,7 @@ TERMS = (
 
 @dataclass(frozen=True, slots=True)
 class SizeGroup:
-    """Files that lie between two minimum object sizes: how many, and how many bytes together."""
+    """The files between two minimum object sizes: their number and total bytes."""
 
     files: Decimal | int
     bytes: Decimal | int
@@ -55,17 +57,17 @@ class SizeGroup:
 
 @dataclass(frozen=True)
 class Usage:
-    """What is stored and asked of a store.
+    """What is stored, and how it is used.
 
     Attributes:
         stored: bytes stored when the first month begins.
-        growth: bytes more each month.
+        growth: bytes added each month.
         egress: bytes read over the internet each month.
-        files: how many files make up `stored`; None: not known, so requests and small files are not counted.
+        files: the number of files in `stored`; None: unknown, so requests and small files are not billed.
         uploads, downloads: requests a month; None: derived from files.
         deleted: bytes deleted or overwritten each month.
-        deleted_age: days that they were stored.
-        sizes: files by size, for the minimum object size; empty: all files equally large.
+        deleted_age: days those bytes had been stored.
+        sizes: files grouped by size, for the minimum object size; empty: assume equal sizes.
     """
 
     stored: Decimal
@@ -82,16 +84,16 @@ class Usage:
         for name in ("stored", "growth", "egress", "files", "uploads", "downloads", "deleted", "deleted_age"):
             value = getattr(self, name)
             if value is not None and value < 0:
-                raise UsageError(f"{name} {value}: allowed is nothing below 0.")
+                raise UsageError(f"{name} {value}: must not be negative.")
         if self.files is not None and self.files > self.stored:
             raise UsageError(
-                f"{show_count(self.files)} files in {show_size(self.stored)}: allowed is one byte a file at least. "
+                f"{show_count(self.files)} files in {show_size(self.stored)}: at least one byte per file is required. "
                 "Check the number of files and the unit of the size."
             )
 
     @cached_property
     def mean(self) -> Decimal | None:
-        """Bytes of a file on average."""
+        """Mean bytes per file."""
         return self.stored / self.files if self.files else None
 
     @property
@@ -107,14 +109,14 @@ class Usage:
         return self.egress / self.mean if self.mean else None
 
     def padding(self, minimum: int) -> Decimal:
-        """Bytes that small files are billed for beyond their size."""
+        """Bytes billed beyond the actual size of files below the minimum."""
         groups = self.sizes or (SizeGroup(self.files or 0, self.stored),)
         return sum((max(ZERO, Decimal(group.files * minimum - group.bytes)) for group in groups), ZERO)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a bill. `term` is one of TERMS; an allowance is a negative line of the term it eases."""
+    """One line of a bill. `term` is one of TERMS; a free allowance is a negative line of its term."""
 
     term: str
     what: str
@@ -124,10 +126,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Bill:
-    """Lines and what they come to, in the offer's currency, without VAT."""
+    """An itemised bill in the offer's currency, without VAT.
+
+    `billed`: of a month, bytes that are billed as stored: with small files as the minimum object size, and with the
+    minimum storage; 0 where several months are added up.
+    """
 
     lines: tuple[Line, ...]
     warnings: tuple[str, ...] = ()
+    billed: Decimal = ZERO
 
     @cached_property
     def total(self) -> Decimal:
@@ -135,7 +142,7 @@ class Bill:
 
     @cached_property
     def shares(self) -> Mapping[str, Decimal]:
-        """The amount of each term, allowances taken off, in the order of TERMS; terms of no amount are left out."""
+        """The net amount of each term, in the order of TERMS, without those that are zero."""
         found = {
             term: sum((line.amount for line in self.lines if line.term == term), ZERO)
             for term in TERMS
@@ -144,24 +151,30 @@ class Bill:
         return {term: amount for term, amount in found.items() if amount}
 
     @property
+    def stored(self) -> Decimal:
+        """What storage costs as it is billed: with minimum object sizes, the minimum storage and its duration."""
+        return sum((self.shares.get(term, ZERO) for term in STORED), ZERO)
+
+    @property
     def dominant(self) -> str:
-        """The term that costs most; "" where nothing costs anything."""
+        """The most expensive term; "" where the total is zero."""
         return max(self.shares, key=lambda term: self.shares[term], default="")
 
 
 def month(offer: Offer, usage: Usage) -> Bill:
     """One month's bill."""
-    return _Counter(offer, usage).bill()
+    return _MonthBill(offer, usage).bill()
 
 
-class _Counter:
-    """The lines of one month, as they come up."""
+class _MonthBill:
+    """Builds the bill of one month."""
 
     def __init__(self, offer: Offer, usage: Usage) -> None:
         self.offer = offer
         self.usage = usage
         self.lines: list[Line] = []
         self.warnings: list[str] = []
+        self.billed = ZERO
 
     def add(self, term: str, what: str, quantity: str, amount: Decimal) -> None:
         if amount:
@@ -175,14 +188,14 @@ class _Counter:
         term = self.offer.terms.get(name)
         return Decimal(term.value[key]) if term else ZERO
 
-    def priced(self, name: str, quantity: Decimal) -> Decimal:
-        """The price of so many bytes under the tiers of a term."""
+    def price_of(self, name: str, quantity: Decimal) -> Decimal:
+        """The price of `quantity` bytes under the tiers of a term."""
         value = self.offer.terms[name].value
-        return _tiered(value["tiers"], self.rounded(quantity) / UNITS[value["per"]])
+        return _tiered_price(value["tiers"], self.rounded(quantity) / UNITS[value["per"]])
 
     def rounded(self, quantity: Decimal) -> Decimal:
         term = self.offer.terms.get("rounding")
-        return _up(quantity, UNITS[term.value["per"]]) if term else quantity
+        return _round_up(quantity, UNITS[term.value["per"]]) if term else quantity
 
     def bill(self) -> Bill:
         self.add("subscription", "base price", "", self.number("subscription", "price"))
@@ -190,11 +203,11 @@ class _Counter:
         self.retention()
         self.requests("requests_put", "uploads", self.usage.month_uploads)
         self.requests("requests_get", "downloads", self.usage.month_downloads)
-        self.reading()
+        self.egress()
         floor = self.number("minimum_charge", "price")
         so_far = sum((line.amount for line in self.lines), ZERO)
         self.add("minimum charge", "up to the minimum charge", "", max(ZERO, floor - so_far))
-        return Bill(tuple(self.lines), tuple(self.warnings))
+        return Bill(tuple(self.lines), tuple(self.warnings), self.billed)
 
     def storage(self) -> None:
         stored, free = self.usage.stored, self.bytes("storage_free")
@@ -202,23 +215,24 @@ class _Counter:
         least = self.bytes("minimum_storage")
 
         def net(quantity: Decimal) -> Decimal:
-            return self.priced("storage", max(ZERO, quantity - free))
+            return self.price_of("storage", max(ZERO, quantity - free))
 
-        gross = self.priced("storage", stored)
+        gross = self.price_of("storage", stored)
         self.add("storage", "storage", show_size(stored), gross)
         self.add("storage", "free storage", show_size(min(stored, free)), net(stored) - gross)
         self.add(MINIMUM_SIZE, "small files", show_size(padding), net(stored + padding) - net(stored))
         short = max(ZERO, least - stored - padding)
+        self.billed = stored + padding + short
         top_up = net(stored + padding + short) - net(stored + padding)
         self.add("minimum storage", "up to the minimum storage", show_size(short), top_up)
 
     def retention(self) -> None:
         days = max(0, self.offer.terms["minimum_days"].value["days"] - self.usage.deleted_age)
-        amount = self.early(self.usage.deleted, Decimal(days))
+        amount = self.early_deletion(self.usage.deleted, Decimal(days))
         self.add("minimum retention", f"deleted {days} days early", show_size(self.usage.deleted), amount)
 
-    def early(self, quantity: Decimal, days: Decimal) -> Decimal:
-        """The rest of the minimum retention of so many bytes, at the price of the first tier."""
+    def early_deletion(self, quantity: Decimal, days: Decimal) -> Decimal:
+        """The charge for `days` of minimum retention left on `quantity` bytes, at the price of the first tier."""
         value = self.offer.terms["storage"].value
         price = Decimal(value["tiers"][0]["price"]) / UNITS[value["per"]]
         return quantity * price * days / RETENTION_MONTH
@@ -230,32 +244,32 @@ class _Counter:
             return
 
         def cost(requests: Decimal) -> Decimal:
-            return (_up(requests, per) if value["whole"] else requests) / per * price
+            return (_round_up(requests, per) if value["whole"] else requests) / per * price
 
         self.add("requests", what, show_count(number), cost(number))
         allowance = cost(max(ZERO, number - free)) - cost(number)
         self.add("requests", f"free {what}", show_count(min(number, free)), allowance)
 
-    def reading(self) -> None:
+    def egress(self) -> None:
         egress = self.usage.egress
         retrieval = self.offer.terms.get("retrieval")
         if retrieval:
             amount = self.rounded(egress) * Decimal(retrieval.value["price"]) / UNITS[retrieval.value["per"]]
             self.add("retrieval", "retrieval", show_size(egress), amount)
         free = self.bytes("egress_free") + self.usage.stored * self.number("egress_free_times_stored", "times")
-        gross = self.priced("egress", egress)
+        gross = self.price_of("egress", egress)
         self.add("egress", "egress", show_size(egress), gross)
-        allowance = self.priced("egress", max(ZERO, egress - free)) - gross
+        allowance = self.price_of("egress", max(ZERO, egress - free)) - gross
         self.add("egress", "free egress", show_size(min(egress, free)), allowance)
         fair = self.offer.terms.get("fair_egress_times_stored")
         if fair and egress > self.usage.stored * Decimal(fair.value["times"]):
             self.warnings.append(
-                f"reads {show_size(egress)} a month, beyond fair use ({fair.value['times']} × what is stored): "
+                f"reads {show_size(egress)} a month, above fair use ({fair.value['times']} × the stored size): "
                 "the account may be limited"
             )
 
 
-def _tiered(tiers: Sequence[Mapping[str, Any]], quantity: Decimal) -> Decimal:
+def _tiered_price(tiers: Sequence[Mapping[str, Any]], quantity: Decimal) -> Decimal:
     cost, start = ZERO, ZERO
     for tier in tiers:
         end = Decimal(tier["up_to"]) if "up_to" in tier else quantity
@@ -264,12 +278,12 @@ def _tiered(tiers: Sequence[Mapping[str, Any]], quantity: Decimal) -> Decimal:
     return cost
 
 
-def _up(quantity: Decimal, unit: Decimal | int) -> Decimal:
+def _round_up(quantity: Decimal, unit: Decimal | int) -> Decimal:
     return (quantity / unit).to_integral_value(ROUND_CEILING) * unit
 
 
-def later(usage: Usage, months: int) -> Usage:
-    """The usage after so many months of growth: files grow with the bytes, what is asked a month stays."""
+def grown(usage: Usage, months: int) -> Usage:
+    """The usage after `months` of growth: files grow in proportion, monthly requests and egress stay the same."""
     stored = usage.stored + usage.growth * months
     if not usage.stored or stored == usage.stored:
         return replace(usage, stored=stored)
@@ -285,7 +299,7 @@ def later(usage: Usage, months: int) -> Usage:
 
 
 def scaled(usage: Usage, factor: Decimal) -> Usage:
-    """A usage of the same kind and another size: everything in proportion."""
+    """The usage with every quantity multiplied by `factor`."""
 
     def times(value: Decimal | None) -> Decimal | None:
         return None if value is None else value * factor
@@ -304,7 +318,7 @@ def scaled(usage: Usage, factor: Decimal) -> Usage:
 
 
 def first_upload(offer: Offer, usage: Usage) -> Bill:
-    """What it costs to bring in what is stored today: one upload a file, on top of the first month."""
+    """The cost of uploading what is stored today: one upload per file, on top of the first month."""
     if usage.files is None:
         return Bill(())
     more = replace(usage, uploads=(usage.month_uploads or ZERO) + usage.files)
@@ -312,12 +326,12 @@ def first_upload(offer: Offer, usage: Usage) -> Bill:
 
 
 def months(offer: Offer, usage: Usage, number: int) -> list[Bill]:
-    """The bills of so many months, growing."""
-    return [month(offer, later(usage, at)) for at in range(number)]
+    """The bills of the first `number` months, with growth."""
+    return [month(offer, grown(usage, at)) for at in range(number)]
 
 
 def year(offer: Offer, usage: Usage) -> Bill:
-    """The first year: twelve months, growing, and the first upload."""
+    """The first year: twelve months with growth, plus the first upload."""
     lines: dict[tuple[str, str], Decimal] = {}
     bills = [*months(offer, usage, 12), first_upload(offer, usage)]
     for bill in bills:
@@ -329,31 +343,31 @@ def year(offer: Offer, usage: Usage) -> Bill:
 
 
 def restore(offer: Offer, usage: Usage) -> Bill:
-    """What reading everything once adds to a month: a restore after the loss of the local disk."""
-    return _difference(month(offer, _reading_everything(usage)), month(offer, usage), "")
+    """What a full restore, reading everything once, adds to a month's bill."""
+    return _difference(month(offer, _with_full_read(usage)), month(offer, usage), "")
 
 
 def leaving(offer: Offer, usage: Usage) -> Bill:
-    """What moving away costs once: reading everything, and the rest of the minimum retention of what is young.
+    """The one-off cost of leaving: reading everything once, plus early deletion.
 
-    Growth came in evenly, so what is younger than the minimum retention has half of it to go on average.
+    Growth is assumed to be even, so objects younger than the minimum retention have half of it left on average.
     """
     days = Decimal(offer.terms["minimum_days"].value["days"])
     young = min(usage.stored, usage.growth * days / RETENTION_MONTH)
-    # Within one month's bill: what a minimum charge covers already costs nothing more.
-    counter = _Counter(offer, _reading_everything(usage))
-    counter.add("minimum retention", "deleted early", show_size(young), counter.early(young, days / 2))
-    return _difference(counter.bill(), month(offer, usage), "")
+    # Computed within one month's bill, since a minimum charge may already cover part of it.
+    month_bill = _MonthBill(offer, _with_full_read(usage))
+    month_bill.add("minimum retention", "deleted early", show_size(young), month_bill.early_deletion(young, days / 2))
+    return _difference(month_bill.bill(), month(offer, usage), "")
 
 
-def _reading_everything(usage: Usage) -> Usage:
-    """A month in which everything is read once more."""
+def _with_full_read(usage: Usage) -> Usage:
+    """The usage of a month in which everything is read once in addition."""
     downloads = None if usage.files is None else (usage.month_downloads or ZERO) + usage.files
     return replace(usage, egress=usage.egress + usage.stored, downloads=downloads)
 
 
 def _difference(more: Bill, less: Bill, prefix: str) -> Bill:
-    """What `more` has beyond `less`, term by term."""
+    """`more` minus `less`, term by term."""
     lines = []
     for term in TERMS:
         amount = more.shares.get(term, ZERO) - less.shares.get(term, ZERO)
@@ -364,7 +378,7 @@ def _difference(more: Bill, less: Bill, prefix: str) -> Bill:
 
 @dataclass(frozen=True)
 class Result:
-    """One offer judged against a usage."""
+    """The bills of one offer for a usage."""
 
     offer: Offer
     month: Bill
@@ -375,9 +389,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """At about `stored` bytes, everything else in proportion, `above` becomes cheaper than `below`.
+    """From about `stored` bytes on, everything else in proportion, `above` is cheaper than `below`.
 
-    `leads`: it is the cheapest of all that changes there.
+    `leads`: the cheapest of all offers changes here.
     """
 
     stored: Decimal
@@ -389,7 +403,7 @@ class Crossing:
 
 
 def compare(offers: Iterable[Offer], usage: Usage) -> dict[str, list[Result]]:
-    """Every offer against a usage, by currency, the cheapest month first (then the cheapest year, and restore)."""
+    """The bills of every offer, by currency, sorted by the cost of a month, of the first year and of a restore."""
     found: dict[str, list[Result]] = {}
     for offer in offers:
         result = Result(
@@ -402,13 +416,13 @@ def compare(offers: Iterable[Offer], usage: Usage) -> dict[str, list[Result]]:
         found.setdefault(offer.currency, []).append(result)
     for results in found.values():
         results.sort(key=lambda result: (result.month.total, result.year.total, result.restore.total, result.offer.key))
-    # The currency with more offers first; equal numbers by name.
+    # The currency with the most offers first, then by name.
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A month's cost over what is stored, everything else in proportion."""
+    """Monthly cost as a function of the stored size, everything else in proportion."""
 
     offer: Offer
     stored: tuple[Decimal, ...]
@@ -416,30 +430,32 @@ class Curve:
 
 
 def curve(offer: Offer, usage: Usage, low: Decimal, high: Decimal, points: int) -> Curve:
-    """The cost at `points` sizes from `low` to `high`, evenly on a log axis."""
+    """The cost at `points` sizes from `low` to `high`, evenly spaced on a log axis."""
     step = (high / low).ln() / (points - 1)
     sizes = tuple(low * (step * at).exp() for at in range(points))
     return Curve(offer, sizes, tuple(_cost_at(size, offer, usage) for size in sizes))
 
 
 def _cost_at(size: Decimal, offer: Offer, usage: Usage) -> Decimal:
-    """A month's cost, without the last digits: sums that should be equal differ there."""
+    """Monthly cost, rounded so that equal sums computed in a different order compare equal."""
     return month(offer, scaled(usage, size / usage.stored)).total.quantize(Decimal("1e-9"))
 
 
 def curves(offers: Iterable[Offer], usage: Usage, low: Decimal, high: Decimal, points: int = 61) -> list[Curve]:
-    """A curve an offer, on one grid: what `crossings` and `leaders` look at."""
+    """One curve per offer on a common grid, as `crossings` and `leaders` need them."""
     return [curve(offer, usage, low, high, points) for offer in offers]
 
 
 def crossings(drawn: Sequence[Curve], usage: Usage) -> list[Crossing]:
-    """Where the ranking flips along the grid of `curves`, smallest first.
+    """Where two curves cross, smallest size first.
 
-    A pair that is equal over a stretch (both free) flips where the stretch ends. Two flips between neighbouring
-    points of the grid are not seen.
+    Two curves that are equal over a range (both free, for example) cross where the range ends. Two crossings between
+    neighbouring points of the grid are not detected.
     """
     changes = {
-        (at, before.key, after.key) for lead in _leads(drawn).values() for (_, before), (at, after) in pairwise(lead)
+        (at, before.key, after.key)
+        for lead in _cheapest_by_currency(drawn).values()
+        for (_, before), (at, after) in pairwise(lead)
     }
     found = []
     for one, other in combinations(drawn, 2):
@@ -453,26 +469,26 @@ def crossings(drawn: Sequence[Curve], usage: Usage) -> list[Crossing]:
 
 
 def leaders(drawn: Iterable[Curve]) -> dict[str, list[Offer]]:
-    """By currency, the offers that are the cheapest somewhere on the grid, from its low end on."""
-    return {currency: [offer for _, offer in lead] for currency, lead in _leads(drawn).items()}
+    """{currency: the offers that are the cheapest somewhere on the grid, by ascending size}."""
+    return {currency: [offer for _, offer in lead] for currency, lead in _cheapest_by_currency(drawn).items()}
 
 
-def _leads(drawn: Iterable[Curve]) -> dict[str, list[tuple[int, Offer]]]:
-    """By currency, who is the cheapest from which point of the grid on.
+def _cheapest_by_currency(drawn: Iterable[Curve]) -> dict[str, list[tuple[int, Offer]]]:
+    """{currency: (index on the grid from which it is the cheapest, offer)}.
 
-    Of offers that cost the same (two minimum charges) the one leads that stays the cheapest longest.
+    Of offers with equal cost (two minimum charges, for example), the one that stays the cheapest longest.
     """
     by_currency: dict[str, list[Curve]] = {}
     for item in drawn:
         by_currency.setdefault(item.offer.currency, []).append(item)
-    return {currency: _lead(items) for currency, items in by_currency.items()}
+    return {currency: _cheapest_along(items) for currency, items in by_currency.items()}
 
 
-def _lead(curves: Sequence[Curve]) -> list[tuple[int, Offer]]:
+def _cheapest_along(curves: Sequence[Curve]) -> list[tuple[int, Offer]]:
     least = [min(costs) for costs in zip(*(item.cost for item in curves), strict=True)]
 
     def until(item: Curve, at: int) -> int:
-        """The first point from `at` on where it is not the cheapest."""
+        """The first index from `at` on where it is not the cheapest."""
         return next((later for later in range(at, len(least)) if item.cost[later] > least[later]), len(least))
 
     lead, at = [], 0
@@ -484,7 +500,7 @@ def _lead(curves: Sequence[Curve]) -> list[tuple[int, Offer]]:
 
 
 def _sign_changes(one: Curve, other: Curve) -> list[int]:
-    """The points of the grid where the other one of the two has become the cheaper one, or an equal start ends."""
+    """The indexes where the cheaper one of the two changes, or where an equal start ends."""
     changes = []
     last = 0
     for at in range(len(one.stored)):
@@ -502,7 +518,7 @@ def _crossing(below: Offer, above: Offer, usage: Usage, low: Decimal, high: Deci
 
 
 def _bisect(holds: Callable[[Decimal], bool], low: Decimal, high: Decimal) -> Decimal:
-    """The least size at which it holds, to one part in ten thousand; it does at `high`."""
+    """The least size at which `holds` is true, to one part in ten thousand; it must be true at `high`."""
     while high - low > high / 10_000:
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)

@@ -1,6 +1,6 @@
 """Pictures of a study: cost over stored size, cost over 24 months, share of each cost term. Needs matplotlib.
 
-One panel a currency. Text and axes are drawn in one ink colour, which the report replaces by that of its theme.
+One panel per currency. Text and axes are drawn in one colour, which the report replaces with that of its theme.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from .study import Study
 from .units import show_size
 
 INK = "#23282f"
-"""The colour of text and axes; nothing else is drawn in it."""
+"""The colour of text and axes. Used for nothing else, since the report replaces it."""
 
 MONTHS = 24
 _POINTS = 81
 _FLOOR = 0.5
-"""The least that the logarithmic axis shows, a month."""
+"""The lower end of the logarithmic axis: a monthly cost."""
 
 _WIDTHS = {False: 9.5, True: 4.2}
-"""Inches of a picture, and of a narrow one: about as many points as a phone has pixels, so that text keeps its size."""
+"""{narrow: width in inches}. The narrow one has about as many points as a phone has pixels, so text stays readable."""
 
-# Ten hues that can be told apart on white and on near black.
+# Distinguishable on white and on near black.
 _HUES = (
     "#4e79a7",
     "#f28e2b",
@@ -57,7 +57,7 @@ class PictureError(SynapseMediaError):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`name` is the stem of the file; `alt` says in words what is to be seen."""
+    """`name` is the file name without its extension; `alt` describes the picture."""
 
     name: str
     title: str
@@ -66,7 +66,7 @@ class Picture:
 
 
 def save(study: Study, directory: Path) -> list[Path]:
-    """Write every picture as PNG and SVG; their paths.
+    """Write every picture as PNG and SVG, and return the paths.
 
     Raises PictureError without matplotlib, UsageError where the directory can't be written.
     """
@@ -85,7 +85,7 @@ def save(study: Study, directory: Path) -> list[Path]:
 
 
 def render(picture: Picture, study: Study, kind: str, *, narrow: bool, transparent: bool = False) -> bytes:
-    """One picture as `png` or `svg`. Narrow: for a phone."""
+    """One picture as `png` or `svg`; `narrow` for a phone."""
     matplotlib = _matplotlib()
     style = {
         "font.family": "sans-serif",
@@ -107,7 +107,7 @@ def render(picture: Picture, study: Study, kind: str, *, narrow: bool, transpare
     target = io.BytesIO()
     with matplotlib.rc_context(style):
         figure = picture.draw(study, narrow)
-        # The same study gives the same bytes: no date inside.
+        # No date, so that the same study gives the same bytes.
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
         figure.savefig(target, format=kind, dpi=150, transparent=transparent, metadata=metadata)
     return target.getvalue()
@@ -125,7 +125,7 @@ def _matplotlib() -> Any:
 
 
 def _figure(study: Study, width: float, heights: Sequence[float], below: float = 0) -> tuple[Any, list[Any]]:
-    """A figure with a panel a currency; sizes in inches. Without pyplot: no global state, no display."""
+    """A figure with one panel per currency; sizes in inches. Without pyplot, which keeps global state."""
     from matplotlib.figure import Figure
 
     figure: Any = Figure(figsize=(width, sum(heights) + below))
@@ -157,7 +157,7 @@ def _by_size(study: Study, narrow: bool) -> Any:
                 linestyle=dash,
             )
         axes.set(xscale="log", yscale="log", xlim=(float(low) / 1e9, float(high) / 1e9), ylim=(_FLOOR, top * 1.6))
-        axes.set_title(f"{currency} a month" + ("" if narrow else " by what is stored"))
+        axes.set_title(f"{currency} a month" + ("" if narrow else " by stored size"))
         _size_axis(axes)
         _money_axis(axes.yaxis)
         axes.grid(visible=True, which="major", color=_GREY, alpha=0.25, linewidth=0.6)
@@ -178,7 +178,7 @@ def _by_size(study: Study, narrow: bool) -> Any:
 
 
 def _dashes(lines: Sequence[tuple[str, Sequence[float]]]) -> list[Any]:
-    """A line style a line: dashed where it lies on an earlier one for a while, or is of the same hue."""
+    """A line style per line: dashed where it overlaps an earlier line or has the same hue."""
     styles = ("-", (0, (4, 4)), (0, (1.2, 2.4)))
     found = []
     for at, (provider, costs) in enumerate(lines):
@@ -191,7 +191,7 @@ def _dashes(lines: Sequence[tuple[str, Sequence[float]]]) -> list[Any]:
 
 
 def _mark_crossings(axes: Any, study: Study, offers: Sequence[Offer], *, narrow: bool) -> None:
-    """Dots where drawn lines cross; ringed with the size where the cheapest changes."""
+    """Mark crossings with dots, and with a ring and the size where the cheapest offer changes."""
     for item in study.flips:
         if item.below not in offers or item.above not in offers:
             continue
@@ -238,12 +238,12 @@ def _shares(study: Study, narrow: bool) -> Any:
                 used.setdefault(term, bar)
                 start += float(amount)
             axes.text(start + top * 0.01, at, f"{result.month.total:,.2f}", va="center", fontsize=9)
-        labels = [_broken(result.offer.label) if narrow else result.offer.label for result in results]
+        labels = [_wrapped_label(result.offer.label) if narrow else result.offer.label for result in results]
         axes.set_yticks(range(len(results)), labels, fontsize=9)
         axes.set(xlim=(0, top * (1.3 if narrow else 1.14)))
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
-        axes.set_title(f"{currency} a month: what for")
+        axes.set_title(f"{currency} a month by term")
     order = [term for term in TERMS if term in used]
     figure.legend(
         [used[term] for term in order],
@@ -256,8 +256,8 @@ def _shares(study: Study, narrow: bool) -> Any:
     return figure
 
 
-def _broken(label: str) -> str:
-    """A long label on two lines, at the space nearest to its middle."""
+def _wrapped_label(label: str) -> str:
+    """A long label, broken at the space nearest to its middle."""
     if len(label) < 18:
         return label
     spaces = [at for at, letter in enumerate(label) if letter == " "]
@@ -283,7 +283,7 @@ def _money_axis(axis: Any) -> None:
 
 
 def _label_ends(axes: Any, ends: Sequence[tuple[float, str, str]], *, log: bool, narrow: bool) -> None:
-    """Labels right of the lines' ends, moved apart where they would overlap, each tied to its line."""
+    """Label the lines at their right ends, spread out where labels would overlap and connected to their lines."""
     low, high = axes.get_ylim()
 
     def place(value: float) -> float:
@@ -292,17 +292,17 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, str, str]], *, log: bool,
         return (value - float(low)) / (float(high) - float(low))
 
     gap = 0.085 if narrow else 0.062
-    spread = _apart([place(value) for value, _, _ in ends], gap)
+    spread = _spread([place(value) for value, _, _ in ends], gap)
     for (value, label, hue), at in zip(ends, spread, strict=True):
         axes.annotate(
-            _broken(label) if narrow else label,
+            _wrapped_label(label) if narrow else label,
             xy=(1.0, place(value)),
             xytext=(1.045, at),
             xycoords="axes fraction",
             textcoords="axes fraction",
             fontsize=9.5,
             va="center",
-            # The tie has the hue: as text, most hues are too pale on white or on black.
+            # Only the connector has the hue: most hues are too pale for text on white or on black.
             color=INK,
             linespacing=0.95,
             gid=f"label-{re.sub(r'[^a-z0-9]+', '-', label.lower())}",
@@ -317,8 +317,8 @@ def _label_ends(axes: Any, ends: Sequence[tuple[float, str, str]], *, log: bool,
         )
 
 
-def _apart(places: Sequence[float], gap: float) -> list[float]:
-    """The places moved as little as a simple sweep needs to be `gap` apart, between 0 and 1."""
+def _spread(places: Sequence[float], gap: float) -> list[float]:
+    """Positions between 0 and 1, moved to be at least `gap` apart."""
     order = sorted(range(len(places)), key=lambda at: places[at])
     moved = list(places)
     for before, at in pairwise(order):
@@ -334,17 +334,17 @@ def _apart(places: Sequence[float], gap: float) -> list[float]:
 PICTURES = (
     Picture(
         "cost-by-size",
-        "Cost by what is stored",
-        "A line a provider, and one more for another class that is the cheapest somewhere: the monthly cost over the "
-        "stored size on logarithmic axes. Minimum charges are the flat parts on the left; dots are crossings, a ring "
-        f"is where the cheapest changes. Dashed: on another line in part. Below {_FLOOR:.2f} a month nothing is drawn.",
+        "Cost by stored size",
+        "Monthly cost over stored size on logarithmic axes: a line per provider, and one per further class that is "
+        "the cheapest somewhere. Flat stretches on the left are minimum charges. Dots mark crossings, rings where the "
+        f"cheapest offer changes. A dashed line overlaps another. Below {_FLOOR:.2f} a month nothing is drawn.",
         _by_size,
     ),
     Picture(
         "cost-over-time",
         f"Cost over {MONTHS} months",
-        f"The same lines: the monthly cost over {MONTHS} months at the given growth.",
+        f"The same offers: monthly cost over {MONTHS} months at the given growth.",
         _over_time,
     ),
-    Picture("cost-shares", "What the money is for", "A bar an offer: the terms that make up its month.", _shares),
+    Picture("cost-shares", "Cost by term", "A bar per offer: the terms that make up its monthly cost.", _shares),
 )

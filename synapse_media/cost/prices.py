@@ -1,8 +1,8 @@
-"""Offers: what a provider asks for one storage class, read from the catalog or from a file of one's own.
+"""Offers: the prices of one storage class at one provider, from the catalog or from a user's prices file.
 
-Shapes and units are those of `prices` in catalog/schema.json. A file of one's own is JSON: an object with a list of
-offers per provider; an offer with the class, region and variant of a catalog's offer replaces the terms it names,
-any other is added and has to be whole. `source`, `date` and `certainty` of a term may be left out there.
+Shapes and units are those of `prices` in catalog/schema.json. A prices file is a JSON object with a list of offers per
+provider. An offer with the class, region and variant of an offer in the catalog overrides the terms it gives; any other
+is added and must be complete. `source`, `date` and `certainty` of a term are optional there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from synapse_media import catalog
 from synapse_media.errors import UsageError
+from synapse_media.methods import METHODS, MODULE
 
 from .units import UNITS
 
@@ -30,7 +31,10 @@ REQUIRED = ("storage", "egress", "requests_put", "requests_get", "minimum_object
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One term of an offer, with why to believe it. `value` as in the catalog's schema."""
+    """One term of an offer, with its provenance. `value` is as in the catalog's schema.
+
+    `other`: the value that the vendor's own pages state as well, where they contradict each other.
+    """
 
     name: str
     value: Mapping[str, Any]
@@ -38,9 +42,10 @@ class Term:
     when: date
     certainty: str
     note: str = ""
+    other: Mapping[str, Any] | None = None
 
     def flags(self, today: date) -> tuple[str, ...]:
-        """Why not to rely on it: `uncertain`, `old`."""
+        """Reservations about it: `uncertain`, `old`."""
         found = []
         if self.certainty == "uncertain":
             found.append("uncertain")
@@ -49,13 +54,13 @@ class Term:
         return tuple(found)
 
     def bytes(self, key: str) -> Decimal:
-        """A number that is given in units of `per`, in bytes."""
+        """The value of `key`, which is given in units of `per`, in bytes."""
         return Decimal(self.value[key]) * UNITS[self.value["per"]]
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one provider asks for one storage class, in one region (empty: all) and variant (empty: there is one)."""
+    """The prices of one storage class at a provider, in one region ("": all) and variant ("": the only one)."""
 
     provider: str
     title: str
@@ -68,15 +73,26 @@ class Offer:
 
     @property
     def key(self) -> str:
-        """`backblaze_b2/STANDARD`, `amazon_s3/STANDARD@eu-central-1`: the same in every output."""
+        """`backblaze_b2/STANDARD`, `amazon_s3/STANDARD@eu-central-1`: its identifier in every output."""
         tail = (f"/{self.variant}" if self.variant else "") + (f"@{self.region}" if self.region else "")
         return f"{self.provider}/{self.storage_class}{tail}"
 
     @property
     def label(self) -> str:
-        """For people: the title, and of class, variant and region what tells it from its neighbours."""
+        """For display: the title, with the class unless it is STANDARD, the variant and the region."""
         shown = [self.storage_class] if self.storage_class != "STANDARD" else []
         return " ".join([self.title, *shown, *filter(None, (self.variant, self.region))])
+
+    @property
+    def disputed(self) -> Offer | None:
+        """The offer as the vendor's own pages state it, too; None where they agree."""
+        others = {name: replace(term, value=term.other) for name, term in self.terms.items() if term.other is not None}
+        return replace(self, terms={**self.terms, **others}) if others else None
+
+    @property
+    def by_module(self) -> bool:
+        """Whether Synapse's own storage provider module can write this class."""
+        return self.storage_class in (METHODS[MODULE].storage_classes or ())
 
     def flags(self, today: date) -> dict[str, tuple[str, ...]]:
         """Flagged terms by name."""
@@ -86,9 +102,9 @@ class Offer:
 def offers(
     providers: Iterable[str] = (), classes: Iterable[str] = (), overrides: Mapping[str, list[Offer]] | None = None
 ) -> tuple[Offer, ...]:
-    """Every offer of the catalog, or of the providers and classes named.
+    """The offers of the catalog, or those of the given providers and classes.
 
-    Raises UsageError for a provider or class that the catalog does not have, or has no price for.
+    Raises UsageError for a provider or class that is unknown or has no price.
     """
     chosen = known(providers)
     wanted = tuple(classes)
@@ -97,17 +113,17 @@ def offers(
         if not any(offer.provider == name for offer in found):
             raise UsageError(
                 f"--provider {name!r}: the catalog has no price for {catalog.load(name).title}. "
-                "Give your own with --prices FILE, or leave it out."
+                "Give your own with --prices FILE, or omit it."
             )
     priced = sorted({offer.storage_class for offer in found})
     for name in wanted:
         if name not in priced:
-            raise UsageError(_no_class(name, chosen or catalog.names(), priced))
+            raise UsageError(_class_problem(name, chosen or catalog.names(), priced))
     return tuple(offer for offer in found if not wanted or offer.storage_class in wanted)
 
 
 def known(providers: Iterable[str]) -> tuple[str, ...]:
-    """The names as they are. Raises UsageError for one that the catalog does not have."""
+    """The names, unchanged. Raises UsageError for one that is not in the catalog."""
     chosen = tuple(providers)
     for name in chosen:
         if name not in catalog.names():
@@ -116,7 +132,7 @@ def known(providers: Iterable[str]) -> tuple[str, ...]:
 
 
 def unpriced(offers: Iterable[Offer]) -> list[str]:
-    """`Amazon S3 GLACIER_IR, ONEZONE_IA`: classes of the offers' providers that Synapse can use, without a price."""
+    """Classes of these providers that Synapse can use and that have no price, as `Amazon S3 GLACIER_IR, ONEZONE_IA`."""
     priced: dict[str, set[str]] = {}
     for offer in offers:
         priced.setdefault(offer.provider, set()).add(offer.storage_class)
@@ -129,8 +145,8 @@ def unpriced(offers: Iterable[Offer]) -> list[str]:
     return found
 
 
-def _no_class(name: str, providers: Iterable[str], priced: Iterable[str]) -> str:
-    """Why a class can't be compared: the catalog does not know it, or its price, or it can't be read at once."""
+def _class_problem(name: str, providers: Iterable[str], priced: Iterable[str]) -> str:
+    """Why a class can't be compared: unknown, without a price, or not readable without a restore."""
     having = {
         provider.title: item["instant"]
         for provider in map(catalog.load, providers)
@@ -142,7 +158,7 @@ def _no_class(name: str, providers: Iterable[str], priced: Iterable[str]) -> str
     why = (
         f"the catalog has no price for it ({', '.join(having)}). Give your own with --prices FILE"
         if any(having.values())
-        else f"it has to be brought back before it can be read ({', '.join(having)}), so Synapse can't use it"
+        else f"its objects must be restored before they can be read ({', '.join(having)}), so Synapse can't use it"
     )
     return f"--class {name!r}: {why}, or choose one of {', '.join(priced)}."
 
@@ -180,6 +196,7 @@ def _offer(name: str, title: str, raw: Mapping[str, Any]) -> Offer:
                 when=date.fromisoformat(item["date"]),
                 certainty=item["certainty"],
                 note=item.get("note", ""),
+                other=item.get("other"),
             )
             for key, item in raw["terms"].items()
         },
@@ -187,10 +204,10 @@ def _offer(name: str, title: str, raw: Mapping[str, Any]) -> Offer:
 
 
 def read_overrides(path: Path, today: date) -> dict[str, list[Offer]]:
-    """The offers of a prices file, by provider. Raises UsageError that names the file, the place and what is wrong.
+    """{provider: offers} of a prices file. Raises UsageError with the file, the place in it and what is allowed.
 
     Args:
-        today: the date of a term that has none of its own.
+        today: the date of a term that gives none.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -198,7 +215,7 @@ def read_overrides(path: Path, today: date) -> dict[str, list[Offer]]:
         raise UsageError(f"--prices {str(path)!r}: can't be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--prices {str(path)!r}: is not JSON ({error}).") from error
-    return _Overrides(path, today).read(raw)
+    return _PricesFile(path, today).read(raw)
 
 
 _AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
@@ -234,7 +251,7 @@ _KINDS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "amount": (_amount, _MONEY),
     "times": (_amount, _MONEY),
     "free": (_amount, _MONEY),
-    "tiers": (_tiers, 'a list of {"price": "0.02", "up_to": "50"}, rising, the last one without up_to'),
+    "tiers": (_tiers, 'a list of {"price": "0.02", "up_to": "50"}, ascending, the last one without up_to'),
     "bytes": (_whole, "a whole number of bytes"),
     "days": (_whole, "a whole number of days"),
     "whole": (lambda value: isinstance(value, bool), "true or false"),
@@ -261,8 +278,8 @@ _TERMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class _Overrides:
-    """A prices file on its way in; every fault names its place."""
+class _PricesFile:
+    """Reads a prices file; every error names the place in it."""
 
     def __init__(self, path: Path, today: date) -> None:
         self.path = path

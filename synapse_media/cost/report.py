@@ -1,4 +1,4 @@
-"""One self-contained HTML file of a study: opens from disk, loads nothing, fits a phone and dark mode."""
+"""The study as one self-contained HTML file, which loads nothing and supports phones and dark mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import pictures
 from .fit import Fit
 from .measure import Measured
 from .model import Bill, Result
-from .study import CAVEAT, Study, flips_in_words, marks, money, usage_in_words
+from .study import CAVEAT, Study, describe_cheapest, describe_usage, marks, money
 from .units import show_count, show_size
 
 _STYLE = """
@@ -69,27 +69,28 @@ def render(study: Study, fits: Iterable[Fit], measured: Measured | None = None) 
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8"/>',
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
-        # What is not in the file is not loaded, whatever a viewer makes of it.
+        # Enforces that the report loads nothing from elsewhere.
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>",
         f"<title>Cost of a media store</title><style>{_STYLE}</style></head><body><main>",
         "<h1>What a store for Synapse’s media costs</h1>",
-        f"<p>{_text(usage_in_words(study.usage))}. Prices as known on {study.today}.</p>",
+        f"<p>{_text(describe_usage(study.usage))}. Prices as known on {study.today}.</p>",
     ]
     if measured:
         parts.append(_measured(measured))
     for currency in study.results:
-        parts.append(f'<p class="answer">{_text(currency)}: {_text(flips_in_words(study, currency))}</p>')
+        parts.append(f'<p class="answer">{_text(currency)}: {_text(describe_cheapest(study, currency))}</p>')
         parts.append(_table(study, currency))
     parts.append(
-        '<p class="soft">Month: at what is stored now. Restore: reading everything once. Leaving: reading it and early '
-        "deletion. ? a term is uncertain, ! a price is old.</p>"
+        '<p class="soft">Month: for what is stored now. Restore: reading everything once. Leaving: reading everything '
+        "once, plus early deletion. ?: a term is uncertain; !: a price is old; *: the recommended "
+        "module can’t write it.</p>"
     )
     parts += [_figure(picture, study) for picture in pictures.PICTURES]
-    parts.append("<h2>What to know</h2><ul>")
+    parts.append("<h2>Notes</h2><ul>")
     parts += [f"<li>{_text(note)}</li>" for note in (*study.notes, CAVEAT)]
-    parts.append("</ul><h2>Line by line</h2>")
+    parts.append("</ul><h2>Itemised bills</h2>")
     parts += [_details(study, result) for results in study.results.values() for result in results]
-    parts.append("<h2>Beside the price</h2>")
+    parts.append("<h2>Other criteria</h2>")
     parts += [_fit(fit) for fit in fits]
     parts.append("</main></body></html>\n")
     return "\n".join(parts)
@@ -125,15 +126,15 @@ def _table(study: Study, currency: str) -> str:
 def _measured(found: Measured) -> str:
     rows = "".join(
         f'<tr><td>{_text(name)}</td><td class="n">{show_count(folder.files)}</td>'
-        f'<td class="n">{show_size(folder.bytes)}</td><td>{"yes" if found.goes(name) else "no"}</td></tr>'
+        f'<td class="n">{show_size(folder.bytes)}</td><td>{"yes" if found.is_stored(name) else "no"}</td></tr>'
         for name, folder in sorted(found.folders.items(), key=lambda item: -item[1].bytes)
     )
-    growth = f"{show_size(found.growth)} a month" if found.growth is not None else "not known"
+    growth = f"{show_size(found.growth)} a month" if found.growth is not None else "unknown"
     skipped = f" {found.skipped:,} entries could not be counted." if found.skipped else ""
     return (
         f"<h2>Measured: {_text(found.path)}</h2>"
         '<div class="scroll"><table><thead><tr><th>Folder</th><th class="n">Files</th><th class="n">Size</th>'
-        f"<th>Goes to the store</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<th>Stored in the bucket</th></tr></thead><tbody>{rows}</tbody></table></div>"
         f"<p>Growth: {_text(growth)} ({_text(found.growth_note)}).{skipped}</p>"
     )
 
@@ -150,7 +151,7 @@ def _details(study: Study, result: Result) -> str:
     return (
         f"<details><summary>{_text(result.offer.label)}: {_text(money(result.month.total, currency))} a month</summary>"
         f"{note}{_bill('a month', result.month, currency)}{_bill('the first year', result.year, currency)}"
-        f"<p class='soft'>Why to believe it</p><dl>{terms}</dl></details>"
+        f"<p class='soft'>Sources</p><dl>{terms}</dl></details>"
     )
 
 
@@ -160,18 +161,21 @@ def _bill(title: str, bill: Bill, currency: str) -> str:
         f'<td class="n">{line.amount:,.4f}</td></tr>'
         for line in bill.lines
     )
+    billed = show_size(bill.billed) if bill.billed else ""
     return (
         f'<div class="scroll"><table><thead><tr><th>{_text(title)}</th><th class="n"></th>'
         f'<th class="n">{_text(currency)}</th></tr></thead><tbody>{rows}'
-        f'<tr><td>together</td><td></td><td class="n"><b>{bill.total:,.4f}</b></td></tr></tbody></table></div>'
+        f'<tr><td class="soft">storage as billed</td><td class="n soft">{_text(billed)}</td>'
+        f'<td class="n soft">{bill.stored:,.4f}</td></tr>'
+        f'<tr><td>total</td><td></td><td class="n"><b>{bill.total:,.4f}</b></td></tr></tbody></table></div>'
     )
 
 
 def _fit(fit: Fit) -> str:
     cannot = "".join(f"<li>{_text(item)}</li>" for item in fit.cannot)
-    encryption = fit.encryption + (" (not sure)" if "encryption" in fit.uncertain else "")
+    encryption = fit.encryption + (" (uncertain)" if "encryption" in fit.uncertain else "")
     aspects = (
-        ("Who holds it", fit.held_by),
+        ("Operator", fit.held_by),
         ("Where", f"{fit.layout}; {fit.regions}"),
         ("Encryption", encryption),
         ("Price", fit.prices),
@@ -181,7 +185,7 @@ def _fit(fit: Fit) -> str:
     listed = "".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in aspects)
     return (
         f"<details><summary>{_text(fit.title)}</summary><dl>{listed}"
-        + (f"<dt>It can’t</dt><dd><ul>{cannot}</ul></dd>" if cannot else "")
+        + (f"<dt>Cannot</dt><dd><ul>{cannot}</ul></dd>" if cannot else "")
         + "</dl></details>"
     )
 
@@ -192,7 +196,7 @@ def _figure(picture: pictures.Picture, study: Study) -> str:
 
 
 def _svg(picture: pictures.Picture, study: Study, *, narrow: bool) -> str:
-    """A drawing as an element: ids of its own, the page's ink, no size but that of the page."""
+    """A picture as an inline element: with unique ids, in the page's text colour, as wide as the page."""
     kind = "narrow" if narrow else "wide"
     raw = pictures.render(picture, study, "svg", narrow=narrow, transparent=True).decode()
     element = raw[raw.index("<svg") :]

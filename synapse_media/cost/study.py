@@ -1,4 +1,4 @@
-"""A usage studied against offers: what every output (table, JSON, pictures, report, docs) shows, computed once."""
+"""The comparison of offers for a usage, computed once for every output: table, JSON, pictures, report, docs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 from synapse_media import catalog
+from synapse_media.methods import METHODS, MODULE
 
-from .model import MINIMUM_SIZE, ZERO, Bill, Crossing, Result, Usage, compare, crossings, curves, leaders
+from .model import MINIMUM_SIZE, ZERO, Bill, Crossing, Result, Usage, compare, crossings, curves, leaders, month
 from .prices import STALE_DAYS, Offer
 from .units import show_count, show_size
 
@@ -23,7 +24,7 @@ _EARTH_KM = 6371.0
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A provider's region nearest to a place, and how far it is."""
+    """The region of a provider that is nearest to a place, with its distance."""
 
     name: str
     where: str
@@ -37,11 +38,12 @@ class Region:
 class Study:
     """Attributes:
     results: by currency, the cheapest first.
-    flips: where two offers change places as the stored size does, everything else in proportion.
-    leaders: by currency, the offers that are the cheapest somewhere in the span, from its low end on.
-    span: the sizes between which flips were looked for, in bytes.
-    nearest: by provider, with a place given.
-    notes: what the reader should know, each a sentence.
+    flips: the stored sizes at which the ranking of two offers changes, everything else in proportion.
+    leaders: by currency, the offers that are the cheapest somewhere in `span`, by ascending size.
+    span: the range of stored sizes examined, in bytes.
+    nearest: by provider; empty where no place was given.
+    notes: remarks for the reader, one sentence each.
+    disputed: flips and leaders with the other prices of vendors whose own pages contradict each other.
     """
 
     usage: Usage
@@ -52,14 +54,15 @@ class Study:
     span: tuple[Decimal, Decimal]
     nearest: Mapping[str, Region]
     notes: Sequence[str]
+    disputed: tuple[Sequence[Crossing], Mapping[str, Sequence[Offer]]] | None = None
 
     @property
     def typical(self) -> Usage:
-        """The usage that the pictures scale: this one, or one GB where nothing is stored yet."""
+        """The usage that the pictures scale: this one, or 1 GB where nothing is stored yet."""
         return _typical(self.usage)
 
     def drawn(self, currency: str) -> list[Offer]:
-        """The offers for the pictures: each provider's first in the catalog's order, and all that lead somewhere."""
+        """The offers to draw: the first of each provider in the catalog's order, and every leader."""
         kept: list[Offer] = []
         for result in sorted(self.results[currency], key=lambda result: _catalog_order(result.offer)):
             offer = result.offer
@@ -89,9 +92,9 @@ def study(
     """Compare offers for a usage.
 
     Args:
-        today: decides which prices are old.
-        near: latitude and longitude in degrees; of an offer priced in several regions the nearest one is kept.
-        notes: sentences to begin the notes with.
+        today: the date that the age of prices is computed from.
+        near: latitude and longitude in degrees; of an offer with several regions, only the nearest is kept.
+        notes: sentences to put before the study's own notes.
     """
     kept = list(offers) if near is None else _keep_nearest(offers, near)
     results = compare(kept, usage)
@@ -104,12 +107,16 @@ def study(
             if region:
                 nearest[name] = region
     drawn = curves(kept, typical, low, high)
-    said = [*notes, *_elsewhere(kept, nearest), *_notes(results, usage, today)]
-    return Study(usage, today, results, crossings(drawn, typical), leaders(drawn), (low, high), nearest, said)
+    disputed = None
+    if any(offer.disputed for offer in kept):
+        others = curves([offer.disputed or offer for offer in kept], typical, low, high)
+        disputed = crossings(others, typical), leaders(others)
+    said = [*notes, *_unpriced_regions(kept, nearest), *_notes(results, usage, today)]
+    return Study(usage, today, results, crossings(drawn, typical), leaders(drawn), (low, high), nearest, said, disputed)
 
 
 def nearest_region(provider: catalog.Provider, near: tuple[float, float]) -> Region | None:
-    """The provider's region nearest to a place; None where it has no regions."""
+    """The region nearest to a place; None where the provider has no list of regions."""
     found = [
         (_km(near, (region["lat"], region["lon"])), region["name"], region["where"])
         for region in provider.value("regions", ())
@@ -127,8 +134,8 @@ def _km(one: tuple[float, float], other: tuple[float, float]) -> float:
     return 2 * _EARTH_KM * math.asin(min(1.0, math.sqrt(half)))
 
 
-def _elsewhere(offers: Iterable[Offer], nearest: Mapping[str, Region]) -> list[str]:
-    """Where the nearest region is not the one whose price is known."""
+def _unpriced_regions(offers: Iterable[Offer], nearest: Mapping[str, Region]) -> list[str]:
+    """Notes on providers whose nearest region has no price in the catalog."""
     priced: dict[str, str] = {}
     for offer in offers:
         region = nearest.get(offer.provider)
@@ -153,23 +160,56 @@ def _notes(results: Mapping[str, list[Result]], usage: Usage, today: date) -> li
     found = []
     everything = [result for items in results.values() for result in items]
     if usage.files is None:
-        found.append("The number of files is not known (--files): requests and small files are not counted.")
+        found.append("The number of files is unknown (--files): requests and small files are not counted.")
     elif not usage.sizes and usage.mean:
         found.append(
-            f"All files are taken as equally large ({show_size(usage.mean)}). Thumbnails are smaller and cost more "
-            "where small objects are billed as larger ones: --media measures them, --small-files says how many."
+            f"All files are assumed to have the mean size ({show_size(usage.mean)}). Thumbnails are smaller, and cost "
+            "more where there is a minimum object size: --media measures them, --small-files gives their number."
         )
-    found += _losers(everything)
+    found += _costlier_classes(everything)
+    found += _billed_for_more(everything, usage)
+    for result in everything:
+        other = result.offer.disputed
+        if other:
+            found.append(
+                f"{result.offer.label}: the vendor's own pages contradict each other; by the other price a month is "
+                f"{money(month(other, usage).total, other.currency)}. {_conflict(result.offer)}."
+            )
+    beyond = list(dict.fromkeys(result.offer.label for result in everything if not result.offer.by_module))
+    if beyond:
+        found.append(
+            f"{METHODS[MODULE].title} can't write these classes (marked '*'): {', '.join(beyond)}. It takes "
+            f"{', '.join(METHODS[MODULE].storage_classes or ())}."
+        )
     for result in everything:
         found += [f"{result.offer.label}: {warning}." for warning in result.month.warnings]
         found += [f"{result.offer.label}: a restore {warning}." for warning in result.restore.warnings]
     old = [result.offer.label for result in everything if _flagged(result.offer, today, "old")]
     if old:
-        found.append(f"Older than {STALE_DAYS} days, at least one term (marked '!'): {', '.join(old)}.")
+        found.append(f"At least one term is older than {STALE_DAYS} days (marked '!'): {', '.join(old)}.")
     unsure = [result.offer.label for result in everything if _flagged(result.offer, today, "uncertain")]
     if unsure:
-        found.append(f"Uncertain, at least one term (marked '?'): {', '.join(unsure)}.")
+        found.append(f"At least one term is uncertain (marked '?'): {', '.join(unsure)}.")
     return found
+
+
+def _conflict(offer: Offer) -> str:
+    return "; ".join(term.note for term in offer.terms.values() if term.other is not None)
+
+
+def _billed_for_more(results: Iterable[Result], usage: Usage) -> list[str]:
+    """Where more bytes are billed than are stored."""
+    more = [
+        f"{result.offer.label} {show_size(result.month.billed)}"
+        for result in results
+        if result.month.billed > usage.stored
+    ]
+    if not more:
+        return []
+    return [
+        f"{show_size(usage.stored)} are billed as more, for small objects or a minimum: {', '.join(more)}. The months "
+        "above are what is billed."
+    ]
 
 
 def _flagged(offer: Offer, today: date, flag: str) -> bool:
@@ -177,12 +217,17 @@ def _flagged(offer: Offer, today: date, flag: str) -> bool:
 
 
 def marks(offer: Offer, today: date) -> str:
-    """`?` for an uncertain term, `!` for an old one."""
-    return ("?" if _flagged(offer, today, "uncertain") else "") + ("!" if _flagged(offer, today, "old") else "")
+    """`?` for an uncertain term, `!` for an old one, `*` for a class that the recommended module can't write."""
+    found = {
+        "?": _flagged(offer, today, "uncertain"),
+        "!": _flagged(offer, today, "old"),
+        "*": not offer.by_module,
+    }
+    return "".join(mark for mark, holds in found.items() if holds)
 
 
-def _losers(results: Iterable[Result]) -> list[str]:
-    """Cheaper classes that come out dearer than STANDARD of the same provider and region."""
+def _costlier_classes(results: Iterable[Result]) -> list[str]:
+    """Notes on classes that cost more here than STANDARD of the same provider and region."""
     listed = list(results)
     standard = {
         (result.offer.provider, result.offer.region): result
@@ -203,32 +248,49 @@ def _losers(results: Iterable[Result]) -> list[str]:
         small = f": thumbnails and other files below {least} are billed as {least}"
         why = small if worst == MINIMUM_SIZE else ""
         found.append(
-            f"{result.offer.label} loses money here: {money(more, result.offer.currency)} a month more than STANDARD, "
+            f"{result.offer.label} costs {money(more, result.offer.currency)} a month more than STANDARD here, "
             f"most of it for {worst} ({money(grown[worst], result.offer.currency)}){why}."
         )
     return found
 
 
 def money(amount: Decimal, currency: str) -> str:
-    """An amount for people, in cents; below half a cent as such."""
+    """An amount for display, rounded to cents; `< 0.01` for less than half a cent."""
     if 0 < amount < Decimal("0.005"):
         return f"< 0.01 {currency}"
     return f"{amount:,.2f} {currency}"
 
 
-def flips_in_words(found: Study, currency: str) -> str:
-    """`Backblaze B2 is the cheapest; from 873 GB on IDrive e2.`"""
-    flips = [item for item in found.flips if item.currency == currency and item.leads]
-    low, high = (show_size(size) for size in found.span)
-    if not flips:
-        return f"{found.leaders[currency][0].label} is the cheapest from {low} to {high}."
-    words = [f"{flips[0].below.label} is the cheapest below {show_size(flips[0].stored)}"]
-    words += [f"{item.above.label} from there" for item in flips[:1]]
-    words += [f"{item.above.label} from {show_size(item.stored)}" for item in flips[1:]]
-    return f"{', '.join(words)} (looked at from {low} to {high}, everything else in proportion)."
+def describe_cheapest(found: Study, currency: str) -> str:
+    """`Backblaze B2 is the cheapest; from 1.1 TB on Wasabi`; twice where it hangs on a price that is in conflict."""
+    words = _order(found.flips, found.leaders, found.span, currency)
+    if not found.disputed:
+        return words
+    other = _order(*found.disputed, found.span, currency)
+    if other == words:
+        return words
+    whose = sorted({item.offer.label for item in found.results[currency] if item.offer.disputed})
+    return f"Not certain, since {' and '.join(whose)} states two prices. By one: {words} By the other: {other}"
 
 
-def usage_in_words(usage: Usage) -> str:
+def _order(
+    flips: Iterable[Crossing], leaders: Mapping[str, Sequence[Offer]], span: tuple[Decimal, Decimal], currency: str
+) -> str:
+    leading = [item for item in flips if item.currency == currency and item.leads]
+    low, high = (show_size(size) for size in span)
+    if not leading:
+        return f"{_named(leaders[currency][0])} is the cheapest from {low} to {high}."
+    words = [f"{_named(leading[0].below)} is the cheapest below {show_size(leading[0].stored)}"]
+    words += [f"{_named(item.above)} from there" for item in leading[:1]]
+    words += [f"{_named(item.above)} from {show_size(item.stored)}" for item in leading[1:]]
+    return f"{', '.join(words)} (examined from {low} to {high}, everything else in proportion)."
+
+
+def _named(offer: Offer) -> str:
+    return offer.label if offer.by_module else f"{offer.label} (not by the recommended module)"
+
+
+def describe_usage(usage: Usage) -> str:
     """`400 GB stored, 10 GB more a month, 50 GB read a month, 900,000 files.`"""
     words = [f"{show_size(usage.stored)} stored"]
     if usage.growth:
@@ -242,11 +304,15 @@ def usage_in_words(usage: Usage) -> str:
 
 
 def as_json(found: Study) -> dict[str, Any]:
-    """Everything as plain JSON. Amounts are text with four decimals, in the currency they stand under; sizes bytes."""
+    """The study as JSON. Amounts are strings with four decimals, in the currency of their group; sizes are bytes."""
+
+    def number(value: Decimal | None) -> int | None:
+        return None if value is None else int(value)
 
     def bill(item: Bill) -> dict[str, Any]:
         return {
             "total": f"{item.total:.4f}",
+            "storage_as_billed": {"bytes": number(item.billed or None), "amount": f"{item.stored:.4f}"},
             "dominant": item.dominant,
             "lines": [
                 {"term": line.term, "what": line.what, "quantity": line.quantity, "amount": f"{line.amount:.4f}"}
@@ -254,9 +320,6 @@ def as_json(found: Study) -> dict[str, Any]:
             ],
             "warnings": list(item.warnings),
         }
-
-    def number(value: Decimal | None) -> int | None:
-        return None if value is None else int(value)
 
     usage = found.usage
     return {

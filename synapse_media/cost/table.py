@@ -1,4 +1,4 @@
-"""Tables for the terminal."""
+"""The comparison as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from rich.text import Text
 from .fit import Fit
 from .measure import Measured
 from .model import Bill
-from .study import CAVEAT, Study, flips_in_words, marks, money, usage_in_words
+from .study import CAVEAT, Study, describe_cheapest, describe_usage, marks, money
 from .units import show_count, show_size
 
-_COLUMNS = "Month: at what is stored now. Restore: reading everything once. Leaving: reading it and early deletion."
+_COLUMNS = (
+    "Month: for what is stored now. Restore: reading everything once. Leaving: reading everything once, plus early "
+    "deletion."
+)
 
 
 _TABLE_WIDTH = 110
-"""Columns of a terminal from which on the aspects are a table."""
+"""Terminal width, in columns, from which `show_fit` prints a table instead of a list."""
 
 
 def show(console: Console, study: Study, *, lines: bool) -> None:
-    """The comparison, a table a currency; with `lines` each month and first year line by line."""
-    console.print(Text(f"{usage_in_words(study.usage)}; prices as known on {study.today}.", style="bold"))
+    """One table per currency; with `lines`, also the itemised bills of a month and of the first year."""
+    console.print(Text(f"{describe_usage(study.usage)}; prices as known on {study.today}.", style="bold"))
     for currency, results in study.results.items():
         console.print()
         console.print(_comparison(study, currency))
-        console.print(Text(flips_in_words(study, currency)))
+        console.print(Text(describe_cheapest(study, currency)))
         if lines:
             for result in results:
                 console.print()
@@ -65,26 +68,28 @@ def _comparison(study: Study, currency: str) -> Table:
 
 def _bill(title: str, bill: Bill, currency: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    table.add_column("what")
-    table.add_column("how much", justify="right")
+    table.add_column("item")
+    table.add_column("quantity", justify="right")
     table.add_column(currency, justify="right")
     for line in bill.lines:
         table.add_row(line.what, line.quantity, f"{line.amount:,.4f}")
-    table.add_row(Text("together", style="bold"), "", Text(f"{bill.total:,.4f}", style="bold"))
+    billed = show_size(bill.billed) if bill.billed else ""
+    table.add_row(Text("storage as billed", style="dim"), billed, Text(f"{bill.stored:,.4f}", style="dim"))
+    table.add_row(Text("total", style="bold"), "", Text(f"{bill.total:,.4f}", style="bold"))
     return table
 
 
 def show_measured(console: Console, found: Measured) -> None:
-    """What lies in a media directory, by folder."""
+    """Files and bytes of a media directory, by folder."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=str(found.path), title_justify="left", title_style="bold")
     table.add_column("folder")
     table.add_column("files", justify="right")
     table.add_column("size", justify="right")
-    table.add_column("goes to the store")
+    table.add_column("stored in the bucket")
     for name, folder in sorted(found.folders.items(), key=lambda item: -item[1].bytes):
-        table.add_row(name, show_count(folder.files), show_size(folder.bytes), "yes" if found.goes(name) else "no")
+        table.add_row(name, show_count(folder.files), show_size(folder.bytes), "yes" if found.is_stored(name) else "no")
     console.print(table)
-    growth = f"{show_size(found.growth)} a month" if found.growth is not None else "not known"
+    growth = f"{show_size(found.growth)} a month" if found.growth is not None else "unknown"
     console.print(Text(f"Growth: {growth} ({found.growth_note})."))
     if found.skipped:
         shown = "; ".join(found.unreadable)
@@ -94,8 +99,8 @@ def show_measured(console: Console, found: Measured) -> None:
 
 
 def show_fit(console: Console, fits: Iterable[Fit]) -> None:
-    """The aspects beside the price: a table, or a list where the terminal is too narrow for five columns."""
-    names = ("who holds it", "encryption", "price, egress", "it can't")
+    """The criteria other than price: a table, or a list where the terminal is too narrow for one."""
+    names = ("operator", "encryption", "price, egress", "cannot")
     table = Table("provider", *names, box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
     for column in table.columns:
         column.ratio, column.overflow = 1, "fold"
@@ -104,7 +109,7 @@ def show_fit(console: Console, fits: Iterable[Fit]) -> None:
         title = Text(f"{fit.title}\n", style="bold").append(f"{fit.layout}; {fit.regions}", style="dim not bold")
         cells = (
             Text(fit.held_by),
-            Text(fit.encryption + (" (not sure)" if "encryption" in fit.uncertain else "")),
+            Text(fit.encryption + (" (uncertain)" if "encryption" in fit.uncertain else "")),
             Text(f"{fit.prices}. Egress: {fit.egress}"),
             Text("\n".join(f"• {item}" for item in fit.cannot) or "–"),
         )

@@ -1,4 +1,4 @@
-"""Sizes, rates and counts as people write them, read strictly: GB is 10^9 bytes, GiB 2^30, and nothing is guessed."""
+"""Parse sizes, rates and counts strictly: GB is 10^9 bytes, GiB 2^30, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ PERIODS: dict[str, Decimal] = {
     "month": Decimal(1),
     "year": Decimal(1) / 12,
 }
-"""How many of each make a month, of a year of 365 days."""
+"""{period: how many there are in a month, with 365 days to the year}."""
 
-MOST_BYTES = 10**18
-MOST_FILES = 10**12
+MAX_BYTES = 10**18
+MAX_FILES = 10**12
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)")
 _COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kM]?)")
@@ -51,11 +51,11 @@ def size(text: str, option: str) -> Decimal:
     found = _SIZE.fullmatch(stripped)
     if found is None:
         if "/" in stripped:
-            raise _fault(option, text, allowed, "This is an amount, not a rate: leave out what follows the '/'.")
+            raise _fault(option, text, allowed, "This is an amount, not a rate: remove what follows the '/'.")
         if "," in stripped:
-            raise _fault(option, text, allowed, "Write a decimal point, and no thousands separator.")
+            raise _fault(option, text, allowed, "Use a decimal point and no thousands separator.")
         if len(re.findall(r"[A-Za-z]+", stripped)) > 1:
-            raise _fault(option, text, allowed, "Give one number with one unit: GB and GiB don't add up unasked.")
+            raise _fault(option, text, allowed, "Give one number with one unit.")
         if re.fullmatch(r"[0-9.]+", stripped):
             raise _fault(option, text, allowed, f"Add the unit: {stripped}GB or {stripped}GiB?")
         raise _fault(option, text, allowed, "Write it that way.")
@@ -64,9 +64,9 @@ def size(text: str, option: str) -> Decimal:
         raise _fault(option, text, allowed, _unit_guess(number, unit))
     value = Decimal(number) * UNITS[unit]
     if 0 < value < 1:
-        raise _fault(option, text, allowed, "There is no part of a byte.")
-    if value > MOST_BYTES:
-        raise _fault(option, text, "at most 1000 PB", "No Matrix server stores that much: check the unit.")
+        raise _fault(option, text, allowed, "It must be at least one byte.")
+    if value > MAX_BYTES:
+        raise _fault(option, text, "at most 1000 PB", "Check the unit.")
     return value
 
 
@@ -85,10 +85,8 @@ def rate(text: str, option: str) -> Decimal:
     """Bytes a month of a rate such as `10GB/month`. Raises UsageError naming `option`."""
     amount, period = _split_rate(text, option, "10GB/month")
     value = size(amount, option) * PERIODS[period]
-    if value > MOST_BYTES:
-        raise _fault(
-            option, text, "at most 1000 PB a month", "No Matrix server moves that much: check unit and period."
-        )
+    if value > MAX_BYTES:
+        raise _fault(option, text, "at most 1000 PB a month", "Check unit and period.")
     return value
 
 
@@ -99,12 +97,12 @@ def count(text: str, option: str) -> int:
     if text.strip().startswith(("-", "−")):
         raise _fault(option, text, allowed, "A number of files can't be negative.")
     if found is None:
-        raise _fault(option, text, allowed, "k is a thousand, M a million; no unit of size belongs here.")
+        raise _fault(option, text, allowed, "k is a thousand, M a million; it takes no unit of size.")
     value = Decimal(found[1]) * {"": 1, "k": 10**3, "M": 10**6}[found[2]]
     if value != value.to_integral_value():
-        raise _fault(option, text, allowed, "There is no part of a file.")
-    if value > MOST_FILES:
-        raise _fault(option, text, "at most 1000000M", "No Matrix server has so many files: check the number.")
+        raise _fault(option, text, allowed, "A number of files can't have a fraction.")
+    if value > MAX_FILES:
+        raise _fault(option, text, "at most 1000000M", "Check the number.")
     return int(value)
 
 
@@ -112,8 +110,8 @@ def count_rate(text: str, option: str) -> Decimal:
     """Requests a month of a rate such as `100k/month`. Raises UsageError naming `option`."""
     amount, period = _split_rate(text, option, "100k/month")
     value = count(amount, option) * PERIODS[period]
-    if value > MOST_FILES:
-        raise _fault(option, text, "at most 1000000M a month", "No Matrix server asks so often: check the number.")
+    if value > MAX_FILES:
+        raise _fault(option, text, "at most 1000000M a month", "Check the number.")
     return value
 
 
@@ -121,7 +119,7 @@ def _split_rate(text: str, option: str, example: str) -> tuple[str, str]:
     amount, slash, period = text.partition("/")
     period = period.strip()
     if not slash or period not in PERIODS:
-        near = f"Write {amount.strip()}/month?" if not slash else f"{period!r} is no period."
+        near = f"Write {amount.strip()}/month?" if not slash else f"{period!r} is not a period."
         raise _fault(option, text, f"an amount a {', a '.join(PERIODS)}, such as {example}", near)
     return amount, period
 
@@ -129,7 +127,7 @@ def _split_rate(text: str, option: str, example: str) -> tuple[str, str]:
 def days(text: str, option: str) -> int:
     """A whole number of days from 0 to 3650. Raises UsageError naming `option`."""
     if not re.fullmatch(r"[0-9]{1,4}", text.strip()) or int(text) > 3650:
-        raise _fault(option, text, "a whole number of days from 0 to 3650", "Leave the unit out.")
+        raise _fault(option, text, "a whole number of days from 0 to 3650", "Omit the unit.")
     return int(text)
 
 
@@ -138,7 +136,7 @@ def place(text: str, option: str) -> tuple[float, float]:
     parts = text.split(",")
     allowed = "LATITUDE,LONGITUDE in degrees, such as 52.5,13.4"
     if len(parts) != 2 or not all(re.fullmatch(r" ?[+-]?[0-9]{1,3}(\.[0-9]+)? ?", part) for part in parts):
-        raise _fault(option, text, allowed, "Write decimal points, and one comma between the two.")
+        raise _fault(option, text, allowed, "Use decimal points, and one comma between the two.")
     latitude, longitude = float(parts[0]), float(parts[1])
     if abs(latitude) > 90 or abs(longitude) > 180:
         raise _fault(option, text, allowed, "Latitude goes from -90 to 90, longitude from -180 to 180.")
@@ -146,7 +144,7 @@ def place(text: str, option: str) -> tuple[float, float]:
 
 
 def show_size(value: Decimal | int) -> str:
-    """A size for people, in powers of 1000: `444.4 kB`."""
+    """A size for display, in powers of 1000: `444.4 kB`."""
     left = Decimal(value)
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         if left < 1000 or unit == "PB":
@@ -156,7 +154,7 @@ def show_size(value: Decimal | int) -> str:
 
 
 def show_count(value: Decimal | int) -> str:
-    """A count for people: `900,000`, with one decimal below ten."""
+    """A count for display: `900,000`, with one decimal below ten."""
     number = Decimal(value)
     if number < 10 and number != number.to_integral_value():
         return f"{number:.1f}"

@@ -1,1 +1,1 @@
-"""The engine room: the pinned engine and embedded store, how they are obtained, started and run."""
+"""The pinned Pulumi engine and the embedded store: how they are obtained, started and run."""

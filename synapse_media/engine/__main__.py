@@ -1,4 +1,4 @@
-"""`python -m synapse_media.engine`: obtain everything that runs, and be quiet where it is there."""
+"""`python -m synapse_media.engine`: obtain the engine and the embedded store; prints nothing if both are installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Interrupted. Nothing half-made is left; the next run begins where Go's cache ends.", file=sys.stderr)
+        print("Interrupted. No partial files are left; the next run continues from Go's cache.", file=sys.stderr)
         return 130
     return 0
 

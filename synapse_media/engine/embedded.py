@@ -1,8 +1,8 @@
 """The embedded store: a real S3 gateway with a real IAM service, on loopback, its data in a directory.
 
-Two processes of versitygw: the gateway over a directory, and `versitygw iam`, which speaks the AWS IAM and STS query
-APIs and whose policies the gateway enforces. They run on after this process; what is needed to find them again, their
-root credentials and their data lie under the state directory.
+Two processes of versitygw: the gateway over a directory, and `versitygw iam`, which serves the AWS IAM and STS query
+APIs and whose policies the gateway enforces. They keep running after this process ends; their process ids, root
+credentials and data are kept in the state directory.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from synapse_media.errors import SynapseMediaError
 
 REGION = "us-east-1"
 _HOST = "127.0.0.1"
-# Below the range the kernel takes outgoing ports from, so that a port can be kept over a restart.
+# Below the kernel's ephemeral range, so that a port is still free after a restart.
 _PORTS = range(20000, 32000)
-# No bucket can be called so.
+# Not a valid bucket name.
 _HEALTH = "/_health"
 # sun_path has 108 bytes on Linux, 104 on macOS.
-_LONGEST_SOCKET = 100
-_PATIENCE = 30.0
+_MAX_SOCKET_PATH = 100
+_START_SECONDS = 30.0
 
 
 class EmbeddedError(SynapseMediaError):
@@ -48,7 +48,7 @@ class EmbeddedError(SynapseMediaError):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A store that runs. The key is root's: it may do anything, and no policy holds it back."""
+    """A running store. The key is the root key, which no policy restricts."""
 
     endpoint: str
     iam_endpoint: str
@@ -61,8 +61,8 @@ class Running:
 
 
 @dataclass(slots=True)
-class _Known:
-    """What is remembered of a store between commands: server.json."""
+class _ServerState:
+    """What server.json keeps of a store between commands."""
 
     tls: bool = False
     s3_port: int = 0
@@ -75,87 +75,88 @@ class _Known:
         return len(self.processes) == 2 and all(identity(pid) == expected for pid, expected in self.processes)
 
 
-# A Popen that is forgotten while its process runs warns; these run on by design.
+# A Popen that is garbage-collected while its process runs raises a ResourceWarning. These outlive this process by
+# design.
 _started: list[subprocess.Popen[bytes]] = []
 
 
 def start(*, tls: bool | None = None, name: str = "embedded", say: Say = say_on_stderr) -> Running:
-    """Start the store, or find it running; returns when both services answer.
+    """Start the store unless it is running; returns when both services respond.
 
-    `tls`: with a certificate of its own making; None: as last time, at first without. Ports, credentials and data are
-    those of last time; a port that somebody else took is replaced. Raises EmbeddedError with the end of the log.
+    `tls`: with a self-made certificate; None: as on the last start, initially without. Ports, credentials and data are
+    kept from the last start; a port taken by another program is replaced. Raises EmbeddedError with the end of the log.
     """
-    home = _home(name)
+    home = _server_dir(name)
     with _lock(name):
-        known = _read(home)
-        wanted = known.tls if tls is None else tls
-        if known.alive and known.tls == wanted and _answers(home, known):
-            return _running(home, known)
-        _end(home, known)
-        known.tls = wanted
+        server = _read(home)
+        wanted = server.tls if tls is None else tls
+        if server.alive and server.tls == wanted and _is_ready(home, server):
+            return _running(home, server)
+        _end(home, server)
+        server.tls = wanted
         program = obtain_versitygw(say)
         for _ in range(3):
-            _choose_ports(known, say)
+            _choose_ports(server, say)
             try:
-                _start(home, known, program)
+                _start(home, server, program)
             except _PortTakenError:
                 continue
-            return _running(home, known)
+            return _running(home, server)
         raise EmbeddedError(f"The embedded store found no free port between {_PORTS.start} and {_PORTS.stop}.")
 
 
 def stop(*, name: str = "embedded") -> bool:
-    """Stop the store and keep everything; True if it ran."""
-    home = _home(name)
+    """Stop the store and keep its data; True if it was running."""
+    home = _server_dir(name)
     with _lock(name):
-        known = _read(home)
-        ran = known.alive
-        _end(home, known)
+        server = _read(home)
+        ran = server.alive
+        _end(home, server)
         return ran
 
 
 def status(*, name: str = "embedded") -> Running | None:
-    """The store, if it runs."""
-    home = _home(name)
-    known = _read(home)
-    return _running(home, known) if known.alive else None
+    """The store, if it is running."""
+    home = _server_dir(name)
+    server = _read(home)
+    return _running(home, server) if server.alive else None
 
 
 def buckets(*, name: str = "embedded") -> list[str]:
-    """The buckets on the store, whoever made them; it need not run."""
-    data = _home(name) / "data"
+    """The buckets of the store, whether created by a stack or not. The store need not be running."""
+    data = _server_dir(name) / "data"
     # The gateway's posix backend keeps a bucket as a directory of its name, which never begins with a dot.
     return sorted(path.name for path in data.glob("[!.]*") if path.is_dir()) if data.is_dir() else []
 
 
 def wipe(*, name: str = "embedded") -> None:
     """Stop the store and delete all of it: data, users, credentials, certificates."""
-    home = _home(name)
+    home = _server_dir(name)
     with _lock(name):
         _end(home, _read(home))
         shutil.rmtree(home)
 
 
-def _home(name: str) -> Path:
+def _server_dir(name: str) -> Path:
     return private_dir(private_dir(state_dir() / "embedded") / name)
 
 
 def _lock(name: str) -> contextlib.AbstractContextManager[None]:
-    # Not in the directory that `wipe` deletes.
+    # Outside the directory that `wipe` deletes.
     return locked(state_dir() / "embedded" / f".{name}.lock")
 
 
-def _read(home: Path) -> _Known:
+def _read(home: Path) -> _ServerState:
     try:
         raw = json.loads((home / "server.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return _Known()
+        return _ServerState()
     raw["processes"] = [(pid, expected) for pid, expected in raw["processes"]]
-    return _Known(**raw)
+    return _ServerState(**raw)
 
 
-def _write(home: Path, known: _Known) -> None:
-    write_private(home / "server.json", json.dumps(asdict(known)))
+def _write(home: Path, server: _ServerState) -> None:
+    write_private(home / "server.json", json.dumps(asdict(server)))
 
 
 def _credentials(home: Path) -> dict[str, str]:
@@ -167,27 +168,27 @@ def _credentials(home: Path) -> dict[str, str]:
     return loaded
 
 
-def _running(home: Path, known: _Known) -> Running:
-    scheme = "https" if known.tls else "http"
+def _running(home: Path, server: _ServerState) -> Running:
+    scheme = "https" if server.tls else "http"
     return Running(
-        endpoint=f"{scheme}://{_HOST}:{known.s3_port}",
-        iam_endpoint=f"{scheme}://{_HOST}:{known.iam_port}",
+        endpoint=f"{scheme}://{_HOST}:{server.s3_port}",
+        iam_endpoint=f"{scheme}://{_HOST}:{server.iam_port}",
         region=REGION,
         **_credentials(home),
-        ca_file=home / "tls" / "ca.pem" if known.tls else None,
-        pids=tuple(pid for pid, _ in known.processes),
+        ca_file=home / "tls" / "ca.pem" if server.tls else None,
+        pids=tuple(pid for pid, _ in server.processes),
         data_dir=home / "data",
     )
 
 
-def _choose_ports(known: _Known, say: Say) -> None:
+def _choose_ports(server: _ServerState, say: Say) -> None:
     for name in ("s3_port", "iam_port"):
-        port = old = getattr(known, name)
-        while not port or not _free(port) or (name == "iam_port" and port == known.s3_port):
+        port = old = getattr(server, name)
+        while not port or not _free(port) or (name == "iam_port" and port == server.s3_port):
             port = secrets.choice(_PORTS)
         if old and port != old:
-            say(f"Port {old} of the embedded store is taken by another program; using {port} from now on.")
-        setattr(known, name, port)
+            say(f"Port {old} of the embedded store is in use by another program; using {port} from now on.")
+        setattr(server, name, port)
 
 
 def _free(port: int) -> bool:
@@ -201,22 +202,22 @@ def _free(port: int) -> bool:
 
 
 class _PortTakenError(Exception):
-    """Somebody took the port between looking and listening."""
+    """Another program took the port between the check and listen()."""
 
 
-def _start(home: Path, known: _Known, program: Path) -> None:
+def _start(home: Path, server: _ServerState, program: Path) -> None:
     credentials = _credentials(home)
     private = {name: private_dir(home / name) for name in ("data", "versions", "iam")}
     sock = home / "iam.sock"
-    if len(os.fsencode(sock)) >= _LONGEST_SOCKET:
-        known.socket_dir = tempfile.mkdtemp(prefix="synapse-media-")
-        sock = Path(known.socket_dir) / "iam.sock"
+    if len(os.fsencode(sock)) >= _MAX_SOCKET_PATH:
+        server.socket_dir = tempfile.mkdtemp(prefix="synapse-media-")
+        sock = Path(server.socket_dir) / "iam.sock"
     sock.unlink(missing_ok=True)
     common = ["--region", REGION, "--quiet"]
-    if known.tls:
+    if server.tls:
         _make_certificate(private_dir(home / "tls"))
         common += ["--cert", str(home / "tls/cert.pem"), "--key", str(home / "tls/key.pem")]
-    iam = ["--port", f"{_HOST}:{known.iam_port}", *common]
+    iam = ["--port", f"{_HOST}:{server.iam_port}", *common]
     iam += [
         "iam",
         "--dir",
@@ -227,38 +228,38 @@ def _start(home: Path, known: _Known, program: Path) -> None:
         "0600",
         "--quiet",
     ]
-    s3 = ["--port", f"{_HOST}:{known.s3_port}", *common, "--health", _HEALTH, "--iam-standalone-endpoint", str(sock)]
+    s3 = ["--port", f"{_HOST}:{server.s3_port}", *common, "--health", _HEALTH, "--iam-standalone-endpoint", str(sock)]
     s3 += ["posix", "--dir-perms", "0700", "--file-perms", "0600"]
     s3 += ["--versioning-dir", str(private["versions"]), str(private["data"])]
-    # Nothing else of the user's environment: the program reads many variables.
+    # versitygw reads many variables, so it gets none of the user's others.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(home),
         "ROOT_ACCESS_KEY": credentials["access_key_id"],
         "ROOT_SECRET_KEY": credentials["secret_access_key"],
     }
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _START_SECONDS
     children: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        # The gateway ends at once where the IAM service does not listen yet.
-        for name, arguments, ready in (("iam", iam, sock.exists), ("s3", s3, lambda: _answers(home, known))):
+        # The gateway exits at once if the IAM service is not listening yet, so that one is started first.
+        for name, arguments, ready in (("iam", iam, sock.exists), ("s3", s3, lambda: _is_ready(home, server))):
             child = children[name] = _spawn([str(program), *arguments], home / f"{name}.log", environment, home)
-            known.processes.append((child.pid, identity(child.pid) or ""))
-            _write(home, known)
+            server.processes.append((child.pid, identity(child.pid) or ""))
+            _write(home, server)
             while not ready():
                 for service, started in children.items():
                     if started.poll() is not None:
-                        raise _failure(home / f"{service}.log", f"{service} service ended", credentials)
+                        raise _start_error(home / f"{service}.log", f"{service} service ended", credentials)
                 if time.monotonic() > deadline:
-                    why = f"{name} service did not answer within {_PATIENCE:.0f} s"
-                    raise _failure(home / f"{name}.log", why, credentials)
+                    why = f"{name} service did not answer within {_START_SECONDS:.0f} s"
+                    raise _start_error(home / f"{name}.log", why, credentials)
                 time.sleep(0.02)
     except BaseException:
-        _end(home, known)
+        _end(home, server)
         raise
 
 
-def _failure(log: Path, why: str, credentials: Mapping[str, str]) -> Exception:
+def _start_error(log: Path, why: str, credentials: Mapping[str, str]) -> Exception:
     text = log.read_text(encoding="utf-8", errors="replace").strip()
     if "address already in use" in text:
         return _PortTakenError()
@@ -286,22 +287,22 @@ def _spawn(command: list[str], log: Path, environment: Mapping[str, str], cwd: P
     return child
 
 
-def _end(home: Path, known: _Known) -> None:
-    for pid, expected in reversed(known.processes):
+def _end(home: Path, server: _ServerState) -> None:
+    for pid, expected in reversed(server.processes):
         end(pid, expected)
     for child in [child for child in _started if child.poll() is not None]:
         _started.remove(child)
-    if known.socket_dir:
-        shutil.rmtree(known.socket_dir, ignore_errors=True)
-    known.processes, known.socket_dir = [], ""
-    _write(home, known)
+    if server.socket_dir:
+        shutil.rmtree(server.socket_dir, ignore_errors=True)
+    server.processes, server.socket_dir = [], ""
+    _write(home, server)
 
 
-def _answers(home: Path, known: _Known) -> bool:
-    """Whether both services speak HTTP; the gateway says that it is well."""
-    for port, path, expected in ((known.s3_port, _HEALTH, 200), (known.iam_port, "/?Action=ListUsers", None)):
+def _is_ready(home: Path, server: _ServerState) -> bool:
+    """Whether both services respond over HTTP and the gateway reports that it is healthy."""
+    for port, path, expected in ((server.s3_port, _HEALTH, 200), (server.iam_port, "/?Action=ListUsers", None)):
         connection: http.client.HTTPConnection
-        if known.tls:
+        if server.tls:
             context = ssl.create_default_context(cafile=str(home / "tls/ca.pem"))
             connection = http.client.HTTPSConnection(_HOST, port, timeout=5, context=context)
         else:
@@ -319,9 +320,9 @@ def _answers(home: Path, known: _Known) -> bool:
 
 
 def _make_certificate(folder: Path, host: str = "localhost") -> None:
-    """A CA and a certificate for a host and 127.0.0.1; both anew when a month is left.
+    """Make a CA and a certificate for a host and 127.0.0.1, unless there is one that is valid for another 30 days.
 
-    The CA's key is never written: nothing else can be signed with it.
+    The CA's key is never written, so nothing else can be signed with it.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

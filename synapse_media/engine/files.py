@@ -1,4 +1,4 @@
-"""Files that several processes may write at once, and files with secrets in them."""
+"""Atomic writes of private files, and lock files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def write_private(path: Path, text: str, *, replace: bool = True) -> bool:
-    """Write a 0600 file as a whole or not at all.
+    """Write a file of mode 0600 atomically; True if it was written.
 
-    With `replace=False` a file that is there already stays, whoever was first; False says so.
+    With `replace=False` an existing file is kept, even one that another process creates meanwhile.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
@@ -35,7 +35,7 @@ def write_private(path: Path, text: str, *, replace: bool = True) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock file. The kernel frees it with the process, so that none is ever left over."""
+    """Hold a lock file, which the kernel releases if the process dies. `on_wait` is called if it is held elsewhere."""
     with path.open("a") as file:
         path.chmod(0o600)
         try:

@@ -1,7 +1,7 @@
-"""How the engine and the embedded store's program get onto this machine. No root, nothing outside the cache directory.
+"""Install the engine and the embedded store's program, without root and only into the cache directory.
 
-The engine: `pulumi` on PATH if it is new enough; else what was obtained before; else the vendor's installer, where it
-can be reached; else built with Go from the pinned modules in `sources/`. The embedded store is always built.
+The engine is the `pulumi` on PATH if it is new enough, else one installed before, else downloaded with the vendor's
+installer, else built with Go from the pinned modules in `sources/`. The embedded store is always built.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ PulumiCommand.install(root=sys.argv[1], version=VersionInfo.parse(sys.argv[2]))
 
 
 class ObtainError(SynapseMediaError):
-    """The engine or the embedded store's program could not be obtained; says what is missing and how to get it."""
+    """The engine or the embedded store's program could not be obtained. The message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """The engine: the directory to put first on PATH, the CLI in it, and where it came from."""
+    """The engine: the directory to put first on PATH, the CLI in it, and how it was obtained."""
 
     bin: Path
     pulumi: Path
@@ -61,7 +61,7 @@ class Toolchain:
 
 @dataclass(frozen=True, slots=True)
 class GoProgram:
-    """A program to build: its go.mod and go.sum, its package, the linker's -X setting, and what to say of it."""
+    """A Go program to build: the directory of its go.mod, its package, the linker's -X setting, a note for the log."""
 
     name: str
     source: Path
@@ -78,7 +78,7 @@ PULUMI = GoProgram(
     "pulumi",
     _source("pulumi"),
     "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
-    # The Automation API, and the check below, want a version.
+    # Required by the Automation API, and by the check in _on_path.
     f"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{versions.PULUMI}",
     "; the first time takes 4 to 15 minutes and 3 GB of Go's caches",
 )
@@ -94,18 +94,18 @@ VERSITYGW = GoProgram(
 
 
 def say_on_stderr(text: str) -> None:
-    """The default way to show progress."""
+    """Print progress on standard error: the default."""
     print(text, file=sys.stderr, flush=True)
 
 
 def obtain_pulumi(say: Say = say_on_stderr) -> Toolchain:
-    """The engine, obtained if need be.
+    """The engine, installed if necessary.
 
-    The variable SYNAPSE_MEDIA_ENGINE (path, vendor or source) forces one way. Raises ObtainError.
+    The variable SYNAPSE_MEDIA_ENGINE (path, vendor or source) forces one route. Raises ObtainError.
     """
     forced = os.environ.get(ROUTE_VARIABLE, "")
     if forced not in ("", "path", "vendor", "source"):
-        raise ObtainError(f"{ROUTE_VARIABLE} is {forced!r}; allowed: path, vendor, source. Unset it to try all three.")
+        raise ObtainError(f"{ROUTE_VARIABLE} is {forced!r}; allowed: path, vendor, source. Unset it to try all.")
     home = _engine_dir() / f"pulumi-{versions.PULUMI}"
     why_not = ""
     if forced in ("", "path"):
@@ -118,7 +118,7 @@ def obtain_pulumi(say: Say = say_on_stderr) -> Toolchain:
     if kept := _kept(home, routes):
         return kept
     with _one_at_a_time(home.name, say):
-        if kept := _kept(home, routes):  # another process was quicker
+        if kept := _kept(home, routes):  # another process installed it meanwhile
             return kept
         if why_not:
             say(f"Not using the pulumi on PATH: {why_not}")
@@ -133,13 +133,13 @@ def obtain_pulumi(say: Say = say_on_stderr) -> Toolchain:
 
 
 def obtain_versitygw(say: Say = say_on_stderr) -> Path:
-    """The embedded store's program, built if need be. Raises ObtainError."""
+    """The embedded store's program, built if necessary. Raises ObtainError."""
     home = _engine_dir() / f"versitygw-{versions.VERSITYGW}"
     return build_once(VERSITYGW, home, say)
 
 
 def build_once(program: GoProgram, home: Path, say: Say) -> Path:
-    """Build a program into `home` unless it is there; one process builds, the others wait for it."""
+    """Build a program into `home` unless it exists. One process builds; concurrent ones wait for it."""
     binary = home / program.name
     if not binary.exists():
         with _one_at_a_time(home.name, say), _staging(home) as staging:
@@ -176,7 +176,7 @@ def _one_at_a_time(name: str, say: Say) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _staging(home: Path) -> Iterator[Path]:
-    """A directory beside `home`, to be renamed to it when complete. Called under the lock, so older ones are waste."""
+    """A temporary directory, to be renamed to `home` when complete. Called under the lock, so any other is stale."""
     home.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{home.name}.staging-"
     for waste in home.parent.glob(f"{prefix}*"):
@@ -208,12 +208,12 @@ def _ended_in_order() -> Iterator[None]:
 
 
 def _on_path(home: Path) -> tuple[Toolchain | None, str]:
-    """The user's own `pulumi`, or why it won't do ("" where there is none)."""
+    """The `pulumi` on PATH, or why it can't be used ("" if there is none)."""
     found = shutil.which("pulumi")
     if found is None:
         return None, ""
     pulumi = Path(found)
-    if pulumi.is_relative_to(home):  # `synapse-media env` put ours there
+    if pulumi.is_relative_to(home):  # ours, by `synapse-media env`
         return None, ""
     try:
         answer = subprocess.run(
@@ -237,7 +237,7 @@ def _on_path(home: Path) -> tuple[Toolchain | None, str]:
 
 
 def _from_vendor(home: Path, say: Say, *, silence: float = 25, limit: float = 900) -> Toolchain:
-    """The vendor's installer, in a child that is ended when nothing arrives for `silence` seconds."""
+    """Run the vendor's installer; give up after `silence` seconds without a byte written, or after `limit` seconds."""
     say(f"Trying the vendor's installer for pulumi {versions.PULUMI} …")
     target = home / "vendor"
     with _staging(target) as staging:
@@ -257,10 +257,10 @@ def _from_vendor(home: Path, say: Say, *, silence: float = 25, limit: float = 90
             return f"it took longer than {limit:.0f} s" if now > deadline else ""
 
         command = [sys.executable, "-c", _VENDOR_SCRIPT, str(staging), versions.PULUMI]
-        # The installer downloads to TMPDIR, where its growth can be seen.
+        # The installer downloads to TMPDIR, so its progress shows there.
         why = _run_watched(command, log, env={**environment(), "TMPDIR": str(scratch)}, cwd=staging, watch=watch)
         if why is None and not (staging / "bin" / _HOST).exists():
-            why = f"it brought no {_HOST}"
+            why = f"it did not install {_HOST}"
         if why is not None:
             last = _tail(log, 1)
             raise ObtainError(f"The vendor's installer did not work: {why}{f' ({last})' if last else ''}.")
@@ -288,7 +288,7 @@ def _from_source(home: Path, say: Say) -> Toolchain:
 
 
 def go_build(program: GoProgram, output: Path, say: Say) -> None:
-    """Build one program with Go, from its go.mod and go.sum alone. Raises ObtainError."""
+    """Build a program with Go from its pinned modules. Raises ObtainError."""
     with _writable(program.source) as module:
         version = _go_version(module)
         say(f"Building {program.name} with Go {version}{program.note} …")
@@ -313,12 +313,12 @@ def go_build(program: GoProgram, output: Path, say: Say) -> None:
 
 
 def _go_environment() -> dict[str, str]:
-    """What Go itself reads (GOPROXY, GOTOOLCHAIN, caches), with what would change the result settled."""
+    """The environment for Go: the user's GO… variables, except those that would change the result."""
     return {
         **environment("GO[A-Z0-9]+"),
         "GOWORK": "off",
         "GOFLAGS": "-mod=readonly -buildvcs=false",
-        # Without cgo the result is the same with and without a C compiler, and runs with any C library.
+        # Without cgo the result does not depend on a C compiler, and runs with any C library.
         "CGO_ENABLED": "0",
     }
 
@@ -330,17 +330,17 @@ def _go(arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]
         )
     except FileNotFoundError as error:
         raise ObtainError(
-            f"`go` is not on PATH; it builds what could not be downloaded. {_GET_GO.format(_MINIMUM_GO)}"
+            f"`go` is not on PATH, and is needed to build what could not be downloaded. {_GET_GO.format(_MINIMUM_GO)}"
         ) from error
     except subprocess.CalledProcessError as error:
         lines = [line for line in error.stderr.splitlines() if line.strip()]
         wanted = re.search(r"requires go >= ([\d.]+\d)", error.stderr)
-        hint = f"{_GET_GO.format(wanted[1])}, or let this one fetch it (GOTOOLCHAIN=auto)." if wanted else ""
+        hint = f"{_GET_GO.format(wanted[1])}, or set GOTOOLCHAIN=auto so that this one fetches it." if wanted else ""
         raise ObtainError(f"`go {' '.join(arguments)}` failed: {' '.join(lines[-3:])} {hint}".rstrip()) from error
 
 
 def _go_version(module: Path) -> str:
-    """Asked inside the module, since Go may switch to the version that go.mod wants (GOTOOLCHAIN=auto)."""
+    """The version of Go in this module: Go may switch to the one that go.mod requires (GOTOOLCHAIN=auto)."""
     answer = _go(["version"], cwd=module).stdout
     match = re.search(r"\bgo(\d+)\.(\d+)(\S*)", answer)
     if match is None or (int(match[1]), int(match[2])) < versions.MINIMUM_GO:
@@ -362,7 +362,7 @@ def _hint(log: Path) -> str:
 
 @contextlib.contextmanager
 def _writable(source: Path) -> Iterator[Path]:
-    """A copy of a module: the installed one may be read-only, and Go looks for a go.work in the directories above."""
+    """A copy of a module's files: the originals may be read-only, and Go would read a go.work in a parent directory."""
     with tempfile.TemporaryDirectory(prefix="synapse-media-") as name:
         for item in source.iterdir():
             if item.is_file():
@@ -373,9 +373,9 @@ def _writable(source: Path) -> Iterator[Path]:
 def _run_watched(
     command: Sequence[str], log: Path, *, env: Mapping[str, str], cwd: Path, watch: Callable[[], str]
 ) -> str | None:
-    """Run to the end, asking `watch` twice a second for a reason to give up. None, or why it did not work.
+    """Run a command; None if it succeeded, else why not. `watch` is polled twice a second for a reason to give up.
 
-    The child and its children end with this call, however it is left (Ctrl-C, too).
+    The child and its descendants are killed when this returns or raises, on Ctrl-C too.
     """
     with log.open("wb") as output:
         child = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Which of pulumi's own options a command hands on, after `--`."""
+"""The options after `--` that a command passes to pulumi."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from synapse_media.errors import UsageError
 
 # Name -> whether a value follows.
-_CHOOSING: Final[Mapping[str, bool]] = {
+_SELECTING: Final[Mapping[str, bool]] = {
     "--target": True,
     "-t": True,
     "--target-dependents": False,
@@ -29,24 +29,24 @@ _OTHERS: Final[Mapping[str, bool]] = {
     "--show-sames": False,
     "--suppress-progress": False,
 }
-_PARTS: Final = frozenset({"--target", "-t", "--target-replace", "--exclude"})
-_KNOWN: Final = {**_CHOOSING, **_OTHERS}
+_PARTIAL: Final = frozenset({"--target", "-t", "--target-replace", "--exclude"})
+_ALLOWED: Final = {**_SELECTING, **_OTHERS}
 
-_RAW: Final = "it shows what the engine and its plugins say to each other, issued keys in clear"
-_CLEAR: Final = "it shows secrets of the stack in clear"
-# Name -> why its output may not be had. Tried on pulumi 3.259: of these, `--debug` and `--json` print issued keys.
+_SHOWS_TRAFFIC: Final = "it shows the traffic between the engine and its plugins, with issued keys in plain text"
+_SHOWS_SECRETS: Final = "it shows secrets of the stack in plain text"
+# Name -> why it is refused. Tried on pulumi 3.259: of these, `--debug` and `--json` print issued keys.
 _REVEALING: Final[Mapping[str, str]] = {
-    "--debug": _RAW,
-    "--json": _CLEAR,
-    "--show-secrets": _CLEAR,
-    "--show-config": _CLEAR,
-    "--verbose": _RAW,
-    "--logtostderr": _RAW,
-    "--logflow": _RAW,
-    "--event-log": _RAW,
-    "--tracing": _RAW,
-    "--tracing-header": _RAW,
-    "--otel-traces": _RAW,
+    "--debug": _SHOWS_TRAFFIC,
+    "--json": _SHOWS_SECRETS,
+    "--show-secrets": _SHOWS_SECRETS,
+    "--show-config": _SHOWS_SECRETS,
+    "--verbose": _SHOWS_TRAFFIC,
+    "--logtostderr": _SHOWS_TRAFFIC,
+    "--logflow": _SHOWS_TRAFFIC,
+    "--event-log": _SHOWS_TRAFFIC,
+    "--tracing": _SHOWS_TRAFFIC,
+    "--tracing-header": _SHOWS_TRAFFIC,
+    "--otel-traces": _SHOWS_TRAFFIC,
     "--profiling": "its files hold what the engine had in memory",
     "--memprofilerate": "its files hold what the engine had in memory",
     "--attach-debugger": "a debugger sees every credential, and any account of this machine may attach to it",
@@ -54,48 +54,49 @@ _REVEALING: Final[Mapping[str, str]] = {
 _SHORT: Final[Mapping[str, str]] = {"d": "--debug", "j": "--json", "v": "--verbose"}
 
 
-def target_options(options: Sequence[str]) -> list[str]:
-    """Those that choose what is changed: a preview has to have them, too, or it is not of what will run.
+def selecting_options(options: Sequence[str]) -> list[str]:
+    """The options that select resources, which the preview needs too, or it would not show what will run.
 
-    Raises UsageError for any that points pulumi at another stack, file or configuration, or past its own protection:
-    a guard that judged this stack would not have judged that.
+    Raises UsageError for an option that shows secrets, and for any that is not allowed: one that selects another stack,
+    file or configuration, or that overrides protection, would bypass the guards.
     """
-    chosen: list[str] = []
-    words = iter(options)
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if revealing := _revealing(word):
+    selecting: list[str] = []
+    arguments = iter(options)
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if revealing := _revealing(argument):
             raise UsageError(
-                f"-- {word} is refused: {_REVEALING[revealing]}. To see each API call, its time, status and request "
+                f"-- {argument} is refused: {_REVEALING[revealing]}. To see each API call, its time, status and "
+                "request "
                 "id, without a secret: `-v` before `--` (or SYNAPSE_MEDIA_VERBOSE=1). For programs: `--json` before "
                 "`--`, where the command has it."
             )
-        if name not in _KNOWN:
+        if name not in _ALLOWED:
             raise UsageError(
-                f"-- {word} is not handed to pulumi; allowed: {', '.join(_KNOWN)}. What the stack file says is changed "
-                'there. For anything else, with fewer guards: eval "$(synapse-media env)", and pulumi itself.'
+                f"-- {argument} is not passed to pulumi; allowed: {', '.join(_ALLOWED)}. Change settings in "
+                'the stack file. For anything else, with fewer guards: eval "$(synapse-media env)", then run pulumi.'
             )
-        own = [word]
-        if _KNOWN[name] and not equals:
-            value = next(words, None)
+        own = [argument]
+        if _ALLOWED[name] and not equals:
+            value = next(arguments, None)
             if value is None:
                 raise UsageError(f"-- {name} needs a value")
             own.append(value)
-        if name in _CHOOSING:
-            chosen += own
-    return chosen
+        if name in _SELECTING:
+            selecting += own
+    return selecting
 
 
 def has_targets(options: Sequence[str]) -> bool:
-    """Whether only a part of the stack is changed."""
-    return any(word.partition("=")[0] in _PARTS for word in options)
+    """Whether the options select a part of the stack."""
+    return any(argument.partition("=")[0] in _PARTIAL for argument in options)
 
 
-def _revealing(word: str) -> str:
-    """The long name of the option that shows secrets, where the word is one or holds one (`-dv=9`, `-v9`); or ""."""
-    name = word.partition("=")[0]
+def _revealing(argument: str) -> str:
+    """The long name of an option in this argument that shows secrets (as in `-dv=9` and `-v9`); "" if none does."""
+    name = argument.partition("=")[0]
     if name in _REVEALING:
         return name
-    # Short options may be joined, up to one whose value is the rest of the word.
+    # Short options may be combined, up to the first one that takes the rest as its value.
     flags = re.fullmatch(r"-([^-tpscmC]*).*", name)
     return next((_SHORT[letter] for letter in flags[1] if letter in _SHORT), "") if flags else ""

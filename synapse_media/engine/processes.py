@@ -1,4 +1,4 @@
-"""What a child process may see of the environment, and telling one process from another that got its number later."""
+"""The environment of child processes, and process identities that survive the reuse of process ids."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ import subprocess
 import time
 from pathlib import Path
 
-# The names of what any child may see: where things are, the language, the way to the network. No credentials.
+# Variables that any child may see: paths, locale, proxies and certificates. No credentials.
 _ANY_CHILD = (
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TERM|NO_COLOR|TMPDIR|XDG_\w+"
     r"|SSL_CERT_FILE|SSL_CERT_DIR|AWS_CA_BUNDLE|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
     r"|(?i:https?|all|no)_(?i:proxy)"
 )
-# Of pulumi's own variables those that say where its state and its plugins are, how to get there, and what is running
-# it. Many others write secrets to a file or a collector (PULUMI_DEBUG_GRPC, PULUMI_LOG_OTLP_ENDPOINT), give it options
-# that the guards did not see (PULUMI_OPTION_…), leave out backups, or have it attach to a plugin of somebody else's.
+# The PULUMI_… variables that locate its state and plugins, authenticate it, or describe the CI. Many others write
+# secrets to a file or a collector (PULUMI_DEBUG_GRPC, PULUMI_LOG_OTLP_ENDPOINT), set options that the guards don't see
+# (PULUMI_OPTION_…), disable backups, or attach to a foreign plugin process.
 _PULUMI = (
     r"HOME|BACKEND_URL|CONFIG_PASSPHRASE|CONFIG_PASSPHRASE_FILE|ACCESS_TOKEN|API|CONSOLE_DOMAIN|CREDENTIALS_PATH"
     r"|CREDENTIAL_STORE|DIY_BACKEND_\w+|SELF_MANAGED_STATE_\w+|RETAIN_CHECKPOINTS|SKIP_UPDATE_CHECK"
     r"|DISABLE_AUTOMATIC_PLUGIN_ACQUISITION|PLUGIN_DOWNLOAD_URL_OVERRIDES|IGNORE_AMBIENT_PLUGINS|PARALLEL\w*"
     r"|DISABLE_CI_DETECTION|CI_\w+"
 )
-# For pulumi and the plugin, its passphrase and its access token as well.
+# For pulumi and the plugin; includes its passphrase and access token.
 PASSED = re.compile(rf"{_ANY_CHILD}|PULUMI_(?:{_PULUMI})|SYNAPSE_MEDIA_VERBOSE")
-# Of a vendor's SDK, which reaches the backend or the KMS: it logs whole requests, their tokens in them.
+# Makes a vendor's SDK (for the backend or the KMS) log whole requests, including tokens.
 LOGGING = re.compile(r"\w+_SDK_GO_LOGGING\w*")
-# Read by the commands, which name the stack to pulumi.
-_READ_HERE = frozenset({"PULUMI_STACK"})
+# Read by our commands, which pass the stack to pulumi as an option.
+_READ_BY_COMMANDS = frozenset({"PULUMI_STACK"})
 _PROC = Path("/proc")
 
 
 def environment(more: str = "") -> dict[str, str]:
-    """The environment for a child that is not pulumi: nothing secret is in it.
+    """The environment for a child that is not pulumi, without credentials.
 
     Args:
-        more: a regular expression of further names.
+        more: a regular expression for further names.
     """
     passed = re.compile(rf"{_ANY_CHILD}|{more}" if more else _ANY_CHILD)
     return {name: value for name, value in os.environ.items() if passed.fullmatch(name)}
 
 
-def kept_back() -> list[str]:
-    """The names of pulumi's own variables that are set here and that it does not get."""
+def withheld() -> list[str]:
+    """The PULUMI_… variables that are set here but not passed on, sorted."""
     own = {name for name in os.environ if name.startswith("PULUMI_")}
-    return sorted(name for name in own - _READ_HERE if not PASSED.fullmatch(name))
+    return sorted(name for name in own - _READ_BY_COMMANDS if not PASSED.fullmatch(name))
 
 
 def identity(pid: int) -> str | None:
-    """Text that no later process of that number has; None where no such process runs.
+    """A string that differs for any later process with the same id; None if no such process runs.
 
-    A process that ended, but was not waited for by its parent, does not run.
+    A zombie counts as not running.
     """
     if not (_PROC / "self/stat").exists():
         return _ps(pid, "lstart")
@@ -67,7 +67,7 @@ def identity(pid: int) -> str | None:
 
 
 def program_name(pid: int) -> str | None:
-    """The name of a process's program, perhaps cut off; None where no such process runs."""
+    """The name of a process's program, possibly truncated; None if no such process runs."""
     if identity(pid) is None:
         return None
     try:
@@ -77,7 +77,7 @@ def program_name(pid: int) -> str | None:
 
 
 def _ps(pid: int, column: str) -> str | None:
-    """Where there is no /proc, as on macOS."""
+    """A column of ps(1), for systems without /proc such as macOS."""
     answer = subprocess.run(
         ["ps", "-o", f"{column}=", "-p", str(pid)],
         capture_output=True,

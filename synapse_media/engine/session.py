@@ -1,4 +1,4 @@
-"""Everything about running pulumi for a project: its environment, its stacks, its locks, its errors."""
+"""Run pulumi for a project: its environment, stacks, locks and errors."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from urllib.parse import quote, unquote
 
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
-from synapse_media.engine.options import target_options
+from synapse_media.engine.options import selecting_options
 from synapse_media.engine.paths import private_dir, state_dir
-from synapse_media.engine.processes import LOGGING, PASSED, kept_back, program_name
-from synapse_media.engine.vendor_errors import without_repetition
+from synapse_media.engine.processes import LOGGING, PASSED, program_name, withheld
+from synapse_media.engine.vendor_errors import readable_errors
 from synapse_media.errors import SynapseMediaError
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS|KEY|GRANT|ACCESS|CREDENTIAL", re.IGNORECASE)
-# By the scheme of a backend or of a secrets provider: how the names of its own variables begin.
-_OF_SCHEME = {
+VARIABLE_PREFIX = {
     "s3": "AWS_",
     "gs": "GOOGLE_",
     "azblob": "AZURE_",
@@ -38,26 +37,27 @@ _OF_SCHEME = {
     "azurekeyvault": "AZURE_",
     "hashivault": "VAULT_",
 }
-_PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
-"""Pulumi reads the second only where the first is not set."""
-_SILENCE = 2.0
-"""Seconds after which the user is shown what is waited for."""
-# Colours of a terminal, and pulumi's own marks for them in JSON.
+"""{scheme of a backend or secrets provider: prefix of the vendor's variables}"""
+PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
+"""Pulumi reads the second only if the first is not set."""
+_ANNOUNCE_AFTER = 2.0
+"""Seconds after which a call without progress output is announced."""
+# ANSI colours, and the colour tags in pulumi's JSON.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|<\{%[^%]*%\}>")
 
 
 class EngineError(SynapseMediaError):
-    """Pulumi failed; the text is what it said, without colours, progress and secrets."""
+    """Pulumi failed. The message is its output without colours, progress and secrets."""
 
 
 def environment(
     variables: Iterable[str] = (), *, say: Say = say_on_stderr, project: Path | None = None
 ) -> dict[str, str]:
-    """The whole environment for pulumi and its children: no more of the user's than they need.
+    """The environment for pulumi and its children, with no more of the user's variables than they need.
 
-    `variables` are the names of admin credentials and the like that this stack's provider reads; those unset stay
-    unset. `project` is the directory of a Pulumi.yaml, which may name the backend. Obtains the engine, and generates
-    the passphrase, where they are missing.
+    `variables` names the admin credentials that this stack's provider reads; those not set here are omitted. `project`
+    is the directory of a Pulumi.yaml, which may name the backend. Installs the engine and generates the passphrase if
+    they are missing.
     """
     return _environment(obtain_pulumi(say), variables, say, project=project)
 
@@ -66,47 +66,48 @@ def _environment(
     toolchain: Toolchain,
     variables: Iterable[str],
     say: Say,
-    secrets_provider: str = "passphrase",
+    secrets_provider: str = "",
     project: Path | None = None,
 ) -> dict[str, str]:
     named = set(variables)
     result = {name: value for name, value in os.environ.items() if name in named or PASSED.fullmatch(name)}
-    if "PULUMI_BACKEND_URL" not in result and project and (backend := _backend_of(project)):
+    if "PULUMI_BACKEND_URL" not in result and project and (backend := backend_of(project)):
         result["PULUMI_BACKEND_URL"] = backend
-    # A backend in a bucket, and a KMS, is reached with the vendor's own variables.
+    # A backend in a bucket, or a KMS, needs the vendor's own variables.
     schemes = (url.partition("://")[0] for url in (result.get("PULUMI_BACKEND_URL", ""), secrets_provider))
-    prefixes = tuple(_OF_SCHEME[scheme] for scheme in schemes if scheme in _OF_SCHEME)
+    prefixes = tuple(VARIABLE_PREFIX[scheme] for scheme in schemes if scheme in VARIABLE_PREFIX)
     if prefixes:
         result |= {
             name: value
             for name, value in os.environ.items()
             if name.startswith(prefixes) and not LOGGING.fullmatch(name)
         }
-    if names := kept_back():
+    if names := withheld():
         say(
-            f"{', '.join(names)}: not handed to pulumi, which may write secrets down because of it, or do what was not "
-            "previewed. `-v` shows each API call without a secret."
+            f"{', '.join(names)}: not passed to pulumi, since such variables can make it write secrets to disk or "
+            "do other than "
+            "previewed. `-v` shows each API call, without secrets."
         )
-    # The older language host knows no virtualenv option: the interpreter comes from PATH.
+    # The pinned language host has no virtualenv option and takes the interpreter from PATH.
     path = [str(Path(sys.executable).parent), str(toolchain.bin), os.environ.get("PATH", os.defpath)]
     result["PATH"] = os.pathsep.join(path)
     result["PULUMI_SKIP_UPDATE_CHECK"] = "1"
     if toolchain.route == "source":
-        # Here the vendor's plugins can't be downloaded either; without this it tries five times.
+        # The vendor could not be reached, so plugins can't be downloaded either: don't retry five times.
         result["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     if "PULUMI_HOME" not in result:
         result["PULUMI_HOME"] = str(private_dir(state_dir() / "pulumi-home"))
     if "PULUMI_BACKEND_URL" not in result:
         result["PULUMI_BACKEND_URL"] = f"file://{quote(str(private_dir(state_dir() / 'backend')))}"
-    if not result.keys() & set(_PASSPHRASE):
+    if not result.keys() & set(PASSPHRASE):
         result["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(say))
     return result
 
 
 @contextlib.contextmanager
 def waiting(say: Say, what: str) -> Iterator[None]:
-    """Around a call that shows no progress: where it takes long, the user is shown what is waited for."""
-    timer = threading.Timer(_SILENCE, lambda: say(f"waiting for {what} …"))
+    """Announce a call without progress output if it takes longer than _ANNOUNCE_AFTER."""
+    timer = threading.Timer(_ANNOUNCE_AFTER, lambda: say(f"waiting for {what} …"))
     timer.daemon = True
     timer.start()
     try:
@@ -124,29 +125,35 @@ def _project_settings(project: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise EngineError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(loaded, dict):
-        raise EngineError(f"{path} is no YAML object")
+        raise EngineError(f"{path} is not a YAML mapping")
     return loaded
 
 
-def _backend_of(project: Path) -> str:
-    """The backend that Pulumi.yaml names; "" where it names none."""
+def backend_of(project: Path) -> str:
+    """The backend URL in Pulumi.yaml; "" if it has none."""
     backend = _project_settings(project).get("backend")
     return str(backend.get("url") or "") if isinstance(backend, dict) else ""
+
+
+def is_service(backend: str) -> bool:
+    """Whether a backend is a service, as Pulumi Cloud, which has secrets providers of its own."""
+    return backend.startswith(("https://", "http://"))
 
 
 def _passphrase_file(say: Say) -> Path:
     path = state_dir() / "passphrase"
     if not path.exists() and write_private(path, secrets.token_urlsafe(32), replace=False):
         say(
-            f"Made a passphrase for the secrets in the state: {path}. Back up {state_dir()}: without the passphrase "
-            "and the state, what was provisioned can no longer be managed from here."
+            f"Generated a passphrase for the secrets in the state: {path}. Back up {state_dir()}: without "
+            "passphrase and "
+            "state, the provisioned resources can no longer be managed."
         )
     return path
 
 
-def _refuse_no_passphrase(env: Mapping[str, str]) -> None:
-    """Under an empty passphrase secrets look encrypted, and everybody can read them."""
-    name = next(name for name in _PASSPHRASE if name in env)
+def _require_passphrase(env: Mapping[str, str]) -> None:
+    """Raises EngineError for an empty passphrase: secrets would look encrypted and be readable by everybody."""
+    name = next(name for name in PASSPHRASE if name in env)
     value = env[name]
     if name.endswith("_FILE") and value and Path(value).is_file():
         empty, where = not Path(value).read_text(encoding="utf-8").strip(), f"{name} ({value})"
@@ -154,17 +161,17 @@ def _refuse_no_passphrase(env: Mapping[str, str]) -> None:
         empty, where = not value, name
     if empty:
         raise EngineError(
-            f"{where} is empty: whoever has the state could read every key in it. Set it to the stack's passphrase, or "
-            f"unset it for one that is made and kept in {state_dir() / 'passphrase'}."
+            f"{where} is empty: anyone with the state could read every key in it. Set it to the stack's passphrase, or "
+            f"unset it to have one generated in {state_dir() / 'passphrase'}."
         )
 
 
 class Engine:
     """Pulumi for one project.
 
-    `variables`: names of environment variables to pass on (see `environment`); `extra`: further ones with their
-    values, such as the embedded store's credentials; `secrets_provider`: what encrypts the secrets in the state, as the
-    stack file's `secretsprovider` names it.
+    `variables`: names of environment variables to pass on (see `environment`); `extra`: further variables with values,
+    such as the embedded store's credentials; `secrets_provider`: what encrypts secrets in the state, as
+    `secretsprovider` in the stack file; "" for the backend's default: a service's own key, else a passphrase.
     """
 
     def __init__(
@@ -173,38 +180,42 @@ class Engine:
         variables: Iterable[str] = (),
         extra: Mapping[str, str] | None = None,
         say: Say = say_on_stderr,
-        secrets_provider: str = "passphrase",
+        secrets_provider: str = "",
     ) -> None:
         self.project = project
-        self.secrets_provider = secrets_provider
         self.say = say
-        self.shown_on: int | None = None  # a file descriptor for what pulumi shows; None: standard output
+        self.shown_on: int | None = None  # file descriptor for pulumi's output; None: standard output
         self.toolchain = obtain_pulumi(say)
         self.environment = {
             **_environment(self.toolchain, variables, say, secrets_provider, project),
             **(extra or {}),
         }
+        of_service = is_service(self.environment["PULUMI_BACKEND_URL"])
+        self.secrets_provider = secrets_provider or ("default" if of_service else "passphrase")
+        self._by_passphrase = self.secrets_provider == "passphrase" or (
+            self.secrets_provider == "default" and not of_service
+        )
         self._secrets = _secrets_among(self.environment)
 
     @property
     def project_name(self) -> str:
-        """The name that Pulumi.yaml gives the project; part of every URN and of our marks."""
+        """The project's name in Pulumi.yaml, which is part of every URN and of our ownership marks."""
         return str(_project_settings(self.project)["name"])
 
     def pass_on(self, variables: Iterable[str]) -> None:
-        """Hand further variables of this environment to pulumi and its children; those unset stay unset."""
+        """Pass further environment variables to pulumi and its children; those not set here are omitted."""
         more = {name: os.environ[name] for name in variables if name in os.environ and name not in self.environment}
         self.environment |= more
         self._secrets |= _secrets_among(more)
 
     def run(self, args: Sequence[str], *, capture: bool = True, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `pulumi <args>` in the project. Raises EngineError where it fails, unless `check` is False.
+        """Run `pulumi <args>` in the project. Raises EngineError if it fails, unless `check` is False.
 
-        A first Ctrl-C (or SIGTERM) asks pulumi to stop after the step it is at; this call then still waits for it,
-        since killing it would leave a locked stack behind.
+        On Ctrl-C (or SIGTERM) pulumi is asked to stop after its current step, and this call still waits for it: killing
+        it would leave the stack locked.
         """
-        if self.secrets_provider in ("passphrase", "default"):
-            _refuse_no_passphrase(self.environment)
+        if self._by_passphrase:
+            _require_passphrase(self.environment)
         return self._run(args, capture=capture, check=check, cwd=self.project, env=self.environment)
 
     def _run(
@@ -222,12 +233,12 @@ class Engine:
                 stderr=subprocess.PIPE if capture else None,
                 encoding="utf-8",
                 errors="replace",
-                # So that a Ctrl-C reaches pulumi once: from here, and not from the terminal as well.
+                # So that Ctrl-C reaches pulumi once, from _Relay, and not from the terminal as well.
                 process_group=0,
             ) as child,
         ):
             relay.to(child.pid)
-            # What is captured shows nothing of itself.
+            # Captured output shows no progress.
             with waiting(self.say, f"`pulumi {args[0]}`") if capture else contextlib.nullcontext():
                 stdout, stderr = child.communicate()
         if relay.received:
@@ -242,7 +253,7 @@ class Engine:
         return any(_is_same(item["name"], stack) for item in self._stacks())
 
     def selected_stack(self) -> str:
-        """The stack of `pulumi stack select`; "" where none was selected."""
+        """The stack of `pulumi stack select`; "" if none is selected."""
         return next((str(item["name"]) for item in self._stacks() if item.get("current")), "")
 
     def _stacks(self) -> list[dict[str, Any]]:
@@ -250,7 +261,7 @@ class Engine:
         return listed
 
     def ensure_stack(self, stack: str) -> None:
-        """Make the stack where there is none, its secrets under the secrets provider."""
+        """Create the stack, with its secrets provider, unless it exists."""
         if not self.has_stack(stack):
             try:
                 self.run(
@@ -265,15 +276,15 @@ class Engine:
                 ) from None
 
     def outputs(self, stack: str) -> dict[str, Any]:
-        """The stack's outputs, secrets in clear text."""
+        """The stack's outputs, with secrets in plain text."""
         return self._json(["stack", "output", "--json", "--show-secrets", "--stack", stack])
 
     def export(self, stack: str) -> dict[str, Any]:
-        """The stack's state, secrets encrypted."""
+        """The stack's state, with secrets encrypted."""
         return self._json(["stack", "export", "--stack", stack])
 
     def replace_state(self, stack: str, export: Mapping[str, Any]) -> None:
-        """Put an exported state back, changed, as `pulumi state …` does for a single resource. No call to a store."""
+        """Replace the stack's state with an edited export. Calls no store."""
         descriptor, name = tempfile.mkstemp(prefix="synapse-media-", suffix=".json")  # mode 0600
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -289,14 +300,14 @@ class Engine:
         options: Sequence[str] = (),
         config: Path | None = None,
     ) -> dict[str, Any]:
-        """What `up` with these options would do, as `pulumi preview --json` says: steps, diagnostics, changeSummary.
+        """The output of `pulumi preview --json`: steps, diagnostics, changeSummary.
 
-        One that only fails because something protected would go is an answer too: the step is in it.
+        A preview that fails only because a protected resource would be deleted is returned too, with that step in it.
 
         Args:
-            config: a copy of the stack file to go by.
+            config: a copy of the stack file to use instead of it.
         """
-        args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack, *target_options(options)]
+        args = ["preview", "--json", *(["--refresh"] if refresh else []), "--stack", stack, *selecting_options(options)]
         args += ["--config-file", str(config)] if config else []
         done = self.run(args, check=False)
         if done.returncode and not _only_protected(done.stdout):
@@ -305,19 +316,19 @@ class Engine:
         return loaded
 
     def preview_from_nothing(self, stack: str) -> dict[str, Any]:
-        """What `up` would do in an empty world. Reads the stack file and writes nothing that stays; no credentials."""
+        """A preview as if nothing existed, in a temporary backend and without credentials."""
         import yaml
 
         settings = _project_settings(self.project)
-        stack = stack.rpartition("/")[2]  # the backend made for it has no organizations
+        stack = stack.rpartition("/")[2]  # the temporary backend has no organizations
         source = self.project / settings.get("stackConfigDir", ".") / f"Pulumi.{stack}.yaml"
         if not source.is_file():
             raise EngineError(f"There is no stack file {source}.")
         config = yaml.safe_load(source.read_text(encoding="utf-8")) or {}
-        # They belong to another passphrase, or need a KMS.
+        # They are for another passphrase, or need a KMS.
         for name in ("encryptionsalt", "encryptedkey", "secretsprovider"):
             config.pop(name, None)
-        # An absolute one would have the copy written over the original.
+        # With an absolute path, the copy would overwrite the original.
         settings["stackConfigDir"] = "stacks"
         settings["main"] = str(self.project / settings.get("main", "."))
         for kind in settings.get("plugins", {}).values():
@@ -332,7 +343,7 @@ class Engine:
             (Path(name) / "backend").mkdir()
             (copy / "Pulumi.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
             (copy / "stacks" / source.name).write_text(yaml.safe_dump(config), encoding="utf-8")
-            # Without what was named for this stack or given to it: no credentials.
+            # Without the variables and values of this stack, which are credentials.
             env = {key: value for key, value in self.environment.items() if PASSED.fullmatch(key)}
             env["PULUMI_BACKEND_URL"] = f"file://{name}/backend"
             env["PULUMI_CONFIG_PASSPHRASE"] = secrets.token_urlsafe(16)
@@ -347,9 +358,10 @@ class Engine:
             return loaded
 
     def up(self, stack: str, options: Sequence[str] = (), *, config: Path | None = None) -> None:
-        """`pulumi up`, shown as it goes; `options` are pulumi's own.
+        """`pulumi up` with its output shown; `options` are passed to pulumi.
 
-        Not held to a plan of the preview (`--plan`): where it does not fit, pulumi prints outputs, secrets in clear.
+        Not constrained by a plan of the preview (`--plan`): on a mismatch pulumi prints outputs with secrets in plain
+        text.
 
         Args:
             config: the copy of the stack file that was previewed.
@@ -359,7 +371,7 @@ class Engine:
         self.run(args, capture=False)
 
     def destroy(self, stack: str, options: Sequence[str] = ()) -> None:
-        """`pulumi destroy`, shown as it goes."""
+        """`pulumi destroy` with its output shown."""
         self.run(["destroy", "--yes", "--stack", stack, *options], capture=False)
 
     def refresh(self, stack: str, options: Sequence[str] = ()) -> None:
@@ -367,15 +379,15 @@ class Engine:
         self.run(["refresh", "--yes", "--stack", stack, *options], capture=False)
 
     def remove_stack(self, stack: str, *, with_resources: bool = False) -> None:
-        """Forget a stack, its backups too; its stack file stays.
+        """Remove a stack and its backups from the backend; its stack file stays.
 
-        One that still has resources is refused, unless `with_resources` says that they are gone or given up.
+        A stack that still has resources is refused unless `with_resources`.
         """
         options = ["--remove-backups"] if self._file_backend() else []
         if with_resources:
             options.append("--force")
         self.run(["stack", "rm", "--yes", "--preserve-config", *options, "--stack", stack])
-        # What pulumi leaves of it: empty directories, and logs.
+        # Pulumi leaves empty directories and logs behind.
         project, name = self.project_name, stack.rpartition("/")[2]
         backend = self._file_backend()
         for kind in ("backups", "history", "locks/organization"):
@@ -387,10 +399,10 @@ class Engine:
             log.unlink(missing_ok=True)
 
     def unlock_if_dead(self, stack: str) -> bool:
-        """Remove what an engine that was killed left locked; True if something was.
+        """Remove the lock of an engine that was killed; True if there was one.
 
-        Only in a file backend, and only a lock whose owner was a process of this host that no longer runs. Unlike
-        `pulumi cancel`, which removes every lock, this can't hit one that was taken a moment ago.
+        Only in a file backend, and only if its owner was a process on this host that no longer runs. Unlike
+        `pulumi cancel`, which removes every lock, this can't remove one that was just taken.
         """
         backend = self._file_backend()
         if backend is None:
@@ -401,18 +413,18 @@ class Engine:
             "*.json"
         ):
             with contextlib.suppress(FileNotFoundError, KeyError, TypeError):
-                # Half a lock is nobody's: whoever could not write it did not get it.
+                # A truncated lock has no owner: the process that failed to write it did not get the lock.
                 owner = _json_in(lock)
                 if owner is None or (owner["hostname"] == socket.gethostname() and _is_dead(owner["pid"])):
                     lock.unlink()
                     cleared = True
         return cleared
 
-    def restore_cut_states(self) -> list[str]:
-        """Put back what a full disk cut off; the names of the stacks whose state is now the one before the last.
+    def restore_truncated_states(self) -> list[str]:
+        """Restore truncated state files from pulumi's backups; the names of the stacks restored to an earlier state.
 
-        Only in a file backend, where pulumi puts a file into place even if it could not be written to its end
-        (gocloud.dev/blob/fileblob), so that nothing can be read any more. It keeps the state before beside it.
+        Only in a file backend, where pulumi replaces a file even if writing the new one failed, for example on a full
+        disk (gocloud.dev/blob/fileblob). The previous state is kept beside it.
         """
         backend = self._file_backend()
         if backend is None:
@@ -435,9 +447,9 @@ class Engine:
         return restored
 
     def clear_pending_creates(self, stack: str) -> bool:
-        """Refresh away the record of creates that were cut off, where there is one; True if there was.
+        """Clear the record of interrupted creates by a refresh; True if there was one.
 
-        Pulumi warns of them for ever otherwise. What they made is found again by the plugin.
+        Otherwise pulumi warns about them on every run. The plugin finds what they created.
         """
         if not self.export(stack).get("deployment", {}).get("pending_operations"):
             return False
@@ -456,29 +468,30 @@ class Engine:
         return loaded
 
     def _error(self, args: Sequence[str], done: subprocess.CompletedProcess[str]) -> EngineError:
-        said = without_repetition(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
+        output = readable_errors(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
         what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
-        if "incorrect passphrase" in said:
-            how = next((name for name in _PASSPHRASE if name in self.environment), "the passphrase")
+        if "incorrect passphrase" in output:
+            how = next((name for name in PASSPHRASE if name in self.environment), "the passphrase")
             value = f" ({self.environment[how]})" if how.endswith("_FILE") else ""
             return EngineError(
-                f"{what} failed: {how}{value} does not hold the passphrase this stack was made with. Set "
-                "PULUMI_CONFIG_PASSPHRASE_FILE to the file that does. A stack file with somebody else's "
-                "`encryptionsalt:` fails like this too: remove that line if there is no `secure:` value."
+                f"{what} failed: {how}{value} does not have the passphrase of this stack. Set "
+                "PULUMI_CONFIG_PASSPHRASE_FILE to the file that has it. An `encryptionsalt:` in the stack file "
+                "that belongs to "
+                "another passphrase has the same effect: remove that line if there is no `secure:` value."
             )
-        if "no resource plugin 'pulumi-resource-s3store'" in said:
+        if "no resource plugin 'pulumi-resource-s3store'" in output:
             own = Path(sys.executable).parent
             return EngineError(
-                f"{what} failed: pulumi does not find our plugin, {own / 'pulumi-resource-s3store'}. Name its "
+                f"{what} failed: pulumi can't find the plugin {own / 'pulumi-resource-s3store'}. Give its "
                 f"directory in Pulumi.yaml (`plugins: {{providers: [{{name: s3store, path: {own}}}]}}`), or activate "
                 "the Python environment, which puts its `bin` on PATH, and unset PULUMI_IGNORE_AMBIENT_PLUGINS."
             )
-        if missing := re.search(r"no resource plugin 'pulumi-resource-([\w-]+)' found.* version (v[\d.]+)", said):
+        if missing := re.search(r"no resource plugin 'pulumi-resource-([\w-]+)' found.* version (v[\d.]+)", output):
             return EngineError(
-                f"{what} failed: the vendor's plugin {missing[1]} {missing[2]} is not installed. Where the vendor can "
-                f'be reached: eval "$(synapse-media env)" && pulumi plugin install resource {missing[1]} {missing[2]}'
+                f"{what} failed: the vendor's plugin {missing[1]} {missing[2]} is not installed. With access to the "
+                f'vendor: eval "$(synapse-media env)" && pulumi plugin install resource {missing[1]} {missing[2]}'
             )
-        tail = "\n".join(said.splitlines()[-30:]) or "see above."
+        tail = "\n".join(output.splitlines()[-30:]) or "see above."
         return EngineError(f"{what} failed (code {done.returncode}): {tail}")
 
     def _clean(self, text: str) -> str:
@@ -489,13 +502,13 @@ class Engine:
 
 
 def _is_same(one: str, other: str) -> bool:
-    """Whether two names are of one stack: pulumi leaves the organization out where it is the user's default."""
+    """Whether two names mean the same stack: pulumi omits the organization if it is the user's default."""
     first, second = one.split("/"), other.split("/")
     return first[-1] == second[-1] and (min(len(first), len(second)) == 1 or first[0] == second[0])
 
 
 def _secrets_among(environment: Mapping[str, str]) -> set[str]:
-    """The values that no message may hold."""
+    """The values of variables with secrets, to be removed from messages."""
     return {
         value
         for name, value in environment.items()
@@ -504,7 +517,7 @@ def _secrets_among(environment: Mapping[str, str]) -> set[str]:
 
 
 def _json_in(path: Path) -> Any:
-    """What a file holds; None where that is no JSON."""
+    """The parsed content of a file; None if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -512,7 +525,7 @@ def _json_in(path: Path) -> Any:
 
 
 def _diagnostics(stdout: str) -> str:
-    """The errors in the answer of a failed `--json` command."""
+    """The errors in the output of a failed `--json` command."""
     try:
         loaded = json.loads(stdout)
     except json.JSONDecodeError:
@@ -522,7 +535,7 @@ def _diagnostics(stdout: str) -> str:
 
 
 def _only_protected(stdout: str) -> bool:
-    """Whether all that stops a preview is Pulumi's protection of a resource."""
+    """Whether the protection of resources is the only reason that a preview failed."""
     errors = [line for line in _diagnostics(stdout).splitlines() if line.startswith("error:")]
     stopped = [line for line in errors if "preview failed" not in line]
     return bool(stopped) and all(
@@ -532,10 +545,11 @@ def _only_protected(stdout: str) -> bool:
 
 
 class _Relay:
-    """Passes SIGINT, SIGTERM and SIGHUP on to a child, so that it can end what it is at.
+    """Forwards SIGINT, SIGTERM and SIGHUP to a child, so that it can finish its current step.
 
-    Entered before the child is started: what has a handler here is at its default there. Where SIGINT is ignored
-    (nohup, a script's background job) pulumi's children would ignore it too, and pulumi waits 5 s for each of them.
+    Entered before the child is started, since a signal that has a handler here is reset to its default there. If SIGINT
+    were still ignored (nohup, a background job of a script), pulumi's children would ignore it too, and pulumi would
+    wait 5 s for each of them.
     """
 
     def __init__(self) -> None:
@@ -544,7 +558,7 @@ class _Relay:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._old[number] = signal.signal(number, self._pass_on)
         return self
@@ -568,6 +582,6 @@ class _Relay:
 
 
 def _is_dead(pid: int) -> bool:
-    """Whether the number is free, or another program's by now."""
+    """Whether the process id is unused, or belongs to another program by now."""
     name = program_name(pid)
     return name is None or "pulumi" not in name

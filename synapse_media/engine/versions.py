@@ -1,7 +1,7 @@
-"""The versions this package was built and tried with.
+"""The versions this package is built and tested with.
 
-The two Go pins are those of `sources/*/go.mod`; the tests compare them. Why these: the newest `pulumi/pkg` whose
-source a Go module proxy serves, and the newest `pulumi/sdk` that still had the Python language host in it.
+The two Pulumi pins equal those in `sources/*/go.mod`, which a test checks: the newest `pulumi/pkg` whose source a Go
+module proxy serves, and the newest `pulumi/sdk` that still contains the Python language host.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ LANGUAGE_HOST = "3.68.0"
 VERSITYGW = "1.8.0"
 MINIMUM_GO = (1, 25)
 
-# A `pulumi` of the user's own is taken from this version on, within its major version.
+# The oldest `pulumi` on PATH that is used; the major version must be the same.
 MINIMUM_PULUMI = (3, 259, 0)

@@ -165,6 +165,7 @@ class Applied:
         place: what was handed out last; None where no `up` came to the end of this store yet.
         outputs: the store's StorageOutputs as the state holds them, the secret encrypted; {} where there are none.
         user: the name of its user or role; "" where the store has none.
+        user_takes_keys: the user's deletion deletes every key it has, whoever made it (`forceDestroy`).
         iam_endpoint: where that user is.
         policies: whether there is a policy of the user's or the role's.
         ending_keys: access key IDs of a ring that was replaced, and whose deletion is still to come.
@@ -179,6 +180,7 @@ class Applied:
     buckets: tuple[Bucket, ...] = ()
     ring: Ring | None = None
     user: str = ""
+    user_takes_keys: bool = False
     iam_endpoint: str = ""
     policies: bool = False
     ending_keys: tuple[str, ...] = ()
@@ -254,6 +256,7 @@ def _applied(name: str, resources: list[Mapping[str, Any]], outputs: Mapping[str
             found["has_key"] = True
         elif kind in _USERS:
             found["user"] = str(values.get("userName") or values.get("name") or "")
+            found["user_takes_keys"] = values.get("forceDestroy") is True
         elif kind.endswith(("UserPolicy", "RolePolicy")):
             found["policies"] = True
         if isinstance(values.get("connection"), Mapping):

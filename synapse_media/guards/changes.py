@@ -15,11 +15,12 @@ from typing import Any
 
 from synapse_media.allow import Word, entry
 from synapse_media.methods import METHODS, RULES
+from synapse_media.schema.model import UNKNOWN_ON_WIRE
 from synapse_media.urn import Urn, short
 
 from . import key_rights
 from .applied import PROOF, RING, Homeservers, is_bucket, is_component, is_ours
-from .danger import UNKNOWN, Danger
+from .danger import Danger
 
 _VERBS = {
     "create": "create",
@@ -339,7 +340,7 @@ def _at(values: Any, path: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    if value == UNKNOWN:
+    if value == UNKNOWN_ON_WIRE:
         return "what is known later"
     value = _without_nothing(value)
     return "nothing" if value in (None, "", [], {}) else json.dumps(value, sort_keys=True)
@@ -451,7 +452,7 @@ def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Dang
         "prefix": Word.MOVE_MEDIA,
     }.items():
         was, will = before.get(name), after.get(name)
-        if isinstance(was, str) and isinstance(will, str) and UNKNOWN not in (was, will) and was != will:
+        if isinstance(was, str) and isinstance(will, str) and UNKNOWN_ON_WIRE not in (was, will) and was != will:
             yield Danger(
                 word,
                 f"{name} {was or 'none'} becomes {will or 'none'}: media that is there already is looked for "
@@ -607,7 +608,7 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
     if verb not in ("update", "replace"):
         return
     old, new = before.get("policy"), after.get("policy")
-    if new == UNKNOWN:
+    if new == UNKNOWN_ON_WIRE:
         yield Danger(Word.WIDEN_POLICY, "what the key may do is only known once other things are made")
         return
     was, will = _rights(old, "Allow"), _rights(new, "Allow")

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from synapse_media.allow import Word
 from synapse_media.errors import SynapseMediaError
-
-UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""What the engine writes for a value that is only known once something was made: sdk/go/common/resource/plugin."""
 
 
 class DangerError(SynapseMediaError):

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from synapse_media.allow import Word
+from synapse_media.schema.model import UNKNOWN_ON_WIRE
 
-from .danger import UNKNOWN, Danger
+from .danger import Danger
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -108,7 +109,7 @@ def dangers(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Dan
         if not form.is_form(old) or not form.read(old):
             continue
         whose = "the key" if form.in_place else "the next key"
-        if new == UNKNOWN:
+        if new == UNKNOWN_ON_WIRE:
             yield Danger(Word.WIDEN_POLICY, f"what {whose} may do is only known once other things are made")
         elif form.is_form(new):
             was, will = form.read(old), form.read(new)

@@ -41,8 +41,13 @@ def section(
     refused: Sequence[tuple[Change, Danger]],
     *,
     from_nothing: bool,
+    digest: str = "",
 ) -> str:
-    """A stack's section: dangers first, then the changes, folded, then notes."""
+    """A stack's section: dangers first, then the changes, folded, then notes.
+
+    Args:
+        digest: by which `up --reviewed` knows these changes again; "" where there is none.
+    """
     parts = [f"### Stack {code(stack)}: {_count(changes)}"]
     if from_nothing:
         parts.append(FROM_NOTHING)
@@ -62,6 +67,8 @@ def section(
         parts.append(f"<details><summary>The changes</summary>\n\n{block(lines)}\n\n</details>")
     if warnings:
         parts.append("Notes:\n" + "".join(f"\n- {code(warning)}" for warning in warnings))
+    if changes and digest:
+        parts.append(f"Digest of these changes: {digest}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -28,3 +28,4 @@ S3_OPTIONS = {
 """{setting of a store: option in the `opts` of an s3 datastore}."""
 TLS = "ssl"
 PREFIX_LENGTH = "prefixLength"
+PUBLIC_URL = "publicBaseUrl"

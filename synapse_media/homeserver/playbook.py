@@ -54,6 +54,19 @@ STORE_REMOTE = f"{MODULE}store_remote"
 STORE_SYNCHRONOUS = f"{MODULE}store_synchronous"
 INSTANCE_PROFILE = f"{MODULE}config_ec2_instance_profile"
 """Whether the machine's role signs, so that there is no key."""
+MODULE_VERSION = f"{MODULE}version"
+SYNAPSE_VERSIONS = tuple(
+    f"{SYNAPSE}{name}"
+    for name in (
+        "version",
+        "container_image_tag",
+        "container_image",
+        "docker_image_tag",
+        "docker_image",
+        "version_arm64",
+    )
+)
+"""What names a release of Synapse, now or once; the image has it after a colon."""
 THREADPOOL_SIZE = f"{MODULE}config_threadpool_size"
 CUSTOMER_KEY_ENABLED = f"{MODULE}config_sse_customer_enabled"
 MIGRATION_SCHEDULE = f"{MODULE}periodic_migration_schedule"
@@ -74,6 +87,7 @@ MEDIA_REPO_ROUTES = f"{MEDIA_REPO}container_labels_traefik_enabled"
 FILE_ENABLED, FILE_ID, FILE_KINDS = f"{FILE}enabled", f"{FILE}id", f"{FILE}for_kinds"
 S3_ENABLED, S3_ID, S3_KINDS, S3_TLS = f"{S3}enabled", f"{S3}id", f"{S3}for_kinds", f"{S3}opts_ssl"
 S3_PREFIX_LENGTH = f"{S3}opts_prefix_length"
+S3_PUBLIC_URL = f"{S3}opts_public_base_url"
 PROVIDERS = f"{SYNAPSE}media_storage_providers"
 PROVIDERS_AUTO = f"{PROVIDERS}_auto"
 """The part of the list that the playbook fills in itself, the module among it."""
@@ -81,13 +95,18 @@ PROVIDERS_CUSTOM = f"{PROVIDERS}_custom"
 """The part of the list that is the operator's own."""
 SYNAPSE_GIVES_MEDIA_AWAY = f"{SYNAPSE}ext_media_repo_enabled"
 """Whether Synapse's own media repository is off, since matrix-media-repo has taken its place."""
+BASE_PATH, STORAGE_PATH, STORE_PATH = (f"{SYNAPSE}{name}_path" for name in ("base", "storage", "media_store"))
+"""STORE_PATH is the operator's, but Synapse's container sees STORAGE_PATH alone, and looks for the last part of
+STORE_PATH there (matrix_synapse_media_store_directory_name, templates/synapse/systemd/matrix-synapse.service.j2)."""
+DATA_PATHS = ("matrix_base_data_path", "matrix_synapse_base_path")
+STORE_IN_CONTAINER = "/matrix-media-store-parent"
 RETENTION = tuple(f"{SYNAPSE}media_retention_{kind}_media_lifetime" for kind in ("local", "remote"))
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     MODULE: (
         *(MODULE_ENABLED, STORE_LOCAL, STORE_REMOTE, STORE_SYNCHRONOUS, INSTANCE_PROFILE, THREADPOOL_SIZE),
         *(CUSTOMER_KEY_ENABLED, MIGRATION_SCHEDULE, MIGRATION_DAYS, *MODULE_VARIABLES.values()),
-        *(f"{MODULE}{name}" for name in ("version", "config_sse_customer_algo")),
+        *(MODULE_VERSION, f"{MODULE}config_sse_customer_algo"),
         *(f"{MODULE}migrate_systemd_{name}_services_list" for name in ("required", "wanted")),
     ),
     MODULE_CONTAINER: (
@@ -98,7 +117,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     _DATASTORE: (
         *(FILE_ENABLED, FILE_ID, FILE_KINDS, S3_ENABLED, S3_ID, S3_KINDS, S3_TLS, *S3_VARIABLES.values()),
         *(f"{_DATASTORE}opts_path", S3_PREFIX_LENGTH),
-        *(f"{S3}opts_{name}" for name in ("temp_path", "public_base_url", "redirect_when_cached")),
+        *(S3_PUBLIC_URL, f"{S3}opts_temp_path", f"{S3}opts_redirect_when_cached"),
     ),
 }
 """Prefix -> every variable that begins so."""
@@ -120,6 +139,8 @@ KNOWN = frozenset(
 
 # ---- paths on the server
 
+STORAGE = "/matrix/synapse/storage"
+"""STORAGE_PATH by default."""
 MEDIA_STORE = "/matrix/synapse/storage/media-store"
 GOOFYS_MIGRATION_MOUNT = "/matrix/s3-media-store"
 """Where the playbook's guide mounts the bucket during the migration, beside the media store."""

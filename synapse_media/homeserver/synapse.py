@@ -32,6 +32,16 @@ MEDIA_SETTINGS = (
 
 STORE_LOCAL, STORE_REMOTE, STORE_SYNCHRONOUS = "store_local", "store_remote", "store_synchronous"
 MODULE_VERSION = "1.7.0"
+HANG_MENDED = (1, 7)
+"""The module's first release in which a missing object does not leave requests hanging:
+https://github.com/matrix-org/synapse-s3-storage-provider/pull/159"""
+THREADPOOL_SINCE = (1, 6)
+"""The module's first release that calls `ModuleApi.defer_to_threadpool`, and makes text of region and access key ID."""
+MODULE_NEEDS_SYNAPSE = (1, 140)
+"""Synapse's first release that has it: what the module needs since."""
+MODULE_DISTRIBUTION = "synapse-s3-storage-provider"
+DISTRIBUTION = "matrix-synapse"
+"""As pip knows the two."""
 MODULE_PACKAGE = "s3_storage_provider"
 MODULE_CLASS = f"{MODULE_PACKAGE}.S3StorageProviderBackend"
 MODULE_OPTIONS = {

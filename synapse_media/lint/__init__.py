@@ -12,11 +12,11 @@ from pathlib import Path
 
 from synapse_media.errors import UsageError
 
-from . import cross_checks, stores
+from . import cross_checks, embedded, stores, version_rules, versions
 from . import rules as _rules  # noqa: F401  (each module puts its rules on the list)
-from .config import Config, Kind, group
+from .config import Config, Kind, group, kind_of
 from .findings import RULES, Finding, Hit, Rule, Severity
-from .reading import Document, Value, read
+from .reading import OTHER_LANGUAGE, TEMPLATE, Document, Value, is_manifest, read
 
 __all__ = ["ALL_RULES", "RULES", "Finding", "Kind", "Report", "Rule", "Severity", "check"]
 
@@ -28,7 +28,7 @@ UNREADABLE = Rule(
     "https://yaml.org/spec/1.1/",
     lambda _: (),
 )
-ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *cross_checks.RULES, UNREADABLE)
+ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *cross_checks.RULES, *version_rules.RULES, UNREADABLE)
 """Everything that `check` can find."""
 
 _ORDER = list(Severity)
@@ -40,7 +40,7 @@ class Report:
 
     Attributes:
         findings: the worst first, then by file and line.
-        files: path -> what the file was taken for; "encrypted" and "not recognised" were not looked into.
+        files: path -> what the file was taken for; what is in NOT_LOOKED_INTO was not judged.
     """
 
     findings: tuple[Finding, ...]
@@ -59,19 +59,24 @@ def check(paths: Sequence[Path]) -> Report:
     Raises:
         UsageError: a path is not there, nothing was recognised, or two homeservers are mixed.
     """
-    documents = [(read(path), in_directory) for path, in_directory in _files(paths)]
-    configs, unknown = group((document, inside) for document, inside in documents if not document.problem)
-    _refuse_two_homeservers(configs)
-    hidden = any(document.encrypted for document, _ in documents)
-    configs = [replace(config, hidden=hidden) for config in configs]
+    given = [(read(path), in_directory) for path, in_directory in _files(paths)]
+    documents = [(part, inside) for document, inside in given for part in _parts(document)]
+    usable = [(part, inside) for part, inside in documents if not (part.problem or part.template)]
+    configs, unknown = group(usable)
+    _refuse_two_homeservers([config for config in configs if not config.documents[0].place])
+    templates = [document for document, _ in documents if document.template]
+    hidden = bool(templates) or any(document.encrypted or embedded.is_sealed(document) for document, _ in given)
+    pins = versions.of(document for document, _ in given)
+    configs = [replace(config, hidden=hidden, pins=versions.of(config.documents).over(pins)) for config in configs]
     configs = [replace(config, stores=stores.of(config)) for config in configs]
     broken = [document for document, _ in documents if document.problem]
-    if not (configs or broken or hidden):
+    if not (configs or broken or hidden or pins):
         raise UsageError(
             f"{', '.join(document.path for document in unknown)}: neither a homeserver.yaml, nor variables of the "
-            "playbook, nor a media-repo.yaml"
+            "playbook, nor a media-repo.yaml, and no such file within"
         )
     findings = [UNREADABLE.finding(_broken(document)) for document in broken]
+    findings += version_rules.find(configs, pins)
     for config in configs:
         for rule in RULES.values():
             findings += rule.apply(config)
@@ -80,15 +85,34 @@ def check(paths: Sequence[Path]) -> Report:
     files = {
         document.path: config.kind.value for config in configs for document in (*config.documents, *config.ignored)
     }
-    files |= {document.path: _not_looked_into(document) for document in unknown}
+    files = {document.path: _not_looked_into(document) for document in unknown} | files
+    files |= {document.path: document.template for document in templates}
     files |= {document.path: "unreadable" for document in broken}
     return Report(tuple(findings), dict(sorted(files.items())))
 
 
+def _parts(document: Document) -> list[Document]:
+    """A file as it is judged: itself, and the configurations within it."""
+    if document.problem or document.encrypted or document.template:
+        return [document]
+    kind = kind_of(document)
+    if kind is Kind.PLAYBOOK:
+        return [document, *embedded.within_variables(document)]
+    if kind is None or (document.root is not None and is_manifest(document.root)):
+        return embedded.within(document) or [document]
+    if embedded.is_filled_in(document):
+        return [replace(document, template=TEMPLATE)]
+    return [document]
+
+
 def _not_looked_into(document: Document) -> str:
-    if document.encrypted:
+    if document.encrypted or embedded.is_sealed(document):
         return "encrypted"
-    return "not recognised"
+    return "versions" if versions.of([document]) else "not recognised"
+
+
+NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE)
+"""What a file may be that was not judged."""
 
 
 def _broken(document: Document) -> Hit:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from synapse_media import catalog
-from synapse_media.homeserver.synapse import MEDIA_SETTINGS
+from synapse_media import catalog, values
+from synapse_media.homeserver.synapse import MEDIA_SETTINGS, MODULE_VERSION
 
-from .reading import Document, Value
+from .reading import FILLED, Document, Value
+from .versions import Pins
 
 
 class Kind(StrEnum):
@@ -67,7 +68,7 @@ def kind_of(document: Document) -> Kind | None:
 class Field:
     """One setting of a store.
 
-    `value` is None where it is not set. Only a literal is judged: not a template of Ansible, nor what its vault holds.
+    `value` is None where it is not set. Only a literal is judged: not a template, nor what a vault or sops holds.
     """
 
     setting: str
@@ -117,6 +118,7 @@ class Config:
         earlier: those that a later file replaced.
         ignored: documents of a directory that the program does not read.
         hidden: an encrypted file is among those given, so that what is missing here may be there.
+        pins: the releases that these files, or others given, name.
     """
 
     kind: Kind
@@ -126,6 +128,17 @@ class Config:
     ignored: tuple[Document, ...] = ()
     hidden: bool = False
     stores: tuple[ConfiguredStore, ...] = ()
+    pins: Pins = field(default_factory=Pins)
+
+    @property
+    def module_version(self) -> values.Version | None:
+        """The module's release, where it is known."""
+        return self.pins.module.numbers if self.pins.module else None
+
+    @property
+    def module_said(self) -> str:
+        """The release of the module that a reason speaks of: the pinned one, or ours."""
+        return values.written(self.module_version) if self.module_version else MODULE_VERSION
 
     @property
     def start(self) -> Value:
@@ -143,14 +156,12 @@ class Config:
         return as_flag(found)
 
 
-_EXPRESSION = re.compile(r"\{[{%]")
-
-
 def field_of(setting: str, value: Value | None, kind: Kind) -> Field:
     literal = True
-    if kind is Kind.PLAYBOOK and value is not None:
-        template = isinstance(value.data, str) and _EXPRESSION.search(value.data) is not None
-        literal = value.tag != "!vault" and not (template and value.tag != "!unsafe")
+    if value is not None:
+        kept_elsewhere = isinstance(value.data, str) and values.is_reference(value.data)
+        literal = value.tag == "!unsafe" or (value.tag not in ("!vault", FILLED) and not kept_elsewhere)
+        literal = literal and (kind is not Kind.SYNAPSE or not isinstance(value.data, dict | tuple))
     return Field(setting, value, literal)
 
 
@@ -206,8 +217,10 @@ def group(found: Iterable[tuple[Document, bool]]) -> tuple[list[Config], list[Do
             unknown.append(document)
             continue
         place = "" if kind is Kind.SYNAPSE else str(Path(document.path).parent)
+        if document.place:
+            place = f"{document.path}:{document.place}"
         into = groups.setdefault((kind, place), _Group(kind))
-        if kind is Kind.SYNAPSE and in_directory and not document.path.endswith(".yaml"):
+        if kind is Kind.SYNAPSE and in_directory and not document.place and not document.path.endswith(".yaml"):
             into.ignored.append(document)
         else:
             into.documents.append(document)

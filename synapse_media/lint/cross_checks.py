@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from synapse_media import methods
 from synapse_media.homeserver import playbook, synapse
 
 from . import references, stores
 from .config import Config, ConfiguredStore, Kind
+from .findings import RULES as FOUND
 from .findings import Finding, Hit, Rule, Severity
 
 SHARED_BUCKET = Rule(
@@ -50,13 +52,34 @@ def find(configs: Sequence[Config]) -> Iterator[Finding]:
             )
             mend = "Give each its own bucket, or switch one of them off."
             yield SHARED_BUCKET.finding(Hit(bucket.value or other.where, bucket.setting, reason, mend))
-        elif not same_config and _prefix(one) == _prefix(other):
+        elif not same_config and _prefix(one) == _prefix(other) and not _of_one_playbook(one, other):
             reason = (
                 f"{one.where.file}:{one.where.line} uses it as well: the media of two homeservers can't be told apart"
             )
             mend = "Give each homeserver its own bucket, or a prefix. If both files are of one homeserver, all is well."
             yield TWO_HOMESERVERS.finding(Hit(bucket.value or other.where, bucket.setting, reason, mend))
     yield from _repositories(configs)
+    yield from _overridden(configs)
+
+
+def _of_one_playbook(one: ConfiguredStore, other: ConfiguredStore) -> bool:
+    """Whether both are of the variables of one host, one of them in a variable that goes over the other."""
+    return Path(one.where.file).parent == Path(other.where.file).parent
+
+
+def _overridden(configs: Sequence[Config]) -> Iterator[Finding]:
+    """A variable with settings of Synapse whose list replaces the one that the playbook makes."""
+    for config in configs:
+        place, found = config.documents[0].place, config.settings.get(synapse.PROVIDERS)
+        if not place or found is None:
+            continue
+        for other in configs:
+            if other.kind is Kind.PLAYBOOK and config.documents[0].path in [each.path for each in other.documents]:
+                used = [store for store in other.stores if store.method == methods.MODULE and store.enabled]
+                if used and not any(stores.is_module(entry) for entry in found.entries):
+                    reason = f"{place} replaces the list that the playbook puts the module into: Synapse never loads it"
+                    mend = f"Use {playbook.PROVIDERS_CUSTOM} for providers of your own."
+                    yield FOUND["providers-overridden"].finding(Hit(found, place, reason, mend))
 
 
 def _pairs(configs: Iterable[Config]) -> Iterator[tuple[ConfiguredStore, ConfiguredStore, bool]]:

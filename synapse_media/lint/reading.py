@@ -18,6 +18,10 @@ MAX_VALUES = 200_000
 """Values in one file, an anchor's counted each time it is used: the playbook's own largest file has about 7,000."""
 
 _STANDARD = "tag:yaml.org,2002:"
+NO_SCALAR = "?"
+"""In place of a key that is a mapping or a list."""
+FILLED = "!filled"
+"""The tag that we give to a value in which something else is put before it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Value:
         data: None, bool, int, float, str, a tuple of Value, or a dict of str to Value; a date stays text.
         text: a scalar as it is written, without its quotes.
         tag: `!vault`, `!unsafe` …; "" for YAML's own.
+        block: a text that begins on the next line, as `|` and `>` have it.
     """
 
     data: Any = field(repr=False)
@@ -36,6 +41,7 @@ class Value:
     text: str = field(default="", repr=False)
     quoted: bool = False
     tag: str = ""
+    block: bool = False
 
     @property
     def items(self) -> Mapping[str, Value]:
@@ -56,6 +62,9 @@ class Document:
         root: its mapping; None where it is empty, or something else.
         problem: why it can't be read as YAML, "" if it can; `line` says where.
         encrypted: a whole file of Ansible Vault.
+        template: what would make a configuration of it: a template, or another language; it can't be judged.
+        parts: the objects of a file with several documents, as Kubernetes has them, or its list; `root` is None then.
+        place: where in its file it stands, for a configuration within another file.
         mode: its permissions.
         duplicates: (key, line) of keys that stand twice in one mapping.
     """
@@ -65,12 +74,17 @@ class Document:
     problem: str = ""
     line: int = 1
     encrypted: bool = False
+    template: str = ""
+    parts: tuple[Value, ...] = ()
+    place: str = ""
     mode: int = 0o600
     duplicates: tuple[tuple[str, int], ...] = ()
     source: str = field(default="", repr=False)
 
 
-class _UnreadableError(Exception):
+class UnreadableError(Exception):
+    """A text that can't be read; nothing of it is in the message."""
+
     def __init__(self, problem: str, line: int = 1) -> None:
         super().__init__(problem)
         self.problem = problem
@@ -100,56 +114,145 @@ def read(path: Path) -> Document:
         return Document(shown, problem="is binary, no text", mode=mode)
     if text.startswith(VAULT_MARK):
         return Document(shown, encrypted=True, mode=mode)
+    return _judged(path, text, mode)
+
+
+def _judged(path: Path, text: str, mode: int) -> Document:
+    """A file's text as a configuration, a template, or neither."""
+    shown = str(path)
+    template = "" if is_list_of_pins(path) else _template_by_name(path)
+    if template or is_list_of_pins(path):
+        return Document(shown, template=template, mode=mode, source=text)
+    if text.lstrip()[:1] == "{":
+        text = text.replace("\t", " ")  # JSON, in which no text may hold one
     try:
-        root, duplicates = _parse(text, shown)
-    except _UnreadableError as error:
-        return Document(shown, problem=error.problem, line=error.line, mode=mode)
-    if root is not None and not isinstance(root.data, dict):
-        root = None
-    return Document(shown, root, mode=mode, duplicates=duplicates, source=text)
+        parts, duplicates = parse(text, shown)
+    except UnreadableError as error:
+        if _is_template(text) and not _PLAYBOOK.search(text):
+            return Document(shown, template=TEMPLATE, mode=mode, source=text)
+        return Document(shown, problem=error.problem, line=error.line, mode=mode, source=text)
+    roots = tuple(part for part in parts if isinstance(part.data, dict))
+    at = next((found for part in parts for found in _expressions(part)), None)
+    if at is not None:
+        if _PLAYBOOK.search(text):
+            problem = "has {{ }} without quotes, which Ansible refuses"
+            return Document(shown, problem=problem, line=at.line, mode=mode, source=text)
+        return Document(shown, template=TEMPLATE, mode=mode, source=text)
+    root = roots[0] if len(parts) == 1 and roots else None
+    several = roots if len(parts) > 1 else tuple(part for part in parts if part.entries)
+    return Document(shown, root, parts=several, mode=mode, duplicates=duplicates, source=text)
 
 
-def _parse(text: str, file: str) -> tuple[Value | None, tuple[tuple[str, int], ...]]:
+_TEMPLATES = (".j2", ".jinja", ".jinja2", ".tmpl", ".tpl", ".ctmpl", ".gotmpl", ".template", ".erb", ".envsubst", ".in")
+_PLAYBOOK = re.compile(r"^matrix_[a-z]\w*:", re.MULTILINE)
+_BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|<%)", re.MULTILINE)
+
+
+TEMPLATE = "a template"
+OTHER_LANGUAGE = "no YAML: check the file that is made of it"
+_OTHER_LANGUAGES = (
+    *(".nix", ".tf", ".tfvars", ".hcl", ".nomad", ".jsonnet", ".libsonnet", ".cue", ".dhall", ".sh", ".py", ".env"),
+    *(".ini", ".toml", ".conf", ".service", ".container", ".md"),
+)
+
+
+def _template_by_name(path: Path) -> str:
+    if path.suffix in _TEMPLATES or set(path.suffixes) & set(_TEMPLATES[:-1]):
+        return TEMPLATE
+    return OTHER_LANGUAGE if path.suffix in _OTHER_LANGUAGES else ""
+
+
+def is_list_of_pins(path: Path) -> bool:
+    """Whether a file says which versions are installed, and is no YAML: pip's requirements, a Dockerfile."""
+    name = path.name.lower()
+    if re.match(r"(?:requirements|constraints).*\.(?:txt|in)$", name):
+        return True
+    return name in ("pyproject.toml", "pipfile") or bool({"dockerfile", "containerfile"} & set(name.split(".")))
+
+
+def _is_template(text: str) -> bool:
+    """Whether a text that is no YAML has a template's marks outside of quotes: Jinja, Go, consul-template, ERB."""
+    return _BEFORE_QUOTES.search(text) is not None
+
+
+def _expressions(value: Value) -> Iterator[Value]:
+    """Where `{{ }}` stands without quotes: YAML takes it for a mapping in a mapping's key."""
+    for name, item in value.items.items():
+        if name == NO_SCALAR:
+            yield Value(None, value.file, item.line)
+        yield from _expressions(item)
+    for item in value.entries:
+        yield from _expressions(item)
+
+
+def parse(
+    text: str, file: str, *, offset: int = 0, filled: bool = False
+) -> tuple[tuple[Value, ...], tuple[tuple[str, int], ...]]:
+    """The documents of a text, and the keys that stand twice.
+
+    Args:
+        offset: lines before the text in its file.
+        filled: something replaces `${X}` and `{{ }}` before the program reads it.
+
+    Raises:
+        UnreadableError: it is no YAML, or too much of it.
+    """
     try:
         loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
+        nodes = []
+        while loader.check_node():
+            node = loader.get_node()
+            if node is not None:
+                nodes.append(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         # PyYAML quotes the line and names what stands there, which may be a secret.
         problem = re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(getattr(error, "problem", None) or "a forbidden character"))
-        raise _UnreadableError(f"is no YAML: {problem}", mark.line + 1 if mark else 1) from None
+        # At the end of the text the mark is on the line after it.
+        line = min(mark.line + 1, len(text.splitlines()) or 1) if mark else 1
+        raise UnreadableError(f"is no YAML: {problem}", line + offset) from None
     except RecursionError:
-        raise _UnreadableError("is nested too deeply") from None
-    if node is None:
-        return None, ()
-    reader = _Reader(loader, file)
+        raise UnreadableError("is nested too deeply") from None
+    reader = _Reader(loader, file, offset, filled=filled)
     try:
-        return reader.value(node), tuple(reader.duplicates)
+        values = tuple(reader.value(node) for node in nodes)
     except RecursionError:
-        raise _UnreadableError("is nested too deeply") from None
+        raise UnreadableError("is nested too deeply") from None
+    if len(values) > 1 and not all(value.data is None or is_manifest(value) for value in values):
+        line = nodes[1].start_mark.line + 1 + offset
+        raise UnreadableError("is no YAML of one document: another one begins", line)
+    kept = values if len(values) == 1 else tuple(value for value in values if value.data is not None)
+    return kept, tuple(reader.duplicates)
+
+
+def is_manifest(value: Value) -> bool:
+    """Whether this is an object of Kubernetes."""
+    return {"apiVersion", "kind"} <= set(value.items)
 
 
 class _Reader:
     """Nodes to values."""
 
-    def __init__(self, loader: yaml.SafeLoader, file: str) -> None:
+    def __init__(self, loader: yaml.SafeLoader, file: str, offset: int, *, filled: bool) -> None:
         self.loader = loader
         self.file = file
+        self.offset = offset
+        self.filled = filled
         self.duplicates: list[tuple[str, int]] = []
         self._left = MAX_VALUES
         self._within: set[int] = set()
 
     def value(self, node: yaml.Node) -> Value:
-        line = node.start_mark.line + 1
+        line = node.start_mark.line + 1 + self.offset
         self._left -= 1
         if self._left < 0:
-            raise _UnreadableError(
+            raise UnreadableError(
                 f"holds more than {MAX_VALUES:,} values (anchors counted each time they are used)", line
             )
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, line)
         if id(node) in self._within:
-            raise _UnreadableError("has an anchor that holds itself", line)
+            raise UnreadableError("has an anchor that holds itself", line)
         self._within.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -166,26 +269,28 @@ class _Reader:
             try:
                 data = self.loader.construct_object(node)
             except (ValueError, OverflowError, LookupError, AttributeError, TypeError, yaml.YAMLError):
-                raise _UnreadableError("has a value that is none of its kind (a number, a date …)", line) from None
+                raise UnreadableError("has a value that is none of its kind (a number, a date …)", line) from None
             if not isinstance(data, bool | int | float | str | None):
                 data = node.value
-        return Value(data, self.file, line, node.value, node.style is not None, tag)
+        if self.filled and re.search(r"\$\{|\$\(|\$[A-Z_]{3}", node.value):
+            tag = FILLED
+        return Value(data, self.file, line, node.value, node.style is not None, tag, node.style in ("|", ">"))
 
     def _mapping(self, node: yaml.Node) -> dict[str, Value]:
         merged: dict[str, Value] = {}
         own: dict[str, Value] = {}
         for key, item in node.value:
-            line = key.start_mark.line + 1
+            line = key.start_mark.line + 1 + self.offset
             if key.tag == f"{_STANDARD}merge":
                 for base in self._bases(item):
                     merged = {**base, **merged}
                 continue
-            name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+            name = key.value if isinstance(key, yaml.ScalarNode) else NO_SCALAR
             if name in own:
                 self.duplicates.append((name, line))
             read = self.value(item)
             # A block's own line is that of its first entry; people look for the key.
-            own[name] = Value(read.data, read.file, line, read.text, read.quoted, read.tag)
+            own[name] = Value(read.data, read.file, line, read.text, read.quoted, read.tag, read.block)
         return {**merged, **own}
 
     def _bases(self, node: yaml.Node) -> Iterator[Mapping[str, Value]]:

@@ -25,10 +25,11 @@ def of(config: Config) -> tuple[ConfiguredStore, ...]:
 
 def providers(config: Config) -> Iterator[tuple[str, Value]]:
     """(setting, entry) of Synapse's storage providers."""
-    name = playbook.PROVIDERS_CUSTOM if config.kind is Kind.PLAYBOOK else synapse.PROVIDERS
-    found = config.settings.get(name)
-    for number, entry in enumerate(found.entries if found else ()):
-        yield f"{name}[{number}]", entry
+    of_playbook = (playbook.PROVIDERS_CUSTOM, playbook.PROVIDERS, playbook.PROVIDERS_AUTO)
+    for name in of_playbook if config.kind is Kind.PLAYBOOK else (synapse.PROVIDERS,):
+        found = config.settings.get(name)
+        for number, entry in enumerate(found.entries if found else ()):
+            yield f"{name}[{number}]", entry
 
 
 def host(endpoint: str) -> str:

@@ -8,6 +8,7 @@ not in state was made by an interrupted run and never handed out.
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 import threading
@@ -37,10 +38,10 @@ from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, tracing
 from synapse_media.store.answers import ApiError, items
 from synapse_media.store.clients import Credential
-from synapse_media.store.http import host_of
+from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS, host_of
 from synapse_media.store.objects import is_left, is_ours
 
-from .bucket import BucketBase, BucketFamily, Setting, is_marked, not_empty, require_mark, taken
+from .bucket import BucketBase, BucketFamily, Setting, is_marked, new_nonce, not_empty, require_mark, taken
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import DECOY
@@ -48,10 +49,6 @@ from .proof import DECOY
 OWNER_INFO: Final = "synapse-media-stack"
 _WHERE: Final = f"its bucket info {OWNER_INFO!r}"
 AUTHORIZE: Final = "b2_authorize_account"
-SECONDS: Final = 30
-ATTEMPTS: Final = 5
-_PATIENCE: Final = 20.0
-"""Seconds; the longest pause between two tries, whatever the server asks for."""
 NEEDED: Final = (
     "listBuckets",
     "writeBuckets",
@@ -75,7 +72,7 @@ _lock = threading.Lock()
 
 
 _answered = threading.local()
-"""`status`: of the last answer in this thread; b2sdk's errors don't have it."""
+"""`status` and `is_json`: of the last answer in this thread; b2sdk's errors don't have them."""
 
 
 @cache
@@ -109,7 +106,7 @@ def _adapter() -> tuple[Any, type[Exception]]:
             parts = urlsplit(request.url)
             what = f"{parts.path.rpartition('/')[2]} {request.method} {parts.netloc}{parts.path}"
             started = time.monotonic()
-            _answered.status = 0
+            _answered.status, _answered.is_json = 0, True
             try:
                 bounded.refuse_late()
                 response = super().send(request, *arguments, **named)
@@ -130,6 +127,7 @@ def _adapter() -> tuple[Any, type[Exception]]:
                     words = f"it redirects to {target}, which is not followed. Mend realm"
                     raise RefusedAnswerError("Redirected", words)
                 response._content = bounded.read(response.raw)  # noqa: SLF001 - as requests itself leaves it
+                _answered.is_json = _is_json(response.content)
             except (HTTPError, OSError) as error:
                 raise B2ConnectionError(f"the answer broke off: {error}") from None
             finally:
@@ -166,11 +164,11 @@ def _classes() -> tuple[Any, Any]:
                 try:
                     return super().post_json_return_json(url, headers, params, 1)
                 except B2Error as error:
-                    error.status = _answered.status
+                    error.status, error.is_json = _answered.status, _answered.is_json
                     if not error.should_retry_http() or attempt == self.attempts:
                         raise
                     wait = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
-                    time.sleep(min(max(wait, error.retry_after_seconds or 0), _PATIENCE))
+                    time.sleep(min(max(wait, error.retry_after_seconds or 0), PATIENCE))
             raise AssertionError("the last attempt returns or raises")
 
     class Once(Http):
@@ -306,6 +304,14 @@ def _same_account(connection: Connection, made_in: str) -> Any:
     return api
 
 
+def _is_json(content: bytes) -> bool:
+    """Whether an answer is what b2sdk takes one for; it also takes an empty one."""
+    try:
+        return not content or isinstance(json.loads(content), dict)
+    except ValueError:
+        return False
+
+
 @contextmanager
 def in_words(operation: str, where: str) -> Iterator[None]:
     """b2sdk's errors as ApiError, in words and without what the server sent beside its message."""
@@ -320,8 +326,8 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         status = int(getattr(error, "status", 0))
         http = f" (HTTP {status})" if status else ""
         message = redacted(" ".join(str(error).split()))[:300]
-        # b2sdk's own code for a page; a text with it quotes the page.
-        if "non_json_response" in message or type(error).__name__ == "PotentialS3EndpointPassedAsRealm":
+        if not getattr(error, "is_json", True):
+            # A page, which b2sdk's own text quotes.
             words = f"{at}: the answer is not JSON{http}: that is no B2 API, check realm"
             raise ApiError("NotJson", status, words) from None
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
@@ -439,10 +445,6 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
     def mark_place(self, mark: str) -> str:
         return _WHERE
 
-    def resume(self) -> None:
-        # Its keys may be in use, though no state has them.
-        self.state.resumed = not self.is_empty()
-
     def read(self, setting: Setting, inputs: B2BucketInputs) -> B2BucketInputs:
         has = self._found
         if setting is _ACCESS:
@@ -517,6 +519,10 @@ class B2Bucket(BucketBase[B2BucketInputs, B2BucketState]):
     described = B2_BUCKET
     not_imported = "a B2 bucket is taken over with adopt: true in the stack file, not by an import"
 
+    def begun(self, inputs: B2BucketInputs) -> B2BucketState:
+        # In state before any key is made.
+        return B2BucketState(inputs=inputs, nonce=new_nonce())
+
     def family(self, state: B2BucketState) -> _BucketFamily:
         return _BucketFamily(state)
 
@@ -532,10 +538,10 @@ class _Keys(NamedKeys):
         inputs = state.inputs
         self.who = f"the keys of {inputs.user_name}"
         # B2 knows letters, digits and '-', at most 100.
-        mark = hashlib.sha256(inputs.owner.encode()).hexdigest()[:16]
+        mark = hashlib.sha256(f"{inputs.owner}{inputs.nonce}".encode()).hexdigest()[:16]
         user = re.sub(r"[^A-Za-z0-9-]", "-", inputs.user_name)
         self.names = {slot: f"{user}-{mark}-{slot}" for slot in SLOTS}
-        self.adopted = inputs.adopt or inputs.resumed
+        self.shared_names = inputs.adopt and not inputs.nonce
         self._capabilities: dict[str, frozenset[str]] = {}
 
     @property
@@ -579,22 +585,32 @@ class _Keys(NamedKeys):
 
     def delete(self, key_id: str) -> None:
         api = self._api
-        if key_id in self._keys():
+        try:
             with self._calling("b2_delete_key"):
                 api.delete_key_by_id(key_id)
+        except ApiError as error:
+            # By its ID, whether it is listed or not: b2_list_keys does not list every kind of key. For one that is not
+            # there B2 has no code of its own.
+            if error.status not in (400, 404) or key_id in self._keys():
+                raise
 
     def mend(self, slot: str, key_id: str) -> None:
         inputs = self._state.inputs
         if slot != inputs.active:
             return
         has, wanted = self._capabilities[key_id], frozenset(inputs.capabilities)
-        if has != wanted:
+        if wanted - has or has - wanted - _FORMERLY_GIVEN:
             other = "b" if slot == "a" else "a"
             raise StoreError(
                 f"key {key_id} of slot {slot} may {', '.join(sorted(has))}, and would have to may "
                 f"{', '.join(sorted(wanted))}. A key at Backblaze B2 can't be changed: have another one made with "
                 f"keys: {{active: {other}, retiring: [{slot}]}} (`synapse-media rotate` writes that)."
             )
+
+
+_FORMERLY_GIVEN = frozenset({"readBuckets"})
+"""What keys of Goofys and matrix-media-repo had in release 0.1.0 and don't need. It only lets them read a bucket's
+settings, so such a key is kept, and the next one is made without."""
 
 
 class B2KeyRing(RingBase[B2KeyRingInputs, B2KeyRingState]):
@@ -647,10 +663,12 @@ class B2Administrator:
                     if is_ours(version["fileName"]) and is_left(version["fileName"], own, written):
                         found.delete_file_version(version["fileId"], version["fileName"])
 
+    def note_known(self, inputs: ProofInputs) -> None:
+        """Nothing was noted: the key has the name by which it is found."""
+
 
 FAMILY: Final = Family(
     resources=(B2Bucket(), B2KeyRing()),
     proof_administrator=B2Administrator(),
     check_admin=check_admin,
-    lender="backblaze_b2",
 )

@@ -23,17 +23,18 @@ from synapse_media.schema.resources import (
     SpacesKeyRingInputs,
     SpacesKeyRingState,
 )
+from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
 from synapse_media.store.answers import NO_ANSWER, ApiError, items, part
 from synapse_media.store.clients import Credential, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look
 
-from .bucket import is_public, make_private, read_policy, write_policy
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
 from .proof import clear_with_proved_key
 from .resource import Context, SchemaResource
+from .s3_bucket import is_public, make_private, read_policy, write_policy
 
 API: Final = "https://api.digitalocean.com"
 TOKEN: Final = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
@@ -43,7 +44,12 @@ _PAGES: Final = 50
 _WHAT: Final = f"{_KEYS} at DigitalOcean's API"
 _LIMIT: Final = 200
 """Spaces keys of an account. https://docs.digitalocean.com/products/spaces/details/limits/"""
-_SLOTS: Final = ("a", "b")
+_MAKING: Final = "-making"
+"""The end of a key's name until it is in a state: nobody was given a key that has it. A state of the bucket by which
+such a key could be told from another state's there is not, since the vendor's plugin makes it; but a key can be
+renamed."""
+_ADMIN: Final = "admin"
+"""The slot of a full-access key."""
 
 
 Grants = tuple[SpacesGrant, ...]
@@ -171,14 +177,14 @@ class _SpacesKeys(NamedKeys):
     def __init__(self, state: SpacesKeyRingState) -> None:
         inputs = state.inputs
         self.who = f"Spaces keys {inputs.user_name}"
-        self.names = {slot: key_name(inputs.user_name, inputs.owner, slot) for slot in _SLOTS}
-        self.adopted = inputs.adopt
+        self._kept_names = {slot: key_name(inputs.user_name, inputs.owner, slot) for slot in SLOTS}
+        self.names = {slot: name + _MAKING for slot, name in self._kept_names.items()}
         self._wanted = _ordered(inputs.grants)
         self._state = state
         self._api = SpacesApi(inputs.connection)
 
     def found(self) -> list[NamedKey]:
-        ours, buckets = set(self.names.values()), {grant.bucket for grant in self._wanted}
+        ours, buckets = {*self.names.values(), *self._kept_names.values()}, {grant.bucket for grant in self._wanted}
         listed = ((key, bool(buckets & {grant.bucket for grant in key.grants})) for key in self._api.listed())
         return [
             # Another store of the same stack, homeserver and user name may have keys of our names.
@@ -206,8 +212,8 @@ class _SpacesKeys(NamedKeys):
 
     def mend(self, slot: str, key_id: str) -> None:
         for key in self._api.listed():
-            if key.key_id == key_id and (key.name, key.grants) != (self.names[slot], self._wanted):
-                self._api.changed(key_id, self.names[slot], self._wanted)
+            if key.key_id == key_id and (key.name, key.grants) != (self._kept_names[slot], self._wanted):
+                self._api.changed(key_id, self._kept_names[slot], self._wanted)
 
     def drifted(self, slots: Mapping[str, str]) -> Mapping[str, Any]:
         for key in self._api.listed():
@@ -224,26 +230,26 @@ class _Exposure:
 
     def __init__(self, inputs: SpacesKeyRingInputs) -> None:
         given = [name for name in inputs.connection.variables[:2] if credentials.read(name)]
-        self._s3 = s3_client(inputs.connection) if len(given) == 2 else None
-        self._buckets = sorted({grant.bucket for grant in inputs.grants}) if self._s3 is not None else []
+        s3 = s3_client(inputs.connection) if len(given) == 2 else None
+        self._buckets = [(s3, name) for name in sorted({grant.bucket for grant in inputs.grants}) if s3 is not None]
 
     def found(self) -> tuple[str, str]:
         """(access list, policy): "public" and the policy (JSON), where a bucket has them; "" where none has."""
         acl = policy = ""
-        for bucket in self._buckets:
+        for s3, bucket in self._buckets:
             with _where_there_is():
-                acl = "public" if is_public(self._s3, bucket) else acl
+                acl = "public" if is_public(s3, bucket) else acl
             with _where_there_is():
-                policy = read_policy(self._s3, bucket) or policy
+                policy = read_policy(s3, bucket) or policy
         return acl, policy
 
     def close(self) -> None:
         """Make each bucket private again."""
-        for bucket in self._buckets:
+        for s3, bucket in self._buckets:
             with _where_there_is():
-                make_private(self._s3, bucket)
+                make_private(s3, bucket)
             with _where_there_is():
-                write_policy(self._s3, bucket, "")
+                write_policy(s3, bucket, "")
 
 
 @contextmanager
@@ -307,12 +313,18 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
         return super().foreseen(inputs, old) if old is None else replace(old, inputs=inputs)
 
     def make(self, inputs: SpacesAdminKeyInputs, context: Context) -> tuple[str, SpacesAdminKeyState]:
-        api, name = SpacesApi(inputs.connection), key_name(inputs.name, inputs.owner, "admin")
+        api, name = SpacesApi(inputs.connection), key_name(inputs.name, inputs.owner, _ADMIN)
         for key in api.listed():
             # Nobody was ever given it: its secret went with the run that was interrupted.
-            if key.name == name:
+            if key.name == name + _MAKING:
                 api.deleted(key.key_id)
-        made = api.made(name, (SpacesGrant(permission="fullaccess"),))
+            elif key.name == name:
+                context.warn(
+                    f"there is a full-access Spaces key {key.key_id} of this stack's name, which this state does not "
+                    "know. Another checkout with a state of its own may use it; delete it at the provider if nobody "
+                    "does."
+                )
+        made = api.made(name + _MAKING, (SpacesGrant(permission="fullaccess"),))
         context.warn(
             f"a full-access Spaces key {made.key_id} was made for this stack: its secret lies encrypted in the state. "
             "To have none, set SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY, and run `up`."
@@ -353,10 +365,18 @@ class SpacesAdministrator:
     def clear(self, inputs: ProofInputs, own: str) -> None:
         clear_with_proved_key(inputs, own)
 
+    def note_known(self, inputs: ProofInputs) -> None:
+        # Without a token nothing was made; where that is a later run's, the ring goes on with it.
+        if not credentials.read(TOKEN):
+            return
+        api, admin = SpacesApi(inputs.connection), key_name("", inputs.owner.rpartition("/")[0], _ADMIN) + _MAKING
+        for key in api.listed():
+            if key.name.endswith(_MAKING) and (key.key_id == inputs.access_key_id or key.name.endswith(admin)):
+                api.changed(key.key_id, key.name.removesuffix(_MAKING), key.grants)
+
 
 FAMILY: Final = Family(
     resources=(SpacesKeyRing(), SpacesAdminKey()),
     proof_administrator=SpacesAdministrator(),
     check_admin=check_admin,
-    lender="spaces",
 )

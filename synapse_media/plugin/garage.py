@@ -34,7 +34,7 @@ from synapse_media.store.clients import Credential, s3_client
 from synapse_media.store.http import JsonClient, trusting
 from synapse_media.store.objects import empty_out, is_empty
 
-from .bucket import BucketBase, BucketFamily, Setting, marks_of, not_empty, require_mark, taken
+from .bucket import BucketBase, BucketFamily, Setting, marks_of, new_nonce, not_empty, require_mark, taken
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import clear_with_proved_key
@@ -348,10 +348,6 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         # Without anybody's key, too.
         return not (self._found.objects or self._found.keys or self._found.rules)
 
-    def resume(self) -> None:
-        # Its keys may be in use, though no state has them.
-        self.state.resumed = not self.looks_empty()
-
     def managed(self) -> tuple[Setting, ...]:
         """As everywhere, and the quota of an adopted bucket where the stack file sets one."""
         managed = super().managed()
@@ -435,6 +431,10 @@ class GarageBucket(BucketBase[GarageBucketInputs, GarageBucketState]):
     described = GARAGE_BUCKET
     not_imported = "a Garage bucket is taken over with adopt: true in the stack file, not by an import"
 
+    def begun(self, inputs: GarageBucketInputs) -> GarageBucketState:
+        # In state before any key is made.
+        return GarageBucketState(inputs=inputs, nonce=new_nonce())
+
     def family(self, state: GarageBucketState) -> _BucketFamily:
         return _BucketFamily(state)
 
@@ -449,8 +449,9 @@ class _Keys(NamedKeys):
         self.who = f"the keys of {inputs.user_name}"
         self._api = admin(inputs.connection)
         self._bucket_id = inputs.bucket_id
-        self.names = {slot: f"{inputs.owner}/{inputs.user_name}/{slot}" for slot in SLOTS}
-        self.adopted = inputs.adopt or inputs.resumed
+        names = {slot: f"{inputs.owner}/{inputs.user_name}/{slot}" for slot in SLOTS}
+        self.names = {slot: f"{name}/{inputs.nonce}" if inputs.nonce else name for slot, name in names.items()}
+        self.shared_names = inputs.adopt and not inputs.nonce
         self._permissions: Mapping[str, Mapping[str, bool]] = {}
 
     def found(self) -> list[NamedKey]:
@@ -532,10 +533,12 @@ class GarageAdministrator:
     def clear(self, inputs: ProofInputs, own: str) -> None:
         clear_with_proved_key(inputs, own)
 
+    def note_known(self, inputs: ProofInputs) -> None:
+        """Nothing was noted: the key has the name by which it is found."""
+
 
 FAMILY: Final = Family(
     resources=(GarageBucket(), GarageKeyRing()),
     proof_administrator=GarageAdministrator(),
     check_admin=check_admin,
-    lender="garage",
 )

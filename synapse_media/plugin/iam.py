@@ -17,7 +17,6 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -36,12 +35,12 @@ from synapse_media.schema.resources import (
     UserState,
 )
 from synapse_media.store.answers import ApiError
-from synapse_media.store.clients import call, iam_client, s3_client
+from synapse_media.store.clients import Client, call, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
-from .bucket import canonical
 from .keyring import KeyFamily, MadeKey, RingBase
-from .resource import Context, PartialError, SchemaResource, import_id
+from .resource import Context, PartialError, SchemaResource, forgetting, import_id
+from .s3_bucket import canonical
 
 ROOT: Final = "/synapse-media/"
 """Every user that any stack made is under it."""
@@ -69,7 +68,7 @@ class _User:
 
 
 def _fault(
-    iam: Any,
+    iam: Client,
     user: str,
     found: _User,
     mark: UserMark | None,
@@ -128,7 +127,7 @@ def _buckets_of(document: object) -> frozenset[str]:
     return frozenset(names)
 
 
-def _named_buckets(iam: Any, user: str) -> frozenset[str]:
+def _named_buckets(iam: Client, user: str) -> frozenset[str]:
     try:
         found = call(iam, "get_user_policy", UserName=user, PolicyName=POLICY_NAME)
     except ApiError as error:
@@ -230,8 +229,8 @@ class User(SchemaResource[UserInputs, UserState]):
                     f"user {user} has the key {', '.join(used)}, which this state does not know, and which may be in "
                     "use: by another checkout with a state of its own, or since a state was lost. The user is left as "
                     "it is, with its policies. Delete the keys that nobody uses at the provider, and run this again. "
-                    "To give the user up and leave it where it is, take it out of the state: `pulumi state delete` "
-                    "with the URN of its s3store:index:User."
+                    f"To give the user up and leave it where it is, take it out of the state, and run this again: "
+                    f"{forgetting(context.urn)}"
                 )
             for key_id in never_handed_out:
                 call(iam, "delete_access_key", UserName=user, AccessKeyId=key_id)
@@ -248,7 +247,7 @@ def _kept(old: UserState, inputs: UserInputs) -> UserState:
     return replace(old, inputs=replace(inputs, path=old.inputs.path or inputs.path))
 
 
-def _move_back(iam: Any, user: str, path: str) -> None:
+def _move_back(iam: Client, user: str, path: str) -> None:
     """Put back the mark that somebody took off."""
     try:
         call(iam, "update_user", UserName=user, NewPath=path)
@@ -357,7 +356,7 @@ def _with_policy(inputs: UserPolicyInputs, former: str | None = None) -> UserPol
     return UserPolicyState(inputs=inputs)
 
 
-def _refuse_narrower(iam: Any, inputs: UserPolicyInputs) -> None:
+def _refuse_narrower(iam: Client, inputs: UserPolicyInputs) -> None:
     """Refuse to take what a policy that no state knows allows, from keys that may be in use."""
     user = inputs.user_name
     try:
@@ -424,6 +423,16 @@ def _keys_of_nobody(user: str, connection: Connection, mark: UserMark | None) ->
     return never_handed_out, sorted(set(keys.listed() or ()) - set(never_handed_out))
 
 
+def unknown_keys(user: str, connection: Connection, known: Collection[str]) -> list[str]:
+    """The keys of a user that are not `known`; without those that a run which was cut off made, and nobody was given.
+
+    [] where the user is gone. Raises StoreError where the store can't be asked.
+    """
+    keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection))
+    never_handed_out = keys.orphans(frozenset(known))
+    return sorted(set(keys.listed() or ()) - {*known, *never_handed_out})
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """A journal entry: a key for `slot` was about to be made at `at` (the server's clock).
@@ -486,7 +495,7 @@ class IamKeys(KeyFamily):
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         answer = call(self._iam, "list_access_keys", UserName=self._user)
         listed = [key["AccessKeyId"] for key in answer["AccessKeyMetadata"]]
-        at = _server_time(answer)
+        at = server_time(answer)
         digests = frozenset(map(_digest, before.union(listed)))
         name = JOURNAL + slot
         _write_entry(self._iam, self._user, name, _Entry(slot, at, digests, secrets.token_hex(4)))
@@ -679,7 +688,7 @@ class KeyRing(RingBase[KeyRingInputs, KeyRingState]):
         return state
 
 
-def _extras(iam: Any, user: str, context: Context) -> _Extras:
+def _extras(iam: Client, user: str, context: Context) -> _Extras:
     """What a user has rights by beside our policy: many stores have nothing but inline policies."""
     policies = [name for name in _policies(iam, user) if name != POLICY_NAME and not name.startswith(JOURNAL)]
     attached = _if_any(iam, user, context, "list_attached_user_policies", part="AttachedPolicies", name="PolicyArn")
@@ -687,7 +696,7 @@ def _extras(iam: Any, user: str, context: Context) -> _Extras:
     return _Extras(tuple(sorted(policies)), tuple(sorted(attached)), tuple(sorted(groups)))
 
 
-def _if_any(iam: Any, user: str, context: Context, operation: str, *, part: str, name: str) -> list[str]:
+def _if_any(iam: Client, user: str, context: Context, operation: str, *, part: str, name: str) -> list[str]:
     try:
         return [str(item[name]) for item in call(iam, operation, UserName=user).get(part, [])]
     except ApiError as error:
@@ -699,7 +708,7 @@ def _if_any(iam: Any, user: str, context: Context, operation: str, *, part: str,
         raise
 
 
-def _is_ours(iam: Any, user: str, mark: UserMark | None, *, adopted: bool) -> bool:
+def _is_ours(iam: Client, user: str, mark: UserMark | None, *, adopted: bool) -> bool:
     """Whether a user was made here, and not taken over."""
     if adopted:
         return False
@@ -707,7 +716,7 @@ def _is_ours(iam: Any, user: str, mark: UserMark | None, *, adopted: bool) -> bo
     return found is not None and (found.path in ours or (not ours and found.path.startswith(ROOT)))
 
 
-def _take_away(iam: Any, user: str, extras: _Extras) -> None:
+def _take_away(iam: Client, user: str, extras: _Extras) -> None:
     ways = (
         (extras.policies, "delete_user_policy", "PolicyName"),
         (extras.attached, "detach_user_policy", "PolicyArn"),
@@ -725,7 +734,7 @@ def _take_away(iam: Any, user: str, extras: _Extras) -> None:
 # ---- calls
 
 
-def _user(iam: Any, user: str) -> _User | None:
+def _user(iam: Client, user: str) -> _User | None:
     try:
         return _user_in(call(iam, "get_user", UserName=user))
     except ApiError as error:
@@ -739,19 +748,19 @@ def _user_in(answer: Mapping[str, Any]) -> _User:
     return _User(str(found.get("Path") or "/"), str(found.get("Arn") or ""))
 
 
-def _listed(iam: Any, user: str) -> list[dict[str, Any]]:
+def _listed(iam: Client, user: str) -> list[dict[str, Any]]:
     answer = call(iam, "list_access_keys", UserName=user)
     listed: list[dict[str, Any]] = answer["AccessKeyMetadata"]
     return listed
 
 
-def _policies(iam: Any, user: str) -> list[str]:
+def _policies(iam: Client, user: str) -> list[str]:
     """Names of the inline policies."""
     names: list[str] = call(iam, "list_user_policies", UserName=user).get("PolicyNames", [])
     return names
 
 
-def _remove_policy(iam: Any, user: str, name: str) -> None:
+def _remove_policy(iam: Client, user: str, name: str) -> None:
     try:
         call(iam, "delete_user_policy", UserName=user, PolicyName=name)
     except ApiError as error:
@@ -763,11 +772,6 @@ def _was_refused(error: ApiError) -> bool:
     """Whether the call was surely not executed: IAM itself said no, or was never reached."""
     never_sent = error.code in ("EndpointConnectionError", "ConnectTimeoutError", "SSLError", "ProxyConnectionError")
     return never_sent or (400 <= error.status < 500 and error.status != 408 and error.code != "RequestTimeout")
-
-
-def _server_time(answer: Mapping[str, Any]) -> datetime:
-    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
 
 
 # ---- the journal
@@ -783,7 +787,7 @@ def _digest(key_id: str) -> str:
     return hashlib.sha256(key_id.encode()).hexdigest()[:_DIGITS]
 
 
-def _write_entry(iam: Any, user: str, name: str, entry: _Entry) -> None:
+def _write_entry(iam: Client, user: str, name: str, entry: _Entry) -> None:
     nonce = entry.nonce or secrets.token_hex(4)
     sid = f"At{entry.at:%Y%m%dT%H%M%S}ZNonce{nonce}Digests{''.join(sorted(entry.before))}"
     # Denies the user what it could not do anyway: harmless if it stays behind.
@@ -792,7 +796,7 @@ def _write_entry(iam: Any, user: str, name: str, entry: _Entry) -> None:
     call(iam, "put_user_policy", UserName=user, PolicyName=name, PolicyDocument=document)
 
 
-def _read_entry(iam: Any, user: str, name: str) -> _Entry | None:
+def _read_entry(iam: Client, user: str, name: str) -> _Entry | None:
     """The entry that a policy holds; None where it makes no sense."""
     document = call(iam, "get_user_policy", UserName=user, PolicyName=name)["PolicyDocument"]
     try:
@@ -811,7 +815,7 @@ def _read_entry(iam: Any, user: str, name: str) -> _Entry | None:
     return _Entry(slot, at, before, match[3] or "", (name,))
 
 
-def _journal(iam: Any, user: str) -> tuple[list[_Entry], datetime, list[str]]:
+def _journal(iam: Client, user: str) -> tuple[list[_Entry], datetime, list[str]]:
     """The entries, the server's time, and the names of policies that are none."""
     answer = call(iam, "list_user_policies", UserName=user)
     found: dict[tuple[object, ...], _Entry] = {}
@@ -827,10 +831,10 @@ def _journal(iam: Any, user: str) -> tuple[list[_Entry], datetime, list[str]]:
         key = (entry.slot, entry.at, entry.before, entry.nonce)
         twin = found.get(key)
         found[key] = replace(entry, policies=(*twin.policies, name)) if twin else entry
-    return list(found.values()), _server_time(answer), senseless
+    return list(found.values()), server_time(answer), senseless
 
 
-def forget_journal(iam: Any, user: str, key_id: str) -> None:
+def forget_journal(iam: Client, user: str, key_id: str) -> None:
     """Remove what announced a key that is in state by now; of other calls it is not known what became of them."""
     for name in _policies(iam, user):
         if name.startswith(JOURNAL) and not name.startswith(_OPEN):

@@ -123,13 +123,18 @@ def key_name(user: str, owner: str, slot: str) -> str:
 class NamedKeys(KeyFamily):
     """Keys that carry a name: what a key is for is read from it, and nothing needs to be noted beforehand.
 
+    Two checkouts may each have a state of the same store, so a name that follows from the store alone does not tell
+    whose a key is: a key in use in the one state would be an orphan by the other.
+
     Attributes:
-        names: {slot: name of its key}, of every slot there may be.
-        adopted: the store was taken over, or taken up again: what is found there may be in use, and is only reported.
+        names: {slot: name that its key is made under}, of every slot there may be. Nobody was ever given a key that
+            has one of them and is not in this state.
+        shared_names: the store was taken over, and what is found there under `names` may be in use: it is only
+            reported.
     """
 
     names: Mapping[str, str]
-    adopted: bool = False
+    shared_names: bool = False
 
     @abstractmethod
     def found(self) -> list[NamedKey]:
@@ -139,7 +144,7 @@ class NamedKeys(KeyFamily):
         return {key.key_id: key.active for key in self.found()}
 
     def orphans(self, known: frozenset[str]) -> list[str]:
-        if self.adopted:
+        if self.shared_names:
             return []
         ours = frozenset(self.names.values())
         return [

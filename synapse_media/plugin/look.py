@@ -10,7 +10,8 @@ from synapse_media.errors import StoreError
 from synapse_media.store.clients import s3_client
 
 from . import families
-from .bucket import Bucket, BucketBase
+from .bucket import BucketBase
+from .s3_bucket import Bucket
 
 _S3 = Bucket()
 

@@ -16,12 +16,11 @@ from synapse_media.methods import Expected, Operation
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import PROOF, ProofInputs, ProofLine, ProofState
 from synapse_media.store.answers import ApiError
-from synapse_media.store.clients import Credential, iam_client, s3_client
+from synapse_media.store.clients import Credential, s3_client
 from synapse_media.store.objects import clear_proof
 from synapse_media.store.probes import advice, own_object, prove
 
 from . import families
-from .iam import forget_journal
 from .resource import Context, PartialError, SchemaResource
 
 DECOY: Final = "synapse-media-decoy-"
@@ -56,6 +55,9 @@ class ProofAdministrator(Protocol):
         Args:
             own: the key of its own object.
         """
+
+    def note_known(self, inputs: ProofInputs) -> None:
+        """Note that the key is in a state, where the provider holds what was noted to find it by if it were not."""
 
 
 def clear_with_proved_key(inputs: ProofInputs, own: str) -> None:
@@ -167,11 +169,9 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
             # What a failed probe left may be out of reach; the lines say what failed.
             with suppress(ApiError):
                 administrator.clear(inputs, own)
-        if inputs.user_name:
-            # The ring can't do this itself: what it returns is not in the state yet, and a run killed in between would
-            # leave a key that nobody knows. Here the state has the key, or there were nothing to prove. A journal that
-            # stayed would have a key that somebody makes by hand deleted, taken for the one that it announced.
-            forget_journal(iam_client(inputs.connection), inputs.user_name, credential.access_key_id)
+        # The ring can't do this itself: what it returns is not in the state yet, and a run killed in between would
+        # leave a key that nobody knows. Here the state has the key, or there were nothing to prove.
+        administrator.note_known(inputs)
     except StoreError as error:
         raise PartialError(f"the proof could not be run: {error}", resource_id, state) from None
     finally:

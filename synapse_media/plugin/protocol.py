@@ -11,12 +11,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf import empty_pb2, json_format, struct_pb2
+from google.protobuf.message import Message
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
 import synapse_media
@@ -24,7 +25,7 @@ from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted, remember_all
 from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
-from synapse_media.schema.model import UNKNOWN
+from synapse_media.schema.model import UNKNOWN, UNKNOWN_ON_WIRE
 from synapse_media.schema.package import package
 from synapse_media.schema.resources import PLUGIN
 from synapse_media.store import tracing
@@ -36,7 +37,6 @@ from .resource import Context, PartialError, Resource, Values
 THREADS: Final = 16
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
-_UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """Fixed by the protocol: sdk/python/lib/pulumi/runtime/rpc.py."""
 _UNFINISHED: Final = "unfinished"
 """An output of ours, of every half-made resource: why it is one."""
@@ -48,7 +48,7 @@ def decode(struct: struct_pb2.Struct) -> Values:
 
 
 def _plain(value: Any) -> Any:
-    if value == _UNKNOWN:
+    if value == UNKNOWN_ON_WIRE:
         return UNKNOWN
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -77,9 +77,9 @@ def encode(values: Mapping[str, Any], secrets: Iterable[str]) -> struct_pb2.Stru
     return struct
 
 
-def _wire(value: Any) -> Any:
+def _wire(value: object) -> object:
     if value is UNKNOWN:
-        return _UNKNOWN
+        return UNKNOWN_ON_WIRE
     if isinstance(value, Mapping):
         return {key: _wire(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -95,6 +95,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._schema = schema
         self._engine = None
         self._taken: set[tuple[str, ...]] = set()
+        self._declared: dict[tuple[str, ...], str] = {}
         if engine_address:
             # On this machine: no proxy of the environment is asked.
             channel = grpc.insecure_channel(engine_address, options=[("grpc.enable_http_proxy", 0)])
@@ -103,17 +104,23 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     # ---- the plugin itself
 
-    def Handshake(self, request: Any, context: Any) -> Any:
+    def Handshake(
+        self, request: provider_pb2.ProviderHandshakeRequest, context: grpc.ServicerContext
+    ) -> provider_pb2.ProviderHandshakeResponse:
         # What `decode` doesn't know (references to resources, output values) is not asked for.
         return provider_pb2.ProviderHandshakeResponse(accept_secrets=True)
 
-    def GetPluginInfo(self, request: Any, context: Any) -> Any:
+    def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
         return plugin_pb2.PluginInfo(version=synapse_media.__version__)
 
-    def GetSchema(self, request: Any, context: Any) -> Any:
+    def GetSchema(
+        self, request: provider_pb2.GetSchemaRequest, context: grpc.ServicerContext
+    ) -> provider_pb2.GetSchemaResponse:
         return provider_pb2.GetSchemaResponse(schema=self._schema)
 
-    def CheckConfig(self, request: Any, context: Any) -> Any:
+    def CheckConfig(
+        self, request: provider_pb2.CheckRequest, context: grpc.ServicerContext
+    ) -> provider_pb2.CheckResponse:
         news = decode(request.news)
         unknown = sorted(set(news) - {"version", "pluginDownloadURL"})
         failures = [
@@ -127,31 +134,40 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         # Whatever somebody put there, it doesn't reach state in clear text.
         return provider_pb2.CheckResponse(inputs=encode(news, unknown), failures=failures)
 
-    def DiffConfig(self, request: Any, context: Any) -> Any:
+    def DiffConfig(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
         return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
 
-    def Configure(self, request: Any, context: Any) -> Any:
+    def Configure(
+        self, request: provider_pb2.ConfigureRequest, context: grpc.ServicerContext
+    ) -> provider_pb2.ConfigureResponse:
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
-    def Cancel(self, request: Any, context: Any) -> Any:
+    def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
         # Calls under way have time limits of their own and end in state; nothing is cut off.
         return empty_pb2.Empty()
 
-    def Attach(self, request: Any, context: Any) -> Any:
+    def Attach(self, request: plugin_pb2.PluginAttach, context: grpc.ServicerContext) -> empty_pb2.Empty:
         return empty_pb2.Empty()
 
     # ---- resources
 
-    def Check(self, request: Any, context: Any) -> Any:
+    def Check(self, request: provider_pb2.CheckRequest, context: grpc.ServicerContext) -> provider_pb2.CheckResponse:
         with self._answering(context, request.urn):
             resource = self._of(request.urn)
             inputs, failures = resource.check(decode(request.news))
+            other = self._bucket_of_another(resource, inputs, request.urn)
+            if other:
+                failures = {
+                    **failures,
+                    "bucket": f"{inputs['bucket']!r} is the bucket of {other}, too: what deletes the one would delete "
+                    "the other's media. Choose another bucket",
+                }
             return provider_pb2.CheckResponse(
                 inputs=encode(inputs, resource.secrets),
                 failures=[provider_pb2.CheckFailure(property=name, reason=why) for name, why in failures.items()],
             )
 
-    def Diff(self, request: Any, context: Any) -> Any:
+    def Diff(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
         with self._answering(context, request.urn):
             resource = self._of(request.urn)
             found = resource.diff(decode(request.old_inputs), decode(request.news))
@@ -175,7 +191,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 hasDetailedDiff=True,
             )
 
-    def Create(self, request: Any, context: Any) -> Any:
+    def Create(self, request: provider_pb2.CreateRequest, context: grpc.ServicerContext) -> provider_pb2.CreateResponse:
         with self._answering(context, request.urn, request.properties):
             resource = self._of(request.urn)
             inputs = decode(request.properties)
@@ -188,7 +204,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 self._taken.add(_named(resource, resource_id, inputs))
             return provider_pb2.CreateResponse(id=resource_id, properties=encode(outputs, resource.secrets))
 
-    def Read(self, request: Any, context: Any) -> Any:
+    def Read(self, request: provider_pb2.ReadRequest, context: grpc.ServicerContext) -> provider_pb2.ReadResponse:
         with self._answering(context, request.urn, request.inputs):
             resource = self._of(request.urn)
             outputs = decode(request.properties)
@@ -205,7 +221,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         partial = PartialError(unfinished, found.resource_id, found.outputs)
         return self._abort_partial(context, partial, inputs, resource.secrets)
 
-    def Update(self, request: Any, context: Any) -> Any:
+    def Update(self, request: provider_pb2.UpdateRequest, context: grpc.ServicerContext) -> provider_pb2.UpdateResponse:
         with self._answering(context, request.urn, request.news):
             resource = self._of(request.urn)
             old, inputs = decode(request.olds), decode(request.news)
@@ -216,7 +232,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 outputs = resource.update(request.id, old, inputs, self._context(request.urn))
             return provider_pb2.UpdateResponse(properties=encode(outputs, resource.secrets))
 
-    def Delete(self, request: Any, context: Any) -> Any:
+    def Delete(self, request: provider_pb2.DeleteRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         with self._answering(context, request.urn):
             resource = self._of(request.urn)
             inputs, outputs = decode(request.old_inputs), decode(request.properties)
@@ -233,10 +249,21 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             raise SynapseMediaError(f"plugin {PLUGIN} {synapse_media.__version__} has no resource type {wanted!r}")
         return self._resources[wanted]
 
-    def _context(self, urn: str, inputs: Values | None = None) -> Context:
-        return Context(lambda message: self._log(engine_pb2.WARNING, message, urn), inputs or {})
+    def _bucket_of_another(self, resource: Resource, inputs: Values, urn: str) -> str:
+        """The URN of another resource of this program with the same bucket; "" for none.
 
-    def _log(self, severity: Any, message: str, urn: str) -> None:
+        The mark does not tell two of one homeserver apart, nor do the settings as long as a bucket's name is not known.
+        """
+        bucket = inputs.get("bucket")
+        if not resource.one_of_a_name or not isinstance(bucket, str):
+            return ""
+        first = self._declared.setdefault(_named(resource, bucket, inputs), urn)
+        return first if first != urn else ""
+
+    def _context(self, urn: str, inputs: Values | None = None) -> Context:
+        return Context(lambda message: self._log(engine_pb2.WARNING, message, urn), inputs or {}, urn)
+
+    def _log(self, severity: engine_pb2.LogSeverity.ValueType, message: str, urn: str) -> None:
         if self._engine is not None:
             # What can't be said must not undo what was done.
             with contextlib.suppress(grpc.RpcError):
@@ -244,7 +271,9 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 self._engine.Log(said, timeout=5)
 
     @contextlib.contextmanager
-    def _answering(self, context: Any, urn: str, inputs: struct_pb2.Struct | None = None) -> Any:
+    def _answering(
+        self, context: grpc.ServicerContext, urn: str, inputs: struct_pb2.Struct | None = None
+    ) -> Iterator[None]:
         """Errors of ours become gRPC statuses; a half-made resource goes into state with its reason."""
         try:
             yield
@@ -263,7 +292,11 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
 
     def _abort_partial(
-        self, context: Any, error: PartialError, inputs: struct_pb2.Struct | None, secrets: frozenset[str]
+        self,
+        context: grpc.ServicerContext,
+        error: PartialError,
+        inputs: struct_pb2.Struct | None,
+        secrets: frozenset[str],
     ) -> NoReturn:
         detail = provider_pb2.ErrorResourceInitFailed(
             id=error.resource_id,
@@ -289,12 +322,16 @@ class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
 
     port = 0
 
-    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
         handler = continuation(details)
         if handler is None or handler.unary_unary is None:
             return None  # no call of this protocol is a stream
 
-        def behavior(request: Any, context: Any) -> Any:
+        def behavior(request: Message, context: grpc.ServicerContext) -> Message:
             why = peers.refusal(context.peer(), self.port)
             if why:
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, f"plugin {PLUGIN}: {why}")

@@ -6,6 +6,7 @@ The protocol hands over wire values (`Resource`); a resource of ours works on wh
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN, State, WireError
 from synapse_media.schema.resources import ResourceType
+from synapse_media.urn import Urn
 
 Values = dict[str, Any]
 In = TypeVar("In")
@@ -53,10 +55,12 @@ class Context:
     Attributes:
         warn: says something to the user, at this resource, without failing.
         inputs: of a delete: those of the last `up`, also where it changed nothing; `outputs` are of the last change.
+        urn: the resource's URN.
     """
 
     warn: Callable[[str], None]
     inputs: Values = field(default_factory=dict)
+    urn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +271,12 @@ class SchemaResource(Resource, Generic[In, S]):
 
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
         self.remove(resource_id, self.read_state(outputs), self.read_inputs(context.inputs), context)
+
+
+def forgetting(urn: str) -> str:
+    """The shell line that takes a resource out of the state and leaves it at the store."""
+    stack = Urn.parse(urn).stack
+    return f'eval "$(synapse-media env)"; pulumi state delete {shlex.quote(urn)} --stack {stack}'
 
 
 def import_id(resource_id: str) -> tuple[str, Connection]:

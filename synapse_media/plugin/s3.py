@@ -7,14 +7,15 @@ from typing import Final
 from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
 from synapse_media.store.answers import ApiError
-from synapse_media.store.clients import call, s3_client
+from synapse_media.store.clients import call, iam_client, s3_client
 from synapse_media.store.objects import clear_proof, create_bucket
 
-from .bucket import Bucket, is_marked, mark, mark_of
+from .bucket import is_marked
 from .existing_key import ExistingKey
 from .families import Family
-from .iam import KeyRing, User, UserPolicy
+from .iam import KeyRing, User, UserPolicy, forget_journal
 from .proof import DECOY
+from .s3_bucket import Bucket, mark, mark_of
 
 
 def check_admin(asked: AdminCheck) -> None:
@@ -72,10 +73,14 @@ class S3Administrator:
             if upload["Key"] == own:
                 call(s3, "abort_multipart_upload", Bucket=bucket, Key=own, UploadId=upload["UploadId"])
 
+    def note_known(self, inputs: ProofInputs) -> None:
+        if inputs.user_name:
+            # A journal that stayed would have a key that somebody makes by hand deleted, taken for the announced one.
+            forget_journal(iam_client(inputs.connection), inputs.user_name, inputs.access_key_id)
+
 
 FAMILY: Final = Family(
     resources=(Bucket(), User(), UserPolicy(), KeyRing(), ExistingKey()),
     proof_administrator=S3Administrator(),
     check_admin=check_admin,
-    lender="",
 )

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from synapse_media.errors import StoreError
@@ -35,14 +35,14 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.store import credentials
 from synapse_media.store.answers import ApiError
-from synapse_media.store.clients import Credential, call, s3_client
+from synapse_media.store.clients import Client, Credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import clear_proof, look
 
-from .bucket import S3BucketBase, S3Family, mark
 from .families import Family
 from .keyring import KeyFamily, MadeKey, RingBase, require_leave
 from .resource import Context, PartialError
+from .s3_bucket import S3BucketBase, S3Family, mark
 from .storj_grant import OBJECTS, PERMISSIONS, Grant, parse
 
 PARENT: Final = "UPLINK_ACCESS"
@@ -148,7 +148,7 @@ _short: dict[tuple[object, ...], tuple[_Registered, datetime]] = {}
 _lock = threading.Lock()
 
 
-def administrator(connection: Connection, bucket: str, pause: Callable[[float], None] = time.sleep) -> Any:
+def administrator(connection: Connection, bucket: str, pause: Callable[[float], None] = time.sleep) -> Client:
     """An S3 client that may make, read and delete this bucket and no other, for less than an hour."""
     grant = parent(bucket, OBJECTS)
     now = datetime.now(UTC)
@@ -167,7 +167,7 @@ def administrator(connection: Connection, bucket: str, pause: Callable[[float], 
     return s3
 
 
-def _wait_until_known(s3: Any, bucket: str, pause: Callable[[float], None]) -> None:
+def _wait_until_known(s3: Client, bucket: str, pause: Callable[[float], None]) -> None:
     deadline = time.monotonic() + _SETTLE
     while True:
         try:
@@ -190,7 +190,7 @@ class StorjFamily(S3Family[StorjBucketInputs]):
     """A bucket, through a key that lives for an hour and reaches nothing else."""
 
     @cached_property
-    def s3(self) -> Any:
+    def s3(self) -> Client:
         return administrator(self.inputs.connection, self.bucket)
 
 
@@ -277,6 +277,9 @@ class StorjAdministrator:
     def clear(self, inputs: ProofInputs, own: str) -> None:
         s3 = administrator(inputs.connection, inputs.bucket)
         clear_proof(s3, inputs.bucket, inputs.prefix, own)
+
+    def note_known(self, inputs: ProofInputs) -> None:
+        """Nothing was noted: a key that no state has is never found again."""
 
 
 # ---- the keys
@@ -542,5 +545,4 @@ FAMILY: Final = Family(
     resources=(StorjBucket(), StorjKeyRing()),
     proof_administrator=StorjAdministrator(),
     check_admin=check_admin,
-    lender="storj",
 )

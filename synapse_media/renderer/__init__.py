@@ -7,16 +7,18 @@ whoever needs them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from synapse_media import values
 from synapse_media.contract import StorageOutputs
 from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 
-from . import filesystem, goofys, matrix_media_repo, synapse_s3_storage_provider
+from . import filesystem, goofys, kubernetes, matrix_media_repo, nixos, sources, synapse_s3_storage_provider
 from .quoting import RenderError, ansible
-from .request import Form, Instructions, MethodRenderer, Request, Seal, Secrets
-from .text import host, lookup, secret_variable
+from .request import Form, FormRenderer, Instructions, MethodRenderer, Request, Seal, Secrets
+from .text import domain, host, inventory_host, lookup, secret_variable
 
 __all__ = [
     "FORMS",
@@ -26,14 +28,17 @@ __all__ = [
     "RenderError",
     "Seal",
     "Secrets",
+    "domain",
+    "forms",
     "host",
     "instructions",
+    "inventory_host",
     "render",
     "secret_variable",
     "takes_media_path",
 ]
 
-FORMS: tuple[Form, ...] = ("playbook", "plain")
+FORMS: tuple[Form, ...] = ("playbook", "plain", "nixos", "kubernetes")
 SECRETS: tuple[Secrets, ...] = ("plain", "reference")
 
 _METHODS: Mapping[str, MethodRenderer] = MappingProxyType(
@@ -44,6 +49,22 @@ _METHODS: Mapping[str, MethodRenderer] = MappingProxyType(
         FILESYSTEM: filesystem,
     }
 )
+_OF_THE_MODULE: Mapping[Form, FormRenderer] = MappingProxyType({"nixos": nixos, "kubernetes": kubernetes})
+"""Forms that the storage provider module has alone."""
+_SOURCES: Mapping[Form, tuple[sources.Kind, ...]] = MappingProxyType(
+    {
+        "playbook": ("env", "file", "sops", "vault"),
+        "plain": ("file",),
+        "nixos": ("file",),
+        "kubernetes": ("secret",),
+    }
+)
+"""Where each form can take a secret from, by reference."""
+
+
+def forms(method: str) -> tuple[Form, ...]:
+    """The forms that a method has."""
+    return tuple(form for form in FORMS if method == MODULE or form not in _OF_THE_MODULE)
 
 
 def render(
@@ -53,33 +74,47 @@ def render(
     *,
     seal: Seal | None = None,
     media_path: str = "",
+    source: str = "",
+    host_in_inventory: str = "",
 ) -> dict[str, str]:
     """The files of one store: {relative path: text}, byte-identical for identical input.
 
     Args:
-        form: `playbook` for matrix-docker-ansible-deploy, `plain` for every other Synapse.
+        form: `playbook` for matrix-docker-ansible-deploy, `nixos` and `kubernetes` for those, `plain` for every other
+            Synapse; see `forms`.
         secrets: `plain`; or `reference`: a vars file looks the secret up in Ansible's environment (see
-            `secret_variable`), plain Synapse has it from an environment file.
+            `secret_variable`), plain Synapse has it from an environment file, NixOS from a file and Kubernetes from a
+            Secret that are there already.
         seal: writes a secret into a vars file in place of the two, for Ansible Vault.
         media_path: a local directory, in the plain form: where Goofys mounts, matrix-media-repo's file datastore, or
             Synapse's media store; "" is the method's own choice. Elsewhere it has no effect: see `takes_media_path`.
+        host_in_inventory: the server's name in the playbook's inventory; "" is `inventory_host`.
+        source: with `reference`, where the secret is kept: see `sources`; "" is what the form has by default.
 
     Raises:
         ContractError: no passed proof was made for these outputs. Without a key it is to be made on the instance,
             and the files say so.
         RenderError: what can't be expressed, every problem that can be known at once.
     """
-    request = _request(outputs, form, secrets, seal, media_path)
-    renderer = _METHODS[outputs.method]
-    files = renderer.playbook_files(request) if form == "playbook" else renderer.plain_files(request)
+    request = _request(outputs, form, secrets, seal=seal, media_path=media_path, source=source)
+    if host_in_inventory:
+        request = replace(request, inventory_host=host(host_in_inventory))
+    if form in _OF_THE_MODULE:
+        files = _OF_THE_MODULE[form].files(request)
+    else:
+        renderer = _METHODS[outputs.method]
+        files = renderer.playbook_files(request) if form == "playbook" else renderer.plain_files(request)
     return dict(sorted(files.items()))
 
 
 def instructions(
-    outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = ""
+    outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = "", source: str = ""
 ) -> Instructions:
     """What the files of `render` with the same arguments do on the server, how to apply and how to undo them."""
-    return _METHODS[outputs.method].instructions(_request(outputs, form, secrets, None, media_path), form)
+    request = _request(outputs, form, secrets, seal=None, media_path=media_path, source=source)
+    if form in _OF_THE_MODULE:
+        return _OF_THE_MODULE[form].instructions(request)
+    return _METHODS[outputs.method].instructions(request, form)
 
 
 def takes_media_path(outputs: StorageOutputs, form: Form) -> bool:
@@ -87,15 +122,26 @@ def takes_media_path(outputs: StorageOutputs, form: Form) -> bool:
     return render(outputs, form, media_path="/a") != render(outputs, form, media_path="/b")
 
 
-def _request(outputs: StorageOutputs, form: Form, secrets: Secrets, seal: Seal | None, media_path: str) -> Request:
+def _request(
+    outputs: StorageOutputs, form: Form, secrets: Secrets, *, seal: Seal | None, media_path: str, source: str
+) -> Request:
     if outputs.method not in _METHODS:
         raise RenderError((f"method {outputs.method!r} can't be rendered; allowed: {', '.join(_METHODS)}",))
+    if form not in forms(outputs.method):
+        raise RenderError(
+            (
+                f"form is {form!r}, which {outputs.method} does not have; allowed: {', '.join(forms(outputs.method))}. "
+                "Render one of these, and install its files by hand.",
+            )
+        )
+    reference = _reference(form, secrets, source)
     outputs.require_proof()
     problems = [*_store_problems(outputs)] if METHODS[outputs.method].uses_store else []
     host(outputs.server_name)
     if media_path and not media_path.startswith("/"):
         problems.append(f"media_path {media_path!r} is not an absolute path. Name the directory in full.")
-    sealed = secrets == "reference" and form == "playbook"
+    # What names the secret's place needs no secret; an environment file of the plain form holds it.
+    sealed = secrets == "reference" and (form != "plain" or reference is not None)
     if METHODS[outputs.method].uses_store and not (outputs.keyless or outputs.secret_access_key or sealed):
         problems.append(
             "secret_access_key is missing in these outputs, which were written without it. Render the stack again, or "
@@ -104,8 +150,19 @@ def _request(outputs: StorageOutputs, form: Form, secrets: Secrets, seal: Seal |
     if problems:
         raise RenderError(problems)
     if seal is None:
-        seal = (lambda _, __: lookup(outputs.server_name)) if secrets == "reference" else ansible
-    return Request(store=outputs, secrets=secrets, seal=seal, media_path=media_path)
+        seal = (lambda _, __: lookup(outputs.server_name, reference)) if secrets == "reference" else ansible
+    return Request(
+        store=outputs,
+        secrets=secrets,
+        seal=seal,
+        media_path=media_path,
+        source=reference,
+        inventory_host=inventory_host(outputs.server_name),
+    )
+
+
+def _reference(form: Form, secrets: Secrets, source: str) -> sources.Reference | None:
+    return sources.parse(source, _SOURCES[form]) if source and secrets == "reference" else None
 
 
 def _store_problems(outputs: StorageOutputs) -> list[str]:
@@ -126,11 +183,16 @@ def _store_problems(outputs: StorageOutputs) -> list[str]:
             f"endpoint_url is {outputs.endpoint_url!r}; allowed: scheme and host, perhaps a port, such as "
             "https://s3.example.com. Mend `endpoint` in the stack file."
         )
+    read = {"bucket": outputs.bucket, "region": outputs.region, "endpoint": outputs.endpoint_url if whole else ""}
+    for name, text in read.items():
+        fault = values.judge(name, text, MODULE) if text else None
+        if fault is not None and fault.rule not in values.UNSURE:
+            problems.append(f"{name} is {text!r}: {fault.reason}. {fault.mend}")
     prefix = outputs.prefix
     if prefix and not method.prefix:
         problems.append(f"prefix is {prefix!r}, but {method.name} knows none. Remove it from the stack file.")
-    elif prefix and (not prefix.endswith("/") or prefix.startswith("/")):
-        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it ends with '/', not starts so.")
+    elif prefix.startswith("/"):
+        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it does not start with '/'.")
     if method.storage_classes is not None and outputs.storage_class not in method.storage_classes:
         problems.append(
             f"storage_class is {outputs.storage_class!r}; {method.name} takes {', '.join(method.storage_classes)}. "

@@ -40,7 +40,7 @@ def playbook_files(request: Request) -> dict[str, str]:
         f"{playbook.MEDIA_REPO}*",
     )
     return {
-        vars_path(request.store): comment(
+        vars_path(request): comment(
             f"Written by `synapse-media render` for {host(request.store.server_name)}; the next run writes it again.",
             "",
             *(f"- {line}" for line in instructions(request, "playbook").does),

@@ -10,11 +10,22 @@ from synapse_media.homeserver import playbook, synapse
 
 from . import quoting
 from .request import Form, Instructions, Request
-from .text import CONTAINER_ROLE, comment, header, host, playbook_commands, variables, vars_path
+from .text import (
+    CONTAINER_ROLE,
+    HOLDS_THE_KEY,
+    comment,
+    credentials_file,
+    header,
+    host,
+    playbook_commands,
+    variables,
+    vars_path,
+)
 
 _UNIT = synapse.GOOFYS_UNIT
 _ENVIRONMENT = f"{synapse.GOOFYS_NAME}.env"
 _DROP_IN = f"{synapse.UNIT_DROP_INS}/{synapse.GOOFYS_NAME}.conf"
+_IN_FSTAB = "With the line in fstab, remove the key from /root/.aws/credentials.\n"
 _OLD = "Goofys has had no release since 2020. The storage provider module is the way off it."
 
 
@@ -99,7 +110,7 @@ def playbook_files(request: Request) -> dict[str, str]:
         ),
         undo=("Remove this file and run the same command: the local media store was only read.",),
     )
-    path = vars_path(store)
+    path = vars_path(request)
     return {
         path: header(request, instructions(request, "playbook")) + "---\n" + lines,
         f"migration/{path}": header(request, during)
@@ -131,19 +142,17 @@ def plain_files(request: Request) -> dict[str, str]:
         files[_ENVIRONMENT] = comment(f"What Goofys needs for {name}'s bucket, for {_UNIT}.") + "".join(
             f"{variable}={value}\n" for variable, value in pairs
         )
-    if not store.keyless:
-        files["credentials"] = (
-            comment(f"The key of {name}'s bucket, for the line in fstab: goes to /root/.aws/credentials.")
-            + f"[default]\naws_access_key_id = {quoting.credentials('access_key_id', store.access_key_id)}\n"
-            + f"aws_secret_access_key = {quoting.credentials('secret_access_key', store.secret_access_key)}\n"
-        )
+    if not store.keyless and not request.source:
+        files["credentials"] = credentials_file(store, "for the line in fstab: goes to /root/.aws/credentials.")
     return files
 
 
 def _environment(request: Request) -> list[tuple[str, str]]:
     store = request.store
     pairs: list[tuple[str, str]] = []
-    if not store.keyless:
+    if request.source and not store.keyless:
+        pairs.append(("AWS_SHARED_CREDENTIALS_FILE", request.source.place))
+    elif not store.keyless:
         pairs += [
             ("AWS_ACCESS_KEY_ID", quoting.environment("access_key_id", store.access_key_id)),
             ("AWS_SECRET_ACCESS_KEY", quoting.environment("secret_access_key", store.secret_access_key)),
@@ -229,6 +238,11 @@ def _install(request: Request, mount: str) -> str:
     environment = (
         f"    sudo install -o root -m 0600 {_ENVIRONMENT} {synapse.CONFIGURATION}/\n" if _environment(request) else ""
     )
+    names = [
+        f"{synapse.UNITS}/{_UNIT}",
+        *((f"{synapse.CONFIGURATION}/{_ENVIRONMENT}",) if _environment(request) else ()),
+    ]
+    forget = f"    sudo rm -f {' '.join(names)}\n"
     keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
     return f"""# {host(store.server_name)}: media on S3 with Goofys
 
@@ -268,6 +282,6 @@ Look at an old picture and send a new one before you think of removing MEDIA.
     sudo rm {synapse.CONFIGURATION}/{synapse.DROP_IN}
     sudo rm {synapse.UNITS}/{_DROP_IN}
     sudo systemctl disable --now {_UNIT}
-    sudo systemctl daemon-reload
+{forget}    sudo systemctl daemon-reload
     sudo systemctl start {synapse.UNIT}
-"""
+{"" if store.keyless else HOLDS_THE_KEY + _IN_FSTAB}"""

@@ -73,7 +73,7 @@ def playbook_files(request: Request) -> dict[str, str]:
     authority = ca_arguments(store, "SSL_CERT_FILE")
     if authority:
         pairs.append((playbook.MEDIA_REPO_CONTAINER_ARGUMENTS, quoting.ansible("ca_file", authority)))
-    return {vars_path(store): header(request, instructions(request, "playbook")) + "---\n" + variables(pairs)}
+    return {vars_path(request): header(request, instructions(request, "playbook")) + "---\n" + variables(pairs)}
 
 
 def plain_files(request: Request) -> dict[str, str]:
@@ -157,13 +157,14 @@ def _routes(store: StorageOutputs) -> str:
     return comment(
         f"The routes that matrix-media-repo must be given, before those of Synapse; it listens on {_ADDRESS} here. "
         "It knows its homeserver by the Host header, which must be the `name` that media-repo.yaml has: the "
-        f"homeserver's server_name, {host(store.server_name)} here.",
+        f"homeserver's server_name, {host(store.server_name)} here. It leaves a port in Host out of account, so that "
+        "`name` must have none.",
         "Where access tokens are cached (`maxCacheTimeSeconds`), /_matrix/client/*/logout goes to it as well.",
     )
 
 
 def _nginx(store: StorageOutputs) -> str:
-    name = store.server_name
+    name = host(store.server_name)
     body = (
         f" {{\n    proxy_pass http://{_ADDRESS};\n    proxy_set_header Host {name};\n"
         f"    proxy_set_header X-Forwarded-Host {name};\n    proxy_set_header X-Forwarded-For $remote_addr;\n"
@@ -175,9 +176,10 @@ def _nginx(store: StorageOutputs) -> str:
 
 def _caddy(store: StorageOutputs) -> str:
     prefixes = " ".join(f"{path}/*" for path in _PATHS)
+    name = host(store.server_name)
     proxy = (
-        f" {{\n\treverse_proxy {_ADDRESS} {{\n\t\theader_up Host {store.server_name}\n"
-        f"\t\theader_up X-Forwarded-Host {store.server_name}\n\t}}\n}}\n"
+        f" {{\n\treverse_proxy {_ADDRESS} {{\n\t\theader_up Host {name}\n"
+        f"\t\theader_up X-Forwarded-Host {name}\n\t}}\n}}\n"
     )
     return (
         _routes(store)
@@ -188,7 +190,7 @@ def _caddy(store: StorageOutputs) -> str:
 
 def _traefik(store: StorageOutputs) -> str:
     rule = " || ".join([*(f"PathPrefix(`{path}`)" for path in _PATHS), f"PathRegexp(`{_OWN_PATHS}`)"])
-    name = quoting.yaml("server_name", store.server_name)
+    name = quoting.yaml("server_name", host(store.server_name))
     return (
         _routes(store)
         + "http:\n  routers:\n    matrix-media-repo:\n"

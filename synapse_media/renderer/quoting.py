@@ -121,6 +121,21 @@ def docker_environment(setting: str, value: str) -> str:
     return value
 
 
+def nix(setting: str, value: str | bool) -> str:
+    """A Nix string between double quotes, or a boolean.
+
+    A backslash makes the next character stand for itself, but for `n`, `r` and `t`; `${` would begin an expression,
+    and a bare carriage return is read as a newline. https://nix.dev/manual/nix/latest/language/string-literals
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    _no_nul(setting, value, "a Nix string")
+    return '"' + re.sub(r'["\\$\n\r\t]', lambda found: _NIX.get(found.group(), "\\" + found.group()), value) + '"'
+
+
+_NIX = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
 def fstab(setting: str, value: str) -> str:
     """One field of /etc/fstab: blanks and backslashes as octal escapes (`man 5 fstab`, `man 3 getmntent`)."""
     _no_nul(setting, value, "/etc/fstab")

@@ -8,7 +8,9 @@ from typing import Literal, Protocol
 
 from synapse_media.contract import StorageOutputs
 
-Form = Literal["playbook", "plain"]
+from .sources import Reference
+
+Form = Literal["playbook", "plain", "nixos", "kubernetes"]
 Secrets = Literal["plain", "reference"]
 Seal = Callable[[str, str], str]
 """How a secret stands in a vars file: (setting, value) -> the YAML after `name: `."""
@@ -33,21 +35,33 @@ class Request:
     Attributes:
         secrets: `plain` or by `reference`; the vars files ask `seal`, whatever this says.
         seal: writes a secret into a vars file.
+        inventory_host: the server's name in the playbook's inventory.
         media_path: a local directory of the plain form; "": the method's own choice.
+        source: where the secret is kept, by reference; None: where the form has it by default.
     """
 
     store: StorageOutputs
     secrets: Secrets
     seal: Seal
+    inventory_host: str
     media_path: str = ""
+    source: Reference | None = None
 
     @property
     def by_reference(self) -> bool:
         return self.secrets == "reference"
 
 
+class FormRenderer(Protocol):
+    """The module of a form that one method has: its files, and what they do."""
+
+    def files(self, request: Request) -> dict[str, str]: ...
+
+    def instructions(self, request: Request) -> Instructions: ...
+
+
 class MethodRenderer(Protocol):
-    """The module of a method: its files in both forms, and what they do."""
+    """The module of a method: its files in the forms that every method has, and what they do."""
 
     def playbook_files(self, request: Request) -> dict[str, str]: ...
 

@@ -6,6 +6,9 @@ are documented but never copied there, so they are left out. https://github.com/
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from synapse_media import values
 from synapse_media.contract import StorageOutputs
 from synapse_media.homeserver import playbook, synapse
 
@@ -14,6 +17,8 @@ from .request import Form, Instructions, Request
 from .text import (
     CA_IN_CONTAINER,
     CONTAINER_ROLE,
+    HOLDS_THE_KEY,
+    PROVE,
     ca_arguments,
     ca_path,
     comment,
@@ -31,30 +36,34 @@ _ENVIRONMENT_FILE = "synapse-media.env"
 _UNIT_DROP_IN = f"{synapse.UNIT_DROP_INS}/synapse-media.conf"
 
 
-def instructions(request: Request, form: Form) -> Instructions:
-    does = (
+UNDO_KEEPS = "Local copies stay, so no media is lost as long as nobody cleaned the local disk up."
+
+
+def does(request: Request) -> tuple[str, ...]:
+    """What the module does in every form."""
+    return (
         "Synapse copies every new file of local and remote users to the bucket "
         f"{quoting.yaml('bucket', request.store.bucket)} before it answers an upload, and reads from the bucket what "
         "it does not have on disk. Files that are there already are not copied.",
         "Every file stays on the local disk as well: nothing is deleted.",
     )
+
+
+def instructions(request: Request, form: Form) -> Instructions:
     if form == "playbook":
         return Instructions(
             does=(
-                *does,
+                *does(request),
                 "The playbook's nightly job (05:00), which would delete local files by name, is put off to "
                 f"{playbook.MIGRATION_NEVER[:4]}. Don't run bin/migrate by hand, which is the same job.",
                 "The playbook builds a Synapse image of its own with the module in it.",
                 *((CONTAINER_ROLE,) if request.store.keyless else ()),
             ),
             apply=playbook_commands("setup-synapse,start"),
-            undo=(
-                "Remove synapse-media.yml from host_vars and run the same command. Local copies stay, so no media is "
-                "lost as long as nobody cleaned the local disk up.",
-            ),
+            undo=(f"Remove synapse-media.yml from host_vars and run the same command. {UNDO_KEEPS}",),
         )
     return Instructions(
-        does=does,
+        does=does(request),
         apply=("Install the module and synapse-media.yaml as INSTALL.md says, then restart Synapse.",),
         undo=(
             "Remove synapse-media.yaml from conf.d and restart Synapse. Local copies stay, so no media is lost as long "
@@ -112,7 +121,7 @@ def playbook_files(request: Request) -> dict[str, str]:
             )
         )
     )
-    checksums = tuple(f"--env={name}=when_required" for name in _checksum_variables(store))
+    checksums = tuple(f"--env={name}=when_required" for name in checksum_variables(store))
     authority = ca_arguments(store, "AWS_CA_BUNDLE")
     if checksums:
         lines += "\n" + comment(
@@ -129,10 +138,10 @@ def playbook_files(request: Request) -> dict[str, str]:
         "A variable that vars.yml sets as well has the value from there: Ansible reads the files of this directory in "
         "the order of their names, and the last one wins."
     )
-    return {vars_path(store): header(request, instructions(request, "playbook"), more) + "---\n" + lines}
+    return {vars_path(request): header(request, instructions(request, "playbook"), more) + "---\n" + lines}
 
 
-def _checksum_variables(store: StorageOutputs) -> tuple[str, ...]:
+def checksum_variables(store: StorageOutputs) -> tuple[str, ...]:
     """Those that make boto3 leave the newer checksums out, for a store that may reject them."""
     if store.checksums != "when_required":
         return ()
@@ -144,11 +153,11 @@ def plain_files(request: Request) -> dict[str, str]:
         "INSTALL.md": _install(request),
         synapse.DROP_IN: _drop_in(request),
         "docker/compose.override.yaml": _compose(request),
-        "docker/synapse-media/image/Dockerfile": _dockerfile(),
-        _ENVIRONMENT_FILE: _environment(request.store, docker=False),
+        "docker/synapse-media/image/Dockerfile": containerfile(),
+        _ENVIRONMENT_FILE: _environment(request, docker=False),
     }
     if _needs_environment(request):
-        files[f"docker/synapse-media/{_ENVIRONMENT_FILE}"] = _environment(request.store, docker=True)
+        files[f"docker/synapse-media/{_ENVIRONMENT_FILE}"] = _environment(request, docker=True)
         files[f"systemd/{_UNIT_DROP_IN}"] = (
             comment(f"What Synapse needs for its media's bucket. Goes to {synapse.UNITS}/{synapse.UNIT_DROP_INS}/.")
             + f"[Service]\nEnvironmentFile={synapse.CONFIGURATION}/{_ENVIRONMENT_FILE}\n"
@@ -161,27 +170,22 @@ def _needs_environment(request: Request) -> bool:
     return (request.by_reference and not request.store.keyless) or bool(request.store.ca_file)
 
 
-def _drop_in(request: Request) -> str:
-    store = request.store
-    values = [
+def options(store: StorageOutputs) -> list[tuple[str, str]]:
+    """(setting of the store, value): what the module's `config` needs, without the key."""
+    return [
         ("bucket", store.bucket),
         ("region", store.region),
         ("endpoint", store.endpoint_url),
         ("storage_class", store.storage_class),
+        *((("prefix", store.prefix),) if store.prefix else ()),
     ]
-    if store.prefix:
-        values.append(("prefix", store.prefix))
-    if not store.keyless and not request.by_reference:
-        values += [("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)]
-    warning = (
-        f"It replaces a `{synapse.PROVIDERS}` list that homeserver.yaml or an earlier file of conf.d has: Synapse "
-        "merges its files by top-level key and the last one wins. Move other providers into this list, and have no "
-        f"`{synapse.BACKUP_PATH}`. Keep `{synapse.ENABLE_LOCAL_STORAGE}` at true: the module reads the local copy."
-    )
+
+
+def provider(values: Iterable[tuple[str, str]]) -> str:
+    """The top-level list of homeserver.yaml with this module alone, from (setting of the store, value)."""
     config = "".join(f"      {synapse.MODULE_OPTIONS[name]}: {quoting.yaml(name, value)}\n" for name, value in values)
     return (
-        header(request, instructions(request, "plain"), warning)
-        + f"{synapse.PROVIDERS}:\n  - module: {synapse.MODULE_CLASS}\n"
+        f"{synapse.PROVIDERS}:\n  - module: {synapse.MODULE_CLASS}\n"
         + "".join(
             f"    {name}: true\n" for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE, synapse.STORE_SYNCHRONOUS)
         )
@@ -189,16 +193,35 @@ def _drop_in(request: Request) -> str:
     )
 
 
-def _environment(store: StorageOutputs, *, docker: bool) -> str:
+def _drop_in(request: Request) -> str:
+    store = request.store
+    values = options(store)
+    if not store.keyless and not request.by_reference:
+        values += [("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)]
+    warning = (
+        f"It replaces a `{synapse.PROVIDERS}` list that homeserver.yaml or an earlier file of conf.d has: Synapse "
+        "merges its files by top-level key and the last one wins. Move other providers into this list, and have no "
+        f"`{synapse.BACKUP_PATH}`. Keep `{synapse.ENABLE_LOCAL_STORAGE}` at true: the module reads the local copy."
+    )
+    return header(request, instructions(request, "plain"), warning) + provider(values)
+
+
+_KEY_IN_CONTAINER = "/synapse-media-credentials"
+
+
+def _environment(request: Request, *, docker: bool) -> str:
     """The variables that boto3 reads, for Synapse by reference and for tools such as s3_media_upload."""
+    store = request.store
     value = quoting.docker_environment if docker else quoting.environment
     pairs = [("AWS_DEFAULT_REGION", value("region", store.region))]
-    if not store.keyless:
+    if request.source and not store.keyless:
+        pairs.append(("AWS_SHARED_CREDENTIALS_FILE", _KEY_IN_CONTAINER if docker else request.source.place))
+    elif not store.keyless:
         pairs += [
             ("AWS_ACCESS_KEY_ID", value("access_key_id", store.access_key_id)),
             ("AWS_SECRET_ACCESS_KEY", value("secret_access_key", store.secret_access_key)),
         ]
-    pairs += [(name, "when_required") for name in _checksum_variables(store)]
+    pairs += [(name, "when_required") for name in checksum_variables(store)]
     if store.ca_file:
         pairs.append(("AWS_CA_BUNDLE", CA_IN_CONTAINER if docker else value("ca_file", store.ca_file)))
     reader = "`docker run --env-file`: values as they are" if docker else "systemd's EnvironmentFile= and sh"
@@ -207,7 +230,8 @@ def _environment(store: StorageOutputs, *, docker: bool) -> str:
     )
 
 
-def _dockerfile() -> str:
+def containerfile() -> str:
+    """An image with the module in it, from the one that runs now."""
     return (
         "ARG SYNAPSE_IMAGE\nFROM $SYNAPSE_IMAGE\n"
         f"RUN pip install --no-cache-dir synapse-s3-storage-provider=={synapse.MODULE_VERSION}\n"
@@ -228,6 +252,7 @@ def _compose(request: Request) -> str:
         + '    command: ["run", "--config-path", "/data/homeserver.yaml", "--config-path", "/synapse-media.yaml"]\n'
         + "    volumes:\n      - ./synapse-media/synapse-media.yaml:/synapse-media.yaml:ro\n"
         + (f"      - {ca_path(store)}:{CA_IN_CONTAINER}:ro\n" if store.ca_file else "")
+        + (f"      - {request.source.place}:{_KEY_IN_CONTAINER}:ro\n" if request.source and not store.keyless else "")
         + (environment if _needs_environment(request) else "")
     )
 
@@ -252,13 +277,27 @@ def _install(request: Request) -> str:
         if _needs_environment(request)
         else ""
     )
+    forget = (
+        f"    sudo rm -f {synapse.CONFIGURATION}/{_ENVIRONMENT_FILE} \\\n        {synapse.UNITS}/{_UNIT_DROP_IN}\n"
+        "    sudo systemctl daemon-reload\n"
+        if _needs_environment(request)
+        else ""
+    )
+    prove = f"`{PROVE}`"
+    if request.by_reference and not request.store.keyless:
+        prove = f"`(set -a; . ./{_ENVIRONMENT_FILE}; {PROVE})`, since store.json has no secret"
     keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
+    needed, since = map(values.written, (synapse.MODULE_NEEDS_SYNAPSE, synapse.THREADPOOL_SINCE))
     return f"""# {name}: media on S3 with synapse-s3-storage-provider {synapse.MODULE_VERSION}
 
 What it does: {" ".join(what.does)}
+
+Release {synapse.MODULE_VERSION} of the module needs Synapse {needed} or newer, and Synapse {needed} or newer needs
+release {since} or newer of the module: upgrade both together. `synapse-media doctor --synapse-python FILE` compares
+them.
 {keyless if request.store.keyless else ""}
 A wrong key does not keep Synapse from starting: every upload fails instead. So prove the key from the server
-itself first: `synapse-media prove --store store.json`.
+itself first: {prove}.
 
 ## Debian package (packages.matrix.org)
 
@@ -288,8 +327,16 @@ Workers need the same file and the same `-c`.
 
 ## Undo
 
-{" ".join(what.undo)} With Docker, remove compose.override.yaml as well.
+{" ".join(what.undo)} With Debian's package:
 
+    sudo rm -f {synapse.CONFIGURATION}/{synapse.DROP_IN}
+{forget}    sudo systemctl restart {synapse.UNIT}
+
+With Docker, beside compose.yaml:
+
+    rm -rf compose.override.yaml synapse-media
+    docker compose up -d synapse
+{"" if request.store.keyless else HOLDS_THE_KEY}
 The module never deletes from the bucket: media that is purged or redacted in Synapse stays there.
 synapse-media.env is for tools that copy or check the bucket by hand: `set -a; . ./synapse-media.env`.
 """

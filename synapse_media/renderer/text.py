@@ -12,16 +12,34 @@ from synapse_media.methods import METHODS
 
 from . import quoting
 from .request import Instructions, Request
+from .sources import Reference
+
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 
 
 def host(server_name: str) -> str:
-    """The server's name without its port: the directory under `host_vars`."""
-    found = re.fullmatch(r"([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?", server_name)
-    if found is None or ".." in server_name:
+    """The server's name without its port."""
+    found = re.fullmatch(rf"({_LABEL}(?:\.{_LABEL})*)(?::[0-9]{{1,5}})?", server_name)
+    if found is None:
         raise quoting.refuse(
             "server_name", f"is {server_name!r}, which names no host", "Use a host name such as matrix.example.com."
         )
     return found.group(1)
+
+
+def domain(server_name: str) -> str:
+    """What stands in user ids, where the stack file may have the playbook's host for it: matrix.example.com."""
+    name = host(server_name)
+    bare = name.removeprefix("matrix.")
+    return bare if "." in bare else name
+
+
+def inventory_host(server_name: str) -> str:
+    """The host that the playbook's guide has for a server in its inventory: matrix.example.com for example.com.
+
+    https://github.com/spantaleev/matrix-docker-ansible-deploy/blob/master/docs/configuring-playbook.md
+    """
+    return f"matrix.{domain(server_name)}"
 
 
 def secret_variable(server_name: str) -> str:
@@ -29,15 +47,14 @@ def secret_variable(server_name: str) -> str:
     return "SYNAPSE_MEDIA_SECRET_" + re.sub(r"[^A-Z0-9]", "_", host(server_name).upper())
 
 
-def lookup(server_name: str) -> str:
-    """A YAML scalar that makes Ansible take the secret from its own environment, and stop where it is not set."""
-    name = secret_variable(server_name)
-    found = f"lookup('ansible.builtin.env', '{name}')"
-    return quoting.yaml("secret_access_key", f"{{{{ {found} or undef(hint='export {name} first') }}}}")
+def lookup(server_name: str, source: Reference | None = None) -> str:
+    """A YAML scalar that makes Ansible take the secret from `source`, its own environment by default, or stop."""
+    found = source or Reference("env", secret_variable(server_name))
+    return quoting.yaml("secret_access_key", f"{{{{ {found.lookup()} }}}}")
 
 
-def vars_path(store: StorageOutputs) -> str:
-    return f"{playbook.host_vars(host(store.server_name))}/{playbook.VARS_FILE}"
+def vars_path(request: Request) -> str:
+    return f"{playbook.host_vars(request.inventory_host)}/{playbook.VARS_FILE}"
 
 
 def variables(pairs: Iterable[tuple[str, str]]) -> str:
@@ -69,10 +86,10 @@ def ca_lines(store: StorageOutputs) -> tuple[str, ...]:
     return (f"The store's certificate is trusted with {quoting.yaml('ca_file', store.ca_file)}: copy it there.",)
 
 
-def ca_path(store: StorageOutputs) -> str:
-    """The authority's file, for a mount of Docker."""
+def ca_path(store: StorageOutputs, where: str = "a mount of Docker") -> str:
+    """The authority's file, for a place that can't be quoted."""
     allowed = "an absolute path of letters, digits and . _ / + -"
-    return quoting.need("ca_file", store.ca_file, r"/[A-Za-z0-9._/+-]+", allowed, "a mount of Docker")
+    return quoting.need("ca_file", store.ca_file, r"/[A-Za-z0-9._/+-]+", allowed, where)
 
 
 def ca_arguments(store: StorageOutputs, variable: str) -> tuple[str, ...]:
@@ -89,15 +106,26 @@ def ca_arguments(store: StorageOutputs, variable: str) -> tuple[str, ...]:
     )
 
 
+def credentials_file(store: StorageOutputs, goes: str) -> str:
+    """The key as the AWS SDKs read it from a file: ~/.aws/credentials, or what AWS_SHARED_CREDENTIALS_FILE names."""
+    return (
+        comment(f"The key of {host(store.server_name)}'s bucket, {goes}")
+        + f"[default]\naws_access_key_id = {quoting.credentials('access_key_id', store.access_key_id)}\n"
+        + f"aws_secret_access_key = {quoting.credentials('secret_access_key', store.secret_access_key)}\n"
+    )
+
+
+HOLDS_THE_KEY = "\nThis directory has the key in it, as long as it is there: remove it, too.\n"
+PROVE = "synapse-media prove --store store.json"
+"""The command by which a key is tried where Synapse runs."""
+
+
 def proof_lines(store: StorageOutputs) -> tuple[str, ...]:
     """What is to be said of the proof; nothing for the method that has no key."""
     if not METHODS[store.method].uses_store:
         return ()
     if store.keyless:
-        return (
-            "There is no key: the machine's own role signs. It is to be proved on the instance: "
-            "`synapse-media prove --store store.json` there.",
-        )
+        return (f"There is no key: the machine's own role signs. It is to be proved on the instance: `{PROVE}` there.",)
     return ("The key was proved to do what this needs, before this was written.",)
 
 

@@ -1,6 +1,7 @@
 """Rendered text to files and back: the one module of the renderer that touches the disk.
 
-Everything or nothing: all files are written beside their places first, and only then take them.
+Everything or nothing: all files are written beside their places first, and only then take them; where one can't, those
+that have are put back. Nothing but a regular file is opened, and no link is followed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ MASK = "<secret>"
 
 
 class WriteError(SynapseMediaError):
-    """Files that could not be written. Nothing of the run is there then."""
+    """Files that could not be written. Nothing of the run is there then, or what is there is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,33 +42,42 @@ def write(files: Mapping[str, str], out_dir: Path) -> Report:
     Raises:
         WriteError: the disk is full, a place can't be written …; then nothing was changed.
     """
-    changed = {path: text for path, text in files.items() if read(out_dir / _safe(path)) != text}
+    changed = {path: text for path, text in files.items() if not _has(out_dir / _safe(path), text)}
     staged: list[tuple[Path, Path]] = []
     made: list[Path] = []
+    former: list[tuple[Path, Path | None]] = []
     try:
         for path, text in changed.items():
             target = out_dir / path
-            if target.is_dir():
-                raise WriteError(f"{target} is a directory, and a file has to be there. Move it away.")
             _make_directories(target.parent, made)
             staged.append((_stage(target, text), target))
         for temporary, target in staged:
-            temporary.replace(target)
+            _put(temporary, target, former)
         for directory in {target.parent for _, target in staged}:
             _sync(directory)
     except OSError as error:
+        left = _put_back(former)
         _clear(staged, made)
+        said = f"{error.filename or out_dir}: {error.strerror or error}. "
+        if left:
+            raise WriteError(
+                f"{said}Some files are there already and could not be put back: {', '.join(map(str, left))}. Mend that "
+                "and run it again before you use any."
+            ) from None
         raise WriteError(
-            f"{error.filename or out_dir}: {error.strerror or error}. No file was changed. Mend that, or choose "
-            "another directory, and run it again."
+            f"{said}No file was changed. Mend that, or choose another directory, and run it again."
         ) from None
     except BaseException:
+        _put_back(former)
         _clear(staged, made)
         raise
+    for _, kept in former:
+        if kept is not None:
+            kept.unlink()
     for path in files:
         # A file of an earlier hand may be open to others; the text does not tell.
-        if path not in changed:
-            _close_to_others(out_dir / path)
+        if path not in changed and (out_dir / path).stat().st_mode & 0o077:
+            (out_dir / path).chmod(0o600)
     return Report(written=tuple(changed), unchanged=tuple(path for path in files if path not in changed))
 
 
@@ -78,13 +89,44 @@ def others(files: Iterable[str], out_dir: Path, below: str) -> tuple[str, ...]:
 
 
 def read(path: Path) -> str | None:
-    """The text of a file that is there; None where there is none. Raises WriteError where it can't be read."""
+    """The text of a file that is there; None where there is none, or a link: `write` puts a file in its place.
+
+    Raises:
+        WriteError: it can't be read, or something else is there: a directory, a FIFO, a device, a socket.
+    """
     try:
-        return path.read_bytes().decode("utf-8", errors="backslashreplace")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        kind = path.lstat().st_mode
+        if stat.S_ISLNK(kind):
+            return None
+        if not stat.S_ISREG(kind):
+            raise WriteError(f"{path} is {_kind(kind)}, and a file has to be there. No file was changed. Move it away.")
+        # In case it is another thing by now, which would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            # A file of ours is some kilobytes, and one that is larger is none: no more is needed to tell.
+            return file.read(_LONGEST).decode("utf-8", errors="backslashreplace")
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise WriteError(f"{path} can't be read: {error.strerror}. Mend its permissions.") from None
+        raise WriteError(
+            f"{path} can't be read: {error.strerror}. No file was changed. Mend its permissions."
+        ) from None
+
+
+_LONGEST = 1 << 22
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+    return next((name for is_it, name in kinds if is_it(mode)), "a device")
+
+
+def _has(path: Path, text: str) -> bool:
+    """Whether a file is there with this text, and under no other name.
+
+    To close one that has another name to others would change the mode there, so it gets a new file in its place.
+    """
+    return read(path) == text and path.stat().st_nlink == 1
 
 
 def _safe(path: str) -> str:
@@ -124,17 +166,42 @@ def _clear(staged: Iterable[tuple[Path, Path]], made: list[Path]) -> None:
             directory.rmdir()
 
 
+def _put(temporary: Path, target: Path, former: list[tuple[Path, Path | None]]) -> None:
+    """Put a file in its place, and note in `former` where that is, and under what name the former one is kept."""
+    kept: Path | None = None
+    if target.is_symlink() or target.exists():
+        kept = temporary.with_name(f"{temporary.name}.former")
+        try:
+            os.link(target, kept, follow_symlinks=False)
+        except OSError:
+            # No hard links here, or not of somebody else's file: then it is away for a moment.
+            target.rename(kept)
+    former.append((target, kept))
+    temporary.replace(target)
+
+
+def _put_back(former: Iterable[tuple[Path, Path | None]]) -> list[Path]:
+    """Undo `_put`; what could not be put back."""
+    left: list[Path] = []
+    for target, kept in former:
+        try:
+            if kept is None:
+                target.unlink(missing_ok=True)
+            else:
+                kept.replace(target)
+                # Two names of one file are left as they are by that.
+                kept.unlink(missing_ok=True)
+        except OSError:
+            left.append(target)
+    return left
+
+
 def _sync(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _close_to_others(path: Path) -> None:
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o600)
 
 
 def difference(

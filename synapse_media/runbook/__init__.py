@@ -102,8 +102,8 @@ def runbook(
         media_path: the local media store; "" is that of the form.
 
     Raises:
-        UsageError: `to` is neither method nor provider, `media_path` can't stand in a command, or the filesystem is
-            given a store.
+        UsageError: `to` is neither method nor provider, the form has no runbook, `media_path` or a stack's name
+            can't stand in a command, or the filesystem is given a store.
         RunbookError: there is nothing to do, or it can't be done, or would lose media.
     """
     method = to if to in METHODS else (current.method if current.method != FILESYSTEM else MODULE)
@@ -118,6 +118,11 @@ def runbook(
             f"--media-path is {media_path!r}; allowed: an absolute path of letters, digits and . _ + - /. "
             "Mount or link the directory under a plainer name."
         )
+    for setting, name in (("--stack", stack), ("--to-stack", new_stack)):
+        if not re.fullmatch(r"[A-Za-z0-9_./-]*", name):
+            raise UsageError(f"{setting} is {name!r}; allowed: letters, digits and . _ - /. Rename the stack.")
+    if form not in _MEDIA:
+        raise UsageError(f"--form is {form!r}; a runbook is there for: {', '.join(_MEDIA)}. Choose one of them.")
     _refuse(current, to, method, target)
     site = Site(current.server_name, form, (media_path or _MEDIA[form]).rstrip("/"))
     old = Remote("old", current, stack)
@@ -180,6 +185,14 @@ def _refuse(current: StorageOutputs, to: str, method: str, target: StorageOutput
             f"{name} has no key, and matrix-media-repo signs with a key only. Give the store a key first, or choose "
             f"{MODULE}."
         )
+    for store in (current, target):
+        if store is not None and store.prefix and not store.prefix.endswith("/"):
+            raise RunbookError(
+                f"{store.server_name}: its prefix {store.prefix!r} does not end with '/', so its media lies in no "
+                "directory of the bucket, and rclone copies directories. Copy the objects by a tool that takes the "
+                f"beginning of keys, to keys under {store.prefix + '/'!r}; then change the prefix, with "
+                f"{store.server_name}/move-media in the stack file's allow."
+            )
     if target is not None:
         _refuse_target(current, to, method, target)
     elif (current.method, method) == (MODULE, GOOFYS) and current.prefix:

@@ -122,8 +122,8 @@ def _render(site: Site, new: Remote, method: str, *, key: bool = True) -> Step:
 
 def _bring(site: Site, remote: Remote, directory: str) -> tuple[str, ...]:
     return (
-        f"ssh root@{site.host} mkdir -p -m 0700 {KEYS} {KEYS}/{remote.name}",
-        f"scp -p {directory}/store.json root@{site.host}:{KEYS}/{remote.name}/",
+        f"ssh root@{site.machine} mkdir -p -m 0700 {KEYS} {KEYS}/{remote.name}",
+        f"scp -p {directory}/store.json root@{site.machine}:{KEYS}/{remote.name}/",
     )
 
 
@@ -165,7 +165,7 @@ def _reach(remotes: Iterable[Remote], more: str = "") -> Step:
         "The sizes are printed, and no error.",
         "Close the shell.",
         files=tuple(remote.json for remote in found),
-        commands=(*dict.fromkeys(commands), *(f'rclone size "{remote.path}"' for remote in found)),
+        commands=(*dict.fromkeys(commands), *(f"rclone size {remote.path}" for remote in found)),
     )
 
 
@@ -221,7 +221,7 @@ def _room(old: Remote, directory: str) -> Step:
         "All of the bucket comes to the local disk.",
         "df shows more available than rclone prints, with a reserve for what comes in meanwhile.",
         _STEADY,
-        commands=(f'rclone size "{old.path}"', f"df -h {directory}"),
+        commands=(f"rclone size {old.path}", f"df -h {directory}"),
     )
 
 
@@ -278,7 +278,7 @@ def _to_module(site: Site, new: Remote) -> Migration:
             f"{SAME} Otherwise copy again, and compare again. {rclone.COUNTS}",
             "Nothing to undo.",
             files=(f"{KEYS}/same.txt, which it writes: what is the same in both",),
-            commands=(rclone.compare(site.media, new.path, f"--match {KEYS}/same.txt"),),
+            commands=(rclone.compare(rclone.word(site.media), new.path, f"--match {KEYS}/same.txt"),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -296,7 +296,7 @@ def _to_module(site: Site, new: Remote) -> Migration:
             "Only what was compared, by the list that the comparison wrote. Keeping everything is the best backup "
             "there is. Never use a job that deletes by name.",
             "df shows the room; an old picture is still shown.",
-            f'rclone copy "{new.path}" {site.media} --ignore-existing brings all of it back.',
+            f"rclone copy {new.path} {site.media} --ignore-existing brings all of it back.",
             commands=(f"rclone delete {site.media} --files-from-raw {KEYS}/same.txt",),
             effects=(Effect.LEFT, Effect.EMPTIED),
         ),
@@ -337,7 +337,7 @@ def _from_module(site: Site, old: Remote) -> Migration:
             f"{SAME} Anything else: do not go on; a file of the disk that differs is to be looked at by hand. "
             f"{rclone.COUNTS}",
             "Nothing to undo.",
-            commands=(rclone.compare(old.path, site.media),),
+            commands=(rclone.compare(old.path, rclone.word(site.media)),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -359,7 +359,9 @@ def _from_module(site: Site, old: Remote) -> Migration:
 
 
 def _to_goofys(site: Site, new: Remote) -> Migration:
-    switch = _install(site) if site.plain else (f"ssh root@{site.host} mv {site.media} {site.aside}", *_install(site))
+    switch = (
+        _install(site) if site.plain else (f"ssh root@{site.machine} mv {site.media} {site.aside}", *_install(site))
+    )
     local = site.media if site.plain else site.aside
     steps = (
         _make(new, GOOFYS, site),
@@ -389,7 +391,7 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
             "Everything of the disk must be in the bucket, with the same content: both are read.",
             f"{SAME} {rclone.COUNTS}",
             "Start Synapse again.",
-            commands=(rclone.compare(site.media, new.path),),
+            commands=(rclone.compare(rclone.word(site.media), new.path),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -434,9 +436,9 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
         )
         if site.plain
         else (
-            f"ssh root@{site.host} systemctl disable --now {playbook.GOOFYS_UNIT}",
-            f"ssh root@{site.host} 'mountpoint -q {site.media} || rmdir {site.media}'",
-            f"ssh root@{site.host} mv -T {target} {site.media}",
+            f"ssh root@{site.machine} systemctl disable --now {playbook.GOOFYS_UNIT}",
+            f"ssh root@{site.machine} 'mountpoint -q {site.media} || rmdir {site.media}'",
+            f"ssh root@{site.machine} mv -T {target} {site.media}",
             f"rm {site.configuration}    # and every line of {playbook.GOOFYS} elsewhere",
             *site.apply,
         )
@@ -472,7 +474,7 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             "Everything of the bucket must be on the disk, with the same content: both are read.",
             f"{SAME} {rclone.COUNTS}",
             "Start Synapse again: the mount comes with it.",
-            commands=(rclone.compare(old.path, target),),
+            commands=(rclone.compare(old.path, rclone.word(target)),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -787,7 +789,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "Everything of the disk must be in the bucket, with the same content: both are read.",
             f"{SAME} The bucket may hold more: what is not on the disk any more.",
             "Start Synapse again: the module is still in use.",
-            commands=(rclone.compare(site.media, old.path),),
+            commands=(rclone.compare(rclone.word(site.media), old.path),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -807,7 +809,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "Stop Synapse, unmount, put the local media back and the module's file: the bucket has all of it.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
-                *(() if site.plain else (f"ssh root@{site.host} mv {site.media} {site.aside}",)),
+                *(() if site.plain else (f"ssh root@{site.machine} mv {site.media} {site.aside}",)),
                 *_install(site),
             ),
             effects=(Effect.ENTERED, Effect.STARTS),
@@ -839,7 +841,7 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
         if site.plain
         else (
             f"rm {site.configuration}    # and every line of {playbook.GOOFYS} elsewhere",
-            f"ssh root@{site.host} systemctl disable --now {playbook.GOOFYS_UNIT}",
+            f"ssh root@{site.machine} systemctl disable --now {playbook.GOOFYS_UNIT}",
         )
     )
     steps = (
@@ -893,7 +895,10 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
     """The same method on another store: objects keep their keys, so they are copied from bucket to bucket."""
     local = method == MODULE
     last_copy = (*(rclone.upload(site, new)[:1] if local else ()), *rclone.between(old, new))
-    compared = (rclone.compare(old.path, new.path), *((rclone.compare(site.media, new.path),) if local else ()))
+    compared = (
+        rclone.compare(old.path, new.path),
+        *((rclone.compare(rclone.word(site.media), new.path),) if local else ()),
+    )
     ids = " The datastore id stays: matrix-media-repo finds each object by id and name." if method == MEDIA_REPO else ""
     steps = (
         *(_no_clean_up(site) if local else ()),
@@ -943,7 +948,7 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
                 *(
-                    (f"ssh root@{site.host} systemctl stop {playbook.GOOFYS_UNIT}",)
+                    (f"ssh root@{site.machine} systemctl stop {playbook.GOOFYS_UNIT}",)
                     if method == GOOFYS and not site.plain
                     else (f"systemctl stop {synapse.GOOFYS_NAME}",)
                     if method == GOOFYS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import Literal
@@ -45,17 +46,20 @@ class Remote:
 
     @property
     def path(self) -> str:
-        """For rclone, to be put between double quotes."""
-        return f"{self.name}:{self.store.bucket}/{self.store.prefix}" if self.store else f"${self.name.upper()}"
+        """For rclone, a word of a shell."""
+        if self.store is None:
+            return f'"${self.name.upper()}"'
+        return word(f"{self.name}:{self.store.bucket}/{self.store.prefix}")
 
     @property
     def url(self) -> str:
         """For the AWS tool, likewise."""
-        path = f"${{{self.name.upper()}#*:}}" if self.store is None else self.path.split(":", 1)[1]
-        return f"s3://{path}"
+        if self.store is None:
+            return f'"s3://${{{self.name.upper()}#*:}}"'
+        return word(f"s3://{self.store.bucket}/{self.store.prefix}")
 
     def _value(self, name: str) -> str:
-        return str(getattr(self.store, name)) if self.store else f"$(value {self.json} {name})"
+        return word(str(getattr(self.store, name))) if self.store else f'"$(value {self.json} {name})"'
 
     @property
     def configuration(self) -> tuple[str, ...]:
@@ -64,11 +68,11 @@ class Remote:
         commands = [
             "value() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' \"$@\"; }",
             f"export {variable}TYPE=s3 {variable}PROVIDER=Other {variable}NO_CHECK_BUCKET=true",
-            f'export {variable}ENDPOINT="{self._value("endpoint_url")}"',
-            f'export {variable}REGION="{self._value("region")}"',
+            f"export {variable}ENDPOINT={self._value('endpoint_url')}",
+            f"export {variable}REGION={self._value('region')}",
         ]
         if self.name == "new":
-            commands.append(f'export {variable}STORAGE_CLASS="{self._value("storage_class")}"')
+            commands.append(f"export {variable}STORAGE_CLASS={self._value('storage_class')}")
         if self.store is not None and self.store.keyless:
             commands.append(f"export {variable}ENV_AUTH=true")
         else:
@@ -77,13 +81,20 @@ class Remote:
                 for name in ("access_key_id", "secret_access_key")
             ]
         if self.store is None:
-            commands.append(f'{self.name.upper()}="{self.name}:{self._value("bucket")}/{self._value("prefix")}"')
+            commands.append(
+                f'{self.name.upper()}="{self.name}:$(value {self.json} bucket)/$(value {self.json} prefix)"'
+            )
         if self.store is not None and self.store.addressing == "virtual":
             commands.append(f"export {variable}FORCE_PATH_STYLE=false")
         if self.store is not None and self.store.ca_file:
             # rclone 1.60 ends where AWS_CA_BUNDLE is set.
             commands.append(f"export RCLONE_CA_CERT={shlex.quote(self.store.ca_file)}; unset AWS_CA_BUNDLE")
         return tuple(commands)
+
+
+def word(text: str) -> str:
+    """One word of a POSIX shell, between double quotes where these need no more."""
+    return f'"{text}"' if re.fullmatch(r"[\w@%+=:,./-]*", text, re.ASCII) else shlex.quote(text)
 
 
 def lines(*pieces: str) -> str:
@@ -93,7 +104,7 @@ def lines(*pieces: str) -> str:
 
 def upload(site: Site, to: Remote) -> tuple[str, ...]:
     """Local files to a store; what is there with another content is written again. And the same with the AWS tool."""
-    copy = lines(f'rclone copy {site.media} "{to.path}" --checksum {_FAST}', _EXCEPT)
+    copy = lines(f"rclone copy {site.media} {to.path} --checksum {_FAST}", _EXCEPT)
     if to.store is not None and to.store.keyless:
         return (copy,)
     variable = f"$RCLONE_CONFIG_{to.name.upper()}_"
@@ -102,7 +113,7 @@ def upload(site: Site, to: Remote) -> tuple[str, ...]:
     aws = lines(
         f'AWS_ACCESS_KEY_ID="{variable}ACCESS_KEY_ID" AWS_SECRET_ACCESS_KEY="{variable}SECRET_ACCESS_KEY"',
         *((checksums,) if needed else ()),
-        f'aws s3 sync {site.media} "{to.url}"',
+        f"aws s3 sync {site.media} {to.url}",
         f'--endpoint-url "{variable}ENDPOINT" --region "{variable}REGION"',
         "--exclude 'url_cache/*' --exclude 'url_cache_thumbnails/*'",
     )
@@ -113,19 +124,19 @@ def download(site: Site, source: Remote, target: str = "") -> tuple[str, ...]:
     """A store to local files: what is there is left as it is."""
     directory = target or site.media
     return (
-        lines(f'rclone copy "{source.path}" {directory} --ignore-existing {_FAST}', _EXCEPT),
+        lines(f"rclone copy {source.path} {directory} --ignore-existing {_FAST}", _EXCEPT),
         f"chown -R {site.user} {directory}",
     )
 
 
 def between(old: Remote, new: Remote) -> tuple[str, ...]:
     """One store to another, through this machine."""
-    return (lines(f'rclone copy "{old.path}" "{new.path}" --checksum {_FAST}', _EXCEPT),)
+    return (lines(f"rclone copy {old.path} {new.path} --checksum {_FAST}", _EXCEPT),)
 
 
 def compare(one: str, other: str, *options: str) -> str:
-    """Everything of `one` is in `other` with the same content: both are read."""
-    return lines(f'rclone check "{one}" "{other}" --one-way --download --transfers 32', *options, _EXCEPT)
+    """Everything of `one` is in `other` with the same content: both are read. The two are words of a shell."""
+    return lines(f"rclone check {one} {other} --one-way --download --transfers 32", *options, _EXCEPT)
 
 
 SAME = (

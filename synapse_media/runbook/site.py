@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from synapse_media.homeserver import playbook, synapse
-from synapse_media.renderer import Form, host
+from synapse_media.renderer import Form, domain, host, inventory_host
 
 HERE, PLAYBOOK, SERVER = "here", "playbook", "server"
 """Where a step is done: where the stack is, where ansible-playbook is run, in a root shell on the homeserver."""
@@ -37,8 +37,13 @@ class Site:
 
     @property
     def domain(self) -> str:
-        """What stands in user ids, as far as one can guess: the playbook's host is matrix.example.com."""
-        return self.host.removeprefix("matrix.")
+        """What stands in user ids."""
+        return domain(self.name)
+
+    @property
+    def machine(self) -> str:
+        """The server's name in the playbook's inventory, and for ssh."""
+        return self.host if self.plain else inventory_host(self.name)
 
     @property
     def user(self) -> str:
@@ -74,7 +79,7 @@ class Site:
     @property
     def host_vars(self) -> str:
         """The directory with the homeserver's variables, where the playbook is."""
-        return playbook.host_vars(self.host)
+        return playbook.host_vars(self.machine)
 
     @property
     def start(self) -> str:

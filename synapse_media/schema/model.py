@@ -21,6 +21,8 @@ class _Unknown:
 
 UNKNOWN: Final = _Unknown()
 """In a preview it stands where a value is not known yet, whatever the type of the field."""
+UNKNOWN_ON_WIRE: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+"""The same in Pulumi's protocol, and in the engine's JSON: sdk/python/lib/pulumi/runtime/rpc.py."""
 
 T = TypeVar("T")
 In = TypeVar("In")

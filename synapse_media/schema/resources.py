@@ -11,6 +11,10 @@ from .model import State, prop
 
 _CONNECTION: Final = "How the store is reached."
 _OWNER: Final = "The mark on what is this store's: project/stack/homeserver."
+_NONCE: Final = (
+    "Random, and in this state alone: by it the names of its keys differ from those of another state of the same store."
+)
+_OF_BUCKET: Final = "The bucket's: part of the names of its keys. Empty where an earlier release made the bucket."
 _FORMER_OWNER: Final = "The mark from before the homeserver was renamed."
 
 
@@ -34,6 +38,17 @@ class AnyBucketInputs:
         default=(),
     )
     force_destroy: bool = prop("Delete the media with the bucket.", default=False)
+    own: bool = prop(
+        "Leave, for this run, to make a bucket that was taken over one like any other, if it looks like one.",
+        default=False,
+        transient=True,
+    )
+    media_in: tuple[str, ...] = prop(
+        "Prefixes of keys under which Synapse will look for media; empty: under names of its own. Of a bucket that is "
+        "taken over it is said if nothing lies there.",
+        default=(),
+        transient=True,
+    )
     expiring_rules: tuple[str, ...] = prop(
         "Lifecycle rules, found at the store, that delete or hide media by age.", default=(), drift=True
     )
@@ -124,9 +139,7 @@ class B2BucketState(AnyBucketState[B2BucketInputs]):
     account_id: str = prop("B2's ID of the account.", default="")
     account_region: str = prop("The account's region, fixed at sign-up.", default="")
     account_endpoint: str = prop("URL of the account's S3 API.", default="")
-    resumed: bool = prop(
-        "It carried this store's mark and held files when it was made: its keys may be in use.", default=False
-    )
+    nonce: str = prop(_NONCE, default="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +157,7 @@ class GarageBucketState(AnyBucketState[GarageBucketInputs]):
     """State of a bucket over Garage's admin API."""
 
     bucket_id: str = prop("Garage's ID of the bucket.", default="")
-    resumed: bool = prop(
-        "It carried this store's mark and held objects when it was made: its keys may be in use.", default=False
-    )
+    nonce: str = prop(_NONCE, default="")
 
 
 # ---- users
@@ -277,7 +288,7 @@ class B2KeyRingInputs(AnyRingInputs):
     owner: str = prop(_OWNER)
     bucket_id: str = prop("B2's ID of the bucket.", replaces=True)
     capabilities: tuple[str, ...] = prop("What a key may do, in B2's words.")
-    resumed: bool = prop("The bucket held files when it was made: as `adopt`.", default=False, transient=True)
+    nonce: str = prop(_OF_BUCKET, default="", transient=True)
 
 
 @dataclass(kw_only=True)
@@ -296,7 +307,7 @@ class GarageKeyRingInputs(AnyRingInputs):
     permissions: dict[str, bool] = prop(
         "What a key may do on the bucket: read, write, owner.", default={"read": True, "write": True, "owner": False}
     )
-    resumed: bool = prop("The bucket held objects when it was made: as `adopt`.", default=False, transient=True)
+    nonce: str = prop(_OF_BUCKET, default="", transient=True)
 
 
 @dataclass(kw_only=True)
@@ -404,7 +415,7 @@ class ProofInputs:
     access_key_id: str = prop("The key to prove.")
     secret_access_key: str = prop("Its secret.", secret=True)
     expected: dict[str, str] = prop("What is expected of each operation.")
-    prefix: str = prop("The store's prefix; empty, or ending with a slash.", default="")
+    prefix: str = prop("The store's prefix, put before each key as it is.", default="")
     method: str = prop("The method.", default="")
     access: str = prop("The access.", default="", choices=("least", "full"))
     endpoint_url: str = prop("URL of the S3 API, as the outputs have it.", default="")

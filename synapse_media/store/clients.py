@@ -11,8 +11,10 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from synapse_media.errors import StoreError
@@ -109,7 +111,13 @@ def admin_credential(connection: Connection) -> Credential:
     return found
 
 
-def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Any:
+class Client(Protocol):
+    """A boto3 client, whose operations `call` names."""
+
+    meta: Any
+
+
+def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Client:
     """An S3 client: the administrator's, or one of the given credential; each call is tried so often at most.
 
     Where it is tried once, each call goes over a connection of its own.
@@ -117,7 +125,7 @@ def s3_client(connection: Connection, credential: Credential | None = None, atte
     return _client("s3", connection, credential or admin_credential(connection), attempts)
 
 
-def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Any:
+def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Client:
     """The administrator's IAM client; each call is tried so often at most, as `s3_client`'s.
 
     Amazon's and Wasabi's IAM is one service for all regions, signed for us-east-1.
@@ -132,7 +140,7 @@ _NO_FILES: Final = {
     "credentials_file": (None, None, os.devnull, None),
 }
 
-_clients: dict[tuple[object, ...], Any] = {}
+_clients: dict[tuple[object, ...], Client] = {}
 _lock = threading.Lock()
 
 
@@ -145,7 +153,7 @@ def _session() -> Any:
     return boto3.session.Session(botocore_session=botocore.session.Session(session_vars=_NO_FILES))
 
 
-def _client(service: str, connection: Connection, credential: Credential, attempts: int) -> Any:
+def _client(service: str, connection: Connection, credential: Credential, attempts: int) -> Client:
     """Cached by everything that makes it; a boto3 client is safe to share between threads, making one is not."""
     endpoint = connection.endpoint if service == "s3" else connection.iam_endpoint
     if not endpoint:
@@ -235,7 +243,7 @@ def _stay_where_nothing_is_said(request_dict: Any, response: Any, **_: object) -
         redirect["redirected"] = True
 
 
-def call(client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
+def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     """One call of a boto3 client. Raises ApiError with the operation, the target, the answer and the request id."""
     import botocore.exceptions as faults
     from botocore.parsers import ResponseParserError
@@ -264,6 +272,12 @@ def call(client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
         raise ApiError(NO_ANSWER, 0, f"{asked}: the answer is not that of an S3 or IAM API: {why}") from None
     _refuse_page(answer, operation, where)
     return answer
+
+
+def server_time(answer: Mapping[str, Any]) -> datetime:
+    """When an answer was given, by the store's clock (UTC); by this machine's where the store does not tell."""
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
 
 
 def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:

@@ -6,8 +6,10 @@ urllib3 the whole header, botocore the signed one.
 
 from __future__ import annotations
 
+import configparser
 import os
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from synapse_media import catalog
 from synapse_media.errors import StoreError
@@ -56,6 +58,33 @@ def read(name: str, environment: Mapping[str, str] | None = None) -> str:
             remember(value.strip())
         refuse_malformed(name, value)
     return value
+
+
+def shared(access_key_id: str) -> str:
+    """The secret of this key in the file that AWS_SHARED_CREDENTIALS_FILE names; "" where there is none.
+
+    Raises StoreError where that file can't be read, or the secret is malformed.
+    """
+    path = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "")
+    if not path:
+        return ""
+    reader = configparser.RawConfigParser()
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            reader.read_string(file.read(1 << 20))
+    except (OSError, UnicodeDecodeError, configparser.Error):
+        # What the reader says has a line of the file in it.
+        raise StoreError(
+            f"AWS_SHARED_CREDENTIALS_FILE is {path!r}, which can't be read as a credentials file: name one that has "
+            "[default], aws_access_key_id and aws_secret_access_key, and that this user may read."
+        ) from None
+    for section in reader.values():
+        if section.get("aws_access_key_id") == access_key_id:
+            secret = section.get("aws_secret_access_key", "")
+            remember(secret)
+            refuse_malformed(f"aws_secret_access_key in {path}", secret)
+            return secret
+    return ""
 
 
 def refuse_foreign(names: Collection[str], *, family: str = "", setting: str = "") -> None:

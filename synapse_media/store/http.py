@@ -28,7 +28,7 @@ SECONDS: Final = 30
 """For connecting, and for each read; one answer has `bounded.SECONDS` at most, one call `bounded.CALL_SECONDS`."""
 ATTEMPTS: Final = 5
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
-_PATIENCE = 20.0
+PATIENCE: Final = 20.0
 """Seconds; the longest pause between two tries, whatever the server asks for."""
 
 
@@ -119,7 +119,7 @@ class JsonClient:
                     tries = f", tried {attempt} times" if attempt > 1 else ""
                     raise ApiError(error.code, error.status, f"{error}{tries}") from None
                 backoff = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
-                self.pause(min(max(backoff, error.after), _PATIENCE))
+                self.pause(min(max(backoff, error.after), PATIENCE))
         raise AssertionError("the last attempt returns or raises")
 
     def _once(self, method: str, url: str, body: Any, where: str) -> Any:

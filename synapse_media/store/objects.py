@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from synapse_media.contract import PROOF_NAME, PROOF_OBJECT
+from synapse_media.methods import MEDIA_FOLDERS
 
 from . import bounded
 from .answers import NO_ANSWER, ApiError
-from .clients import call
+from .clients import Client, call
 
 _PROOF_ENDS: Final = timedelta(hours=1)
 """After this time no proof is still at work."""
 
 
-def create_bucket(s3: Any, bucket: str, region: str) -> None:
+def create_bucket(s3: Client, bucket: str, region: str) -> None:
     """Make a bucket. Raises ApiError, also where it is there already."""
     named = {"CreateBucketConfiguration": {"LocationConstraint": region}}
     # Amazon's first region, and whatever imitates it, refuses to be named.
@@ -33,7 +34,7 @@ def create_bucket(s3: Any, bucket: str, region: str) -> None:
     call(s3, "create_bucket", Bucket=bucket)
 
 
-def look(s3: Any, bucket: str) -> None:
+def look(s3: Client, bucket: str) -> None:
     """Whether the bucket is there, by a call whose answer has a body: to HEAD anybody in between may answer the same.
 
     Raises ApiError: `absent`, `denied`, `bad_key` by what the store itself says.
@@ -60,7 +61,7 @@ class _Version:
         return cls(item["Key"], item.get("VersionId") or "", modified if isinstance(modified, datetime) else None)
 
 
-def _versions(s3: Any, bucket: str, prefix: str = "", *, media: bool = False) -> Iterator[_Version]:
+def _versions(s3: Client, bucket: str, prefix: str = "", *, media: bool = False) -> Iterator[_Version]:
     """Every version and delete marker.
 
     Raises ApiError, also where the listing has no end.
@@ -109,16 +110,16 @@ def _counting(bucket: str, pages: int) -> Callable[[object], None]:
 
 
 def is_ours(key: str) -> bool:
-    """Written by the proof: not media."""
-    return PROOF_NAME.fullmatch(key.rpartition("/")[2]) is not None
+    """Written by the proof: not media. A prefix need not end with "/", so something may stand before the name."""
+    return PROOF_NAME.search(key) is not None
 
 
-def is_empty(s3: Any, bucket: str) -> bool:
+def is_empty(s3: Client, bucket: str) -> bool:
     """Nothing in it but what the proof left; old versions count as media."""
     return all(is_ours(version.key) for version in _versions(s3, bucket))
 
 
-def holds_media(s3: Any, bucket: str) -> bool:
+def holds_media(s3: Client, bucket: str) -> bool:
     """Whether there is media in a bucket; False also where the store says that the bucket is gone."""
     try:
         return not is_empty(s3, bucket)
@@ -128,7 +129,44 @@ def holds_media(s3: Any, bucket: str) -> bool:
         return False
 
 
-def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Objects lie in a bucket, but none where media is looked for. `prefix`: one that would fit; None: none found."""
+
+    prefix: str | None
+
+
+_LISTINGS: Final = 30
+"""Listings that the search for a fitting prefix makes at most; a page has 1000 names."""
+
+
+def media_elsewhere(s3: Client, bucket: str, looked_for: Collection[str]) -> Elsewhere | None:
+    """Whether a bucket that holds objects has none where media will be looked for; None where all is well.
+
+    Args:
+        looked_for: prefixes of keys, such as media/local_content/; none: nothing is asked.
+    """
+    if not looked_for:
+        return None
+    if any(call(s3, "list_objects_v2", Bucket=bucket, Prefix=under, MaxKeys=1).get("Contents") for under in looked_for):
+        return None
+    page = call(s3, "list_objects_v2", Bucket=bucket)
+    if all(is_ours(item["Key"]) for item in page.get("Contents", [])) and not page.get("IsTruncated"):
+        return None
+    folders = [""]
+    for _ in range(_LISTINGS):
+        if not folders:
+            break
+        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=folders.pop(0), Delimiter="/")
+        for item in page.get("CommonPrefixes", []):
+            for folder in MEDIA_FOLDERS:
+                if item["Prefix"].endswith(folder):
+                    return Elsewhere(item["Prefix"].removesuffix(folder))
+            folders.append(item["Prefix"])
+    return Elsewhere(None)
+
+
+def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
     """Delete all there is in the bucket, unfinished uploads included.
 
     Args:
@@ -153,14 +191,14 @@ def empty_out(s3: Any, bucket: str, *, of_proof: bool = False) -> None:
             _delete_version(s3, bucket, version)
 
 
-def remove_versions(s3: Any, bucket: str, prefix: str) -> None:
+def remove_versions(s3: Client, bucket: str, prefix: str) -> None:
     """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
     for version in _versions(s3, bucket, prefix):
         if is_ours(version.key):
             _delete_version(s3, bucket, version)
 
 
-def clear_proof(s3: Any, bucket: str, prefix: str, own: str) -> None:
+def clear_proof(s3: Client, bucket: str, prefix: str, own: str) -> None:
     """Delete what a proof wrote, and what earlier ones left; nothing of one that runs beside it.
 
     Args:
@@ -177,7 +215,7 @@ def is_left(key: str, own: str, written: datetime | None) -> bool:
     return key.startswith(own) or (written is not None and datetime.now(UTC) - written > _PROOF_ENDS)
 
 
-def _delete_version(s3: Any, bucket: str, version: _Version) -> None:
+def _delete_version(s3: Client, bucket: str, version: _Version) -> None:
     # One by one: not every store has DeleteObjects.
     named = {"VersionId": version.version_id} if version.version_id else {}
     call(s3, "delete_object", Bucket=bucket, Key=version.key, **named)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from synapse_media.contract import PROOF_OBJECT, ProofLine
 from synapse_media.methods import NOT_TESTED, Expected, Operation
@@ -19,7 +19,7 @@ from synapse_media.schema.connection import Connection
 
 from .answers import ApiError
 from .bounded import TooMuchError
-from .clients import Credential, call, s3_client
+from .clients import Client, Credential, call, s3_client
 from .objects import create_bucket, remove_versions
 
 PART: Final = 8 * 1024 * 1024
@@ -42,7 +42,7 @@ class _Try:
         large: keys of the objects of 9 MiB that were written.
     """
 
-    s3: Any
+    s3: Client
     bucket: str
     key: str
     decoy: str
@@ -62,7 +62,7 @@ def _expect_bytes(got: bytes, sent: bytes, what: str) -> None:
         raise ApiError("WrongContent", 200, f"{what} came back with other content ({len(got)} of {len(sent)} bytes)")
 
 
-def _read(s3: Any, bucket: str, key: str) -> bytes:
+def _read(s3: Client, bucket: str, key: str) -> bytes:
     import botocore.exceptions as faults
 
     try:
@@ -232,7 +232,7 @@ def prove(
     """Try every expected operation with the key; a line for each, in the order tried.
 
     Args:
-        prefix: the store's prefix, "" or ending with "/".
+        prefix: the store's prefix, put before each key as it is.
         own: the key of the object to write; by default, one that no other proof has.
         settle_seconds: a key or policy made just now may need so long until the store knows it.
     """

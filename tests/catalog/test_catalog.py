@@ -12,18 +12,31 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import botocore.session
+import botocore.loaders
 import jsonschema
 import pytest
 
 from synapse_media import catalog, settings
 from synapse_media.allow import Word
 from synapse_media.methods import Operation
-from synapse_media.plugin.families import COMPONENTS
 
 NAMES = catalog.names()
-BASES = tuple(COMPONENTS)
-PRESETS = ("ceph_rgw", "cloudflare_r2", "hetzner", "idrive_e2", "minio", "ovhcloud", "scaleway")
+BASES = tuple(family.name for family in catalog.families())
+PRESETS = (
+    "akamai",
+    "ceph_rgw",
+    "cloudflare_r2",
+    "dreamobjects",
+    "google_cloud_storage",
+    "hetzner",
+    "idrive_e2",
+    "minio",
+    "ovhcloud",
+    "scaleway",
+    "seaweedfs",
+    "storagegrid",
+    "tigris",
+)
 
 
 def raw(name: str) -> dict[str, Any]:
@@ -47,7 +60,6 @@ def beliefs(value: Any) -> list[dict[str, Any]]:
 def test_the_providers_of_the_guide_and_the_presets_are_there() -> None:
     assert sorted((*BASES, *PRESETS)) == list(NAMES)
     assert {name: catalog.load(name).component for name in PRESETS} == dict.fromkeys(PRESETS, "s3_compatible")
-    assert {name: catalog.load(name).component for name in BASES} == {name: name for name in BASES}
 
 
 def test_the_schema_is_one() -> None:
@@ -180,9 +192,109 @@ def test_presets_have_the_rest_of_their_component() -> None:
     assert preset.endpoint("fsn1") == "https://fsn1.your-objectstorage.com"
 
 
+def _partitions() -> dict[str, dict[str, Any]]:
+    """Amazon's partitions by their IDs, as the locked botocore has them."""
+    loaded = botocore.loaders.Loader().load_data("partitions")
+    return {item["id"]: item for item in loaded["partitions"]}
+
+
 def test_amazons_regions_are_those_the_locked_boto_knows() -> None:
-    known = botocore.session.Session().get_available_regions("s3", partition_name="aws")
-    assert set(catalog.load("amazon_s3").regions) == set(known)
+    """By partitions.json: endpoints.json is behind it, and lacks me-west-1 and sa-west-1."""
+    known = set(_partitions()["aws"]["regions"]) - {"aws-global"}
+    assert set(catalog.load("amazon_s3").regions) == known
+
+
+def test_other_partitions_of_amazon_are_said_to_be_unsupported() -> None:
+    """Their endpoints have other domains, which {region} alone can't say."""
+    provider = catalog.load("amazon_s3")
+    [said] = [item for item in provider.value("cannot_do") if "partition" in item]
+    for name, word in {"aws-us-gov": "GovCloud", "aws-cn": "China", "aws-eusc": "European Sovereign Cloud"}.items():
+        assert word in said
+        for region in _partitions()[name]["regions"]:
+            assert region not in provider.regions
+
+
+CORRECTED = {
+    # {provider: what it can and can't do by the vendor's own text; each was null or wrong in release 0.1.0}
+    "ceph_rgw": {"tls_only_policy": True},
+    "hetzner": {"bucket_tags": False, "ownership_controls": False, "encryption": False},
+    "minio": {"lifecycle": True, "lifecycle_abort": False},
+    "ovhcloud": {
+        "bucket_tags": True,
+        "encryption": True,
+        "public_access_block": False,
+        "ownership_controls": False,
+        "bucket_policy": False,
+        "lifecycle": True,
+        "lifecycle_abort": True,
+    },
+    "storj": {"bucket_tags": True, "versioning": True},
+    "wasabi": {"lifecycle_abort": True, "key_last_used": True},
+}
+
+
+@pytest.mark.parametrize("name", CORRECTED)
+def test_what_a_provider_can_do_is_as_its_own_pages_say(name: str) -> None:
+    provider = catalog.load(name)
+    assert {capability: provider.can(capability) for capability in CORRECTED[name]} == CORRECTED[name]
+
+
+def test_minio_is_not_recommended_and_says_what_is() -> None:
+    """Community binaries ended in 2025-10, its repository was archived in 2026-02."""
+    provider = catalog.load("minio")
+    said = " ".join(f"{quirk['what']} {quirk['so']}" for quirk in provider.value("quirks"))
+    for word in ("no longer maintained", "not recommended", "Garage", "versitygw", "SeaweedFS", "Ceph"):
+        assert word in said
+    assert any("no longer maintained" in item for item in provider.value("cannot_do"))
+
+
+@pytest.mark.parametrize(
+    ("name", "bucket", "fits"),
+    [
+        ("ovhcloud", "example--media", False),
+        ("ovhcloud", "example-com-media", True),
+        ("scaleway", "example--media", True),
+        ("dreamobjects", "media", False),
+        ("dreamobjects", "b2-media", False),
+    ],
+)
+def test_names_that_only_some_providers_refuse(name: str, bucket: str, *, fits: bool) -> None:
+    assert (catalog.bucket_name_fault(bucket, catalog.load(name)) is None) == fits
+
+
+def test_scaleway_has_milan() -> None:
+    assert catalog.load("scaleway").endpoint("it-mil") == "https://s3.it-mil.scw.cloud"
+    assert "it-mil" in catalog.load("scaleway").regions
+
+
+def test_scaleways_prices_are_not_taken_for_the_vendors_word_any_more() -> None:
+    """Its faq.mdx of 2026-11-04 states none, and refers to the pricing page."""
+    for offer in catalog.load("scaleway").value("prices"):
+        assert not [name for name, term in offer["terms"].items() if term["certainty"] == "primary"]
+
+
+def test_a_price_in_conflict_is_uncertain() -> None:
+    """IDrive's own pages say 5 and 6 USD for a TB."""
+    [offer] = catalog.load("idrive_e2").value("prices")
+    storage = offer["terms"]["storage"]
+    assert storage["certainty"] == "uncertain"
+    assert "in conflict: 6 USD" in storage["note"]
+    assert "5 USD" in storage["note"]
+
+
+def test_storjs_tier_is_its_location() -> None:
+    """docs of 2026-07-15: LocationConstraint chooses where a bucket lies, and so what it costs."""
+    [quirk] = [item for item in catalog.load("storj").value("quirks") if "LocationConstraint" in item["what"]]
+    for name in ("global-1", "regional-1", "archive-1", "us-select-1"):
+        assert name in quirk["what"]
+    assert "Advanced" in quirk["what"]
+
+
+def test_checksum_quirks_are_as_old_as_they_are() -> None:
+    spaces, b2 = (catalog.load(name) for name in ("digitalocean_spaces", "backblaze_b2"))
+    assert any("until 2025-01-30" in quirk["what"] for quirk in spaces.value("quirks"))
+    assert any("unsettled" in quirk["what"] for quirk in b2.value("quirks"))
+    assert any("CRC64NVME" in quirk["what"] for quirk in catalog.load("wasabi").value("quirks"))
 
 
 def test_admin_permissions_of_amazon_are_actions_without_wildcards() -> None:

@@ -15,11 +15,13 @@ from typing import Any
 import boto3
 import pytest
 
-from synapse_media import contract
+from synapse_media import catalog, contract
 from synapse_media.cli import abort_uploads
 from synapse_media.engine.embedded import Running
 from synapse_media.errors import SynapseMediaError
+from synapse_media.store import clients
 from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Credential
 from tests.doubles import proxy
 from tests.renderer import samples
 
@@ -154,8 +156,21 @@ def test_aborted_by_somebody_else_meanwhile(place: Place) -> None:
     assert place.left() == set()
 
 
+@pytest.mark.parametrize(
+    ("provider", "variables"),
+    [
+        ("s3_compatible", ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")),
+        ("wasabi", ("WASABI_ACCESS_KEY_ID", "WASABI_SECRET_ACCESS_KEY")),
+        ("amazon_s3", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")),
+        ("digitalocean_spaces", ("SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")),
+    ],
+)
 def test_a_key_that_may_not_list_uploads(
-    place: Place, embedded_store: Running, monkeypatch: pytest.MonkeyPatch
+    place: Place,
+    embedded_store: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    variables: tuple[str, ...],
 ) -> None:
     """The module's key may not: said, with what to do; with the admin's in the environment it is done."""
     place.begin("old", days=30)
@@ -166,16 +181,45 @@ def test_a_key_that_may_not_list_uploads(
         aws_access_key_id=embedded_store.access_key_id,
         aws_secret_access_key=embedded_store.secret_access_key,
     )
-    iam.create_user(UserName="abort-uploads")
-    key = iam.create_access_key(UserName="abort-uploads")["AccessKey"]
-    place.save(access_key_id=key["AccessKeyId"], secret_access_key=key["SecretAccessKey"])
-    monkeypatch.delenv("S3_ACCESS_KEY_ID", raising=False)
-    with pytest.raises(SynapseMediaError, match="S3_ACCESS_KEY_ID, S3_SECRET_ACCESS_KEY"):
+    user = f"abort-uploads-{provider}"
+    iam.create_user(UserName=user)
+    key = iam.create_access_key(UserName=user)["AccessKey"]
+    place.save(access_key_id=key["AccessKeyId"], secret_access_key=key["SecretAccessKey"], provider=provider)
+    for name in catalog.load(provider).admin_variables:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SynapseMediaError, match=rf"\({', '.join(variables)}\)"):
         place.run()
-    monkeypatch.setenv("S3_ACCESS_KEY_ID", embedded_store.access_key_id)
-    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", embedded_store.secret_access_key)
+    monkeypatch.setenv(variables[0], embedded_store.access_key_id)
+    monkeypatch.setenv(variables[1], embedded_store.secret_access_key)
     assert place.run() == 0
     assert place.left() == set()
+
+
+def test_a_temporary_credential_is_used_with_its_token(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    def refusing(_: object, credential: Credential) -> Any:
+        used.append(credential)
+        return place.s3
+
+    def denied(*_: object, **__: object) -> None:
+        raise ApiError("AccessDenied", 403, "denied")
+
+    monkeypatch.setattr(abort_uploads, "s3_client", refusing)
+    monkeypatch.setattr(clients, "call", denied)
+    environment = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
+    with pytest.raises(SynapseMediaError, match="may not list uploads"):
+        abort_uploads.client_of(replace(place.outputs, provider="amazon_s3"), environment)
+    assert used[1:] == [Credential("id", "secret", "token")]
+
+
+def test_an_administrator_without_an_s3_key_is_not_sent_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise ApiError("AccessDenied", 403, "denied")
+
+    monkeypatch.setattr(clients, "call", denied)
+    with pytest.raises(SynapseMediaError, match="is no key for S3 here"):
+        abort_uploads.client_of(replace(place.outputs, provider="garage"), {"GARAGE_ADMIN_TOKEN": "t"})
 
 
 def test_a_web_page_in_place_of_the_store(place: Place, embedded_store: Running) -> None:

@@ -465,9 +465,14 @@ def test_doctor_looks_at_the_module_of_a_synapse(tmp_path: Path) -> None:
     old.write_text("#!/bin/sh\necho 1.5.0\n")
     old.chmod(0o755)
     assert "1.5.0" in doctor.module_findings(str(old))[0]
-    for recent in ("1.7.0", "1.7", "2"):
-        old.write_text(f"#!/bin/sh\necho {recent}\n")
+    for recent in ("1.7.0", "1.7", "2", "1.7.0\\n1.140.0"):
+        old.write_text(f"#!/bin/sh\nprintf '{recent}\\n'\n")
         assert doctor.module_findings(str(old)) == []
+    for module, homeserver in (("1.7.0", "1.139.2"), ("1.5.0", "1.163.0")):
+        old.write_text(f"#!/bin/sh\nprintf '{module}\\n{homeserver}\\n'\n")
+        (finding,) = doctor.module_findings(str(old))
+        assert f"Synapse {homeserver}" in finding
+        assert "Take 1.7.0" in finding
 
 
 def test_a_python_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

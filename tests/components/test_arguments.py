@@ -217,9 +217,10 @@ def test_a_vendors_plugin_is_found_under_the_name_without_its_api() -> None:
 
 
 def test_a_component_and_its_arguments_are_found_by_name_and_nothing_else_is() -> None:
-    for module, name in components.REGISTRY.values():
+    for family in catalog.families():
+        name = family.component_class
         component, args = getattr(components, name), getattr(components, f"{name}Args")
-        assert component.family == module
+        assert component.family == family.name
         assert issubclass(args, StoreArgs)
         assert {name, f"{name}Args"} <= set(components.__all__)
     with pytest.raises(AttributeError, match="Nothing"):
@@ -229,7 +230,7 @@ def test_a_component_and_its_arguments_are_found_by_name_and_nothing_else_is() -
 
 def test_every_setting_of_a_stack_file_is_an_argument() -> None:
     for name in catalog.names():
-        component = components.REGISTRY[catalog.load(name).component][1]
+        component = catalog.load(name).component_class
         there = {item.name for item in fields(getattr(components, f"{component}Args"))}
         assert set(catalog.load(name).value("settings", {})) <= there
 

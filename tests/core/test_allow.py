@@ -24,6 +24,7 @@ NAMED = re.compile(r"(?:<homeserver>|matrix\.example\.com)/([a-z]+-[a-z]+)\b")
         (allow.settles_media, {Word.DELETE_MEDIA, Word.RETAIN_BUCKET}),
         (allow.retires_key, {Word.RETIRE_KEY}),
         (allow.sets_encryption, {Word.SET_ENCRYPTION}),
+        (allow.owns_bucket, {Word.OWN_BUCKET}),
     ],
 )
 def test_a_word_lets_pass_what_it_says_and_nothing_else(decides: object, words: set[Word]) -> None:

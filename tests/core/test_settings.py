@@ -52,6 +52,17 @@ def test_a_minimal_store_is_filled_in_from_the_catalog() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["a..example.com", ".example.com", "example.com.", "a-.example.com", "-a.example.com"])
+def test_a_server_name_is_a_host_name(name: str) -> None:
+    (problem,) = problems_of({name: GOOD})
+    assert "a host name such as matrix.example.com" in str(problem)
+
+
+@pytest.mark.parametrize("name", ["example.com", "a-b.example.com", "localhost", "192.0.2.1:8448", "xn--a.example"])
+def test_a_host_name_is_a_server_name(name: str) -> None:
+    assert settings.parse({name: GOOD})[name].server_name == name
+
+
 def test_every_setting_is_taken_over() -> None:
     store = settings.parse(
         {
@@ -274,6 +285,35 @@ def test_a_url_among_a_providers_own_settings_is_kept_in_one_form(provider: str,
     assert _with_own_url(provider, setting, "HTTPS://api.example.com:443/").options == {setting: kept}
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("endpoint", "http://matrix_minio:9000", "'_'"),
+        ("iam_endpoint", "http://matrix_minio:9000", "'_'"),
+        ("endpoint", "https://-s3.example.com", "no host name"),
+        ("endpoint", "https://your-endpoint", "example"),
+        ("endpoint", "https://s3.REGION_NAME.example.com", "example"),
+        ("bucket", "your-bucket-name", "example"),
+        ("bucket", "s3://media", "Write media."),
+        ("bucket", "media/synapse", "prefix: synapse/"),
+        ("region", "eu-central-1a", "Write eu-central-1."),
+        ("region", "REGION", "example"),
+        ("region", "-eu", "boto3 refuses"),
+    ],
+)
+def test_a_value_is_judged_as_its_reader_does(name: str, value: str, word: str) -> None:
+    [problem] = problems_with(**{name: value})
+    assert problem.setting == f"stores.{NAME}.{name}"
+    assert word.lower() in problem.next_step.lower()
+
+
+def test_a_region_that_contradicts_the_endpoint_is_refused() -> None:
+    [problem] = problems_with(region="us-east-1", endpoint="https://s3.eu-central-003.backblazeb2.com")
+    assert "Write eu-central-003" in problem.next_step
+    assert parsed_with(region="us-east-1", endpoint="https://fra1.digitaloceanspaces.com").region == "us-east-1"
+    assert parsed_with(region="eu-central-003", endpoint="https://s3.eu-central-003.backblazeb2.com").endpoint
+
+
 def test_every_setting_that_is_a_url_is_checked_as_one() -> None:
     assert {("backblaze_b2", "realm"), ("garage", "admin_endpoint"), ("storj", "auth_endpoint")} <= set(OWN_URLS)
 
@@ -284,7 +324,7 @@ def test_every_setting_that_is_a_url_is_checked_as_one() -> None:
         ("https://s3.example.com/", "https://s3.example.com"),
         ("http://127.0.0.1:7271", "http://127.0.0.1:7271"),
         ("https://[::1]:9000", "https://[::1]:9000"),
-        ("http://minio_1:9000", "http://minio_1:9000"),
+        ("http://minio-1:9000", "http://minio-1:9000"),
         ("HTTPS://S3.Example.COM", "https://s3.example.com"),
         ("https://s3.example.com:443", "https://s3.example.com"),
         ("http://s3.example.com:80/", "http://s3.example.com"),
@@ -323,6 +363,17 @@ def test_a_prefix_is_a_plain_folder(prefix: str) -> None:
 def test_a_prefix_has_no_character_that_somebody_reads_otherwise(prefix: object) -> None:
     [problem] = problems_with(prefix=prefix)
     assert problem.setting == f"stores.{NAME}.prefix"
+
+
+@pytest.mark.parametrize("prefix", ["media", "prefix/to/files", "a-"])
+def test_only_a_bucket_that_is_taken_over_may_have_media_under_no_folder(prefix: str) -> None:
+    """The README of the storage provider module has such an example, and so have keys that are there."""
+    assert parsed_with(prefix=prefix, adopt=True).prefix == prefix
+    [problem] = problems_with(prefix=prefix)
+    assert "adopt: true" in problem.next_step
+    for wrong in (f"/{prefix}", f"{prefix}/..", f"{prefix}*"):
+        [problem] = problems_with(prefix=wrong, adopt=True)
+        assert problem.setting == f"stores.{NAME}.prefix"
 
 
 @pytest.mark.parametrize("prefix", ["", "media/", "a/b/", "Media 2024/", "(old)/", "m.d_-!/", "...a/"])

@@ -99,7 +99,7 @@ def test_what_is_not_yaml_is_refused_with_its_place(project: Path, text: str | b
 @pytest.mark.parametrize("text", ["", "[]", "just text", "3"])
 def test_what_is_no_object_is_refused(project: Path, text: str) -> None:
     write(project, text)
-    with pytest.raises(stackfile.StackFileError, match="is no YAML object"):
+    with pytest.raises(stackfile.StackFileError, match="is not a YAML mapping"):
         stackfile.read(project, "s")
 
 

@@ -20,7 +20,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
     folder = tmp_path_factory.mktemp("wheel")
     checkout = folder / "checkout"
     checkout.mkdir()
-    for name in ("pyproject.toml", "README.md", ".gitignore", "__main__.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore", "__main__.py"):
         shutil.copy2(ROOT / name, checkout)
     for name in ("synapse_media", "bin", "components", "ci", "stacks"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -47,6 +47,7 @@ def test_a_wheel_carries_everything_under_one_name(wheel: zipfile.Path) -> None:
         "synapse_media/engine/sources/pulumi/go.sum",
         "synapse_media/engine/sources/versitygw/pin.go",
         "synapse_media/project/__main__.py",
+        "synapse_media/stack-file.schema.json",
     ):
         assert needed in names
 
@@ -55,6 +56,16 @@ def test_a_wheel_carries_the_examples_and_nobodys_stack_files(wheel: zipfile.Pat
     tracked = subprocess.run(["git", "ls-files", "stacks"], cwd=ROOT, check=True, capture_output=True, text=True)
     found = {f"stacks/{item.name}" for item in (wheel / "synapse_media/stacks").iterdir()}
     assert found == set(tracked.stdout.split())
+
+
+def test_a_wheel_says_whose_it_is_and_under_which_licence(wheel: zipfile.Path) -> None:
+    (info,) = (item for item in wheel.iterdir() if item.name.endswith(".dist-info"))
+    said = (info / "METADATA").read_text(encoding="utf-8")
+    for line in ("License-Expression: Apache-2.0", "License-File: LICENSE", "Author: The synapse-media authors"):
+        assert f"\n{line}\n" in said
+    assert "Apache License" in (info / "licenses/LICENSE").read_text(encoding="utf-8")
+    # A classifier for a licence contradicts the expression: PyPI refuses both together.
+    assert "Classifier: License ::" not in said
 
 
 def test_a_wheel_has_the_command_and_the_plugin(wheel: zipfile.Path) -> None:

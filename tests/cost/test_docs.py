@@ -16,8 +16,8 @@ BLOCK = re.compile(r"<!-- synapse-media (cost .*?) -->\n(.*?)<!-- end -->", re.D
 
 def test_the_page_is_as_the_tool_prints_it() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    renewed = runpy.run_path(str(DOCS / "update.py"))["renewed"]
-    assert renewed(text) == text, "run: python docs/update.py"
+    updated = runpy.run_path(str(DOCS / "update.py"))["updated"]
+    assert updated(text) == text, "run: python docs/update.py"
 
 
 def test_every_cost_has_its_date_and_every_block_its_table() -> None:
@@ -33,11 +33,11 @@ def test_no_price_stands_outside_the_blocks() -> None:
     assert not re.search(r"[$€] ?[0-9]|[0-9] ?(USD|EUR|dollars|cents|[$€])", prose)
 
 
-def test_a_page_out_of_date_is_written_anew(tmp_path: Path) -> None:
+def test_a_page_out_of_date_is_updated(tmp_path: Path) -> None:
     page = Path(shutil.copy(PAGE, tmp_path / "page.md"))
     text = page.read_text(encoding="utf-8")
     page.write_text(text.replace("| Wasabi | ", "| Wasabi | 9"), encoding="utf-8")
     command = [sys.executable, str(DOCS / "update.py"), str(page)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=DOCS.parent)
-    assert "written anew" in done.stdout
+    assert "updated" in done.stdout
     assert page.read_text(encoding="utf-8") == text

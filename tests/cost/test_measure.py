@@ -60,7 +60,7 @@ def test_counted_by_folder(media: Path) -> None:
     }
     # The previews stay on the disk.
     assert (found.files, found.bytes) == (7, 219_693)
-    assert [found.goes(name) for name in ("local_content", "url_cache")] == [True, False]
+    assert [found.is_stored(name) for name in ("local_content", "url_cache")] == [True, False]
     assert (found.skipped, found.unreadable) == (0, [])
 
 
@@ -98,7 +98,7 @@ def test_growth_is_not_read_from_a_few_days(tmp_path: Path) -> None:
         put(tmp_path / "local_content" / "aa" / str(number), 1000, number % 3)
     found = run(tmp_path)
     assert found.growth is None
-    assert found.growth_note == "no file is older than 3 days: growth is read from 30 or more"
+    assert found.growth_note == "the oldest file is 3 days old, and growth needs 30"
 
 
 def test_growth_is_not_read_from_a_copy(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ class TestReading:
         assert model.month(WASABI, Usage(TB, egress=TB)).warnings == ()
         bill = model.month(WASABI, Usage(TB, egress=TB + 1))
         assert bill.total == Decimal("7.99")
-        assert "beyond fair use (1 × what is stored)" in bill.warnings[0]
+        assert "above fair use (1 × the stored size)" in bill.warnings[0]
 
     def test_retrieval(self) -> None:
         # 10 GiB × 0.01
@@ -303,7 +303,7 @@ class TestOverTime:
         usage = Usage(
             100 * GB, growth=100 * GB, egress=10 * GB, files=Decimal(1000), sizes=(SizeGroup(1000, 100 * 10**9),)
         )
-        grown = model.later(usage, 2)
+        grown = model.grown(usage, 2)
         assert (grown.stored, grown.files, grown.egress) == (300 * GB, 3000, 10 * GB)
         assert (grown.month_uploads, grown.month_downloads) == (1000, 100)
         assert (grown.sizes[0].files, grown.sizes[0].bytes) == (3000, 300 * 10**9)
@@ -451,7 +451,7 @@ class TestRefused:
             Usage(**{"stored": GB, name: Decimal(-1)})
 
     def test_more_files_than_bytes(self) -> None:
-        with pytest.raises(UsageError, match="one byte a file"):
+        with pytest.raises(UsageError, match="one byte per file"):
             Usage(Decimal(1000), files=Decimal(1001))
 
 

@@ -22,7 +22,7 @@ import pytest
 from synapse_media.cost import fit, pictures, prices, report
 from synapse_media.cost.measure import measure
 from synapse_media.cost.model import Usage
-from synapse_media.cost.study import Study, flips_in_words, study
+from synapse_media.cost.study import Study, describe_cheapest, study
 from synapse_media.cost.units import show_size
 from synapse_media.errors import UsageError
 
@@ -88,9 +88,7 @@ def test_what_is_in_the_pictures(page: str) -> None:
     for label in ("Backblaze B2", "Wasabi", "Amazon S3 eu-central-1", "Hetzner Object Storage"):
         assert by_size.count(label) == over_time.count(label) == 1
     # The ring of the flip, computed by hand in test_model; the stored size; both panels.
-    assert {"873.3 GB", "400 GB", "10 TB", "USD a month by what is stored", "EUR a month by what is stored"} <= set(
-        by_size
-    )
+    assert {"873.3 GB", "400 GB", "10 TB", "USD a month by stored size", "EUR a month by stored size"} <= set(by_size)
     assert {"storage", "minimum storage", "subscription", "2.71", "7.99"} <= set(shares)
 
 
@@ -118,7 +116,7 @@ def test_what_leads_is_ringed_where_the_report_says() -> None:
     drawn = texts(parsed(pictures.render(pictures.PICTURES[0], three, "svg", narrow=False)))
     rings = {text for text in drawn if re.fullmatch(r"[0-9.]+ [GT]B", text)} - {"10 GB", "100 GB", "400 GB", "10 TB"}
     assert rings == {show_size(flip.stored) for flip in three.flips if flip.leads} | {"1 TB"}
-    assert all(ring in flips_in_words(three, "USD") for ring in rings)
+    assert all(ring in describe_cheapest(three, "USD") for ring in rings)
     assert "Amazon S3 STANDARD_IA us-east-1" in drawn
 
 
@@ -141,11 +139,11 @@ def test_of_lines_on_one_another_the_upper_ones_are_dashed() -> None:
 
 def test_labels_are_moved_apart_and_stay_inside() -> None:
     for places in ([0.5, 0.5, 0.5], [0.98, 0.99, 1.0], [0.0, 0.0, 0.01], [0.2], []):
-        moved = pictures._apart(places, 0.1)
+        moved = pictures._spread(places, 0.1)
         ordered = sorted(moved)
         assert all(b - a >= 0.1 - 1e-9 for a, b in pairwise(ordered))
         assert all(-1e-9 <= place <= 1 + 1e-9 for place in moved)
-    assert pictures._apart([0.9, 0.1], 0.1) == [0.9, 0.1]
+    assert pictures._spread([0.9, 0.1], 0.1) == [0.9, 0.1]
 
 
 def test_the_same_study_gives_the_same_bytes(small: Study) -> None:

@@ -63,7 +63,7 @@ def test_chosen_by_provider_and_class() -> None:
         (["wasabi"], ["STANDARD_IA"], "--class 'STANDARD_IA': allowed is one of STANDARD"),
         ([], ["GLACIER_IR"], r"no price for it \(Amazon S3\). Give your own with --prices FILE"),
         (["ovhcloud"], ["STANDARD_IA"], r"no price for it \(OVHcloud Object Storage\)"),
-        ([], ["GLACIER"], "brought back before it can be read .* so Synapse can't use it"),
+        ([], ["GLACIER"], "its objects must be restored before they can be read .* so Synapse can't use it"),
     ],
 )
 def test_unknown_ones_are_refused(providers: list[str], classes: list[str], word: str) -> None:
@@ -106,7 +106,7 @@ def test_old_and_uncertain_terms_are_flagged() -> None:
     unsure = prices.Term("storage", {}, "somewhere", date(2026, 5, 27), "uncertain")
     assert unsure.flags(date(2026, 11, 24)) == ("uncertain", "old")
     by_key = {offer.key: offer for offer in prices.offers()}
-    assert by_key["scaleway/STANDARD"].flags(TODAY)["egress"] == ("old",)
+    assert by_key["scaleway/STANDARD"].flags(TODAY)["egress"] == ("uncertain", "old")
     assert by_key["idrive_e2/STANDARD"].flags(TODAY)["minimum_days"] == ("uncertain",)
     assert by_key["wasabi/STANDARD"].flags(TODAY) == {}
     # In half a year everything is.
@@ -168,16 +168,16 @@ def term(name: str, value: Any) -> Any:
         (term("storage", {"tiers": [{"price": 7.99}], "per": "TB"}), "price"),
         (term("storage", {"tiers": [{"price": "-1"}], "per": "TB"}), "price"),
         (term("storage", {"tiers": [{"price": "1e3"}], "per": "TB"}), "price"),
-        (term("storage", {"tiers": [], "per": "TB"}), "rising"),
+        (term("storage", {"tiers": [], "per": "TB"}), "ascending"),
         (term("storage", {"tiers": [{"price": "1", "up_to": "5"}], "per": "TB"}), "the last one without up_to"),
         (
             term(
                 "storage",
                 {"tiers": [{"price": "1", "up_to": "5"}, {"price": "1", "up_to": "5"}, {"price": "1"}], "per": "TB"},
             ),
-            "rising",
+            "ascending",
         ),
-        (term("storage", {"tiers": [{"price": "1"}, {"price": "1"}], "per": "TB"}), "rising"),
+        (term("storage", {"tiers": [{"price": "1"}, {"price": "1"}], "per": "TB"}), "ascending"),
         (term("storage", {"tiers": [{"price": "1"}], "per": "GB-month"}), "GB, GiB, TB or TiB"),
         (term("requests_put", {"price": "1", "per": "0", "free": "0", "whole": False}), "a number of requests"),
         (term("requests_put", {"price": "1", "per": "1", "free": "0", "whole": 1}), "true or false"),

@@ -10,7 +10,7 @@ import pytest
 from synapse_media import catalog
 from synapse_media.cost import fit, markdown, prices
 from synapse_media.cost.model import SizeGroup, Usage, curve
-from synapse_media.cost.study import Study, as_json, flips_in_words, marks, money, nearest_region, study
+from synapse_media.cost.study import Study, as_json, describe_cheapest, marks, money, nearest_region, study
 
 TODAY = date(2026, 11, 23)
 GB = Decimal(10**9)
@@ -69,19 +69,19 @@ def test_a_class_that_loses_money_is_named() -> None:
     # 2^20 thumbnails of 16 KiB, 16 GiB: 0.368 in STANDARD, 0.20 + 1.40 in STANDARD_IA (see test_model).
     found = of(Usage(16 * Decimal(2**30), files=Decimal(2**20)), "amazon_s3", near=(40.7, -74.0))
     assert (
-        "Amazon S3 STANDARD_IA us-east-1 loses money here: 1.23 USD a month more than STANDARD, most of it for minimum "
+        "Amazon S3 STANDARD_IA us-east-1 costs 1.23 USD a month more than STANDARD here, most of it for minimum "
         "object size (1.40 USD): thumbnails and other files below 131.1 kB are billed as 131.1 kB." in found.notes
     )
     large = Usage(400 * GB, files=Decimal(1000), sizes=(SizeGroup(1000, 400 * 10**9),))
-    assert not any("loses money" in note for note in of(large, "amazon_s3").notes)
+    assert not any("more than STANDARD" in note for note in of(large, "amazon_s3").notes)
 
 
-def test_what_is_not_known_is_said() -> None:
+def test_notes_on_missing_inputs() -> None:
     assert any("--files" in note for note in of(Usage(GB), "wasabi").notes)
-    assert any("equally large (444.4 kB)" in note for note in of(MEDIUM, "wasabi").notes)
-    assert any("a restore reads 450 GB a month, beyond fair use" in note for note in of(MEDIUM, "wasabi").notes)
+    assert any("mean size (444.4 kB)" in note for note in of(MEDIUM, "wasabi").notes)
+    assert any("a restore reads 450 GB a month, above fair use" in note for note in of(MEDIUM, "wasabi").notes)
     heavy = Usage(400 * GB, egress=500 * GB, files=Decimal(900_000))
-    assert any(note.startswith("Wasabi: reads 500 GB a month, beyond fair use") for note in of(heavy, "wasabi").notes)
+    assert any(note.startswith("Wasabi: reads 500 GB a month, above fair use") for note in of(heavy, "wasabi").notes)
 
 
 def test_flags_become_marks() -> None:
@@ -93,22 +93,68 @@ def test_flags_become_marks() -> None:
     assert marks(by_key["scaleway/STANDARD"], TODAY) == "?!"
     assert marks(by_key["wasabi/STANDARD"], date(2027, 6, 1)) == "!"
     notes = study(prices.offers(["wasabi"]), MEDIUM, date(2027, 6, 1)).notes
-    assert any(note.startswith("Older than 180 days") and "Wasabi" in note for note in notes)
+    assert any(note.startswith("At least one term is older than 180 days") and "Wasabi" in note for note in notes)
 
 
-def test_flips_in_words() -> None:
-    found = of(MEDIUM, "backblaze_b2", "idrive_e2")
-    assert flips_in_words(found, "USD") == (
-        "Backblaze B2 is the cheapest below 873.3 GB, IDrive e2 from there (looked at from 10 GB to 10 TB, everything "
-        "else in proportion)."
+def test_describe_cheapest() -> None:
+    assert describe_cheapest(of(MEDIUM, "backblaze_b2", "wasabi"), "USD") == (
+        "Backblaze B2 is the cheapest from 10 GB to 10 TB."
     )
-    assert flips_in_words(of(MEDIUM, "wasabi"), "USD") == "Wasabi is the cheapest from 10 GB to 10 TB."
-    three = flips_in_words(of(MEDIUM, "amazon_s3", "storj", "wasabi"), "USD")
+    assert describe_cheapest(of(MEDIUM, "wasabi"), "USD") == "Wasabi is the cheapest from 10 GB to 10 TB."
+    three = describe_cheapest(of(MEDIUM, "amazon_s3", "storj", "wasabi"), "USD")
     # Both tiers of Storj cost 5 USD where they pass Amazon; the one that is cheaper later is named.
     assert three == (
         "Amazon S3 STANDARD_IA us-east-1 is the cheapest below 366.3 GB, Storj Standard from there, Wasabi from 1 TB "
-        "(looked at from 10 GB to 10 TB, everything else in proportion)."
+        "(examined from 10 GB to 10 TB, everything else in proportion)."
     )
+
+
+def test_nothing_is_said_flatly_that_hangs_on_a_price_in_conflict() -> None:
+    """IDrive's own pages say 6 and 5 USD for a TB, of which one at least is billed."""
+    found = of(MEDIUM, "backblaze_b2", "idrive_e2")
+    words = describe_cheapest(found, "USD")
+    assert words.startswith(
+        "Not certain, since IDrive e2 states two prices. By one: Backblaze B2 is the cheapest below "
+    )
+    assert "below 873.3 GB" in words
+    assert "By the other: Backblaze B2 is the cheapest below 729.5 GB, IDrive e2 from there" in words
+    [note] = [note for note in found.notes if "contradict each other" in note]
+    assert note.startswith("IDrive e2: ")
+    assert "5.00 USD" in note
+    # Where the order hangs on another's price, it is said as it is.
+    assert describe_cheapest(of(MEDIUM, "cloudflare_r2", "storj"), "USD").startswith(("Cloudflare", "Storj"))
+
+
+def test_a_class_that_the_recommended_module_cannot_write_is_marked_where_it_is_ranked() -> None:
+    """s3_storage_provider.py 1.7.0, parse_config, takes four classes; ONEZONE_IA is none of them."""
+    found = of(MEDIUM, "scaleway")
+    ranked = {result.offer.storage_class: marks(result.offer, TODAY) for result in found.results["EUR"]}
+    assert "*" in ranked["ONEZONE_IA"]
+    assert "*" not in ranked["STANDARD"]
+    [note] = [note for note in found.notes if "marked '*'" in note]
+    assert "Scaleway Object Storage ONEZONE_IA" in note
+    assert "STANDARD, REDUCED_REDUNDANCY, STANDARD_IA, INTELLIGENT_TIERING" in note
+    assert "ONEZONE_IA (not by the recommended module) is the cheapest" in describe_cheapest(found, "EUR")
+
+
+def test_what_is_billed_is_shown_not_what_is_stored_alone() -> None:
+    small = Usage(50 * GB, files=Decimal(1_000_000), deleted=10 * GB, deleted_age=10)
+    found = of(small, "hetzner", "wasabi", "storj")
+    by_key = {result.offer.key: result for results in found.results.values() for result in results}
+    # A million files of 50 kB each, billed as 65,536 bytes.
+    assert by_key["hetzner/STANDARD"].month.billed == 65_536_000_000
+    wasabi = by_key["wasabi/STANDARD"].month
+    assert wasabi.billed == 1024**4
+    # 1 TiB at least, and 10 GB for the 80 days that were left of 90.
+    early = 10 * GB * Decimal("7.99") / 1024**4 * 80 / 30
+    assert abs(wasabi.stored - Decimal("7.99") - early) < Decimal("0.000001")
+    assert wasabi.stored == wasabi.total
+    [note] = [note for note in found.notes if "are billed as more" in note]
+    assert "Hetzner Object Storage 65.5 GB" in note
+    assert "Wasabi 1.1 TB" in note
+    assert "Storj" not in note
+    shown = as_json(found)["currencies"]["EUR"][0]["month"]["storage_as_billed"]
+    assert shown["bytes"] == 65_536_000_000
 
 
 @pytest.mark.parametrize(
@@ -131,7 +177,7 @@ def test_who_is_said_to_be_the_cheapest_is(providers: tuple[str, ...], usage: Us
     found = of(usage, *providers)
     low, high = found.span
     for currency, results in found.results.items():
-        words = flips_in_words(found, currency)
+        words = describe_cheapest(found, currency)
         flips = [flip for flip in found.flips if flip.leads and flip.currency == currency]
         assert [flip.above for flip in flips] == list(found.leaders[currency][1:])
         assert all(offer.label in words for offer in found.leaders[currency])
@@ -194,7 +240,7 @@ def test_fit_has_the_guides_other_aspects() -> None:
     assert set(found) == set(catalog.names())
     assert found["storj"].layout == "distributed"
     assert found["hetzner"].regions == "fsn1 (Falkenstein, Germany), 233 km"
-    assert found["garage"].regions == "your own place"
+    assert found["garage"].regions == "wherever you run it"
     assert any("deny delete" in item for item in found["digitalocean_spaces"].cannot)
     assert "encryption" in found["wasabi"].uncertain
     assert fit.fits(["backblaze_b2"])[0].regions == "7 regions, fixed at sign-up"

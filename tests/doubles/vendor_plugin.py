@@ -29,9 +29,9 @@ from pulumi.runtime.proto import engine_pb2, plugin_pb2, provider_pb2, provider_
 
 from synapse_media.engine.paths import state_dir
 from synapse_media.errors import StoreError
-from synapse_media.plugin.bucket import canonical
 from synapse_media.plugin.protocol import Servicer, decode, die_with_parent, encode
 from synapse_media.plugin.resource import Context, Found, PartialError, Resource, Values
+from synapse_media.plugin.s3_bucket import canonical
 from synapse_media.schema.model import UNKNOWN
 
 ROOT = Path(__file__).resolve().parents[2]

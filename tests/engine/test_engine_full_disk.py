@@ -39,11 +39,11 @@ def test_a_state_that_was_cut_off_is_put_back(engine: Engine, state: Path, tmp_p
     state.write_text(state.read_text()[:-20])
     with pytest.raises(EngineError, match="unexpected end of JSON"):
         engine.has_stack("one")
-    assert engine.restore_cut_states() == ["one"]
+    assert engine.restore_truncated_states() == ["one"]
     assert engine.has_stack("one")
     assert engine.export("one")["deployment"].get("resources") == whole["deployment"].get("resources")
     assert state.stat().st_mode & 0o777 == 0o600
-    assert engine.restore_cut_states() == []
+    assert engine.restore_truncated_states() == []
 
 
 def test_the_newest_whole_backup_is_taken_where_the_one_beside_it_is_cut_too(
@@ -58,7 +58,7 @@ def test_the_newest_whole_backup_is_taken_where_the_one_beside_it_is_cut_too(
     state.write_text(whole[:-1])
     attributes = state.with_name("one.json.attrs")
     attributes.write_text("{")
-    assert engine.restore_cut_states() == ["one"]
+    assert engine.restore_truncated_states() == ["one"]
     assert state.read_text() == whole
     assert not attributes.exists()
 
@@ -73,5 +73,5 @@ def test_half_a_lock_is_nobodys(engine: Engine, tmp_path: Path) -> None:
 
 def test_what_can_not_be_put_back_is_left(engine: Engine, state: Path) -> None:
     state.write_text("{")
-    assert engine.restore_cut_states() == []
+    assert engine.restore_truncated_states() == []
     assert state.read_text() == "{"

@@ -439,7 +439,7 @@ def test_an_installer_without_a_language_host_is_not_taken(
 ) -> None:
     vendor_double.installer = _INSTALLER.replace("HOST", "")
     monkeypatch.setenv(obtain.ROUTE_VARIABLE, "vendor")
-    with pytest.raises(ObtainError, match="it brought no pulumi-language-python"):
+    with pytest.raises(ObtainError, match="it did not install pulumi-language-python"):
         obtain.obtain_pulumi(said)
     assert not (own_cache / f"pulumi-{versions.PULUMI}/vendor").exists()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from synapse_media.engine.options import target_options
+from synapse_media.engine.options import selecting_options
 from synapse_media.errors import UsageError
 
 
@@ -19,7 +19,7 @@ from synapse_media.errors import UsageError
     ],
 )
 def test_a_preview_gets_what_chooses(options: list[str], chosen: list[str]) -> None:
-    assert target_options(options) == chosen
+    assert selecting_options(options) == chosen
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,13 @@ def test_a_preview_gets_what_chooses(options: list[str], chosen: list[str]) -> N
     ],
 )
 def test_what_a_guard_would_not_have_judged_is_refused(options: list[str]) -> None:
-    with pytest.raises(UsageError, match="is not handed to pulumi; allowed: --target, "):
-        target_options(options)
+    with pytest.raises(UsageError, match="is not passed to pulumi; allowed: --target, "):
+        selecting_options(options)
 
 
 def test_a_value_that_is_missing_is_named() -> None:
     with pytest.raises(UsageError, match=r"-- --target needs a value"):
-        target_options(["--diff", "--target"])
+        selecting_options(["--diff", "--target"])
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_a_value_that_is_missing_is_named() -> None:
 )
 def test_what_shows_secrets_is_refused_with_what_to_use_in_its_place(option: str) -> None:
     with pytest.raises(UsageError, match=r"is refused: .*\. To see each API call.*SYNAPSE_MEDIA_VERBOSE") as refusal:
-        target_options(["--diff", option, "9"])
+        selecting_options(["--diff", option, "9"])
     assert f"-- {option} is refused" in str(refusal.value)
 
 
 def test_a_value_is_no_option_that_shows_secrets() -> None:
-    assert target_options(["-t", "-d", "--message", "--debug"]) == ["-t", "-d"]
-    with pytest.raises(UsageError, match="is not handed to pulumi"):
-        target_options(["-turn:pulumi:dev"])
+    assert selecting_options(["-t", "-d", "--message", "--debug"]) == ["-t", "-d"]
+    with pytest.raises(UsageError, match="is not passed to pulumi"):
+        selecting_options(["-turn:pulumi:dev"])

@@ -181,7 +181,7 @@ def test_what_makes_the_engine_write_secrets_down_is_kept_back_with_a_word(
     assert not env.keys() & (revealing | others)
     assert env["PULUMI_BACKEND_URL"] == "s3://theirs"
     assert all(name in said.text for name in revealing)
-    assert "not handed to pulumi" in said.text
+    assert "not passed to pulumi" in said.text
 
 
 def test_the_selected_stack_is_not_pulumis_to_read(
@@ -296,7 +296,7 @@ def test_a_wrong_passphrase_is_one_clear_message(project: Project, said: Said) -
     engine.up("one", ["--skip-preview"])
     wrong = Engine(project.path, extra={"PULUMI_CONFIG_PASSPHRASE": "wrong passphrase"}, say=said)
     for call in (wrong.preview, wrong.outputs):
-        with pytest.raises(EngineError, match=r"PULUMI_CONFIG_PASSPHRASE does not hold the passphrase") as caught:
+        with pytest.raises(EngineError, match=r"PULUMI_CONFIG_PASSPHRASE does not have the passphrase") as caught:
             call("one")
         assert "wrong passphrase" not in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
@@ -488,7 +488,7 @@ def test_the_backend_that_the_project_names(
     assert Engine(project.path, say=said).environment["PULUMI_BACKEND_URL"] == f"file://{tmp_path}"
 
 
-@pytest.mark.parametrize(("text", "why"), [("a: [", "can't be read as YAML"), ("- a", "is no YAML object")])
+@pytest.mark.parametrize(("text", "why"), [("a: [", "can't be read as YAML"), ("- a", "is not a YAML mapping")])
 def test_a_project_file_that_is_none(project: Project, said: Said, text: str, why: str) -> None:
     (project.path / "Pulumi.yaml").write_text(text)
     with pytest.raises(EngineError, match=rf"Pulumi\.yaml {why}"):
@@ -545,7 +545,7 @@ def test_an_empty_passphrase_is_refused(
         monkeypatch.setenv(name, value.format(project=project.path))
     project.stack("one")
     engine = Engine(project.path, say=said)
-    with pytest.raises(EngineError, match=rf"^{next(iter(theirs))}.* is empty: whoever has the state"):
+    with pytest.raises(EngineError, match=rf"^{next(iter(theirs))}.* is empty: anyone with the state"):
         engine.ensure_stack("one")
     assert not (own_state / "backend/.pulumi").exists()
     # What is previewed from nothing has one of its own.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synapse_media.engine.vendor_errors import without_repetition
+from synapse_media.engine.vendor_errors import readable_errors
 
 AT = "sdk-v2/provider2.go:572: sdk.helper_schema:"
 WRONG_SECRET = f"""\
@@ -16,7 +16,7 @@ digitalocean:index:SpacesBucket (matrix.example.com):
 
 
 def test_an_error_is_told_once_and_without_a_line_of_source() -> None:
-    told = without_repetition(WRONG_SECRET)
+    told = readable_errors(WRONG_SECRET)
     assert told.count("error reading Spaces bucket") == 1
     assert ".go:" not in told
     assert "sdk.helper_schema" not in told
@@ -26,21 +26,21 @@ def test_an_error_is_told_once_and_without_a_line_of_source() -> None:
 
 
 def test_a_refusal_without_words_has_its_causes() -> None:
-    told = without_repetition(WRONG_SECRET)
+    told = readable_errors(WRONG_SECRET)
     assert "its secret is wrong, it was deleted, or it may not do this" in told
-    assert without_repetition(told) == told, "said once, however often it is asked"
+    assert readable_errors(told) == told, "said once, however often it is asked"
 
 
 def test_what_is_told_in_no_other_place_is_kept() -> None:
-    told = without_repetition(f"error: {AT} creating Bucket: BucketAlreadyExists: taken: provider=aws@7.51.1\nand more")
+    told = readable_errors(f"error: {AT} creating Bucket: BucketAlreadyExists: taken: provider=aws@7.51.1\nand more")
     assert told == "creating Bucket: BucketAlreadyExists: taken\nand more"
 
 
 def test_two_errors_stay_two() -> None:
     said = "error: 2 errors occurred:\n\t* one is wrong\n\t* two is wrong\n"
-    assert without_repetition(said).splitlines() == ["error: one is wrong", "two is wrong"]
+    assert readable_errors(said).splitlines() == ["error: one is wrong", "two is wrong"]
 
 
 def test_what_is_no_vendors_error_stays_as_it_is() -> None:
     said = "error: bucket: 'media' exists already.\n  * a list\nwarning: key AKIA"
-    assert without_repetition(said) == said
+    assert readable_errors(said) == said

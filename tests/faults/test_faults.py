@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from synapse_media.renderer import inventory_host
 from tests.faults import __main__ as faults
 from tests.faults import trial
 from tests.faults import world as worlds
@@ -75,7 +76,7 @@ def test_a_life_full_of_faults(trials: tuple[Trial, ...], here: World, own_direc
     assert {path: held for path, held in found.items() if held} == {
         place / name: {active}
         for place, active in rendered.items()
-        for name in ("store.json", f"inventory/host_vars/{place.name}/synapse-media.yml")
+        for name in ("store.json", f"inventory/host_vars/{inventory_host(place.name)}/synapse-media.yml")
     }
 
 

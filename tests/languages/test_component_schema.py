@@ -17,8 +17,9 @@ from pulumi.resource import DependencyResource
 from pulumi.runtime import set_mocks
 
 import synapse_media
-from components import REGISTRY, AmazonS3Args, Keys, S3CompatibleArgs
+from components import AmazonS3Args, Keys, S3CompatibleArgs
 from components.package import Components, arguments, names_in_schema, own_options
+from synapse_media import catalog
 from tests.languages.programs import HERE
 from tests.providers.mocked import Declared
 
@@ -41,7 +42,9 @@ def test_the_schema_is_the_one_that_was_reviewed(found: dict[str, Any]) -> None:
 
 
 def test_every_component_is_in_it_with_every_argument_of_users_and_no_other(found: dict[str, Any]) -> None:
-    assert list(found["resources"]) == [f"synapse-media:index:{name}" for _, name in REGISTRY.values()]
+    assert list(found["resources"]) == [
+        f"synapse-media:index:{family.component_class}" for family in catalog.families()
+    ]
     taken = found["resources"]["synapse-media:index:AmazonS3"]["inputProperties"]
     own = {item.name for item in fields(AmazonS3Args)} - {"from_stack_file"}
     assert set(taken) == {names_in_schema(name) for name in own}

@@ -118,18 +118,33 @@ def test_the_program_of_the_guide(example: Callable[[str], Example], embedded_st
     ]
     for tool, *arguments in lines:
         if tool == "pulumi":
-            acme.pulumi(*arguments, *(["--yes"] if arguments == ["up"] else []))
+            acme.pulumi(*arguments)
         else:
             assert tool == "synapse-media"
-            acme.command(*arguments)
-    assert [tool for tool, *_ in lines] == ["pulumi", "pulumi", "synapse-media", "synapse-media"]
+            acme.command(*arguments, *(["--yes"] if arguments[0] == "up" else []))
+    assert [tool for tool, *_ in lines] == ["pulumi", *["synapse-media"] * 3]
     assert acme.shown()["bucket"] == bucket
     assert json.loads((acme.home / "rendered" / SERVER / "store.json").read_text(encoding="utf-8"))["bucket"] == bucket
     acme.pulumi("preview", "--expect-no-changes")
-    assert "that the program declares itself is changed by plain `pulumi`" in acme.command(
-        "diff", "--stack", "prod", code=1
-    )
+    assert "no changes" in acme.command("diff", "--stack", "prod")
+    assert "its key is rotated by the argument `keys`" in acme.command("rotate", "--stack", "prod", "--yes", code=1)
 
+    # What can lose media is refused, as of a stack file's store.
+    main.write_text(program.replace("**place)", '**place, prefix="elsewhere/")'), encoding="utf-8")
+    assert "media that is there already is looked for elsewhere" in acme.command("diff", "--stack", "prod", code=3)
+    assert f"{SERVER}/move-media" in acme.command("up", "--stack", "prod", "--yes", code=3)
+    main.write_text(program, encoding="utf-8")
+    assert f"the media of {SERVER} is protected" in acme.command("destroy", "--stack", "prod", "--yes", code=3)
+    stack = acme.home / "Pulumi.prod.yaml"
+    named = f"config:\n  synapse-media:allow: [{SERVER}/delete-bucket]\n"
+    before = stack.read_text(encoding="utf-8")
+    stack.write_text(before + named, encoding="utf-8")
+    acme.command("destroy", "--stack", "prod", "--yes")
+    assert not has_bucket(embedded_store, bucket)
+    assert acme.resources() == []
+
+    # Plain pulumi goes by the program's own `allow`.
+    stack.write_text(before, encoding="utf-8")
     leave = '**place, allow=["delete-bucket", "retire-key"])'
     assert leave.partition(", ")[2].rstrip(")") in (ROOT / "docs/library.md").read_text(encoding="utf-8")
     main.write_text(program.replace("**place)", leave), encoding="utf-8")

@@ -73,10 +73,14 @@ def test_a_project_of_ones_own(begin: Callable[..., Stranger], embedded_store: R
         "__main__.py",
         "bin/pulumi-resource-s3store",
         "ci/preview.sh",
+        "ci/up.sh",
         "requirements.txt",
         "stacks/Pulumi.prod.yaml",
+        "stacks/stack-file.schema.json",
     }
-    assert all(str(home / name) in said for name in written)
+    assert all(str(home / name) in said for name in written - {"stacks/stack-file.schema.json"})
+    line = (home / "stacks/Pulumi.prod.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert line == "# yaml-language-server: $schema=stack-file.schema.json"
     assert "exists already" in stranger.command("init", "--provider", "wasabi", code=64)
 
     assert f"create Bucket of {SERVER}" in stranger.command("diff", "--stack", "prod", code=2)
@@ -149,6 +153,6 @@ def test_the_lowest_pulumi_and_an_environment_that_lies_elsewhere(
     # As in a project that was there before, and does not say where the plugin is.
     project.write_text(written.partition("plugins:")[0], encoding="utf-8")
     said = stranger.command("diff", "--stack", "prod", code=1)
-    assert f"pulumi does not find our plugin, {stranger.environment}/bin/pulumi-resource-s3store" in said
+    assert f"pulumi can't find the plugin {stranger.environment}/bin/pulumi-resource-s3store" in said
     del stranger.variables["PULUMI_IGNORE_AMBIENT_PLUGINS"]
     assert f"create Bucket of {SERVER}" in stranger.command("diff", "--stack", "prod", code=2)

@@ -105,9 +105,13 @@ def test_a_bucket_with_media_that_would_go(life: Life) -> None:
     edit(life, {SERVER: life.settings(adopt=True)})
     done(life)
     edit(life, {SERVER: life.settings()})
-    refused(life, "set adopt: true for this store")
-    edit(life, {SERVER: life.settings(adopt=True)})
+    refused(life, "set adopt: true for this store", "<homeserver>/own-bucket")
+    # It looks as a new one would: by its word it is one like any other, and needs no word after that.
+    edit(life, {SERVER: life.settings()}, f"{SERVER}/own-bucket")
     done(life)
+    edit(life, {SERVER: life.settings()})
+    assert "no changes" in done(life)
+    media_is_there(life)
     edit(life, {}, *(f"{SERVER}/{word}" for word in ("delete-media", *words)))
     done(life)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,6 +186,30 @@ def test_a_half_rotated_store_can_be_destroyed(life: Life) -> None:
     assert code == 0, printed
     with pytest.raises(botocore.exceptions.ClientError, match="404"):
         life.s3.head_bucket(Bucket=life.bucket)
+
+
+def test_a_second_checkout_gives_up_the_user_of_a_key_that_it_does_not_know(life: Life) -> None:
+    """Same project and stack, a state of its own: what destroy says leads to its end, and the first goes on."""
+    state = life.stack.engine.export(life.stack.name)
+    life.stack.engine.replace_state(life.stack.name, {**state, "deployment": {**state["deployment"], "resources": []}})
+    used = life.keys()
+    life.store("retain-bucket")
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    assert len(life.keys()) == 2
+    code, printed = life.command("destroy", "--yes")
+    assert code == 1, printed
+    assert f"has the key {used[0]}, which this state does not know" in printed
+    [way_out] = set(re.findall(r"eval .*; pulumi state delete '.*' --stack \S+", printed))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shell = ["bash", "-c", f"{way_out} --yes"]
+    subprocess.run(shell, env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    code, printed = life.command("destroy", "--yes")
+    assert code == 0, printed
+    assert not life.stack.engine.export(life.stack.name)["deployment"].get("resources")
+    life.stack.engine.replace_state(life.stack.name, state)
+    assert life.keys() == used
+    works(life)
 
 
 # ---- another place

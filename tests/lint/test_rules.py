@@ -334,7 +334,10 @@ GOOD: list[tuple[str, str]] = [
     ("vars.yml", module(f"{M}config_sse_customer_enabled: true", f"{M}config_sse_customer_key: {'k' * 32}")),
     (
         "vars.yml",
-        module(f"{M}config_endpoint_url: https://s3.eu-central-003.backblazeb2.com")
+        module(
+            f"{M}config_endpoint_url: https://s3.eu-central-003.backblazeb2.com",
+            f"{M}config_region_name: eu-central-003",
+        )
         + "matrix_synapse_ext_s3_storage_provider_container_arguments:\n"
         "- --env=AWS_REQUEST_CHECKSUM_CALCULATION=when_required\n",
     ),

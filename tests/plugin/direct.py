@@ -14,6 +14,7 @@ from synapse_media.schema.connection import Connection
 from synapse_media.store.clients import Credential
 
 OWNER = "synapse-media/tests/matrix.example.com"
+URN = "urn:pulumi:tests::synapse-media::synapse-media:index:S3Compatible$s3store:index:User::matrix.example.com"
 VARIABLES = ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
 
 
@@ -29,7 +30,7 @@ class Direct:
 
     @property
     def context(self) -> Context:
-        return Context(warn=self.said.append)
+        return Context(warn=self.said.append, urn=URN)
 
     @property
     def endpoint(self) -> str:

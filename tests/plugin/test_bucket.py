@@ -14,8 +14,8 @@ from moto.server import ThreadedMotoServer
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
-from synapse_media.plugin.bucket import OWNER_TAG, Bucket
 from synapse_media.plugin.resource import PartialError, Values
+from synapse_media.plugin.s3_bucket import OWNER_TAG, Bucket
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connection
 from synapse_media.store.answers import ApiError
@@ -312,6 +312,76 @@ def test_only_what_manage_names_is_changed(of_old: Direct) -> None:
     with pytest.raises(ClientError, match="NoSuchBucketPolicy"):
         of_old.s3.get_bucket_policy(Bucket=of_old.name)
     assert not any(line.startswith(("policy", "versioning")) for line in outputs["differences"])
+
+
+FOLDERS = ("local_content/", "remote_content/")
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix", "said"),
+    [
+        ("local_content/a", "", ""),
+        ("media/local_content/a", "media/", ""),
+        ("medialocal_content/a", "media", ""),
+        ("media/remote_content/a", "", "prefix: 'media/' in the stack file would find it"),
+        ("old/2019/remote_content/a", "", "prefix: 'old/2019/' in the stack file would find it"),
+        ("medialocal_content/a", "media/", "prefix: 'media' in the stack file would find it"),
+        ("local_content/a", "media/", "Remove prefix from the stack file"),
+        ("holiday/picture.jpeg", "", "Is it the right bucket?"),
+        ("synapse-media-proof", "media/", ""),
+        ("mediasynapse-media-proof", "media", ""),
+    ],
+)
+def test_media_that_will_not_be_found_in_an_adopted_bucket_is_said(
+    direct: Direct, key: str, prefix: str, said: str
+) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    direct.put(key)
+    direct.said.clear()
+    inputs = wanted(direct, adopt=True, mediaIn=[prefix + folder for folder in FOLDERS])
+    _, outputs = direct.make(BUCKET, inputs)
+    told = [words for words in direct.said if "none where Synapse will look for media" in words]
+    assert len(told) == bool(said)
+    assert said in "".join(told)
+    # Again each time it is looked at, and it is no reason to change anything.
+    direct.said.clear()
+    found = BUCKET.read(direct.name, checked(inputs), outputs, direct.context)
+    assert found is not None
+    assert [words for words in direct.said if "none where Synapse will look for media" in words] == told
+    assert BUCKET.diff(found.inputs, checked(inputs)).changed == ()
+
+
+def test_where_media_lies_under_names_of_its_own_nothing_is_said(direct: Direct) -> None:
+    """matrix-media-repo has a layout of its own."""
+    direct.s3.create_bucket(Bucket=direct.name)
+    direct.put("ab12cd34idv2fmt")
+    direct.make(BUCKET, wanted(direct, adopt=True, mediaIn=[]))
+    assert not [words for words in direct.said if "look for media" in words]
+
+
+def test_an_adopted_bucket_becomes_one_like_any_other_once_it_looks_like_one(of_old: Direct) -> None:
+    _, outputs = of_old.make(BUCKET, wanted(of_old, adopt=True))
+    ours = checked(wanted(of_old, own=True))
+    with pytest.raises(StoreError, match=r"not yet as one that is made here: .*versioning is False.*set-versioning"):
+        BUCKET.update(of_old.name, outputs, ours, of_old.context)
+    assert versioning(of_old) is None
+    groups = ["access", "encryption", "lifecycle", "policy", "versioning"]
+    alike = BUCKET.update(of_old.name, outputs, checked(wanted(of_old, adopt=True, manage=groups)), of_old.context)
+    assert alike["adopted"] is True
+    # Not by the way: the word is needed, and without it nothing happens.
+    with pytest.raises(StoreError, match="<homeserver>/own-bucket"):
+        BUCKET.update(of_old.name, alike, checked(wanted(of_old)), of_old.context)
+    assert BUCKET.planned(ours, alike)["bucket"] == of_old.name
+    owned = BUCKET.update(of_old.name, alike, ours, of_old.context)
+    assert (owned["adopted"], owned["differences"]) == (False, [])
+    assert of_old.keys_in() == ["local_content/a"]
+    # From here on it needs no word, and what somebody changes by hand is drift as of any other.
+    later = checked(wanted(of_old))
+    assert BUCKET.diff(owned, later).changed == ()
+    of_old.s3.put_bucket_policy(Bucket=of_old.name, Policy=public_read(of_old.name))
+    found = BUCKET.read(of_old.name, later, owned, of_old.context)
+    assert found is not None
+    assert "policy" in BUCKET.diff(found.inputs, later).changed
 
 
 def test_a_bucket_that_is_not_there_can_not_be_adopted(direct: Direct) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from synapse_media.contract import PROOF_OBJECT
-from synapse_media.plugin import bucket as buckets
-from synapse_media.plugin.bucket import Bucket
+from synapse_media.plugin import s3_bucket as buckets
 from synapse_media.plugin.resource import PartialError, Values
+from synapse_media.plugin.s3_bucket import Bucket
 from synapse_media.store.answers import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct

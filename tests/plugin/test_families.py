@@ -9,21 +9,15 @@ from pathlib import Path
 
 import pytest
 
-import components
 from synapse_media import catalog
 from synapse_media.errors import StoreError
 from synapse_media.plugin import families
 from synapse_media.schema import resources
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted(set(families.COMPONENTS.values()))
+MODULES = sorted({family.plugin for family in catalog.families()})
 LENDERS = {"": "s3", "backblaze_b2": "backblaze_b2", "garage": "garage", "spaces": "digitalocean_spaces"}
 LENDERS["storj"] = "storj"
-
-
-def test_every_component_of_the_catalog_has_a_family() -> None:
-    assert {catalog.load(name).component for name in catalog.names()} == set(families.COMPONENTS)
-    assert set(families.COMPONENTS) == set(components.REGISTRY)
 
 
 def test_every_resource_is_served_by_exactly_one_family() -> None:
@@ -39,7 +33,7 @@ def test_a_recorded_state_finds_the_administrator_of_its_proof(lender: str) -> N
 
 
 def test_every_family_has_a_lender_of_its_own() -> None:
-    assert sorted(family.lender for family in families.every()) == sorted(LENDERS)
+    assert {family.lender: family.plugin for family in catalog.families()} == LENDERS
     with pytest.raises(StoreError, match=r"lender: is 'nobody'; allowed: .*'garage'"):
         families.proof_administrator("nobody")
 
@@ -56,13 +50,13 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_nothing_but_the_registry_names_a_family(module: str) -> None:
-    """So deleting the module and its line in the table leaves nothing else to delete."""
+def test_no_other_module_names_a_family(module: str) -> None:
+    """So deleting the module and the catalog's entry leaves nothing else to delete."""
     others = [path for path in (ROOT / "synapse_media").rglob("*.py") if path.stem != module]
     assert [str(path) for path in others if module in imports(path)] == []
 
 
-@pytest.mark.parametrize("component", families.COMPONENTS)
+@pytest.mark.parametrize("component", [family.name for family in catalog.families()])
 def test_a_family_is_imported_alone(component: str) -> None:
     """`doctor` asks one provider, and needs no library of another."""
     code = (
@@ -71,7 +65,7 @@ def test_a_family_is_imported_alone(component: str) -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert {module for module in MODULES if f"synapse_media.plugin.{module}" in loaded.split()} == {
-        families.COMPONENTS[component]
+        catalog.load(component).plugin
     }
     # Backblaze's own takes a second to load: not before a call is made.
     assert "b2sdk" not in loaded.split()

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from synapse_media import catalog
 from synapse_media.errors import StoreError
 from synapse_media.plugin import backblaze_b2, digitalocean_spaces, families, garage, storj
 from synapse_media.plugin.iam import POLICY_NAME
@@ -442,12 +443,12 @@ def test_a_hostile_answer_is_an_error_in_words(world: World, kind: str, operatio
 
 
 @pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("component", sorted(set(families.COMPONENTS)))
+@pytest.mark.parametrize("component", sorted(family.component for family in catalog.families()))
 def test_a_hostile_answer_to_a_look_at_the_credential(
     component: str, direct: Direct, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = families.load(component)
-    kind = next(kind for kind, name in KINDS.items() if name == families.COMPONENTS[component])
+    kind = next(kind for kind, name in KINDS.items() if name == catalog.load(component).plugin)
     world = _s3(direct, stack, "Bucket") if kind == "Bucket" else _WORLDS[KINDS[kind]](direct, stack, kind, monkeypatch)
     values = world.through(world.inputs("hostile-look"))["connection"]
     asked = AdminCheck(model.read(Connection, values), "hostile-look", "least", "", "")

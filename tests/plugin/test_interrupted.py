@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synapse_media.plugin.bucket import Bucket
+from synapse_media.plugin.s3_bucket import Bucket
 from tests.plugin.direct import OWNER, Direct
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from synapse_media.errors import StoreError
 from synapse_media.plugin import look
-from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.resource import Values
+from synapse_media.plugin.s3_bucket import Bucket
 from synapse_media.schema.resources import B2_BUCKET, BUCKET, GARAGE_BUCKET, STORJ_BUCKET
 from tests.plugin.direct import OWNER, Direct
 

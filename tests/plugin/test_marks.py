@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from synapse_media.errors import StoreError
-from synapse_media.plugin.bucket import OWNER_TAG, Bucket
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy, allows_all, forget_journal
 from synapse_media.plugin.resource import Context, PartialError, Values
+from synapse_media.plugin.s3_bucket import OWNER_TAG, Bucket
 from tests.doubles import proxy
-from tests.plugin.direct import OWNER, Direct, allow
+from tests.plugin.direct import OWNER, URN, Direct, allow
 
 BUCKET, USER, POLICY, RING = Bucket(), User(), UserPolicy(), KeyRing()
 OTHER = "synapse-media/other/matrix.example.com"
@@ -327,9 +327,10 @@ def test_a_second_state_that_goes_takes_neither_key_nor_policy_nor_user_along(di
     RING.delete(direct.name, {**ring, "retireConfirmed": True}, direct.context)
     POLICY.delete(policy_id, policy, direct.context)
     assert "the policy synapse-media is left as long as" in direct.said[-1]
-    with pytest.raises(StoreError, match=r"which this state does not know.*`pulumi state delete`") as kept:
+    with pytest.raises(StoreError, match=r"which this state does not know.*pulumi state delete") as kept:
         USER.delete(direct.name, user, direct.context)
     assert first["accessKeyId"] in str(kept.value)
+    assert str(kept.value).endswith(f"pulumi state delete '{URN}' --stack tests")
     assert (policy_at_store(direct), direct.key_ids()) == (before, {first["accessKeyId"]})
     # What the message says: the key is deleted by somebody who knows that nobody uses it.
     direct.iam.delete_access_key(UserName=direct.name, AccessKeyId=first["accessKeyId"])

@@ -10,10 +10,10 @@ import pytest
 
 from synapse_media.errors import StoreError
 from synapse_media.methods import METHODS, Operation, expectations
-from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.digitalocean_spaces import SpacesApi
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
 from synapse_media.plugin.resource import Values
+from synapse_media.plugin.s3_bucket import Bucket
 from synapse_media.schema.connection import Connection
 from synapse_media.store import clients as connections
 from synapse_media.store.answers import ApiError

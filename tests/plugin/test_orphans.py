@@ -125,8 +125,8 @@ def held_up(direct: Direct) -> Iterator[tuple[proxy.Proxy, list[Callable[[], obj
 
 def passed_on(monkeypatch: pytest.MonkeyPatch, minutes: int) -> None:
     """The server's clock in so many minutes."""
-    real = iam._server_time
-    monkeypatch.setattr(iam, "_server_time", lambda answer: real(answer) + timedelta(minutes=minutes))
+    real = iam.server_time
+    monkeypatch.setattr(iam, "server_time", lambda answer: real(answer) + timedelta(minutes=minutes))
 
 
 def test_a_key_that_is_made_late_is_found_by_the_next_up(owner: Direct) -> None:

@@ -21,8 +21,8 @@ from synapse_media.contract import PROOF_OBJECT, ProofLine
 from synapse_media.errors import StoreError
 from synapse_media.methods import METHODS, Access, Expected, Operation, expectations
 from synapse_media.plugin import proof
-from synapse_media.plugin.bucket import OWNER_TAG
 from synapse_media.plugin.resource import PartialError, Values
+from synapse_media.plugin.s3_bucket import OWNER_TAG
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connections
 from synapse_media.store import objects, probes

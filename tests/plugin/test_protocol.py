@@ -207,6 +207,20 @@ def kinds(answer: Any) -> dict[str, str]:
     return {name: names.Name(found.kind) for name, found in answer.detailedDiff.items()}
 
 
+def test_two_resources_of_a_program_with_one_bucket_are_refused(next_run: Plugin, direct: Direct) -> None:
+    """Two components of one homeserver, whose bucket was not known before: both have the same mark."""
+    inputs = bucket_inputs(direct)
+    for _ in range(2):
+        checked(next_run, "Bucket", inputs)
+    not_known = next_run.call("Check", urn=urn("Bucket", "other"), news={**inputs, "bucket": UNKNOWN})
+    assert not not_known.failures
+    elsewhere = {**inputs, "connection": direct.connection(endpoint="https://s3.example.com")}
+    assert not next_run.call("Check", urn=urn("Bucket", "other"), news=elsewhere).failures
+    [failure] = next_run.call("Check", urn=urn("Bucket", "other"), news=inputs).failures
+    assert failure.property == "bucket"
+    assert f"{direct.name!r} is the bucket of {urn('Bucket')}, too" in failure.reason
+
+
 def test_diff_of_the_same_is_none(plugin: Plugin, direct: Direct) -> None:
     inputs = checked(plugin, "Bucket", bucket_inputs(direct))
     answer = diff(plugin, inputs, inputs)

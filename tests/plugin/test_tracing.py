@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from synapse_media.plugin import backblaze_b2
-from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.iam import KeyRing, User
+from synapse_media.plugin.s3_bucket import Bucket
 from synapse_media.schema.connection import Connection
 from synapse_media.store import tracing
 from synapse_media.store.answers import ApiError

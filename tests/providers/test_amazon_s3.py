@@ -7,6 +7,7 @@ The stand-in behaves as the vendor's code was measured to: docs/vendors.md.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from synapse_media.cli import main as command
-from synapse_media.engine import embedded
+from synapse_media.engine import embedded, session
 from synapse_media.engine.session import EngineError
 from synapse_media.guards import changes
 from synapse_media.renderer import render
@@ -396,3 +397,34 @@ def test_killed_while_the_bucket_is_made(amazon: Stack, cloud: Cloud) -> None:
     keys = cloud.client("iam").list_access_keys(UserName=made.user)["AccessKeyMetadata"]
     assert [key["AccessKeyId"] for key in keys] == [made.access_key_id]
     amazon.destroy()
+
+
+def test_a_user_with_a_key_made_by_hand_is_not_deleted(
+    amazon: Stack, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The vendor's plugin would delete the key with the user."""
+    iam, settings = cloud.client("iam"), cloud.settings(bucket="amazon-by-hand")
+    user = f"synapse-media-{settings['bucket']}"
+    amazon.store(["delete-bucket"], **settings)
+    amazon.up()
+    by_hand = iam.create_access_key(UserName=user)["AccessKey"]["AccessKeyId"]
+    monkeypatch.chdir(amazon.engine.project)
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    # The stand-in's own settings: pulumi gets nothing that no provider names.
+    monkeypatch.setattr(session, "PASSED", re.compile(rf"{session.PASSED.pattern}|STAND_IN_\w+"))
+
+    def refused(*words: str) -> None:
+        keys = iam.list_access_keys(UserName=user)["AccessKeyMetadata"]
+        assert command([words[0], "--stack", amazon.name, *words[1:]]) == 1
+        assert f"user {user} has the key {by_hand}, which the state does not know" in capfd.readouterr().err
+        assert iam.list_access_keys(UserName=user)["AccessKeyMetadata"] == keys
+
+    refused("destroy", "--yes")
+    allow = [f"{SERVER}/{word}" for word in ("delete-bucket", "retire-key", "narrow-policy")]
+    amazon.write({SERVER: {"method": "filesystem"}}, allow)
+    refused("up", "--yes")
+    # As it says.
+    iam.delete_access_key(UserName=user, AccessKeyId=by_hand)
+    assert command(["up", "--stack", amazon.name, "--yes"]) == 0, capfd.readouterr()
+    assert user not in {found["UserName"] for found in iam.list_users()["Users"]}

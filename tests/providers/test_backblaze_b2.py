@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
             return None
         hits.append(operation)
         [bucket] = double.bucket_name_to_bucket.values()
-        name = "synapse-media-lost-media-" + _slot_mark() + "-a"
+        name = "synapse-media-lost-media-" + _slot_mark(b2) + "-a"
         token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
         for key_name in (name, "by-hand"):
             double.create_key(
@@ -172,17 +173,35 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
     double.fault = lambda _: None
     said = b2.up()
     names = sorted(key.name for key in double.all_application_keys)
-    assert names == ["by-hand", "synapse-media-lost-media-" + _slot_mark() + "-a"]
+    assert names == ["by-hand", "synapse-media-lost-media-" + _slot_mark(b2) + "-a"]
     assert "not made by this stack" in said
     b2.outputs().require_proof()
     b2.destroy()
     assert [key.name for key in double.all_application_keys] == ["by-hand"]
 
 
-def _slot_mark() -> str:
-    import hashlib
+def _slot_mark(b2: Stack) -> str:
+    resources = b2.engine.export(b2.name)["deployment"]["resources"]
+    [nonce] = [item["outputs"]["nonce"] for item in resources if item["type"] == "s3store:index:B2Bucket"]
+    return hashlib.sha256(f"synapse-media/b2/{SERVER}{nonce}".encode()).hexdigest()[:16]
 
-    return hashlib.sha256(f"synapse-media/b2/{SERVER}".encode()).hexdigest()[:16]
+
+def test_a_second_checkout_keeps_the_key_of_the_first(b2: Stack, double: B2Double) -> None:
+    """Same project and stack, a state of its own, and a bucket that is still empty."""
+    b2.store(["delete-bucket"], **_settings(double, "shared-media"))
+    b2.up()
+    first, state = b2.outputs(), b2.engine.export(b2.name)
+    b2.engine.replace_state(b2.name, {**state, "deployment": {**state["deployment"], "resources": []}})
+    assert f"has the key {first.access_key_id}, not made by this stack" in b2.up()
+    second = b2.outputs()
+    assert set(_keys(double)) == {first.access_key_id, second.access_key_id}
+    # Back in the first, whose next up looks at the keys.
+    b2.engine.replace_state(b2.name, state)
+    b2.store(["delete-bucket"], **_settings(double, "shared-media", keys={"active": "b", "retiring": ["a"]}))
+    assert f"has the key {second.access_key_id}, not made by this stack" in b2.up()
+    assert set(_keys(double)) == {first.access_key_id, second.access_key_id, b2.outputs().access_key_id}
+    b2.destroy()
+    assert set(_keys(double)) == {second.access_key_id}
 
 
 def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(b2: Stack, double: B2Double) -> None:
@@ -392,6 +411,32 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
     B2Bucket().delete("refused-media", changed, Context(said.append))
 
 
+def test_a_key_is_deleted_by_its_id_whether_it_is_listed_or_not(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    ring = B2KeyRing()
+    inputs, failures = ring.check(
+        {
+            "userName": "refused-media",
+            "owner": "ours",
+            "bucketId": bucket["bucketId"],
+            "capabilities": ["listFiles"],
+            "active": "a",
+            "slots": ["a"],
+            "connection": _connection(double),
+        }
+    )
+    assert not failures
+    name, outputs = ring.create(inputs, Context([].append))
+    nothing = b'{"keys": [], "nextApplicationKeyId": null}'
+    double.fault = lambda operation: (200, "application/json", nothing) if operation == "list_keys" else None
+    ring.delete(name, outputs, Context([].append))
+    assert _keys(double) == {}
+    # Again, as after a run that was cut off.
+    ring.delete(name, outputs, Context([].append))
+
+
 def test_what_the_admin_key_needs_is_the_catalogs() -> None:
     assert set(catalog.load("backblaze_b2").value("admin_permissions")["actions"]) == set(NEEDED)
 
@@ -454,25 +499,94 @@ def test_what_is_written_while_a_bucket_is_deleted_is_not_lost(
     assert [file.name for file in files.values()] == ["local_content/media"]
 
 
-def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(
+def _ring_of(bucket: dict[str, Any], *slots: str, **more: Any) -> dict[str, Any]:
+    """Inputs of the key ring of a bucket, by the bucket's outputs."""
+    of_bucket = {name: bucket[name] for name in ("owner", "connection", "bucketId", "nonce")}
+    ring = {"userName": "media", "capabilities": ["listFiles"], "active": slots[-1], "slots": list(slots)}
+    inputs, failures = B2KeyRing().check({**ring, **of_bucket, **more})
+    assert not failures
+    return inputs
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+@pytest.mark.parametrize("media", [False, True])
+def test_two_states_of_one_store_keep_each_others_keys(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, *, adopt: bool, media: bool
+) -> None:
+    """Another checkout of the same project and stack, or a state that was lost and found again."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    first = _create(double, monkeypatch, double.key_id, double.key)
+    in_use = ring.create(_ring_of(first, "a"), context)[1]
+    if media:
+        double.put_file("refused-media", "local_content/media")
+    second = _create(double, monkeypatch, double.key_id, double.key, adopt=adopt)
+    assert second["adopted"] is adopt
+    theirs = ring.create(_ring_of(second, "a", adopt=adopt), context)[1]
+    assert theirs["unknownKeys"] == [in_use["accessKeyId"]]
+    both = {in_use["accessKeyId"], theirs["accessKeyId"]}
+    again = ring.update("media", in_use, _ring_of(first, "a"), context)
+    assert again["unknownKeys"] == [theirs["accessKeyId"]]
+    assert set(_keys(double)) == both
+    # Each ends alone.
+    with pytest.raises(StoreError, match="may be in use and is not deleted"):
+        ring.delete("media", theirs, context)
+    ring.delete("media", {**theirs, "retireConfirmed": True}, context)
+    assert set(_keys(double)) == {in_use["accessKeyId"]}
+    B2Bucket().delete("refused-media", {**first, "forceDestroy": True}, context)
+    # Without a bucket no key is of use, so nobody is asked.
+    ring.delete("media", again, context)
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_key_of_a_killed_run_is_replaced(double: B2Double, monkeypatch: pytest.MonkeyPatch, *, adopt: bool) -> None:
+    """Killed after the key was made and before it was in the state, which has the bucket."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    _create(double, monkeypatch, double.key_id, double.key)
+    bucket = _create(double, monkeypatch, double.key_id, double.key, adopt=adopt)
+    ring.create(_ring_of(bucket, "a", adopt=adopt), context)
+    made = ring.create(_ring_of(bucket, "a", adopt=adopt), context)[1]
+    assert set(_keys(double)) == {made["accessKeyId"]}
+    # In a rotation, too.
+    ring.update("media", made, _ring_of(bucket, "a", "b", adopt=adopt), context)
+    rotated = ring.update("media", made, _ring_of(bucket, "a", "b", adopt=adopt), context)
+    assert set(_keys(double)) == {key["accessKeyId"] for key in rotated["keys"].values()}
+    B2Bucket().delete("refused-media", bucket, context)
+
+
+def test_the_keys_of_a_bucket_of_an_earlier_release_keep_their_names(
     double: B2Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state was lost: the key of our name there is in use."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    bucket = {**_create(double, monkeypatch, double.key_id, double.key), "nonce": ""}
+    ring.create(_ring_of(bucket, "a"), context)
+    made = ring.create(_ring_of(bucket, "a"), context)[1]
+    assert set(_keys(double)) == {made["accessKeyId"]}
+    # Taken over, a key of that name may be in use.
+    second = ring.create(_ring_of(bucket, "a", adopt=True), context)[1]
+    assert set(_keys(double)) == {made["accessKeyId"], second["accessKeyId"]}
+    B2Bucket().delete("refused-media", bucket, context)
+
+
+def test_a_key_that_an_earlier_release_let_read_the_buckets_settings_is_kept(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Release 0.1.0 gave readBuckets to Goofys and matrix-media-repo; that alone is no reason for another key."""
     made = _create(double, monkeypatch, double.key_id, double.key)
     shared = {"owner": made["owner"], "connection": made["connection"], "bucketId": made["bucketId"]}
-    ring = {"userName": "media", "capabilities": ["listFiles"], "active": "a", "slots": ["a"], **shared}
+    ring = {"userName": "media", "active": "a", "slots": ["a"], **shared}
     context = Context(lambda _: None)
-    in_use = B2KeyRing().create(B2KeyRing().check(ring)[0], context)[1]
-    double.put_file("refused-media", "local_content/media")
-    again = _create(double, monkeypatch, double.key_id, double.key)
-    assert (again["adopted"], again["resumed"], made["resumed"]) == (False, True, False)
-    second = B2KeyRing().create(B2KeyRing().check({**ring, "resumed": again["resumed"]})[0], context)[1]
-    assert second["unknownKeys"] == [in_use["accessKeyId"]]
-    with pytest.raises(StoreError, match="may be in use and is not deleted"):
-        B2KeyRing().delete("media", second, context)
-    B2Bucket().delete("refused-media", {**again, "forceDestroy": True}, context)
-    # Without a bucket no key is of use, so nobody is asked.
-    B2KeyRing().delete("media", second, context)
+
+    def inputs(*capabilities: str) -> dict[str, Any]:
+        checked: dict[str, Any] = B2KeyRing().check({**ring, "capabilities": list(capabilities)})[0]
+        return checked
+
+    first = B2KeyRing().create(inputs("listBuckets", "listFiles", "readBuckets"), context)[1]
+    kept = B2KeyRing().update("media", first, inputs("listBuckets", "listFiles"), context)
+    assert kept["accessKeyId"] == first["accessKeyId"]
+    assert set(_keys(double)) == {first["accessKeyId"]}
+    for other in (inputs("listBuckets"), inputs("listBuckets", "listFiles", "readBuckets", "deleteFiles")):
+        with pytest.raises(StoreError, match="can't be changed"):
+            B2KeyRing().update("media", kept, other, context)
 
 
 def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(

@@ -19,12 +19,14 @@ from moto.server import ThreadedMotoServer
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
-from synapse_media.engine.vendor_errors import without_repetition
+from synapse_media.engine.vendor_errors import readable_errors
 from synapse_media.errors import StoreError
-from synapse_media.plugin.digitalocean_spaces import SpacesAdminKey, SpacesKeyRing
+from synapse_media.plugin.digitalocean_spaces import SpacesAdministrator, SpacesAdminKey, SpacesKeyRing
 from synapse_media.plugin.keyring import key_name
 from synapse_media.plugin.resource import Context, PartialError
 from synapse_media.renderer import render
+from synapse_media.schema import model
+from synapse_media.schema.resources import ProofInputs
 from tests.doubles import digitalocean_plugin, proxy, vendor_plugin
 from tests.doubles.spaces_api import LIMIT, TOKEN, SpacesApiDouble, spaces_api
 from tests.providers.project import SERVER, stack
@@ -298,7 +300,7 @@ def test_a_wrong_secret_is_said_once_and_with_its_cause(tmp_path: Path, cloud: C
     spaces.store(**cloud.settings(bucket="spaces-wrong"))
     with pytest.raises(EngineError) as caught:
         spaces.up()
-    told = without_repetition(str(caught.value))
+    told = readable_errors(str(caught.value))
     assert told.count("Forbidden: Forbidden") == 1
     assert "its secret is wrong" in told
     assert ".go:" not in told
@@ -483,6 +485,58 @@ def test_an_adopted_stores_keys_are_only_reported(cloud: Cloud, context: Context
     ring.delete(USER, {**made, "retireConfirmed": True}, context)
 
 
+def _note_known(cloud: Cloud, outputs: dict[str, Any], owner: str = OWNER) -> None:
+    """What the proof does, once the key is in a state."""
+    known = {"owner": owner, "accessKeyId": outputs["accessKeyId"], "connection": {"apiEndpoint": cloud.api.url}}
+    SpacesAdministrator().note_known(model.read(ProofInputs, known))
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_two_states_of_one_store_keep_each_others_keys(cloud: Cloud, context: Context, *, adopt: bool) -> None:
+    """Another checkout of the same project and stack, or a state that was lost and found again."""
+    ring = SpacesKeyRing()
+    in_use = ring.create(cloud.inputs(), context)[1]
+    _note_known(cloud, in_use)
+    theirs = ring.create(cloud.inputs(adopt=adopt), context)[1]
+    assert theirs["unknownKeys"] == [in_use["accessKeyId"]]
+    _note_known(cloud, theirs)
+    again = ring.update(USER, in_use, cloud.inputs(), context)
+    assert again["unknownKeys"] == [theirs["accessKeyId"]]
+    assert set(cloud.api.keys) == {in_use["accessKeyId"], theirs["accessKeyId"]}
+    ring.delete(USER, {**theirs, "retireConfirmed": True}, context)
+    assert set(cloud.api.keys) == {in_use["accessKeyId"]}
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_key_of_a_killed_run_is_replaced(cloud: Cloud, context: Context, *, adopt: bool) -> None:
+    """Killed after the key was made and before it was in the state."""
+    ring = SpacesKeyRing()
+    ring.create(cloud.inputs(adopt=adopt), context)
+    made = ring.create(cloud.inputs(adopt=adopt), context)[1]
+    assert set(cloud.api.keys) == {made["accessKeyId"]}
+    _note_known(cloud, made)
+    # In a rotation, too; and what is known is noted by the ring where no proof was made.
+    both = cloud.inputs(slots=["a", "b"], active="b", adopt=adopt)
+    ring.update(USER, made, both, context)
+    rotated = ring.update(USER, made, both, context)
+    assert set(cloud.api.keys) == {key["accessKeyId"] for key in rotated["keys"].values()}
+    ring.update(USER, rotated, both, context)
+    assert {key["name"] for key in cloud.api.keys.values()} == {key_name(USER, OWNER, slot) for slot in "ab"}
+
+
+def test_a_proof_without_the_token_leaves_the_note_to_the_ring(
+    cloud: Cloud, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = SpacesKeyRing().create(cloud.inputs(), context)[1]
+    before = json.dumps(cloud.api.keys)
+    with monkeypatch.context() as patch:
+        patch.delenv("DIGITALOCEAN_TOKEN")
+        _note_known(cloud, made)
+    assert json.dumps(cloud.api.keys) == before
+    SpacesKeyRing().update(USER, made, cloud.inputs(), context)
+    assert [key["name"] for key in cloud.api.keys.values()] == [key_name(USER, OWNER, "a")]
+
+
 def test_a_key_of_our_name_for_another_bucket_is_another_stores(cloud: Cloud, context: Context) -> None:
     """Two checkouts with stacks, homeservers and users of the same name."""
     cloud.api.keys["OTHER"] = {
@@ -497,7 +551,7 @@ def test_a_key_of_our_name_for_another_bucket_is_another_stores(cloud: Cloud, co
     ring.delete(USER, {**made, "retireConfirmed": True}, context)
 
 
-def test_an_admin_key_of_an_interrupted_run_is_replaced(cloud: Cloud, context: Context) -> None:
+def test_an_admin_key_of_an_interrupted_run_is_replaced(cloud: Cloud, context: Context, said: list[str]) -> None:
     inputs = {"name": "synapse-media-admin", "owner": "synapse-media/s", "connection": {"apiEndpoint": cloud.api.url}}
     resource = SpacesAdminKey()
     lost, _ = resource.create(inputs, context)
@@ -505,5 +559,13 @@ def test_an_admin_key_of_an_interrupted_run_is_replaced(cloud: Cloud, context: C
     assert list(cloud.api.keys) == [made]
     assert lost != made
     assert resource.read(made, inputs, outputs, context) is not None
+    # Another state of the same stack keeps it.
+    ring = SpacesKeyRing().create(cloud.inputs(owner="synapse-media/s/matrix.example.com"), context)[1]
+    _note_known(cloud, ring, "synapse-media/s/matrix.example.com")
+    theirs, _ = resource.create(inputs, context)
+    assert {made, theirs} < set(cloud.api.keys)
+    assert [words for words in said if f"full-access Spaces key {made} of this stack's name" in words]
+    for key in (theirs, ring["accessKeyId"]):
+        del cloud.api.keys[key]
     resource.delete(made, outputs, context)
     assert resource.read(made, inputs, outputs, context) is None

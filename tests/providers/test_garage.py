@@ -301,10 +301,15 @@ REFUSED = (
 
 @dataclass(slots=True)
 class Double:
-    """A double of Garage: answers each operation with what is told, the last answer for ever."""
+    """A double of Garage: answers each operation with what is told, the last answer for ever.
+
+    Attributes:
+        keys: those that it makes and deletes; None: it is told.
+    """
 
     url: str = ""
     answers: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
+    keys: list[dict[str, Any]] | None = None
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def answer(self, request: proxy.Request, _: proxy.Upstream) -> proxy.Answer | None:
@@ -312,10 +317,22 @@ class Double:
             return proxy.Answer(403, (("Content-Type", "application/xml"),), REFUSED)
         operation = request.path.removeprefix("/v2/")
         self.asked.append((operation, "".join(request.query.get("id", []))))
+        if self.keys is not None:
+            self._keep(self.keys, operation, request)
         told = self.answers.get(operation, [(200, None)])
         status, found = told.pop(0) if len(told) > 1 else told[0]
         body = json.dumps(found).encode()
         return proxy.Answer(status, (("Content-Type", "application/json"),), body) if status else None
+
+    def _keep(self, keys: list[dict[str, Any]], operation: str, request: proxy.Request) -> None:
+        if operation == "CreateKey":
+            key = {"id": f"GK{len(self.asked)}", "name": json.loads(request.body)["name"], "expired": False}
+            keys.append(key)
+            self.answers[operation] = [(200, {**MADE, "accessKeyId": key["id"]})]
+        elif operation == "DeleteKey":
+            keys[:] = [key for key in keys if key["id"] not in request.query["id"]]
+        reaching = [{"accessKeyId": key["id"], "permissions": {"read": True, "write": True}} for key in keys]
+        self.answers |= {"ListKeys": [(200, keys)], "GetBucketInfo": [(200, {**MARKED, "keys": reaching})]}
 
     def inputs(self, **more: Any) -> dict[str, Any]:
         connection = {
@@ -351,6 +368,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
 def test_a_key_of_our_name_is_deleted_only_where_the_store_was_made_here(
     double: Double, adopted: bool, deleted: set[str]
 ) -> None:
+    """By an earlier release, whose names follow from the store alone."""
     double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
     double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
     made = double.make_key(**({"adopt": True} if adopted else {}))
@@ -425,14 +443,54 @@ def test_an_adopted_bucket_whose_rules_are_managed_has_a_mark_that_can_be_taken_
         GarageBucket().delete("double-media", {**outputs, "forceDestroy": True}, Context(lambda _: None))
 
 
-def test_a_bucket_of_ours_with_media_is_taken_up_again_and_keeps_its_keys(double: Double) -> None:
-    """The state was lost: the key of our name there is in use."""
-    double.answers = {"GetBucketInfo": [(200, {**MARKED, "objects": 1})]}
-    made = double.make_bucket()
-    assert (made["adopted"], made["resumed"]) == (False, True)
-    double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, MARKED)], "CreateKey": [(200, MADE)]}
-    double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
-    assert double.make_key(resumed=made["resumed"])["unknownKeys"] == [OLD["id"]]
+@pytest.fixture
+def keys(double: Double) -> list[dict[str, Any]]:
+    """The keys that the double makes and deletes, of an empty bucket of ours that all of them reach."""
+    double.keys = []
+    return double.keys
+
+
+def ring_of(double: Double, bucket: dict[str, Any], *slots: str, **more: Any) -> dict[str, Any]:
+    """Inputs of the key ring of a bucket, by the bucket's outputs."""
+    ring = {"userName": "user", "bucketId": bucket["bucketId"], "nonce": bucket["nonce"], "slots": list(slots)}
+    inputs, failures = GarageKeyRing().check(double.inputs(**ring, active=slots[-1], **more))
+    assert not failures
+    return inputs
+
+
+def ids(keys: list[dict[str, Any]]) -> set[str]:
+    return {key["id"] for key in keys}
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_two_states_of_one_store_keep_each_others_keys(
+    double: Double, keys: list[dict[str, Any]], *, adopt: bool
+) -> None:
+    """Another checkout of the same project and stack, or a state that was lost and found again."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    first, second = double.make_bucket(), double.make_bucket()
+    in_use = ring.create(ring_of(double, first, "a"), context)[1]
+    theirs = ring.create(ring_of(double, second, "a", adopt=adopt), context)[1]
+    assert theirs["unknownKeys"] == [in_use["accessKeyId"]]
+    again = ring.update("user", in_use, ring_of(double, first, "a"), context)
+    assert again["unknownKeys"] == [theirs["accessKeyId"]]
+    assert ids(keys) == {in_use["accessKeyId"], theirs["accessKeyId"]}
+    ring.delete("user", {**theirs, "retireConfirmed": True}, context)
+    assert ids(keys) == {in_use["accessKeyId"]}
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_key_of_a_killed_run_is_replaced(double: Double, keys: list[dict[str, Any]], *, adopt: bool) -> None:
+    """Killed after the key was made and before it was in the state, which has the bucket."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    bucket = double.make_bucket()
+    ring.create(ring_of(double, bucket, "a", adopt=adopt), context)
+    made = ring.create(ring_of(double, bucket, "a", adopt=adopt), context)[1]
+    assert ids(keys) == {made["accessKeyId"]}
+    # In a rotation, too.
+    ring.update("user", made, ring_of(double, bucket, "a", "b", adopt=adopt), context)
+    rotated = ring.update("user", made, ring_of(double, bucket, "a", "b", adopt=adopt), context)
+    assert ids(keys) == {key["accessKeyId"] for key in rotated["keys"].values()}
 
 
 def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) -> None:

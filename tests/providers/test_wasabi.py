@@ -15,8 +15,8 @@ from synapse_media.cli import doctor
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SettingsError
-from synapse_media.plugin.bucket import Bucket
 from synapse_media.plugin.resource import Context
+from synapse_media.plugin.s3_bucket import Bucket
 from synapse_media.renderer import render
 from tests.doubles import proxy
 from tests.providers.project import SERVER, Stack, stack

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+
+from synapse_media.contract import StorageOutputs
+from synapse_media.renderer import RenderError, render
 
 _META = "{}%#$\\\"'`!&*?|<>;:@,[]()= \t~-+./0127xeEbonyNY"
 _ODD = "\n\r\x00\x01\x1b\x7f\x85\xa0\u2028\ufeff\U0001f600é漢"
@@ -25,6 +30,25 @@ texts = st.one_of(
     st.sampled_from(["{{ 1+1 }}", "{% raw %}", "{# x #}", "012", "0o14", "0x1F", "1e10", "no", "null", "~", "<<", "="]),
 )
 """What a name, a prefix or a secret could be if nobody were careful."""
+
+
+changes = st.one_of(
+    st.tuples(st.sampled_from(["bucket", "region", "access_key_id", "secret_access_key"]), texts),
+    texts.map(lambda text: ("prefix", f"{text}/")),
+).map(lambda pair: dict([pair]))
+"""One setting that is as odd as can be, the others as they are."""
+
+
+def rendered(outputs: StorageOutputs, changed: dict[str, str], *arguments: Any, **options: Any) -> dict[str, str]:
+    """The files; none where the changed setting was refused, by its name."""
+    try:
+        return render(outputs, *arguments, **options)
+    except RenderError as error:
+        problems = error.problems
+    assert all(problem.startswith((*changed, "media_path")) for problem in problems), problems
+    secret = changed.get("secret_access_key", "")
+    assert len(secret) < 5 or not any(secret in problem for problem in problems)
+    return {}
 
 
 def yaml_1_1(text: str) -> Any:
@@ -125,3 +149,21 @@ def systemd_environment(text: str, directory: Path) -> Mapping[str, str] | None:
         name: re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), re.sub(r'^"(.*)"$', r"\1", value))
         for name, _, value in (line.partition("=") for line in io.StringIO(printed).read().splitlines())
     }
+
+
+NIX = shutil.which("nix-instantiate")
+
+
+def nix(expression: str) -> Any:
+    """The value of an expression, as Nix evaluates it, all the way down."""
+    assert NIX
+    with tempfile.TemporaryDirectory() as home:
+        found = subprocess.run(
+            [NIX, "--eval", "--strict", "--json", "-"],
+            input=expression.encode(),
+            check=False,
+            capture_output=True,
+            env={"PATH": os.defpath, "HOME": home, "NIX_REMOTE": f"local?root={home}"},
+        )
+    assert found.returncode == 0, found.stderr.decode()
+    return json.loads(found.stdout)

@@ -109,7 +109,23 @@ def test_by_reference_the_secret_is_in_no_file_and_comes_from_the_environment(
     monkeypatch.delenv("SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     assert main(["prove", "--store", bare]) == 1
-    assert "set SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM to it" in capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
+    assert "is neither in this store.json nor in the environment. Load the environment file" in told
+    assert "set SYNAPSE_MEDIA_SECRET_MATRIX_EXAMPLE_COM to the secret" in told
+    shared = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(shared))
+    assert main(["prove", "--store", bare]) == 1
+    assert "can't be read as a credentials file" in capsys.readouterr().err
+    shared.write_text(f"aws_secret_access_key = {SECRET}\n[default]\n")
+    assert main(["prove", "--store", bare]) == 1
+    assert SECRET not in capsys.readouterr().err
+    shared.write_text(
+        f"[other]\naws_access_key_id = OTHER\naws_secret_access_key = x\n[media]\n"
+        f"aws_access_key_id = {store('amazon').access_key_id}\naws_secret_access_key = {SECRET}\n"
+    )
+    assert stores.load_file(bare) == store("amazon")
+    shared.write_text(shared.read_text().replace(store("amazon").access_key_id, "ANOTHER"))
+    assert stores.load_file(bare).secret_access_key == ""
 
 
 def test_several_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +150,7 @@ def test_several_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_nothing_is_written_where_one_store_can_not_be_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = [store("amazon"), store("compatible", server_name="example.org", prefix="no-slash")]
+    loaded = [store("amazon"), store("compatible", server_name="example.org", prefix="/slash-first")]
     monkeypatch.setattr(stacks, "load", lambda _: loaded)
     assert main(["render", "--stack", "prod", "--out", str(tmp_path / "out")]) == 1
     assert not (tmp_path / "out").exists()
@@ -195,3 +211,65 @@ def test_a_file_that_is_no_store(text: str | None, said: str, tmp_path: Path) ->
         path.write_text(text)
     with pytest.raises(ContractError, match=said):
         stores.load_file(str(path))
+
+
+@pytest.mark.parametrize(
+    ("server_name", "hosts", "options", "host"),
+    [
+        ("example.com", None, [], "matrix.example.com"),
+        ("matrix.example.com", None, [], "matrix.example.com"),
+        ("matrix.org", None, [], "matrix.matrix.org"),
+        ("example.com:8448", None, [], "matrix.example.com"),
+        ("example.com", None, ["--inventory-host", "node-1"], "node-1"),
+        ("example.com", "[matrix_servers]\nmatrix.example.com ansible_host=192.0.2.1\n", [], "matrix.example.com"),
+        ("example.com", "matrix_servers:\n  hosts:\n    matrix.example.com:\n", [], "matrix.example.com"),
+        ("example.com", "[matrix_servers]\nexample.com ansible_host=192.0.2.1\n", [], "example.com"),
+        ("example.com", "[matrix_servers]\nnode-1\n", ["--inventory-host", "node-1"], "node-1"),
+    ],
+)
+def test_the_variables_are_those_of_the_host_in_the_inventory(
+    server_name: str,
+    hosts: str | None,
+    options: list[str],
+    host: str,
+    *,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given, out = tmp_path / "given.json", tmp_path / "out"
+    given.write_text(json.dumps(to_json(store("amazon", server_name=server_name))))
+    if hosts is not None:
+        (tmp_path / "inventory").mkdir()
+        (tmp_path / "inventory/hosts").write_text(hosts)
+        options = [*options, "--inventory", str(tmp_path / "inventory")]
+    assert main(["render", "--store", str(given), "--out", str(out), *options]) == 0
+    assert (out / server_name.partition(":")[0] / f"inventory/host_vars/{host}/synapse-media.yml").is_file()
+    assert (f"for the host {host} of the inventory; --inventory DIR looks" in capsys.readouterr().out) == (
+        hosts is None
+    )
+
+
+@pytest.mark.parametrize("hosts", ["[matrix_servers]\nmatrix.example.community\n# matrix.example.com\n", ""])
+def test_a_host_that_is_not_in_the_inventory_is_said(hosts: str, tmp_path: Path, capsys: Any) -> None:
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps(to_json(store("amazon", server_name="example.com"))))
+    (tmp_path / "inventory/host_vars/matrix.example.community").mkdir(parents=True)
+    (tmp_path / "inventory/hosts").write_text(hosts)
+    words = [
+        "render",
+        "--store",
+        str(given),
+        "--out",
+        str(tmp_path / "out"),
+        "--inventory",
+        str(tmp_path / "inventory"),
+    ]
+    assert main(words) == 64
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has no host matrix.example.com or example.com, so that Ansible would not read" in said
+    assert "Under host_vars there: matrix.example.community. Name the host as the inventory does" in said
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--form", "plain"]) == 64
+    assert "go with --form playbook alone" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "none")]) == 64
+    assert "is not a directory" in capsys.readouterr().err

@@ -17,13 +17,15 @@ GOLDEN = Path(__file__).parent / "golden"
 COMBINATIONS = [
     (method, form, secrets, case)
     for method in METHODS
-    for form in renderer.FORMS
+    for form in renderer.forms(method)
     for case in CASES
     for secrets in renderer.SECRETS
     # matrix-media-repo can't do without a key, and the filesystem has no store.
     if (method, case) != ("matrix-media-repo", "keyless") and (method != "filesystem" or case == "amazon")
+    # What a provider changes shows in the forms of every method.
+    if form in ("playbook", "plain") or case in ("amazon", "compatible", "keyless")
     # By reference once a form; plain Goofys and matrix-media-repo have one place for a key, whatever is asked.
-    if secrets == "plain" or (case == "compatible" and (form == "playbook" or method == "synapse-s3-storage-provider"))
+    if secrets == "plain" or (case == "compatible" and (form != "plain" or method == "synapse-s3-storage-provider"))
 ]
 
 

@@ -5,42 +5,22 @@ from __future__ import annotations
 import configparser
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from synapse_media import renderer
-from synapse_media.contract import StorageOutputs
 from synapse_media.renderer import RenderError, render
 from tests.end_to_end import systemd
 from tests.renderer import readers
-from tests.renderer.readers import texts
+from tests.renderer.readers import changes, rendered, texts
 from tests.renderer.samples import CASES, S3_ID, store
 
 odd = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 S3 = "synapse-s3-storage-provider"
 VARS = "inventory/host_vars/matrix.example.com/synapse-media.yml"
 EXT = "matrix_synapse_ext_synapse_s3_storage_provider_"
-
-changes = st.one_of(
-    st.tuples(st.sampled_from(["bucket", "region", "access_key_id", "secret_access_key"]), texts),
-    texts.map(lambda text: ("prefix", f"{text}/")),
-).map(lambda pair: dict([pair]))
-"""One setting that is as odd as can be, the others as they are."""
-
-
-def rendered(outputs: StorageOutputs, changed: dict[str, str], *arguments: Any, **options: Any) -> dict[str, str]:
-    """The files; none where the changed setting was refused, by its name."""
-    try:
-        return render(outputs, *arguments, **options)
-    except RenderError as error:
-        problems = error.problems
-    assert all(problem.startswith((*changed, "media_path")) for problem in problems), problems
-    secret = changed.get("secret_access_key", "")
-    assert len(secret) < 5 or not any(secret in problem for problem in problems)
-    return {}
 
 
 def written(text: str, directory: Path) -> Path:
@@ -273,10 +253,12 @@ def test_media_repo_routes_parse(tmp_path: Path) -> None:
     routes = readers.yaml_1_1(files["reverse-proxy/traefik.yaml"])["http"]
     assert routes["routers"]["matrix-media-repo"]["rule"].startswith("PathPrefix(`/_matrix/media`) || ")
     headers = routes["middlewares"]["matrix-media-repo-host"]["headers"]["customRequestHeaders"]
-    assert headers == {"Host": "example.com:8448", "X-Forwarded-Host": "example.com:8448"}
+    assert headers == {"Host": "example.com", "X-Forwarded-Host": "example.com"}
     for path in ("/_matrix/media", "/_matrix/client/v1/media", "/_matrix/federation/v1/media"):
         assert f"location ^~ {path} {{" in files["reverse-proxy/nginx.conf"]
         assert f" {path}/*" in files["reverse-proxy/Caddyfile"]
+    # It leaves the port out of Host before it looks for the homeserver.
+    assert not any("8448" in text for path, text in files.items() if path.startswith("reverse-proxy/"))
 
 
 @pytest.mark.parametrize("path", ["", "/srv/media: #1"])

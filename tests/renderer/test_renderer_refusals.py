@@ -30,8 +30,11 @@ def test_nothing_is_rendered_without_a_proof_made_for_it(form: renderer.Form) ->
         render(replace(store("amazon"), proof=failed), form)
 
 
-@pytest.mark.parametrize("form", renderer.FORMS)
-@pytest.mark.parametrize("method", [S3, "goofys"])
+def of_forms(*methods: str) -> list[tuple[str, renderer.Form]]:
+    return [(method, form) for method in methods for form in renderer.forms(method)]
+
+
+@pytest.mark.parametrize(("method", "form"), of_forms(S3, "goofys"))
 def test_a_store_without_a_key_is_to_be_proved_on_the_instance(method: str, form: renderer.Form) -> None:
     files = render(replace(store("keyless", method), proof=None), form)
     assert "to be proved on the instance" in re.sub(r"\s+#?\s*", " ", " ".join(files.values()))
@@ -44,7 +47,7 @@ def test_a_store_without_a_key_is_to_be_proved_on_the_instance(method: str, form
         (S3, {"endpoint_url": "https://s3.example.com/bucket"}, "^endpoint_url is "),
         (S3, {"endpoint_url": "https://me@s3.example.com"}, "^endpoint_url is "),
         (S3, {"endpoint_url": "http://[::1"}, "^endpoint_url is "),
-        (S3, {"prefix": "media"}, "^prefix is 'media'"),
+        (S3, {"prefix": "/media"}, "^prefix is '/media'"),
         (S3, {"prefix": "/media/"}, "^prefix is '/media/'"),
         (S3, {"storage_class": "ONEZONE_IA"}, r"^storage_class is 'ONEZONE_IA'; synapse-s3-storage-provider takes STA"),
         (S3, {"bucket": ""}, "^bucket is missing"),
@@ -52,7 +55,8 @@ def test_a_store_without_a_key_is_to_be_proved_on_the_instance(method: str, form
         (S3, {"access_key_id": ""}, "^access_key_id is missing"),
         (S3, {"secret_access_key": ""}, "^secret_access_key is missing in these outputs"),
         (S3, {"server_name": "../../etc"}, r"^server_name is '\.\./\.\./etc', which names no host"),
-        (S3, {"server_name": "a..b"}, "^server_name is "),
+        (S3, {"server_name": "a..example.com"}, "^server_name is "),
+        (S3, {"server_name": "a-.example.com"}, "^server_name is "),
         (S3, {"server_name": "a\nb"}, "^server_name is "),
         ("goofys", {"prefix": "media/"}, "^prefix is 'media/', but goofys knows none"),
         ("goofys", {"storage_class": "STANDARD_IA"}, "^storage_class is 'STANDARD_IA'; goofys takes STANDARD"),
@@ -65,14 +69,14 @@ def test_a_store_without_a_key_is_to_be_proved_on_the_instance(method: str, form
         ),
     ],
 )
-@pytest.mark.parametrize("form", renderer.FORMS)
-def test_what_would_break_is_refused(method: str, changes: dict[str, Any], said: str, form: renderer.Form) -> None:
-    with pytest.raises(RenderError, match=said):
-        render(store("amazon", method, **changes), form)
+def test_what_would_break_is_refused(method: str, changes: dict[str, Any], said: str) -> None:
+    for form in renderer.forms(method):
+        with pytest.raises(RenderError, match=said):
+            render(store("amazon", method, **changes), form)
 
 
 def test_every_problem_is_said_at_once() -> None:
-    outputs = store("amazon", endpoint_url="s3.example.com", prefix="media", storage_class="GLACIER", region="")
+    outputs = store("amazon", endpoint_url="s3.example.com", prefix="/media", storage_class="GLACIER", region="")
     with pytest.raises(RenderError) as caught:
         render(outputs, "playbook")
     assert [problem.split(" ")[0] for problem in caught.value.problems] == [
@@ -83,7 +87,7 @@ def test_every_problem_is_said_at_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("form", renderer.FORMS)
+@pytest.mark.parametrize("form", renderer.forms("matrix-media-repo"))
 def test_media_repo_needs_a_key(form: renderer.Form) -> None:
     with pytest.raises(RenderError, match="keyless can't be had with matrix-media-repo"):
         render(store("keyless", "matrix-media-repo"), form)
@@ -103,7 +107,7 @@ def test_a_relative_media_path_and_an_unknown_method_are_refused() -> None:
 
 def test_a_method_in_the_table_has_a_module() -> None:
     for method in METHODS:
-        for form in get_args(renderer.Form):
+        for form in renderer.forms(method):
             outputs = store("amazon", method)
             assert render(outputs, form)
             said = instructions(outputs, form)
@@ -112,13 +116,12 @@ def test_a_method_in_the_table_has_a_module() -> None:
             assert said.undo
 
 
-@pytest.mark.parametrize("form", renderer.FORMS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "form"), of_forms(*METHODS))
 def test_a_port_is_no_part_of_a_directory(method: str, form: renderer.Form) -> None:
     files = render(store("amazon", method, server_name="example.com:8448"), form)
     assert not any(":" in path for path in files)
     if form == "playbook":
-        assert "inventory/host_vars/example.com/synapse-media.yml" in files
+        assert "inventory/host_vars/matrix.example.com/synapse-media.yml" in files
 
 
 def test_one_method_sets_no_switch_of_another() -> None:
@@ -130,6 +133,17 @@ def test_one_method_sets_no_switch_of_another() -> None:
     for method in METHODS:
         text = "".join(render(store("amazon", method), "playbook").values())
         assert {name for name, switch in switches.items() if switch in text} == {method} & set(switches)
+
+
+@pytest.mark.parametrize("form", ["nixos", "kubernetes"])
+@pytest.mark.parametrize("method", ["goofys", "matrix-media-repo", "filesystem"])
+def test_a_form_that_a_method_does_not_have_is_refused_with_those_it_has(method: str, form: renderer.Form) -> None:
+    said = f"form is '{form}', which {method} does not have; allowed: playbook, plain"
+    with pytest.raises(RenderError, match=said):
+        render(store("amazon", method), form)
+    with pytest.raises(RenderError, match=said):
+        instructions(store("amazon", method), form)
+    assert set(renderer.forms(S3)) == set(renderer.FORMS) == set(get_args(renderer.Form))
 
 
 def test_options_that_do_nothing_or_delete_are_left_out() -> None:

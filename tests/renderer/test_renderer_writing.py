@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,9 +144,15 @@ def test_difference_of_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert difference({"a.yml": "one\ntwo\n"}, tmp_path) == "--- /dev/null\n+++ a.yml\n@@ -0,0 +1,2 @@\n+one\n+two\n"
 
 
+METHOD_AND_FORM = [
+    (method, form)
+    for method in ("synapse-s3-storage-provider", "goofys", "matrix-media-repo")
+    for form in renderer.forms(method)
+]
+
+
 @pytest.mark.parametrize("secrets", renderer.SECRETS)
-@pytest.mark.parametrize("form", renderer.FORMS)
-@pytest.mark.parametrize("method", ["synapse-s3-storage-provider", "goofys", "matrix-media-repo"])
+@pytest.mark.parametrize(("method", "form"), METHOD_AND_FORM)
 def test_no_secret_is_in_a_diff(method: str, form: renderer.Form, secrets: renderer.Secrets, tmp_path: Path) -> None:
     if (method, form, secrets) == ("matrix-media-repo", "plain", "reference"):
         return
@@ -170,7 +179,7 @@ def test_a_new_secret_shows_as_a_change(tmp_path: Path) -> None:
     secret=texts.map(lambda text: f"q7w{text}z9k"), method=st.sampled_from(["goofys", "synapse-s3-storage-provider"])
 )
 def test_the_odd_secret_is_masked_too(secret: str, method: str) -> None:
-    for form in renderer.FORMS:
+    for form in renderer.forms(method):
         try:
             files = render(store("amazon", method, secret_access_key=secret), form)
         except RenderError:
@@ -203,3 +212,104 @@ def test_the_odd_secret_is_masked_too(secret: str, method: str) -> None:
 )
 def test_what_is_named_like_a_secret_is_masked(text: str, shown: str) -> None:
     assert masked(text.split("\n")) == shown.split("\n")
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path.name)
+
+
+def _device(path: Path) -> None:
+    try:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    except OSError:
+        pytest.skip("only root makes a device, and not everywhere")
+
+
+@pytest.mark.parametrize("make", [_fifo, _socket, _device, Path.mkdir])
+def test_what_is_no_file_is_named_and_not_opened(make: Callable[[Path], None], tmp_path: Path) -> None:
+    (tmp_path / "b/c").mkdir(parents=True)
+    (tmp_path / "a.yml").write_text("theirs")
+    make(tmp_path / "b/c/d.env")
+    before = (tmp_path / "b/c/d.env").lstat()
+    for act in (write, difference):
+        with pytest.raises(WriteError, match=r"d\.env is a .*, and a file has to be there\. No file was changed"):
+            act(FILES, tmp_path)  # type: ignore[operator]
+    assert tree(tmp_path) == {"a.yml": "theirs"}
+    after = (tmp_path / "b/c/d.env").lstat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.yml", "b", "c", "d.env"}
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_file_behind_a_link_keeps_its_mode_and_its_text(link: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "theirs").write_text(FILES["a.yml"])
+    (tmp_path / "theirs").chmod(0o644)
+    link(out / "a.yml", tmp_path / "theirs")
+    assert write(FILES, out).written == tuple(FILES)
+    assert mode(tmp_path / "theirs") == 0o644
+    assert mode(out / "a.yml") == 0o600
+    assert not (out / "a.yml").is_symlink()
+    assert not (out / "a.yml").samefile(tmp_path / "theirs")
+    assert tree(out) == FILES
+
+
+def test_a_link_to_an_endless_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").symlink_to("/dev/zero")
+    write({"a.yml": "ours"}, tmp_path)
+    assert tree(tmp_path) == {"a.yml": "ours"}
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+@pytest.mark.parametrize("error", [OSError(16, "Device or resource busy"), KeyboardInterrupt()])
+def test_where_one_can_not_be_replaced_the_others_are_put_back(
+    error: BaseException, hard_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a mount point or an immutable file: here the call fails for the last of them."""
+    (tmp_path / "target").write_text("theirs")
+    (tmp_path / "a.yml").write_text("old")
+    (tmp_path / "a.yml").chmod(0o640)
+    (tmp_path / "link.yml").symlink_to("target")
+    before = {path.name: (path.lstat().st_ino, path.lstat().st_mode) for path in tmp_path.iterdir()}
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "z.yml":
+            raise error
+        return replace(self, target)
+
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    if not hard_links:
+        monkeypatch.setattr(os, "link", no_link)
+    files = {"a.yml": "new", "link.yml": "new", "new/one.yml": "new", "z.yml": "new"}
+    with pytest.raises(WriteError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
+        write(files, tmp_path)
+    assert "No file was changed" in str(caught.value) or isinstance(error, KeyboardInterrupt)
+    assert {path.name: (path.lstat().st_ino, path.lstat().st_mode) for path in tmp_path.iterdir()} == before
+    assert (tmp_path / "a.yml").read_text() == "old"
+    assert (tmp_path / "link.yml").readlink() == Path("target")
+
+
+def test_what_could_not_be_put_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.yml").write_text("old")
+    replace, calls = Path.replace, []
+
+    def only_once(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", only_once)
+    with pytest.raises(WriteError, match=r"could not be put back: .*/a\.yml\. Mend that") as caught:
+        write({"a.yml": "new", "b.yml": "new"}, tmp_path)
+    assert "No file was changed" not in str(caught.value)

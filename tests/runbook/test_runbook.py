@@ -229,6 +229,59 @@ def test_the_names_of_the_store_stand_in_the_commands() -> None:
     assert "FORCE_PATH_STYLE=false" in private
 
 
+REACHING_THE_OLD = [
+    name for name, ends in ENDS.items() if "RCLONE_CONFIG_OLD" in str(runbook(*ends[:2], target=ends[2]))
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", REACHING_THE_OLD)
+def test_what_a_store_json_says_is_one_word_of_a_shell(name: str, form: str, tmp_path: Path) -> None:
+    """Everything that a file could hold, in commands that people paste into a root shell."""
+    current, to, target = ENDS[name]
+    trap = tmp_path / "run"
+    odd = f"x\"'`touch {trap}`$(touch {trap});touch {trap}\n"
+    changes = {"bucket": f"b{odd}", "region": f"r{odd}", "endpoint_url": f"https://e{odd}", "storage_class": f"s{odd}"}
+    if current.prefix:
+        changes["prefix"] = f"p{odd}/"
+    both = [replace(store, **changes) if store else None for store in (current, target)]
+    if both[1]:
+        both[1] = replace(both[1], bucket=f"other{odd}")
+    assert both[0]
+    plan = runbook(both[0], to, form=form, target=both[1])  # type: ignore[arg-type]
+    commands = [
+        command
+        for step in plan.steps
+        for command in step.commands
+        if "RCLONE_CONFIG" in command or "rclone " in command
+    ]
+    double = 'rclone() { printf "%s\\0" "$@" >>log; }; aws() { :; }; chown() { :; }; mkdir() { :; }\n'
+    script = double + "\n".join(commands).replace("value() {", "unused() {") + "\nenv -0 >environment\n"
+    subprocess.run(
+        ["bash", "-c", f"value() {{ echo from-the-file; }}\n{script}"], cwd=tmp_path, check=True, capture_output=True
+    )
+    assert not trap.exists()
+    words = (tmp_path / "log").read_text().split("\0")
+    assert f"old:{both[0].bucket}/{both[0].prefix}" in words
+    environment = (tmp_path / "environment").read_text().split("\0")
+    assert f"RCLONE_CONFIG_OLD_ENDPOINT=https://e{odd}" in environment
+    assert f"RCLONE_CONFIG_OLD_REGION=r{odd}" in environment
+
+
+@pytest.mark.parametrize("stack", ["a b", "a;b", "$(x)", "a\n"])
+def test_a_stack_that_a_shell_would_take_apart_is_refused(stack: str) -> None:
+    with pytest.raises(UsageError, match="--stack is"):
+        runbook(store("amazon", MODULE), FILESYSTEM, stack=stack)
+    with pytest.raises(UsageError, match="--to-stack is"):
+        runbook(store("amazon", MODULE), "wasabi", new_stack=stack)
+
+
+@pytest.mark.parametrize("form", ["nixos", "kubernetes"])
+def test_a_form_without_a_runbook_is_refused(form: Form) -> None:
+    with pytest.raises(UsageError, match=r"--form is .*; a runbook is there for: playbook, plain"):
+        runbook(store("amazon", MODULE), FILESYSTEM, form=form)
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text(json.dumps(to_json(store("amazon", MODULE))))

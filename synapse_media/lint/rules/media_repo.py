@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from synapse_media import values
 from synapse_media.homeserver import media_repo, playbook
 from synapse_media.lint import references, stores
-from synapse_media.lint.config import Config, Kind, field_of, nearest
+from synapse_media.lint.config import Config, Kind, as_flag, field_of, nearest
 from synapse_media.lint.findings import Hit, Severity, rule
 from synapse_media.lint.reading import Value
 from synapse_media.lint.rules.store import changed_by_go
+from synapse_media.methods import MEDIA_REPO
 
 _FILE_ONLY = (Kind.MEDIA_REPO,)
 _BOTH = (Kind.PLAYBOOK, Kind.MEDIA_REPO)
@@ -22,13 +24,15 @@ _OPTIONS = {
         *(
             media_repo.TLS,
             "tempPath",
-            "publicBaseUrl",
+            media_repo.PUBLIC_URL,
             "redirectWhenCached",
             media_repo.PREFIX_LENGTH,
             "multipartUploads",
         ),
     ),
 }
+_ENABLED = "enabled"
+"""What a datastore had before 1.2, and what is no longer read."""
 _BOOLEANS = ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False", "")
 _NO_TEXT = "without quotes it is no text to YAML, and another id arrives"
 _EXAMPLES = ("UNIQUE_ID_HERE", "ANOTHER_UNIQUE_ID_HERE", "CHANGE_ME_TO_A_UNIQUE_VALUE")
@@ -307,10 +311,95 @@ def datastore_form(config: Config) -> Iterable[Hit]:
 
 def _unknown(place: str, mapping: Value, known: tuple[str, ...]) -> Iterator[Hit]:
     for name, value in mapping.items.items():
+        if name == _ENABLED and known == _KEYS:
+            continue  # said by datastore-enabled and datastore-disabled
         if name not in known:
             guess = next((right for right in known if right.lower() == name.lower()), "")
             mend = f"Write {guess}: it minds the case." if guess else f"{nearest(name, known)}Mend or remove it."
             yield Hit(value, f"{place}.{name}"[:120], "matrix-media-repo ignores it in silence", mend)
+
+
+def _switches(config: Config, *, off: bool) -> Iterator[tuple[str, Value, Value]]:
+    for setting, entry in stores.datastores(config):
+        found = entry.items.get(_ENABLED)
+        if found is None:
+            continue
+        kinds = entry.items.get(media_repo.FOR_KINDS)
+        takes = kinds is not None and bool(kinds.entries)
+        is_off = takes and as_flag(field_of("", found, config.kind)) is False
+        if is_off == off:
+            yield f"{setting}.{_ENABLED}", found, entry
+
+
+@rule(
+    "datastore-disabled",
+    Severity.BREAKS,
+    "`enabled: false` on a datastore, which is not read: it goes on taking media.",
+    references.MEDIA_REPO_SAMPLE,
+    _FILE_ONLY,
+)
+def datastore_disabled(config: Config) -> Iterable[Hit]:
+    for setting, value, _ in _switches(config, off=True):
+        yield Hit(
+            value,
+            setting,
+            "matrix-media-repo does not read it since 1.2: the datastore goes on taking the kinds of its forKinds",
+            "Write `forKinds: []` in its place: then it is read from, and takes nothing new.",
+        )
+
+
+@rule(
+    "datastore-enabled",
+    Severity.WARNS,
+    "`enabled` on a datastore has no effect.",
+    references.MEDIA_REPO_SAMPLE,
+    _FILE_ONLY,
+)
+def datastore_enabled(config: Config) -> Iterable[Hit]:
+    for setting, value, _ in _switches(config, off=False):
+        yield Hit(value, setting, "it has no effect since 1.2: forKinds alone decides", "Remove the line.")
+
+
+def _public(config: Config) -> Iterator[tuple[str, Value, values.Fault]]:
+    for store in config.stores:
+        if store.method != MEDIA_REPO or store.enabled is False:
+            continue
+        if config.kind is Kind.PLAYBOOK:
+            found = config.field(playbook.S3_PUBLIC_URL)
+        else:
+            opts = store.where.items["opts"].items if "opts" in store.where.items else {}
+            place = store.fields["bucket"].setting.rpartition(".")[0]
+            found = field_of(f"{place}.{media_repo.PUBLIC_URL}", opts.get(media_repo.PUBLIC_URL), config.kind)
+        if found.text and found.value is not None:
+            fault = values.public_url(found.text, store.fields["endpoint"].text, store.fields["bucket"].text)
+            if fault is not None:
+                yield found.setting, found.value, fault
+
+
+@rule(
+    "public-url",
+    Severity.BREAKS,
+    "publicBaseUrl is put before the object's name as it is: without an ending '/' each redirect leads nowhere.",
+    references.MEDIA_REPO_SAMPLE,
+    _BOTH,
+)
+def public_url(config: Config) -> Iterable[Hit]:
+    for setting, value, fault in _public(config):
+        if fault.rule != "public-url-private":
+            yield Hit(value, setting, fault.reason, fault.mend)
+
+
+@rule(
+    "public-url-private",
+    Severity.WARNS,
+    "publicBaseUrl is the bucket's own address: a private bucket refuses each download.",
+    references.MEDIA_REPO_SAMPLE,
+    _BOTH,
+)
+def public_url_private(config: Config) -> Iterable[Hit]:
+    for setting, value, fault in _public(config):
+        if fault.rule == "public-url-private":
+            yield Hit(value, setting, fault.reason, fault.mend)
 
 
 @rule(

@@ -10,7 +10,7 @@ from synapse_media.homeserver import playbook, synapse
 from synapse_media.lint import references, stores
 from synapse_media.lint.config import Config, ConfiguredStore, Kind, misspelt, nearest
 from synapse_media.lint.findings import Hit, Severity, rule
-from synapse_media.lint.rules.synapse import NOT_SYNCHRONOUS
+from synapse_media.lint.rules.synapse import LOCAL_NOT_STORED, NOT_SYNCHRONOUS
 
 _ONLY = (Kind.PLAYBOOK,)
 _NEVER = 3650
@@ -161,6 +161,134 @@ def playbook_not_synchronous(config: Config) -> Iterable[Hit]:
 
 
 @rule(
+    "playbook-local-not-stored",
+    Severity.WARNS,
+    "store_local is false: what your own users upload never reaches the bucket.",
+    references.PLAYBOOK_DEFAULTS,
+    _ONLY,
+)
+def playbook_local_not_stored(config: Config) -> Iterable[Hit]:
+    local, remote = (config.flag(name, default=True) for name in (playbook.STORE_LOCAL, playbook.STORE_REMOTE))
+    if _store(config, methods.MODULE) and local is False and remote is not False:
+        yield Hit(config.settings[playbook.STORE_LOCAL], playbook.STORE_LOCAL, LOCAL_NOT_STORED, "Set it to true.")
+
+
+@rule(
+    "prefix-once-ignored",
+    Severity.WARNS,
+    "The playbook ignored the prefix before 2026-03-01: objects of that time lie without it.",
+    references.PLAYBOOK_CHANGES,
+    _ONLY,
+)
+def prefix_once_ignored(config: Config) -> Iterable[Hit]:
+    module = _store(config, methods.MODULE)
+    if module is None or module.fields["prefix"].empty:
+        return
+    found = module.fields["prefix"]
+    yield Hit(
+        found.value or module.where,
+        found.setting,
+        "the playbook ignored it before 2026-03-01: what was stored until your first run since lies without the "
+        "prefix, and is no longer found",
+        "A store begun since then: nothing to do. An older one: look under which names the objects lie, and copy them "
+        "to the prefix, or remove the variable.",
+    )
+
+
+def _store_paths(config: Config) -> tuple[str, str] | None:
+    """Where the media store is said to be, and where Synapse looks; None where nobody can tell from here."""
+    told, storage = config.field(playbook.STORE_PATH), config.field(playbook.STORAGE_PATH)
+    if not told.literal or not storage.literal or config.hidden or _has_own_mount(config):
+        return None
+    moved = {name: config.field(name) for name in playbook.DATA_PATHS}
+    if any(not found.literal for found in moved.values()):
+        return None
+    base, synapse_base = (moved[name].text.rstrip("/") for name in playbook.DATA_PATHS)
+    default = f"{synapse_base or (base or '/matrix') + '/synapse'}/storage"
+    looked = storage.text.rstrip("/") or default
+    path = told.text.rstrip("/")
+    return path or f"{looked}/media-store", f"{looked}/{path.rpartition('/')[2] or 'media-store'}"
+
+
+def _has_own_mount(config: Config) -> bool:
+    return any(
+        playbook.STORE_IN_CONTAINER in document.source
+        or (re.search(r"bind[^\n]*" + re.escape(playbook.STORAGE), document.source) is not None)
+        for document in config.documents
+    )
+
+
+@rule(
+    "store-path-elsewhere",
+    Severity.LOSES,
+    f"{playbook.STORE_PATH} is elsewhere than Synapse looks: it uses the storage directory alone.",
+    references.PLAYBOOK_DEFAULTS,
+    _ONLY,
+)
+def store_path_elsewhere(config: Config) -> Iterable[Hit]:
+    paths = _store_paths(config)
+    if paths is None or paths[0] == paths[1] or config.flag(playbook.MEDIA_REPO_ENABLED, default=False):
+        return
+    goofys = _store(config, "goofys")
+    effect = "the bucket is mounted there, and nothing reaches it" if goofys else "what lies there is not found"
+    yield Hit(
+        config.settings[playbook.STORE_PATH],
+        playbook.STORE_PATH,
+        f"Synapse's container sees {playbook.STORAGE_PATH} alone, and keeps media in {paths[1]}: {effect}",
+        f"Set {playbook.STORAGE_PATH} to {paths[0].rpartition('/')[0] or '/'} as well, once what lies in {paths[1]} "
+        "was copied; or remove the variable.",
+    )
+
+
+def _goofys_mount(config: Config) -> str | None:
+    """Where Goofys mounts the bucket, if that is not where Synapse looks; None where it is, or nobody can tell."""
+    mount, paths = config.field(playbook.GOOFYS_PATH), _store_paths(config)
+    if _store(config, "goofys") is None or not mount.text or paths is None:
+        return None
+    path = mount.text.rstrip("/")
+    module = _store(config, methods.MODULE)
+    if path in paths or module is not None:
+        return None  # beside the module, a bucket that is copied from
+    return path
+
+
+@rule(
+    "goofys-mount-elsewhere",
+    Severity.LOSES,
+    f"{playbook.GOOFYS_PATH} is elsewhere than Synapse looks: nothing reaches the bucket.",
+    references.PLAYBOOK_GOOFYS,
+    _ONLY,
+)
+def goofys_mount_elsewhere(config: Config) -> Iterable[Hit]:
+    path = _goofys_mount(config)
+    if path not in (None, playbook.GOOFYS_MIGRATION_MOUNT):
+        yield Hit(
+            config.settings[playbook.GOOFYS_PATH],
+            playbook.GOOFYS_PATH,
+            "Synapse keeps media in its own storage directory, and this is another: nothing reaches the bucket",
+            "Remove it. During the migration of the playbook's guide it is "
+            f"{playbook.GOOFYS_MIGRATION_MOUNT}, and is removed at its end.",
+        )
+
+
+@rule(
+    "goofys-migrating",
+    Severity.WARNS,
+    "The bucket is mounted beside the media store, as during the migration: Synapse does not use it yet.",
+    references.PLAYBOOK_GOOFYS,
+    _ONLY,
+)
+def goofys_migrating(config: Config) -> Iterable[Hit]:
+    if _goofys_mount(config) == playbook.GOOFYS_MIGRATION_MOUNT:
+        yield Hit(
+            config.settings[playbook.GOOFYS_PATH],
+            playbook.GOOFYS_PATH,
+            "this is the mount of the migration: as long as it is set, nothing that is uploaded reaches the bucket",
+            "Finish the guide: copy, stop, copy again, and remove the variable.",
+        )
+
+
+@rule(
     "playbook-nothing-stored",
     Severity.WARNS,
     "store_local and store_remote are both false: nothing new reaches the bucket.",
@@ -193,7 +321,7 @@ def playbook_dead_option(config: Config) -> Iterable[Hit]:
         yield Hit(
             pool,
             playbook.THREADPOOL_SIZE,
-            f"the module ({synapse.MODULE_VERSION}) drops it while it reads its configuration: it uses 40 threads",
+            "the module drops it while it reads its configuration: it uses 40 threads",
             "Remove it.",
         )
 
@@ -243,11 +371,12 @@ def checksum_headers(config: Config) -> Iterable[Hit]:
     endpoint = module.fields["endpoint"]
     found = _provider(endpoint.text)
     if found is not None and found.value("checksums") == "when_required":
+        is_old = config.module_version is not None and config.module_version < synapse.THREADPOOL_SINCE
         yield Hit(
             endpoint.value or module.where,
             playbook.MODULE_CONTAINER_ARGUMENTS,
             f"s3_media_upload (bin/migrate) sends checksum headers that {found.title} may reject; the module itself "
-            "sends none",
+            f"sends {'them too' if is_old else 'none'}",
             "Add --env=AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
             "--env=AWS_RESPONSE_CHECKSUM_VALIDATION=when_required to its list.",
         )
@@ -284,10 +413,14 @@ def setting_required(config: Config) -> Iterable[Hit]:
     for name in missing:
         found = module.fields[name]
         also = ", also for Amazon S3: https://s3.REGION.amazonaws.com" if name == "endpoint" else ""
+        nothing = found.value is not None and not found.given
         yield Hit(
             found.value or module.where,
             found.setting,
-            "it is not set in these files, and the playbook stops without it",
+            "nothing stands after the colon, which the playbook takes for a value: Synapse gets null, and the module "
+            "fails or makes the text 'None' of it"
+            if nothing
+            else "it is not set in these files, and the playbook stops without it",
             f"Set it{also}. If another file sets it, give that one to this command as well.",
         )
 

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from urllib.parse import SplitResult, urlsplit
 
-from synapse_media import methods
-from synapse_media.homeserver import playbook
+from synapse_media import methods, values
+from synapse_media.homeserver import playbook, synapse
 from synapse_media.lint import references, stores
 from synapse_media.lint.config import Config, ConfiguredStore, Field, Kind
-from synapse_media.lint.findings import Hit, Severity, rule
+from synapse_media.lint.findings import EVERYWHERE, Find, Hit, Severity, rule
 
 REQUIRED = tuple(playbook.MODULE_VARIABLES[name] for name in ("bucket", "region", "endpoint"))
 """What the playbook refuses to go without: said by one rule of its own."""
 
-_PLACEHOLDERS = re.compile(
-    r"your-bucket-name|your-media-bucket|your-aws-(?:access|secret)-key|(?:access|secret)-key-goes-here"
-    r"|(?:https?://)?your-custom-endpoint|some-region-name|CHANGE_ME.*|.*REGION_NAME.*"
-)
-
 
 def is_example(text: str) -> bool:
-    """Whether a value is one of the guides' or of the defaults', there to be replaced."""
-    return _PLACEHOLDERS.fullmatch(text) is not None
+    """Whether a secret is one of the guides' or of the defaults', there to be replaced."""
+    return values.is_placeholder("secret_access_key", text) or bool(values.expansion("secret_access_key", text))
 
 
 def _in_use(config: Config) -> Iterator[ConfiguredStore]:
@@ -48,19 +42,174 @@ _LINKS = {methods.GOOFYS: references.PLAYBOOK_GOOFYS, methods.MEDIA_REPO: refere
 """Where a rule on every method has the reason for these two."""
 
 
-@rule(
-    "placeholder", Severity.BREAKS, "A value of the documentation's example was never replaced.", references.PLAYBOOK_S3
+_MODULE_KINDS = (Kind.SYNAPSE, Kind.PLAYBOOK)
+_JUDGED: tuple[tuple[str, Severity, str, str, tuple[Kind, ...]], ...] = (
+    (
+        "placeholder",
+        Severity.BREAKS,
+        "A value of the documentation's example was never replaced: <…>, your-…, CHANGE_ME.",
+        references.PLAYBOOK_S3,
+        EVERYWHERE,
+    ),
+    (
+        "not-expanded",
+        Severity.BREAKS,
+        "`${X}`, `$X` or the path of a file: nobody puts the value there.",
+        references.MODULE,
+        EVERYWHERE,
+    ),
+    (
+        "stray-character",
+        Severity.BREAKS,
+        "A blank, a line break, a quotation mark or an invisible character is part of a value.",
+        references.MODULE,
+        EVERYWHERE,
+    ),
+    (
+        "bucket-name",
+        Severity.BREAKS,
+        "A bucket's name with a folder, an address, or a sign that no name has.",
+        references.BUCKET_NAMES,
+        EVERYWHERE,
+    ),
+    (
+        "bucket-name-unusual",
+        Severity.WARNS,
+        "A bucket's name with capitals, '_', or of a length that no store allows any more.",
+        references.BUCKET_NAMES,
+        EVERYWHERE,
+    ),
+    (
+        "endpoint-without-scheme",
+        Severity.BREAKS,
+        "The module's endpoint has no https://: every request for media fails.",
+        references.MODULE,
+        _MODULE_KINDS,
+    ),
+    (
+        "endpoint-with-scheme",
+        Severity.BREAKS,
+        "matrix-media-repo's endpoint has a scheme or a path: the first upload fails.",
+        references.MEDIA_REPO,
+        (Kind.PLAYBOOK, Kind.MEDIA_REPO),
+    ),
+    (
+        "endpoint-host",
+        Severity.BREAKS,
+        "boto3 refuses the endpoint: a host with '_', a port that is none, '?' or '#'.",
+        references.MODULE,
+        _MODULE_KINDS,
+    ),
+    (
+        "region-form",
+        Severity.BREAKS,
+        "An availability zone in place of a region, or a region that boto3 refuses.",
+        references.MODULE,
+        EVERYWHERE,
+    ),
+    (
+        "region-not-endpoints",
+        Severity.WARNS,
+        "The region is another than the endpoint's.",
+        references.MODULE,
+        EVERYWHERE,
+    ),
+    (
+        "storage-class-refused",
+        Severity.BREAKS,
+        "The module knows four storage classes; with another, or none after the colon, Synapse does not start.",
+        references.MODULE,
+        _MODULE_KINDS,
+    ),
+    (
+        "prefix-form",
+        Severity.WARNS,
+        "The prefix is put before a key as it is: without an ending '/', media/ becomes medialocal_content/.",
+        references.MODULE,
+        _MODULE_KINDS,
+    ),
 )
-def placeholder(config: Config) -> Iterable[Hit]:
-    names = ("bucket", "region", "endpoint", "access_key_id", "secret_access_key")
-    for store, found in _fields(config, *names):
-        if is_example(found.text):
-            yield _hit(
-                found,
-                store,
-                "this is the example of the documentation, no value of yours",
-                "Write the store's own value.",
-            )
+"""Rules on one value, each found by `values.judge`."""
+
+
+def _finds(name: str) -> Find:
+    def find(config: Config) -> Iterable[Hit]:
+        for store in _in_use(config):
+            for field, found in store.fields.items():
+                fault = _judge(config, store, field, found)
+                if fault is not None and fault.rule == name:
+                    yield _hit(found, store, fault.reason, fault.mend, _LINKS.get(store.method, ""))
+
+    return find
+
+
+def _judge(config: Config, store: ConfiguredStore, field: str, found: Field) -> values.Fault | None:
+    if found.value is None or not found.literal:
+        return None
+    # Nothing after the colon: the module asserts a class, and boto3 takes "" for a URL. The rest is in no-value.
+    nothing = (field == "storage_class", field == "endpoint" and found.given)
+    if not found.text and (not any(nothing) or found.setting in REQUIRED):
+        return None
+    return values.judge(
+        field, found.text, store.method, endpoint=store.fields["endpoint"].text, module=config.module_version
+    )
+
+
+for _name, _severity, _summary, _link, _kinds in _JUDGED:
+    rule(_name, _severity, _summary, _link, _kinds)(_finds(_name))
+
+
+@rule(
+    "no-value",
+    Severity.BREAKS,
+    "A key or a region with nothing after the colon: it becomes the text None, or nothing is signed with.",
+    references.MODULE,
+    _MODULE_KINDS,
+)
+def no_value(config: Config) -> Iterable[Hit]:
+    for store in _in_use(config):
+        for field in ("access_key_id", "secret_access_key", "region", "customer_key"):
+            found = store.fields.get(field)
+            if found is not None and _is_valueless(config, store, field):
+                yield _hit(
+                    found,
+                    store,
+                    _valueless(found, field, "secret_access_key" in found.setting),
+                    "Write the value, or remove the line: then the machine's role or the environment has the key."
+                    if "key" in field and field != "customer_key"
+                    else "Write the value, or remove the line.",
+                )
+
+
+def _is_valueless(config: Config, store: ConfiguredStore, field: str) -> bool:
+    """Whether the module is handed nothing for what it then takes for a value. The playbook's own variables are judged
+    by setting-required."""
+    found = store.fields[field]
+    if store.method != methods.MODULE or found.value is None or not found.empty or found.setting in config.settings:
+        return False
+    other = {"access_key_id": "secret_access_key", "secret_access_key": "access_key_id"}.get(field)
+    if other and not store.fields[other].empty:
+        return False  # said by key-half
+    makes_text = config.module_version is None or config.module_version >= synapse.THREADPOOL_SINCE
+    if not found.given and not makes_text:
+        return False  # handed on as None, which is as if the line were not there
+    if field == "secret_access_key" and not found.given:
+        return makes_text and store.fields["access_key_id"].value is not None
+    return True
+
+
+def _valueless(found: Field, field: str, secret: bool) -> str:
+    if field == "customer_key":
+        return "each request names an algorithm and no key, which a store refuses"
+    if found.given:
+        return "it is an empty text, and every request is signed with nothing"
+    if secret:
+        return "with an access key ID and no secret boto3 raises PartialCredentialsError on every request"
+    return "the module makes the text 'None' of it" + (
+        ", and boto3 raises PartialCredentialsError on every request"
+        if field == "access_key_id"
+        else ", for which every request is signed"
+    )
 
 
 @rule(
@@ -181,52 +330,6 @@ def _looks_like_secret(text: str) -> bool:
 
 
 @rule(
-    "endpoint-without-scheme",
-    Severity.BREAKS,
-    "The module's endpoint has no https://: every request for media fails.",
-    references.MODULE,
-    (Kind.SYNAPSE, Kind.PLAYBOOK),
-)
-def endpoint_without_scheme(config: Config) -> Iterable[Hit]:
-    for store in _in_use(config):
-        found = store.fields["endpoint"]
-        if store.method != methods.MODULE or not found.given or not found.literal:
-            continue
-        if found.setting in REQUIRED and not found.text:
-            continue
-        if not re.match(r"https?://[^/]", found.text, re.IGNORECASE):
-            shown = f"{_shown(found.text)!r} " if found.text else "an empty text "
-            yield _hit(
-                found,
-                store,
-                f"{shown}is no URL for boto3: Synapse starts, and then every request for media fails",
-                f"Write https://{_shown(found.text).split('//')[-1] or 's3.example.com'}"
-                + ("" if found.text else ", or remove the line for Amazon S3")
-                + ".",
-            )
-
-
-@rule(
-    "endpoint-with-scheme",
-    Severity.BREAKS,
-    "matrix-media-repo's endpoint has a scheme or a path: the first upload fails.",
-    references.MEDIA_REPO,
-    (Kind.PLAYBOOK, Kind.MEDIA_REPO),
-)
-def endpoint_with_scheme(config: Config) -> Iterable[Hit]:
-    for store, found in _fields(config, "endpoint"):
-        # One "/" at the end is let through by minio-go, which checks this.
-        if store.method == methods.MEDIA_REPO and "/" in found.text.removesuffix("/"):
-            bare = _split(found.text).netloc.rpartition("@")[2] or "s3.example.com"
-            yield _hit(
-                found,
-                store,
-                "it takes a host and perhaps a port; with a scheme or a path it starts, and fails at the first upload",
-                f"Write {bare}; http or https is said by `ssl`.",
-            )
-
-
-@rule(
     "endpoint-names-bucket",
     Severity.BREAKS,
     "The endpoint holds the bucket's name, which is added again: media lands in a folder of that name, or nowhere.",
@@ -235,7 +338,7 @@ def endpoint_with_scheme(config: Config) -> Iterable[Hit]:
 def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
     for store, found in _fields(config, "endpoint"):
         bucket = store.fields["bucket"].text
-        parts = _split(found.text)
+        parts = values.split(found.text)
         host = (parts.hostname or "").lower()
         in_path = bucket in parts.path.strip("/").split("/") and store.method != methods.MEDIA_REPO
         if bucket and (in_path or host.startswith(f"{bucket.lower()}.")):
@@ -257,67 +360,15 @@ def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
 )
 def endpoint_path(config: Config) -> Iterable[Hit]:
     for store, found in _fields(config, "endpoint"):
-        path, bucket = _split(found.text).path.strip("/"), store.fields["bucket"].text
-        if store.method != methods.MEDIA_REPO and path and bucket not in path.split("/"):
+        path, bucket = values.split(found.text).path.strip("/"), store.fields["bucket"].text
+        refused = values.endpoint_url(found.text, store.method)
+        if store.method != methods.MEDIA_REPO and path and bucket not in path.split("/") and refused is None:
             yield _hit(
                 found,
                 store,
                 f"the path {'…' if '@' in found.text else '/' + path} is put before the bucket in each request",
                 "Leave it out, unless the store's documentation has it.",
             )
-
-
-def _split(endpoint: str) -> SplitResult:
-    try:
-        return urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
-    except ValueError:
-        return urlsplit("")
-
-
-def _shown(endpoint: str) -> str:
-    """Without a user and a password."""
-    return endpoint.rpartition("@")[2]
-
-
-@rule(
-    "storage-class-refused",
-    Severity.BREAKS,
-    "The module knows four storage classes; with another Synapse does not start.",
-    references.MODULE,
-    (Kind.SYNAPSE, Kind.PLAYBOOK),
-)
-def storage_class_refused(config: Config) -> Iterable[Hit]:
-    allowed = methods.METHODS[methods.MODULE].storage_classes or ()
-    for store, found in _fields(config, "storage_class"):
-        if store.method == methods.MODULE and found.text not in allowed:
-            yield _hit(
-                found,
-                store,
-                f"the module asserts one of {', '.join(allowed)}: with {found.text!r} Synapse does not start, although "
-                "s3_media_upload takes more of them",
-                "Choose one of the four. A lifecycle rule of the bucket can move objects on.",
-            )
-
-
-@rule(
-    "prefix-form",
-    Severity.WARNS,
-    "The prefix is put before a key as it is: without an ending '/', media/ becomes medialocal_content/.",
-    references.MODULE,
-    (Kind.SYNAPSE, Kind.PLAYBOOK),
-)
-def prefix_form(config: Config) -> Iterable[Hit]:
-    for store, found in _fields(config, "prefix"):
-        if found.text.endswith("/") and not found.text.startswith("/"):
-            continue
-        yield _hit(
-            found,
-            store,
-            f"{found.text!r} is put before a key as it is: the first one is {found.text + 'local_content'!r}…, which "
-            "tools that copy into a folder do not write",
-            "A new store: let it end with '/' and not start with it. One that holds media already: leave it, since a "
-            "change hides that media, and copy with exactly this prefix.",
-        )
 
 
 @rule(
@@ -329,11 +380,11 @@ def prefix_form(config: Config) -> Iterable[Hit]:
 def region_missing(config: Config) -> Iterable[Hit]:
     for store in config.stores:
         found = store.fields["region"]
-        host = _split(store.fields["endpoint"].text).hostname or ""
+        host = values.split(store.fields["endpoint"].text).hostname or ""
         amazon = host.endswith(".amazonaws.com")
         if not store.enabled or not found.empty or (store.method == methods.MEDIA_REPO and amazon):
             continue
-        if found.setting in REQUIRED:
+        if found.setting in REQUIRED or _is_valueless(config, store, "region"):
             continue
         reason = {
             methods.MODULE: "boto3 signs for us-east-1, which many stores refuse, unless AWS_DEFAULT_REGION is set",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
-from synapse_media import methods
-from synapse_media.homeserver import playbook, synapse
+from synapse_media import methods, values
+from synapse_media.homeserver import media_repo, playbook, synapse
 from synapse_media.lint import references, stores
 from synapse_media.lint.config import Config, Kind, as_flag, field_of, misspelt_media_setting, nearest
 from synapse_media.lint.findings import Hit, Severity, rule
@@ -110,7 +111,9 @@ def partly_stored(config: Config) -> Iterable[Hit]:
                 entry,
                 f"{setting}.{missing[0]}",
                 f"it is not set, and false is its default: {kind} never reach the bucket",
-                "Set it to true, or to false to show that it is meant.",
+                "Set it to true."
+                if missing == [synapse.STORE_LOCAL]
+                else "Set it to true, or to false to show that it is meant.",
             )
         elif not missing and all(
             as_flag(field_of("", entry.items[name], config.kind)) is False
@@ -122,6 +125,148 @@ def partly_stored(config: Config) -> Iterable[Hit]:
                 "both are false: the bucket is read from, and nothing new gets there",
                 "Set both to true, unless you are leaving the bucket.",
             )
+
+
+LOCAL_NOT_STORED = (
+    "store_local: false does not mean that nothing is kept on the disk: it means that uploads of your users never "
+    "reach the bucket, and are on the local disk alone"
+)
+
+
+@rule(
+    "local-not-stored",
+    Severity.WARNS,
+    "store_local: false: what your own users upload never reaches the bucket.",
+    references.PROVIDERS,
+    _BOTH,
+)
+def local_not_stored(config: Config) -> Iterable[Hit]:
+    for setting, entry in _modules(config):
+        local, remote = (
+            as_flag(field_of("", entry.items.get(name), config.kind))
+            for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE)
+        )
+        if local is False and (remote is not False or synapse.STORE_REMOTE not in entry.items):
+            yield Hit(
+                entry.items[synapse.STORE_LOCAL],
+                f"{setting}.{synapse.STORE_LOCAL}",
+                LOCAL_NOT_STORED,
+                "Set it to true. What was uploaded until now is copied by s3_media_upload, or by this tool.",
+            )
+
+
+_FLEETING = re.compile(r"/(?:tmp|var/tmp|run|var/run|dev/shm)(?:/|$)")
+
+
+@rule(
+    "media-store-temporary",
+    Severity.LOSES,
+    "The media store is under /tmp or /run, and uploads of your users don't reach the bucket: a restart deletes them.",
+    f"{references.SYNAPSE}#{synapse.MEDIA_STORE_PATH}",
+    (Kind.SYNAPSE, Kind.MEDIA_REPO),
+)
+def media_store_temporary(config: Config) -> Iterable[Hit]:
+    for setting, entry in stores.datastores(config) if config.kind is Kind.MEDIA_REPO else ():
+        path = entry.items.get("opts", Value(None, "", 0)).items.get("path")
+        if path is not None and _FLEETING.match(path.text) and entry.items.get(media_repo.FOR_KINDS, path).entries:
+            yield Hit(
+                path,
+                f"{setting}.opts.path",
+                "what lies there is gone at a restart of the machine or the container",
+                "Name a directory that stays.",
+            )
+    found = config.settings.get(synapse.MEDIA_STORE_PATH)
+    if found is None or not isinstance(found.data, str) or not _FLEETING.match(found.data.strip()):
+        return
+    if config.flag(synapse.ENABLE_MEDIA_REPO, default=True) is False:
+        return
+    drop_in = "server_name" not in config.settings and synapse.PROVIDERS not in config.settings
+    kept = [
+        entry
+        for _, entry in stores.providers(config)
+        if as_flag(field_of("", entry.items.get(synapse.STORE_LOCAL), config.kind)) is not False
+        and synapse.STORE_LOCAL in entry.items
+    ]
+    if not (kept or drop_in or config.hidden):
+        yield Hit(
+            found,
+            synapse.MEDIA_STORE_PATH,
+            "what lies there is gone at a restart of the machine or the container, and no storage provider takes what "
+            "your users upload",
+            "Name a directory that stays, and set store_local: true on the storage provider.",
+        )
+
+
+@rule(
+    "module-misplaced",
+    Severity.BREAKS,
+    "The S3 module, or media_storage_providers, at a place where Synapse does not look for it.",
+    references.PROVIDERS,
+    _ONLY,
+)
+def module_misplaced(config: Config) -> Iterable[Hit]:
+    for name, value in config.settings.items():
+        if name == synapse.PROVIDERS:
+            continue
+        for entry in (*value.entries, value):
+            if stores.is_module(entry):
+                yield Hit(
+                    entry.items["module"],
+                    name,
+                    f"the S3 module stands under {name}, where Synapse calls it with other arguments than a storage "
+                    "provider's: it does not start, or nothing is stored",
+                    f"Move it to {synapse.PROVIDERS}, with store_local, store_remote and store_synchronous: true.",
+                )
+            elif synapse.PROVIDERS in entry.items:
+                yield Hit(
+                    entry.items[synapse.PROVIDERS],
+                    f"{name}.{synapse.PROVIDERS}",
+                    f"it stands within {name}, where Synapse does not look for it and says nothing",
+                    "Begin its line at the left margin.",
+                )
+    if synapse.PROVIDERS not in config.settings:
+        alone = config.settings.get("module")
+        if alone is not None and synapse.MODULE_PACKAGE in str(alone.data):
+            mend = f"Put it on the list {synapse.PROVIDERS}."
+            yield Hit(alone, "module", "a module at the top level is ignored in silence", mend)
+
+
+_SINCE = {
+    "session_token": (1, 6),
+    "prefix": values.PREFIX_SINCE,
+    "customer_key": (1, 2),
+}
+"""{setting of a store: the module's first release that reads it}."""
+
+
+@rule(
+    "option-too-new",
+    Severity.BREAKS,
+    "An option that the pinned release of the module does not know yet.",
+    references.MODULE,
+    _BOTH,
+)
+def option_too_new(config: Config) -> Iterable[Hit]:
+    version = config.module_version
+    if version is None:
+        return
+    for store in config.stores:
+        for field, option in synapse.MODULE_OPTIONS.items():
+            found = store.fields.get(field)
+            if (
+                store.method == methods.MODULE
+                and store.enabled
+                and found is not None
+                and not found.empty
+                and version < _SINCE.get(field, version)
+            ):
+                yield Hit(
+                    found.value or store.where,
+                    found.setting,
+                    f"the module is pinned to {values.written(version)}, which ignores it: it reads {option} since "
+                    f"{values.written(_SINCE[field])}",
+                    f"Take {synapse.MODULE_VERSION}. What is in the bucket without a prefix is moved to it first.",
+                )
 
 
 @rule(
@@ -183,7 +328,7 @@ def dead_option(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     options[name],
                     f"{setting}.config.{name}",
-                    f"the module ({synapse.MODULE_VERSION}) drops it while it reads its configuration; "
+                    f"the module ({config.module_said}) drops it while it reads its configuration; "
                     f"{effect} is what it uses",
                     "Remove it.",
                 )
@@ -269,7 +414,7 @@ def no_local_storage(config: Config) -> Iterable[Hit]:
         yield Hit(
             at[0],
             at[1],
-            f"the module ({synapse.MODULE_VERSION}) reads the file from the local store, where there is none "
+            f"the module ({config.module_said}) reads the file from the local store, where there is none "
             "then: every upload fails",
             "Set it to true. The local copies can be removed later, once their content was compared.",
         )

@@ -1,0 +1,164 @@
+"""Configurations within other files: Kubernetes' ConfigMaps and Secrets, values of Helm, variables of the playbook.
+
+Nothing here knows a chart: wherever settings of Synapse's media, or datastores of matrix-media-repo, stand in an object
+or in a text, that is a configuration.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from synapse_media import values
+from synapse_media.homeserver import media_repo, playbook, synapse
+
+from . import stores
+from .config import kind_of
+from .reading import FILLED, TEMPLATE, Document, UnreadableError, Value, is_manifest, parse
+
+_MARKS = (synapse.PROVIDERS, synapse.ENABLE_LOCAL_STORAGE, synapse.BACKUP_PATH, synapse.MEDIA_STORE_PATH)
+_WORD = re.compile(
+    rf"\b(?:{'|'.join((*_MARKS, synapse.MODULE_PACKAGE))}|datastores|media_store(?:age)?_providers)\b\"?\s*:"
+    rf"|{synapse.MODULE_CLASS}"
+)
+_SEALED = ("SealedSecret", "ExternalSecret", "ClusterExternalSecret", "SecretProviderClass", "VaultStaticSecret")
+
+
+def within(document: Document) -> list[Document]:
+    """The configurations within a file that is none itself."""
+    roots = document.parts or ((document.root,) if document.root else ())
+    return [found for root in roots for found in _in(root, document, filled=True)]
+
+
+def within_variables(document: Document) -> list[Document]:
+    """The configurations within variables of the playbook, each by itself: Ansible puts them over its own."""
+    found = []
+    for name, value in (document.root.items if document.root else {}).items():
+        if name in (playbook.PROVIDERS, playbook.PROVIDERS_AUTO, playbook.PROVIDERS_CUSTOM):
+            continue
+        inside = _in(value, document, filled=False)
+        found += [replace(each, place=name, mode=document.mode) for each in inside]
+    return found
+
+
+def is_sealed(document: Document) -> bool:
+    """Whether a file holds secrets that are kept elsewhere, or encrypted, and nothing to judge."""
+    roots = document.parts or ((document.root,) if document.root else ())
+    kinds = [str(root.items["kind"].data) for root in roots if is_manifest(root)]
+    return any(kind in _SEALED for kind in kinds) or any("sops" in root.items for root in roots)
+
+
+_ELSEWHERE = ("oidc_providers", "oidc_config", "saml2_config", "cas_config", "jwt_config", "sso", "email", "modules")
+"""Settings of Synapse that hold templates of its own."""
+
+
+def is_filled_in(document: Document) -> bool:
+    """Whether values of a homeserver.yaml or media-repo.yaml are a template's, in quotes."""
+    items = document.root.items if document.root else {}
+    return any(_has_expression(value) for name, value in items.items() if name not in _ELSEWHERE)
+
+
+def _has_expression(value: Value) -> bool:
+    if isinstance(value.data, str):
+        return re.search(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>", value.data) is not None
+    return any(_has_expression(item) for item in (*value.items.values(), *value.entries))
+
+
+def _in(value: Value, document: Document, *, filled: bool) -> Iterator[Document]:
+    if isinstance(value.data, str):
+        yield from _in_text(value, value.data, document, filled=filled)
+    elif value.items and _is_configuration(value):
+        root = _marked(value) if filled else value
+        yield Document(document.path, root, source=document.source)
+    elif value.items and _has_variables(value):
+        inside = Document(document.path, value, mode=document.mode, source=document.source)
+        yield from (inside, *within_variables(inside))
+    else:
+        for name, item in value.items.items():
+            if is_manifest(value) and name in ("data", "binaryData"):
+                for each in item.items.values():
+                    yield from _in(_decoded(each, value), document, filled=filled)
+            else:
+                yield from _in(_as_providers(name, item), document, filled=filled)
+        for item in value.entries:
+            yield from _in(item, document, filled=filled)
+
+
+def _as_providers(name: str, value: Value) -> Value:
+    """A list of storage providers under a chart's own name for it, as Synapse has it; anything else as it is."""
+    if name == "modules" or not any(stores.is_module(entry) for entry in value.entries):
+        return value
+    return replace(value, data={synapse.PROVIDERS: value})
+
+
+def _has_variables(value: Value) -> bool:
+    """Whether these are variables of the playbook: in an inventory, or in a play."""
+    return any(name in playbook.KNOWN for name in value.items)
+
+
+def _is_configuration(value: Value) -> bool:
+    if any(name in value.items for name in _MARKS):
+        return True
+    datastores = value.items.get("datastores")
+    return datastores is not None and any(
+        media_repo.FOR_KINDS in entry.items or "opts" in entry.items for entry in datastores.entries
+    )
+
+
+def _decoded(value: Value, manifest: Value) -> Value:
+    """What base64 stands for in a Secret's `data`; the value as it is, where it is none."""
+    if str(manifest.items["kind"].data) != "Secret" or not isinstance(value.data, str):
+        return value
+    try:
+        text = base64.b64decode("".join(value.data.split()), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return value
+    return Value(text, value.file, value.line, text, quoted=True)
+
+
+def _in_text(value: Value, text: str, document: Document, *, filled: bool) -> Iterator[Document]:
+    if not _WORD.search(text):
+        return
+    offset = value.line if value.block else value.line - 1
+    try:
+        roots, duplicates = parse(text, document.path, offset=offset if value.block else 0, filled=filled)
+    except UnreadableError as error:
+        if re.search(r"\{\{|\{%|<%", text):
+            yield Document(document.path, template=TEMPLATE, line=value.line)
+        else:
+            yield Document(document.path, problem=error.problem, line=error.line if value.block else value.line)
+        return
+    for root in roots:
+        if not (root.items or root.entries):
+            continue
+        at = root if value.block else _moved(root, value.line)
+        found = Document(document.path, at if at.items else None, duplicates=duplicates, source=document.source)
+        if kind_of(found) is not None:
+            yield found
+        else:
+            yield from _in(at, document, filled=filled)
+
+
+def _moved(value: Value, line: int) -> Value:
+    """A value of a text on one line, at that line."""
+    data = value.data
+    if isinstance(data, dict):
+        data = {name: _moved(item, line) for name, item in data.items()}
+    elif isinstance(data, tuple):
+        data = tuple(_moved(item, line) for item in data)
+    return replace(value, data=data, line=line)
+
+
+def _marked(value: Value) -> Value:
+    """The same, with what something else replaces marked, as `parse` does it in a text."""
+    data = value.data
+    if isinstance(data, dict):
+        data = {name: _marked(item) for name, item in data.items()}
+    elif isinstance(data, tuple):
+        data = tuple(_marked(item) for item in data)
+    elif isinstance(data, str) and values.expansion("", data):
+        return replace(value, tag=FILLED)
+    return replace(value, data=data)

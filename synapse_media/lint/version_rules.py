@@ -1,0 +1,57 @@
+"""Whether the releases that files name work with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from synapse_media import methods, values
+from synapse_media.homeserver import playbook, synapse
+
+from . import references
+from .config import Config, Kind
+from .findings import Finding, Hit, Rule, Severity
+from .versions import Pin, Pins
+
+PAIR = Rule(
+    "version-pair",
+    Severity.BREAKS,
+    (),
+    "A release of the module and one of Synapse that don't work with each other.",
+    references.MODULE_RELEASES,
+    lambda _: (),
+)
+OLD = Rule(
+    "module-old",
+    Severity.WARNS,
+    (),
+    "The module is pinned to a release with known faults.",
+    references.MODULE_RELEASES,
+    lambda _: (),
+)
+RULES = (PAIR, OLD)
+
+
+def find(configs: Sequence[Config], pins: Pins) -> Iterator[Finding]:
+    """Findings on each configuration's pair, each once; on the pins alone where there is no configuration."""
+    alone = [(pins.module, pins.synapse)] if pins.module else []
+    pairs = dict.fromkeys([_pair(config) for config in configs] or alone)
+    for module, homeserver in pairs:
+        at = module or homeserver
+        if at is None:
+            continue
+        default = values.version(synapse.MODULE_VERSION) if module is None else module.numbers
+        fault = values.pair(default, homeserver.numbers if homeserver else None)
+        if fault is not None and (module is not None or fault.rule == PAIR.name):
+            rule = PAIR if fault.rule == PAIR.name else OLD
+            yield rule.finding(Hit(at.at, at.setting, fault.reason, fault.mend))
+
+
+def _pair(config: Config) -> tuple[Pin | None, Pin | None]:
+    """What is pinned for a configuration; nothing where it has no use for the module."""
+    used = [store for store in config.stores if store.method == methods.MODULE and store.enabled is not False]
+    if not used:
+        return None, None
+    own = any(store.fields["bucket"].setting.startswith(playbook.MODULE) for store in used)
+    # The playbook installs its own release where none is named; elsewhere nobody knows it.
+    known = config.pins.module is not None or (own and config.kind is Kind.PLAYBOOK)
+    return (config.pins.module, config.pins.synapse) if known else (None, None)

@@ -1,0 +1,561 @@
+"""The bucket over the S3 API: its settings, its mark, and the resource."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final, Protocol, TypeVar
+
+from synapse_media.contract import PROOF_OBJECT
+from synapse_media.errors import StoreError
+from synapse_media.schema.connection import Connection
+from synapse_media.schema.model import UNKNOWN
+from synapse_media.schema.resources import BUCKET, AnyS3BucketState, BucketInputs, BucketState
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Client, call, s3_client
+from synapse_media.store.objects import (
+    Elsewhere,
+    create_bucket,
+    empty_out,
+    is_empty,
+    look,
+    media_elsewhere,
+    remove_versions,
+)
+
+from .bucket import BucketBase, BucketFamily, Marked, Setting, not_empty, not_kept, require_mark, taken
+from .resource import Diff, Values, import_id
+
+# ---- its settings
+
+S3In = TypeVar("S3In", bound=BucketInputs)
+S3State = TypeVar("S3State", bound=AnyS3BucketState[Any])
+
+_PUBLIC: Final = (
+    "http://acs.amazonaws.com/groups/global/AllUsers",
+    "http://acs.amazonaws.com/groups/global/AuthenticatedUsers",
+)
+_BLOCK: Final = {
+    "BlockPublicAcls": True,
+    "IgnorePublicAcls": True,
+    "BlockPublicPolicy": True,
+    "RestrictPublicBuckets": True,
+}
+_RULE: Final = "synapse-media"
+_REFUSED: Final = frozenset({"MalformedXML", "InvalidArgument", "InvalidRequest"})
+"""What stores say of settings that they don't have, and that are as S3's documentation has them."""
+SETTLE_SECONDS: Final = 30.0
+"""A bucket that was just made is not looked for longer."""
+_LOOKS: Final = 2
+_PAUSE: Final = 1.0
+"""Seconds between two looks."""
+
+
+def canonical(document: str) -> str:
+    """A policy document in one form, so that two of the same meaning compare equal; "" stays ""."""
+    return json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")) if document.strip() else ""
+
+
+class _Read(Protocol):
+    def __call__(self, s3: Client, inputs: S3In, /) -> S3In: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _S3Setting(Setting):
+    """A setting, with how it is read and written.
+
+    Attributes:
+        get: the inputs, with the setting as the bucket has it.
+        put: makes it as the inputs say.
+        may_be_refused: a store that knows the call, and refuses what is asked, is one that lacks it. Not so where the
+            bucket would be open to others.
+    """
+
+    get: _Read
+    put: Callable[[Any, BucketInputs], None]
+    may_be_refused: bool = True
+
+
+def _get_versioning(s3: Client, inputs: S3In, /) -> S3In:
+    status = call(s3, "get_bucket_versioning", Bucket=inputs.bucket).get("Status")
+    return replace(inputs, versioning=status == "Enabled")
+
+
+def _put_versioning(s3: Client, inputs: BucketInputs) -> None:
+    # A bucket that was never versioned has nothing to suspend.
+    if inputs.versioning or call(s3, "get_bucket_versioning", Bucket=inputs.bucket).get("Status"):
+        status = "Enabled" if inputs.versioning else "Suspended"
+        call(s3, "put_bucket_versioning", Bucket=inputs.bucket, VersioningConfiguration={"Status": status})
+
+
+@dataclass(frozen=True, slots=True)
+class _Lifecycle:
+    """What the active lifecycle rules come to: the shortest times in days, 0 for none; IDs of rules that expire media.
+
+    A rule that expires current objects deletes media, so it shows as drift, whoever made it.
+    """
+
+    noncurrent_days: int = 0
+    abort_days: int = 0
+    expiring: tuple[str, ...] = ()
+
+
+def _lifecycle(s3: Client, bucket: str) -> _Lifecycle:
+    try:
+        rules = call(s3, "get_bucket_lifecycle_configuration", Bucket=bucket).get("Rules", [])
+    except ApiError as error:
+        if error.code != "NoSuchLifecycleConfiguration":
+            raise
+        rules = []
+    active = [rule for rule in rules if rule.get("Status") == "Enabled"]
+    noncurrent = [
+        rule["NoncurrentVersionExpiration"].get("NoncurrentDays", 0)
+        for rule in active
+        if "NoncurrentVersionExpiration" in rule
+    ]
+    abort = [
+        rule["AbortIncompleteMultipartUpload"].get("DaysAfterInitiation", 0)
+        for rule in active
+        if "AbortIncompleteMultipartUpload" in rule
+    ]
+    expiring = tuple(rule.get("ID", "") for rule in active if {"Days", "Date"} & set(rule.get("Expiration", {})))
+    return _Lifecycle(min(noncurrent, default=0), min(abort, default=0), expiring)
+
+
+def _get_lifecycle(s3: Client, inputs: S3In, /) -> S3In:
+    has = _lifecycle(s3, inputs.bucket)
+    return replace(inputs, noncurrent_days=has.noncurrent_days, abort_days=has.abort_days, expiring_rules=has.expiring)
+
+
+def _put_lifecycle(s3: Client, inputs: BucketInputs) -> None:
+    rule: dict[str, object] = {"ID": _RULE, "Status": "Enabled", "Filter": {"Prefix": ""}}
+    if inputs.abort_days:
+        rule["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": inputs.abort_days}
+    if inputs.noncurrent_days:
+        rule["NoncurrentVersionExpiration"] = {"NoncurrentDays": inputs.noncurrent_days}
+    rules = {"Rules": [rule]}
+    call(s3, "put_bucket_lifecycle_configuration", Bucket=inputs.bucket, LifecycleConfiguration=rules)
+
+
+def read_policy(s3: Client, bucket: str) -> str:
+    """A bucket's policy in canonical form; "" for none."""
+    try:
+        document = call(s3, "get_bucket_policy", Bucket=bucket)["Policy"]
+    except ApiError as error:
+        if error.code != "NoSuchBucketPolicy":
+            raise
+        return ""
+    try:
+        # The one answer of S3 that is not XML.
+        if "Statement" in json.loads(document):
+            return canonical(document)
+    except (ValueError, TypeError):
+        pass
+    raise ApiError(
+        "Unparsable", 0, f"get_bucket_policy {bucket}: the answer is no policy: does the store answer there?"
+    )
+
+
+def write_policy(s3: Client, bucket: str, policy: str) -> None:
+    """Put a policy on a bucket; "" takes away the one there is."""
+    if policy:
+        call(s3, "put_bucket_policy", Bucket=bucket, Policy=policy)
+    elif read_policy(s3, bucket):
+        call(s3, "delete_bucket_policy", Bucket=bucket)
+
+
+def _get_policy(s3: Client, inputs: S3In, /) -> S3In:
+    return replace(inputs, policy=read_policy(s3, inputs.bucket))
+
+
+def _put_policy(s3: Client, inputs: BucketInputs) -> None:
+    write_policy(s3, inputs.bucket, inputs.policy or "")
+
+
+def _get_block(s3: Client, inputs: S3In, /) -> S3In:
+    try:
+        found = call(s3, "get_public_access_block", Bucket=inputs.bucket)["PublicAccessBlockConfiguration"]
+    except ApiError as error:
+        if error.code != "NoSuchPublicAccessBlockConfiguration":
+            raise
+        found = {}
+    return replace(inputs, public_access_block=all(found.get(name) is True for name in _BLOCK))
+
+
+def _put_block(s3: Client, inputs: BucketInputs) -> None:
+    call(s3, "put_public_access_block", Bucket=inputs.bucket, PublicAccessBlockConfiguration=_BLOCK)
+
+
+def _get_encryption(s3: Client, inputs: S3In, /) -> S3In:
+    try:
+        found = call(s3, "get_bucket_encryption", Bucket=inputs.bucket)["ServerSideEncryptionConfiguration"]
+    except ApiError as error:
+        if error.code != "ServerSideEncryptionConfigurationNotFoundError":
+            raise
+        found = {}
+    return replace(inputs, encryption=bool(found.get("Rules")))
+
+
+def _put_encryption(s3: Client, inputs: BucketInputs) -> None:
+    if _get_encryption(s3, inputs).encryption:
+        return
+    bucket = inputs.bucket
+    rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
+    call(s3, "put_bucket_encryption", Bucket=bucket, ServerSideEncryptionConfiguration=rules)
+    try:
+        call(s3, "put_object", Bucket=bucket, Key=PROOF_OBJECT, Body=b"after default encryption was switched on")
+    except ApiError as error:
+        # SeaweedFS without a key of its own takes the setting, and answers 500 to whatever is written from then on.
+        if error.status >= 500:
+            call(s3, "delete_bucket_encryption", Bucket=bucket)
+            raise ApiError(
+                "NotImplemented", error.status, f"with default encryption nothing can be written: {error}"
+            ) from None
+    else:
+        remove_versions(s3, bucket, PROOF_OBJECT)
+
+
+def is_public(s3: Client, bucket: str) -> bool:
+    """Whether a bucket's access list lets everybody in."""
+    grants = call(s3, "get_bucket_acl", Bucket=bucket).get("Grants", [])
+    return any(
+        grant.get("Grantee", {}).get("URI") in _PUBLIC or grant.get("Grantee", {}).get("ID") == "all-users"
+        for grant in grants
+    )
+
+
+def make_private(s3: Client, bucket: str) -> None:
+    """Have a bucket's access list let nobody in but its owner."""
+    # Where ACLs are switched off (BucketOwnerEnforced) there is nothing to write: private is all there is.
+    if is_public(s3, bucket):
+        call(s3, "put_bucket_acl", Bucket=bucket, ACL="private")
+
+
+def _get_acl(s3: Client, inputs: S3In, /) -> S3In:
+    return replace(inputs, acl="public" if is_public(s3, inputs.bucket) else "private")
+
+
+def _put_acl(s3: Client, inputs: BucketInputs) -> None:
+    make_private(s3, inputs.bucket)
+
+
+_SETTINGS: Final = (
+    _S3Setting("versioning", ("versioning",), "versioning", _get_versioning, _put_versioning),
+    _S3Setting("access", ("public_access_block",), "public access block", _get_block, _put_block),
+    _S3Setting("access", ("acl",), "access control list", _get_acl, _put_acl, may_be_refused=False),
+    _S3Setting("encryption", ("encryption",), "default encryption", _get_encryption, _put_encryption),
+    _S3Setting(
+        "lifecycle",
+        ("noncurrent_days", "abort_days"),
+        "lifecycle rules (old versions and unfinished uploads stay)",
+        _get_lifecycle,
+        _put_lifecycle,
+    ),
+    # Last: on Amazon a policy put before the public access block can be refused (pulumi-aws#2927).
+    _S3Setting("policy", ("policy",), "bucket policy", _get_policy, _put_policy, may_be_refused=False),
+)
+_NOTHING: Final = BucketInputs(bucket="", connection=Connection(), owner="")
+"""Inputs that ask for no setting."""
+
+
+# ---- its mark
+
+OWNER_TAG: Final = "synapse-media:stack"
+_WHERE: Final = f"its tag {OWNER_TAG!r}"
+_NO_TAGS: Final = "bucket tags (the bucket carries no mark of its stack)"
+
+
+def _tags(s3: Client, bucket: str) -> dict[str, str]:
+    try:
+        return {tag["Key"]: tag["Value"] for tag in call(s3, "get_bucket_tagging", Bucket=bucket)["TagSet"]}
+    except ApiError as error:
+        if error.code in ("NoSuchTagSet", "NoSuchTagSetError"):
+            return {}
+        raise
+
+
+def _tags_if_any(s3: Client, bucket: str, *, may_be_denied: bool) -> dict[str, str] | None:
+    """The tags; None where the store has none, or this key may not look at them."""
+    try:
+        return _tags(s3, bucket)
+    except ApiError as error:
+        if _is_excused(error, may_be_denied=may_be_denied):
+            return None
+        raise
+
+
+def _put_mark(s3: Client, bucket: str, owner: str, tags: Mapping[str, str]) -> None:
+    if tags.get(OWNER_TAG) != owner:
+        tag_set = [{"Key": key, "Value": value} for key, value in {**tags, OWNER_TAG: owner}.items()]
+        call(s3, "put_bucket_tagging", Bucket=bucket, Tagging={"TagSet": tag_set})
+
+
+def _is_excused(error: ApiError, *, may_be_denied: bool) -> bool:
+    """Nothing to fail for: the store doesn't have it, or a key that is no administrator's may not."""
+    return error.lacking or (may_be_denied and error.denied)
+
+
+def mark(s3: Client, bucket: str, marked: Marked, *, may_be_denied: bool = False) -> None:
+    """Put our mark on a bucket that is no store's; one that carries another's is refused.
+
+    Args:
+        may_be_denied: it is no reason to fail that this key may not.
+    """
+    tags = _tags_if_any(s3, bucket, may_be_denied=may_be_denied)
+    if tags is None:
+        return
+    require_mark(bucket, tags.get(OWNER_TAG, ""), _WHERE, marked)
+    try:
+        _put_mark(s3, bucket, marked.owner, tags)
+    except ApiError as error:
+        if not _is_excused(error, may_be_denied=may_be_denied):
+            raise
+
+
+def mark_of(s3: Client, bucket: str, *, may_be_denied: bool = False) -> str:
+    """The mark that a bucket carries; "" for none, or where this key may not look."""
+    return (_tags_if_any(s3, bucket, may_be_denied=may_be_denied) or {}).get(OWNER_TAG, "")
+
+
+# ---- the bucket
+
+
+class S3Family(BucketFamily[S3In, _S3Setting]):
+    """A bucket over the S3 API."""
+
+    settings = _SETTINGS
+    place_setting = "the endpoint"
+
+    def __init__(self, state: AnyS3BucketState[S3In]) -> None:
+        self.state: AnyS3BucketState[S3In] = state
+        self.place = f"at {state.inputs.connection.endpoint}"
+        self._tags: dict[str, str] | None = None
+        self._made_at: float | None = None
+
+    @cached_property
+    def s3(self) -> Client:
+        """The administrator's client."""
+        return s3_client(self.inputs.connection)
+
+    @property
+    def can_be_marked(self) -> bool:  # type: ignore[override]
+        return not self.state.has_no_tags
+
+    def prepare(self, *, changing: bool) -> None:
+        self.state.arn = arn(self.bucket)
+
+    def find(self) -> bool:
+        try:
+            look(self.s3, self.bucket)
+        except ApiError as error:
+            if error.absent:
+                return False
+            raise
+        return True
+
+    def find_unknown(self) -> bool:
+        try:
+            return self.find()
+        except ApiError as error:
+            if not error.denied:
+                raise
+            raise StoreError(
+                f"bucket: {self.bucket!r} exists and this credential may not look at it: it belongs to somebody else, "
+                f"or the admin credential may not administer buckets. Choose another name. {error}"
+            ) from None
+
+    def make(self) -> bool:
+        try:
+            create_bucket(self.s3, self.bucket, self.inputs.connection.region)
+        except ApiError as error:
+            if error.code == "BucketAlreadyExists":
+                raise taken(self.bucket, error) from None
+            # A retry after an answer that was lost finds the bucket of the first try.
+            if error.code != "BucketAlreadyOwnedByYou":
+                raise
+        self._made_at = time.monotonic()
+        return True
+
+    def mark(self, ours: frozenset[str]) -> str | None:
+        self._tags = _tags_if_any(self.s3, self.bucket, may_be_denied=self.inputs.may_be_denied)
+        return None if self._tags is None else self._tags.get(OWNER_TAG, "")
+
+    def mark_place(self, mark: str) -> str:
+        return _WHERE
+
+    def address(self, connection: Connection) -> str:
+        return connection.endpoint
+
+    def is_untouched(self) -> bool:
+        try:
+            return self.is_empty() and not self._is_configured()
+        except ApiError as error:
+            if self.inputs.may_be_denied and error.denied:
+                return False
+            raise
+
+    def _is_configured(self) -> bool:
+        """Whether somebody has set anything of it."""
+        s3, bucket = self.s3, self.bucket
+        looks: tuple[Callable[[], object], ...] = (
+            lambda: call(s3, "get_bucket_versioning", Bucket=bucket).get("Status"),
+            lambda: _tags(s3, bucket),
+            lambda: read_policy(s3, bucket),
+            lambda: _lifecycle(s3, bucket) != _Lifecycle(),
+        )
+        for is_set in looks:
+            try:
+                if is_set():
+                    return True
+            except ApiError as error:
+                if not error.lacking:
+                    raise
+        return False
+
+    def wanted(self, setting: _S3Setting) -> tuple[str, ...]:
+        return tuple(name for name in setting.fields if getattr(self.inputs, name) != getattr(_NOTHING, name))
+
+    def excuses(self, error: ApiError) -> bool:
+        return _is_excused(error, may_be_denied=self.inputs.may_be_denied)
+
+    def read(self, setting: _S3Setting, inputs: S3In) -> S3In:
+        return setting.get(self.s3, inputs)
+
+    def apply(self) -> None:
+        while True:
+            try:
+                return self._apply()
+            except ApiError as error:
+                # A bucket that was just made may not be known yet to whoever answers next.
+                if not error.absent or self._made_at is None or time.monotonic() > self._made_at + SETTLE_SECONDS:
+                    raise
+                time.sleep(_PAUSE)
+
+    def _apply(self) -> None:
+        state = self.state
+        state.lacks, state.has_no_tags = (), False
+        try:
+            tags = _tags(self.s3, self.bucket) if self._tags is None else self._tags
+            _put_mark(self.s3, self.bucket, self.inputs.owner, tags)
+        except ApiError as error:
+            if not self.excuses(error):
+                raise
+            state.lacks, state.has_no_tags = (_NO_TAGS,), True
+        for setting in self.managed():
+            try:
+                if self.wanted(setting):
+                    setting.put(self.s3, self.inputs)
+                    state.lacks = (*state.lacks, *self._dropped(setting))
+            except ApiError as error:
+                if not (
+                    self.excuses(error) or (setting.may_be_refused and error.status == 400 and error.code in _REFUSED)
+                ):
+                    raise
+                state.lacks = (*state.lacks, setting.words)
+
+    def _dropped(self, setting: _S3Setting) -> list[str]:
+        """What the store took and did not keep, as if nothing had been asked; in words, as `lacks` has it."""
+        for patience in (*(_PAUSE,) * _LOOKS, 0):
+            try:
+                has = self.read(setting, self.inputs)
+            except ApiError as error:
+                if not self.excuses(error):
+                    raise
+                return []  # a key that may set what it may not look at
+            lost = [name for name in setting.fields if getattr(self.inputs, name) and not getattr(has, name)]
+            if not lost or not patience:
+                break
+            # What was just written may be read a moment later only.
+            time.sleep(patience)
+        return list(map(not_kept, lost))
+
+    def media_elsewhere(self) -> Elsewhere | None:
+        try:
+            return media_elsewhere(self.s3, self.bucket, self.inputs.media_in)
+        except ApiError as error:
+            if not self.excuses(error):
+                raise
+            return None
+
+    def expiring_words(self, rules: tuple[str, ...]) -> str:
+        return f"the lifecycle rules {', '.join(rules)} delete media by age: remove them"
+
+    def is_empty(self) -> bool:
+        return is_empty(self.s3, self.bucket)
+
+    def empty(self) -> None:
+        empty_out(self.s3, self.bucket)
+
+    def clear(self) -> None:
+        empty_out(self.s3, self.bucket, of_proof=True)
+
+    def delete(self) -> None:
+        try:
+            call(self.s3, "delete_bucket", Bucket=self.bucket)
+        except ApiError as error:
+            if error.code != "BucketNotEmpty":
+                raise
+            raise not_empty(self.bucket) from None
+
+
+def arn(bucket: str) -> str:
+    """A bucket's ARN. The name may be UNKNOWN in a preview, and so is the ARN then."""
+    name: object = bucket
+    return bucket if name is UNKNOWN else f"arn:aws:s3:::{bucket}"
+
+
+class S3BucketBase(BucketBase[S3In, S3State]):
+    """A bucket over the S3 API."""
+
+    def family(self, state: S3State) -> S3Family[S3In]:
+        return S3Family(state)
+
+    def checked(self, inputs: S3In) -> tuple[S3In, dict[str, str]]:
+        if not isinstance(inputs.policy, str):
+            return inputs, {}
+        try:
+            return replace(inputs, policy=canonical(inputs.policy)), {}
+        except ValueError:
+            return inputs, {"policy": "is not JSON"}
+
+    def foreseen(self, inputs: S3In, old: S3State | None) -> S3State:
+        state = super().foreseen(inputs, old)
+        state.arn = arn(inputs.bucket)
+        return state
+
+    def read_state(self, values: Mapping[str, Any]) -> S3State:
+        state = super().read_state(values)
+        # Earlier releases noted it in words alone.
+        state.has_no_tags = state.has_no_tags or _NO_TAGS in state.lacks
+        return state
+
+
+class Bucket(S3BucketBase[BucketInputs, BucketState]):
+    """A private bucket over the S3 API, with the administrator's key."""
+
+    described = BUCKET
+
+    def diff(self, old: Values, new: Values) -> Diff:
+        was, will = self.read_inputs(old).connection, self.read_inputs(new).connection
+        known = isinstance(was, Connection) and isinstance(will, Connection)
+        if known and was.iam_endpoint and will.iam_endpoint == "":
+            # By one credential in the environment: the administrator's would get into state, and to Synapse.
+            raise StoreError(
+                "existing_key: this store has a user and a key of its own, made at "
+                f"{was.iam_endpoint}, and the same variables can't hold the administrator's key that deletes these and "
+                "the key that is meant for Synapse. Take two steps. First, with the administrator's key in the "
+                "environment and iam_endpoint as it was: method: filesystem, <homeserver>/retain-bucket, "
+                "<homeserver>/retire-key and <homeserver>/narrow-policy in the stack file's allow, and `up`. Then, "
+                "with Synapse's own key in the environment: the method as it was, existing_key: true in place of "
+                "iam_endpoint, adopt: true if that key may not see the bucket's tags, and `up`."
+            )
+        return super().diff(old, new)
+
+    def imported(self, resource_id: str) -> tuple[BucketInputs, BucketState]:
+        bucket, connection = import_id(resource_id)
+        # Nothing of it is ours until the program that follows says so.
+        inputs = BucketInputs(bucket=bucket, connection=connection, owner="", adopt=True)
+        return inputs, BucketState(inputs=inputs, adopted=True)

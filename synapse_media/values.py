@@ -1,0 +1,472 @@
+"""What the reader of a setting makes of its value: one function a field, for `check`, the stack file and the renderer.
+
+The readers are `parse_config` of synapse-s3-storage-provider (1.7.0; where an older release differs, its version is an
+argument), boto3 (`is_valid_endpoint_url`, `validate_region_name` and `VALID_BUCKET` of botocore, 1.44), minio-go in
+matrix-media-repo (1.3.8), and the roles of matrix-docker-ansible-deploy (c0681e4b).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import SplitResult, urlsplit
+
+from . import catalog
+from .homeserver import synapse
+from .methods import GOOFYS, MEDIA_REPO, METHODS, MODULE
+
+Version = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a value does not do what its writer meant. `rule` is the name that `check` gives it; no secret goes in."""
+
+    rule: str
+    reason: str
+    mend: str
+
+
+UNSURE = frozenset({"bucket-name-unusual", "region-not-endpoints", "prefix-form", "public-url-private", "module-old"})
+"""Rules on what may be meant, or may work at some store: `check` warns of them."""
+SECRETS = ("access_key_id", "secret_access_key", "session_token", "customer_key")
+"""Fields whose value is never shown."""
+
+
+def judge(field: str, text: str, method: str, *, endpoint: str = "", module: Version | None = None) -> Fault | None:
+    """What is wrong with a value that is there and not empty; None if nothing.
+
+    Args:
+        field: bucket, region, endpoint, prefix, storage_class, or one of SECRETS.
+        method: who reads it.
+        endpoint: the store's, to judge its region by.
+        module: the version of Synapse's module where it is known.
+    """
+    fault = _not_replaced(field, text) or _stray(field, text, method)
+    if fault is not None:
+        return fault
+    if field == "bucket":
+        return bucket(text, method)
+    if field == "endpoint":
+        return endpoint_url(text, method)
+    if field == "region":
+        return region(text, method) or (None if _not_replaced("endpoint", endpoint) else region_at(text, endpoint))
+    if field == "storage_class":
+        return storage_class(text, method)
+    if field == "prefix":
+        return prefix(text, method, module)
+    return None
+
+
+# ---- what was never filled in
+
+_NAMES = (
+    r"(?:AWS_|S3_|B2_|MY_)*(?:ACCESS|SECRET)(?:_ACCESS)?_?KEY(?:_ID)?|(?:S3_|MY_)*BUCKET(?:_?NAME)?"
+    r"|(?:AWS_|S3_|MY_)*(?:DEFAULT_)?REGION(?:_?NAME)?|(?:S3_|MY_)*ENDPOINT(?:_?URL)?|SESSION_TOKEN|ACCOUNT_?ID"
+)
+_WHOLE = re.compile(
+    r"[<‹«⟨\[{](?!path:)(?![0-9A-Fa-f:.]+\])[^<>‹›«»⟨⟩]+[>›»⟩\]}]"
+    rf"|{_NAMES}|(?:MY|CHANGE|REPLACE|INSERT|YOUR|EXAMPLE)[_-][A-Z0-9_-]+"
+    r"|(?i:your[-_. ](?!objectstorage).*|your(?:bucket|region|access|secret|endpoint|key).*"
+    r"|change[-_. ]?(?:me|this|it)\b.*|changeme.*|replace[-_. ]?(?:me|this|with)\b.*"
+    r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|.*[-_. ]here|some-region-name"
+    r"|x{3,}|\*{3,}|\.{3,}|…|to-?do|tbd|fix-?me|(?:my-?)?placeholder|redacted"
+    r"|(?:my[-_])?bucket[-_]?name|(?:(?:my|aws|s3)[-_])*(?:access|secret)[-_](?:access[-_])?key(?:[-_]id)?)",
+)
+_LABEL = re.compile(rf"(?i:your[-_](?!objectstorage).*)|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+")
+_INSIDE = re.compile(r"<(?!path:)[^<>]+>|‹[^‹›]+›|«[^«»]+»|(?<!\{)\{[A-Za-z][\w -]*\}(?!\})")
+_EXPANSION = re.compile(
+    r"\$\{[^{}]+\}|\$\([A-Za-z_]\w*\)|%[A-Z][A-Z0-9_]+%|__[A-Z][A-Z0-9_]*__|@[A-Z][A-Z0-9_]+@"
+    r"|%\(ENV_\w+\)s|env[:/][A-Za-z_]\w*|(?:/run|/var/run|/etc)/[\w./@-]+|file://\S+"
+)
+_VARIABLE = re.compile(r"\$[A-Za-z_]\w*")
+
+
+def is_placeholder(field: str, text: str) -> bool:
+    """Whether a value is one of an example, there to be replaced."""
+    bare = re.sub(r"^https?://", "", text.strip())
+    if _WHOLE.fullmatch(bare):
+        return True
+    if field in SECRETS:
+        return False
+    labels = re.split(r"[./:]", bare)
+    return _INSIDE.search(text) is not None or any(_LABEL.fullmatch(label) for label in labels)
+
+
+def expansion(field: str, text: str) -> str:
+    """The `${X}` or `$X` in a value, which nobody replaces; "" if there is none."""
+    bare = re.sub(r"^https?://", "", text.strip())
+    if _EXPANSION.fullmatch(bare) or (
+        _VARIABLE.fullmatch(bare) and (field not in SECRETS or bare.upper() == bare or bare.count("_"))
+    ):
+        return bare
+    found = None if field in SECRETS else re.search(r"\$\{[^{}]+\}|\$[A-Z_][A-Z0-9_]+", text)
+    return found.group() if found else ""
+
+
+_REFERENCE = re.compile(
+    r"\{[{%]|ENC\[|ref\+\w+://|op://|vault:|<path:|arn:aws:(?:secretsmanager|ssm):|\(\([\w./-]+\)\)|\$__\w+\{|<%"
+)
+
+
+def is_reference(text: str) -> bool:
+    """Whether a value says where it is kept: a template, sops, Vault, vals, 1Password … It is filled in elsewhere."""
+    return _REFERENCE.search(text) is not None
+
+
+def _not_replaced(field: str, text: str) -> Fault | None:
+    variable = expansion(field, text)
+    if variable:
+        path = variable.startswith(("/", "file:"))
+        # A `$` alone may begin a secret.
+        shown_variable = variable[:60] if field not in SECRETS or variable[:2] in ("${", "$(") else "it"
+        return Fault(
+            "not-expanded",
+            "it is the path of a file, which is not read: the path itself is taken for the value"
+            if path
+            else f"{shown_variable} is taken as it is: neither Synapse and its module, nor matrix-media-repo, nor the "
+            "playbook expands it",
+            "Have it expanded before the file is read (envsubst, a template, an init container), and check the file "
+            "that is made. If this file is the template, give it an ending that says so, such as .tmpl.",
+        )
+    if text.strip() in ("None", "null", "undefined", "<no value>"):
+        return Fault(
+            "placeholder", "this is what a template writes where it has no value", "Write the store's own value."
+        )
+    if is_placeholder(field, text):
+        return Fault(
+            "placeholder", "this is the example of the documentation, no value of yours", "Write the store's own value."
+        )
+    return None
+
+
+# ---- what was copied along with a value
+
+_INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+_QUOTES = "\"'`“”„‘’"
+_REFUSED = {
+    "region": "boto3 refuses such a region (InvalidRegionError)",
+    "endpoint": "boto3 refuses it (Invalid endpoint)",
+    "bucket": "boto3 refuses such a name (Invalid bucket name)",
+}
+
+
+def _stray(field: str, text: str, method: str) -> Fault | None:
+    ends = text.strip(_INVISIBLE).strip()
+    # A URL's first blanks are taken off by whoever reads it; a prefix and a password may hold some within.
+    within = field in ("bucket", "region", "endpoint", "access_key_id") and re.search(r"\s", ends)
+    if text == ends and not within and not set(text) & set(_INVISIBLE + "\r\n\t"):
+        quoted = len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES
+        if not quoted:
+            return None
+        what = "the quotation marks are part of the value"
+    elif text != ends:
+        broken = "line break" if text.rstrip(" \t") != text.rstrip() else "blank"
+        what = f"a {broken} at an end is part of the value"
+    else:
+        what = "a blank, a line break or an invisible character is part of the value"
+    refused = _REFUSED.get(field, "") if method == MODULE else ""
+    effect = refused or ("every request is refused, since the key is another" if field in SECRETS else "it is another")
+    return Fault("stray-character", f"{what}: {effect}", "Remove it. In YAML, `|` and `>` end with a line break.")
+
+
+# ---- bucket
+
+_BOTO_BUCKET = re.compile(r"[a-zA-Z0-9.\-_]{1,255}")
+_MINIO_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-_:]{1,61}[A-Za-z0-9]")
+_USUAL_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def bucket(text: str, method: str) -> Fault | None:
+    """A bucket's name, as boto3, minio-go or Goofys takes it."""
+    if method == GOOFYS:
+        text = text.partition(":")[0]  # bucket:prefix
+    if "://" in text or text.startswith("arn:"):
+        last = re.sub(r"^(?:\w+://|arn:[^:]*:s3:[^:]*:[^:]*:)", "", text).partition("/")[0]
+        return Fault("bucket-name", "it is an address; a bucket is named by its name alone", f"Write {last}.")
+    if "/" in text:
+        name, _, folder = text.partition("/")
+        into = (
+            f"Write {name}, and prefix: {folder.rstrip('/')}/ beside it."
+            if METHODS[method].prefix and folder
+            else f"Write {name}." + (f" {method} knows no prefix." if folder else "")
+        )
+        return Fault(
+            "bucket-name", "a bucket's name has no '/': what follows it is a folder, and no request works", into
+        )
+    allowed = _MINIO_BUCKET if method == MEDIA_REPO else _BOTO_BUCKET
+    if not allowed.fullmatch(text):
+        return Fault(
+            "bucket-name", "a bucket's name has letters, digits, '-' and '.' alone", "Write the bucket's own name."
+        )
+    if not _USUAL_BUCKET.fullmatch(text) or ".." in text:
+        why = "capitals" if text.lower() != text else "'_'" if "_" in text else "this form or length"
+        return Fault(
+            "bucket-name-unusual",
+            f"no store lets anybody make a bucket with {why} any more (Amazon has such from before 2018, in us-east-1 "
+            "alone)",
+            "Look up how the bucket is really called: names are of a-z, 0-9 and '-', 3 to 63 characters.",
+        )
+    return None
+
+
+# ---- endpoint
+
+_BOTO_HOST = re.compile(r"((?!-)[A-Z\d-]{1,63}(?<!-)\.)*((?!-)[A-Z\d-]{1,63}(?<!-))", re.IGNORECASE)
+
+
+def split(endpoint: str) -> SplitResult:
+    """An endpoint taken apart, with or without its scheme; nothing in it where it can't be."""
+    try:
+        return urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    except ValueError:
+        return urlsplit("")
+
+
+def shown(endpoint: str) -> str:
+    """An endpoint without user and password."""
+    return endpoint.rpartition("@")[2]
+
+
+def endpoint_url(text: str, method: str) -> Fault | None:
+    """An endpoint, as boto3 or minio-go takes it. Goofys adds what is missing."""
+    if method == MEDIA_REPO:
+        # One "/" at the end is let through by minio-go, which checks this.
+        if "/" in text.removesuffix("/"):
+            bare = split(text).netloc.rpartition("@")[2] or "s3.example.com"
+            return Fault(
+                "endpoint-with-scheme",
+                "it takes a host and perhaps a port; with a scheme or a path it starts, and fails at the first upload",
+                f"Write {bare}; http or https is said by `ssl`.",
+            )
+        return None
+    if method != MODULE:
+        return None
+    if not re.match(r"https?://[^/]", text, re.IGNORECASE):
+        bare = re.sub(r"^(?:[a-z0-9]*:/*|[a-z]*/+)(?=[^0-9])", "", shown(text), flags=re.IGNORECASE)
+        if re.match(r"https?:?//?", text, re.IGNORECASE) is None and "://" not in text:
+            bare = shown(text)
+        said = f"{shown(text)!r}" if text else "an empty text"
+        return Fault(
+            "endpoint-without-scheme",
+            f"{said} is no URL for boto3: Synapse starts, and then every request for media fails",
+            f"Write https://{bare.strip('/') or 's3.example.com'}"
+            + ("." if text else ", or remove the line for Amazon S3."),
+        )
+    parts = split(text)
+    try:
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = parts.hostname or "", -1
+    if host in ("http", "https") and parts.path.startswith("//"):
+        return Fault("endpoint-host", "it has a scheme twice: the host is taken for 'https'", "Write the scheme once.")
+    if port in (-1, 0):
+        return Fault(
+            "endpoint-host", "the port is none (1 to 65535): boto3 refuses it", "Write the store's port, or none."
+        )
+    if ":" in host:
+        return None  # IPv6
+    if len(host) > 255 or not _BOTO_HOST.fullmatch(host.removesuffix(".")):
+        why = "has '_'" if "_" in host else "is no host name"
+        return Fault(
+            "endpoint-host",
+            f"boto3 refuses a host that {why} (ValueError: Invalid endpoint): Synapse starts, and then every request "
+            "for media fails",
+            "Give the host a name of letters, digits and '-' (in Docker: a network alias or another container name), "
+            "or write its address.",
+        )
+    if parts.query or parts.fragment:
+        return Fault("endpoint-host", "boto3 refuses a URL with '?' or '#'", "Write scheme, host and port alone.")
+    return None
+
+
+# ---- region
+
+_BOTO_REGION = re.compile(r"(?![0-9]+$)(?!-)[a-zA-Z0-9-]{1,63}(?<!-)")
+_ZONE = re.compile(r"((?:[a-z]{2})(?:-[a-z]+)+-\d)[a-z]")
+
+
+def region(text: str, method: str) -> Fault | None:
+    """A region's name, as boto3 takes it."""
+    zone = _ZONE.fullmatch(text.lower())
+    if zone and zone[1] in catalog.load("amazon_s3").regions:
+        return Fault("region-form", f"{text!r} is an availability zone, and S3 has regions", f"Write {zone[1]}.")
+    if method == MODULE and not _BOTO_REGION.fullmatch(text):
+        return Fault(
+            "region-form",
+            "boto3 refuses such a region (InvalidRegionError): letters, digits and '-', and not digits alone",
+            "Write the region as the store signs it, such as eu-central-1.",
+        )
+    return None
+
+
+def region_at(text: str, endpoint: str) -> Fault | None:
+    """A region that contradicts the one that the endpoint names."""
+    found = provider_of(endpoint)
+    if found is None:
+        return None
+    provider, own = found
+    zone = _ZONE.fullmatch(own)
+    if zone and zone[1] in provider.regions:
+        return Fault("region-form", f"the endpoint names the availability zone {own}", f"Write {zone[1]} in it.")
+    if not text or text == own:
+        return None
+    if provider.value("signed_region") == "any" and text not in provider.regions:
+        return None
+    return Fault(
+        "region-not-endpoints",
+        f"the endpoint is {provider.title}'s in {own}, and requests are signed for {text!r}, which a store refuses",
+        f"Write {own}, or the endpoint of {text}, whichever has the bucket.",
+    )
+
+
+def provider_of(endpoint: str) -> tuple[catalog.Provider, str] | None:
+    """Whose endpoint this is and in which region, by the catalog's patterns; None where none fits."""
+    host = (split(endpoint).hostname or "").removesuffix(".")
+    plain = re.sub(r"^(?:.+\.)?s3[.-](?:dualstack\.)?(?=[a-z])", "s3.", host)
+    for provider, pattern in _patterns():
+        fits = pattern.fullmatch(host) or pattern.fullmatch(plain)
+        if fits:
+            return provider, fits[1]
+    return None
+
+
+@cache
+def _patterns() -> tuple[tuple[catalog.Provider, re.Pattern[str]], ...]:
+    found = []
+    for provider in map(catalog.load, catalog.names()):
+        where = split(str(provider.value("endpoint", ""))).netloc
+        if "{region}" in where:
+            found.append((provider, re.compile(re.escape(where).replace(r"\{region\}", "([a-z0-9-]+)"))))
+    return tuple(found)
+
+
+# ---- storage class, prefix, public URL
+
+
+def storage_class(text: str, method: str) -> Fault | None:
+    """A storage class, as the module asserts it: it knows four, and "" is none."""
+    allowed = METHODS[MODULE].storage_classes or ()
+    if method != MODULE or text in allowed:
+        return None
+    said = f"{text!r}" if text else "nothing for its value"
+    return Fault(
+        "storage-class-refused",
+        f"the module asserts one of {', '.join(allowed)}: with {said} Synapse does not start"
+        + (", although s3_media_upload takes more of them" if text.isupper() else ""),
+        "Choose one of the four. A lifecycle rule of the bucket can move objects on."
+        if text
+        else "Remove the line: STANDARD is the default.",
+    )
+
+
+PREFIX_SINCE: Version = (1, 4)
+"""The module's first release that knows a prefix."""
+
+
+def prefix(text: str, method: str, module: Version | None = None) -> Fault | None:
+    """A prefix: the module puts it before a key as it is."""
+    if method != MODULE or (module and module < PREFIX_SINCE):
+        return None
+    if text.endswith("/") and not text.startswith("/") and "//" not in text:
+        return None
+    return Fault(
+        "prefix-form",
+        f"{text!r} is put before a key as it is: the first one is {text + 'local_content'!r}…, which "
+        "tools that copy into a folder do not write",
+        "A new store: let it end with '/' and not start with it. One that holds media already: leave it, since a "
+        "change hides that media, and copy with exactly this prefix.",
+    )
+
+
+def public_url(text: str, endpoint: str, bucket_name: str) -> Fault | None:
+    """matrix-media-repo's publicBaseUrl: each download is redirected to it and the object's name, unsigned."""
+    fault = _not_replaced("endpoint", text) or _stray("endpoint", text, MEDIA_REPO)
+    if fault is not None:
+        return fault
+    if not re.match(r"https?://[^/]", text, re.IGNORECASE):
+        return Fault(
+            "public-url", "it has no scheme: the redirect leads back to this server", f"Write https://{shown(text)}"
+        )
+    if not text.endswith(("/", "=")):
+        return Fault(
+            "public-url",
+            "it is put before the object's name as it is, and does not end with '/': each redirect leads nowhere",
+            f"Write {shown_url(text)}/",
+        )
+    host, own = (split(text).hostname or "").lower(), (split(endpoint).hostname or "").lower()
+    if own and host == own and bucket_name not in split(text).path.split("/"):
+        return Fault(
+            "public-url", "it is the store's address without the bucket: each redirect leads nowhere", "Add it."
+        )
+    # A vendor's own domain: an address of the bucket, or a CDN that reads it as anybody would.
+    vendor = f".{'.'.join(own.split('.')[-2:])}" if provider_of(endpoint) else ""
+    if own and (host in (own, f"{bucket_name}.{own}".lower()) or (vendor and host.endswith(vendor))):
+        return Fault(
+            "public-url-private",
+            "it is the bucket's own address, where each download arrives unsigned: a private bucket refuses it",
+            "Leave it out, or have a CDN with leave to read in front of the bucket. A bucket that everybody may read "
+            "shows media to whoever has its address.",
+        )
+    return None
+
+
+def shown_url(text: str) -> str:
+    """A URL without user and password."""
+    return re.sub(r"//[^/]*@", "//", text)
+
+
+# ---- versions
+
+
+def version(text: str) -> Version | None:
+    """1.140.0, v1.140, 1.163.0rc1: the numbers; None for anything else, such as latest."""
+    found = re.match(r"v?(\d+(?:\.\d+)+)", text.strip())
+    return tuple(int(part) for part in found[1].split(".")) if found else None
+
+
+def written(numbers: Version) -> str:
+    return ".".join(map(str, numbers))
+
+
+def pair(module: Version | None, homeserver: Version | None) -> Fault | None:
+    """Whether a release of the module works with one of Synapse; None for one that is not known.
+
+    Releases since 1.6.0 call `ModuleApi.defer_to_threadpool`, which Synapse has since 1.140; those before use logging
+    contexts as Synapse had them until then, and boto3 as it was before 1.36, without its newer checksums:
+    https://github.com/matrix-org/synapse-s3-storage-provider/pull/134
+    """
+    needs, since = synapse.MODULE_NEEDS_SYNAPSE, synapse.THREADPOOL_SINCE
+    if module is None:
+        return None
+    said = f"the module is {written(module)}"
+    upgrade = f"Take {synapse.MODULE_VERSION}, and Synapse {written(needs)} or newer with it."
+    if module >= since:
+        if homeserver is not None and homeserver < needs:
+            return Fault(
+                "version-pair",
+                f"{said} and Synapse {written(homeserver)}: since {written(since)} it needs Synapse {written(needs)} "
+                "or newer, and every upload and download fails on an older one",
+                upgrade,
+            )
+        if module < synapse.HANG_MENDED:
+            return Fault(
+                "module-old",
+                f"{said}: before {written(synapse.HANG_MENDED)} a missing object leaves requests hanging",
+                upgrade,
+            )
+        return None
+    if homeserver is not None and homeserver >= needs:
+        return Fault(
+            "version-pair",
+            f"{said} and Synapse {written(homeserver)}: before {written(since)} it breaks with Synapse "
+            f"{written(needs)} or newer",
+            upgrade,
+        )
+    return Fault(
+        "module-old",
+        f"{said}: before {written(since)} it breaks with Synapse {written(needs)} or newer, and with boto3 1.36 or "
+        "newer it sends checksums that several stores refuse",
+        upgrade,
+    )

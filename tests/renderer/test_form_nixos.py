@@ -1,0 +1,190 @@
+"""The form for NixOS: its module as Nix evaluates it, the key as boto3 reads it, and the commands of INSTALL.md."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from synapse_media import renderer
+from synapse_media.renderer import RenderError, quoting, render
+from tests.renderer import readers
+from tests.renderer.readers import changes, rendered
+from tests.renderer.samples import CASES, SECRET, store
+
+needs_nix = pytest.mark.skipif(readers.NIX is None, reason="Nix is not on this machine (Debian's package: nix-bin)")
+odd = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+PATH = "/var/lib/synapse-media/credentials"
+# A double of nixpkgs, which no package registry has: what the module asks of it, and nothing else.
+LIB = """
+{
+  mkOption = option: option;
+  mkIf = condition: value: if condition then value else { };
+  literalExpression = text: text;
+  types = { str = "str"; bool = "bool"; };
+  hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+  genAttrs = names: make: builtins.listToAttrs (map (name: { inherit name; value = make name; }) names);
+}
+"""
+
+
+def evaluated(module: str, path: str = PATH, *, encrypted: bool = False, enable: bool = True) -> dict[str, Any]:
+    """The module's `config` on a machine with one worker."""
+    found: dict[str, Any] = readers.nix(
+        f"""(({module}) {{
+  lib = {LIB};
+  config = {{
+    services.matrix-synapse = {{
+      enable = {quoting.nix("enable", enable)};
+      workers.media = {{ }};
+      package.plugins.matrix-synapse-s3-storage-provider = "the plugin";
+    }};
+    synapse-media = {{
+      credentialsFile = {quoting.nix("path", path)};
+      encrypted = {quoting.nix("encrypted", encrypted)};
+    }};
+  }};
+}}).config"""
+    )
+    return found
+
+
+@needs_nix
+@odd
+@given(
+    changed=changes,
+    case=st.sampled_from(sorted(CASES)),
+    secrets=st.sampled_from(renderer.SECRETS),
+)
+@example(changed={"bucket": "${builtins.readFile /etc/passwd}"}, case="amazon", secrets="plain")
+@example(changed={"prefix": "''\"; x = $${1}\r\n\\/"}, case="amazon", secrets="reference")
+def test_the_module_says_what_the_store_is(changed: dict[str, str], case: str, secrets: renderer.Secrets) -> None:
+    outputs = store(case, **changed)
+    files = rendered(outputs, changed, "nixos", secrets)
+    if not files:
+        return
+    module = files["synapse-media.nix"]
+    assert len(outputs.secret_access_key) < 5 or outputs.secret_access_key not in module
+    found = evaluated(module)
+    assert found["services"]["matrix-synapse"] == {
+        "plugins": ["the plugin"],
+        "settings": {
+            "media_storage_providers": [
+                {
+                    "module": "s3_storage_provider.S3StorageProviderBackend",
+                    "store_local": True,
+                    "store_remote": True,
+                    "store_synchronous": True,
+                    "config": {
+                        "bucket": outputs.bucket,
+                        "region_name": outputs.region,
+                        "endpoint_url": outputs.endpoint_url,
+                        "storage_class": "STANDARD",
+                        **({"prefix": outputs.prefix} if outputs.prefix else {}),
+                    },
+                }
+            ]
+        },
+    }
+    names = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
+    environment = dict.fromkeys(names, "when_required") if outputs.checksums == "when_required" else {}
+    unit: dict[str, Any] = {}
+    if not outputs.keyless:
+        environment["AWS_SHARED_CREDENTIALS_FILE"] = "%d/synapse-media"
+        unit["serviceConfig"] = {"LoadCredential": [f"synapse-media:{PATH}"]}
+    if environment:
+        unit["environment"] = environment
+    units = {"matrix-synapse": unit, "matrix-synapse-worker-media": unit}
+    assert found.get("systemd", {"services": {}})["services"] == (units if unit else {})
+
+
+@needs_nix
+def test_five_thousand_odd_strings_are_the_same_strings_to_nix() -> None:
+    chance = random.Random(14)
+    alphabet = "$${}{}\"\"''\\\\\n\r\t;#/*%@`<> abc.\x01\x1b\x7fé漢😀"
+    values = ["".join(chance.choices(alphabet, k=chance.randrange(24))) for _ in range(5000)]
+    assert readers.nix("[" + "\n".join(quoting.nix("x", value) for value in values) + "]") == values
+
+
+def test_what_nix_can_not_hold_is_refused() -> None:
+    with pytest.raises(RenderError, match=r"^bucket has a NUL"):
+        quoting.nix("bucket", "a\0b")
+
+
+@needs_nix
+def test_a_file_of_the_nix_store_is_refused_and_an_encrypted_one_is_decrypted() -> None:
+    module = render(store("amazon", ca_file="/etc/ssl/ca.pem"), "nixos")["synapse-media.nix"]
+    for path, allowed in ((PATH, True), ("/run/agenix/synapse-media", True), ("/nix/store/abc", False), ("a:b", False)):
+        ((said),) = evaluated(module, path)["assertions"]
+        assert said["assertion"] is allowed
+    unit = evaluated(module, encrypted=True)["systemd"]["services"]["matrix-synapse"]
+    assert unit["serviceConfig"] == {"LoadCredentialEncrypted": [f"synapse-media:{PATH}"]}
+    assert unit["environment"]["AWS_CA_BUNDLE"] == "/etc/ssl/ca.pem"
+    assert evaluated(module, enable=False) == {}
+
+
+@odd
+@given(
+    key=st.from_regex(r"[A-Za-z0-9/+]{16,40}={0,2}", fullmatch=True),
+    identity=st.from_regex("[A-Z0-9]{4,24}", fullmatch=True),
+)
+def test_boto3_reads_the_key(key: str, identity: str, tmp_path: Path) -> None:
+    changed = {"access_key_id": identity, "secret_access_key": key}
+    files = rendered(store("amazon", **changed), changed, "nixos")
+    if not files:
+        return
+    path = tmp_path / "credentials"
+    path.write_text(files["credentials"], encoding="utf-8")
+    session = botocore.session.Session()
+    session.set_config_variable("credentials_file", str(path))
+    found = session.get_component("credential_provider").get_provider("shared-credentials-file").load()
+    assert (found.access_key, found.secret_key) == (identity, key)
+
+
+def test_the_path_is_the_one_that_was_asked_for_and_no_secret_is_written_then() -> None:
+    files = render(store("amazon", secret_access_key=""), "nixos", "reference", source="file:/run/secrets/media")
+    assert set(files) == {"INSTALL.md", "synapse-media.nix"}
+    assert 'default = "/run/secrets/media";' in files["synapse-media.nix"]
+    assert all(SECRET not in text for text in render(store("amazon"), "nixos", "reference").values())
+
+
+def test_install_md_puts_the_key_where_root_alone_reads_it_and_undo_removes_it(tmp_path: Path) -> None:
+    files = render(store("amazon"), "nixos")
+    for path, text in files.items():
+        (tmp_path / path).write_text(text)
+    before, _, after = files["INSTALL.md"].partition("## Undo")
+    commands = [line.strip() for line in before.splitlines() if re.match(r" +sudo install -D", line)]
+    # Without root, below another directory.
+    here = [
+        line.replace("sudo ", "").replace("-o root -g root ", "").replace("/var/lib", f"{tmp_path}/var/lib")
+        for line in commands
+    ]
+    assert len(here) == 1
+    subprocess.run(["/bin/sh", "-ec", here[0]], cwd=tmp_path, check=True)
+    installed = tmp_path / PATH.removeprefix("/")
+    assert installed.read_text() == files["credentials"]
+    assert installed.stat().st_mode & 0o777 == 0o600
+    undo = [line.strip().replace("sudo ", "") for line in after.splitlines() if re.match(r"    (sudo )?rm ", line)]
+    script = "\n".join(undo).replace("/var/lib", f"{tmp_path}/var/lib").replace("/etc/", f"{tmp_path}/etc/")
+    subprocess.run(["/bin/sh", "-ec", script], cwd=tmp_path, check=True)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and SECRET in path.read_text()]
+
+
+@needs_nix
+def test_what_install_md_says_for_a_configuration_is_nix() -> None:
+    text = render(store("amazon"), "nixos")["INSTALL.md"]
+    lines = [line.strip() for line in text.splitlines() if re.match(r" +(age|sops|synapse-media|imports)\b.*;$", line)]
+    assert len(lines) == 7
+    # One setting of each kind at a time: the same one stands there for agenix, sops-nix and systemd.
+    for line in lines:
+        assert subprocess.run(
+            [str(readers.NIX), "--parse", "--expr", f"{{ config, ... }}: {{ {line} }}"], check=True, capture_output=True
+        ).stdout
