@@ -1,7 +1,7 @@
 """Amazon S3 on the vendor's plugin: bucket with its settings, IAM user and policy, or a role for EC2 without any key.
 
-The keys and the proof are our plugin's, and so is a bucket that is taken over (`adopt: true`): the vendor's plugin
-would set what it finds otherwise, ours reports it.
+The keys and the proof are resources of our plugin, and so is an adopted bucket (`adopt: true`): the vendor's plugin
+would change settings that differ, ours reports them.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class AmazonS3Args(IamStoreArgs):
     """True: a role and an instance profile in place of an access key, for Synapse on EC2."""
 
     kms_key: pulumi.Input[str] | None = None
-    """ARN of a KMS key (no alias: a policy can't grant by it) for encryption at rest. Left out: Amazon's own key."""
+    """ARN of a KMS key (no alias: a policy can't grant by it) for encryption at rest. Default: Amazon's own key."""
 
     log_bucket: pulumi.Input[str] | None = None
-    """An existing bucket of the same region and account that receives the access log. Left out: no log."""
+    """An existing bucket of the same region and account that receives the access log. Default: no log."""
 
     tags: pulumi.Input[Mapping[str, pulumi.Input[str]]] | None = None
     """Tags for everything that is created, as name: text."""
 
     settle_seconds: int | None = None
-    """Seconds that a key made just now may need until Amazon knows it. Left out: what the catalog has."""
+    """How many seconds to wait at most until Amazon accepts a new key. Default: that of the catalog."""
 
 
 class AmazonS3(S3IamStore[AmazonS3Args]):

@@ -1,8 +1,8 @@
-"""What the components take: the settings of a store that are every provider's, as typed arguments.
+"""Typed arguments of the components: the settings that stores at all providers have.
 
-The names, defaults and limits are those of a stack file (docs/providers/), and so are the messages. A field of type
-`pulumi.Input` takes what another resource gives; the others decide which resources are made, so that they have to be
-known when the program runs, and refuse an Output.
+Names, defaults, limits and messages are those of a stack file (docs/providers/). A field of type `pulumi.Input` accepts
+an output of another resource. The others decide which resources are created, so they must be known when the program
+runs, and refuse an Output.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StoreArgs:
     """A homeserver's store at any provider."""
 
     server_name: str
-    """The homeserver, such as `example.com`: part of the marks on all that is made for it."""
+    """The homeserver, such as `example.com`: part of the ownership marks on its resources."""
 
     bucket: pulumi.Input[str]
     """The name of the bucket: 3 to 63 characters a-z, 0-9 and '-'."""
@@ -39,43 +39,43 @@ class StoreArgs:
     """What the key may do: `least`, what the method needs; `full`, everything in the bucket."""
 
     region: pulumi.Input[str] | None = None
-    """The region as the store signs it. Left out: the provider's default, where it has one."""
+    """The region as used in signatures. Default: that of the provider, if it has one."""
 
     endpoint: pulumi.Input[str] | None = None
-    """URL of the S3 API: scheme, host and perhaps a port. Left out: the provider's for the region."""
+    """URL of the S3 API: scheme, host and optionally a port. Default: the provider's for the region."""
 
     prefix: pulumi.Input[str] | None = None
-    """Folder of all objects, such as `media/`; for the method `synapse-s3-storage-provider`. Left out: none."""
+    """Prefix of all objects, such as `media/`; for the method `synapse-s3-storage-provider`. Default: none."""
 
     storage_class: str = "STANDARD"
-    """What the method's program writes its objects as."""
+    """The storage class of new objects."""
 
     user: pulumi.Input[str] | None = None
-    """Name of the user, or of the keys, that Synapse signs as. Left out: `synapse-media-<bucket>`."""
+    """Name of Synapse's user, or of its keys. Default: `synapse-media-<bucket>`."""
 
     keys: Keys = field(default_factory=Keys)
-    """The slot whose key is in use, and those that are kept until Synapse uses it."""
+    """The slot of the active key, and those of keys that are kept until Synapse uses it."""
 
     adopt: bool = False
-    """True: the bucket is there already, and is taken over as it is."""
+    """True: adopt an existing bucket without changing its settings."""
 
     noncurrent_days: int | None = None
-    """Days for which an overwritten or deleted version is kept, 1 to 3650. Left out: 30, at Backblaze B2 1."""
+    """Days for which an overwritten or deleted version is kept, 1 to 3650. Default: 30 (Backblaze B2: 1)."""
 
     abort_days: int = 7
     """Days after which an upload that was never completed is removed, 1 to 365."""
 
     media_repo: Mapping[str, str] = field(default_factory=dict)
-    """With the method `matrix-media-repo`: `s3_datastore_id`, and `file_datastore_id` while old media lies there."""
+    """With the method `matrix-media-repo`: `s3_datastore_id`, and `file_datastore_id` while it has old media."""
 
     renamed_from: str | None = None
-    """The homeserver's former name, where its store was made under that."""
+    """The homeserver's former name, if its store was created under it."""
 
     allow: Collection[str] = ()
-    """What may pass a guard, such as `delete-bucket`: a word of synapse_media.allow."""
+    """Dangerous changes to permit, such as `delete-bucket`: entries of synapse_media.allow."""
 
     from_stack_file: bool = False
-    """Whether a stack file says all this, so that the commands judge the store by it; set by `make`."""
+    """Whether the arguments are from a stack file, so that the commands use it as the wanted state; set by `make`."""
 
     def raw(self) -> tuple[dict[str, Any], dict[str, pulumi.Output[Any]], list[Problem]]:
         """The settings as a stack file would have them, with LATER for what is not known yet; that, by its name; and a
@@ -104,18 +104,18 @@ class StoreArgs:
 
 @dataclass(frozen=True, kw_only=True)
 class IamStoreArgs(StoreArgs):
-    """A store whose users and keys are made by an IAM-style API."""
+    """A store with users and keys of an IAM-style API."""
 
     iam_endpoint: pulumi.Input[str] | None = None
-    """URL of the IAM-style API that makes the user and its keys. Left out: the provider's, where it has one."""
+    """URL of the IAM-style API for the user and its keys. Default: the provider's, if it has one."""
 
     adopt_key: str | None = None
-    """Beside `adopt`: access key ID of a key that the adopted user has, to go on with it. The environment variable
+    """With `adopt`: access key ID of a key of the adopted user to continue with. The environment variable
     SYNAPSE_MEDIA_ADOPTED_SECRET has its secret."""
 
 
 def is_known(value: object) -> bool:
-    """Whether a value is known now, with all that is in it."""
+    """Whether a value, with everything in it, is known now."""
     return not any(isinstance(item, pulumi.Output) or inspect.isawaitable(item) for item in _all_in(value))
 
 

@@ -26,18 +26,18 @@ _CAPABILITIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class BackblazeB2Args(StoreArgs):
-    """A store at Backblaze B2. The account says where it is: `region` and `endpoint` may be left out, and are checked
-    against that where they are not."""
+    """A store at Backblaze B2. `region` and `endpoint` are read from the account; if given, they are compared with
+    it."""
 
     realm: pulumi.Input[str] | None = None
-    """URL of the native API in place of Backblaze's own, as of a proxy."""
+    """URL of the native API if not Backblaze's own, for example that of a proxy."""
 
 
 class BackblazeB2(Store[BackblazeB2Args]):
-    """A private bucket that keeps the last version of a file only, and keys restricted to it.
+    """A private bucket that keeps only the last version of a file, and keys restricted to it.
 
-    Every key can hide a file, whatever it was made for; under `least` only those whose method deletes can delete a
-    version for good.
+    Every key can hide files. With `access: least`, only those of a method that deletes can delete a version
+    permanently.
     """
 
     family = "backblaze_b2"

@@ -24,7 +24,7 @@ from .args import StoreArgs, is_known
 from .store import Store
 
 ADMIN = ("SPACES_ACCESS_KEY_ID", "SPACES_SECRET_ACCESS_KEY")
-"""The full-access key; the vendor's plugin reads the same variables."""
+"""The variables of the full-access key, which the vendor's plugin reads too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +32,18 @@ class DigitalOceanSpacesArgs(StoreArgs):
     """A store at DigitalOcean Spaces. `region` is needed."""
 
     api_endpoint: pulumi.Input[str] | None = None
-    """URL of DigitalOcean's API, if not https://api.digitalocean.com. It is sent the API token."""
+    """URL of DigitalOcean's API, if not https://api.digitalocean.com. The API token is sent there."""
 
     settle_seconds: int | None = None
-    """Seconds that a key made just now may need until Spaces knows it. Left out: what the catalog has."""
+    """How many seconds to wait at most until Spaces accepts a new key. Default: that of the catalog."""
 
 
 class DigitalOceanSpaces(Store[DigitalOceanSpacesArgs]):
     """A private, versioned bucket and its ring of limited keys.
 
-    With an API token alone in the environment, also a full-access key for the vendor's plugin: it is deleted again by
-    the first `up` that finds one in the environment. A provider of `opts` for the package `digitalocean` makes the
-    bucket; it has to be of the same account as the credentials in the environment, by which the keys are made.
+    With only an API token in the environment, also a full-access key for the vendor's plugin. It is deleted by the
+    first `up` that finds one in the environment. A provider of `opts` for the package `digitalocean` makes the bucket;
+    it has to be of the same account as the credentials in the environment, by which the keys are made.
     """
 
     family = "digitalocean_spaces"
@@ -70,7 +70,7 @@ class DigitalOceanSpaces(Store[DigitalOceanSpacesArgs]):
         return self.setting("api_endpoint", "")
 
     def _adopted(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
-        """A bucket that is there already: ours looks at it and reports, where the vendor's plugin would set it."""
+        """An adopted bucket, by our plugin, which only reports differences that the vendor's plugin would change."""
         bucket = resources.Bucket(self.name, self.bucket_args(), self.of_bucket())
         return bucket, self.with_known_lacks(bucket.lacks)
 

@@ -19,10 +19,10 @@ class GarageArgs(StoreArgs):
     """URL of the admin API, such as http://127.0.0.1:3903."""
 
     quota_bytes: int | None = None
-    """Bytes that the bucket holds at most. Left out: any number."""
+    """Quota of the bucket in bytes. Default: none."""
 
     quota_objects: int | None = None
-    """Objects that the bucket holds at most. Left out: any number."""
+    """Quota of the bucket in objects. Default: none."""
 
 
 class Garage(Store[GarageArgs]):

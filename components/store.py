@@ -1,4 +1,4 @@
-"""What the components of all providers share: arguments checked, options handed down, the proof and the outputs."""
+"""The base of all components: checks of arguments, options of the resources, the proof and the outputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Args = TypeVar("Args", bound=StoreArgs)
 T = TypeVar("T")
 
 PACKAGE = "synapse-media"
-"""The first part of every component's type, whatever the project is called that uses it."""
+"""The first part of every component's type, which does not depend on the project's name."""
 
 _REFUSED = (
     "additional_secret_outputs",
@@ -48,14 +48,14 @@ _REFUSED = (
     "urn",
     "version",
 )
-"""Options that mean a single resource, and say nothing of the several that a component makes."""
+"""Options for a single resource, which make no sense for the several of a component."""
 
 
 class ArgumentsError(pulumi.RunError):
-    """Arguments that are wrong.
+    """Invalid arguments.
 
     Attributes:
-        problems: each of them.
+        problems: one message for each.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -64,20 +64,20 @@ class ArgumentsError(pulumi.RunError):
 
 
 def given(function: Callable[..., T], *values: object) -> T | pulumi.Output[T]:
-    """What a pure function makes of values: at once where all are known, else as an Output."""
+    """The result of a pure function, as an Output if an argument is one."""
     if is_known(values):
         return function(*values)
     return pulumi.Output.all(*values).apply(lambda found: function(*found))
 
 
 class Store(pulumi.ComponentResource, Generic[Args]):
-    """A homeserver's store. Subclasses make the parts.
+    """A homeserver's store. Subclasses create its resources.
 
-    Produces, as far as the provider has them: a private bucket (protected from deletion), a user, its policy, its key
-    ring, and the proof of the active key. `opts` are handed down to them; a provider in `opts` that is for a vendor's
-    plugin is used in place of one of ours. The plugin `s3store` finds its credentials in the environment.
+    Creates, as far as the provider supports them: a private bucket (protected from deletion), a user, its policy, its
+    key ring, and the proof of the active key. `opts` are passed on to them; a provider in `opts` for a vendor's plugin
+    is used instead of ours. The plugin `s3store` reads its credentials from the environment.
 
-    Raises pulumi.RunError with every argument that is wrong, before anything is made.
+    Raises pulumi.RunError with all invalid arguments, before anything is created.
     """
 
     family = ""
@@ -88,13 +88,13 @@ class Store(pulumi.ComponentResource, Generic[Args]):
     endpoint_url: pulumi.Output[str]
     """URL of the S3 API, with scheme, without a trailing slash."""
     region: pulumi.Output[str]
-    """The region as the store signs it."""
+    """The region as used in signatures."""
     access_key_id: pulumi.Output[str]
-    """Of the active key; "" for a store that a machine's own role signs for."""
+    """The ID of the active key; "" for a store that is used with a machine's role."""
     secret_access_key: pulumi.Output[str]
-    """Of the active key, a secret; "" for a store that a machine's own role signs for."""
+    """The secret of the active key; "" for a store that is used with a machine's role."""
     proof: pulumi.Output[Any]
-    """What was tried with the key: {made_for, lines: [{operation, expected, outcome, detail}]}; None without a key."""
+    """The proof of the key: {made_for, lines: [{operation, expected, outcome, detail}]}; None without a key."""
     outputs: pulumi.Output[dict[str, Any]]
     """The whole contract (synapse_media.contract.StorageOutputs), a secret since the secret access key is in it."""
 
@@ -105,27 +105,28 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         self.server_name = self.store.server_name
         self.provider = catalog.load(self.store.provider)
         self.method = METHODS[self.store.method]
-        # A URN has the component's name; a homeserver that was renamed changes it where that is the homeserver's own.
+        # If the component is named after the homeserver, renaming the homeserver changes its URN.
         renamed = self.store.renamed_from if name == self.server_name else ""
-        # Of the children, too: where a run was cut off, the component has its new name and they have the former one.
+        # The children need aliases too: after an interrupted run, the component has the new name and they the former
+        # one.
         self.former = [pulumi.Alias(name=renamed)] if renamed else []
         super().__init__(
             f"{PACKAGE}:index:{type(self).__name__}",
             name,
-            # By which the commands know whose store it is. Of a stack file's, its name says that.
+            # Tells the commands the homeserver. For a store of a stack file, the component's name is enough.
             {} if args.from_stack_file else {"serverName": self.server_name},
             pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(aliases=self._former_tokens())),
         )
         self.provision()
 
     def provision(self) -> None:
-        """Make the parts, and end with `finish`."""
+        """Create the resources, and call `finish` at the end."""
         raise NotImplementedError
 
     # ---- arguments
 
     def _checked(self, args: StoreArgs) -> tuple[dict[str, Any], dict[str, pulumi.Output[Any]], StoreSettings]:
-        """Raises pulumi.RunError with everything that is wrong as far as it is known."""
+        """Raises pulumi.RunError with all problems of the arguments known so far."""
         self._where = f"{type(self).__name__} {self.name!r}: args"
         raw, later, found = args.raw()
         raw.setdefault("provider", self.family)
@@ -138,7 +139,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             *(dataclasses.replace(problem, setting=f"{self._where}.{problem.setting}") for problem in found),
         ]
         unknown = {problem.setting for problem in found}
-        # In place of one that has to be known and is not: the rest is checked all the same.
+        # A placeholder for an unknown argument that must be known, so that the others are still checked.
         server_name = "example.com" if "server_name" in unknown else args.server_name
         allow = () if "allow" in unknown else args.allow
         try:
@@ -160,10 +161,10 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         return raw, later, store
 
     def setting(self, name: str, default: Any = None) -> Any:
-        """A setting by its name: plain where it is known, else an Output that is checked once it is known.
+        """A setting by its name: a plain value if it is known, else an Output that is checked once it is.
 
         Args:
-            default: for one of the provider's own settings that was left out.
+            default: for a setting of the provider that was not given.
         """
         if name not in self.store.later:
             own = self.provider.value("settings", {})
@@ -189,10 +190,10 @@ class Store(pulumi.ComponentResource, Generic[Args]):
     # ---- options
 
     def _former_tokens(self) -> list[pulumi.Alias]:
-        """What earlier releases called this type, which began with the name of the project that used it."""
+        """The type in earlier releases, which began with the name of the project."""
         token = f"{pulumi.get_project()}:store:{self.family.title().replace('_', '')}"
         found = [pulumi.Alias(type_=token), *self.former]
-        # An alias stands for itself alone: one of another name or parent is needed with the former type, too.
+        # Aliases are not combined: those for another name or parent are needed with the former type too.
         others = [alias for alias in (*self.former, *(self.opts.aliases or ())) if isinstance(alias, pulumi.Alias)]
         return found + [
             pulumi.Alias(alias.name, token, alias.parent, alias.stack, alias.project)
@@ -201,7 +202,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         ]
 
     def child(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
-        """Of whatever is made for this store: after the component's own `depends_on`, and kept where it is kept."""
+        """Options of this store's resources: with the component's `depends_on` and `retain_on_delete`."""
         own = pulumi.ResourceOptions(
             parent=self,
             depends_on=list(depends_on),
@@ -213,14 +214,14 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         return pulumi.ResourceOptions.merge(own, pulumi.ResourceOptions(depends_on=self.opts.depends_on))
 
     def of_named_keys(self, bucket: pulumi.Resource) -> pulumi.ResourceOptions:
-        """Of a ring whose keys are known again by their names: made anew, the old keys go first.
+        """Options of a key ring with named keys: a replacement deletes the old keys before it creates new ones.
 
-        After, they would take the new ones of the same names with them.
+        Deleting them afterwards would delete the new keys, which have the same names.
         """
         return pulumi.ResourceOptions.merge(self.child(bucket), pulumi.ResourceOptions(delete_before_replace=True))
 
     def of_bucket(self) -> pulumi.ResourceOptions:
-        """A bucket outlives mistakes: protected, unless `opts` says otherwise or `allow` gives it up."""
+        """Options of the bucket: protected, unless `opts` overrides that or `allow` permits its deletion."""
         allow = self.store.allow
         protect = self.opts.protect
         if protect is None and protects_bucket(allow):
@@ -240,22 +241,22 @@ class Store(pulumi.ComponentResource, Generic[Args]):
 
     @property
     def owner(self) -> str:
-        """The mark on what is ours: project, stack and homeserver."""
+        """The ownership mark: project, stack and homeserver."""
         return f"{pulumi.get_project()}/{pulumi.get_stack()}/{self.server_name}"
 
     @property
     def former_owner(self) -> str:
-        """The mark of before the homeserver was renamed; "" where it was not."""
+        """The mark with the homeserver's former name; "" if it was not renamed."""
         former = self.store.renamed_from
         return f"{pulumi.get_project()}/{pulumi.get_stack()}/{former}" if former else ""
 
     @property
     def addressing(self) -> str:
-        """How the bucket is named in a URL: "path" or "virtual"."""
+        """The addressing style of the bucket in URLs: "path" or "virtual"."""
         return str(self.provider.value("addressing", "path"))
 
     def connection(self) -> resources.ConnectionArgs:
-        """How the plugin reaches the store."""
+        """The plugin's connection to the store."""
         known = dataclasses.asdict(self.provider.connection(endpoint="", region="", options=self.store.options))
         places = {name: self.setting(name) for name in ("endpoint", "region", "iam_endpoint")}
         said = {name: value for name, value in known.items() if value != ""}
@@ -271,7 +272,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
 
     @property
     def known_lacks(self) -> list[str]:
-        """In words, what this provider is known not to have."""
+        """The features that this provider lacks by the catalog, as text."""
         can = self.provider.can
         lacks = [
             words
@@ -289,12 +290,12 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         return lacks
 
     def with_known_lacks(self, found: pulumi.Output[Sequence[str]]) -> pulumi.Output[list[str]]:
-        """What this provider is known not to have, and what was found that it has not."""
+        """The features that this provider lacks, by the catalog and as found by the plugin."""
         known = self.known_lacks
         return found.apply(lambda lacks: [*known, *(lacks or ())])
 
     def any_bucket(self) -> resources.AnyBucketArgs:
-        """What every bucket takes, whatever the family."""
+        """The arguments common to the buckets of all families."""
         allow = self.store.allow
         return resources.AnyBucketArgs(
             bucket=self.setting("bucket"),
@@ -312,7 +313,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         return [prefix + folder for folder in self.method.folders]
 
     def bucket_args(self) -> resources.BucketArgs:
-        """Of a bucket over the S3 API."""
+        """The arguments of a bucket over the S3 API."""
         store, can = self.store, self.provider.can
         lifecycle = can("lifecycle") is not False
         return resources.BucketArgs(
@@ -327,7 +328,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         )
 
     def _bucket_policy(self) -> str | pulumi.Output[str] | None:
-        """The bucket's policy (JSON), or an Output of it; "": there must be none; None: the store has none."""
+        """The bucket's policy (JSON), or an Output of it; "": no policy; None: the store does not support policies."""
         if self.provider.can("bucket_policy") is False:
             return None
         if self.provider.can("tls_only_policy") is False:
@@ -339,7 +340,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         return given(document, self.setting("bucket"), self.setting("endpoint"))
 
     def any_ring(self) -> resources.AnyRingArgs:
-        """What every key ring takes, whatever the family."""
+        """The arguments common to the key rings of all families."""
         keys = self.store.keys
         return resources.AnyRingArgs(
             user_name=self.setting("user"),
@@ -352,11 +353,11 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         )
 
     def _created_at(self, keys: pulumi.Output[Mapping[str, Mapping[str, str]]]) -> pulumi.Output[str]:
-        """When the active key was made; "" while there is none, as of a ring that is half made or not touched."""
+        """When the active key was created; "" if there is none, as in a ring that is incomplete or not updated yet."""
         slot = self.store.keys.active
         return keys.apply(lambda found: (found or {}).get(slot, {}).get("createdAt", ""))
 
-    # ---- the end of every provider's path
+    # ---- the proof and the outputs
 
     def finish(
         self,
@@ -373,14 +374,14 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         """Prove the key and set the outputs.
 
         Args:
-            key: whose active key it is.
-            made: what else the proof must wait for.
-            lacks: in words, what the store does not have.
-            region, endpoint_url: as the store says them; None for those of the settings.
-            user: the IAM user whose key it is; "" if the store has none.
+            key: the resource with the active key.
+            made: further resources that the proof depends on.
+            lacks: the features that the store lacks, as text.
+            region, endpoint_url: as reported by the store; None for those of the settings.
+            user: the IAM user of the key; "" if the store has none.
             policy: the key's policy document, or an Output of it; None if the store has none.
-            admin: an admin credential is there, who lends a decoy bucket and clears up.
-            cannot_refuse: operations this key can't be denied; None for those of the catalog.
+            admin: there is an admin credential, with which the proof uses a decoy bucket and cleans up.
+            cannot_refuse: operations that can't be denied to this key; None for those of the catalog.
         """
         store = self.store
         region = self.setting("region") if region is None else region
@@ -436,8 +437,8 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         )
 
     def finish_keyless(self, *, policy: object, lacks: pulumi.Input[Sequence[str]]) -> None:
-        """Set the outputs of a store that a machine's own role signs for: there is no key, and it can only be proved
-        on that machine."""
+        """Set the outputs of a store that is used with a machine's role, without a key. It can be proved only on that
+        machine."""
         self._publish(
             region=self.setting("region"),
             endpoint_url=self.setting("endpoint"),

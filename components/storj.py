@@ -1,4 +1,4 @@
-"""Storj: bucket, key ring and proof, from an access grant that never leaves the operator's machine as it is."""
+"""Storj: bucket, key ring and proof, from the operator's access grant, which is only passed on restricted."""
 
 from __future__ import annotations
 
@@ -26,23 +26,22 @@ class StorjArgs(StoreArgs):
     """A store at Storj."""
 
     expires_in_days: int | None = None
-    """A key ends so many days after it is made, 1 to 36500; 0 for no end. Left out: 400."""
+    """Days until a key expires, 1 to 36500; 0: never. Default: 400."""
 
     auth_endpoint: pulumi.Input[str] | None = None
-    """Where access grants are registered for S3 keys. Left out: https://auth.storjshare.io."""
+    """URL of the auth service that issues S3 keys for access grants. Default: https://auth.storjshare.io."""
 
     ca_file: str | None = None
-    """PEM file with the certificates to trust for an auth service and gateway of your own."""
+    """PEM file with the certificates to trust for your own auth service and gateway."""
 
     versioning: bool | None = None
-    """True: keep overwritten and deleted versions; Storj never removes them by itself. Left out: what the catalog
-    has."""
+    """True: keep overwritten and deleted versions, which Storj never removes. Default: that of the catalog."""
 
 
 class Storj(Store[StorjArgs]):
     """A private bucket, S3 keys for grants restricted to it, and the proof of the active key.
 
-    Storj has no users, policies or lifecycle rules. A key pair can't be deleted, so each ends by itself.
+    Storj has no users, policies or lifecycle rules. Key pairs can't be deleted, so they expire.
     """
 
     family = "storj"
@@ -54,9 +53,9 @@ class Storj(Store[StorjArgs]):
         settings = replace(
             usual,
             versioning=store.options.get("versioning", usual.versioning),
-            # The gateway has no access lists: nothing but a grant reaches the bucket.
+            # The gateway has no ACLs: access needs a grant.
             acl="",
-            # Versioning and tags are switched on by project: a refusal is said, and no reason to fail.
+            # Versioning and tags must be enabled for a project: a denial is only reported.
             may_be_denied=True,
         )
         bucket = resources.StorjBucket(
@@ -67,7 +66,7 @@ class Storj(Store[StorjArgs]):
         ring = resources.StorjKeyRing(
             self.name,
             resources.StorjKeyRingArgs(
-                # A grant has no user; its bucket is what its keys are known by.
+                # Grants have no users, so the bucket identifies the keys.
                 **vars(replace(self.any_ring(), user_name=self.setting("bucket"))),
                 bucket=self.setting("bucket"),
                 permissions=permissions,
@@ -88,7 +87,7 @@ class Storj(Store[StorjArgs]):
 
     @property
     def _named_endpoint(self) -> str | pulumi.Output[str]:
-        """The gateway that the stack file names; "": the one that knows the key says where it is."""
+        """The gateway in the stack file; "": the one that is returned with the key."""
         usual = self.provider.endpoint("")
         return given(lambda endpoint: "" if endpoint == usual else endpoint, self.setting("endpoint"))
 

@@ -66,16 +66,16 @@ _NAMES = (
     r"|(?:AWS_|S3_|MY_)*(?:DEFAULT_)?REGION(?:_?NAME)?|(?:S3_|MY_)*ENDPOINT(?:_?URL)?|SESSION_TOKEN|ACCOUNT_?ID"
 )
 _WHOLE = re.compile(
-    r"[<‹«⟨\[{](?!path:)(?![0-9A-Fa-f:.]+\])[^<>‹›«»⟨⟩]+[>›»⟩\]}]"
+    r"[<‹«⟨\[{](?!path:|SOPS:)(?![0-9A-Fa-f:.]+\])[^<>‹›«»⟨⟩]+[>›»⟩\]}]"
     rf"|{_NAMES}|(?:MY|CHANGE|REPLACE|INSERT|YOUR|EXAMPLE)[_-][A-Z0-9_-]+"
     r"|(?i:your[-_. ](?!objectstorage).*|your(?:bucket|region|access|secret|endpoint|key).*"
     r"|change[-_. ]?(?:me|this|it)\b.*|changeme.*|replace[-_. ]?(?:me|this|with)\b.*"
     r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|.*[-_. ]here|some-region-name"
-    r"|x{3,}|\*{3,}|\.{3,}|…|to-?do|tbd|fix-?me|(?:my-?)?placeholder|redacted"
+    r"|(?:AKIA|ASIA|DO00|GK|SCW|K00\d?)?x{3,}|key[-_](?:id|secret)|\*{3,}|\.{3,}|…|to-?do|tbd|fix-?me|(?:my-?)?placeholder|redacted"
     r"|(?:my[-_])?bucket[-_]?name|(?:(?:my|aws|s3)[-_])*(?:access|secret)[-_](?:access[-_])?key(?:[-_]id)?)",
 )
 _LABEL = re.compile(rf"(?i:your[-_](?!objectstorage).*)|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+")
-_INSIDE = re.compile(r"<(?!path:)[^<>]+>|‹[^‹›]+›|«[^«»]+»|(?<!\{)\{[A-Za-z][\w -]*\}(?!\})")
+_INSIDE = re.compile(r"<(?!path:|SOPS:)[^<>]+>|‹[^‹›]+›|«[^«»]+»|(?<!\{)\{[A-Za-z][\w -]*\}(?!\})")
 _EXPANSION = re.compile(
     r"\$\{[^{}]+\}|\$\([A-Za-z_]\w*\)|%[A-Z][A-Z0-9_]+%|__[A-Z][A-Z0-9_]*__|@[A-Z][A-Z0-9_]+@"
     r"|%\(ENV_\w+\)s|env[:/][A-Za-z_]\w*|(?:/run|/var/run|/etc)/[\w./@-]+|file://\S+"
@@ -106,7 +106,7 @@ def expansion(field: str, text: str) -> str:
 
 
 _REFERENCE = re.compile(
-    r"\{[{%]|ENC\[|ref\+\w+://|op://|vault:|<path:|arn:aws:(?:secretsmanager|ssm):|\(\([\w./-]+\)\)|\$__\w+\{|<%"
+    r"\{[{%]|ENC\[|ref\+\w+://|op://|vault:|<path:|<SOPS:|arn:aws:(?:secretsmanager|ssm):|\(\([\w./-]+\)\)|\$__\w+\{|<%"
 )
 
 

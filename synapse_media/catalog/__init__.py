@@ -13,7 +13,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum, auto
 from functools import cache
 from importlib import resources
@@ -22,7 +22,9 @@ from typing import Any, Final
 from synapse_media.errors import SynapseMediaError
 from synapse_media.schema.connection import Connection
 
-_PLACES: Final = ("admin_endpoint", "api_endpoint", "auth_endpoint", "realm", "ca_file")
+_PLACES: Final = frozenset(item.name for item in fields(Connection)).difference(
+    ("endpoint", "region", "iam_endpoint", "addressing", "checksums", "variables")
+)
 """Provider settings that are passed on as fields of a connection."""
 _DATA = resources.files(__package__) / "data"
 

@@ -10,63 +10,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn
 
-from synapse_media import __version__, stackfile
-from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media import stackfile
+from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted
 from synapse_media.store import tracing
 
-COMMANDS = (
-    "init",
-    "diff",
-    "up",
-    "check",
-    "render",
-    "prove",
-    "rotate",
-    "switch",
-    "doctor",
-    "destroy",
-    "abort_uploads",
-    "cost",
-    "embedded",
-    "env",
-)
-"""Each is a module of this package with `add_parser(subparsers)` and `run(arguments) -> exit code`."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="synapse-media",
-        description="Object storage for a Matrix homeserver's media: provisioned, proved, configured.",
-        epilog="exit codes: 0 done or nothing to do; 1 error, failed proof or finding; 2 changes pending; "
-        "3 dangerous changes pending; 64 wrong usage",
-    )
-    _add_directory(parser, default=None)
-    parser.add_argument("--version", action="version", version=f"synapse-media {__version__}")
-    commands: Any = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        import_module(f".{name}", __name__).add_parser(commands)
-    for command in commands.choices.values():
-        # Before the command or after it, as pulumi has it.
-        _add_directory(command, default=argparse.SUPPRESS)
-        command.add_argument(
-            "--verbose", "-v", action="store_true", help="show each API call: time, status, request id"
-        )
-    return parser
-
-
-def _add_directory(parser: argparse.ArgumentParser, default: str | None) -> None:
-    parser.add_argument(
-        "-C", "--cwd", metavar="DIR", default=default, help="run as if started in this directory, as `pulumi -C`"
-    )
+from . import programs
+from .commandline import parser
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -97,7 +48,13 @@ def _defect(error: BaseException) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
-    parsed = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    made = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        # Asked by the shell, in the middle of a line.
+        import argcomplete
+
+        argcomplete.autocomplete(made)
+    parsed = made.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     with contextlib.ExitStack() as directory:
         return _run(parsed, directory)
 
@@ -113,6 +70,8 @@ def _run(parsed: argparse.Namespace, directory: contextlib.ExitStack) -> int:
         code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
     except SynapseMediaError as error:
         print(f"synapse-media {parsed.command}: {error}", file=sys.stderr)
+        if programs.wanted(parsed):
+            print(programs.error(parsed.command, error))
         return error.exit_code
     except BrokenPipeError:
         # Who read it has seen enough; Python itself would complain when it flushes at the end.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from synapse_media import stackfile
@@ -12,7 +11,7 @@ from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards import changes, markdown
 from synapse_media.guards.judge import Verdict, judge
 
-from . import reviewed, stacks
+from . import programs, reviewed, stacks
 
 FORMATS = ("text", "markdown", "json")
 
@@ -72,10 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
         shown = {
             "stack": arguments.stack,
             "from_nothing": nothing,
-            **changes.to_json(found, warnings, refused),
+            **changes.to_json(found, [*why, *warnings], refused),
             "digest": mark,
         }
-        print(json.dumps(shown, indent=2))
+        print(programs.text(shown))
     elif arguments.format == "markdown":
         print(markdown.section(arguments.stack, found, [*why, *warnings], refused, from_nothing=nothing, digest=mark))
     else:
@@ -124,4 +123,4 @@ def _preview(
     preview = session.engine.preview(
         arguments.stack, refresh=arguments.refresh, options=arguments.options, config=session.config
     )
-    return session.stack.allow, verdict, preview, state
+    return session.stack.allow, verdict.without_declared(preview, session.stack.stores), preview, state

@@ -127,7 +127,7 @@ def _apply(
         if again:
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview, state)
-        found = changes.combined(verdict.changes, steps)
+        found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps)
         stacks.say(changes.in_words(found, changes.warnings(preview)))
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:

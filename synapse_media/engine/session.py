@@ -250,13 +250,14 @@ class Engine:
 
     def has_stack(self, stack: str) -> bool:
         """Whether the backend knows the stack."""
-        return any(_is_same(item["name"], stack) for item in self._stacks())
+        return any(_is_same(item["name"], stack) for item in self.stacks())
 
     def selected_stack(self) -> str:
         """The stack of `pulumi stack select`; "" if none is selected."""
-        return next((str(item["name"]) for item in self._stacks() if item.get("current")), "")
+        return next((str(item["name"]) for item in self.stacks() if item.get("current")), "")
 
-    def _stacks(self) -> list[dict[str, Any]]:
+    def stacks(self) -> list[dict[str, Any]]:
+        """The project's stacks in the backend, as `pulumi stack ls --json` prints them."""
         listed: list[dict[str, Any]] = json.loads(self.run(["stack", "ls", "--json"]).stdout)
         return listed
 

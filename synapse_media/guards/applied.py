@@ -70,6 +70,11 @@ class Homeservers:
         states = (step.get(state) for step in steps for state in ("oldState", "newState"))
         return cls([*resources, *(state for state in states if state and state.get("urn"))])
 
+    @property
+    def declared(self) -> frozenset[str]:
+        """Those whose store a program declares."""
+        return frozenset(self._declared.values())
+
     def of(self, urn: str, parent: str = "") -> str:
         """
         Args:

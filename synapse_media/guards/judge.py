@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from synapse_media import catalog
 from synapse_media.allow import Word, entry, retains_bucket, words_of
 from synapse_media.settings import StoreSettings
 
-from .applied import Applied, Place
+from .applied import Applied, Homeservers, Place
 from .changes import Change
 from .danger import Danger, DangerError
 
@@ -30,6 +30,19 @@ class Verdict:
 
     changes: tuple[Change, ...] = ()
     refused: tuple[str, ...] = ()
+
+    def without_declared(self, preview: Mapping[str, Any], wanted: Mapping[str, StoreSettings]) -> Verdict:
+        """Without the stores that left the stack file for the program, which declares them now: the steps tell what
+        becomes of them.
+
+        Args:
+            preview: what `pulumi preview --json` prints.
+        """
+        after = (
+            step["newState"] for step in preview.get("steps") or () if step["op"] != "delete" and step.get("newState")
+        )
+        declared = Homeservers(one for one in after if one.get("urn")).declared
+        return replace(self, changes=tuple(x for x in self.changes if x.store in wanted or x.store not in declared))
 
     def require(self) -> None:
         """Raise DangerError with everything that no word lets through."""

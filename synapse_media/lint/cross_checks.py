@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from synapse_media import methods
+from synapse_media import methods, values
 from synapse_media.homeserver import playbook, synapse
 
 from . import references, stores
@@ -60,11 +60,39 @@ def find(configs: Sequence[Config]) -> Iterator[Finding]:
             yield TWO_HOMESERVERS.finding(Hit(bucket.value or other.where, bucket.setting, reason, mend))
     yield from _repositories(configs)
     yield from _overridden(configs)
+    yield from _set_beside(configs)
 
 
 def _of_one_playbook(one: ConfiguredStore, other: ConfiguredStore) -> bool:
     """Whether both are of the variables of one host, one of them in a variable that goes over the other."""
     return Path(one.where.file).parent == Path(other.where.file).parent
+
+
+def _set_beside(configs: Sequence[Config]) -> Iterator[Finding]:
+    """Settings in a raw variable of the playbook that go against its own variables."""
+    for config in configs:
+        place, path = config.documents[0].place, config.documents[0].path
+        if not place:
+            continue
+        beside = [each for each in configs if each.kind is Kind.PLAYBOOK and path in [at.path for at in each.documents]]
+        local = config.settings.get(synapse.ENABLE_LOCAL_STORAGE)
+        uses = any(store.method == methods.MODULE and store.enabled for each in beside for store in each.stores)
+        if local is not None and uses and config.flag(synapse.ENABLE_LOCAL_STORAGE, default=True) is False:
+            reason = "the module is enabled, which reads each file from the local store, where there is none then"
+            yield FOUND["no-local-storage"].finding(
+                Hit(local, place, f"{reason}: every upload fails", "Set it to true.")
+            )
+        moved = config.settings.get(synapse.MEDIA_STORE_PATH)
+        if moved is None or not isinstance(moved.data, str) or moved.data.startswith(playbook.STORE_IN_CONTAINER):
+            continue
+        mounted = any(document.source.count(moved.data) > 1 for each in beside for document in each.documents)
+        if not mounted and not values.is_reference(moved.data):
+            reason = (
+                f"Synapse's container has {playbook.STORE_IN_CONTAINER} alone mounted: what is stored elsewhere is "
+                "gone when the container is made anew, and none of it lies where the playbook's jobs and Goofys look"
+            )
+            mend = f"Remove it; {playbook.STORAGE_PATH} moves the media store."
+            yield FOUND["store-path-elsewhere"].finding(Hit(moved, place, reason, mend))
 
 
 def _overridden(configs: Sequence[Config]) -> Iterator[Finding]:

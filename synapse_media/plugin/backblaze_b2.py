@@ -1,8 +1,8 @@
 """`s3store:index:B2Bucket` and `B2KeyRing`: Backblaze B2 over its native API, by b2sdk.
 
-The region belongs to the account and is fixed at sign-up, so endpoint and region are read from there. A key can't be
-changed, only replaced; it carries a name that follows from the stack and the slot, so a key under such a name that is
-not in state was made by an interrupted run and never handed out.
+The region is that of the account and fixed at sign-up, so endpoint and region are read from the account. A key can't be
+changed, only replaced. Its name is derived from the stack and the slot, so a key with such a name that is not in the
+state was created by an interrupted run and never handed out.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ NEEDED: Final = (
     "writeFiles",
     "deleteFiles",
 )
-"""What the admin's key must be able to do."""
+"""The capabilities that the admin's key must have."""
 _NOT_EMPTY: Final = "cannot_delete_non_empty_bucket"
 """https://www.backblaze.com/apidocs/b2-delete-bucket"""
 _S3_URL = re.compile(r"https://s3\.([a-z0-9-]+)\.backblazeb2\.com/?")
@@ -91,7 +91,7 @@ def _adapter() -> tuple[Any, type[Exception]]:
             self.code = code
 
     class Adapter(HTTPAdapter):
-        """Says each call, follows no redirect, and takes no more of an answer than one may have."""
+        """Logs each call, follows no redirects, and enforces the limits on responses."""
 
         def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
             super().init_poolmanager(*arguments, **named)
@@ -144,7 +144,7 @@ def _classes() -> tuple[Any, Any]:
     from b2sdk.v3.exception import B2Error
 
     class Http(B2Http):  # type: ignore[misc]
-        # b2sdk's own is 20 minutes for every call, and as long as the server asks between two tries.
+        # b2sdk's default is 20 minutes per call, plus any pause between attempts that the server requests.
         CONNECTION_TIMEOUT = 5
         TIMEOUT_FOR_COPY = SECONDS
         attempts = ATTEMPTS
@@ -192,10 +192,10 @@ def _classes() -> tuple[Any, Any]:
 
 
 def account(connection: Connection, *, once: bool = False) -> Any:
-    """The B2Api of the credential in the environment, authorized; nothing of it is written to disk.
+    """The B2Api, authorized with the credential in the environment; nothing is written to disk.
 
     Args:
-        once: no call is repeated.
+        once: disable retries.
     """
     names = connection.variables
     credentials.refuse_foreign(names, family="backblaze_b2")
@@ -227,26 +227,26 @@ def _realm(connection: Connection) -> str:
 
 
 def _admin(connection: Connection, *, once: bool = False) -> Any:
-    """`account`, if its key may do all that is needed: found out before anything is made."""
+    """`account`. Raises StoreError, before anything is created, if its key lacks capabilities."""
     api = account(connection, once=once)
     allowed = api.account_info.get_allowed()
     lacking = [name for name in NEEDED if name not in allowed["capabilities"]]
     name = connection.variables[0]
     if allowed.get("buckets") or allowed.get("namePrefix"):
         raise StoreError(
-            f"{name} is a key limited to a bucket or a prefix, which can make neither buckets nor keys. Make an "
+            f"{name} is a key limited to a bucket or a prefix, which can create neither buckets nor keys. Create an "
             f"application key for all buckets, with {', '.join(NEEDED)}."
         )
     if lacking:
         raise StoreError(
-            f"{name} is a key without {', '.join(lacking)}. A key can't be changed: make another one with "
+            f"{name} is a key without {', '.join(lacking)}. A key can't be changed: create another one with "
             f"{', '.join(NEEDED)}."
         )
     return api
 
 
 def check_admin(asked: AdminCheck) -> None:
-    """Raises StoreError where the key in the environment can't do all that is needed, or the region is another's."""
+    """Raises StoreError if the key in the environment lacks capabilities, or the region is not the account's."""
     _account_of(_admin(asked.connection), asked.region, asked.endpoint)
 
 
@@ -263,11 +263,10 @@ def _account_of(api: Any, region: str, endpoint: str) -> _Account:
     """The account of a credential.
 
     Args:
-        region: the stack file's; "" for whatever it is.
-        endpoint: likewise.
+        region, endpoint: those in the stack file; "": any.
 
     Raises:
-        StoreError: the stack file says another of the two.
+        StoreError: one of the two is not that of the account.
     """
     has_endpoint = str(api.account_info.get_s3_api_url()).rstrip("/")
     match = _S3_URL.fullmatch(has_endpoint)
@@ -275,12 +274,12 @@ def _account_of(api: Any, region: str, endpoint: str) -> _Account:
     if region and region != has_region:
         raise StoreError(
             f"region: {region!r} is not this account's: its region is {has_region}, chosen at sign-up for all its "
-            "buckets. Leave region out, or use an account of the other region (with this one, S3 would answer "
+            "buckets. Omit region, or use an account in the other region (with this one, S3 would answer "
             "InvalidAccessKeyId)."
         )
     if endpoint.rstrip("/") not in ("", has_endpoint):
         raise StoreError(
-            f"endpoint: {endpoint.rstrip('/')!r} is not this account's, which is {has_endpoint}. Leave endpoint out."
+            f"endpoint: {endpoint.rstrip('/')!r} is not this account's, which is {has_endpoint}. Omit endpoint."
         )
     return _Account(_account_id(api), has_region, has_endpoint)
 
@@ -290,22 +289,25 @@ def _account_id(api: Any) -> str:
 
 
 def _same_account(connection: Connection, made_in: str) -> Any:
-    """`account`, if it is the one that something was made in: any other would seem to have lost everything.
+    """`account`. Raises StoreError if it is not the account in which the resource was created.
+
+    In another account everything would seem to be deleted.
 
     Args:
-        made_in: the account's ID; "" where nothing was made yet.
+        made_in: the ID of that account; "" if nothing was created yet.
     """
     api = account(connection)
     if made_in and made_in != _account_id(api):
         raise StoreError(
-            f"{connection.variables[0]} is a key of the account {_account_id(api)}, and this was made in the account "
-            f"{made_in}, where it still may be. Give a key of that account."
+            f"{connection.variables[0]} is a key of the account {_account_id(api)}, but this was created in the "
+            "account "
+            f"{made_in}, where it may still exist. Use a key of that account."
         )
     return api
 
 
 def _is_json(content: bytes) -> bool:
-    """Whether an answer is what b2sdk takes one for; it also takes an empty one."""
+    """Whether a response has the form that b2sdk assumes without checking."""
     try:
         return not content or isinstance(json.loads(content), dict)
     except ValueError:
@@ -314,7 +316,7 @@ def _is_json(content: bytes) -> bool:
 
 @contextmanager
 def in_words(operation: str, where: str) -> Iterator[None]:
-    """b2sdk's errors as ApiError, in words and without what the server sent beside its message."""
+    """Turns b2sdk's errors into ApiError, with nothing of the response but the server's message."""
     import requests
     from b2sdk.v3.exception import B2Error
 
@@ -327,7 +329,7 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         http = f" (HTTP {status})" if status else ""
         message = redacted(" ".join(str(error).split()))[:300]
         if not getattr(error, "is_json", True):
-            # A page, which b2sdk's own text quotes.
+            # A web page, which b2sdk's message would quote.
             words = f"{at}: the answer is not JSON{http}: that is no B2 API, check realm"
             raise ApiError("NotJson", status, words) from None
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
@@ -335,14 +337,14 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         raise ApiError(code, status, f"{at}: {code}: {message}{http}{hint}") from None
     except (requests.RequestException, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         kind = type(error).__name__
-        raise ApiError("NotJson", 0, f"{at}: the answer is not that of B2's API ({kind}): check realm") from None
+        raise ApiError("NotJson", 0, f"{at}: the response is not that of B2's API ({kind}): check realm") from None
 
 
 # ---- buckets
 
 
 def _find(api: Any, bucket: str) -> Any:
-    """The bucket as it is now, or None; never b2sdk's cache, which knows neither lifecycle nor encryption."""
+    """The actual bucket, or None. Bypasses b2sdk's cache, which lacks lifecycle and encryption."""
     found = api.list_buckets(bucket_name=bucket, use_cache=False)
     return found[0] if found else None
 
@@ -423,7 +425,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
         api, inputs = self._api, self.inputs
         with self._calling():
             try:
-                # The mark is written by the call that makes it: what an interrupted run left carries it, and is empty.
+                # The call that creates a bucket marks it too, so the bucket of an interrupted run is marked, and empty.
                 self._found = api.create_bucket(
                     self.bucket,
                     _type(private=inputs.private),
@@ -432,7 +434,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
                     default_server_side_encryption=_encryption(on=inputs.encryption),
                 )
             except DuplicateBucketName as error:
-                # A repeated call finds the bucket of the first try.
+                # A retry finds the bucket of the first attempt.
                 self._found = _find(api, self.bucket)
                 if self._found is None or _mark_of(self._found) != inputs.owner:
                     raise taken(self.bucket, ApiError("duplicate_bucket_name", 400, str(error))) from None
@@ -456,14 +458,14 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
             inputs,
             noncurrent_days=min((rule[_HIDING] for rule in rules if rule.get(_HIDING)), default=0),
             abort_days=min((rule[_STARTING] for rule in rules if rule.get(_STARTING)), default=0),
-            # A rule that hides by age takes media away: it shows as drift, whoever made it.
+            # A rule that hides files by age deletes media, so it shows as drift, whoever created it.
             expiring_rules=tuple(
                 rule.get("fileNamePrefix", "") for rule in rules if rule.get("daysFromUploadingToHiding")
             ),
         )
 
     def apply(self) -> None:
-        """Whatever is not as it should be, in one call."""
+        """Apply all differing settings in one call."""
         inputs, now = self.inputs, self.now()
         changes: dict[str, object] = {}
         if now.private != inputs.private:
@@ -520,7 +522,7 @@ class B2Bucket(BucketBase[B2BucketInputs, B2BucketState]):
     not_imported = "a B2 bucket is taken over with adopt: true in the stack file, not by an import"
 
     def begun(self, inputs: B2BucketInputs) -> B2BucketState:
-        # In state before any key is made.
+        # Recorded in the state before any key is created.
         return B2BucketState(inputs=inputs, nonce=new_nonce())
 
     def family(self, state: B2BucketState) -> _BucketFamily:
@@ -537,7 +539,7 @@ class _Keys(NamedKeys):
         self._state = state
         inputs = state.inputs
         self.who = f"the keys of {inputs.user_name}"
-        # B2 knows letters, digits and '-', at most 100.
+        # B2 allows letters, digits and '-', at most 100 characters.
         mark = hashlib.sha256(f"{inputs.owner}{inputs.nonce}".encode()).hexdigest()[:16]
         user = re.sub(r"[^A-Za-z0-9-]", "-", inputs.user_name)
         self.names = {slot: f"{user}-{mark}-{slot}" for slot in SLOTS}
@@ -561,7 +563,7 @@ class _Keys(NamedKeys):
         return keys
 
     def require_ours(self, known: Collection[str]) -> None:
-        # Noted before anything is made, so that it is in state even where a key is only half made.
+        # Recorded first, so that it is in the state even if creating a key fails halfway.
         self._state.account_id = _account_id(self._api)
 
     def found(self) -> list[NamedKey]:
@@ -602,8 +604,8 @@ class _Keys(NamedKeys):
         if wanted - has or has - wanted - _FORMERLY_GIVEN:
             other = "b" if slot == "a" else "a"
             raise StoreError(
-                f"key {key_id} of slot {slot} may {', '.join(sorted(has))}, and would have to may "
-                f"{', '.join(sorted(wanted))}. A key at Backblaze B2 can't be changed: have another one made with "
+                f"key {key_id} of slot {slot} has the capabilities {', '.join(sorted(has))} instead of "
+                f"{', '.join(sorted(wanted))}. A key at Backblaze B2 can't be changed: have another one created with "
                 f"keys: {{active: {other}, retiring: [{slot}]}} (`synapse-media rotate` writes that)."
             )
 
@@ -626,7 +628,7 @@ class B2KeyRing(RingBase[B2KeyRingInputs, B2KeyRingState]):
 
 
 class B2Administrator:
-    """The proof's administrator at Backblaze B2: by the native API, since the master key is none for S3."""
+    """The proof's administrator at Backblaze B2, through the native API, since the master key can't be used with S3."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         api = account(inputs.connection)
@@ -664,7 +666,7 @@ class B2Administrator:
                         found.delete_file_version(version["fileId"], version["fileName"])
 
     def note_known(self, inputs: ProofInputs) -> None:
-        """Nothing was noted: the key has the name by which it is found."""
+        """Nothing to clear: keys are found by their names, without a journal."""
 
 
 FAMILY: Final = Family(

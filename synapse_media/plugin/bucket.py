@@ -1,7 +1,7 @@
 """Buckets: one life cycle for every provider.
 
-A family says how a bucket is found, made, marked, set, emptied and deleted (`BucketFamily`); the life cycle says when
-(`BucketBase`).
+`BucketFamily` is how a provider's buckets are found, created, marked, configured, emptied and deleted; `BucketBase`
+decides when.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .resource import Context, PartialError, SchemaResource
 In = TypeVar("In", bound=AnyBucketInputs)
 S = TypeVar("S", bound=AnyBucketState[Any])
 
-# ---- whose a bucket is
+# ---- the ownership of buckets
 
 
 class Marked(Protocol):
-    """What names the store that a mark is for."""
+    """The identity of the store in a mark."""
 
     @property
     def owner(self) -> str: ...
@@ -41,56 +41,56 @@ class Marked(Protocol):
 
 
 def marks_of(*marked: Marked) -> frozenset[str]:
-    """Every mark by which a bucket is this store's."""
+    """The marks that identify a bucket as this store's."""
     return frozenset(mark for one in marked for mark in (one.owner, one.former_owner) if mark)
 
 
 def is_marked(mark: str, marked: Marked) -> bool:
-    """Whether it is exactly ours: then a bucket that no state knows is taken up again, whatever is in it."""
+    """Whether the mark is unique to this store: then a bucket missing from the state is reused, even with contents."""
     return mark in marks_of(marked)
 
 
 def require_mark(bucket: str, mark: str, where: str, *marked: Marked) -> None:
-    """Refuse a bucket that carries another's mark; before each change, and before each delete.
+    """Raises StoreError for a bucket with another store's mark. Called before each change and each delete.
 
     Args:
-        where: what holds the mark, as messages name it.
-        marked: whose marks are ours.
+        where: the holder of the mark, for the message.
+        marked: the marks of this store.
     """
     if mark and mark not in marks_of(*marked):
         raise StoreError(
-            f"bucket: {bucket!r} is marked as that of another stack ({mark}): nothing of it is changed or deleted. "
-            f"Choose another bucket, or remove {where} if that stack is gone for good. A bucket that was this stack's "
-            "is given up, and left where it is, by <homeserver>/retain-bucket in the stack file's allow."
+            f"bucket: {bucket!r} is marked as that of another stack ({mark}): it was neither changed nor deleted. "
+            f"Choose another bucket, or remove {where} if that stack no longer exists. To keep a bucket that was this "
+            "stack's without managing it, put <homeserver>/retain-bucket into the stack file's allow."
         )
 
 
 def require_same_place(bucket: str, mark: str, endpoint: str, former_endpoint: str) -> None:
-    """Refuse a bucket without a mark that is at another endpoint than the one in state: it may be anybody's."""
+    """Raises StoreError for an unmarked bucket at another endpoint than that in the state: it may be anyone's."""
     if not mark and former_endpoint != endpoint:
         raise StoreError(
-            f"bucket: {bucket!r} at {endpoint} carries no mark of this stack: it is another bucket than the one at "
-            f"{former_endpoint}, which is this store's. Nothing of it was touched. Check the endpoint; to move to "
-            "another store, bring the media along as docs/switching.md says, and use adopt: true there."
+            f"bucket: {bucket!r} at {endpoint} has no mark of this stack: it is not this store's bucket, which is at "
+            f"{former_endpoint}. It was not changed. Check the endpoint; to move to another store, copy the media as "
+            "described in docs/switching.md, and use adopt: true there."
         )
 
 
 def taken(bucket: str, error: ApiError) -> StoreError:
-    """The refusal of a name that is another account's."""
-    return StoreError(f"bucket: {bucket!r} is taken by somebody else at this provider. Choose another name. {error}")
+    """The error for a name that is used by another account."""
+    return StoreError(f"bucket: {bucket!r} is used by another account at this provider. Choose another name. {error}")
 
 
 def not_empty(bucket: str) -> StoreError:
-    """The refusal to delete media that nobody gave leave to delete."""
+    """The error for deleting media without permission in `allow`."""
     return StoreError(
-        f"bucket {bucket!r} holds media and is not deleted. To give it up without deleting anything, put "
+        f"bucket {bucket!r} has media and is not deleted. To stop managing it and keep it, put "
         "<homeserver>/retain-bucket into the stack file's allow; to delete the media for good, put "
         "<homeserver>/delete-media there."
     )
 
 
 def new_nonce() -> str:
-    """What tells the keys of a bucket in one state from those that another state of the same store made."""
+    """Distinguishes the keys of this state from those that another state of the same store created."""
     return secrets.token_hex(8)
 
 
@@ -99,12 +99,12 @@ def new_nonce() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting of a bucket, or some that are read together.
+    """A setting of a bucket, or several that are read in one call.
 
     Attributes:
-        group: what `manage` calls it.
-        fields: the inputs that hold it.
-        words: its name, as `lacks` has it.
+        group: its name in `manage`.
+        fields: its inputs.
+        words: its name in `lacks`.
     """
 
     group: str
@@ -121,16 +121,16 @@ def not_kept(name: str) -> str:
 
 
 class BucketFamily(ABC, Generic[In, Kind]):
-    """One bucket at one provider, for the time of one call. Every method may raise StoreError.
+    """One bucket at one provider, for the duration of one call. Every method may raise StoreError.
 
-    `find` and `make` determine which bucket the other methods are about.
+    `find` or `make` must be called before the methods that act on the bucket.
 
     Attributes:
-        state: what is known of it; what is found out is noted in it.
-        settings: what there is to set, in the order in which it is set and reported.
-        place: where the bucket is, as messages go on after "does not exist": "in this account".
-        place_setting: what to check if it is not there: "the key".
-        can_be_marked: whether a mark that is missing was taken off, and is put back.
+        state: its state, updated with what is found.
+        settings: its settings, in the order in which they are applied and reported.
+        place: where it is looked for, to complete "does not exist": "in this account".
+        place_setting: what to check if it is not found: "the key".
+        can_be_marked: whether a missing mark was removed by somebody, and is restored.
     """
 
     state: AnyBucketState[In]
@@ -141,7 +141,7 @@ class BucketFamily(ABC, Generic[In, Kind]):
 
     @property
     def inputs(self) -> In:
-        """The inputs that the bucket is made by."""
+        """The inputs of the bucket."""
         return self.state.inputs
 
     @property
@@ -150,102 +150,101 @@ class BucketFamily(ABC, Generic[In, Kind]):
         return self.inputs.bucket
 
     def prepare(self, *, changing: bool) -> None:
-        """Refuse a place that is not the right one, and note what the provider says of it.
+        """Raises StoreError for the wrong account, region or endpoint, and records them in the state.
 
         Args:
-            changing: something is about to be made or changed there.
+            changing: whether something is about to be created or changed.
         """
 
     @abstractmethod
     def find(self) -> bool:
-        """Look for the bucket; False only where the store says that there is none."""
+        """Find the bucket; False only if the store reports that it does not exist."""
 
     def find_unknown(self) -> bool:
-        """As `find`, for a bucket that no state knows yet: it may be anybody's."""
+        """Like `find`, for a bucket that is not in the state and may belong to anyone."""
         return self.find()
 
     @abstractmethod
     def make(self) -> bool:
-        """Make it; False where it is there after all, and has to be judged like one that was found."""
+        """Create it; False if it exists after all, and its ownership must be checked."""
 
     @abstractmethod
     def mark(self, ours: frozenset[str]) -> str | None:
-        """The mark on it; "" where it was never marked or the mark was taken off; None where a mark can't be seen or
-        is not needed.
+        """The mark on it; "" if it has none; None if a mark can't be read or is not needed.
 
         Args:
-            ours: the marks of this store, for a provider whose marks have no form of their own.
+            ours: the marks of this store, for a provider whose marks can't be recognised by their form.
         """
 
     @abstractmethod
     def mark_place(self, mark: str) -> str:
-        """What holds the mark, as messages name it: "its tag 'x'"."""
+        """The holder of the mark, for messages: "its tag 'x'"."""
 
     def address(self, connection: Connection) -> str:
-        """The URL that tells one place from another; "" where `prepare` does."""
+        """The endpoint URL to compare with the state's; "" if `prepare` checks the account."""
         return ""
 
     def is_untouched(self) -> bool:
-        """Whether it is as an interrupted run leaves one: not marked yet, nothing in it, and nothing set."""
+        """Whether it looks like the bucket of an interrupted run: unmarked, empty and without settings."""
         return False
 
     @abstractmethod
     def read(self, setting: Kind, inputs: In) -> In:
-        """The inputs, with a setting as the bucket has it."""
+        """The inputs, with the actual value of a setting."""
 
     @abstractmethod
     def apply(self) -> None:
-        """Mark the bucket, and make its managed settings as the inputs say."""
+        """Mark the bucket and apply its managed settings."""
 
     @abstractmethod
     def expiring_words(self, rules: tuple[str, ...]) -> str:
-        """What is reported of lifecycle rules that take media away by age."""
+        """The report on lifecycle rules that delete media by age."""
 
     def looks_empty(self) -> bool:
-        """As `is_empty`, by a look that makes nothing at the store; False where that does not tell."""
+        """Like `is_empty`, without creating anything at the store; False if unknown."""
         return self.is_empty()
 
     @abstractmethod
     def is_empty(self) -> bool:
-        """Whether there is nothing in it but what the proof left; old versions count as media."""
+        """Whether it has no objects but those of the proof; old versions count as objects."""
 
     @abstractmethod
     def empty(self) -> None:
-        """Delete all there is in it."""
+        """Delete its contents."""
 
     @abstractmethod
     def clear(self) -> None:
-        """Delete what the proof left in it, and nothing else."""
+        """Delete the proof's objects in it, and nothing else."""
 
     @abstractmethod
     def delete(self) -> None:
-        """Delete it, empty as it is. Raises StoreError where the store says that it is not."""
+        """Delete it. Raises StoreError if it is not empty."""
 
-    # ---- the same for all
+    # ---- common to all families
 
     def managed(self) -> tuple[Kind, ...]:
-        """The settings we answer for: all of a bucket of ours, of an adopted one only those that `manage` names."""
+        """The managed settings: all for a bucket of ours, for an adopted one only those that `manage` names."""
         if not self.state.adopted:
             return self.settings
         return tuple(setting for setting in self.settings if setting.group in self.inputs.manage)
 
     def wanted(self, setting: Kind) -> tuple[str, ...]:
-        """Those of its inputs that say anything."""
+        """The inputs that request a setting."""
         return setting.fields
 
     def excuses(self, error: ApiError) -> bool:
-        """Whether it is no reason to fail, but for `lacks`, that a setting can't be read or set."""
+        """Whether an error only means that the store lacks a setting, which is recorded in `lacks`."""
         return False
 
     def now(self) -> In:
-        """The inputs, with the managed settings as the bucket has them."""
+        """The inputs, with the actual values of the managed settings."""
         found = replace(self.inputs, expiring_rules=())
         for setting in self.managed():
             if setting.words not in self.state.lacks and self.wanted(setting):
                 try:
                     found = self._without_lost(setting, self.read(setting, found))
                 except ApiError as error:
-                    # Of a half-made bucket it is not noted yet what the store lacks.
+                    # For a partially created bucket, `lacks` is not recorded yet.
                     if not self.excuses(error):
                         raise
         return found
@@ -256,14 +255,14 @@ class BucketFamily(ABC, Generic[In, Kind]):
         return replace(found, **{name: getattr(self.inputs, name) for name in lost})
 
     def media_elsewhere(self) -> Elsewhere | None:
-        """Whether it holds objects, but none where Synapse will look for media; None also where nobody can tell."""
+        """Where the media is if the bucket has none where Synapse looks; None if all is well or unknown."""
         return None
 
     def differences(self, *, of_store: bool = True) -> tuple[str, ...]:
-        """What a new bucket would have had, and this one has not; in words, nothing changed.
+        """How an adopted bucket differs from a new one, as text. Changes nothing.
 
         Args:
-            of_store: with what a new bucket would not have either, since the store lacks it.
+            of_store: include what a new bucket would not have either, since the store lacks it.
         """
         words: list[str] = []
         for setting in self.settings:
@@ -295,19 +294,19 @@ def _unlike_new(has: AnyBucketInputs, inputs: AnyBucketInputs, names: Iterable[s
 
 
 class BucketBase(SchemaResource[In, S]):
-    """A bucket that is ours. Never takes over a bucket that holds anything, unless `adopt` says so."""
+    """A bucket of ours. An existing bucket with contents is taken over only with `adopt`."""
 
     @abstractmethod
     def family(self, state: S) -> BucketFamily[In, Any]:
-        """The bucket that a state speaks of, by its inputs. No call is made."""
+        """The bucket described by the inputs of a state. Makes no call."""
 
     def begun(self, inputs: In) -> S:
-        """The state of a bucket that is about to be made, or taken over."""
+        """The state of a bucket that is about to be created or adopted."""
         state: S = self.described.state(inputs=inputs)  # type: ignore[assignment]
         return state
 
     def holds_media(self, outputs: Mapping[str, Any]) -> bool:
-        """Whether there is media in it, old versions included; False also where it is gone. May raise StoreError.
+        """Whether it has media, including old versions; False also if it does not exist. May raise StoreError.
 
         Args:
             outputs: the wire values of its state.
@@ -316,7 +315,7 @@ class BucketBase(SchemaResource[In, S]):
         return family.find() and not family.is_empty()
 
     def refuse_taken(self, inputs: In) -> None:
-        """Raise StoreError where the bucket is there already, and neither ours nor just made."""
+        """Raises StoreError if the bucket exists and is neither ours nor new."""
         family = self.family(self.begun(inputs))
         if family.find_unknown():
             _judge(family)
@@ -336,7 +335,7 @@ class BucketBase(SchemaResource[In, S]):
         elif inputs.adopt:
             raise StoreError(
                 f"bucket: {inputs.bucket!r} does not exist, so it can't be adopted. Check the name and the endpoint, "
-                "or set adopt: false to have it made."
+                "or set adopt: false to have it created."
             )
         elif not family.make():
             _judge(family)
@@ -358,7 +357,7 @@ class BucketBase(SchemaResource[In, S]):
         if known.adopted:
             known.differences = family.differences()
             _report(family, context)
-        # Whose it is, the state goes on to say: what somebody else marked shows among the inputs alone.
+        # The state keeps the recorded mark; a mark changed by somebody else shows in the inputs alone.
         known.inputs = replace(found, owner=state.inputs.owner)
         return inputs.bucket, found if mark is None else replace(found, owner=mark), known
 
@@ -367,11 +366,11 @@ class BucketBase(SchemaResource[In, S]):
         state, former = replace(old, inputs=inputs), old.inputs
         family = self.family(state)
         family.prepare(changing=True)
-        # State keeps the old place until the bucket was seen at the new one: there the media is, and a refresh looks.
+        # The state keeps the old endpoint, where the media is, until the bucket was found at the new one.
         if not family.find():
             raise StoreError(
                 f"bucket: {inputs.bucket!r} does not exist {family.place}. Check {family.place_setting}; if the bucket "
-                "was deleted, `synapse-media up --refresh` finds out and makes it again, empty."
+                "was deleted, `synapse-media up --refresh` detects that and creates it again, empty."
             )
         mark = family.mark(marks_of(inputs, former))
         if mark is not None:
@@ -399,16 +398,16 @@ class BucketBase(SchemaResource[In, S]):
             if mark == "":
                 if not family.looks_empty():
                     raise StoreError(
-                        f"bucket {bucket!r} is not empty, and the mark of this stack was taken off it: it is not "
-                        "deleted. If it is this stack's, `synapse-media up --refresh` marks it again; to give it up "
-                        "and leave it where it is, put <homeserver>/retain-bucket into the stack file's allow."
+                        f"bucket {bucket!r} is not empty, and the mark of this stack was removed from it: it is "
+                        "not deleted. If it is this stack's, `synapse-media up --refresh` marks it again; to keep it "
+                        "without managing it, put <homeserver>/retain-bucket into the stack file's allow."
                     )
             elif not everything and not family.is_empty():
                 raise not_empty(bucket)
             if everything:
                 family.empty()
             else:
-                # What somebody writes from here on stays, and the store refuses to delete the bucket.
+                # Objects written from here on stay: the store then refuses to delete the bucket.
                 family.clear()
             family.delete()
         except ApiError as error:
@@ -417,7 +416,7 @@ class BucketBase(SchemaResource[In, S]):
 
 
 def _judge(family: BucketFamily[Any, Any]) -> bool:
-    """Whether the bucket that was found is adopted; False where it is ours. Any other is refused."""
+    """Whether a found bucket is to be adopted; False if it is ours. Raises StoreError for any other."""
     inputs = family.inputs
     mark = family.mark(marks_of(inputs)) or ""
     require_mark(inputs.bucket, mark, family.mark_place(mark), inputs)
@@ -428,22 +427,22 @@ def _judge(family: BucketFamily[Any, Any]) -> bool:
     if family.is_untouched():
         return False
     raise StoreError(
-        f"bucket: {inputs.bucket!r} exists already and is not empty or not new. Nothing in it was touched. To keep "
+        f"bucket: {inputs.bucket!r} exists already and is not empty or not new. It was not changed. To keep "
         "Synapse's media in it, set adopt: true for this store; otherwise choose another name."
     )
 
 
 def _apply(family: BucketFamily[Any, Any], context: Context) -> None:
-    """Make it as the inputs say. What differs is looked at afterwards: it is what was left as it is."""
+    """Apply the inputs, then report the differences that remain: those of settings that are not managed."""
     family.apply()
     family.state.differences = family.differences() if family.state.adopted else ()
     _report(family, context)
 
 
 def _report(family: BucketFamily[Any, Any], context: Context) -> None:
-    """Report what an adopted bucket has otherwise than a new one would, each time it is looked at."""
+    """Warn, on each read, how an adopted bucket differs from a new one."""
     for words in family.state.differences:
-        context.warn(f"bucket {family.bucket} is taken over as it is: {words}")
+        context.warn(f"bucket {family.bucket} is adopted without changes: {words}")
     elsewhere = family.media_elsewhere() if family.state.adopted else None
     if elsewhere is not None:
         context.warn(f"bucket {family.bucket} {_in_words(elsewhere, family.inputs.media_in)}")
@@ -462,10 +461,10 @@ def _in_words(elsewhere: Elsewhere, looked_for: Iterable[str]) -> str:
 
 
 def _refuse_unadopted(inputs: AnyBucketInputs, old: AnyBucketState[Any]) -> None:
-    """What was taken over doesn't become ours because a setting is gone: its own would pass for a new bucket's."""
+    """Raises StoreError if `adopt` was removed for an adopted bucket: it would then be managed as a new one."""
     if old.adopted and not inputs.adopt and not inputs.own:
         raise StoreError(
-            f"bucket: {inputs.bucket!r} was taken over or imported, and stays as it was: set adopt: true for this "
+            f"bucket: {inputs.bucket!r} was adopted or imported, and is not changed: set adopt: true for this "
             "store. To have one of its settings changed, name it in the stack file's allow, for example "
             "<homeserver>/set-versioning. Once it looks as a new one would, <homeserver>/own-bucket there makes it "
             "one like any other."

@@ -1,4 +1,4 @@
-"""DigitalOcean Spaces: limited keys of a bucket, and the full-access key a stack may make for itself.
+"""DigitalOcean Spaces: the limited keys of a bucket, and the full-access key that a stack may create for its own use.
 
 https://docs.digitalocean.com/reference/api/reference/spaces-keys/ ; the token comes from the environment.
 """
@@ -57,7 +57,7 @@ Grants = tuple[SpacesGrant, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A Spaces key, as the API lists it.
+    """A Spaces key in the API's list.
 
     Attributes:
         grants: in the order of `_ordered`.
@@ -69,7 +69,7 @@ class _Key:
 
 
 class SpacesApi:
-    """The calls on Spaces keys. Each may raise ApiError."""
+    """The API calls for Spaces keys. Each may raise ApiError."""
 
     def __init__(self, connection: Connection) -> None:
         token = credentials.read(TOKEN)
@@ -94,7 +94,7 @@ class SpacesApi:
         raise ApiError(NO_ANSWER, 0, f"{_WHAT}: more than {_PAGES * _PAGE} keys, where an account has {_LIMIT} at most")
 
     def made(self, name: str, grants: Grants) -> MadeKey:
-        """A new key; its secret is shown this once."""
+        """Create a key; its secret is returned only once."""
         try:
             key = part(_WHAT, self._call("POST", _KEYS, {"name": name, "grants": _wire(grants)}), "key", dict)
         except ApiError as error:
@@ -121,11 +121,11 @@ class SpacesApi:
         self._call("PUT", f"{_KEYS}/{key_id}", {"name": name, "grants": _wire(grants)})
 
     def deleted(self, key_id: str) -> None:
-        """Delete a key; already gone is done."""
+        """Delete a key. Succeeds if it does not exist."""
         try:
             self._call("DELETE", f"{_KEYS}/{key_id}")
         except ApiError as error:
-            # Its own word: a gateway's 404 does not say that the key is gone.
+            # The API's own code: a proxy's 404 does not mean that the key does not exist.
             if error.code != "not_found":
                 raise
 
@@ -143,7 +143,7 @@ class SpacesApi:
 
 
 def check_admin(asked: AdminCheck) -> None:
-    """Raises StoreError where the API token in the environment is not accepted."""
+    """Raises StoreError if the API token in the environment is rejected."""
     SpacesApi(asked.connection).listed()
 
 
@@ -197,7 +197,7 @@ class _SpacesKeys(NamedKeys):
         return self._api.made(self.names[slot], self._wanted)
 
     def usable(self) -> bool:
-        # The API of keys knows no buckets: the key itself asks for its own.
+        # The keys API can't tell whether a bucket exists: ask with the key itself.
         key = Credential(self._state.access_key_id, self._state.secret_access_key)
         s3 = s3_client(self._state.inputs.connection, key)
         try:

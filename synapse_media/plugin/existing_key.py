@@ -1,4 +1,4 @@
-"""`s3store:index:ExistingKey`: a key that the operator has already, for a store where none can be made for Synapse."""
+"""`s3store:index:ExistingKey`: the operator's own key, for a store on which none can be created for Synapse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .resource import Context, SchemaResource
 
 
 class ExistingKey(SchemaResource[ExistingKeyInputs, ExistingKeyState]):
-    """The key in the environment, kept in state as the secret it is. It is never changed, and never deleted."""
+    """The key in the environment, kept as a secret in the state. It is never changed or deleted."""
 
     described = EXISTING_KEY
     not_imported = "an existing key can't be imported: `up` reads it from the environment."
@@ -23,7 +23,7 @@ class ExistingKey(SchemaResource[ExistingKeyInputs, ExistingKeyState]):
     def find(
         self, resource_id: str, inputs: ExistingKeyInputs, state: ExistingKeyState, context: Context
     ) -> tuple[str, ExistingKeyInputs, ExistingKeyState]:
-        # A key that the operator replaced is taken up by the next refresh, and proved.
+        # If the operator replaced the key, a refresh picks up the new one, which is then proved.
         return resource_id, inputs, _with_key(inputs, context)
 
     def change(
@@ -32,15 +32,15 @@ class ExistingKey(SchemaResource[ExistingKeyInputs, ExistingKeyState]):
         return _with_key(inputs, context)
 
     def remove(self, resource_id: str, state: ExistingKeyState, last: ExistingKeyInputs, context: Context) -> None:
-        """It was there before us, and stays."""
+        """Nothing to delete: the key is the operator's."""
 
 
 def _with_key(inputs: ExistingKeyInputs, context: Context) -> ExistingKeyState:
-    """The state with the key in the environment. Raises StoreError where the store does not accept it.
+    """The state with the key in the environment. Raises StoreError if the store does not accept it.
 
-    The access key ID lies in the state in clear, so nothing that may be a secret must get there.
+    The access key ID is in plain text in the state, so no secret must be taken for it.
     """
-    # What is read here goes into state, and on to Synapse: no credential of a provider that makes keys itself.
+    # The key is stored and handed to Synapse, so it must not be the admin credential of a provider that creates keys.
     credentials.refuse_foreign(inputs.connection.variables, setting="existing_key")
     key = admin_credential(inputs.connection)
     s3 = s3_client(inputs.connection, key)
@@ -49,19 +49,20 @@ def _with_key(inputs: ExistingKeyInputs, context: Context) -> ExistingKeyState:
         if inputs.bucket:
             look(s3, inputs.bucket)
     except ApiError as error:
-        # Whoever is told that there is no such bucket is known.
+        # The store accepted the key if it reports that there is no such bucket.
         if not error.absent:
             raise
     try:
         others = {str(bucket["Name"]) for bucket in call(s3, "list_buckets").get("Buckets", [])} - {inputs.bucket}
     except ApiError as error:
-        # A key for the one bucket may not; by the bucket it is known.
+        # A key for one bucket may not list buckets; that it is valid was seen by the bucket above.
         if not (inputs.bucket or error.denied) or error.bad_key:
             raise
     if others:
         context.warn(
-            f"existing_key: {key.access_key_id} sees {len(others)} more bucket(s) of this store: it may be an "
-            "administrator's. It lies in the state (encrypted) and is handed to Synapse: better give one that is "
-            "limited to the bucket."
+            f"existing_key: {key.access_key_id} can list {len(others)} other bucket(s) of this store: it may be an "
+            "administrator's. It is kept in the state (encrypted) and handed to Synapse: use one that is limited "
+            "to the "
+            "bucket if you can."
         )
     return ExistingKeyState(inputs=inputs, access_key_id=key.access_key_id, secret_access_key=key.secret)

@@ -1,6 +1,6 @@
-"""The provider families of the plugin: one module each, which the catalog names, imported when it is used.
+"""The provider families of the plugin: one module each, named by the catalog and imported on first use.
 
-A module's `FAMILY` is all that the rest of the plugin and the commands know of it.
+The rest of the plugin and the commands access a module only through its `FAMILY`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What the plugin has for the providers of one family.
+    """The plugin's support for the providers of one family.
 
     Attributes:
-        resources: the resource types that this family alone serves.
-        proof_administrator: who makes decoys for a proof, and clears up after it.
-        check_admin: raises StoreError where the administrator's credential in the environment is not accepted.
+        resources: the resource types of this family alone.
+        proof_administrator: creates decoys for a proof and cleans up after it.
+        check_admin: raises StoreError if the store rejects the admin credential in the environment.
     """
 
     resources: tuple[Resource, ...]
@@ -41,7 +41,7 @@ def load(component: str) -> Family:
 
 
 def every() -> Iterator[Family]:
-    """Each family once; the modules are imported one by one."""
+    """All families. Each module is imported when the iterator reaches it."""
     return map(_family, sorted({family.plugin for family in catalog.families()}))
 
 
@@ -58,7 +58,11 @@ def resources() -> list[Resource]:
 
 
 def proof_administrator(lender: str) -> ProofAdministrator:
-    """The administrator of a proof, by its input `lender`. Raises StoreError where no family has that."""
+    """The administrator of a proof.
+
+    Args:
+        lender: the input of that name, which recorded states have. Raises StoreError if no family has it.
+    """
     modules = {family.lender: family.plugin for family in catalog.families()}
     if lender not in modules:
         raise StoreError(f"lender: is {lender!r}; allowed: {', '.join(map(repr, modules))}")

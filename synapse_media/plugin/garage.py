@@ -1,7 +1,7 @@
 """`s3store:index:GarageBucket` and `GarageKeyRing`: Garage over its admin API, version 2.
 
 https://garagehq.deuxfleurs.fr/api/garage-admin-v2.html . A token of the admin API is the only credential; a scoped one
-will do. A bucket is marked by the ID of the lifecycle rule that we put on it, a key by its name.
+is sufficient. A bucket is marked by the ID of our lifecycle rule on it, a key by its name.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from .proof import clear_with_proved_key
 
 _MARK: Final = "synapse-media/"
 _PERMISSIONS: Final = {"read": True, "write": True, "owner": False}
-"""What Synapse's key may: never `owner`, with which it could give the bucket away."""
+"""The permissions of Synapse's key: never `owner`, which could delete the bucket or grant access to it."""
 _EMPTYING: Final = timedelta(hours=1)
 
 
 def admin(connection: Connection) -> JsonClient:
-    """A client of the admin API, with the token in the environment. No call is made."""
+    """A client for the admin API with the token from the environment. Makes no call."""
     name = connection.variables[0]
     credentials.refuse_foreign([name], family="garage")
     token = credentials.read(name)
@@ -57,17 +57,17 @@ def admin(connection: Connection) -> JsonClient:
 
 
 def check_admin(asked: AdminCheck) -> None:
-    """Raises StoreError where the token in the environment is not accepted, or the region is not the cluster's."""
+    """Raises StoreError if the token in the environment is rejected, or the region is not that of the cluster."""
     _keys(admin(asked.connection))
     check_region(asked.connection)
 
 
-# ---- the calls, and what they answer
+# ---- calls and responses
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A lifecycle rule: 0 days where it aborts no unfinished upload."""
+    """A lifecycle rule; 0 days if it does not abort unfinished uploads."""
 
     rule_id: str
     enabled: bool
@@ -77,10 +77,10 @@ class _Rule:
 
 @dataclass(frozen=True, slots=True)
 class _BucketInfo:
-    """A bucket, as far as it is looked at.
+    """The properties of a bucket that are used.
 
     Attributes:
-        keys: {access key ID: {permission: has it}} of the keys that reach it.
+        keys: {access key ID: {permission: whether granted}} of the keys with access.
         quota_bytes, quota_objects: 0 for none.
     """
 
@@ -103,11 +103,11 @@ class _Key:
 
 
 def _info(api: JsonClient, **query: str) -> _BucketInfo | None:
-    """The bucket by globalAlias or id; None where Garage says that there is none."""
+    """The bucket with this globalAlias or id; None if Garage reports that there is none."""
     try:
         found = api.call("GET", "/v2/GetBucketInfo", query=query)
     except ApiError as error:
-        # Its own code: some other server's 404 does not say that something is gone.
+        # Garage's own code: a 404 of another server does not mean that it does not exist.
         if error.code == "NoSuchBucket":
             return None
         raise
@@ -115,7 +115,7 @@ def _info(api: JsonClient, **query: str) -> _BucketInfo | None:
 
 
 def _made_bucket(api: JsonClient, name: str) -> _BucketInfo:
-    """A new bucket. Raises ApiError BucketAlreadyExists also where a try whose answer was lost has made it."""
+    """Create a bucket. Raises ApiError BucketAlreadyExists also if a first attempt with a lost response created it."""
     made = api.call("POST", "/v2/CreateBucket", {"globalAlias": name}, repeatable=True)
     return _parsed(api, "CreateBucket", _expected(api, "CreateBucket", made, id=str))
 
@@ -146,7 +146,7 @@ def _parsed(api: JsonClient, operation: str, answer: Mapping[str, Any]) -> _Buck
 
 
 def _update(api: JsonClient, bucket_id: str, changes: Mapping[str, object]) -> None:
-    """Change settings of a bucket. Repeated as often as it takes: the same body leaves the same bucket."""
+    """Change settings of a bucket. Idempotent, so it is retried."""
     api.call("POST", "/v2/UpdateBucket", changes, query={"id": bucket_id}, repeatable=True)
 
 
@@ -171,13 +171,13 @@ def _keys(api: JsonClient) -> list[_Key]:
 
 
 def _reaches_any(api: JsonClient, key_id: str) -> bool:
-    """Whether a key reaches any bucket; the list of keys does not tell."""
+    """Whether a key has access to any bucket, which the list of keys does not show."""
     found = api.call("GET", "/v2/GetKeyInfo", query={"id": key_id})
     return bool(_expected(api, "GetKeyInfo", found, buckets=list)["buckets"])
 
 
 def _made_key(api: JsonClient, body: Mapping[str, object]) -> MadeKey:
-    """A new key. One try: a repeated one would leave a key that nobody knows."""
+    """Create a key, without retries: a lost response would leave a second, unknown key."""
     answer = api.call("POST", "/v2/CreateKey", body)
     made = _expected(api, "CreateKey", answer, accessKeyId=str, secretAccessKey=str, created=str)
     try:
@@ -188,7 +188,7 @@ def _made_key(api: JsonClient, body: Mapping[str, object]) -> MadeKey:
 
 
 def _allow(api: JsonClient, bucket_id: str, key_id: str) -> None:
-    """Give a key its permissions on a bucket, and take any other."""
+    """Set the permissions of a key on a bucket."""
     for operation, value in (("AllowBucketKey", True), ("DenyBucketKey", False)):
         names = {name: True for name, is_wanted in _PERMISSIONS.items() if is_wanted is value}
         body = {"bucketId": bucket_id, "accessKeyId": key_id, "permissions": names}
@@ -205,7 +205,7 @@ def _delete_key(api: JsonClient, key_id: str) -> None:
 
 
 def _expected(api: JsonClient, operation: str, found: Any, **parts: type) -> dict[str, Any]:
-    """An answer, if it holds what Garage's does."""
+    """The response, validated. Raises ApiError if it is not Garage's."""
     if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in parts.items()):
         raise _not_garage(api, operation)
     return found
@@ -230,7 +230,7 @@ def _not_garage(api: JsonClient, operation: str) -> ApiError:
 
 
 def check_region(connection: Connection) -> None:
-    """Garage refuses a signature for another region than its own, and names its own in every refusal."""
+    """Raises StoreError if the region is wrong: Garage rejects such a signature, and names its region in the error."""
     request = urllib.request.Request(f"{connection.endpoint}/", headers={"User-Agent": "synapse-media"})  # noqa: S310
     context = trusting(connection.ca_file)
     try:
@@ -246,13 +246,13 @@ def check_region(connection: Connection) -> None:
         ) from None
     except OSError as error:
         raise ApiError("NoConnection", 0, f"endpoint {connection.endpoint}: no connection: {error}") from None
-    # Nobody may do anything without a key, so it is always an error, in XML.
+    # A request without a key is always an error, in XML.
     if not re.search(r"<Error[ >]", body):
         raise ApiError(
             "NotS3",
             answer.status,
             f"endpoint {connection.endpoint}: what answers there (HTTP {answer.status}) is not Garage's S3 API: check "
-            "the endpoint, and what stands in front of it.",
+            "the endpoint and any proxy in front of it.",
         )
     match = re.search(r"<Region>([^<]{1,100})</Region>", body)
     if match and match[1] != connection.region:
@@ -327,14 +327,14 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         except ApiError as error:
             if error.code != "BucketAlreadyExists":
                 raise
-            # A repeated call finds the bucket of the first try, whose answer was lost; or somebody was faster.
+            # The bucket of a first attempt whose response was lost, or of somebody else.
             if not self.find():
                 raise taken(self.bucket, error) from None
             return False
 
     def mark(self, ours: frozenset[str]) -> str | None:
         mark = _mark_of(self._found, ours)
-        # The rules of an adopted bucket are left alone unless they are managed, so it need not have a mark of ours.
+        # The rules of an adopted bucket are changed only if they are managed, so it may have no mark of ours.
         unmarked = self.state.adopted and _LIFECYCLE not in self.managed()
         return None if unmarked and mark in {"", *ours} else mark
 
@@ -345,7 +345,7 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         return connection.admin_endpoint
 
     def is_untouched(self) -> bool:
-        # Without anybody's key, too.
+        # Includes having no keys.
         return not (self._found.objects or self._found.keys or self._found.rules)
 
     def managed(self) -> tuple[Setting, ...]:
@@ -364,7 +364,7 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         return replace(
             inputs,
             abort_days=min((rule.abort_days for rule in rules if rule.abort_days), default=0),
-            # A rule that expires objects deletes media: it shows as drift, whoever made it.
+            # A rule that expires objects deletes media, so it shows as drift, whoever created it.
             expiring_rules=tuple(rule.rule_id for rule in rules if rule.expires),
         )
 
@@ -411,10 +411,10 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
 
     @contextmanager
     def _s3(self) -> Iterator[Any]:
-        """An S3 client with a key for just this, there for as long as it takes: the admin API can't list a bucket."""
+        """An S3 client with a temporary key, since the admin API can't list objects."""
         name, expiration = f"{self.inputs.owner}/emptying", (datetime.now(UTC) + _EMPTYING).isoformat()
         for left in _keys(self._api):
-            # Of a run that was cut off; expired keys stay, too.
+            # Left by interrupted runs; Garage keeps expired keys too.
             if left.name == name:
                 _delete_key(self._api, left.key_id)
         key = _made_key(self._api, {"name": name, "expiration": expiration})
@@ -432,7 +432,7 @@ class GarageBucket(BucketBase[GarageBucketInputs, GarageBucketState]):
     not_imported = "a Garage bucket is taken over with adopt: true in the stack file, not by an import"
 
     def begun(self, inputs: GarageBucketInputs) -> GarageBucketState:
-        # In state before any key is made.
+        # Recorded in the state before any key is created.
         return GarageBucketState(inputs=inputs, nonce=new_nonce())
 
     def family(self, state: GarageBucketState) -> _BucketFamily:
@@ -443,7 +443,7 @@ class GarageBucket(BucketBase[GarageBucketInputs, GarageBucketState]):
 
 
 class _Keys(NamedKeys):
-    """The keys of a bucket, and those that carry our names."""
+    """The keys of a bucket, and those with our names."""
 
     def __init__(self, inputs: GarageKeyRingInputs) -> None:
         self.who = f"the keys of {inputs.user_name}"
@@ -470,7 +470,7 @@ class _Keys(NamedKeys):
         try:
             return _reaches_any(self._api, key_id)
         except ApiError as error:
-            # A token made for an earlier release may not ask: the key is left alone, and reported.
+            # A token with the scope of an earlier release may lack this permission: then the key is kept and reported.
             if error.denied:
                 return True
             raise
@@ -509,7 +509,7 @@ class GarageKeyRing(RingBase[GarageKeyRingInputs, GarageKeyRingState]):
 
 
 class GarageAdministrator:
-    """The proof's administrator at Garage: by the admin API, which has no key of its own for S3."""
+    """The proof's administrator at Garage, through the admin API, which has no S3 key."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         api = admin(inputs.connection)
@@ -527,14 +527,14 @@ class GarageAdministrator:
             _delete_bucket(api, found.bucket_id, decoy)
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
-        # Its admin API lists names and ids, and no mark.
+        # The admin API lists names and ids without marks.
         return []
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         clear_with_proved_key(inputs, own)
 
     def note_known(self, inputs: ProofInputs) -> None:
-        """Nothing was noted: the key has the name by which it is found."""
+        """Nothing to clear: keys are found by their names, without a journal."""
 
 
 FAMILY: Final = Family(

@@ -1,10 +1,11 @@
 """`s3store:index:User`, `UserPolicy` and `KeyRing` over the IAM query API (Amazon, Wasabi, versitygw, Ceph).
 
-A user is ours by its path, which is written in the same call that makes it. An access key carries no mark at all, so
-the ring keeps a journal: before a key is made, an inline policy on the user says when, and which keys were there.
+A user is marked as ours by its path, which is set by the call that creates it. An access key can't be marked, so the
+key ring keeps a journal: before it creates a key, it adds an inline policy to the user that records the time and the
+existing keys.
 
-The input `mark` of all three says whose the user has to be. The path of earlier releases has the stack alone, so there
-the bucket that the user's policy names decides.
+The input `mark` of all three identifies the store that must own the user. The paths of earlier releases contain only
+the stack, so for them the bucket in the user's policy decides.
 """
 
 from __future__ import annotations
@@ -43,25 +44,25 @@ from .resource import Context, PartialError, SchemaResource, forgetting, import_
 from .s3_bucket import canonical
 
 ROOT: Final = "/synapse-media/"
-"""Every user that any stack made is under it."""
+"""The path prefix of every user that any stack created."""
 POLICY_NAME: Final = "synapse-media"
 """The inline policy of a store's user."""
 JOURNAL: Final = "s3store-making-"
 _OPEN: Final = f"{JOURNAL}open-"
-"""Entries of which it is not known whether their call was executed, or may yet be."""
+"""The prefix of entries whose CreateAccessKey may still be executed by the store."""
 _LATE: Final = timedelta(minutes=15)
-"""A call that was held up somewhere is executed within this time or never: its signature is refused after it.
+"""The longest delay with which a request is still executed: after that, its signature is rejected.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html"""
 _SKEW: Final = timedelta(minutes=15)
-"""How far the clock that dates an answer may be from the one that dates a key: what a signature allows."""
+"""The maximum difference between the clocks that date a response and a key, which signatures allow too."""
 
 
-# ---- whose a user is
+# ---- the ownership of users
 
 
 @dataclass(frozen=True, slots=True)
 class _User:
-    """A user as the store has it."""
+    """A user at the store."""
 
     path: str
     arn: str
@@ -78,12 +79,12 @@ def _fault(
     buckets: Collection[str] = (),
     strict: bool = False,
 ) -> str:
-    """Why a user must not be touched; "" if it is this store's, or taken over.
+    """Why a user must not be changed; "" if it is this store's or adopted.
 
     Args:
-        paths: where this store's user is beside what the mark says: where it is to be made, where state saw it last.
-        buckets: that its policy may name beside the mark's.
-        strict: where it is not known what its policy has to name, a policy is another's.
+        paths: further paths of this store's user beside the mark's: where it will be created, where it was last seen.
+        buckets: further buckets that its policy may name beside the mark's.
+        strict: if the bucket is unknown, assume that any policy belongs to another store.
     """
     path = found.path
     ours = frozenset({*_paths(mark), *paths} - {""})
@@ -103,17 +104,17 @@ def _fault(
 
 
 def _paths(mark: UserMark | None) -> tuple[str, ...]:
-    """Where a user is this store's by its mark; () where there is none."""
+    """The paths that mark a user as this store's; () without a mark."""
     return (mark.path, *mark.former_paths) if mark else ()
 
 
 _OLD_SLASHES: Final = 3
-"""`/synapse-media/<stack>/`: two checkouts may have it for users of the same name."""
+"""The slashes in `/synapse-media/<stack>/`, a path of earlier releases that is not unique to a store."""
 _ARN: Final = re.compile(r"arn:[^:]*:s3:::([^/*?$]+)(?:/.*)?")
 
 
 def _buckets_of(document: object) -> frozenset[str]:
-    """The buckets that a policy names; none where it is for any."""
+    """The buckets in a policy; empty if it applies to any."""
     try:
         parsed = json.loads(document) if isinstance(document, str) else document
     except ValueError:
@@ -139,11 +140,11 @@ def _named_buckets(iam: Client, user: str) -> frozenset[str]:
 
 def _refuse(fault: str) -> None:
     if fault:
-        raise StoreError(f"user: {fault} Nothing of it is changed. Choose another name with the setting user.")
+        raise StoreError(f"user: {fault} It was not changed. Choose another name with the setting user.")
 
 
 class User(SchemaResource[UserInputs, UserState]):
-    """An IAM user under a path of ours. It stays where it was made: policies of others may name it by its path."""
+    """An IAM user under a path of ours. Its path is never changed: policies of others may refer to it."""
 
     described = USER
 
@@ -190,12 +191,12 @@ class User(SchemaResource[UserInputs, UserState]):
 
     def change(self, resource_id: str, old: UserState, inputs: UserInputs, context: Context) -> UserState:
         user, iam = inputs.user_name, iam_client(inputs.connection)
-        # State keeps the old place until the user was seen at the new one: a refresh looks where state says.
+        # The state keeps the old endpoint until the user was found at the new one, since a refresh uses the state's.
         found = _user(iam, user)
         if found is None:
             raise StoreError(
                 f"user: {user!r} does not exist at {inputs.connection.iam_endpoint}. Check iam_endpoint; if the user "
-                "was deleted, `synapse-media up --refresh` finds out and makes it again."
+                "was deleted, `synapse-media up --refresh` detects that and creates it again."
             )
         kept, path = _kept(old, inputs), found.path
         moved = not old.adopted and path not in (kept.inputs.path, inputs.path, *_paths(inputs.mark))
@@ -210,7 +211,7 @@ class User(SchemaResource[UserInputs, UserState]):
     def remove(self, resource_id: str, state: UserState, last: UserInputs, context: Context) -> None:
         user = state.inputs.user_name or resource_id
         if state.adopted:
-            context.warn(f"user {user} was there before this stack and is left where it is, with what others gave it.")
+            context.warn(f"user {user} was adopted by this stack, so it is not deleted.")
             return
         connection = state.inputs.connection
         iam = iam_client(connection)
@@ -220,17 +221,16 @@ class User(SchemaResource[UserInputs, UserState]):
         mark = state.inputs.mark or last.mark
         fault = _fault(iam, user, found, mark, adopted=False, paths=(state.inputs.path,), strict=True)
         if fault:
-            context.warn(f"{fault} It is left where it is.")
+            context.warn(f"{fault} It is not deleted.")
             return
         try:
             never_handed_out, used = _keys_of_nobody(user, connection, mark)
             if used:
                 raise StoreError(
                     f"user {user} has the key {', '.join(used)}, which this state does not know, and which may be in "
-                    "use: by another checkout with a state of its own, or since a state was lost. The user is left as "
-                    "it is, with its policies. Delete the keys that nobody uses at the provider, and run this again. "
-                    f"To give the user up and leave it where it is, take it out of the state, and run this again: "
-                    f"{forgetting(context.urn)}"
+                    "use: by another checkout with its own state, or from a state that was lost. The user and its "
+                    "policies are kept. Delete unused keys at the provider, and run this again. To keep the user and "
+                    f"stop managing it, remove it from the state, and run this again: {forgetting(context.urn)}"
                 )
             for key_id in never_handed_out:
                 call(iam, "delete_access_key", UserName=user, AccessKeyId=key_id)
@@ -243,12 +243,12 @@ class User(SchemaResource[UserInputs, UserState]):
 
 
 def _kept(old: UserState, inputs: UserInputs) -> UserState:
-    """The state of a user that is kept: nothing of it can be changed in place but what is only ours to remember."""
+    """The state for an existing user: its path is kept, and all other inputs are only recorded."""
     return replace(old, inputs=replace(inputs, path=old.inputs.path or inputs.path))
 
 
 def _move_back(iam: Client, user: str, path: str) -> None:
-    """Put back the mark that somebody took off."""
+    """Restore the path that marks the user, after somebody changed it."""
     try:
         call(iam, "update_user", UserName=user, NewPath=path)
     except ApiError as error:
@@ -299,7 +299,7 @@ class UserPolicy(SchemaResource[UserPolicyInputs, UserPolicyState]):
                 return None
             raise
         inputs = replace(inputs, policy=canonical(found if isinstance(found, str) else json.dumps(found)))
-        # Among the inputs alone: the bucket that the state names is the one by which the user is ours.
+        # Only the inputs get the actual policy: the bucket in the state's policy is what identifies the user as ours.
         state.inputs = replace(inputs, policy=state.inputs.policy or inputs.policy)
         return _policy_id(inputs), inputs, state
 
@@ -316,8 +316,8 @@ class UserPolicy(SchemaResource[UserPolicyInputs, UserPolicyState]):
             named, ours = _buckets_of(found), _buckets_of(state.inputs.policy)
             if named and ours and not named & ours:
                 context.warn(
-                    f"user {user}: the policy {name} is another store's, for {', '.join(sorted(named))}: it is left "
-                    "as it is."
+                    f"user {user}: the policy {name} belongs to another store, for {', '.join(sorted(named))}: it is "
+                    "not deleted."
                 )
                 return
             mark = state.inputs.mark or last.mark
@@ -325,8 +325,8 @@ class UserPolicy(SchemaResource[UserPolicyInputs, UserPolicyState]):
                 _, used = _keys_of_nobody(user, state.inputs.connection, mark)
                 if used:
                     context.warn(
-                        f"user {user}: the policy {name} is left as long as the user has the key {', '.join(used)}, "
-                        "which may be in use. It goes with the user."
+                        f"user {user}: the policy {name} is kept as long as the user has the key {', '.join(used)}, "
+                        "which may be in use. It is deleted with the user."
                     )
                     return
             call(iam, "delete_user_policy", UserName=user, PolicyName=name)
@@ -340,10 +340,10 @@ def _policy_id(inputs: UserPolicyInputs) -> str:
 
 
 def _with_policy(inputs: UserPolicyInputs, former: str | None = None) -> UserPolicyState:
-    """Put the policy on its user.
+    """Set the policy of a user.
 
     Args:
-        former: the one in state, for whose buckets the user's policy may be as well; None where state has none.
+        former: the policy in the state, whose buckets the user's policy may name too; None if the state has none.
     """
     iam, user = iam_client(inputs.connection), inputs.user_name
     found = _user(iam, user)
@@ -357,7 +357,12 @@ def _with_policy(inputs: UserPolicyInputs, former: str | None = None) -> UserPol
 
 
 def _refuse_narrower(iam: Client, inputs: UserPolicyInputs) -> None:
-    """Refuse to take what a policy that no state knows allows, from keys that may be in use."""
+    """Raises StoreError if the policy would narrow one that is not in this state while the user has unknown keys.
+
+    Such keys may be in use: by another checkout with its own state, or from a state that was lost. A narrower policy
+    would take permissions from them. Without unknown keys nobody depends on the old policy, and keys in the state are
+    protected by the guards, which ask before a policy is narrowed.
+    """
     user = inputs.user_name
     try:
         found = call(iam, "get_user_policy", UserName=user, PolicyName=inputs.policy_name)["PolicyDocument"]
@@ -370,16 +375,16 @@ def _refuse_narrower(iam: Client, inputs: UserPolicyInputs) -> None:
     _, used = _keys_of_nobody(user, inputs.connection, inputs.mark)
     if used:
         raise StoreError(
-            f"user: {user!r} is there already, with another policy and with the key {', '.join(used)}, neither of "
-            "which this state knows. It may be in use: by another checkout with a state of its own, or since a state "
-            "was lost. Its policy is left as it is. If another checkout has it, choose another user. After a lost "
+            f"user: {user!r} exists already, with another policy and with the key {', '.join(used)}, neither of "
+            "which this state knows. It may be in use: by another checkout with its own state, or from a state that "
+            "was lost. Its policy was not changed. If another checkout has it, choose another user. After a lost "
             "state, run `up` with the stack file as it was (access, method, prefix) and change it then; or delete the "
-            "keys that nobody uses at the provider."
+            "unused keys at the provider."
         )
 
 
 def _rights(document: object, effect: str) -> set[tuple[str, str, str]]:
-    """(action, resource, what else the statement says) of each that a policy allows or denies."""
+    """{(action, resource, the rest of the statement as JSON)} that a policy allows or denies."""
     parsed = json.loads(document) if isinstance(document, str) else document
     found = parsed.get("Statement") if isinstance(parsed, Mapping) else None
     rights = set()
@@ -397,9 +402,9 @@ def _rights(document: object, effect: str) -> set[tuple[str, str, str]]:
 
 
 def allows_all(policy: object, former: object) -> bool:
-    """Whether a policy surely allows all that another one did. Both are documents, parsed or as JSON.
+    """Whether a policy certainly allows everything that a former one allowed. Both are documents, parsed or as JSON.
 
-    Raises ValueError where one is not JSON.
+    Raises ValueError if one is not JSON.
     """
 
     def covers(wide: tuple[str, str, str], narrow: tuple[str, str, str]) -> bool:
@@ -416,8 +421,8 @@ def allows_all(policy: object, former: object) -> bool:
 
 
 def _keys_of_nobody(user: str, connection: Connection, mark: UserMark | None) -> tuple[list[str], list[str]]:
-    """The keys of a user, none of which is in state: those that a run which was cut off made, and nobody was ever
-    given; and those that may be in use."""
+    """The keys of a user of which the state has none: (those of interrupted runs that were never handed out, those that
+    may be in use)."""
     keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection, mark=mark))
     never_handed_out = keys.orphans(frozenset())
     return never_handed_out, sorted(set(keys.listed() or ()) - set(never_handed_out))
@@ -435,12 +440,12 @@ def unknown_keys(user: str, connection: Connection, known: Collection[str]) -> l
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A journal entry: a key for `slot` was about to be made at `at` (the server's clock).
+    """A journal entry, written before a key for `slot` is created; `at` is the server's time.
 
     Attributes:
-        before: digests of the keys that were there.
-        nonce: tells two entries apart; "" in those of earlier releases.
-        policies: names of the inline policies that hold it.
+        before: digests of the keys that existed.
+        nonce: makes entries distinct; "" in those of earlier releases.
+        policies: the names of the inline policies that contain it.
     """
 
     slot: str
@@ -454,7 +459,7 @@ class _Entry:
         return any(name.startswith(_OPEN) for name in self.policies)
 
     def announced(self, key_id: str) -> bool:
-        """Whether the key came after the announcement."""
+        """Whether the key was created after the entry was written."""
         return _digest(key_id) not in self.before
 
 
@@ -462,7 +467,7 @@ class IamKeys(KeyFamily):
     """The access keys of an IAM user.
 
     Args:
-        inputs: the ring's, with whose the user has to be.
+        inputs: the inputs of the ring.
     """
 
     def __init__(self, inputs: KeyRingInputs) -> None:
@@ -488,7 +493,7 @@ class IamKeys(KeyFamily):
         if self._found is None:
             return
         fault = _fault(self._iam, self._user, self._found, self._inputs.mark, adopted=self._inputs.adopt)
-        # A key of ours on it: whatever its path says, it is the user that state knows.
+        # If the user has a key from the state, it is the user in the state, whatever its path.
         if fault and not set(known) & set(self.listed() or ()):
             _refuse(fault)
 
@@ -505,13 +510,13 @@ class IamKeys(KeyFamily):
             ]
         except ApiError as error:
             if _was_refused(error):
-                # No key was made: whatever key there is later, somebody else made.
+                # No key was created, so a key that appears later is not from this call.
                 with suppress(ApiError):
                     _remove_policy(self._iam, self._user, name)
             if error.code in ("LimitExceeded", "LimitExceededException"):
                 raise StoreError(
-                    f"{self.who} has as many keys as it may have ({', '.join(listed)}) and slot {slot!r} needs "
-                    f"another. Delete one that nothing uses. {error}"
+                    f"{self.who} has the maximum number of keys ({', '.join(listed)}), and slot {slot!r} needs "
+                    f"another. Delete an unused one. {error}"
                 ) from None
             raise
         created = (made.get("CreateDate") or at).astimezone(UTC)
@@ -525,17 +530,17 @@ class IamKeys(KeyFamily):
                 raise
 
     def orphans(self, known: frozenset[str]) -> list[str]:
-        """Keys that an announced call made and nobody was ever given: not there before it, and not in state.
+        """Keys of journalled calls that were never handed out: they are newer than the entry and not in the state.
 
-        On a user that was taken over none is deleted: somebody may have made it by hand meanwhile.
+        None of an adopted user, on which somebody else may have created a key meanwhile.
         """
         try:
-            entries, now, senseless = _journal(self._iam, self._user)
+            entries, now, malformed = _journal(self._iam, self._user)
         except ApiError as error:
             if error.absent:
                 return []
             raise
-        self._done, self._open, self.notes = senseless, [], []
+        self._done, self._open, self.notes = malformed, [], []
         if not entries:
             return []
         made = {key["AccessKeyId"]: key["CreateDate"].astimezone(UTC) for key in _listed(self._iam, self._user)}
@@ -543,7 +548,7 @@ class IamKeys(KeyFamily):
         orphans: list[str] = []
         for entry in sorted(entries, key=lambda one: one.at):
             if not entry.is_open and any(entry.announced(key_id) for key_id in known):
-                # Its call was answered, and the key is in state.
+                # The key of this entry is in the state.
                 self._done += entry.policies
                 continue
             after = sorted(
@@ -555,14 +560,15 @@ class IamKeys(KeyFamily):
                 and date <= entry.at + _LATE + _SKEW
             )
             if after and not adopted:
-                # One call was announced, so one key at most: what came after it, somebody else made.
+                # An entry is for one call, so for at most one key: the first after it. Later keys are not ours.
                 orphans.append(after[0][1])
                 self._done += entry.policies
                 continue
             for _, key_id in after:
                 self.notes.append(
-                    f"{self.who}: key {key_id} may have been made by an interrupted run. The user was taken over, so "
-                    "it is left alone: delete it if nobody uses it."
+                    f"{self.who}: key {key_id} may have been created by an interrupted run. The user was adopted, "
+                    "so the "
+                    "key is kept: delete it if it is unused."
                 )
             if now > entry.at + _LATE:
                 self._done += entry.policies
@@ -582,7 +588,8 @@ class IamKeys(KeyFamily):
             if ending:
                 self._done += entry.policies
             elif not entry.is_open:
-                # The proof, which comes next, ends what was announced for the key it proves; not this one.
+                # The proof, which runs next, clears the entry of the key that it proves; rename this one so that it
+                # stays.
                 _write_entry(self._iam, self._user, f"{_OPEN}{entry.slot}-{entry.nonce}", entry)
                 self._done += entry.policies
         for name in self._done:
@@ -613,7 +620,7 @@ class IamKeys(KeyFamily):
 
 @dataclass(frozen=True, slots=True)
 class _Extras:
-    """What gives a user rights beside this store's policy.
+    """What grants a user permissions beside this store's policy.
 
     Attributes:
         policies: names of inline policies.
@@ -627,11 +634,11 @@ class _Extras:
 
     @classmethod
     def of(cls, inputs: KeyRingInputs) -> _Extras:
-        """Those that a refresh put among the inputs."""
+        """Those that a refresh added to the inputs."""
         return cls(inputs.other_policies, inputs.attached_policies, inputs.groups)
 
     def among(self, inputs: KeyRingInputs) -> KeyRingInputs:
-        """The inputs with these in place of any others."""
+        """The inputs with these instead of any others."""
         return replace(inputs, other_policies=self.policies, attached_policies=self.attached, groups=self.groups)
 
     def __bool__(self) -> bool:
@@ -645,8 +652,8 @@ class _Extras:
 class KeyRing(RingBase[KeyRingInputs, KeyRingState]):
     """The access keys of an IAM user, by slot (see RingBase).
 
-    A refresh also looks what else gives the user rights, and puts it among the inputs of a ring whose user was made
-    here: so it shows as a change, and the next `up` takes it away. Of a user that was taken over it is only reported.
+    A refresh also finds what else grants permissions to the user, and adds it to the inputs if the user was created by
+    us. It then shows as a change, and the next `up` removes it. For an adopted user it is only reported.
     """
 
     described = KEY_RING
@@ -670,7 +677,7 @@ class KeyRing(RingBase[KeyRingInputs, KeyRingState]):
         if _is_ours(iam, user, inputs.mark or state.inputs.mark, adopted=adopted):
             state.inputs = extras.among(state.inputs)
             return resource_id, extras.among(drifted), state
-        context.warn(f"user {user} was taken over and may do more than this store's policy says: {extras}")
+        context.warn(f"user {user} was adopted, and has more permissions than this store's policy grants: {extras}")
         return found
 
     def change(self, resource_id: str, old: KeyRingState, inputs: KeyRingInputs, context: Context) -> KeyRingState:
@@ -680,16 +687,16 @@ class KeyRing(RingBase[KeyRingInputs, KeyRingState]):
         if not extras or not _is_ours(iam, user, inputs.mark, adopted=state.inputs.adopt):
             return state
         try:
-            _take_away(iam, user, extras)
+            _remove_extras(iam, user, extras)
         except ApiError as error:
             state.inputs = extras.among(state.inputs)
-            raise PartialError(f"user {user}: {extras} could not be taken away: {error}", resource_id, state) from None
-        context.warn(f"user {user}: {extras} taken away: a key of it could do more than its policy says")
+            raise PartialError(f"user {user}: {extras} could not be removed: {error}", resource_id, state) from None
+        context.warn(f"user {user}: removed {extras}, which granted its keys more than this store's policy")
         return state
 
 
 def _extras(iam: Client, user: str, context: Context) -> _Extras:
-    """What a user has rights by beside our policy: many stores have nothing but inline policies."""
+    """What grants a user permissions beside our policy. Many stores support inline policies only."""
     policies = [name for name in _policies(iam, user) if name != POLICY_NAME and not name.startswith(JOURNAL)]
     attached = _if_any(iam, user, context, "list_attached_user_policies", part="AttachedPolicies", name="PolicyArn")
     groups = _if_any(iam, user, context, "list_groups_for_user", part="Groups", name="GroupName")
@@ -701,7 +708,7 @@ def _if_any(iam: Client, user: str, context: Context, operation: str, *, part: s
         return [str(item[name]) for item in call(iam, operation, UserName=user).get(part, [])]
     except ApiError as error:
         if error.denied:
-            context.warn(f"user {user}: what else it may do is not known: {error}")
+            context.warn(f"user {user}: its other permissions are unknown: {error}")
             return []
         if error.lacking:
             return []
@@ -709,14 +716,14 @@ def _if_any(iam: Client, user: str, context: Context, operation: str, *, part: s
 
 
 def _is_ours(iam: Client, user: str, mark: UserMark | None, *, adopted: bool) -> bool:
-    """Whether a user was made here, and not taken over."""
+    """Whether a user was created by this store, not adopted."""
     if adopted:
         return False
     found, ours = _user(iam, user), _paths(mark)
     return found is not None and (found.path in ours or (not ours and found.path.startswith(ROOT)))
 
 
-def _take_away(iam: Client, user: str, extras: _Extras) -> None:
+def _remove_extras(iam: Client, user: str, extras: _Extras) -> None:
     ways = (
         (extras.policies, "delete_user_policy", "PolicyName"),
         (extras.attached, "detach_user_policy", "PolicyArn"),
@@ -769,7 +776,7 @@ def _remove_policy(iam: Client, user: str, name: str) -> None:
 
 
 def _was_refused(error: ApiError) -> bool:
-    """Whether the call was surely not executed: IAM itself said no, or was never reached."""
+    """Whether the call was certainly not executed: IAM rejected it, or was never reached."""
     never_sent = error.code in ("EndpointConnectionError", "ConnectTimeoutError", "SSLError", "ProxyConnectionError")
     return never_sent or (400 <= error.status < 500 and error.status != 408 and error.code != "RequestTimeout")
 
@@ -778,26 +785,26 @@ def _was_refused(error: ApiError) -> bool:
 
 
 _SID: Final = re.compile(r"At(\d{8}T\d{6})Z(?:Before([A-Z0-9x]+)|Nonce([0-9a-f]{8})Digests([0-9a-f]*))?")
-"""The second form; the first is that of releases before 2026-12, which named the keys themselves."""
+"""The current form is the one with a nonce; releases before 2026-12 recorded the key IDs themselves."""
 _DIGITS: Final = 16
 
 
 def _digest(key_id: str) -> str:
-    """A Sid knows letters and digits alone, an access key ID may have others."""
+    """A digest of an access key ID, which may have characters that a Sid can't."""
     return hashlib.sha256(key_id.encode()).hexdigest()[:_DIGITS]
 
 
 def _write_entry(iam: Client, user: str, name: str, entry: _Entry) -> None:
     nonce = entry.nonce or secrets.token_hex(4)
     sid = f"At{entry.at:%Y%m%dT%H%M%S}ZNonce{nonce}Digests{''.join(sorted(entry.before))}"
-    # Denies the user what it could not do anyway: harmless if it stays behind.
+    # Denies only what the user is not allowed anyway, so it is harmless if it stays.
     statement = {"Sid": sid, "Effect": "Deny", "Action": "iam:CreateAccessKey", "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     call(iam, "put_user_policy", UserName=user, PolicyName=name, PolicyDocument=document)
 
 
 def _read_entry(iam: Client, user: str, name: str) -> _Entry | None:
-    """The entry that a policy holds; None where it makes no sense."""
+    """The entry in a policy; None if it is malformed."""
     document = call(iam, "get_user_policy", UserName=user, PolicyName=name)["PolicyDocument"]
     try:
         parsed = json.loads(document) if isinstance(document, str) else document
@@ -816,26 +823,26 @@ def _read_entry(iam: Client, user: str, name: str) -> _Entry | None:
 
 
 def _journal(iam: Client, user: str) -> tuple[list[_Entry], datetime, list[str]]:
-    """The entries, the server's time, and the names of policies that are none."""
+    """The entries, the server's time, and the names of journal policies that are malformed."""
     answer = call(iam, "list_user_policies", UserName=user)
     found: dict[tuple[object, ...], _Entry] = {}
-    senseless = []
+    malformed = []
     for name in answer.get("PolicyNames", []):
         if not name.startswith(JOURNAL):
             continue
         entry = _read_entry(iam, user, name)
         if entry is None:
-            senseless.append(name)
+            malformed.append(name)
             continue
-        # A run that was cut off while it kept an entry open leaves it under both names.
+        # A run interrupted while it renamed an entry leaves it under both names.
         key = (entry.slot, entry.at, entry.before, entry.nonce)
         twin = found.get(key)
         found[key] = replace(entry, policies=(*twin.policies, name)) if twin else entry
-    return list(found.values()), server_time(answer), senseless
+    return list(found.values()), server_time(answer), malformed
 
 
 def forget_journal(iam: Client, user: str, key_id: str) -> None:
-    """Remove what announced a key that is in state by now; of other calls it is not known what became of them."""
+    """Remove the entries of a key that is in the state. Other entries stay: the outcome of their calls is unknown."""
     for name in _policies(iam, user):
         if name.startswith(JOURNAL) and not name.startswith(_OPEN):
             entry = _read_entry(iam, user, name)

@@ -1,6 +1,6 @@
-"""A key ring: all access keys of one user, by slot, kept alike for every provider.
+"""A key ring: all access keys of one user, by slot, with the same life cycle at every provider.
 
-A family says how its keys are listed, made and deleted (`KeyFamily`); the ring says when (`RingBase`).
+`KeyFamily` is how a provider's keys are listed, created and deleted; `RingBase` decides when.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=AnyRingState[Any])
 
 @dataclass(frozen=True, slots=True)
 class MadeKey:
-    """A key that was just made. `created_at` is ISO 8601, by the provider's clock where it tells."""
+    """A key that was just created. `created_at` is ISO 8601, by the provider's clock if it reports one."""
 
     key_id: str
     secret: str
@@ -38,11 +38,11 @@ class MadeKey:
 
 
 class KeyFamily(ABC):
-    """The keys of one user at one provider, for the time of one call. Every method may raise ApiError.
+    """The keys of one user at one provider, for the duration of one call. Every method may raise ApiError.
 
     Attributes:
-        who: whose keys these are, as messages begin: "user synapse-media-example".
-        notes: what `orphans` has to say of keys that it leaves alone.
+        who: the owner of the keys, as messages begin: "user synapse-media-example".
+        notes: warnings from `orphans` about keys that it does not delete.
     """
 
     who: str
@@ -50,63 +50,66 @@ class KeyFamily(ABC):
 
     @abstractmethod
     def listed(self) -> dict[str, bool] | None:
-        """{access key ID: is it switched on} of every key of the user; None where the user is gone."""
+        """{access key ID: whether it is enabled} of every key of the user; None if the user does not exist."""
 
     @abstractmethod
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
-        """Make a key. One try, whatever fails: a repeated call would leave a key that nobody knows.
+        """Create a key, without retries.
+
+        A request that fails without a response may still have created a key, whose secret is then lost. A retry would
+        create a second one, and leave the first valid and unknown.
 
         Args:
-            before: the keys there are already.
+            before: the IDs of the existing keys.
         """
 
     @abstractmethod
     def delete(self, key_id: str) -> None:
-        """Delete a key; already gone is done."""
+        """Delete a key. Succeeds if it does not exist."""
 
     @abstractmethod
     def orphans(self, known: frozenset[str]) -> list[str]:
-        """Keys that an interrupted run made and nobody was ever given; none of `known`."""
+        """Keys that an interrupted run created and that were never handed out, without those in `known`."""
 
     def require_ours(self, known: Collection[str]) -> None:  # noqa: B027 - where names tell, nothing else is asked
-        """Refuse the keys of a user that is neither this store's nor taken over; asked before each change.
+        """Raises StoreError if the user is neither this store's nor adopted. Called before each change.
 
         Args:
-            known: the keys in state.
+            known: the keys in the state.
         """
 
     def settle(self, *, ending: bool = False) -> str:
-        """Forget what was noted to find orphans by, once it is in state, or undone.
+        """Clear the journal that orphans are found by, of entries whose keys are in the state or deleted.
 
         Args:
-            ending: nobody will look again, so all of it is forgotten.
+            ending: the ring is being deleted, so clear all of it.
 
-        Returns until when an orphan may still appear (ISO 8601); "" where none can.
+        Returns until when an orphan may still appear (ISO 8601); "" if none can.
         """
         return ""
 
     def usable(self) -> bool:
-        """Whether there is still a bucket that the keys are for; asked only where a key may be in use."""
+        """Whether the bucket of the keys still exists. Called only if a key may be in use."""
         return True
 
     def last_used(self, key_id: str) -> datetime | None:
-        """When the key was last used (UTC); None where the provider does not tell."""
+        """When the key was last used (UTC); None if the provider does not report it."""
         return None
 
     def mend(self, slot: str, key_id: str) -> None:  # noqa: B027 - most keys can't be changed
-        """Make a key that is kept be as the inputs say, where a family's keys can be changed."""
+        """Update a kept key to the inputs, if this provider's keys can be changed."""
 
     def drifted(self, slots: Mapping[str, str]) -> Mapping[str, Any]:
-        """Fields of the inputs that no longer describe the kept keys ({slot: access key ID}), as they are now."""
+        """{input: actual value} for the inputs from which the kept keys ({slot: access key ID}) differ."""
         return {}
 
 
 @dataclass(frozen=True, slots=True)
 class NamedKey:
-    """A key where keys have names.
+    """A key at a provider whose keys have names.
 
     Attributes:
-        elsewhere: it is for another bucket, so another store's, whatever its name says.
+        elsewhere: it is for another bucket, so it belongs to another store, whatever its name.
     """
 
     key_id: str
@@ -116,21 +119,20 @@ class NamedKey:
 
 
 def key_name(user: str, owner: str, slot: str) -> str:
-    """The name of the key in a slot; it follows from whose it is, so a key nobody noted is known again by it."""
+    """The name of the key in a slot, derived from its owner, so that a key missing from the state is recognised."""
     return f"{user}-{slot}-{hashlib.sha256(owner.encode()).hexdigest()[:8]}"
 
 
 class NamedKeys(KeyFamily):
-    """Keys that carry a name: what a key is for is read from it, and nothing needs to be noted beforehand.
+    """Keys with names, by which orphans are recognised without a journal.
 
     Two checkouts may each have a state of the same store, so a name that follows from the store alone does not tell
     whose a key is: a key in use in the one state would be an orphan by the other.
 
     Attributes:
-        names: {slot: name that its key is made under}, of every slot there may be. Nobody was ever given a key that
-            has one of them and is not in this state.
-        shared_names: the store was taken over, and what is found there under `names` may be in use: it is only
-            reported.
+        names: {slot: name of its key}, of every possible slot. A key with one of these names that is not in the state
+            was never handed out.
+        shared_names: the store was adopted, so keys under `names` may be in use: they are only reported.
     """
 
     names: Mapping[str, str]
@@ -138,7 +140,7 @@ class NamedKeys(KeyFamily):
 
     @abstractmethod
     def found(self) -> list[NamedKey]:
-        """Every key that carries one of `names`, and any other that reaches the bucket."""
+        """Every key with one of `names`, and every other key that has access to the bucket."""
 
     def listed(self) -> dict[str, bool] | None:
         return {key.key_id: key.active for key in self.found()}
@@ -155,18 +157,18 @@ class NamedKeys(KeyFamily):
 class RingBase(SchemaResource[In, S]):
     """All access keys of one user, by slot.
 
-    `retire_confirmed` is leave for the run it is given in: in a state it is True only where somebody put it there, to
-    have the ring deleted although a key may be in use.
+    `retire_confirmed` is valid for one run. In a state it is True only if `destroy` set it there, to allow deleting the
+    ring although a key may be in use.
     """
 
     not_imported = (
-        "a key ring can't be imported: a store never shows a secret access key again. Let `up` make new keys, "
-        "and delete the old ones once nothing uses them."
+        "a key ring can't be imported: a store never shows a secret access key again. Let `up` create new keys, "
+        "and delete the old ones once they are unused."
     )
 
     @abstractmethod
     def family(self, state: S) -> KeyFamily:
-        """The keys that a state speaks of, by its inputs. No call is made."""
+        """The keys described by the inputs of a state. Makes no call."""
 
     def checked(self, inputs: In) -> tuple[In, dict[str, str]]:
         slots = tuple(sorted(inputs.slots))
@@ -204,7 +206,7 @@ class RingBase(SchemaResource[In, S]):
 
     def change(self, resource_id: str, old: S, inputs: In, context: Context) -> S:
         if old.inputs.adopt:
-            # Once taken over: `adopt` may leave the stack file, and a key that was found is still somebody's.
+            # Even if `adopt` was removed from the stack file since, the keys found at adoption may be in use elsewhere.
             inputs = replace(inputs, adopt=True)
         old.inputs = inputs
         return self._converge(old, context)
@@ -226,38 +228,42 @@ class RingBase(SchemaResource[In, S]):
         until = family.settle(ending=True)
         if until:
             context.warn(
-                f"{family.who}: a key was asked for and no answer came. The store may still make it until {until}: "
-                "look then whether the user has a key that nobody knows, and delete it."
+                f"{family.who}: a key was requested and no response came. The store may still create it until {until}: "
+                "check then whether the user has an unknown key, and delete it."
             )
 
     def _converge(self, state: S, context: Context) -> S:
-        """Make the ring as the state's inputs say; what was reached is in the PartialError where something stops it."""
+        """Bring the ring into the state that its inputs describe. Raises PartialError with what was achieved."""
         inputs, keys, secrets = state.inputs, state.keys, state.secrets
         slots, active = inputs.slots, inputs.active
         family = self.family(state)
-        # The leave was for this run.
+        # The confirmation was for this run only.
         state.inputs = replace(inputs, retire_confirmed=False)
         known = frozenset(key.access_key_id for key in keys.values())
-        # A place that does not answer must not get into state by a PartialError: a refresh would look there.
+        # Calls outside of the `try`: if the user or endpoint is wrong, a PartialError would put it into the state.
         family.require_ours(known)
         orphans = family.orphans(known)
         listed = dict(family.listed() or {})
         alive = [slot for slot, key in keys.items() if key.access_key_id in listed]
-        # What is no key of the user may be a secret: it must not get into state by a PartialError, either.
+        # Also outside: an ID that is not a key of the user may be a secret, which must not enter the state in plain
+        # text.
         brought = _brought(inputs.adopt_key, listed) if inputs.adopt_key and not alive else None
         try:
             for orphan in orphans:
                 family.delete(orphan)
                 listed.pop(orphan, None)
-                context.warn(f"{family.who}: key {orphan}, made by an interrupted run and never handed out, is deleted")
+                context.warn(
+                    f"{family.who}: key {orphan}, created by an interrupted run and never handed out, was deleted"
+                )
             state.orphan_until = family.settle() or None
             for note in family.notes:
                 context.warn(note)
             if state.orphan_until:
                 context.warn(
-                    f"{family.who}: an interrupted run asked for a key and got no answer. The store may still make it "
-                    f"until {state.orphan_until}: run `synapse-media up` again after that, which deletes it, or finds "
-                    "that there is none."
+                    f"{family.who}: an interrupted run requested a key and got no response. The store may still "
+                    "create it "
+                    f"until {state.orphan_until}: run `synapse-media up` again after that, which deletes it if it "
+                    "exists."
                 )
             for slot in [slot for slot, key in keys.items() if key.access_key_id not in listed]:
                 del keys[slot]
@@ -278,8 +284,10 @@ class RingBase(SchemaResource[In, S]):
                 key = keys[slot]
                 if not handed_out:
                     raise StoreError(
-                        f"key {key.access_key_id} is not retired: {keys[active].access_key_id}, which follows it, was "
-                        "made only now and nobody has it yet. Keep both (`synapse-media rotate` does), render, restart "
+                        f"key {key.access_key_id} is not retired: its successor {keys[active].access_key_id} was "
+                        "created in "
+                        "this run, and Synapse does not have it yet. Keep both (`synapse-media rotate` does), "
+                        "render, restart "
                         "Synapse, and retire it then."
                     )
                 if is_brought(key):
@@ -299,48 +307,47 @@ class RingBase(SchemaResource[In, S]):
 
 
 def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:
-    """A key that was there before, brought along with an adopted user. When it was made is not known."""
+    """The key of an adopted user that `adopt_key` names. Its creation time is unknown."""
     secret = credentials.read(ADOPTED_SECRET)
     if secret:
         Credential(key_id, secret).refuse_swapped("adopt_key", ADOPTED_SECRET)
     if key_id not in listed:
-        # It is not shown: it may be a secret that was put there in place of its ID.
+        # The value is not shown: it may be a secret given instead of the ID.
         raise StoreError(
             f"adopt_key: the user has no key of this ID; it has {', '.join(sorted(listed)) or 'none'}. Name one of "
-            "them, or leave the setting out to have a new one made."
+            "them, or remove the setting to have a new one created."
         )
     if not secret:
         raise StoreError(
             f"adopt_key: the environment has no {ADOPTED_SECRET}: set it to the secret access key of {key_id}. Once "
-            "it is in the encrypted state it is not needed any more."
+            "it is in the encrypted state, it is no longer needed."
         )
     return MadeKey(key_id, secret, "")
 
 
 def is_brought(key: AccessKey) -> bool:
-    """Whether a key of the ring was there before it: somebody else's to delete."""
+    """Whether a key was adopted, so that it is not ours to delete."""
     return not key.created_at
 
 
 def _say_left(who: str, key: AccessKey, context: Context) -> None:
     context.warn(
-        f"{who}: key {key.access_key_id} was brought along and is left as it is. Delete it at the provider once "
-        "nothing uses it."
+        f"{who}: key {key.access_key_id} was adopted and is not deleted. Delete it at the provider once it is unused."
     )
 
 
 def require_leave(family: KeyFamily, listed: Mapping[str, bool], state: AnyRingState[Any], *, confirmed: bool) -> None:
-    """Refuse to delete a ring one of whose keys may be in use, unless the stack file's `allow` gave leave.
+    """Raises StoreError if a key of a ring to be deleted may be in use, unless that was confirmed by `allow`.
 
-    No store tells that a key is unused: what it tells of the last use may be the proof's, or hours old.
-    A key that was brought along stays, so nobody is asked for it.
+    No store can report that a key is unused: the last use may be that of the proof, or be reported hours late.
+    Adopted keys are not deleted, so they need no confirmation.
     """
     if confirmed:
         return
     used = [key.access_key_id for key in state.keys.values() if key.access_key_id in listed and not is_brought(key)]
     if used and family.usable():
         raise StoreError(
-            f"{family.who}: key {', '.join(used)} may be in use and is not deleted: with it Synapse would lose its "
+            f"{family.who}: key {', '.join(used)} may be in use and is not deleted: Synapse would lose access to its "
             "media. Run `synapse-media destroy`, which asks; or put <homeserver>/retire-key into the stack file's "
             "allow (retire-key into that of its arguments, where a program declares the store), run `up`, and then "
             "this again."
@@ -348,7 +355,7 @@ def require_leave(family: KeyFamily, listed: Mapping[str, bool], state: AnyRingS
 
 
 def _with_active(state: S, active: str = "") -> S:
-    """The state, with the key of the active slot (by default, that of its inputs)."""
+    """The state, with its outputs set to the key of the active slot (by default, that of its inputs)."""
     slot = active or state.inputs.active
     state.access_key_id = state.keys[slot].access_key_id if slot in state.keys else ""
     state.secret_access_key = state.secrets[slot] if slot in state.keys else ""
@@ -363,11 +370,14 @@ def _note_strangers(state: AnyRingState[Any], listed: Mapping[str, bool]) -> Non
 
 def _report(who: str, state: AnyRingState[Any], context: Context) -> None:
     for key in state.unknown_keys:
-        context.warn(f"{who} has the key {key}, not made by this stack. It is left alone: delete it if nobody uses it.")
+        context.warn(
+            f"{who} has the key {key}, not created by this stack. It is not changed: delete it if it is unused."
+        )
     for key in state.inactive_keys:
         context.warn(
-            f"{who}: key {key} was switched off by somebody. It is left so; Synapse can't use it. Switch it "
-            "on at the provider, or rotate."
+            f"{who}: key {key} was disabled outside of this stack, so Synapse can't use it. Enable it at the "
+            "provider, or "
+            "rotate."
         )
 
 
@@ -375,9 +385,9 @@ _NEVER_TOLD: Final = "this store does not tell when a key was last used"
 
 
 def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) -> None:
-    """Refuse to retire a key unless somebody says that Synapse has moved on to the next.
+    """Raises StoreError unless the operator confirmed that Synapse uses the next key.
 
-    When a store says that a key was last used does not tell: the proof, `prove` and `render` use the new one, too.
+    The store's time of last use can't replace that: the proof and `prove` use keys too.
     """
     if confirmed:
         return
@@ -388,7 +398,7 @@ def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) ->
         else "this store does not tell when a key was last used"
     )
     raise StoreError(
-        f"key {old.access_key_id} is not retired: only you know whether Synapse has moved on to the next one ({when}). "
+        f"key {old.access_key_id} is not retired: only you know whether Synapse uses the next one already ({when}). "
         "Render, restart Synapse, and then confirm: `synapse-media rotate --finish --confirm`, or "
         "<homeserver>/retire-key in the stack file's allow; of a store that a program declares, retire-key in allow of "
         "its arguments."

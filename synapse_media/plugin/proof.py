@@ -1,6 +1,6 @@
-"""`s3store:index:Proof`: the probes of `store.probes` run in `up`, before anything is configured with the key.
+"""`s3store:index:Proof`: runs the probes of `store.probes` during `up`, before anything is configured with the key.
 
-There may be an administrator, who makes a decoy bucket and clears up.
+With an admin credential, the proof uses a decoy bucket, which the key must not reach, and cleans up afterwards.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from . import families
 from .resource import Context, PartialError, SchemaResource
 
 DECOY: Final = "synapse-media-decoy-"
-"""How the name of every decoy bucket begins."""
+"""The prefix of the name of every decoy bucket."""
 
 
 def decoy_name(connection: Connection, bucket: str) -> str:
-    """The same name for the same store: what a killed run left is found again."""
+    """The name of the decoy, derived from the store, so that the decoy of an interrupted run is found and reused."""
     seed = f"{connection.endpoint}/{connection.region}/{bucket}"
     return f"{DECOY}{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
 
 
 class ProofAdministrator(Protocol):
-    """What the proof needs an administrator for. Every method may raise StoreError."""
+    """The operations of a proof that need the admin credential. Every method may raise StoreError."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
-        """Make an empty bucket of this name that the key must not reach, or find the one an earlier run left.
+        """Create an empty bucket that the key must not reach, or find the one of an earlier run.
 
-        It carries the store's mark, where the store has marks; with another's it is refused. False where this
-        administrator can make none.
+        It has the store's ownership mark if the provider has marks; one with another mark is refused. False if this
+        provider can't create a decoy.
         """
 
     def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
         """Delete the decoy."""
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
-        """The decoys of this store but this one, that a run which was killed left; [] where the provider can't tell."""
+        """The store's other decoys, left by interrupted runs; [] if the provider can't find them."""
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         """Remove what the proof wrote, and what earlier ones left.
@@ -57,7 +57,7 @@ class ProofAdministrator(Protocol):
         """
 
     def note_known(self, inputs: ProofInputs) -> None:
-        """Note that the key is in a state, where the provider holds what was noted to find it by if it were not."""
+        """Clear the key ring's journal at the provider, if it has one: the key is in the state now."""
 
 
 def clear_with_proved_key(inputs: ProofInputs, own: str) -> None:
@@ -67,7 +67,7 @@ def clear_with_proved_key(inputs: ProofInputs, own: str) -> None:
 
 
 class ProofResource(SchemaResource[ProofInputs, ProofState]):
-    """The proof as a resource: run again whenever the key, policy, bucket or endpoint changes, and at no other time."""
+    """The proof as a resource, run again only if the key, policy, bucket or endpoint changes."""
 
     described = PROOF
     not_imported = "a proof can't be imported: `up` makes it."
@@ -79,19 +79,19 @@ class ProofResource(SchemaResource[ProofInputs, ProofState]):
     def find(
         self, resource_id: str, inputs: ProofInputs, state: ProofState, context: Context
     ) -> tuple[str, ProofInputs, ProofState]:
-        # Nothing to read: it says what was tried and when it was made, of which nothing can drift.
+        # A record of what was tried at the time, which can't drift.
         return resource_id, inputs, state
 
     def change(self, resource_id: str, old: ProofState, inputs: ProofInputs, context: Context) -> ProofState:
         return _prove(resource_id, inputs, old, context)
 
     def remove(self, resource_id: str, state: ProofState, last: ProofInputs, context: Context) -> None:
-        """A proof is a record: nothing at the store is to be deleted but a decoy that could not be before."""
+        """A proof is only a record; delete nothing but decoys that could not be deleted before."""
         _delete_left(state, context)
 
 
 def _delete_decoy(administrator: ProofAdministrator, inputs: ProofInputs, decoy: str, context: Context) -> bool:
-    """Delete a decoy; False, and said, where it is still there."""
+    """Delete a decoy; False, with a warning, if that failed."""
     try:
         administrator.delete_decoy(inputs, decoy)
     except StoreError as error:
@@ -103,18 +103,18 @@ def _delete_decoy(administrator: ProofAdministrator, inputs: ProofInputs, decoy:
 
 def _say_left(decoy: str, why: StoreError, context: Context) -> None:
     context.warn(
-        f"the bucket {decoy}, made empty for the proof, could not be deleted: {why} The next proof tries again; to be "
-        "rid of it now, delete it at the provider."
+        f"the empty bucket {decoy}, created for the proof, could not be deleted: {why} The next proof tries again; to "
+        "remove it now, delete it at the provider."
     )
 
 
 def _delete_left(state: ProofState, context: Context) -> list[str]:
-    """Delete the decoys that earlier runs left, by what they were made with; the names of those still there."""
+    """Delete the decoys of earlier runs with the inputs they were created with; the names of those that remain."""
     administrator = families.proof_administrator(state.inputs.lender)
     left = []
     for decoy in state.decoys_left:
         try:
-            # Looked at as if it were made anew: by its mark it is known to be this store's.
+            # lend_decoy checks by the mark that it is this store's.
             if not administrator.lend_decoy(state.inputs, decoy):
                 continue
         except StoreError as error:
@@ -128,10 +128,10 @@ def _delete_left(state: ProofState, context: Context) -> list[str]:
 
 @contextmanager
 def _decoy(administrator: ProofAdministrator, inputs: ProofInputs, left: list[str], context: Context) -> Iterator[str]:
-    """A decoy for the time of the proof; "" where there is none to be had.
+    """A decoy for the duration of the proof; "" if there can be none.
 
     Args:
-        left: the names of those that could not be deleted afterwards are added to it.
+        left: receives the names of decoys that could not be deleted.
     """
     decoy = decoy_name(inputs.connection, inputs.bucket)
     if not (inputs.admin and inputs.decoy and administrator.lend_decoy(inputs, decoy)):
@@ -166,7 +166,7 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
                 own=own,
             )
         if inputs.admin:
-            # What a failed probe left may be out of reach; the lines say what failed.
+            # Best effort: after a failed probe the objects may be out of reach, and the lines report that failure.
             with suppress(ApiError):
                 administrator.clear(inputs, own)
         # The ring can't do this itself: what it returns is not in the state yet, and a run killed in between would

@@ -1,7 +1,7 @@
-"""What a resource of this plugin is, without a word of the protocol.
+"""The interface of the plugin's resources, independent of the gRPC protocol.
 
-The protocol hands over wire values (`Resource`); a resource of ours works on what `synapse_media.schema` describes
-(`SchemaResource`). What is not known yet, in a preview, is `UNKNOWN`.
+`protocol.py` passes wire values (`Resource`); our resources work on the types of `synapse_media.schema`
+(`SchemaResource`). A value that is unknown during a preview is `UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ S = TypeVar("S", bound=State[Any])
 
 
 class PartialError(StoreError):
-    """Made, but not finished: what exists goes into state, and the next `up` finishes it by an update."""
+    """Partially created: what exists goes into the state, and the next `up` completes it by an update."""
 
     def __init__(self, reason: str, resource_id: str, state: State[Any] | Values) -> None:
         super().__init__(reason)
@@ -35,13 +35,13 @@ class PartialError(StoreError):
 
     @property
     def outputs(self) -> Values:
-        """The wire values of what was reached, noted after this was raised included."""
+        """The wire values of the partial state, with changes made to it after this was raised."""
         return model.write_state(self._state) if isinstance(self._state, State) else self._state
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a read found: `inputs` with any drift in them, so that a diff against the program shows it."""
+    """The result of a read: `inputs` include any drift, so that a diff against the program shows it."""
 
     resource_id: str
     inputs: Values
@@ -50,11 +50,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a call may need beside its values.
+    """The context of a call.
 
     Attributes:
-        warn: says something to the user, at this resource, without failing.
-        inputs: of a delete: those of the last `up`, also where it changed nothing; `outputs` are of the last change.
+        warn: shows a warning to the user at this resource.
+        inputs: for a delete: the inputs of the last `up`, even if it changed nothing; `outputs` are of the last change.
         urn: the resource's URN.
     """
 
@@ -79,10 +79,10 @@ class Resource(ABC):
     Class attributes:
         pulumi_type: the type, `s3store:index:Bucket`.
         secrets: names of outputs and inputs that are secret, wherever they appear.
-        replace_on: inputs whose change makes another resource.
-        required: inputs that must be there.
-        passing: inputs that are no change by themselves: they are about one run, or an earlier release had none.
-        one_of_a_name: the id is its name at the store, and `create` takes over what has it and is ours.
+        replace_on: inputs whose change replaces the resource.
+        required: inputs that must be given.
+        passing: inputs whose change alone causes no update: they concern one run, or earlier releases lack them.
+        one_of_a_name: the id is its name at the store, and `create` takes over an existing one of ours.
     """
 
     pulumi_type: ClassVar[str]
@@ -93,12 +93,12 @@ class Resource(ABC):
     one_of_a_name: ClassVar[bool] = False
 
     def check(self, inputs: Values) -> tuple[Values, dict[str, str]]:
-        """The inputs with defaults filled in and in canonical form, and {input: what is wrong with it}."""
+        """The inputs in canonical form with defaults, and {input: what is wrong with it}."""
         failures = {name: "is missing" for name in sorted(self.required) if inputs.get(name) in (None, "")}
         return inputs, failures
 
     def diff(self, old: Values, new: Values) -> Diff:
-        """What changed between the inputs in state (drift included) and the program's."""
+        """The difference between the inputs in the state (including drift) and those of the program."""
         names = sorted((set(old) | set(new)) - self.passing)
         changed = tuple(name for name in names if not _same(old.get(name), new.get(name)))
         return Diff(
@@ -109,28 +109,28 @@ class Resource(ABC):
         )
 
     def unsettled(self, outputs: Values) -> tuple[str, ...]:
-        """Outputs for whose sake the next `up` has to look again, though no input changed."""
+        """Outputs that require an update by the next `up` although no input changed."""
         return ()
 
     @abstractmethod
     def planned(self, inputs: Values, old: Values | None) -> Values:
-        """Outputs of a preview: what follows from the inputs is known, the rest `UNKNOWN`. No call is made."""
+        """The outputs for a preview: those that follow from the inputs, the rest `UNKNOWN`. Makes no call."""
 
     @abstractmethod
     def create(self, inputs: Values, context: Context) -> tuple[str, Values]:
-        """Make it; the id and the outputs. Raises PartialError once anything exists that state must know."""
+        """Create it; the id and the outputs. Raises PartialError once anything exists that the state must record."""
 
     @abstractmethod
     def read(self, resource_id: str, inputs: Values, outputs: Values, context: Context) -> Found | None:
-        """How it is now; None only where the store says that it is gone. Empty inputs: an import."""
+        """The actual values; None only if the store reports that it is gone. Empty inputs: an import."""
 
     @abstractmethod
     def update(self, resource_id: str, old: Values, inputs: Values, context: Context) -> Values:
-        """Make it as the inputs say, from outputs `old`, which may be those of a half-made resource."""
+        """Update it to the inputs, from outputs `old`, which may be those of a partially created resource."""
 
     @abstractmethod
     def delete(self, resource_id: str, outputs: Values, context: Context) -> None:
-        """Delete it; already gone is done."""
+        """Delete it. Succeeds if it does not exist."""
 
 
 def _same(old: Any, new: Any) -> bool:
@@ -144,10 +144,10 @@ def _same(old: Any, new: Any) -> bool:
 
 
 class SchemaResource(Resource, Generic[In, S]):
-    """A resource of ours, on values that are described: inputs `In` and state `S`.
+    """A resource with typed inputs `In` and state `S`.
 
     Class attributes:
-        described: what it is.
+        described: its description in the schema.
         not_imported: why it can't be imported, and what to do instead.
     """
 
@@ -167,54 +167,54 @@ class SchemaResource(Resource, Generic[In, S]):
         cls.passing = frozenset(one.wire for one in inputs if one.meta.transient)
         cls.one_of_a_name = cls.described.one_of_a_name
 
-    # ---- on described values
+    # ---- on typed values
 
     def checked(self, inputs: In) -> tuple[In, dict[str, str]]:
         """The inputs in canonical form, and {name on the wire: what is wrong with it}. Any of them may be UNKNOWN."""
         return inputs, {}
 
     def foreseen(self, inputs: In, old: S | None) -> S:
-        """The state that a preview expects; what is not known yet is UNKNOWN, in the inputs too. No call is made."""
+        """The state that a preview expects, with UNKNOWN for unknown values, in the inputs too. Makes no call."""
         return cast("S", model.unknown_state(self.described.state, inputs))
 
     @abstractmethod
     def make(self, inputs: In, context: Context) -> tuple[str, S]:
-        """Make it; the ID and the state. Raises PartialError once anything exists that state must know."""
+        """Create it; the ID and the state. Raises PartialError once anything exists that the state must record."""
 
     def imported(self, resource_id: str) -> tuple[In, S]:
-        """Inputs and state to look for what is imported by. Raises StoreError where it can't be."""
+        """The inputs and state to read an imported resource with. Raises StoreError if it can't be imported."""
         raise StoreError(self.not_imported)
 
     @abstractmethod
     def find(self, resource_id: str, inputs: In, state: S, context: Context) -> tuple[str, In, S] | None:
-        """How it is now: the ID, the inputs with any drift in them, the state.
+        """The actual ID, inputs (including drift) and state.
 
-        None only where the store says that it is gone.
+        None only if the store reports that it is gone.
         """
 
     @abstractmethod
     def change(self, resource_id: str, old: S, inputs: In, context: Context) -> S:
-        """Make it as the inputs say, from a state that may be that of a half-made resource."""
+        """Update it to the inputs, from a state that may be that of a partially created resource."""
 
     @abstractmethod
     def remove(self, resource_id: str, state: S, last: In, context: Context) -> None:
-        """Delete it; already gone is done.
+        """Delete it. Succeeds if it does not exist.
 
         Args:
-            last: the inputs of the last `up`, also where it changed nothing; those of the state are of the last change.
+            last: the inputs of the last `up`, even if it changed nothing; those in the state are of the last change.
         """
 
     # ---- on the wire
 
     def read_inputs(self, values: Mapping[str, Any]) -> In:
-        """Inputs from wire values. Raises StoreError where a value is of another type."""
+        """Inputs from wire values. Raises StoreError for a value of the wrong type."""
         try:
             return cast("In", model.read(self.described.inputs, values))
         except WireError as error:
             raise StoreError(str(error)) from None
 
     def read_state(self, values: Mapping[str, Any]) -> S:
-        """A state from wire values. Raises StoreError where a value is of another type."""
+        """A state from wire values. Raises StoreError for a value of the wrong type."""
         try:
             return cast("S", model.read_state(self.described.state, self.described.inputs, values))
         except WireError as error:
@@ -226,7 +226,7 @@ class SchemaResource(Resource, Generic[In, S]):
         known = {one.wire for one in described} | {one.wire for one in model.properties(self.described.state)}
         for name in sorted(set(inputs) - known):
             if inputs[name] is not None:
-                failures[name] = f"is no input; allowed: {', '.join(sorted(one.wire for one in described))}"
+                failures[name] = f"is not an input; allowed: {', '.join(sorted(one.wire for one in described))}"
         try:
             typed = cast("In", model.read(self.described.inputs, inputs))
         except WireError as error:
@@ -239,7 +239,7 @@ class SchemaResource(Resource, Generic[In, S]):
         return model.write(typed), {**faults, **failures}
 
     def diff(self, old: Values, new: Values) -> Diff:
-        # What an earlier release did not have yet is as its default.
+        # An input that is missing in a state of an earlier release has its default.
         complete = [model.write(self.read_inputs(values)) for values in (old, new)]
         return super().diff(*complete)
 
@@ -280,13 +280,13 @@ def forgetting(urn: str) -> str:
 
 
 def import_id(resource_id: str) -> tuple[str, Connection]:
-    """The two parts of an import ID, `NAME@ENDPOINT`: nothing else tells an import where the store is."""
+    """The parts of an import ID, `NAME@ENDPOINT`: an import has no other source for the endpoint."""
     name, at, endpoint = resource_id.rpartition("@")
     if not name or not at or "://" not in endpoint:
         raise StoreError(
             f"import id {resource_id!r} is not NAME@ENDPOINT, for example media@https://s3.example.com "
             "(an IAM endpoint for users and policies)"
         )
-    # No provider is named, so the credential is that of any store over the S3 API.
+    # The provider is unknown, so the credential is read from the variables of s3_compatible.
     variables = catalog.load("s3_compatible").admin_variables
     return name, Connection(endpoint=endpoint, region="us-east-1", iam_endpoint=endpoint, variables=variables)

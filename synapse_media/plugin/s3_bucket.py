@@ -55,7 +55,7 @@ _PAUSE: Final = 1.0
 
 
 def canonical(document: str) -> str:
-    """A policy document in one form, so that two of the same meaning compare equal; "" stays ""."""
+    """The canonical form of a policy document, for comparison; "" for ""."""
     return json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")) if document.strip() else ""
 
 
@@ -65,7 +65,7 @@ class _Read(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _S3Setting(Setting):
-    """A setting, with how it is read and written.
+    """A setting with its accessors.
 
     Attributes:
         get: the inputs, with the setting as the bucket has it.
@@ -93,9 +93,9 @@ def _put_versioning(s3: Client, inputs: BucketInputs) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Lifecycle:
-    """What the active lifecycle rules come to: the shortest times in days, 0 for none; IDs of rules that expire media.
+    """The effect of the active lifecycle rules: shortest times in days (0: none), IDs of rules that expire media.
 
-    A rule that expires current objects deletes media, so it shows as drift, whoever made it.
+    A rule that expires current objects deletes media, so it shows as drift, whoever created it.
     """
 
     noncurrent_days: int = 0
@@ -149,18 +149,18 @@ def read_policy(s3: Client, bucket: str) -> str:
             raise
         return ""
     try:
-        # The one answer of S3 that is not XML.
+        # The only response of S3 that is not XML.
         if "Statement" in json.loads(document):
             return canonical(document)
     except (ValueError, TypeError):
         pass
     raise ApiError(
-        "Unparsable", 0, f"get_bucket_policy {bucket}: the answer is no policy: does the store answer there?"
+        "Unparsable", 0, f"get_bucket_policy {bucket}: the response is not a policy: is this the store's endpoint?"
     )
 
 
 def write_policy(s3: Client, bucket: str, policy: str) -> None:
-    """Put a policy on a bucket; "" takes away the one there is."""
+    """Set the policy of a bucket; "" removes it."""
     if policy:
         call(s3, "put_bucket_policy", Bucket=bucket, Policy=policy)
     elif read_policy(s3, bucket):
@@ -219,7 +219,7 @@ def _put_encryption(s3: Client, inputs: BucketInputs) -> None:
 
 
 def is_public(s3: Client, bucket: str) -> bool:
-    """Whether a bucket's access list lets everybody in."""
+    """Whether a bucket's ACL grants public access."""
     grants = call(s3, "get_bucket_acl", Bucket=bucket).get("Grants", [])
     return any(
         grant.get("Grantee", {}).get("URI") in _PUBLIC or grant.get("Grantee", {}).get("ID") == "all-users"
@@ -228,8 +228,8 @@ def is_public(s3: Client, bucket: str) -> bool:
 
 
 def make_private(s3: Client, bucket: str) -> None:
-    """Have a bucket's access list let nobody in but its owner."""
-    # Where ACLs are switched off (BucketOwnerEnforced) there is nothing to write: private is all there is.
+    """Set a bucket's ACL to private."""
+    # With ACLs disabled (BucketOwnerEnforced) there is nothing to do: the bucket is private.
     if is_public(s3, bucket):
         call(s3, "put_bucket_acl", Bucket=bucket, ACL="private")
 
@@ -258,7 +258,7 @@ _SETTINGS: Final = (
     _S3Setting("policy", ("policy",), "bucket policy", _get_policy, _put_policy, may_be_refused=False),
 )
 _NOTHING: Final = BucketInputs(bucket="", connection=Connection(), owner="")
-"""Inputs that ask for no setting."""
+"""Inputs that request no settings."""
 
 
 # ---- its mark
@@ -278,7 +278,7 @@ def _tags(s3: Client, bucket: str) -> dict[str, str]:
 
 
 def _tags_if_any(s3: Client, bucket: str, *, may_be_denied: bool) -> dict[str, str] | None:
-    """The tags; None where the store has none, or this key may not look at them."""
+    """The tags; None if the store does not support them or denies access to them."""
     try:
         return _tags(s3, bucket)
     except ApiError as error:
@@ -294,15 +294,15 @@ def _put_mark(s3: Client, bucket: str, owner: str, tags: Mapping[str, str]) -> N
 
 
 def _is_excused(error: ApiError, *, may_be_denied: bool) -> bool:
-    """Nothing to fail for: the store doesn't have it, or a key that is no administrator's may not."""
+    """Whether an error is acceptable: the store lacks the feature, or denies it to a key that is not an admin's."""
     return error.lacking or (may_be_denied and error.denied)
 
 
 def mark(s3: Client, bucket: str, marked: Marked, *, may_be_denied: bool = False) -> None:
-    """Put our mark on a bucket that is no store's; one that carries another's is refused.
+    """Mark an unmarked bucket. Raises StoreError for one with another store's mark.
 
     Args:
-        may_be_denied: it is no reason to fail that this key may not.
+        may_be_denied: ignore a denial.
     """
     tags = _tags_if_any(s3, bucket, may_be_denied=may_be_denied)
     if tags is None:
@@ -316,7 +316,7 @@ def mark(s3: Client, bucket: str, marked: Marked, *, may_be_denied: bool = False
 
 
 def mark_of(s3: Client, bucket: str, *, may_be_denied: bool = False) -> str:
-    """The mark that a bucket carries; "" for none, or where this key may not look."""
+    """The mark of a bucket; "" if it has none or it can't be read."""
     return (_tags_if_any(s3, bucket, may_be_denied=may_be_denied) or {}).get(OWNER_TAG, "")
 
 
@@ -363,8 +363,8 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             if not error.denied:
                 raise
             raise StoreError(
-                f"bucket: {self.bucket!r} exists and this credential may not look at it: it belongs to somebody else, "
-                f"or the admin credential may not administer buckets. Choose another name. {error}"
+                f"bucket: {self.bucket!r} exists and the store denies access to it: it belongs to another account, "
+                f"or the admin credential lacks permissions for buckets. Choose another name. {error}"
             ) from None
 
     def make(self) -> bool:
@@ -373,7 +373,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         except ApiError as error:
             if error.code == "BucketAlreadyExists":
                 raise taken(self.bucket, error) from None
-            # A retry after an answer that was lost finds the bucket of the first try.
+            # A retry after a lost response finds the bucket of the first attempt.
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
         self._made_at = time.monotonic()
@@ -398,7 +398,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             raise
 
     def _is_configured(self) -> bool:
-        """Whether somebody has set anything of it."""
+        """Whether the bucket has any setting."""
         s3, bucket = self.s3, self.bucket
         looks: tuple[Callable[[], object], ...] = (
             lambda: call(s3, "get_bucket_versioning", Bucket=bucket).get("Status"),
@@ -502,7 +502,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
 
 
 def arn(bucket: str) -> str:
-    """A bucket's ARN. The name may be UNKNOWN in a preview, and so is the ARN then."""
+    """A bucket's ARN; UNKNOWN if the name is, in a preview."""
     name: object = bucket
     return bucket if name is UNKNOWN else f"arn:aws:s3:::{bucket}"
 
@@ -528,7 +528,7 @@ class S3BucketBase(BucketBase[S3In, S3State]):
 
     def read_state(self, values: Mapping[str, Any]) -> S3State:
         state = super().read_state(values)
-        # Earlier releases noted it in words alone.
+        # Earlier releases recorded it as text only.
         state.has_no_tags = state.has_no_tags or _NO_TAGS in state.lacks
         return state
 
@@ -542,7 +542,7 @@ class Bucket(S3BucketBase[BucketInputs, BucketState]):
         was, will = self.read_inputs(old).connection, self.read_inputs(new).connection
         known = isinstance(was, Connection) and isinstance(will, Connection)
         if known and was.iam_endpoint and will.iam_endpoint == "":
-            # By one credential in the environment: the administrator's would get into state, and to Synapse.
+            # Both keys would come from the same variables, so the admin's would get into the state and to Synapse.
             raise StoreError(
                 "existing_key: this store has a user and a key of its own, made at "
                 f"{was.iam_endpoint}, and the same variables can't hold the administrator's key that deletes these and "
@@ -556,6 +556,6 @@ class Bucket(S3BucketBase[BucketInputs, BucketState]):
 
     def imported(self, resource_id: str) -> tuple[BucketInputs, BucketState]:
         bucket, connection = import_id(resource_id)
-        # Nothing of it is ours until the program that follows says so.
+        # An imported bucket is treated as adopted until the program says otherwise.
         inputs = BucketInputs(bucket=bucket, connection=connection, owner="", adopt=True)
         return inputs, BucketState(inputs=inputs, adopted=True)

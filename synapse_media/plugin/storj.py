@@ -1,4 +1,4 @@
-"""Storj: a bucket made with a short-lived grant, and S3 keys registered for grants that reach nothing but the bucket.
+"""Storj: a bucket, created with a short-lived grant, and S3 keys for grants restricted to the bucket.
 
 Storj's control plane is the operator's access grant (UPLINK_ACCESS), restricted on this machine; an auth service gives
 an S3 key pair for a grant, which it can neither list nor delete. So a key is registered once and kept in state; it
@@ -50,12 +50,12 @@ PARENT: Final = "UPLINK_ACCESS"
 AUTH: Final = "https://auth.storjshare.io"
 
 _SHORT: Final = timedelta(hours=1)
-"""How long a key lives that makes and deletes the bucket."""
+"""The lifetime of a key for creating and deleting the bucket."""
 _SPARE: Final = timedelta(minutes=10)
-"""A short-lived key is not used in its last minutes: a call may take some."""
+"""A short-lived key is not used in its last minutes, since a call takes time."""
 _SOON: Final = timedelta(days=30)
 _SETTLE: Final = 30.0
-"""Seconds: the gateways may not know a key that was registered just now."""
+"""Seconds until the gateways accept a newly registered key."""
 _REVOKE_SECONDS: Final = 60
 _LONG_WORD: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,}")
 
@@ -64,7 +64,7 @@ _LONG_WORD: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,}")
 
 
 def parent(bucket: str, needed: Collection[str]) -> Grant:
-    """The operator's access grant. Raises StoreError where there is none, or it can't give this."""
+    """The operator's access grant. Raises StoreError if it is missing or insufficient."""
     given = credentials.read(PARENT)
     if not given:
         raise StoreError(
@@ -85,7 +85,7 @@ def parent(bucket: str, needed: Collection[str]) -> Grant:
 
 
 def check_admin(asked: AdminCheck) -> None:
-    """Raises StoreError where the access grant in the environment can't give what the store's keys need."""
+    """Raises StoreError if the access grant in the environment is insufficient for the store's keys."""
     parent(asked.bucket, PERMISSIONS if asked.access == "full" else OBJECTS)
 
 
@@ -98,7 +98,7 @@ def _spelled_out(permissions: Collection[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    """A key pair, and the gateway that knows it (with scheme, no slash at the end).
+    """A key pair, and the URL of the gateway that accepts it (without a trailing slash).
 
     Attributes:
         ends: where the auth service ends the pair before its grant does, as it does in a free trial; ISO 8601, or "".
@@ -110,7 +110,7 @@ class _Registered:
 
 
 def _register(connection: Connection, grant: Grant, *, repeatable: bool) -> _Registered:
-    """An S3 key pair for a grant. Another call gives another pair: repeat it only for a grant that ends soon."""
+    """Register a grant for an S3 key pair. Each call issues another pair, so retry it only for a short-lived grant."""
     client = JsonClient(
         base=(connection.auth_endpoint or AUTH).rstrip("/"),
         what="Storj's auth service",
@@ -122,7 +122,7 @@ def _register(connection: Connection, grant: Grant, *, repeatable: bool) -> _Reg
     try:
         answer = client.call("POST", "/v1/access", asked, repeatable=repeatable)
     except ApiError as error:
-        # A server may quote what it was sent, and the message may have been cut within it.
+        # The server may quote the grant in its message, perhaps truncated.
         raise ApiError(error.code, error.status, _LONG_WORD.sub("[access grant]", str(error))) from None
     found = answer if isinstance(answer, Mapping) else {}
     key_id, secret, endpoint = (found.get(name) for name in ("access_key_id", "secret_key", "endpoint"))
@@ -142,14 +142,14 @@ def _is_base(url: str) -> bool:
         return False
 
 
-# ---- short-lived keys, for the bucket alone: kept in this process, never in state
+# ---- short-lived keys, for the bucket alone: kept in memory, never in the state
 
 _short: dict[tuple[object, ...], tuple[_Registered, datetime]] = {}
 _lock = threading.Lock()
 
 
 def administrator(connection: Connection, bucket: str, pause: Callable[[float], None] = time.sleep) -> Client:
-    """An S3 client that may make, read and delete this bucket and no other, for less than an hour."""
+    """An S3 client for creating, reading and deleting this bucket alone, valid for less than an hour."""
     grant = parent(bucket, OBJECTS)
     now = datetime.now(UTC)
     key = (grant, bucket, connection.auth_endpoint)
@@ -176,18 +176,19 @@ def _wait_until_known(s3: Client, bucket: str, pause: Callable[[float], None]) -
             if error.bad_key and time.monotonic() < deadline:
                 pause(1.5)
                 continue
-            # Whoever reaches a bucket may look at it, and its name is free of other projects.
+            # A grant for a bucket always allows reading it, and bucket names are per project, so a denial means a bad
+            # grant.
             if error.bad_key or error.denied:
                 raise StoreError(
                     f"{PARENT}: the gateway refuses a key that was made from this access grant just now. The grant, or "
                     f"the API key it came from, was perhaps revoked: give one that is valid. {error}"
                 ) from None
-        # Any other answer is one to a key that is known.
+        # Any other error shows that the key was accepted.
         return
 
 
 class StorjFamily(S3Family[StorjBucketInputs]):
-    """A bucket, through a key that lives for an hour and reaches nothing else."""
+    """A bucket, through a key that is valid for an hour and restricted to it."""
 
     @cached_property
     def s3(self) -> Client:
@@ -195,7 +196,7 @@ class StorjFamily(S3Family[StorjBucketInputs]):
 
 
 class StorjBucket(S3BucketBase[StorjBucketInputs, StorjBucketState]):
-    """A bucket, made with the operator's access grant."""
+    """A bucket, created with the operator's access grant."""
 
     described = STORJ_BUCKET
     not_imported = "a Storj bucket is not imported: set adopt: true for its store, which takes it over"
@@ -214,7 +215,7 @@ class StorjBucket(S3BucketBase[StorjBucketInputs, StorjBucketState]):
         return super().make(inputs, context)
 
     def begun(self, inputs: StorjBucketInputs) -> StorjBucketState:
-        # From the first on, so that it is in state even where the bucket is only half made.
+        # Recorded first, so that it is in the state even if creating the bucket fails halfway.
         fingerprint = parent(inputs.bucket, OBJECTS).fingerprint(inputs.bucket)
         return StorjBucketState(inputs=inputs, fingerprint=fingerprint)
 
@@ -236,7 +237,8 @@ class StorjBucket(S3BucketBase[StorjBucketInputs, StorjBucketState]):
 
 
 def _require_same_encryption(state: StorjBucketState) -> None:
-    """Another project would seem to have lost the bucket, and with another passphrase what is in it can't be read."""
+    """Raises StoreError for a grant of another project, in which the bucket would seem to be deleted, or of another
+    passphrase, with which its contents can't be decrypted."""
     bucket = state.inputs.bucket
     _refuse_other(bucket, parent(bucket, OBJECTS), state.fingerprint)
 
@@ -250,12 +252,12 @@ def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
 
 
 class StorjAdministrator:
-    """What the proof needs an administrator for, through short-lived keys."""
+    """The proof's administrator, through short-lived keys."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         grant = parent(inputs.bucket, OBJECTS)
         if grant.fault(decoy, OBJECTS, datetime.now(UTC)):
-            # A grant for the one bucket alone reaches no other; the proof says "not tested".
+            # A grant for the one bucket can't create a decoy: the proof says "not tested".
             return False
         s3 = administrator(inputs.connection, decoy)
         try:
@@ -263,7 +265,7 @@ class StorjAdministrator:
         except ApiError as error:
             if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
-        # Tags are switched on by project, so a refusal is no reason to fail.
+        # Tags must be enabled for a project, so a denial is ignored.
         mark(s3, decoy, inputs, may_be_denied=True)
         return True
 
@@ -271,7 +273,7 @@ class StorjAdministrator:
         call(administrator(inputs.connection, decoy), "delete_bucket", Bucket=decoy)
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
-        # A short-lived key reaches the one bucket it is for.
+        # A short-lived key is restricted to its bucket.
         return []
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
@@ -279,7 +281,7 @@ class StorjAdministrator:
         clear_proof(s3, inputs.bucket, inputs.prefix, own)
 
     def note_known(self, inputs: ProofInputs) -> None:
-        """Nothing was noted: a key that no state has is never found again."""
+        """Nothing to clear: Storj can't list keys, so there is no journal."""
 
 
 # ---- the keys
@@ -290,7 +292,7 @@ def _ended(grant: Grant) -> bool:
 
 
 def _end_of_key(state: StorjKeyRingState, slot: str) -> datetime | None:
-    """When the key of a slot ends, of itself or with its grant; None: never."""
+    """When the key of a slot expires, by itself or with its grant; None: never."""
     with_grant = parse(state.grants[slot]).not_after
     try:
         of_itself = datetime.fromisoformat(state.ends[slot]).astimezone(UTC)
@@ -310,9 +312,9 @@ def _lifetime(key_id: str, end: datetime | None) -> str:
 
 
 class StorjKeys(KeyFamily):
-    """The keys of one ring: what is in state is all that can be known of them.
+    """The keys of one ring, known only from the state.
 
-    The grant, the endpoint and the end of a key that is made are added to the state.
+    The grant, the endpoint and the expiry of a new key are added to the state.
     """
 
     def __init__(self, state: StorjKeyRingState) -> None:
@@ -320,7 +322,7 @@ class StorjKeys(KeyFamily):
         self._state = state
 
     def listed(self) -> dict[str, bool]:
-        """The keys in state whose grant has not ended."""
+        """The keys in the state whose grants have not expired."""
         state = self._state
         return {key.access_key_id: True for slot, key in state.keys.items() if not _has_ended(state, slot)}
 
@@ -330,7 +332,7 @@ class StorjKeys(KeyFamily):
         for held in state.grants.values():
             _refuse_other(bucket, grant, parse(held).fingerprint(bucket))
         at = datetime.now(UTC)
-        # Noted before the call: whatever becomes of it, the grant can be revoked.
+        # Recorded before the call, so that the grant can be revoked whatever its outcome.
         state.grants[slot] = grant.serialize()
         try:
             registered = _register(state.inputs.connection, grant, repeatable=False)
@@ -354,7 +356,7 @@ class StorjKeys(KeyFamily):
         return True
 
     def delete(self, key_id: str) -> None:
-        """The ring ends the grant afterwards: a key pair itself can't be deleted."""
+        """Nothing to do: key pairs can't be deleted. The ring revokes the grant afterwards."""
 
     def orphans(self, known: frozenset[str]) -> list[str]:
         return []
@@ -371,7 +373,7 @@ def _meaning(error: ApiError) -> str:
 
 
 class StorjKeyRing(RingBase[StorjKeyRingInputs, StorjKeyRingState]):
-    """The S3 keys of a bucket, each for a grant of its own."""
+    """The S3 keys of a bucket, each for its own grant."""
 
     described = STORJ_KEY_RING
 
@@ -380,7 +382,7 @@ class StorjKeyRing(RingBase[StorjKeyRingInputs, StorjKeyRingState]):
 
     def checked(self, inputs: StorjKeyRingInputs) -> tuple[StorjKeyRingInputs, dict[str, str]]:
         inputs, faults = super().checked(inputs)
-        # What is not known yet is neither a number nor a list.
+        # An unknown value is neither a number nor a list.
         days = inputs.expires_in_days
         if isinstance(days, int) and not 0 <= days <= 36500:
             faults["expiresInDays"] = f"is {days!r}; allowed: a whole number of days from 1 to 36500, or 0 for no end"
@@ -409,7 +411,7 @@ class StorjKeyRing(RingBase[StorjKeyRingInputs, StorjKeyRingState]):
         try:
             state = super().change(resource_id, old, inputs, context)
         except PartialError:
-            # The ring works on the state that it was given, and the error holds the same.
+            # The ring changes the given state in place, and the error refers to the same object.
             _end_unused(old, context)
             raise
         _end_unused(state, context)
@@ -450,7 +452,7 @@ class StorjKeyRing(RingBase[StorjKeyRingInputs, StorjKeyRingState]):
 
 
 def _end_unused(state: StorjKeyRingState, context: Context) -> None:
-    """End the grants of keys that are kept no more, or were never handed out; note what is left."""
+    """Revoke the grants of keys that are no longer kept or were never handed out; record those that remain."""
     keys, bucket = state.keys, state.inputs.bucket
     waiting = (*state.ending, *(grant for slot, grant in state.grants.items() if slot not in keys))
     state.grants = {slot: grant for slot, grant in state.grants.items() if slot in keys}
@@ -464,7 +466,7 @@ def _end_unused(state: StorjKeyRingState, context: Context) -> None:
 
 
 def _refuse_change(old: StorjKeyRingState, inputs: StorjKeyRingInputs) -> None:
-    """A grant can't be changed, and a slot whose key is in use is not emptied for it: that is a rotation."""
+    """Raises StoreError if the permissions of an existing key changed: a grant can only be replaced, by a rotation."""
     slot, wanted = inputs.active, frozenset(PERMISSIONS) - frozenset(inputs.permissions)
     if slot not in old.keys or slot not in old.grants or _has_ended(old, slot):
         return
@@ -477,7 +479,7 @@ def _refuse_change(old: StorjKeyRingState, inputs: StorjKeyRingInputs) -> None:
 
 
 def _grant(inputs: StorjKeyRingInputs) -> Grant:
-    """A new grant for the bucket, as the inputs want it."""
+    """A new grant for the bucket, by the inputs."""
     bucket, permissions, days = inputs.bucket, frozenset(inputs.permissions), inputs.expires_in_days
     ends = datetime.now(UTC) + timedelta(days=days) if days else None
     return parent(bucket, permissions).restricted([bucket], permissions, ends)
@@ -487,7 +489,7 @@ def _grant(inputs: StorjKeyRingInputs) -> Grant:
 
 
 def _end(grant: Grant, bucket: str, context: Context) -> bool:
-    """Revoke a grant, or say that it lives on; False where revoking was tried and failed."""
+    """Revoke a grant, or warn that it stays valid; False if revoking it failed."""
     if _ended(grant):
         return True
     until = f"until {grant.not_after:%Y-%m-%d}" if grant.not_after else "for ever"
@@ -506,7 +508,7 @@ def _end(grant: Grant, bucket: str, context: Context) -> bool:
 
 
 def _revoke(program: str, grant: Grant) -> str:
-    """What went wrong; "". The grants are handed over as files: arguments can be read by anybody on this machine."""
+    """The error of the command; "" if it succeeded. Grants are passed as files, since others can read arguments."""
     given = credentials.read(PARENT)
     if not given:
         return f"the environment has no {PARENT}"
@@ -519,7 +521,7 @@ def _revoke(program: str, grant: Grant) -> str:
         kept = {
             word: os.environ[word] for word in ("PATH", "HOME", "SSL_CERT_FILE", "SSL_CERT_DIR") if word in os.environ
         }
-        # Its own configuration stays out of it: no question on the first run, no access of another project.
+        # Without the user's configuration: no prompt on the first run, and no access grant of another project.
         environment = {**kept, "UPLINK_INTERACTIVE": "false", "UPLINK_CONFIG_DIR": name}
         command = [program, "access", "revoke", "--access", str(folder / "parent"), str(folder / "child")]
         try:

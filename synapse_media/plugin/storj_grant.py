@@ -1,8 +1,8 @@
-"""A Storj access grant: read, inspected, and restricted to buckets, without a call and without the vendor's command.
+"""Parse, inspect and restrict Storj access grants, offline and without the vendor's command.
 
 A grant is base58check(version 0, protobuf {1 satellite address, 2 API key, 3 encryption access}); the API key is a
-macaroon (format 2), whose caveats each restrict it further. What is made here is, byte for byte, what the vendor's own
-library makes (storj.io/uplink 1.14.5, `Access.Share`); tests/storj has the vectors. Wire format: storj.io/common,
+macaroon (format 2), whose caveats each restrict it further. The results equal those of the vendor's library byte for
+byte (storj.io/uplink 1.14.5, `Access.Share`); tests/storj has the vectors. Wire format: storj.io/common,
 macaroon/types.proto and grant/internal/pb.
 """
 
@@ -42,23 +42,23 @@ PERMISSIONS: Final[Mapping[str, int]] = MappingProxyType(
 not told to leave open; a permission missing here would be open, so a test compares this with the vendor's list."""
 
 OBJECTS: Final = frozenset({"reads", "writes", "lists", "deletes"})
-"""What storing objects takes: overwriting, and aborting an upload, need `deletes` too (uplink, multipart.go)."""
+"""The permissions for storing objects: overwriting and aborting uploads need `deletes` too (uplink, multipart.go)."""
 
 _PATHS, _NOT_AFTER, _NOT_BEFORE, _TTL, _NONCE = 10, 20, 21, 22, 30
 FIELDS: Final = frozenset({*PERMISSIONS.values(), _PATHS, _NOT_AFTER, _NOT_BEFORE, _TTL, _NONCE})
-"""Every field of a caveat that is known here."""
+"""The known fields of a caveat."""
 
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _AES_GCM: Final = 2
 
 
 class GrantError(StoreError):
-    """A grant that can't be read, or can't give what is asked of it. The text never holds any of it."""
+    """An invalid or insufficient grant. The message never has any part of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An encryption key that a grant holds for one bucket, or a part of it."""
+    """An encryption key of a grant, for a bucket or a part of it."""
 
     bucket: bytes
     key: bytes = field(repr=False)
@@ -73,7 +73,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Caveat:
-    """What one caveat forbids. `paths`: (bucket, encrypted prefix), one of which must hold; None: any."""
+    """The restrictions of one caveat. `paths`: the allowed (bucket, encrypted prefix); None: any."""
 
     forbids: frozenset[str]
     paths: tuple[tuple[bytes, bytes], ...] | None
@@ -85,7 +85,7 @@ class _Caveat:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A grant; every field but the satellite's address is a secret, or part of one."""
+    """A grant. Every field but the satellite's address is secret."""
 
     satellite: str
     head: bytes = field(repr=False)
@@ -95,22 +95,22 @@ class Grant:
     entries: tuple[_Entry, ...] = field(repr=False)
     cipher: int = _AES_GCM
 
-    # ---- what it says
+    # ---- inspection
 
     @property
     def forbidden(self) -> frozenset[str]:
-        """The permissions that it does not have."""
+        """The permissions that it lacks."""
         return frozenset().union(*(caveat.forbids for caveat in self._read()))
 
     @property
     def not_after(self) -> datetime | None:
-        """When it ends (UTC); None: never."""
+        """When it expires (UTC); None: never."""
         ends = [caveat.not_after for caveat in self._read() if caveat.not_after is not None]
         return datetime.fromtimestamp(min(ends), UTC) if ends else None
 
     @property
     def buckets(self) -> frozenset[str] | None:
-        """The buckets that it reaches as a whole; None: all of the project's."""
+        """The buckets to which it gives full access; None: all of the project."""
         groups = [
             {bucket.decode(errors="replace") for bucket, prefix in caveat.paths if not prefix}
             for caveat in self._read()
@@ -120,11 +120,11 @@ class Grant:
 
     @property
     def unknown_fields(self) -> frozenset[int]:
-        """Fields of its caveats that are not known here: the vendor's list has grown."""
+        """Unknown fields in its caveats, which the vendor added since."""
         return frozenset().union(*(caveat.unknown for caveat in self._read()))
 
     def holds_key(self, bucket: str) -> bool:
-        """It can decrypt what is in this bucket, all of it."""
+        """Whether it can decrypt everything in this bucket."""
         return bool(self.root_key) or any(_is_whole(entry, bucket) for entry in self.entries)
 
     def fingerprint(self, bucket: str) -> str:
@@ -156,7 +156,7 @@ class Grant:
     def _read(self) -> list[_Caveat]:
         return [_caveat(raw) for raw in self.caveats]
 
-    # ---- what is made of it
+    # ---- restriction
 
     def restricted(
         self,
@@ -169,9 +169,9 @@ class Grant:
 
         Args:
             not_after: its end, to the second.
-            nonce: 4 bytes that tell two equal restrictions apart; None: random.
+            nonce: 4 bytes that make equal restrictions distinct; None: random.
 
-        Raises GrantError where no encryption key is held for one of the buckets.
+        Raises GrantError if it has no encryption key for one of the buckets.
         """
         names = sorted(set(buckets))
         without = [name for name in names if not self.holds_key(name)]
@@ -202,7 +202,7 @@ class Grant:
         return _Entry(bucket.encode(), key, cipher=self.cipher)
 
     def serialize(self) -> str:
-        """The text form: a secret."""
+        """The text form, which is a secret."""
         macaroon = b"\x02" + _packet(2, self.head) + b"\0"
         macaroon += b"".join(_packet(2, caveat) + b"\0" for caveat in self.caveats) + b"\0" + _packet(6, self.tail)
         encryption = _bytes(1, self.root_key)
@@ -212,7 +212,7 @@ class Grant:
 
 
 def parse(text: str) -> Grant:
-    """Read the text form. Raises GrantError saying what the text is not, and none of the text."""
+    """Parse the text form. Raises GrantError with the reason, and without any of the text."""
     raw = _from_base58(text.strip())
     if raw[:1] == b"\x02":
         raise GrantError(
@@ -384,7 +384,7 @@ def _base58(payload: bytes) -> str:
 
 
 def _decoded(text: str) -> bytes:
-    """What a base58check text holds, version first. Raises ValueError: another character, or the checksum is wrong."""
+    """Decode base58check, with the version first. Raises ValueError for an invalid character or a wrong checksum."""
     value = 0
     for character in text:
         value = value * 58 + _ALPHABET.index(character)

@@ -1,7 +1,6 @@
-"""Outputs of a store -> {path: text}: what a homeserver reads. Pure: no Pulumi, no network, no clock, no disk.
+"""Render the configuration of a homeserver: outputs of a store -> {path: text}. Pure functions.
 
-`writing` is the one module that touches the disk, `vault` the one that knows Ansible Vault; both are asked for by
-whoever needs them.
+Only `writing` accesses the disk, and only `vault` uses Ansible Vault; callers import them if needed.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ def render(
 def instructions(
     outputs: StorageOutputs, form: Form, secrets: Secrets = "plain", *, media_path: str = "", source: str = ""
 ) -> Instructions:
-    """What the files of `render` with the same arguments do on the server, how to apply and how to undo them."""
+    """The instructions for the files that `render` returns for the same arguments."""
     request = _request(outputs, form, secrets, seal=None, media_path=media_path, source=source)
     if form in _OF_THE_MODULE:
         return _OF_THE_MODULE[form].instructions(request)
@@ -139,7 +138,7 @@ def _request(
     problems = [*_store_problems(outputs)] if METHODS[outputs.method].uses_store else []
     host(outputs.server_name)
     if media_path and not media_path.startswith("/"):
-        problems.append(f"media_path {media_path!r} is not an absolute path. Name the directory in full.")
+        problems.append(f"media_path {media_path!r} is not an absolute path. Give the full path of the directory.")
     # What names the secret's place needs no secret; an environment file of the plain form holds it.
     sealed = secrets == "reference" and (form != "plain" or reference is not None)
     if METHODS[outputs.method].uses_store and not (outputs.keyless or outputs.secret_access_key or sealed):
@@ -181,7 +180,7 @@ def _store_problems(outputs: StorageOutputs) -> list[str]:
     if not whole or not bare:
         problems.append(
             f"endpoint_url is {outputs.endpoint_url!r}; allowed: scheme and host, perhaps a port, such as "
-            "https://s3.example.com. Mend `endpoint` in the stack file."
+            "https://s3.example.com. Correct `endpoint` in the stack file."
         )
     read = {"bucket": outputs.bucket, "region": outputs.region, "endpoint": outputs.endpoint_url if whole else ""}
     for name, text in read.items():
@@ -190,9 +189,9 @@ def _store_problems(outputs: StorageOutputs) -> list[str]:
             problems.append(f"{name} is {text!r}: {fault.reason}. {fault.mend}")
     prefix = outputs.prefix
     if prefix and not method.prefix:
-        problems.append(f"prefix is {prefix!r}, but {method.name} knows none. Remove it from the stack file.")
+        problems.append(f"prefix is {prefix!r}, but {method.name} supports none. Remove it from the stack file.")
     elif prefix.startswith("/"):
-        problems.append(f"prefix is {prefix!r}; it is put before a key as it is, so it does not start with '/'.")
+        problems.append(f"prefix is {prefix!r}; it must not start with '/'.")
     if method.storage_classes is not None and outputs.storage_class not in method.storage_classes:
         problems.append(
             f"storage_class is {outputs.storage_class!r}; {method.name} takes {', '.join(method.storage_classes)}. "

@@ -1,4 +1,4 @@
-"""The files for the local filesystem, Synapse's default: no store, so next to nothing."""
+"""The files for the local filesystem, Synapse's default, which needs no store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from . import quoting
 from .request import Form, Instructions, Request
 from .text import comment, header, host, playbook_commands, vars_path
 
-_COPY_FIRST = (
-    "Copy media that lies in a bucket back first: what was uploaded or fetched to it and is not in the local "
-    "directory, Synapse no longer finds."
-)
+_COPY_FIRST = "Copy media back from the bucket first: afterwards Synapse finds only what is in the local directory."
 
 
 def instructions(request: Request, form: Form) -> Instructions:

@@ -1,6 +1,6 @@
 """The files for Goofys 0.24, a FUSE mount of the bucket under Synapse's media store.
 
-Without an endpoint the playbook makes it write STANDARD_IA, with one STANDARD: so the endpoint is always given.
+Without an endpoint the playbook configures STANDARD_IA, with one STANDARD, so the endpoint is always given.
 https://github.com/kahing/goofys
 """
 
@@ -44,10 +44,9 @@ def instructions(request: Request, form: Form) -> Instructions:
             ),
             apply=playbook_commands("setup-all,start"),
             undo=(
-                f"Copy the media back first, since it lies in the bucket alone: set {playbook.GOOFYS_PATH} as in "
-                "the variant under migration/, run the same command, and copy from there to "
-                f"{playbook.MEDIA_STORE} with Synapse stopped. Then remove synapse-media.yml from "
-                "host_vars and run it again.",
+                f"Copy the media back first, since it lies in the bucket alone: set {playbook.GOOFYS_PATH} as in the "
+                f"variant under migration/, run the same command, and copy from there to {playbook.MEDIA_STORE} with "
+                "Synapse stopped. Then remove synapse-media.yml from host_vars and run it again.",
             ),
         )
     return Instructions(
@@ -76,7 +75,7 @@ def playbook_files(request: Request) -> dict[str, str]:
         )
     for setting, value in (("access_key_id", store.access_key_id), ("secret_access_key", store.secret_access_key)):
         quoting.docker_environment(setting, value)
-    # Empty keys are as good as none to the SDK, which then asks the instance; the defaults are words that are not.
+    # With empty keys the SDK uses the instance's role. The playbook's defaults are not empty.
     identity, secret = '""', '""'
     if not store.keyless:
         identity = quoting.ansible("access_key_id", store.access_key_id)
@@ -158,13 +157,13 @@ def _environment(request: Request) -> list[tuple[str, str]]:
             ("AWS_SECRET_ACCESS_KEY", quoting.environment("secret_access_key", store.secret_access_key)),
         ]
     if store.ca_file:
-        # Go's own variable, for the whole process: it talks to nothing but the store.
+        # Go's variable for the whole process, which connects to the store only.
         pairs.append(("SSL_CERT_FILE", quoting.environment("ca_file", store.ca_file)))
     return pairs
 
 
 def _check(request: Request) -> None:
-    """These stand in a shell's single quotes (the playbook's unit) and in the options of a mount."""
+    """Refuse values that can't be quoted in the playbook's unit (single quotes of a shell) or in mount options."""
     store = request.store
     word = r"[A-Za-z0-9][A-Za-z0-9._-]*"
     quoting.need("bucket", store.bucket, word, "letters, digits and . _ -", "a mount with Goofys")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from synapse_media.homeserver import synapse
 
@@ -157,18 +158,23 @@ def _values(request: Request, *, own_image: bool) -> str:
         **({"extraVolumeMounts": _mounts(volumes)} if volumes else {}),
         **({} if own_image else {"extraInitContainers": [_init_container()]}),
     }
-    return header(
+    return _header(
         request,
-        instructions(request),
         "For `helm upgrade --values`. Helm replaces lists and does not merge them: entries of your own in these go "
-        "into this file.",
+        f"into this file. The chart adds this `{synapse.PROVIDERS}` to one of another entry of `additional`: take a "
+        "former provider of this bucket out there.",
     ) + _yaml({"synapse": values})
 
 
+def _header(request: Request, more: str) -> str:
+    # The authority comes from a ConfigMap, not from a path of the machine.
+    store = replace(request.store, ca_file="")
+    return header(replace(request, store=store), instructions(request), more)
+
+
 def _config_map(request: Request) -> str:
-    return header(
+    return _header(
         request,
-        instructions(request),
         f"It replaces a `{synapse.PROVIDERS}` list of homeserver.yaml: move other providers into it.",
     ) + _yaml(
         {

@@ -12,7 +12,7 @@ from .request import Form, Instructions, Request
 from .text import ca_arguments, comment, header, host, playbook_commands, variables, vars_path
 
 _ADDRESS = "127.0.0.1:8000"
-# Of api/routes.go: the three are Matrix's media, the rest is the repository's own.
+# From api/routes.go: Matrix's media API, and below, matrix-media-repo's own API.
 _PATHS = ("/_matrix/media", "/_matrix/client/v1/media", "/_matrix/federation/v1/media")
 _OWN_PATHS = "^/_matrix/client/(unstable/io.t2bot.media|(r0|v1|v3|unstable)/admin/(purge_media_cache|quarantine_media))"
 
@@ -95,19 +95,19 @@ def plain_files(request: Request) -> dict[str, str]:
 
 
 def _ids(store: StorageOutputs) -> dict[str, str]:
-    """`s3` and perhaps `file`: the ids as the operator has set them, for an invented one loses media."""
+    """The datastore ids set by the operator, for `s3` and optionally `file`. A made-up id would lose media."""
     if store.keyless:
         raise quoting.refuse(
-            "keyless", "can't be had with matrix-media-repo, which signs with a key only", "Give the store a key."
+            "keyless", "can't be used with matrix-media-repo, which requires a key", "Give the store a key."
         )
     found = {kind: store.media_repo.get(f"{kind}_datastore_id", "") for kind in ("s3", "file")}
     if not found["s3"]:
         raise quoting.refuse(
-            "media_repo.s3_datastore_id", "is missing", "Set it in the stack file, once and for ever, then `up`."
+            "media_repo.s3_datastore_id", "is missing", "Set it in the stack file, never change it again, and run `up`."
         )
     if found["s3"] == found["file"]:
         raise quoting.refuse(
-            "media_repo", "has one id for two datastores", "Give each its own, as media-repo.yaml has."
+            "media_repo", "has the same id for two datastores", "Give each the one that it has in media-repo.yaml."
         )
     return {kind: value for kind, value in found.items() if value}
 

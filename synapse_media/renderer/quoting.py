@@ -1,7 +1,7 @@
-"""Text that its reader takes for exactly what went in, or a refusal: one function a syntax.
+"""Quoting: one function per syntax, whose result is read back as exactly the given value.
 
-Every function takes the name of the setting first, for the message: what a syntax can't express is refused, never
-mangled, and the value itself is not shown, since it may be a secret.
+A value that a syntax can't express is refused, never changed. Every function takes the name of the setting first, for
+the message, which does not show the value since it may be a secret.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from synapse_media.errors import SynapseMediaError
 
 
 class RenderError(SynapseMediaError):
-    """What can't be rendered, and why: each problem names its setting and the next step."""
+    """Values that can't be rendered: each problem names the setting, the reason and the next step."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -27,11 +27,11 @@ def refuse(setting: str, why: str, next_step: str) -> RenderError:
 
 
 def need(setting: str, value: str, allowed: str, characters: str, where: str) -> str:
-    """`value`, if it has only the characters of a place that can't be quoted.
+    """`value`, for a place without quoting. Raises RenderError if it has other characters than allowed there.
 
     Args:
         allowed: a regular expression for the whole value.
-        characters: the same, in words.
+        characters: the same as text.
         where: the place, for the message.
     """
     if re.fullmatch(allowed, value) is None:
@@ -41,7 +41,7 @@ def need(setting: str, value: str, allowed: str, characters: str, where: str) ->
     return value
 
 
-# What stands for itself between double quotes in JSON, in YAML 1.1 and in YAML 1.2.
+# Matches what must be escaped between double quotes, in JSON, YAML 1.1 or YAML 1.2.
 _YAML_PLAIN = re.compile(r"[^ !#-\[\]-~]")
 _YAML_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
@@ -51,12 +51,12 @@ def _yaml_escape(found: re.Match[str]) -> str:
     number = ord(character)
     if character in _YAML_SHORT:
         return _YAML_SHORT[character]
-    # JSON's pairs of surrogates are two characters to YAML, so the rest gets YAML's own long form.
+    # YAML reads JSON's surrogate pairs as two characters, so these get YAML's long form.
     return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
 def yaml(setting: str, value: str | bool | int | Sequence[str]) -> str:
-    """A YAML scalar, or a flow list of strings. A string is always quoted: `0o14`, `1e10`, `no` stay what they are."""
+    """A YAML scalar, or a flow list of strings. Strings are always quoted, so `0o14`, `1e10`, `no` remain strings."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -68,7 +68,7 @@ def yaml(setting: str, value: str | bool | int | Sequence[str]) -> str:
 
 
 def ansible(setting: str, value: str | bool | int | Sequence[str]) -> str:
-    """The same for an Ansible variable: what looks like a template is tagged `!unsafe`, so that it is not evaluated.
+    """Like `yaml`, for an Ansible variable: a string that looks like a template is tagged `!unsafe`.
 
     https://docs.ansible.com/ansible/latest/playbook_guide/playbooks_advanced_syntax.html#unsafe-or-raw-strings
     """
@@ -80,10 +80,10 @@ def ansible(setting: str, value: str | bool | int | Sequence[str]) -> str:
 
 
 def systemd_word(setting: str, value: str) -> str:
-    """One word of a command line in a unit (`ExecStart=` and its like).
+    """An argument of a command line in a systemd unit (`ExecStart=`).
 
     `man systemd.service` (COMMAND LINES) and `man systemd.syntax` (QUOTING): `%` and `$` are doubled, the rest is
-    C-escaped. Not for the first word, where systemd leaves `$` alone.
+    C-escaped. Not for the program name, in which systemd does not expand `$`.
     """
     _no_nul(setting, value, "a systemd unit")
     if re.fullmatch(r"[\w@+=:,./-]+", value, re.ASCII):
@@ -100,7 +100,7 @@ def _c_escape(character: str) -> str:
 
 
 def environment(setting: str, value: str) -> str:
-    """A value for systemd's EnvironmentFile= that a POSIX shell reads alike (`set -a; . file`).
+    """A value for systemd's EnvironmentFile= that a POSIX shell reads the same way (`set -a; . file`).
 
     Between double quotes both take a backslash before `"`, `\\`, `$` and a backtick, and only there:
     `man systemd.exec`, EnvironmentFile=. systemd drops a variable with another control character than tab and newline.
@@ -114,7 +114,7 @@ def environment(setting: str, value: str) -> str:
 
 
 def docker_environment(setting: str, value: str) -> str:
-    """A value for `docker run --env-file` (and Compose's `format: raw`): as it is, for nothing is unquoted there."""
+    """A value for `docker run --env-file` (and Compose's `format: raw`), which has no quoting."""
     _no_nul(setting, value, "an environment file of Docker")
     if "\n" in value or "\r" in value:
         raise refuse(setting, "has a line break, which an environment file of Docker can't hold", "Use another key.")
@@ -137,7 +137,7 @@ _NIX = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def fstab(setting: str, value: str) -> str:
-    """One field of /etc/fstab: blanks and backslashes as octal escapes (`man 5 fstab`, `man 3 getmntent`)."""
+    """A field of /etc/fstab, with spaces and backslashes as octal escapes (`man 5 fstab`, `man 3 getmntent`)."""
     _no_nul(setting, value, "/etc/fstab")
     if not value or value.startswith("#"):
         raise refuse(setting, "is empty or starts with '#', which a field of /etc/fstab can't", "Choose another.")
@@ -145,7 +145,7 @@ def fstab(setting: str, value: str) -> str:
 
 
 def sh(setting: str, value: str) -> str:
-    """One word of a POSIX shell."""
+    """A word for a POSIX shell."""
     _no_nul(setting, value, "a command line")
     return shlex.quote(value)
 
@@ -155,9 +155,9 @@ _NUMBER = re.compile(r"(?:[-0-9.eEbox]+|[0-9]+x[0-9a-fA-F]+)=*")
 
 
 def credentials(setting: str, value: str) -> str:
-    """A value for `~/.aws/credentials`, which has no quoting that its readers agree on.
+    """A value for `~/.aws/credentials`, for which there is no common quoting.
 
-    Goofys reads it with aws-sdk-go 1.44, which fails on most signs, and on words that look like a number to it.
+    Goofys reads it with aws-sdk-go 1.44, which fails on most punctuation and on values that look like numbers.
     """
     if not _CREDENTIAL.fullmatch(value) or _NUMBER.fullmatch(value):
         raise refuse(

@@ -1,4 +1,4 @@
-"""What a method's module is asked for, and what it answers."""
+"""The interface of the methods' modules."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .sources import Reference
 Form = Literal["playbook", "plain", "nixos", "kubernetes"]
 Secrets = Literal["plain", "reference"]
 Seal = Callable[[str, str], str]
-"""How a secret stands in a vars file: (setting, value) -> the YAML after `name: `."""
+"""Writes a secret into a vars file: (setting, value) -> the YAML after `name: `."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """What the files do on the server, how to apply them, and how to undo that. One sentence or command each.
+    """What the files do on the server, how to apply them and how to undo that, in sentences or commands.
 
-    A line of `apply` that starts with four blanks is a command.
+    A line of `apply` that starts with four spaces is a command.
     """
 
     does: tuple[str, ...]
@@ -30,7 +30,7 @@ class Instructions:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be rendered.
+    """The parameters of a rendering.
 
     Attributes:
         secrets: `plain` or by `reference`; the vars files ask `seal`, whatever this says.
@@ -53,7 +53,7 @@ class Request:
 
 
 class FormRenderer(Protocol):
-    """The module of a form that one method has: its files, and what they do."""
+    """The module of a form that only one method has."""
 
     def files(self, request: Request) -> dict[str, str]: ...
 
@@ -61,7 +61,7 @@ class FormRenderer(Protocol):
 
 
 class MethodRenderer(Protocol):
-    """The module of a method: its files in the forms that every method has, and what they do."""
+    """The module of a method, for the forms that every method has."""
 
     def playbook_files(self, request: Request) -> dict[str, str]: ...
 

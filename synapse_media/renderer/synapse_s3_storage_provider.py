@@ -29,8 +29,8 @@ from .text import (
     vars_path,
 )
 
-# The nightly job of the playbook deletes by name alone. A day count that selects nothing new does not stop it from
-# deleting what an earlier run noted in its cache.db, so it gets a date of its own, too.
+# The playbook's nightly job deletes by name alone. A number of days that selects no new files does not stop it from
+# deleting those that an earlier run recorded in its cache.db, so its schedule is moved into the future too.
 _NEVER = 36500
 _ENVIRONMENT_FILE = "synapse-media.env"
 _UNIT_DROP_IN = f"{synapse.UNIT_DROP_INS}/synapse-media.conf"
@@ -74,7 +74,7 @@ def instructions(request: Request, form: Form) -> Instructions:
 
 def playbook_files(request: Request) -> dict[str, str]:
     store = request.store
-    # The migrate job and its shell read these from a file for `docker run --env-file`, and leave them unquoted in sh.
+    # The migrate job reads these from a file for `docker run --env-file`, and its shell uses them unquoted.
     for setting, value in (("bucket", store.bucket), ("prefix", store.prefix), ("endpoint_url", store.endpoint_url)):
         quoting.need(
             setting,
@@ -142,7 +142,7 @@ def playbook_files(request: Request) -> dict[str, str]:
 
 
 def checksum_variables(store: StorageOutputs) -> tuple[str, ...]:
-    """Those that make boto3 leave the newer checksums out, for a store that may reject them."""
+    """The variables that make boto3 omit the newer checksums, for a store that may reject them."""
     if store.checksums != "when_required":
         return ()
     return ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
@@ -166,7 +166,7 @@ def plain_files(request: Request) -> dict[str, str]:
 
 
 def _needs_environment(request: Request) -> bool:
-    """Whether Synapse itself needs the environment file; the machine's role it finds without one."""
+    """Whether Synapse itself needs the environment file. With the machine's role it does not."""
     return (request.by_reference and not request.store.keyless) or bool(request.store.ca_file)
 
 

@@ -1,4 +1,4 @@
-"""Text that the methods' modules share: names of files and secrets, comments, and what is said in a header."""
+"""Text shared by the methods' modules: names of files and secrets, comments, headers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 
 
 def host(server_name: str) -> str:
-    """The server's name without its port."""
+    """The server name without its port."""
     found = re.fullmatch(rf"({_LABEL}(?:\.{_LABEL})*)(?::[0-9]{{1,5}})?", server_name)
     if found is None:
         raise quoting.refuse(
@@ -43,7 +43,7 @@ def inventory_host(server_name: str) -> str:
 
 
 def secret_variable(server_name: str) -> str:
-    """The environment variable that holds the secret access key of a server, where it is given by reference."""
+    """The environment variable for a server's secret access key, if it is given by reference."""
     return "SYNAPSE_MEDIA_SECRET_" + re.sub(r"[^A-Z0-9]", "_", host(server_name).upper())
 
 
@@ -58,12 +58,12 @@ def vars_path(request: Request) -> str:
 
 
 def variables(pairs: Iterable[tuple[str, str]]) -> str:
-    """Lines of a vars file; each value is YAML already."""
+    """Lines of a vars file from (name, YAML value)."""
     return "".join(f"{name}: {value}\n" for name, value in pairs)
 
 
 def playbook_commands(tags: str) -> tuple[str, ...]:
-    """How the playbook is run, with and without `just`."""
+    """The commands to run the playbook, with and without `just`."""
     return (
         f"    just run-tags {tags}",
         f"or  {playbook.command(tags)}",
@@ -80,7 +80,7 @@ CA_IN_CONTAINER = "/synapse-media-ca.pem"
 
 
 def ca_lines(store: StorageOutputs) -> tuple[str, ...]:
-    """What is to be said of a private certificate authority."""
+    """The sentences on a private certificate authority, if there is one."""
     if not store.ca_file:
         return ()
     return (f"The store's certificate is trusted with {quoting.yaml('ca_file', store.ca_file)}: copy it there.",)
@@ -93,10 +93,10 @@ def ca_path(store: StorageOutputs, where: str = "a mount of Docker") -> str:
 
 
 def ca_arguments(store: StorageOutputs, variable: str) -> tuple[str, ...]:
-    """Arguments of `docker run` that bring the authority into a container, in a unit and in sh; none without one.
+    """Arguments of `docker run`, for a unit or sh, that mount the CA file into the container; none without one.
 
     Args:
-        variable: the environment variable that the program in it asks.
+        variable: the environment variable by which the program finds it.
     """
     if not store.ca_file:
         return ()
@@ -121,7 +121,7 @@ PROVE = "synapse-media prove --store store.json"
 
 
 def proof_lines(store: StorageOutputs) -> tuple[str, ...]:
-    """What is to be said of the proof; nothing for the method that has no key."""
+    """The sentences on the proof; none for a method without a key."""
     if not METHODS[store.method].uses_store:
         return ()
     if store.keyless:
@@ -152,7 +152,7 @@ def comment(*paragraphs: str) -> str:
 
 
 def header(request: Request, instructions: Instructions, *more: str) -> str:
-    """The comment at the top of a file that a person puts on a server."""
+    """The comment at the top of a rendered file."""
     return comment(
         f"Written by `synapse-media render` for {host(request.store.server_name)}; the next run writes it again.",
         "",

@@ -1,6 +1,6 @@
-"""Ansible Vault, with ansible-core's own library: a whole file, or one value of it.
+"""Encrypt files or single values with Ansible Vault, by ansible-core's library.
 
-The same text encrypts to another one each time, so what is on disk is kept wherever it opens to the same plain text.
+Encryption is not deterministic, so existing ciphertext is kept if it decrypts to the same text.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _BLOCK = re.compile(r"!vault \|\n((?:[ \t]+\S+\n)+)")
 
 
 class VaultError(SynapseMediaError):
-    """Ansible Vault could not be used: no ansible-core, no password, or one that opens nothing."""
+    """Ansible Vault can't be used: ansible-core or the password is missing, or the password is wrong."""
 
 
 class Vault:
-    """A password, and what it opens."""
+    """Encryption and decryption with one password."""
 
     def __init__(self, password_file: Path) -> None:
-        """Read the password as Ansible does: the file's text, or what it prints where it is executable.
+        """Read the password as Ansible does: the file's content, or its output if it is executable.
 
         Raises:
-            VaultError: ansible-core is not installed, or there is no password in the file.
+            VaultError: ansible-core is not installed, or the file has no password.
         """
         try:
             from ansible.errors import AnsibleError
@@ -46,17 +46,17 @@ class Vault:
         self._library = VaultLib([("default", secret)])
 
     def encrypt(self, plain: str, existing: str | None = None) -> str:
-        """A whole file; `existing` as it is, where it opens to this very text.
+        """Encrypt a whole file; `existing` unchanged if it decrypts to the same text.
 
         Raises:
-            VaultError: `existing` is encrypted with another password: nobody could read both.
+            VaultError: `existing` is encrypted with another password.
         """
         if existing is not None and existing.startswith(VAULT_MARK) and self.decrypt(existing) == plain:
             return existing
         return str(self._library.encrypt(plain).decode("ascii"))
 
     def decrypt(self, text: str) -> str:
-        """The plain text of a file, whether it is encrypted or not. Raises VaultError where the password is another."""
+        """The plain text of a file, encrypted or not. Raises VaultError if the password is wrong."""
         if not text.startswith(VAULT_MARK):
             return text
         try:
@@ -68,10 +68,10 @@ class Vault:
             ) from None
 
     def value(self, plain: str, existing: Iterable[str] = ()) -> str:
-        """YAML after `name: `, for a `!vault` value; one that is in the `existing` files already, where it opens so.
+        """A `!vault` value as YAML to follow `name: `; one from the `existing` files if it decrypts to the same text.
 
         Raises:
-            VaultError: a value in `existing` does not open with this password.
+            VaultError: a value in `existing` is encrypted with another password.
         """
         for text in existing:
             for found in _BLOCK.finditer(text):

@@ -1,7 +1,7 @@
-"""Rendered text to files and back: the one module of the renderer that touches the disk.
+"""Write rendered files, and compare them with those on disk: the only module of the renderer with file access.
 
-Everything or nothing: all files are written beside their places first, and only then take them; where one can't, those
-that have are put back. Nothing but a regular file is opened, and no link is followed.
+All files are first written to temporary files in their directories, and then renamed. If a rename fails, those done are
+reverted. Only regular files are opened, and links are not followed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ MASK = "<secret>"
 
 
 class WriteError(SynapseMediaError):
-    """Files that could not be written. Nothing of the run is there then, or what is there is named."""
+    """Files could not be written. No file was changed, or the message names those that were."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run left, by path relative to the output directory."""
+    """The result of a run, as paths relative to the output directory."""
 
     written: tuple[str, ...]
     unchanged: tuple[str, ...]
 
 
 def write(files: Mapping[str, str], out_dir: Path) -> Report:
-    """Write files at 0600, new directories at 0700. A file that has its text already is left alone, time and all.
+    """Write files with mode 0600, and new directories with 0700. A file with the same text is not written.
 
     Raises:
         WriteError: the disk is full, a place can't be written …; then nothing was changed.
@@ -65,7 +65,7 @@ def write(files: Mapping[str, str], out_dir: Path) -> Report:
                 "and run it again before you use any."
             ) from None
         raise WriteError(
-            f"{said}No file was changed. Mend that, or choose another directory, and run it again."
+            f"{said}No file was changed. Fix that or choose another directory, and run it again."
         ) from None
     except BaseException:
         _put_back(former)
@@ -75,24 +75,24 @@ def write(files: Mapping[str, str], out_dir: Path) -> Report:
         if kept is not None:
             kept.unlink()
     for path in files:
-        # A file of an earlier hand may be open to others; the text does not tell.
+        # An unchanged file may have been created with wider permissions.
         if path not in changed and (out_dir / path).stat().st_mode & 0o077:
             (out_dir / path).chmod(0o600)
     return Report(written=tuple(changed), unchanged=tuple(path for path in files if path not in changed))
 
 
 def others(files: Iterable[str], out_dir: Path, below: str) -> tuple[str, ...]:
-    """What lies in the directory `below` and is not among `files`: left by another method or form, perhaps."""
+    """The files in the directory `below` that are not in `files`, perhaps left by another method or form."""
     known = set(files)
     found = (str(path.relative_to(out_dir)) for path in (out_dir / below).rglob("*") if path.is_file())
     return tuple(sorted(path for path in found if path not in known))
 
 
 def read(path: Path) -> str | None:
-    """The text of a file that is there; None where there is none, or a link: `write` puts a file in its place.
+    """The text of a file; None if there is none, or a link, which `write` replaces with a file.
 
     Raises:
-        WriteError: it can't be read, or something else is there: a directory, a FIFO, a device, a socket.
+        WriteError: it can't be read, or is not a regular file (a directory, a FIFO, a device, a socket).
     """
     try:
         kind = path.lstat().st_mode
@@ -109,7 +109,7 @@ def read(path: Path) -> str | None:
         return None
     except OSError as error:
         raise WriteError(
-            f"{path} can't be read: {error.strerror}. No file was changed. Mend its permissions."
+            f"{path} can't be read: {error.strerror}. No file was changed. Correct its permissions."
         ) from None
 
 
@@ -122,9 +122,9 @@ def _kind(mode: int) -> str:
 
 
 def _has(path: Path, text: str) -> bool:
-    """Whether a file is there with this text, and under no other name.
+    """Whether a file has this text and no other hard link.
 
-    To close one that has another name to others would change the mode there, so it gets a new file in its place.
+    Changing the mode of a file with other links would change it there too, so such a file is replaced.
     """
     return read(path) == text and path.stat().st_nlink == 1
 
@@ -211,14 +211,14 @@ def difference(
     *,
     reveal: Callable[[str], str] = str,
 ) -> str:
-    """What `write` would change, as a unified diff with secrets masked; "" for nothing.
+    """The changes that `write` would make, as a unified diff with secrets masked; "" if there are none.
 
     A changed secret shows as a changed line that is masked on both sides.
 
     Args:
-        secrets: values to mask wherever they stand. The value of a key that is named like a secret is masked
-            anyway: the file on disk may hold an older one.
-        reveal: the text to compare in place of the one on disk (to look into an encrypted file).
+        secrets: values to mask everywhere. The values of keys with names like those of secrets are masked too, since
+            the file on disk may have an older secret.
+        reveal: maps the text on disk to the text to compare, to decrypt a file.
     """
     hidden = tuple(secrets)
     parts: list[str] = []
@@ -235,7 +235,7 @@ def _unified(path: str, before: str | None, after: str, secrets: tuple[str, ...]
     old, new = _lines(before or ""), _lines(after)
     shown_old, shown_new = masked(old, secrets), masked(new, secrets)
     lines = [f"--- {path if before is not None else '/dev/null'}", f"+++ {path}"]
-    # Compared as they are and shown masked: else a new secret would look like no change.
+    # Compared unmasked and shown masked, so that a new secret shows as a change.
     for group in difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(2):
         lines.append(_hunk(group))
         for tag, from_old, to_old, from_new, to_new in group:
@@ -249,7 +249,7 @@ def _unified(path: str, before: str | None, after: str, secrets: tuple[str, ...]
 
 def _hunk(group: list[tuple[str, int, int, int, int]]) -> str:
     ranges = ((group[0][1], group[-1][2]), (group[0][3], group[-1][4]))
-    # A range of no lines is named by the line before it.
+    # An empty range is denoted by the line before it.
     old, new = (f"{start + (start != end)},{end - start}" for start, end in ranges)
     return f"@@ -{old} +{new} @@"
 
@@ -262,12 +262,12 @@ def _lines(text: str) -> list[str]:
 _SECRET_KEY = re.compile(
     r"""[\w.-]*(?:secret|passw|token|private_?key|customer_key)[\w.-]*["']?\s*[:=]\s*(?P<value>.*)""", re.IGNORECASE
 )
-# Nothing, an empty string, the head of a block, a reference.
+# Values without a secret: nothing, an empty string, the header of a block scalar, a reference.
 _TELLS_NOTHING = re.compile(r"""(?:(?:""|'')?,?|(?:!\w+\s+)?[|>][-+0-9]*)\s*$|"\{\{ lookup\('""")
 
 
 def masked(lines: list[str], secrets: Iterable[str] = ()) -> list[str]:
-    """Lines with their secrets masked, one for one: known values, and whatever a secret's key has, in all its lines."""
+    """The same number of lines, masked: known secrets, and all lines of the values of keys named like secrets."""
     values = sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True)
     result: list[str] = []
     within: int | None = None
@@ -294,7 +294,7 @@ def masked(lines: list[str], secrets: Iterable[str] = ()) -> list[str]:
 
 
 def _left_open(value: str) -> str:
-    """The quote that a value begins with and does not end with: it goes on in the next line."""
+    """The opening quote of a value that continues on the next line; "" if it does not."""
     quote = re.sub(r"^!\w+\s+", "", value)[:1]
     return quote if quote in ('"', "'") and (len(value) == 1 or not _ends(value, quote)) else ""
 
@@ -304,7 +304,7 @@ def _ends(line: str, quote: str) -> bool:
 
 
 def _forms(secret: str) -> tuple[str, ...]:
-    """A secret as the syntaxes that are rendered write it; without the quotes around it."""
+    """A secret as written in each rendered syntax, without surrounding quotes."""
     forms = [secret, json.dumps(secret)[1:-1], quoting.yaml("secret", secret)[1:-1]]
     with contextlib.suppress(quoting.RenderError):
         forms.append(quoting.environment("secret", secret).removeprefix('"').removesuffix('"'))

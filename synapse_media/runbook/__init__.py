@@ -1,6 +1,6 @@
-"""From one method or provider to another: the steps in the one order that loses nothing.
+"""Runbooks for switching the method or provider, with the steps in an order that loses no media.
 
-Pure: `runbook` takes what is there and what is wanted, and says what to do; it does nothing itself.
+Pure: `runbook` takes the current store and the wanted one and returns instructions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .steps import DangerousOrderError, Effect, RunbookError, Step, require_safe
 
 __all__ = ["DangerousOrderError", "Effect", "Runbook", "RunbookError", "Step", "require_safe", "runbook"]
 
-_MEDIA: dict[Form, str] = {
+_DEFAULT_MEDIA_PATH: dict[Form, str] = {
     "playbook": playbook.MEDIA_STORE,
     "plain": synapse.MEDIA_STORE,
 }
@@ -34,11 +34,11 @@ _MEDIA: dict[Form, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Runbook:
-    """What to do, in order.
+    """The steps of a switch, in order.
 
     Attributes:
-        before, after: method and place, in words.
-        notes: what the new method can't do.
+        before, after: method and provider, as text.
+        notes: limitations of the new method.
     """
 
     server_name: str
@@ -49,14 +49,15 @@ class Runbook:
     steps: tuple[Step, ...]
 
     def __str__(self) -> str:
-        how = (
-            "Do them in this order, and go on only when the check of a step is as it says. `here` is where the stack "
-            "is, `playbook` where ansible-playbook is run, `server` a root shell on the homeserver."
+        preamble = (
+            "Follow the steps in order, and continue only after the check of each step succeeds. `here` is the "
+            "machine with "
+            "the stack, `playbook` the machine that runs ansible-playbook, `server` a root shell on the homeserver."
         )
         lines = [
             f"{self.server_name}: from {self.before} to {self.after} ({self.form} form), {len(self.steps)} steps",
             "",
-            *_wrapped(how, ""),
+            *_wrapped(preamble, ""),
             *(f"- {note}" for note in self.notes),
         ]
         for number, step in enumerate(self.steps, 1):
@@ -96,15 +97,15 @@ def runbook(
     """The steps from `current` to `to`.
 
     Args:
-        to: a method, or a provider: then the method stays (the module, if there was none).
-        target: the store to go to, where it is made already.
-        stack, new_stack: the stacks of the two, for the commands; the new one is called after the old one by default.
-        media_path: the local media store; "" is that of the form.
+        to: a method, or a provider, which keeps the method (or uses the module if there was no store).
+        target: the new store, if it exists.
+        stack, new_stack: the names of both stacks in the commands; the new one is derived from the old by default.
+        media_path: the local media store; "": the default of the form.
 
     Raises:
-        UsageError: `to` is neither method nor provider, the form has no runbook, `media_path` or a stack's name
-            can't stand in a command, or the filesystem is given a store.
-        RunbookError: there is nothing to do, or it can't be done, or would lose media.
+        UsageError: `to` is neither method nor provider, the form has no runbook, `media_path` or a
+            stack's name can't be used in a command, or a target is given for the filesystem.
+        RunbookError: there is nothing to do, or the switch is impossible or would lose media.
     """
     method = to if to in METHODS else (current.method if current.method != FILESYSTEM else MODULE)
     if to not in METHODS and to not in catalog.names():
@@ -116,15 +117,17 @@ def runbook(
     if media_path and not re.fullmatch(r"(?:/[A-Za-z0-9._+-]+)+/?", media_path):
         raise UsageError(
             f"--media-path is {media_path!r}; allowed: an absolute path of letters, digits and . _ + - /. "
-            "Mount or link the directory under a plainer name."
+            "Mount or link the directory under such a path."
         )
     for setting, name in (("--stack", stack), ("--to-stack", new_stack)):
         if not re.fullmatch(r"[A-Za-z0-9_./-]*", name):
             raise UsageError(f"{setting} is {name!r}; allowed: letters, digits and . _ - /. Rename the stack.")
-    if form not in _MEDIA:
-        raise UsageError(f"--form is {form!r}; a runbook is there for: {', '.join(_MEDIA)}. Choose one of them.")
-    _refuse(current, to, method, target)
-    site = Site(current.server_name, form, (media_path or _MEDIA[form]).rstrip("/"))
+    if form not in _DEFAULT_MEDIA_PATH:
+        raise UsageError(
+            f"--form is {form!r}; there are runbooks for: {', '.join(_DEFAULT_MEDIA_PATH)}. Choose one of them."
+        )
+    _require_possible(current, to, method, target)
+    site = Site(current.server_name, form, (media_path or _DEFAULT_MEDIA_PATH[form]).rstrip("/"))
     old = Remote("old", current, stack)
     edited = current.method == FILESYSTEM and target is None
     new = Remote(
@@ -136,11 +139,11 @@ def runbook(
     )
     needed = _migrations(site, current.method, method, old, new, same_store=to in METHODS and target is None)
     main = [step for migration in needed for step in migration.steps]
-    brought = any("store.json" in command for step in main for command in step.commands)
+    keys_copied = any("store.json" in command for step in main for command in step.commands)
     steps = (
         *main,
-        *((migrations.tidy_up(),) if brought else ()),
-        # The old place is the backup until everything else is done.
+        *((migrations.tidy_up(),) if keys_copied else ()),
+        # The old store is the backup, so deleting it comes last.
         *(step for migration in reversed(needed) for step in migration.last),
     )
     after = f"{method} at {target.provider}" if target else (method if to in METHODS else f"{method} at {to}")
@@ -170,20 +173,19 @@ def _migrations(
     return (migrations.to_filesystem(site, before, old), migrations.from_filesystem(site, after, new))
 
 
-def _refuse(current: StorageOutputs, to: str, method: str, target: StorageOutputs | None) -> None:
-    """Everything that can't be done, or would lose media, each with the way that does."""
+def _require_possible(current: StorageOutputs, to: str, method: str, target: StorageOutputs | None) -> None:
+    """Raises RunbookError for a switch that is impossible or would lose media, with the alternative."""
     name = current.server_name
     if method == FILESYSTEM and current.method == FILESYSTEM:
-        raise RunbookError(f"{name} keeps its media on the local filesystem already: there is nothing to switch.")
+        raise RunbookError(f"{name} already keeps its media on the local filesystem: there is nothing to switch.")
     if target is None and method == current.method and to in (method, current.provider):
         raise RunbookError(
-            f"{name} has {current.method} at {current.provider} already: there is nothing to switch. "
-            "For another bucket at the same provider, make it in a stack of its own and name that with --to-stack."
+            f"{name} already uses {current.method} at {current.provider}: there is nothing to switch. "
+            "For another bucket at the same provider, create it in a separate stack and name that with --to-stack."
         )
     if method == MEDIA_REPO and (current if target is None else target).keyless:
         raise RunbookError(
-            f"{name} has no key, and matrix-media-repo signs with a key only. Give the store a key first, or choose "
-            f"{MODULE}."
+            f"{name} has no key, and matrix-media-repo requires one. Give the store a key first, or choose {MODULE}."
         )
     for store in (current, target):
         if store is not None and store.prefix and not store.prefix.endswith("/"):
@@ -194,46 +196,50 @@ def _refuse(current: StorageOutputs, to: str, method: str, target: StorageOutput
                 f"{store.server_name}/move-media in the stack file's allow."
             )
     if target is not None:
-        _refuse_target(current, to, method, target)
+        _require_valid_target(current, to, method, target)
     elif (current.method, method) == (MODULE, GOOFYS) and current.prefix:
         raise RunbookError(
-            f"{name}: its media lies under the prefix {current.prefix!r}, and Goofys knows no prefix: it would show an "
-            "empty media store. Make a bucket of its own in another stack, and name that with --to-stack."
+            f"{name}: its media is under the prefix {current.prefix!r}, and Goofys supports no prefix: it would "
+            "show an "
+            "empty media store. Create a bucket for it in another stack, and name that with --to-stack."
         )
 
 
-def _refuse_target(current: StorageOutputs, to: str, method: str, target: StorageOutputs) -> None:
+def _require_valid_target(current: StorageOutputs, to: str, method: str, target: StorageOutputs) -> None:
     name = current.server_name
     same_place = (target.endpoint_url, target.bucket) == (current.endpoint_url, current.bucket)
     if method == FILESYSTEM:
-        raise UsageError("the filesystem has no store: leave out --to-stack and --to-store")
+        raise UsageError("the filesystem has no store: omit --to-stack and --to-store")
     if target.server_name != name:
         raise RunbookError(
-            f"the new store is of {target.server_name}, and this one of {name}: media of two homeservers"
+            f"the new store belongs to {target.server_name}, this one to {name}: media of two homeservers must not "
+            "be mixed"
         )
     if target.method != method:
         raise RunbookError(
-            f"the new store was made for {target.method}, and its key was proved for that alone. Set "
+            f"the new store was created for {target.method}, and its key was proved for that alone. Set "
             f"`method: {method}` in its stack and `up` again."
         )
     if to not in METHODS and target.provider != to:
-        raise RunbookError(f"--to is {to}, and the new store is at {target.provider}: name the store you mean")
+        raise RunbookError(f"--to is {to}, but the new store is at {target.provider}: make the two agree")
     if same_place and method != current.method:
         raise RunbookError(
             f"the new store is the bucket {current.bucket} that {current.method} uses now: two methods on one bucket "
-            "destroy media. Leave out --to-stack: then one method is taken out before the other comes in."
+            "destroy media. Omit --to-stack: then the first method is removed before the second is installed."
             if {method, current.method} == {MODULE, GOOFYS}
             else f"the new store is the bucket {current.bucket} that {current.method} uses now: two methods on one "
-            "bucket destroy media. Make a bucket of its own."
+            "bucket destroy media. Create another bucket."
         )
     if same_place:
         raise RunbookError(
-            f"the new store is the bucket {current.bucket} that is in use: a copy onto itself, and the old place would "
-            "then be given up with the media in it"
+            f"the new store is the bucket {current.bucket} that is in use: it would be copied onto itself and then "
+            "deleted "
+            "as the old store, with all media"
         )
     ids = [store.media_repo.get("s3_datastore_id") for store in (current, target)]
     if method == current.method == MEDIA_REPO and ids[0] != ids[1]:
         raise RunbookError(
-            "media_repo.s3_datastore_id of the new store is another than that of the old one: matrix-media-repo would "
-            "not find what was copied. Set the old id in the new stack."
+            "media_repo.s3_datastore_id of the new store differs from that of the old one: matrix-media-repo "
+            "would not find "
+            "the copied media. Set the old id in the new stack."
         )

@@ -1,6 +1,6 @@
-"""The migrations from one method or store to another: to a store, from one, and between two.
+"""The migrations: from the local filesystem to a store, back, and between two stores.
 
-All but the direct ones go by way of the local filesystem, which is a safe place to stop.
+All but the direct ones go through the local filesystem, where it is safe to stop.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from .steps import Effect, Step, require_safe
 
 _TIMER, _JOB = f"{playbook.MIGRATION_UNIT}.timer", f"{playbook.MIGRATION_UNIT}.service"
 _DROP_IN = f"{synapse.CONFIGURATION}/{synapse.DROP_IN}"
-_FOR_NOW = "zz-switch.yml"
-"""Variables for the time of the import alone; the last file of the directory, so that it wins."""
-_STEADY = "Nothing has changed yet: stop here as long as you like."
-_LOOK = (
-    "Open an old picture in a client, one that nobody looked at today, and send a new one; the log has no error of "
-    "media."
+_TEMPORARY_VARIABLES = "zz-switch.yml"
+"""The file of temporary variables during the import. It sorts last in its directory, so its values take precedence."""
+_NO_CHANGE = "Nothing has changed yet: you can stop here."
+_MEDIA_WORKS = (
+    "Open an old picture in a client, one that was not viewed today, and send a new one; the log has no media errors."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """The steps of a migration; `last` waits until everything else of the runbook is done. The rest: `require_safe`."""
+    """The steps of a migration. `last` comes at the end of the whole runbook. For the flags, see `require_safe`."""
 
     steps: tuple[Step, ...]
     last: tuple[Step, ...]
@@ -40,7 +39,7 @@ class Migration:
     deletes_by_name: bool = False
 
     def checked(self) -> Migration:
-        """This migration, if its order can't lose media; else DangerousOrderError."""
+        """This migration. Raises DangerousOrderError if its order can lose media."""
         require_safe(
             (*self.steps, *self.last),
             copies_media=self.copies_media,
@@ -61,39 +60,39 @@ def to_filesystem(site: Site, method: str, old: Remote) -> Migration:
     return {MODULE: _from_module, GOOFYS: _from_goofys, MEDIA_REPO: _from_media_repo}[method](site, old).checked()
 
 
-# Steps that several have
+# Common steps
 
 
-def _make(new: Remote, method: str, site: Site) -> Step:
+def _create_store(new: Remote, method: str, site: Site) -> Step:
     if new.store is not None:
         return Step(
             "Prove the new store",
             HERE,
             f"Media goes to {Remote('new', new.store, new.stack).shown}, with {method}.",
-            "Every line is as expected; nothing says failed.",
-            _STEADY,
+            "Every line is as expected; none says failed.",
+            _NO_CHANGE,
             commands=(f"synapse-media prove --stack {new.stack}",),
         )
     ids = "media_repo: {s3_datastore_id: ID}"
     if new.edited:
         more = f", {ids}" if method == MEDIA_REPO else ""
         return Step(
-            "Make the store",
+            "Create the store",
             HERE,
-            f"In stacks/Pulumi.{new.stack}.yaml, in the entry of {site.name}: `provider: {new.provider}`, "
-            f"`bucket: BUCKET`, `method: {method}`{more}, with names of your own.",
-            "`up` ends with what the key may and may not do.",
+            f"In stacks/Pulumi.{new.stack}.yaml, in the entry of {site.name}: `provider: {new.provider}`, `bucket: "
+            f"BUCKET`, `method: {method}`{more}, with your own values.",
+            "`up` ends with a list of what the key may and may not do.",
             f"synapse-media destroy --stack {new.stack}: the bucket is empty, and nothing uses it.",
             commands=(f"synapse-media diff --stack {new.stack}", f"synapse-media up --stack {new.stack}"),
         )
     setting = f" --set '{ids}'" if method == MEDIA_REPO else ""
     return Step(
-        "Make the new store",
+        "Create the new store",
         HERE,
-        "In a stack of its own, so that the old store and its key stay as they are until the end.",
-        "`up` ends with what the key may and may not do.",
+        "In a separate stack, so that the old store and its key are not changed until the end.",
+        "`up` ends with a list of what the key may and may not do.",
         f"synapse-media destroy --stack {new.stack}: the bucket is empty, and nothing uses it.",
-        files=(f"stacks/Pulumi.{new.stack}.yaml, which `init` writes; names of your own for what is in capitals",),
+        files=(f"stacks/Pulumi.{new.stack}.yaml, which `init` writes; replace the words in capitals",),
         commands=(
             f"synapse-media init {new.stack} --provider {new.provider} --server-name {site.name} --bucket BUCKET \\\n"
             f"    --method {method}{setting}",
@@ -106,21 +105,24 @@ def _render(site: Site, new: Remote, method: str, *, key: bool = True) -> Step:
     """`key`: the copy needs store.json on the server."""
     out = f"rendered/{site.host}"
     return Step(
-        "Render what the server will read",
+        "Render the server's configuration",
         HERE,
         f"The files of {method} in the {site.form} form"
-        + (", and store.json, which the copy takes the key from." if key else "."),
-        f"synapse-media check {out}/{site.configuration}   says that nothing was found.",
+        + (", and store.json, from which the copy reads the key." if key else "."),
+        f"synapse-media check {out}/{site.configuration}   reports no findings.",
         "Remove the directory.",
-        files=(f"{out}/…: what `render` lists, with how to apply it; all of it is 0600 and holds the key",),
+        files=(
+            f"{out}/…: the files that `render` lists, with how to apply them; all have mode 0600 and some contain "
+            "the key",
+        ),
         commands=(
             f"synapse-media render --stack {new.stack} --server {site.name} --form {site.form} --out rendered",
-            *(_bring(site, new, out) if key else ()),
+            *(_copy_key(site, new, out) if key else ()),
         ),
     )
 
 
-def _bring(site: Site, remote: Remote, directory: str) -> tuple[str, ...]:
+def _copy_key(site: Site, remote: Remote, directory: str) -> tuple[str, ...]:
     return (
         f"ssh root@{site.machine} mkdir -p -m 0700 {KEYS} {KEYS}/{remote.name}",
         f"scp -p {directory}/store.json root@{site.machine}:{KEYS}/{remote.name}/",
@@ -128,41 +130,41 @@ def _bring(site: Site, remote: Remote, directory: str) -> tuple[str, ...]:
 
 
 def tidy_up() -> Step:
-    """For the end of a runbook that brought keys to the server."""
+    """The end of a runbook that copied keys to the server."""
     return Step(
-        "Take the keys off the server again",
+        "Remove the keys from the server",
         SERVER,
-        "Synapse has its own copy of the one it uses.",
-        f"ls {KEYS}/*/store.json   finds none.",
-        "Bring them again.",
+        "Synapse has its own copy of the key it uses.",
+        f"ls {KEYS}/*/store.json   finds nothing.",
+        "Copy them again.",
         commands=(f"rm -f {KEYS}/old/store.json {KEYS}/new/store.json",),
     )
 
 
-def _have_key(site: Site, old: Remote) -> Step:
+def _copy_old_key(site: Site, old: Remote) -> Step:
     return Step(
-        "Bring the old store's key to the server",
+        "Copy the old store's key to the server",
         HERE,
-        "For the copy. It is the key that the server uses now.",
-        f"The file is there, 0600: ls -l {old.json}",
+        "The copy uses it. It is the key that the server uses now.",
+        f"The file exists with mode 0600: ls -l {old.json}",
         "Remove the file.",
         files=("old/…/store.json, which `render` writes",),
         commands=(
             f"synapse-media render --stack {old.stack} --server {site.name} --form {site.form} --out old",
-            *_bring(site, old, f"old/{site.host}"),
+            *_copy_key(site, old, f"old/{site.host}"),
         ),
     )
 
 
-def _reach(remotes: Iterable[Remote], more: str = "") -> Step:
+def _configure_rclone(remotes: Iterable[Remote], more: str = "") -> Step:
     found = tuple(remotes)
     commands = [line for remote in found for line in remote.configuration]
     return Step(
-        "Let rclone reach the store" + ("s" if len(found) > 1 else ""),
+        "Configure rclone for the store" + ("s" if len(found) > 1 else ""),
         SERVER,
-        "In one root shell (bash) that stays open for all that follows, rclone 1.60 or newer. The key is in that "
-        f"shell's environment alone.{more}",
-        "The sizes are printed, and no error.",
+        "In a root shell (bash) that stays open for the following steps, with rclone 1.60 or newer. The key is only in "
+        f"the environment of that shell.{more}",
+        "The sizes are printed without an error.",
         "Close the shell.",
         files=tuple(remote.json for remote in found),
         commands=(*dict.fromkeys(commands), *(f"rclone size {remote.path}" for remote in found)),
@@ -181,27 +183,27 @@ def _stop(site: Site, why: str, also: str = "") -> Step:
     )
 
 
-def _no_clean_up(site: Site) -> tuple[Step, ...]:
-    """The playbook's job deletes local files by name, also those that were just copied back."""
+def _disable_clean_up(site: Site) -> tuple[Step, ...]:
+    """Disable clean-up jobs, which delete local files by name, including those just copied back."""
     if site.plain:
         return (
             Step(
-                "Make sure that nothing deletes local media",
+                "Make sure that no job deletes local media",
                 SERVER,
-                "A job of your own with s3_media_upload --delete (cron, timer) deletes by name whatever is copied.",
-                f"grep -rl s3_media_upload /etc/cron* {synapse.UNITS} /var/spool/cron   finds nothing that is on.",
-                "Switch the job on again, if you go no further.",
+                "Your own jobs (cron, timer) with s3_media_upload --delete would delete the copied files by name.",
+                f"grep -rl s3_media_upload /etc/cron* {synapse.UNITS} /var/spool/cron   finds no enabled job.",
+                "Enable the job again, if you do not continue.",
                 effects=(Effect.CLEAN_UP_OFF,),
             ),
         )
     return (
         Step(
-            "Switch the nightly clean-up off",
+            "Disable the nightly clean-up",
             SERVER,
-            "At 05:00 the playbook's job deletes local files that have a namesake in the bucket, also those that were "
-            "just copied back. Taking its unit file away does not stop a timer that runs.",
+            "At 05:00 the playbook's job deletes local files if the bucket has an object of the same name, "
+            "including those just copied back. Removing its unit file does not stop a running timer.",
             f"systemctl is-active {_TIMER}   says inactive.",
-            f"systemctl enable --now {_TIMER}, if you go no further.",
+            f"systemctl enable --now {_TIMER}, if you do not continue.",
             commands=(f"systemctl disable --now {_TIMER}", f"systemctl stop {_JOB}"),
             effects=(Effect.CLEAN_UP_OFF,),
         ),
@@ -214,28 +216,28 @@ def _install(site: Site) -> tuple[str, ...]:
     return (f"cp -r rendered/{site.host}/inventory .", *site.apply)
 
 
-def _room(old: Remote, directory: str) -> Step:
+def _check_space(old: Remote, directory: str) -> Step:
     return Step(
-        "Look whether there is room",
+        "Check the free disk space",
         SERVER,
-        "All of the bucket comes to the local disk.",
-        "df shows more available than rclone prints, with a reserve for what comes in meanwhile.",
-        _STEADY,
+        "The whole bucket is copied to the local disk.",
+        "df shows more available space than rclone prints, with a reserve for new media.",
+        _NO_CHANGE,
         commands=(f"rclone size {old.path}", f"df -h {directory}"),
     )
 
 
-def _empty_bucket(site: Site, old: Remote) -> Step:
+def _delete_old_bucket(site: Site, old: Remote) -> Step:
     return Step(
-        "Give the old bucket up, after some weeks",
+        "Delete the old bucket, after some weeks",
         HERE,
-        "Not before the comparison above, and not before people have used the new place for a while. In "
-        f"stacks/Pulumi.{old.stack}.yaml: "
-        f"`synapse-media:allow: [{entry(site.name, Word.DELETE_BUCKET)}, {entry(site.name, Word.DELETE_MEDIA)}]`. "
-        f"If the stack has other homeservers, take this one's entry out, name {entry(site.name, Word.RETIRE_KEY)} and "
-        f"{entry(site.name, Word.NARROW_POLICY)} in `allow` too, and use `up` instead of `destroy`.",
-        "Before it deletes, it names the bucket of this homeserver and nothing else.",
-        "None: what is deleted is gone. Until then the bucket is the backup.",
+        "Not before the comparison above succeeded and the new place was in use for a while. In "
+        f"stacks/Pulumi.{old.stack}.yaml: `synapse-media:allow: [{entry(site.name, Word.DELETE_BUCKET)}, "
+        f"{entry(site.name, Word.DELETE_MEDIA)}]`. If the stack has other homeservers, remove this one's entry, name "
+        f"{entry(site.name, Word.RETIRE_KEY)} and {entry(site.name, Word.NARROW_POLICY)} in `allow` too, and use "
+        "`up` instead of `destroy`.",
+        "Before it deletes, it lists the bucket of this homeserver and nothing else.",
+        "None: deletion is final. Until then the bucket is the backup.",
         commands=(f"synapse-media destroy --stack {old.stack}",),
         effects=(Effect.EMPTIED,),
     )
@@ -246,45 +248,45 @@ def _empty_bucket(site: Site, old: Remote) -> Step:
 
 def _to_module(site: Site, new: Remote) -> Migration:
     steps = (
-        _make(new, MODULE, site),
+        _create_store(new, MODULE, site),
         _render(site, new, MODULE),
         Step(
-            "Take the module into use",
+            "Enable the module",
             site.operator,
-            "From now on each new file is on the disk and in the bucket. Older files are still only on the disk, "
+            "From now on each new file is written to the disk and to the bucket. Older files are only on the disk "
             "and are served from there.",
-            "Send a picture: `rclone lsf` (next step) lists one folder below local_content. "
-            + "synapse-media check on the server's files finds nothing.",
-            f"Remove {site.configuration} and run the last command again: every file is on the local disk.",
+            "Send a picture: `rclone lsf` (next step) lists a folder below local_content. synapse-media check on "
+            "the server's files reports no findings.",
+            f"Remove {site.configuration} and run the last command again: every file is still on the local disk.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=_install(site),
             effects=(Effect.ENTERED,),
         ),
-        _reach([new]),
+        _configure_rclone([new]),
         Step(
-            "Copy what was there before",
+            "Copy the existing media",
             SERVER,
-            "While Synapse runs; it may be interrupted and started again. url_cache is left out: it is never read from "
-            "a bucket.",
+            "While Synapse runs; the copy may be interrupted and restarted. url_cache is excluded: it is never read "
+            "from a bucket.",
             "rclone ends with 0 errors.",
-            "Nothing to undo: copies are only added.",
+            "Nothing to undo: objects are only added.",
             commands=rclone.upload(site, new),
             effects=(Effect.COPIED,),
         ),
         Step(
             "Compare the content",
             SERVER,
-            "Both sides are read: a half object under the right name shows here, and nowhere else.",
-            f"{SAME} Otherwise copy again, and compare again. {rclone.COUNTS}",
+            "Both sides are read: only this detects an incomplete object with the right name.",
+            f"{SAME} Otherwise copy and compare again. {rclone.COUNTS}",
             "Nothing to undo.",
-            files=(f"{KEYS}/same.txt, which it writes: what is the same in both",),
+            files=(f"{KEYS}/same.txt, which it writes: the list of identical files",),
             commands=(rclone.compare(rclone.word(site.media), new.path, f"--match {KEYS}/same.txt"),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
-            "Look",
+            "Test reading from the bucket",
             SERVER,
-            "The bucket is only asked for what is not on the disk, so move one file away for a moment.",
+            "Synapse reads from the bucket only what is not on the disk, so move one file away temporarily.",
             "A picture whose file was moved away is still shown.",
             "Move the file back.",
         ),
@@ -293,10 +295,10 @@ def _to_module(site: Site, new: Remote) -> Migration:
         Step(
             "Free the local disk, if you need to",
             SERVER,
-            "Only what was compared, by the list that the comparison wrote. Keeping everything is the best backup "
-            "there is. Never use a job that deletes by name.",
-            "df shows the room; an old picture is still shown.",
-            f"rclone copy {new.path} {site.media} --ignore-existing brings all of it back.",
+            "Only files on the list that the comparison wrote. Keeping everything is the best backup. Never use a "
+            "job that deletes by name.",
+            "df shows the free space; an old picture is still shown.",
+            f"rclone copy {new.path} {site.media} --ignore-existing   restores everything.",
             commands=(f"rclone delete {site.media} --files-from-raw {KEYS}/same.txt",),
             effects=(Effect.LEFT, Effect.EMPTIED),
         ),
@@ -310,49 +312,48 @@ def _remove_module(site: Site) -> tuple[str, ...]:
     return (f"rm {site.configuration}    # and every line of {playbook.MODULE} elsewhere",)
 
 
-def _no_module(site: Site) -> str:
-    """How to see that nothing configures the module any more; a check of what is configured can't tell."""
+def _module_is_gone(site: Site) -> str:
+    """The check that nothing configures the module any more; `synapse-media check` can't tell."""
     return f"grep -rn {synapse.MODULE_PACKAGE} {synapse.CONFIGURATION if site.plain else 'inventory'}   finds nothing"
 
 
 def _from_module(site: Site, old: Remote) -> Migration:
     steps = (
-        *_no_clean_up(site),
-        _have_key(site, old),
-        _reach([old]),
-        _room(old, site.media),
+        *_disable_clean_up(site),
+        _copy_old_key(site, old),
+        _configure_rclone([old]),
+        _check_space(old, site.media),
         Step(
-            "Copy back what is in the bucket alone",
+            "Copy back what is only in the bucket",
             SERVER,
-            "While Synapse runs: what is new is on the disk anyway. A file that is on the disk is left as it is.",
+            "While Synapse runs: new media is on the disk anyway. Existing files are kept.",
             "rclone ends with 0 errors.",
-            "Nothing to undo: the bucket stays as it is.",
+            "Nothing to undo: the bucket is only read.",
             commands=rclone.download(site, old),
             effects=(Effect.COPIED,),
         ),
         Step(
             "Compare the content",
             SERVER,
-            "Everything of the bucket must be on the disk, with the same content: both are read.",
-            f"{SAME} Anything else: do not go on; a file of the disk that differs is to be looked at by hand. "
-            f"{rclone.COUNTS}",
+            "Everything in the bucket must be on the disk, with the same content: both are read.",
+            f"{SAME} Otherwise do not continue, and inspect the files that differ. {rclone.COUNTS}",
             "Nothing to undo.",
             commands=(rclone.compare(old.path, rclone.word(site.media)),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
-            "Take the module out of use",
+            "Disable the module",
             site.operator,
-            "Synapse reads from the disk alone from now on. What to remove, `render` of the method filesystem lists as "
-            "well; no file is needed. The stack stays as it is: a change to `method: filesystem` gives the bucket up.",
-            f"{_no_module(site)}. {_LOOK}",
-            "Put the file back and run the last command again: the bucket lacks only what came in meanwhile, which is "
-            "on the disk.",
+            "From now on Synapse reads from the disk alone. `render` for the method filesystem also lists what to "
+            "remove; it needs no file. Do not change the stack: `method: filesystem` would delete the bucket.",
+            f"{_module_is_gone(site)}. {_MEDIA_WORKS}",
+            "Put the file back and run the last command again: the bucket lacks only newer media, which is on the "
+            "disk.",
             commands=(*_remove_module(site), *site.apply),
             effects=(Effect.LEFT, Effect.ENTERED),
         ),
     )
-    return Migration(steps, (_empty_bucket(site, old),), written_both_ways=True, deletes_by_name=True)
+    return Migration(steps, (_delete_old_bucket(site, old),), written_both_ways=True, deletes_by_name=True)
 
 
 # Goofys
@@ -364,22 +365,22 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
     )
     local = site.media if site.plain else site.aside
     steps = (
-        _make(new, GOOFYS, site),
+        _create_store(new, GOOFYS, site),
         _render(site, new, GOOFYS),
-        _reach([new], " rclone writes to the bucket itself, which is quicker than through a mount."),
+        _configure_rclone([new], " rclone writes directly to the bucket, which is faster than through a mount."),
         Step(
-            "Copy what there is",
+            "Copy the existing media",
             SERVER,
-            "While Synapse runs, so that little is left to copy while it is down.",
+            "While Synapse runs, to keep the downtime short.",
             "rclone ends with 0 errors.",
             "Nothing to undo: the local media is only read.",
             commands=rclone.upload(site, new),
         ),
-        _stop(site, "With Goofys, media lies in the bucket alone, so the last copy needs quiet."),
+        _stop(site, "With Goofys, media is in the bucket alone, so nothing may be written during the last copy."),
         Step(
-            "Copy the rest",
+            "Copy new media",
             SERVER,
-            "What came in since.",
+            "Media that arrived since the first copy.",
             "rclone ends with 0 errors.",
             "Start Synapse again.",
             commands=rclone.upload(site, new),
@@ -388,7 +389,7 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
         Step(
             "Compare the content",
             SERVER,
-            "Everything of the disk must be in the bucket, with the same content: both are read.",
+            "Everything on the disk must be in the bucket, with the same content: both are read.",
             f"{SAME} {rclone.COUNTS}",
             "Start Synapse again.",
             commands=(rclone.compare(rclone.word(site.media), new.path),),
@@ -397,11 +398,11 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
         Step(
             "Mount the bucket and start",
             site.operator,
-            "The local media is kept beside the mount, out of its way. The migration variant of the rendered files, "
-            "and the rsync of INSTALL.md, are not needed: the media is there.",
-            f"findmnt -t fuse.goofys,fuse   names the mount. {_LOOK}",
-            "Stop Synapse; copy what came in since back from the bucket (the runbook to filesystem does it); unmount; "
-            "put the local media back in its place.",
+            "The local media is kept in another directory. The migration variant of the rendered files and the "
+            "rsync of INSTALL.md are not needed: the media is in the bucket already.",
+            f"findmnt -t fuse.goofys,fuse   shows the mount. {_MEDIA_WORKS}",
+            "Stop Synapse; copy newer media back from the bucket (as in the runbook to filesystem); unmount; move the "
+            "local media back.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=switch,
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
@@ -411,10 +412,10 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
         Step(
             "Remove the local media, after some weeks",
             SERVER,
-            "It is the backup of what was there before. Goofys has had no release since 2020: the module is the way "
-            "off it.",
+            "It is the backup of the older media. Goofys has had no release since 2020: consider migrating to the "
+            "module.",
             "An old picture is still shown.",
-            "None: what is deleted is gone.",
+            "None: deletion is final.",
             commands=(f"rm -r {local}",),
             effects=(Effect.EMPTIED,),
         ),
@@ -423,7 +424,7 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
 
 
 def _from_goofys(site: Site, old: Remote) -> Migration:
-    # In the plain form the mount is beside the local media store, in the playbook over it.
+    # In the plain form the mount is in another directory than the local media store; in the playbook it covers it.
     target = site.media if site.plain else site.aside
     unmount = (
         (
@@ -444,36 +445,37 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
         )
     )
     steps = (
-        _have_key(site, old),
-        _reach([old], " rclone reads the bucket itself, beside the mount."),
-        _room(old, str(target).rsplit("/", 1)[0]),
+        _copy_old_key(site, old),
+        _configure_rclone([old], " rclone reads the bucket directly, not through the mount."),
+        _check_space(old, str(target).rsplit("/", 1)[0]),
         Step(
-            "Copy back what there is",
+            "Copy back the existing media",
             SERVER,
-            f"To {target}, which is not the mount, while Synapse runs. What is there is left as it is.",
+            f"To {target}, which is not the mount, while Synapse runs. Existing files are kept.",
             "rclone ends with 0 errors.",
-            _STEADY,
+            _NO_CHANGE,
             commands=(f"mkdir -p {target}", *rclone.download(site, old, target)),
         ),
         _stop(
             site,
-            "Media lies in the bucket alone, so the last copy needs quiet. Goofys writes a file when it is closed.",
+            "Media is in the bucket alone, so nothing may be written during the last copy. Goofys writes a file on "
+            "close.",
         ),
         Step(
-            "Copy the rest",
+            "Copy new media",
             SERVER,
-            "What came in since. --ignore-existing is right: a file of media is never written twice.",
+            "Media that arrived since. --ignore-existing is safe: media files never change.",
             "rclone ends with 0 errors.",
-            "Start Synapse again: the mount comes with it.",
+            "Start Synapse again: the mount is started with it.",
             commands=rclone.download(site, old, target),
             effects=(Effect.COPIED,),
         ),
         Step(
             "Compare the content",
             SERVER,
-            "Everything of the bucket must be on the disk, with the same content: both are read.",
+            "Everything in the bucket must be on the disk, with the same content: both are read.",
             f"{SAME} {rclone.COUNTS}",
-            "Start Synapse again: the mount comes with it.",
+            "Start Synapse again: the mount is started with it.",
             commands=(rclone.compare(old.path, rclone.word(target)),),
             effects=(Effect.VERIFIED,),
         ),
@@ -482,24 +484,24 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             site.operator,
             "Synapse goes back to the local directory."
             if site.plain
-            else "The mount point must be empty once the bucket is unmounted: what lies there was written below the "
-            "mount, and is to be looked at by hand (rmdir refuses it).",
-            f"findmnt -t fuse.goofys,fuse   names no mount of the bucket. {_LOOK}",
-            "Stop Synapse, put the files back and mount again; what came in since must be copied to the bucket first.",
+            else "The mount point must be empty once the bucket is unmounted. Files there were written below the "
+            "mount: inspect them (rmdir fails).",
+            f"findmnt -t fuse.goofys,fuse   shows no mount of the bucket. {_MEDIA_WORKS}",
+            "Stop Synapse, put the files back and mount again, after copying newer media to the bucket.",
             commands=unmount,
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
         ),
     )
-    return Migration(steps, (_empty_bucket(site, old),))
+    return Migration(steps, (_delete_old_bucket(site, old),))
 
 
 # matrix-media-repo
 
 
-def _sums(site: Site) -> tuple[str, ...]:
-    """Hashes that matrix-media-repo has of what it stored, against Synapse's files."""
+def _compare_hashes(site: Site) -> tuple[str, ...]:
+    """Commands that check Synapse's files against the hashes in matrix-media-repo's database."""
     path = "substr(media_id, 1, 2) || '/' || substr(media_id, 3, 2) || '/' || substr(media_id, 5)"
-    # The name was checked to be a host's. What begins with a date is of url_cache.
+    # The domain is a validated host name, so it is safe in SQL. Media ids that begin with a date belong to url_cache.
     where = f"origin = '{site.domain}' AND NOT (media_id ~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}_')"
     psql = (
         f"sudo -u postgres psql {media_repo.DATABASE}"
@@ -519,7 +521,7 @@ def _sums(site: Site) -> tuple[str, ...]:
 
 
 def _tool(site: Site, command: str, *, media: str = "") -> str:
-    """A program of matrix-media-repo; `media`: how Synapse's media store is mounted into its container, if at all."""
+    """The command for a program of matrix-media-repo. `media`: options of the container's mount of the media store."""
     if site.plain:
         return f"REPO_CONFIG={media_repo.CONFIGURATION} {command}"
     if not media:
@@ -538,10 +540,10 @@ def _database(site: Site) -> str:
     return f"-dbHost {host} -dbName synapse -dbUsername {user}"
 
 
-_UNTRIED = (
-    "The programs are matrix-media-repo's own; how they work was read in their source "
-    f"({media_repo.VERSION}), not tried by us: rely on the comparison. They ask for the password of Synapse's "
-    "database; names of databases and users are the usual ones."
+_UNTESTED = (
+    "The programs are part of matrix-media-repo. Their use was derived from their source "
+    f"({media_repo.VERSION}) and not tested: rely on the comparison. They ask for the password of Synapse's "
+    "database; the names of databases and users are the defaults."
 )
 
 
@@ -556,7 +558,7 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
         ),
         media=":ro",
     )
-    bring = _tool(site, f"gdpr_import -directory {store}")
+    import_ = _tool(site, f"gdpr_import -directory {store}")
     verify = _tool(site, f"gdpr_import -directory {store} -verify")
     beside = (
         (
@@ -566,7 +568,7 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
         if site.plain
         else (
             f"cp -r rendered/{site.host}/inventory .",
-            f"cat > {site.host_vars}/{_FOR_NOW} <<'END'\n"
+            f"cat > {site.host_vars}/{_TEMPORARY_VARIABLES} <<'END'\n"
             f"{playbook.SYNAPSE_GIVES_MEDIA_AWAY}: false\n{playbook.MEDIA_REPO_ROUTES}: false\nEND",
             *site.apply,
         )
@@ -578,78 +580,78 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
             "systemctl reload nginx    # or your proxy",
         )
         if site.plain
-        else (f"rm {site.host_vars}/{_FOR_NOW}", *site.apply)
+        else (f"rm {site.host_vars}/{_TEMPORARY_VARIABLES}", *site.apply)
     )
     steps = (
-        _make(new, MEDIA_REPO, site),
+        _create_store(new, MEDIA_REPO, site),
         _render(site, new, MEDIA_REPO, key=False),
         Step(
             "Start matrix-media-repo beside Synapse's own repository",
             site.operator,
-            "It gets no request yet, so that media is imported before anybody asks for it."
+            "It gets no requests yet, so that media is imported before it is requested."
             + (
                 ""
                 if site.plain
-                else " The second file keeps Synapse's repository on and the routes as they are, for this time."
+                else " The second file keeps Synapse's repository enabled and the routes unchanged meanwhile."
             ),
             "matrix-media-repo is active and its log has no error; media works as before.",
-            "Stop it, remove the files, and apply again.",
+            "Stop it, remove the files and apply again.",
             files=(
                 f"rendered/{site.host}/…"
                 if site.plain
-                else f"rendered/{site.host}/{site.configuration}, and {_FOR_NOW}, which the command writes",
+                else f"rendered/{site.host}/{site.configuration}, and {_TEMPORARY_VARIABLES}, which the command writes",
             ),
             commands=beside,
         ),
         Step(
-            "Import what there is",
+            "Import the existing media",
             SERVER,
-            f"Media of your own users, with its metadata, from the disk and Synapse's database. {_UNTRIED} Media of "
-            "other servers is not imported: it is fetched from them again, and what they lost stays in the old "
-            "directory alone.",
-            "No WARN in what it prints. It may be run again: what is known already is left out.",
+            f"Media of your own users, with its metadata, from the disk and Synapse's database. {_UNTESTED} Media of "
+            "other servers is not imported: it is fetched from them again, and what they no longer have remains "
+            "only in the old directory.",
+            "The output has no WARN. It may be run again: media that was imported is skipped.",
             "Nothing to undo: Synapse's media is only read.",
-            commands=(export, bring),
+            commands=(export, import_),
         ),
-        _stop(site, "What comes in now would be known to Synapse alone, so the last import needs quiet.")
+        _stop(site, "New media would be known to Synapse alone, so none may arrive during the last import.")
         if site.plain
         else Step(
             "Stop Synapse",
             SERVER,
-            "What comes in now would be known to Synapse alone, so the last import needs quiet. The database and "
-            "matrix-media-repo go on. The homeserver is down from here until it is started again.",
+            "New media would be known to Synapse alone, so none may arrive during the last import. The database and "
+            "matrix-media-repo keep running. The homeserver is down from here until it is started again.",
             f"systemctl is-active {playbook.SYNAPSE_UNIT}   says inactive.",
             f"systemctl start {playbook.SYNAPSE_UNIT}",
             commands=(f"systemctl stop '{playbook.SYNAPSE_UNIT}*'",),
             effects=(Effect.STOPS,),
         ),
         Step(
-            "Import the rest",
+            "Import new media",
             SERVER,
-            "The same once more: a fresh export, of which only the new is imported.",
+            "The same again: a new export, of which only new media is imported.",
             "It ends with `All MXC URIs have been imported.`",
             "Start Synapse again.",
-            commands=(f"rm -r {store if site.plain else playbook.MEDIA_REPO_BASE + store}", export, bring, verify),
+            commands=(f"rm -r {store if site.plain else playbook.MEDIA_REPO_BASE + store}", export, import_, verify),
             effects=(Effect.COPIED,),
         ),
         Step(
             "Compare the content",
             SERVER,
-            "The hash that matrix-media-repo has of each file it stored, against Synapse's file. "
-            f"{site.domain} must be what stands in your user ids.",
-            "sha256sum prints nothing. The number of lines is that of: find … -type f below local_content; fewer were "
-            "not imported.",
+            f"The hash of each file in matrix-media-repo's database is compared with Synapse's file. {site.domain} "
+            "must be the domain of your user ids.",
+            "sha256sum prints nothing, and the number of lines equals that of `find … -type f` below local_content. "
+            "If it is smaller, files were not imported.",
             "Start Synapse again.",
-            commands=(*_sums(site), f"find {site.media}/local_content -type f | wc -l"),
+            commands=(*_compare_hashes(site), f"find {site.media}/local_content -type f | wc -l"),
             effects=(Effect.VERIFIED,),
         ),
         Step(
             "Switch over and start",
             site.operator,
-            "Synapse's own repository goes off, and the routes lead to matrix-media-repo.",
-            f"{_LOOK} matrix-media-repo's log shows both requests.",
-            "What came in since is known to matrix-media-repo alone: the runbook from matrix-media-repo to filesystem "
-            "brings it back.",
+            "Synapse's own repository is disabled, and the routes lead to matrix-media-repo.",
+            f"{_MEDIA_WORKS} matrix-media-repo's log shows both requests.",
+            "Newer media is known to matrix-media-repo alone: the runbook from matrix-media-repo to filesystem "
+            "copies it back.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=switch,
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
@@ -659,9 +661,9 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
         Step(
             "Remove Synapse's media directory, after some months",
             SERVER,
-            "It holds the media of other servers that may not be there any more, and is the backup of your own.",
+            "It has media of other servers that may no longer exist there, and is the backup of your own media.",
             "An old picture is still shown.",
-            "None: what is deleted is gone.",
+            "None: deletion is final.",
             commands=(f"rm -r {site.media}/local_content {site.media}/local_thumbnails",),
             effects=(Effect.EMPTIED,),
         ),
@@ -673,7 +675,7 @@ def _from_media_repo(site: Site, old: Remote) -> Migration:
     store = f"{KEYS}/gdpr-data" if site.plain else "/data/gdpr-data"
     export = _tool(site, f"gdpr_export -entity {site.domain} -destination {store}")
     media = site.media if site.plain else "/media-store"
-    bring = _tool(
+    import_ = _tool(
         site,
         rclone.lines(
             f"import_to_synapse -serverName {site.domain} {_database(site)}",
@@ -681,7 +683,7 @@ def _from_media_repo(site: Site, old: Remote) -> Migration:
         ),
         media=":rw",
     )
-    quiet = (
+    stop_uploads = (
         ("systemctl stop nginx    # or your proxy", *site.stop)
         if site.plain
         else (f"systemctl stop {playbook.PROXY_UNIT}", f"systemctl stop '{playbook.SYNAPSE_UNIT}*'")
@@ -701,83 +703,88 @@ def _from_media_repo(site: Site, old: Remote) -> Migration:
     )
     steps = (
         Step(
-            "Look whether there is room",
+            "Check the free disk space",
             SERVER,
-            "The media comes to the disk twice: as an export, and in Synapse's media store.",
+            "The media is written to the disk twice: as an export, and to Synapse's media store.",
             "df shows more than twice what the bucket holds of your own users' media.",
-            _STEADY,
+            _NO_CHANGE,
             commands=(f"df -h {site.media}",),
         ),
         Step(
-            "Let nothing in",
+            "Stop uploads",
             SERVER,
-            "matrix-media-repo trusts an access token for hours, also while Synapse is down: the proxy has to stop, or "
-            "uploads that come in meanwhile are lost. The database and matrix-media-repo go on. The homeserver is down "
-            "from here until it is started again.",
+            "matrix-media-repo caches access tokens for hours, even while Synapse is down: stop the proxy, or "
+            "uploads that arrive meanwhile are lost. The database and matrix-media-repo keep running. The "
+            "homeserver is down from here until it is started again.",
             "A client can't connect.",
             "Start them again.",
-            commands=quiet,
+            commands=stop_uploads,
             effects=(Effect.STOPS,),
         ),
         Step(
             "Export, and import into Synapse",
             SERVER,
-            f"Media of your own users, into Synapse's media store and its database. {_UNTRIED} Media of other servers "
+            f"Media of your own users, into Synapse's media store and its database. {_UNTESTED} Media of other servers "
             "is fetched from them again.",
-            "No WARN in what it prints. It may be run again: what Synapse has already is left out.",
+            "The output has no WARN. It may be run again: media that Synapse has is skipped.",
             "Start them again: matrix-media-repo still has everything.",
-            commands=(export, bring, f"chown -R {site.user} {site.media}"),
+            commands=(export, import_, f"chown -R {site.user} {site.media}"),
             effects=(Effect.COPIED,),
         ),
         Step(
             "Compare the content",
             SERVER,
-            "The hash that matrix-media-repo has of each file, against the file that Synapse got. "
-            f"{site.domain} must be what stands in your user ids.",
-            "sha256sum prints nothing, and the number of lines is not 0. A file it names is missing or other: do "
-            "not go on.",
+            "The hash of each file in matrix-media-repo's database is compared with the file that Synapse received. "
+            f"{site.domain} must be the domain of your user ids.",
+            "sha256sum prints nothing, and the number of lines is not 0. A file it names is missing or differs: do not "
+            "continue.",
             "Start them again: matrix-media-repo still has everything.",
-            commands=_sums(site),
+            commands=_compare_hashes(site),
             effects=(Effect.VERIFIED,),
         ),
         Step(
             "Switch over and start",
             site.operator,
-            "Synapse's own repository goes on, and the routes lead to it. The stack, the database of matrix-media-repo "
-            "and its datastore ids stay as they are.",
-            f"{_LOOK} synapse-media check on the server's files finds nothing.",
-            "Put the files back and apply again; what came in since is known to Synapse alone.",
+            "Synapse's own repository is enabled, and the routes lead to it. Do not change the stack, the database of "
+            "matrix-media-repo or its datastore ids.",
+            f"{_MEDIA_WORKS} synapse-media check on the server's files reports no findings.",
+            "Put the files back and apply again; newer media is known to Synapse alone.",
             commands=switch,
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
         ),
     )
-    return Migration(steps, (_empty_bucket(site, old),))
+    return Migration(steps, (_delete_old_bucket(site, old),))
 
 
-# Direct migrations, without the disk in between
+# Direct migrations, not through the local disk
 
 
 def module_to_goofys(site: Site, old: Remote) -> Migration:
-    """The same bucket, whose keys are the same for both: first the module is out, then the mount is in."""
+    """On the same bucket, with the same object keys: the module is removed before the bucket is mounted."""
     steps = (
-        *_no_clean_up(site),
-        _have_key(site, old),
-        _reach([old]),
+        *_disable_clean_up(site),
+        _copy_old_key(site, old),
+        _configure_rclone([old]),
         Step(
-            "Copy what is on the disk alone",
+            "Copy what is only on the disk",
             SERVER,
-            "While Synapse runs, so that little is left to copy while it is down.",
+            "While Synapse runs, to keep the downtime short.",
             "rclone ends with 0 errors.",
             "Nothing to undo: the local media is only read.",
             commands=rclone.upload(site, old),
         ),
-        _change_method(site, old, GOOFYS, Word.WIDEN_POLICY, "Goofys deletes and renames, so its key may as well."),
+        _change_method(
+            site, old, GOOFYS, Word.WIDEN_POLICY, "Goofys deletes and renames objects, so its key must be allowed to."
+        ),
         _render(site, old, GOOFYS, key=False),
-        _stop(site, "The module and a mount of its bucket must never be there together: its job deletes the objects."),
+        _stop(
+            site,
+            "The module and a mount of its bucket must never exist at the same time: its job would delete the objects.",
+        ),
         Step(
-            "Copy the rest",
+            "Copy new media",
             SERVER,
-            "What came in since.",
+            "Media that arrived since the first copy.",
             "rclone ends with 0 errors.",
             "Start Synapse again: the module is still in use.",
             commands=rclone.upload(site, old),
@@ -786,17 +793,18 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
         Step(
             "Compare the content",
             SERVER,
-            "Everything of the disk must be in the bucket, with the same content: both are read.",
-            f"{SAME} The bucket may hold more: what is not on the disk any more.",
+            "Everything on the disk must be in the bucket, with the same content: both are read.",
+            f"{SAME} The bucket may have more: files that are no longer on the disk.",
             "Start Synapse again: the module is still in use.",
             commands=(rclone.compare(rclone.word(site.media), old.path),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
-            "Take the module out",
+            "Remove the module",
             site.operator,
-            "Before the bucket is mounted, and not with the same command.",
-            _no_module(site) + ("." if site.plain else f", and systemctl list-timers on the server names no {_TIMER}."),
+            "Before the bucket is mounted, and with a separate command.",
+            _module_is_gone(site)
+            + ("." if site.plain else f", and systemctl list-timers on the server shows no {_TIMER}."),
             "Put the file back.",
             commands=_remove_module(site),
             effects=(Effect.LEFT,),
@@ -804,9 +812,9 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
         Step(
             "Mount the bucket and start",
             site.operator,
-            "The local media is kept beside the mount, out of its way.",
-            f"findmnt -t fuse.goofys,fuse   names the mount. {_LOOK}",
-            "Stop Synapse, unmount, put the local media back and the module's file: the bucket has all of it.",
+            "The local media is kept in another directory.",
+            f"findmnt -t fuse.goofys,fuse   shows the mount. {_MEDIA_WORKS}",
+            "Stop Synapse, unmount, and put the local media and the module's file back: the bucket has everything.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
                 *(() if site.plain else (f"ssh root@{site.machine} mv {site.media} {site.aside}",)),
@@ -821,7 +829,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             SERVER,
             "It was compared with the bucket.",
             "An old picture is still shown.",
-            "None: what is deleted is gone.",
+            "None: deletion is final.",
             commands=(f"rm -r {site.media if site.plain else site.aside}",),
             effects=(Effect.EMPTIED,),
         ),
@@ -830,7 +838,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
 
 
 def goofys_to_module(site: Site, old: Remote) -> Migration:
-    """The same bucket, whose keys are the same for both: nothing is copied, but the mount must be gone first."""
+    """On the same bucket, with the same object keys: nothing is copied, but the mount must be removed first."""
     unmount = (
         (
             f"rm {_DROP_IN}",
@@ -845,31 +853,36 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
         )
     )
     steps = (
-        _stop(site, "The mount must be gone before the module comes: its job deletes the objects through a mount."),
+        _stop(
+            site,
+            "The mount must be removed before the module is installed: its job would delete the objects through it.",
+        ),
         Step(
             "Unmount the bucket",
             site.operator,
-            "Goofys has written a file when it was closed, and Synapse has closed all of them.",
-            "On the server: findmnt -t fuse.goofys,fuse   names no mount of the bucket."
+            "Goofys writes each file when it is closed, and Synapse has closed all of them.",
+            "On the server: findmnt -t fuse.goofys,fuse   shows no mount of the bucket."
             + (
                 ""
                 if site.plain
-                else f" ls -A {site.media}   lists nothing; what it lists was written below the mount: keep it there."
+                else f" ls -A {site.media}   lists nothing; files it lists were written below the mount: keep them."
             ),
             "Mount it again and start Synapse.",
             commands=unmount,
             effects=(Effect.LEFT,),
         ),
-        _change_method(site, old, MODULE, Word.NARROW_POLICY, "The module never deletes, so its key may not."),
+        _change_method(
+            site, old, MODULE, Word.NARROW_POLICY, "The module never deletes, so its key must not be allowed to."
+        ),
         _render(site, old, MODULE, key=False),
         Step(
-            "Take the module into use and start",
+            "Enable the module and start",
             site.operator,
             "Synapse finds nothing on the disk and reads from the bucket, under the same keys as before. New files are "
             "written to both."
             + (f" {synapse.MEDIA_STORE_PATH} in homeserver.yaml names a local directory." if site.plain else ""),
-            f"{_LOOK} The new picture is below {site.media}/local_content and in the bucket.",
-            "Stop Synapse, take the module out, and only then mount again.",
+            f"{_MEDIA_WORKS} The new picture is below {site.media}/local_content and in the bucket.",
+            "Stop Synapse, remove the module, and only then mount again.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=_install(site),
             effects=(Effect.ENTERED, Effect.STARTS),
@@ -883,47 +896,50 @@ def _change_method(site: Site, old: Remote, method: str, word: Word, why: str) -
     return Step(
         "Change the method of the stack",
         HERE,
-        f"In {path}: `method: {method}`, and for this once `synapse-media:allow: [{entry(site.name, word)}]`. {why}",
-        f"synapse-media diff --stack {old.stack}   names the policy and nothing of the bucket, before `up`; afterwards "
-        "the key is proved anew.",
+        f"In {path}: `method: {method}`, and for this change `synapse-media:allow: [{entry(site.name, word)}]`. {why}",
+        f"synapse-media diff --stack {old.stack}   shows a change of the policy and none of the bucket, before `up`; "
+        "then the key is proved again.",
         "Change the line back, and `up` again.",
         commands=(f"synapse-media up --stack {old.stack}",),
     )
 
 
 def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migration:
-    """The same method on another store: objects keep their keys, so they are copied from bucket to bucket."""
+    """The same method on another store: object keys stay the same, so objects are copied from bucket to bucket."""
     local = method == MODULE
     last_copy = (*(rclone.upload(site, new)[:1] if local else ()), *rclone.between(old, new))
     compared = (
         rclone.compare(old.path, new.path),
         *((rclone.compare(rclone.word(site.media), new.path),) if local else ()),
     )
-    ids = " The datastore id stays: matrix-media-repo finds each object by id and name." if method == MEDIA_REPO else ""
+    ids = (
+        " The datastore id must not change: matrix-media-repo finds each object by id and name."
+        if method == MEDIA_REPO
+        else ""
+    )
     steps = (
-        *(_no_clean_up(site) if local else ()),
-        _make(new, method, site),
+        *(_disable_clean_up(site) if local else ()),
+        _create_store(new, method, site),
         _render(site, new, method),
-        _have_key(site, old),
-        _reach([old, new]),
+        _copy_old_key(site, old),
+        _configure_rclone([old, new]),
         Step(
-            "Copy what there is",
+            "Copy the existing media",
             SERVER,
-            "From bucket to bucket, through this machine, while Synapse runs. The old provider may bill what "
-            "leaves it.",
+            "From bucket to bucket, through this machine, while Synapse runs. The old provider may charge for egress.",
             "rclone ends with 0 errors.",
             "Nothing to undo: the old bucket is only read.",
             commands=rclone.between(old, new),
         ),
         _stop(
             site,
-            "What comes in now goes to the old bucket, so the last copy needs quiet.",
+            "New media goes to the old bucket, so none may arrive during the last copy.",
             f"systemctl stop {media_repo.UNIT}" if method == MEDIA_REPO else "",
         ),
         Step(
-            "Copy the rest",
+            "Copy new media",
             SERVER,
-            "What came in since" + (", and what is on the disk alone." if local else "."),
+            "Media that arrived since the first copy" + (", and what is only on the disk." if local else "."),
             "rclone ends with 0 errors.",
             "Start Synapse again: the old bucket is still in use.",
             commands=last_copy,
@@ -932,7 +948,7 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
         Step(
             "Compare the content",
             SERVER,
-            "Everything of the old place must be in the new bucket, with the same content: both are read.",
+            "Everything in the old place must be in the new bucket, with the same content: both are read.",
             f"{SAME} {rclone.COUNTS}",
             "Start Synapse again: the old bucket is still in use.",
             commands=compared,
@@ -941,10 +957,10 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
         Step(
             "Use the new bucket and start",
             site.operator,
-            f"One file takes the place of the other.{ids}",
-            f"{_LOOK} The new picture is in the new bucket, and `rclone size` of the old one stays as it was.",
-            "Stop Synapse, copy what came in since back (the same commands with the stores exchanged), put the old "
-            "file back and start.",
+            f"The new file replaces the old one.{ids}",
+            f"{_MEDIA_WORKS} The new picture is in the new bucket, and `rclone size` of the old one does not change.",
+            "Stop Synapse, copy newer media back (the same commands with the stores swapped), restore the old file and "
+            "start.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
                 *(
@@ -959,4 +975,4 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
         ),
     )
-    return Migration(steps, (_empty_bucket(site, old),), deletes_by_name=local).checked()
+    return Migration(steps, (_delete_old_bucket(site, old),), deletes_by_name=local).checked()

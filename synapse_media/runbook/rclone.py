@@ -1,4 +1,4 @@
-"""The copies between a store and the local disk or another store: rclone's remotes and commands."""
+"""rclone remotes, and the commands that copy between a store and the local disk or another store."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from synapse_media.contract import PROOF_OBJECT, StorageOutputs
 from .site import Site
 
 KEYS = "/root/synapse-media"
-"""Where the server keeps what the copy needs, for the time of the switch."""
+"""The server's directory for the keys that the copy needs during the switch."""
 
-_EXCEPT = f"--exclude '/url_cache/**' --exclude '/url_cache_thumbnails/**' --exclude '/{PROOF_OBJECT}*'"
-_FAST = "--transfers 32 --checkers 32 --fast-list"
+_EXCLUDES = f"--exclude '/url_cache/**' --exclude '/url_cache_thumbnails/**' --exclude '/{PROOF_OBJECT}*'"
+_PARALLEL = "--transfers 32 --checkers 32 --fast-list"
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A store as rclone reaches it.
+    """A store as a remote of rclone.
 
     Attributes:
-        name: of rclone's remote.
-        store: None where it is still to be made: then the commands take its names from its store.json.
-        stack: the stack it is in.
-        provider: where it is to be made.
-        edited: by an edit of this stack, which uses no store yet; else in a new one.
+        name: the name of the remote.
+        store: None if it doesn't exist yet: then the commands read bucket and endpoint from its store.json.
+        stack: its stack.
+        provider: its provider, if it doesn't exist yet.
+        edited: it will be created by editing this stack, which has no store yet, instead of in a new one.
     """
 
     name: Literal["old", "new"]
@@ -46,14 +46,14 @@ class Remote:
 
     @property
     def path(self) -> str:
-        """For rclone, a word of a shell."""
+        """The remote path for rclone, as a word of a shell."""
         if self.store is None:
             return f'"${self.name.upper()}"'
         return word(f"{self.name}:{self.store.bucket}/{self.store.prefix}")
 
     @property
     def url(self) -> str:
-        """For the AWS tool, likewise."""
+        """The URL for the AWS CLI, as a word of a shell."""
         if self.store is None:
             return f'"s3://${{{self.name.upper()}#*:}}"'
         return word(f"s3://{self.store.bucket}/{self.store.prefix}")
@@ -63,7 +63,7 @@ class Remote:
 
     @property
     def configuration(self) -> tuple[str, ...]:
-        """Lines that make rclone know the store; the secret goes from the file into the environment alone."""
+        """Commands that configure the remote. The secret is passed from the file to the environment only."""
         variable = f"RCLONE_CONFIG_{self.name.upper()}_"
         commands = [
             "value() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' \"$@\"; }",
@@ -87,7 +87,7 @@ class Remote:
         if self.store is not None and self.store.addressing == "virtual":
             commands.append(f"export {variable}FORCE_PATH_STYLE=false")
         if self.store is not None and self.store.ca_file:
-            # rclone 1.60 ends where AWS_CA_BUNDLE is set.
+            # rclone 1.60 fails if AWS_CA_BUNDLE is set.
             commands.append(f"export RCLONE_CA_CERT={shlex.quote(self.store.ca_file)}; unset AWS_CA_BUNDLE")
         return tuple(commands)
 
@@ -98,13 +98,13 @@ def word(text: str) -> str:
 
 
 def lines(*pieces: str) -> str:
-    """One command of a shell on several lines."""
+    """A shell command on several lines."""
     return " \\\n    ".join(pieces)
 
 
 def upload(site: Site, to: Remote) -> tuple[str, ...]:
-    """Local files to a store; what is there with another content is written again. And the same with the AWS tool."""
-    copy = lines(f"rclone copy {site.media} {to.path} --checksum {_FAST}", _EXCEPT)
+    """Copy local files to a store, overwriting objects that differ; with the AWS CLI as an alternative in a comment."""
+    copy = lines(f"rclone copy {site.media} {to.path} --checksum {_PARALLEL}", _EXCLUDES)
     if to.store is not None and to.store.keyless:
         return (copy,)
     variable = f"$RCLONE_CONFIG_{to.name.upper()}_"
@@ -117,30 +117,30 @@ def upload(site: Site, to: Remote) -> tuple[str, ...]:
         f'--endpoint-url "{variable}ENDPOINT" --region "{variable}REGION"',
         "--exclude 'url_cache/*' --exclude 'url_cache_thumbnails/*'",
     )
-    return (copy, "# or, slower where the store is far:\n# " + aws.replace("\n", "\n# "))
+    return (copy, "# or, slower over a long distance:\n# " + aws.replace("\n", "\n# "))
 
 
 def download(site: Site, source: Remote, target: str = "") -> tuple[str, ...]:
-    """A store to local files: what is there is left as it is."""
+    """Copy a store to local files, keeping existing ones."""
     directory = target or site.media
     return (
-        lines(f"rclone copy {source.path} {directory} --ignore-existing {_FAST}", _EXCEPT),
+        lines(f"rclone copy {source.path} {directory} --ignore-existing {_PARALLEL}", _EXCLUDES),
         f"chown -R {site.user} {directory}",
     )
 
 
 def between(old: Remote, new: Remote) -> tuple[str, ...]:
-    """One store to another, through this machine."""
-    return (lines(f"rclone copy {old.path} {new.path} --checksum {_FAST}", _EXCEPT),)
+    """Copy one store to another, through this machine."""
+    return (lines(f"rclone copy {old.path} {new.path} --checksum {_PARALLEL}", _EXCLUDES),)
 
 
 def compare(one: str, other: str, *options: str) -> str:
-    """Everything of `one` is in `other` with the same content: both are read. The two are words of a shell."""
-    return lines(f"rclone check {one} {other} --one-way --download --transfers 32", *options, _EXCEPT)
+    """Check that everything in `one` is in `other` with the same content, by reading both. Both are shell words."""
+    return lines(f"rclone check {one} {other} --one-way --download --transfers 32", *options, _EXCLUDES)
 
 
 SAME = (
-    "The last lines say `0 differences found` and how many files match, which is as many as the first side has (never "
+    "The last lines say `0 differences found` and a number of matching files that equals that of the first side (never "
     "0), and the exit code is 0."
 )
-COUNTS = "`rclone size` of both says the same number of files and bytes, but for url_cache and what came in since."
+COUNTS = "`rclone size` shows the same number of files and bytes for both, except for url_cache and newer files."

@@ -1,4 +1,4 @@
-"""A homeserver, and how it is stopped, started and configured in each form."""
+"""How a homeserver is stopped, started and configured in each form."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from synapse_media.homeserver import playbook, synapse
 from synapse_media.renderer import Form, domain, host, inventory_host
 
 HERE, PLAYBOOK, SERVER = "here", "playbook", "server"
-"""Where a step is done: where the stack is, where ansible-playbook is run, in a root shell on the homeserver."""
-
+"""Where a step is done: on the machine with the stack, on the one that runs ansible-playbook, on the homeserver."""
 
 _WORKERS = "    # and every worker"
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A homeserver and how it is run.
+    """A homeserver in one form of installation.
 
     Attributes:
-        name: the homeserver, as the stack file has it.
+        name: the server name in the stack file.
         media: the local media store.
     """
 
@@ -37,17 +36,17 @@ class Site:
 
     @property
     def domain(self) -> str:
-        """What stands in user ids."""
+        """The domain of user ids."""
         return domain(self.name)
 
     @property
     def machine(self) -> str:
-        """The server's name in the playbook's inventory, and for ssh."""
+        """The server's name in the playbook's inventory and for ssh."""
         return self.host if self.plain else inventory_host(self.name)
 
     @property
     def user(self) -> str:
-        """Owner of the local media, as chown takes it."""
+        """The owner of the local media, for chown."""
         return synapse.USER if self.plain else f"{playbook.USER}:{playbook.USER}"
 
     @property
@@ -61,27 +60,27 @@ class Site:
 
     @property
     def apply(self) -> tuple[str, ...]:
-        """Take what is configured into use, and start."""
+        """Apply the configuration, and start."""
         return (
             (f"systemctl restart {synapse.UNIT}{_WORKERS}",) if self.plain else (playbook.command("setup-all,start"),)
         )
 
     @property
     def aside(self) -> str:
-        """Where the local media goes while a mount takes its place."""
+        """Where the local media is moved while a mount is in its place."""
         return f"{self.media}-local"
 
     @property
     def configuration(self) -> str:
-        """The rendered file that switches the method on, below the rendered directory."""
+        """The rendered file that enables the method, relative to the output directory."""
         return synapse.DROP_IN if self.plain else f"{self.host_vars}/{playbook.VARS_FILE}"
 
     @property
     def host_vars(self) -> str:
-        """The directory with the homeserver's variables, where the playbook is."""
+        """The directory of the homeserver's variables in the playbook."""
         return playbook.host_vars(self.machine)
 
     @property
     def start(self) -> str:
-        """Start Synapse where it was stopped alone, of the plain form."""
+        """Start Synapse alone, in the plain form."""
         return f"systemctl start {synapse.UNIT}{_WORKERS}"

@@ -520,20 +520,5 @@ PROOF: Final = ResourceType(
     ProofState,
 )
 
-RESOURCES: Final = (
-    BUCKET,
-    STORJ_BUCKET,
-    B2_BUCKET,
-    GARAGE_BUCKET,
-    USER,
-    USER_POLICY,
-    KEY_RING,
-    B2_KEY_RING,
-    GARAGE_KEY_RING,
-    SPACES_KEY_RING,
-    STORJ_KEY_RING,
-    SPACES_ADMIN_KEY,
-    EXISTING_KEY,
-    PROOF,
-)
-"""Every resource type of the plugin."""
+RESOURCES: Final = tuple(found for found in tuple(globals().values()) if isinstance(found, ResourceType))
+"""Every resource type of the plugin, in the order of this module."""

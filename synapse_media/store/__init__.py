@@ -1,1 +1,1 @@
-"""The way to a store, for the plugin, the commands and ci alike: clients, credentials, limits, tracing, probes."""
+"""Access to stores for the plugin, the commands and ci: clients, credentials, limits, tracing, probes."""

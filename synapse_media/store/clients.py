@@ -1,6 +1,6 @@
-"""The clients of a store's S3 and IAM APIs: boto3 with retries, time limits, and errors in words.
+"""Clients for a store's S3 and IAM APIs: boto3 with retries, timeouts and readable errors.
 
-Admin credentials come from the environment under the names that the inputs give; they never enter state.
+Admin credentials are read from the environment variables that the connection names, and never enter the state.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _WANT_MD5 = (
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """An access key, with the session token of a role. The secrets are kept out of every repr, and of every error.
+    """An access key, with the session token of a role. The secrets appear in no repr and no error.
 
-    Raises StoreError where a part of it is malformed.
+    Raises StoreError if a part is malformed.
     """
 
     access_key_id: str
@@ -69,12 +69,12 @@ class Credential:
         return f"Credential({'[secret]' if _looks_swapped(self) else self.access_key_id})"
 
     def refuse_swapped(self, id_name: str, secret_name: str) -> None:
-        """Raises StoreError where one looks like the other: an access key ID is sent, and kept in state, in clear.
+        """Raises StoreError if ID and secret look swapped: the ID is sent and kept in the state in plain text.
 
         Args:
-            id_name, secret_name: what holds the two, as the message names them.
+            id_name, secret_name: the names of the two in the message.
         """
-        # Who chooses both by hand may have an ID that is longer than its secret: that is left to the store to say.
+        # A self-chosen ID may be longer than its secret: let the store decide then.
         if _looks_swapped(self) and (len(self.access_key_id) >= _SHORTEST_SECRET or _BASE64 & set(self.access_key_id)):
             raise StoreError(
                 f"{id_name} looks like a secret access key and {secret_name} like an access key ID: were the two "
@@ -83,20 +83,20 @@ class Credential:
 
 
 def ambient() -> Credential:
-    """The machine's own role, as boto3 finds it. Raises StoreError where there is none."""
+    """The credential of the machine's role, as boto3 finds it. Raises StoreError if there is none."""
     import boto3
 
     found = boto3.session.Session().get_credentials()
     if found is None:
-        raise StoreError("this machine has no role to sign with: attach the instance profile, then prove again")
+        raise StoreError("this machine has no role: attach the instance profile, then run `synapse-media prove` again")
     frozen = found.get_frozen_credentials()
     return Credential(frozen.access_key, frozen.secret_key, frozen.token or "")
 
 
 def admin_credential(connection: Connection) -> Credential:
-    """The administrator's, from the environment.
+    """The admin credential from the environment.
 
-    Raises StoreError naming what is missing, malformed, swapped, or no admin's.
+    Raises StoreError if it is missing, malformed or swapped, or if the variables are not those of an admin credential.
     """
     credentials.refuse_foreign(connection.variables)
     values = [credentials.read(name) for name in connection.variables[:3]]
@@ -112,7 +112,7 @@ def admin_credential(connection: Connection) -> Credential:
 
 
 class Client(Protocol):
-    """A boto3 client, whose operations `call` names."""
+    """A boto3 client, to be used with `call`."""
 
     meta: Any
 
@@ -128,12 +128,12 @@ def s3_client(connection: Connection, credential: Credential | None = None, atte
 def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Client:
     """The administrator's IAM client; each call is tried so often at most, as `s3_client`'s.
 
-    Amazon's and Wasabi's IAM is one service for all regions, signed for us-east-1.
+    Amazon's and Wasabi's IAM is one service for all regions, with requests signed for us-east-1.
     """
     return _client("iam", replace(connection, region="us-east-1"), admin_credential(connection), attempts)
 
 
-# (key in a file, environment variable, default, conversion), as botocore has them.
+# botocore's format: (key in the config file, environment variable, default, conversion).
 _NO_FILES: Final = {
     "profile": (None, None, None, None),
     "config_file": (None, None, os.devnull, None),
@@ -146,7 +146,7 @@ _lock = threading.Lock()
 
 @cache
 def _session() -> Any:
-    """A session of our own, for all clients: no profile, file or role may step in for what a connection names."""
+    """A session for all clients that reads no profile, file or role: only the credentials given may be used."""
     import boto3
     import botocore.session
 
@@ -154,10 +154,10 @@ def _session() -> Any:
 
 
 def _client(service: str, connection: Connection, credential: Credential, attempts: int) -> Client:
-    """Cached by everything that makes it; a boto3 client is safe to share between threads, making one is not."""
+    """Cached by all its parameters. boto3 clients may be shared between threads, but not created concurrently."""
     endpoint = connection.endpoint if service == "s3" else connection.iam_endpoint
     if not endpoint:
-        # Without one boto3 talks to Amazon, whoever's credential this is.
+        # Without an endpoint boto3 would send any provider's credential to Amazon.
         name = "endpoint" if service == "s3" else "iam_endpoint"
         raise StoreError(f"{name} is missing: this store's {service.upper()} API has no address. Set {name}.")
     key = (service, connection, credential.access_key_id, hash((credential.secret, credential.token)), attempts)
@@ -201,20 +201,20 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
 
 
 _SHORTEST_SECRET: Final = 30
-"""Characters. The shortest that a provider issues is Backblaze B2's with 31, the longest ID Storj's with 28."""
+"""Characters. The shortest secret of any provider has 31 (Backblaze B2), the longest ID 28 (Storj)."""
 _BASE64: Final = frozenset("/+=")
-"""In secrets, and in no provider's access key IDs."""
+"""Characters that occur in secrets, and in no provider's access key IDs."""
 
 
 def _looks_swapped(credential: Credential) -> bool:
-    """A secret access key is longer than its ID, and often Base64; no provider's ID is."""
+    """Every provider's secret is longer than its ID; many are Base64, which no ID is."""
     key_id, secret = credential.access_key_id, credential.secret
     return len(key_id) > len(secret) or (bool(_BASE64 & set(key_id)) and secret.isalnum())
 
 
 def _say_swapped(parsed: dict[str, Any], **_: object) -> None:
     error = parsed.get("Error", {})
-    # A secret with a '/' in place of the ID doesn't even parse.
+    # An ID with a '/' is rejected as a malformed header.
     if error.get("Code") in BAD_KEY | {"AuthorizationHeaderMalformed"}:
         error["Message"] = (
             "the access key ID looks like a secret and the secret like an ID: were the two swapped? "
@@ -244,7 +244,7 @@ def _stay_where_nothing_is_said(request_dict: Any, response: Any, **_: object) -
 
 
 def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
-    """One call of a boto3 client. Raises ApiError with the operation, the target, the answer and the request id."""
+    """Make one call. Raises ApiError with operation, target, the store's error and the request id."""
     import botocore.exceptions as faults
     from botocore.parsers import ResponseParserError
 
@@ -281,18 +281,18 @@ def server_time(answer: Mapping[str, Any]) -> datetime:
 
 
 def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
-    """A web page, whatever its status, says nothing of a store: above all not that something is gone."""
+    """Raises ApiError for a web page, which must not be taken for a response of the store, such as 'not found'."""
     meta = answer.get("ResponseMetadata", {})
     headers = meta.get("HTTPHeaders", {})
-    # A store's own answer has a request id, whatever its content type (an object may be a page, too).
+    # A store's response has a request id, whatever its content type (an object may be a web page too).
     if str(headers.get("content-type", "")).startswith("text/html") and not any(
         name.startswith("x-amz") for name in headers
     ):
         raise ApiError(
             NO_ANSWER,
             0,
-            f"{operation} at {where}: a web page answers there (HTTP {meta.get('HTTPStatusCode')}), not a store: check "
-            "the endpoint, and what stands in front of it.",
+            f"{operation} at {where}: the response is a web page (HTTP {meta.get('HTTPStatusCode')}), not that of a "
+            "store: check the endpoint and any proxy in front of it.",
         )
 
 
@@ -332,10 +332,10 @@ def _meaning(code: str, message: str, status: int, region: str) -> str:
     if code in ("InvalidAccessKeyId", "InvalidClientTokenId"):
         return (
             ". The store does not know this access key ID: check the variable, that it belongs to this endpoint, and "
-            "that it is a key for S3 (an account's master key may be none)."
+            "that it is a key for S3 (an account's master key may not be one)."
         )
     if code == "SignatureDoesNotMatch":
-        return ". The secret access key does not fit the access key ID: check both for a swap or a missing character."
+        return ". The secret access key does not match the access key ID: check both for a swap or a missing character."
     if code == "AuthorizationHeaderMalformed":
         right = f": set region: {region}" if region else ""
         return f". The region is not the one this endpoint signs for{right}."
@@ -348,5 +348,5 @@ def _meaning(code: str, message: str, status: int, region: str) -> str:
 
 
 def _first_line(what: object) -> str:
-    """Short enough for a message, whatever a server sent."""
+    """The first line of a server's text, redacted and truncated."""
     return redacted(str(what).strip().split("\n", 1)[0])[:300]

@@ -1,6 +1,6 @@
-"""Credentials as the environment has them: looked at before use, and only those that the catalog names.
+"""Read credentials from the environment: validated first, and only from variables that the catalog names.
 
-A library that is given a broken one (a line break copied along with it, quotes) shows it in its error: http.client and
+Libraries show a malformed credential (with a line break or quotes copied along) in their errors: http.client and
 urllib3 the whole header, botocore the signed one.
 """
 
@@ -19,9 +19,9 @@ _QUOTES = "\"'`“”‘’"
 
 
 def fault(value: str) -> str:
-    """What is wrong with a credential's form, in words without it; "" if nothing is.
+    """What is wrong with a credential's form, as a clause without the value; "" if nothing.
 
-    Each provider's credentials are visible ASCII, without a blank; so is what a header can hold.
+    Every provider's credentials are printable ASCII without spaces.
     """
     if not value:
         return "is empty"
@@ -37,20 +37,20 @@ def fault(value: str) -> str:
 
 
 def refuse_malformed(what: str, value: str) -> None:
-    """Raises StoreError, which names `what` and never the value, where a credential can't be one."""
+    """Raises StoreError, with `what` and never the value, if a credential is malformed."""
     why = fault(value)
     if why:
         raise StoreError(
-            f"{what} {why}: set it to the bare value, as it was issued, on one line and without quotation marks. What "
-            "it is now is not shown."
+            f"{what} {why}: set it to the value exactly as issued, on one line and without quotation marks. Its "
+            "present value is not shown."
         )
 
 
 def read(name: str, environment: Mapping[str, str] | None = None) -> str:
-    """The credential in an environment variable; "" where it is not set. Raises StoreError where it is malformed.
+    """The credential in an environment variable; "" if it is not set. Raises StoreError if it is malformed.
 
     Args:
-        environment: where to look; by default, the process's own.
+        environment: by default that of this process.
     """
     value = (os.environ if environment is None else environment).get(name, "")
     if value:
@@ -88,14 +88,14 @@ def shared(access_key_id: str) -> str:
 
 
 def refuse_foreign(names: Collection[str], *, family: str = "", setting: str = "") -> None:
-    """Raises StoreError unless the variables are those of one provider's admin credential.
+    """Raises StoreError unless the variables are those of a provider's admin credential.
 
-    What a call names is read and sent to the address that the same call gives: it may not be anything else in the
-    environment.
+    A request to the plugin gives the variables and the address their values are sent to, so without this check it could
+    send any variable anywhere.
 
     Args:
-        family: the component whose provider it has to be; "": any.
-        setting: one that the provider must have, such as `existing_key`.
+        family: the component the provider must have; "": any.
+        setting: a setting the provider must have, such as `existing_key`.
     """
     providers = [catalog.load(name) for name in catalog.names()]
     allowed = [
@@ -106,5 +106,5 @@ def refuse_foreign(names: Collection[str], *, family: str = "", setting: str = "
     if not any(set(names) <= set(variables) for variables in allowed):
         known = "; ".join(dict.fromkeys(", ".join(variables) for variables in allowed))
         raise StoreError(
-            f"connection.variables: {', '.join(names)} is no provider's admin credential here; allowed: {known}."
+            f"connection.variables: {', '.join(names)} is not a provider's admin credential; allowed: {known}."
         )

@@ -1,7 +1,7 @@
-"""A client for the JSON APIs of providers: retries, time limits, size limits, and errors in words.
+"""A client for providers' JSON APIs: retries, time and size limits, readable errors.
 
-Only a call that does no harm when it is repeated is repeated. What an answer holds is never put into an error beyond
-the server's own message: it may be a secret.
+Only idempotent calls are retried. An error has no more of a response than the server's message, since the rest may be
+secret.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECONDS: Final = 30
 ATTEMPTS: Final = 5
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 PATIENCE: Final = 20.0
-"""Seconds; the longest pause between two tries, whatever the server asks for."""
+"""The maximum pause between two attempts in seconds, whatever Retry-After says."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -74,11 +74,11 @@ class JsonClient:
     """One API at `base` (scheme, host and path, no slash at the end).
 
     Attributes:
-        what: the API's name in errors, "DigitalOcean's API".
-        headers: sent with every call; the credential is in them and in no error.
-        ca_file: PEM file to trust in place of the system's; "" for the system's.
-        plain_errors: this API says in plain text what is wrong.
-        pause: how it waits between tries (seconds).
+        what: the API's name in errors, such as "DigitalOcean's API".
+        headers: sent with every call, including the credential; never shown in an error.
+        ca_file: PEM file with the certificates to trust; "": those of the system.
+        plain_errors: this API sends error messages as plain text.
+        pause: waits between attempts (seconds).
     """
 
     base: str
@@ -99,10 +99,10 @@ class JsonClient:
         query: Mapping[str, str | int] | None = None,
         repeatable: bool | None = None,
     ) -> Any:
-        """The parsed answer; None for an empty one. Raises ApiError, its code that of the server where it gives one.
+        """The parsed response; None for an empty one. Raises ApiError, with the server's error code if it sends one.
 
         Args:
-            repeatable: may the call be tried again; by default, what HTTP says of its method (POST: no).
+            repeatable: whether the call may be retried; by default, whether HTTP defines its method as idempotent.
         """
         again = method in _REPEATABLE if repeatable is None else repeatable
         url = f"{self.base}{path}{'?' + urlencode(query) if query else ''}"
@@ -156,28 +156,28 @@ class JsonClient:
             kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
             raise _TransientError("Truncated", 0, f"{where}: the answer broke off ({kind})") from None
         except ValueError as error:
-            # http.client shows the header that it could not write.
+            # The exception of http.client would show the header, so only its type is used.
             raise ApiError(
                 "BadRequest",
                 0,
-                f"{where}: the call could not be written ({type(error).__name__}): its address or its credential has a "
+                f"{where}: the request could not be sent ({type(error).__name__}): its address or its credential has a "
                 "character that HTTP does not allow",
             ) from None
 
 
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """What https is checked by: the certificates of a PEM file, or the system's for "". Raises StoreError."""
+    """A TLS context that trusts the certificates of a PEM file, or those of the system for "". Raises StoreError."""
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
         raise StoreError(
-            f"ca_file: {ca_file!r} can't be used ({error.strerror or error}). Give the name of a PEM file with "
-            "certificates, as this machine has it."
+            f"ca_file: {ca_file!r} can't be used ({error.strerror or error}). Give the path of a PEM file with "
+            "certificates on this machine."
         ) from None
 
 
 class _TransientError(ApiError):
-    """May go away by itself. `after`: seconds the server asks to wait."""
+    """An error worth a retry. `after`: seconds to wait, as requested by the server."""
 
     def __init__(self, code: str, status: int, message: str, after: float = 0) -> None:
         super().__init__(code, status, message)
@@ -203,7 +203,7 @@ def _parsed(raw: bytes, kind: str, status: int, where: str) -> Any:
             "NotJson",
             status,
             f"{where}: the answer is not JSON ({kind}, {len(raw)} bytes): is this the API's address, with no portal or "
-            "proxy before it?",
+            "proxy in front of it?",
         ) from None
 
 
@@ -212,7 +212,7 @@ def _refusal(error: urllib.error.HTTPError, where: str, *, plain: bool) -> ApiEr
     if 300 <= error.code < 400:
         target = host_of(error.headers.get("Location")) or "elsewhere"
         return ApiError(
-            "Redirected", error.code, f"{where}: it redirects to {target}, which is not followed. Mend the address."
+            "Redirected", error.code, f"{where}: it redirects to {target}, which is not followed. Correct the address."
         )
     kind = error.headers.get_content_type()
     try:

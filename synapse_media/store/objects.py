@@ -1,4 +1,4 @@
-"""What is in a bucket: looked at, emptied, and cleared of what the proof wrote."""
+"""The contents of a bucket: check for media, empty it, remove the proof's objects."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def create_bucket(s3: Client, bucket: str, region: str) -> None:
 
 
 def look(s3: Client, bucket: str) -> None:
-    """Whether the bucket is there, by a call whose answer has a body: to HEAD anybody in between may answer the same.
+    """Raises ApiError unless the bucket can be listed; `absent`, `denied` and `bad_key` are then the store's answer.
 
-    Raises ApiError: `absent`, `denied`, `bad_key` by what the store itself says.
+    Lists instead of HeadBucket, whose response has no body: a 404 of a proxy could not be told from the store's.
     """
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
@@ -120,7 +120,7 @@ def is_empty(s3: Client, bucket: str) -> bool:
 
 
 def holds_media(s3: Client, bucket: str) -> bool:
-    """Whether there is media in a bucket; False also where the store says that the bucket is gone."""
+    """Whether there is media in a bucket; False also if the store reports that the bucket does not exist."""
     try:
         return not is_empty(s3, bucket)
     except ApiError as error:
@@ -167,10 +167,10 @@ def media_elsewhere(s3: Client, bucket: str, looked_for: Collection[str]) -> Els
 
 
 def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
-    """Delete all there is in the bucket, unfinished uploads included.
+    """Delete everything in the bucket, including unfinished uploads.
 
     Args:
-        of_proof: only what the proof wrote.
+        of_proof: delete only what the proof wrote.
     """
     try:
         # Listed anew each time: what was aborted is gone from the first page.

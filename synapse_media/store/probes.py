@@ -1,6 +1,6 @@
-"""The probes of a proof: every operation tried with a key itself, by whoever has it, on the server too.
+"""The probes of a proof: each operation is tried with the key, here or on the homeserver.
 
-Probes that should be refused do no harm where they are not: the policy is malformed, the bucket to be made exists.
+Probes that should be denied are harmless if they are not: the policy is malformed, the bucket to be created exists.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .clients import Client, Credential, call, s3_client
 from .objects import create_bucket, remove_versions
 
 PART: Final = 8 * 1024 * 1024
-"""boto3 uploads anything larger in parts of this size; so do Synapse's module and its script."""
+"""The part size of boto3 for larger uploads, and so of Synapse's module and its script."""
 _BIG: Final = PART + 1024 * 1024
 
 _HOPELESS: Final = frozenset({"NoSuchBucket", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"})
 
 
 class _NotTestedError(Exception):
-    """An operation that can't be tried here; the text says why."""
+    """An operation that can't be tried here, with the reason."""
 
 
 @dataclass(slots=True)
 class _Try:
-    """What the probes share.
+    """The parameters of a probe.
 
     Attributes:
         decoy: an existing bucket the key must not reach; "" if there is none.
@@ -52,7 +52,7 @@ class _Try:
 
 
 def _filler(size: int) -> bytes:
-    """Bytes that don't compress and are the same each time."""
+    """Deterministic, incompressible bytes."""
     block = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(2048))
     return (block * (size // len(block) + 1))[:size]
 
@@ -100,7 +100,7 @@ def _missing_key(at: _Try) -> None:
     try:
         call(at.s3, "get_object", Bucket=at.bucket, Key=at.key + "-absent")
     except ApiError as error:
-        # The store's own word: a bare 404 may be anybody's in between.
+        # NoSuchKey is from the store's error document; a bare 404 may come from a proxy.
         if error.code == "NoSuchKey":
             return
         raise
@@ -168,7 +168,7 @@ def _put_bucket_policy(at: _Try) -> None:
     except ApiError as error:
         if error.lacking:
             raise _NotTestedError("this store has no bucket policies") from None
-        # The malformed document was looked at, so the key got past the authorization.
+        # The document was parsed, so the key was authorized.
         if error.status == 400 and not error.bad_key and not error.denied:
             return
         raise
@@ -176,20 +176,22 @@ def _put_bucket_policy(at: _Try) -> None:
 
 def _create_bucket(at: _Try) -> None:
     if not at.decoy:
-        raise _NotTestedError("needs a decoy bucket, which only an administrator can lend")
+        raise _NotTestedError("needs a second bucket, which only an administrator can provide")
     try:
         create_bucket(at.s3, at.decoy, at.s3.meta.region_name)
     except ApiError as error:
         if error.code == "BucketAlreadyOwnedByYou":
             return
         if error.code == "BucketAlreadyExists":
-            raise _NotTestedError("the store looks whether the bucket exists before it asks who may make one") from None
+            raise _NotTestedError(
+                "the store checks whether the bucket exists before it checks the permission"
+            ) from None
         raise
 
 
 def _other_bucket(at: _Try) -> None:
     if not at.decoy:
-        raise _NotTestedError("needs a decoy bucket, which only an administrator can lend")
+        raise _NotTestedError("needs a second bucket, which only an administrator can provide")
     call(at.s3, "list_objects_v2", Bucket=at.decoy, MaxKeys=1)
 
 
@@ -208,7 +210,7 @@ _PROBES: Mapping[Operation, Callable[[_Try], None]] = {
     Operation.PUT_BUCKET_POLICY: _put_bucket_policy,
     Operation.CREATE_BUCKET: _create_bucket,
     Operation.OTHER_BUCKET: _other_bucket,
-    # Last: where it is allowed, the object is gone.
+    # Last, since it deletes the object if it is allowed.
     Operation.DELETE: _delete,
 }
 
@@ -229,7 +231,7 @@ def prove(
     settle_seconds: float = 0,
     own: str = "",
 ) -> tuple[ProofLine, ...]:
-    """Try every expected operation with the key; a line for each, in the order tried.
+    """Try every expected operation with the key; one line per operation, in the order tried.
 
     Args:
         prefix: the store's prefix, put before each key as it is.
@@ -259,10 +261,11 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
         except _NotTestedError as why:
             yield ProofLine(operation.value, wanted, NOT_TESTED, str(why))
         except ApiError as error:
-            # It is the same for all: say so once, not sixteen times.
+            # The remaining operations would fail the same way.
             if error.bad_key or error.status == 0 or error.code in _HOPELESS:
                 stop = f"{operation.value} could not even be tried"
-            # Somebody in between may refuse, too: that the store itself does, only its own document says.
+            # A 403 without the store's error document may come from a proxy, which is no proof that the key is
+            # restricted.
             said = error.code != str(error.status)
             outcome = "refused" if error.denied and (said or wanted == "allowed") else f"failed ({error.code})"
             yield ProofLine(operation.value, wanted, outcome, "" if outcome == wanted else str(error))
@@ -292,28 +295,30 @@ def _leave_little(at: _Try, *, deleted: bool) -> None:
 
 
 def advice(lines: tuple[ProofLine, ...]) -> str:
-    """What to do about a failed proof, in a few sentences; "" if nothing failed."""
+    """The causes to check after a failed proof, in a few sentences; "" if nothing failed."""
     failed = [line for line in lines if line.failed]
     if not failed:
         return ""
-    told = [
+    sentences = [
         "; ".join(f"{x.operation} should be {x.expected}, was {x.outcome}: {x.detail}" for x in failed),
     ]
     if any("SignatureDoesNotMatch" in line.outcome or "InvalidAccessKeyId" in line.outcome for line in failed):
-        told.append(
-            "The key itself is not accepted. `synapse-media up --refresh` makes another where the store says that it "
-            "is gone; where that changes nothing, rotate."
+        sentences.append(
+            "The key itself is not accepted. `synapse-media up --refresh` replaces it if the store reports that it "
+            "is gone; if that does not help, rotate."
         )
     elif any("NoSuchBucket" in line.outcome for line in failed):
-        told.append("The bucket is gone. `synapse-media up --refresh` finds out and makes it again, empty.")
+        sentences.append("The bucket is gone. `synapse-media up --refresh` detects that and creates it again, empty.")
     elif any(line.outcome == "refused" for line in failed):
-        told.append(
-            "Something denies what the policy grants: a bucket policy made by hand, or a TLS-only policy behind a "
-            "proxy that ends TLS itself and speaks http to the store. Where nothing at all is allowed, the key was "
-            "perhaps revoked: rotate."
+        sentences.append(
+            "Something denies what the policy grants: a bucket policy created by hand, or a TLS-only policy behind a "
+            "proxy that terminates TLS and uses http to the store. If nothing at all is allowed, the key may have been "
+            "revoked: rotate."
         )
     elif any(line.outcome == "allowed" for line in failed):
-        told.append("The key may do more than the method needs: look for a second policy on the user or its groups.")
+        sentences.append(
+            "The key may do more than the method needs: look for a second policy on the user or its groups."
+        )
     else:
         told.append("Is the store reachable from here, at this endpoint?")
     told.append("Everything that was made is kept; mend the cause and run `synapse-media up` again.")

@@ -1,4 +1,4 @@
-"""`-v`: a line for every API call, with its time, status and request id; no header and no body."""
+"""`-v`: log every API call with its duration, status and request id, but no headers and no body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from synapse_media.redaction import redacted
 
 VARIABLE: Final = "SYNAPSE_MEDIA_VERBOSE"
-"""In the environment, so that it reaches the plugin, two processes further."""
+"""An environment variable, since the plugin is a grandchild process of the command."""
 MARK: Final = "api: "
 _STARTED: Final = "synapse_media_started"
 
@@ -22,7 +22,7 @@ def _to_stderr(line: str) -> None:
 
 
 tell: Callable[[str], None] = _to_stderr
-"""Where lines go. The plugin has no terminal, and puts the engine's log here."""
+"""The sink for lines. The plugin, which has no terminal, replaces it with the engine's log."""
 
 
 def enabled() -> bool:
@@ -30,11 +30,11 @@ def enabled() -> bool:
 
 
 def say(what: str, started: float, status: object, request_id: str = "") -> None:
-    """One call that ended, if anybody wants to know.
+    """Log a finished call if `-v` is on.
 
     Args:
         started: `time.monotonic()` when it was sent.
-        status: the HTTP status, or what happened in its place.
+        status: the HTTP status, or the kind of failure.
     """
     if enabled():
         spent = (time.monotonic() - started) * 1000
@@ -43,14 +43,14 @@ def say(what: str, started: float, status: object, request_id: str = "") -> None
 
 
 def watch(client: Any, service: str) -> None:
-    """Have a boto3 client say each of its calls, every try of it."""
+    """Log every attempt of every call of a boto3 client."""
     client.meta.events.register(f"request-created.{service}", _sent)
     client.meta.events.register(f"response-received.{service}", _answered)
 
 
 def _sent(request: Any, operation_name: str, **_: object) -> None:
     parts = urlsplit(request.url)
-    # Not the query: nothing in it is secret today, and nothing shall be by accident.
+    # Without the query, which is not secret today but could be some day.
     request.context[_STARTED] = (time.monotonic(), f"{operation_name} {request.method} {parts.netloc}{parts.path}")
 
 
@@ -64,5 +64,5 @@ def _answered(
     headers = response_dict["headers"]
     meta = (parsed_response or {}).get("ResponseMetadata", {})
     request_id = meta.get("RequestId") or headers.get("x-amz-request-id") or headers.get("x-amzn-requestid") or ""
-    # Some servers send it twice.
+    # Some servers send the id twice.
     say(what, started, response_dict["status_code"], str(request_id).partition(",")[0])

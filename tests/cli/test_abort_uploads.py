@@ -206,7 +206,7 @@ def test_a_temporary_credential_is_used_with_its_token(place: Place, monkeypatch
         raise ApiError("AccessDenied", 403, "denied")
 
     monkeypatch.setattr(abort_uploads, "s3_client", refusing)
-    monkeypatch.setattr(clients, "call", denied)
+    monkeypatch.setattr(abort_uploads, "call", denied)
     environment = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
     with pytest.raises(SynapseMediaError, match="may not list uploads"):
         abort_uploads.client_of(replace(place.outputs, provider="amazon_s3"), environment)
@@ -217,7 +217,7 @@ def test_an_administrator_without_an_s3_key_is_not_sent_for(place: Place, monkey
     def denied(*_: object, **__: object) -> None:
         raise ApiError("AccessDenied", 403, "denied")
 
-    monkeypatch.setattr(clients, "call", denied)
+    monkeypatch.setattr(abort_uploads, "call", denied)
     with pytest.raises(SynapseMediaError, match="is no key for S3 here"):
         abort_uploads.client_of(replace(place.outputs, provider="garage"), {"GARAGE_ADMIN_TOKEN": "t"})
 

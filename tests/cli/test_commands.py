@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from importlib import util
@@ -15,7 +17,9 @@ import yaml
 
 from components import make
 from synapse_media import catalog, extras, settings, stackfile
-from synapse_media.cli import COMMANDS, _joined, credentials, doctor, main
+from synapse_media.cli import _joined, credentials, doctor, main
+from synapse_media.cli.commandline import COMMANDS, parser
+from synapse_media.cli.examples import OF
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.obtain import obtain_pulumi
 from synapse_media.engine.session import Engine
@@ -43,7 +47,89 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert ended.value.code == 0
         printed = capsys.readouterr().out
         assert f"synapse-media {command.replace('_', '-')}" in printed
-        assert " --json" in printed
+        assert " --json" in printed or command in ("completion", "help")
+        assert "\nexamples:\n  synapse-media " in printed
+
+
+def test_the_examples_are_command_lines_and_their_pages_are_there() -> None:
+    made = parser()
+    assert set(OF) == set(made.commands) == {name.replace("_", "-") for name in COMMANDS}
+    for command, found in OF.items():
+        assert (ROOT / "docs" / found.page).is_file(), command
+        for line, what in found.lines:
+            assert what
+            assert made.parse_args(shlex.split(line)).command == command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["dif"], "'diff'"),
+        (["destory", "--stack", "prod"], "'destroy'"),
+        (["diff", "--refrsh"], "'--refresh'"),
+        (["rotate", "--finnish"], "'--finish'"),
+        (["init", "--provider", "backblaze"], "'backblaze_b2'"),
+        (["help", "rotat"], "'rotate'"),
+    ],
+)
+def test_what_was_probably_meant_is_named(arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 64
+    assert f"Did you mean {meant}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("topic", ["", *(name.replace("_", "-") for name in COMMANDS)])
+def test_help_is_the_help_of_the_command(topic: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["help", *([topic] if topic else [])], [*([topic] if topic else []), "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    halves = capsys.readouterr().out
+    assert halves[: len(halves) // 2] == halves[len(halves) // 2 :]
+
+
+def completed(line: str, project: Path) -> list[str]:
+    """What is offered at the end of a command line, asked for as a shell does."""
+    environment = {
+        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(project / "offered"),
+    }
+    command = [sys.executable, "-c", "from synapse_media.cli import main; main()"]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return [word.strip() for word in (project / "offered").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_shell_is_offered_commands_options_values_and_stacks(project: Path) -> None:
+    (project / "stacks/Pulumi.prod.yaml").touch()
+    assert set(completed("synapse-media ro", project)) == {"rotate"}
+    assert {"diff", "show", "list"} <= set(completed("synapse-media ", project))
+    assert set(completed("synapse-media diff --ref", project)) == {"--refresh"}
+    assert set(completed("synapse-media init --provider wa", project)) == {"wasabi"}
+    assert set(completed("synapse-media up --stack pr", project)) == {"prod"}
+    assert set(completed("synapse-media show -s pr", project)) == {"prod"}
+    # Nothing is asked and nothing is made for it.
+    assert set(completed("synapse-media prove --stack pr", project)) == {"prod"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_for_a_shell(shell: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["completion", shell]) == 0
+    script = tmp_path / "script"
+    script.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert "synapse-media" in script.read_text(encoding="utf-8")
+    found = shutil.which(shell)
+    if found is None:
+        pytest.skip(f"{shell} is not installed here: its script is not run")
+    subprocess.run([found, "-n", script], check=True)
+    if shell == "bash":
+        bash = f"source {script}; complete -p synapse-media"
+        assert "synapse-media" in subprocess.run([found, "-c", bash], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.usefixtures("own_directories")

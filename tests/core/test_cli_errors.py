@@ -225,7 +225,7 @@ def test_a_reader_that_went_away_is_no_traceback() -> None:
 
 def test_the_command_needs_no_cloud_sdk_to_say_its_help() -> None:
     program = (
-        "import sys; from synapse_media import cli; cli._parser(); "
+        "import sys; from synapse_media import cli; cli.parser(); "
         "print(sorted({'boto3', 'botocore', 'pulumi', 'grpc', 'b2sdk'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -55,12 +55,12 @@ def test_what_a_runbook_copies_is_compared_by_content_and_comes_back(prefix: str
     # The right name, and half the content.
     half = (media / "local_content/aa/bb/one").read_bytes()[:50_000]
     admin.client("s3").put_object(Bucket=store.bucket, Key=f"{prefix}local_content/aa/bb/one", Body=half)
-    assert follow(there, "Let rclone", "Compare") != 0
-    assert follow(there, "Let rclone", "Copy", "Compare") == 0
+    assert follow(there, "Configure rclone", "Compare") != 0
+    assert follow(there, "Configure rclone", "Copy", "Compare") == 0
     assert admin.objects(store.bucket) == {f"{prefix}{name}": digest for name, digest in stored.items()}
 
-    assert follow(there, "Let rclone", "Free the local disk") == 0
+    assert follow(there, "Configure rclone", "Free the local disk") == 0
     assert set(digests(media)) == set(before) - set(stored)
-    assert follow(back, "Let rclone", "Compare") != 0
-    assert follow(back, "Let rclone", "Copy", "Compare") == 0
+    assert follow(back, "Configure rclone", "Compare") != 0
+    assert follow(back, "Configure rclone", "Copy", "Compare") == 0
     assert digests(media) == before

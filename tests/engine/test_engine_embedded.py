@@ -200,7 +200,7 @@ def test_a_port_that_somebody_took_is_replaced(store: Path, said: Said) -> None:
         assert second.endpoint != first.endpoint
         assert second.iam_endpoint == first.iam_endpoint
         assert get(second) == b"content"
-    assert f"Port {port} of the embedded store is taken" in said.text
+    assert f"Port {port} of the embedded store is in use" in said.text
 
 
 @pytest.mark.parametrize("which", ["endpoint", "iam_endpoint"])
@@ -271,7 +271,7 @@ def test_a_program_that_never_answers_is_given_up(store: Path, tmp_path: Path, m
     program = script(tmp_path / "versitygw", f"echo $$ > {pid_file}; exec sleep 100")
     with monkeypatch.context() as patch:
         patch.setattr(embedded, "obtain_versitygw", lambda _say: program)
-        patch.setattr(embedded, "_PATIENCE", 1.0)
+        patch.setattr(embedded, "_START_SECONDS", 1.0)
         with pytest.raises(EmbeddedError, match="did not answer within 1 s"):
             embedded.start()
     assert processes.identity(int(pid_file.read_text())) is None
@@ -285,7 +285,7 @@ def test_an_interrupted_start_leaves_no_process(store: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedded, "_answers", interrupted)
+        patch.setattr(embedded, "_is_ready", interrupted)
         with pytest.raises(KeyboardInterrupt):
             embedded.start()
     assert len(started) == 2

@@ -16,6 +16,6 @@ def test_what_takes_long_is_named(
     tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch, silence: float, told: bool
 ) -> None:
     (tmp_path / "Pulumi.yaml").write_text("name: tiny\nruntime: yaml\n")
-    monkeypatch.setattr(session, "_SILENCE", silence)
+    monkeypatch.setattr(session, "_ANNOUNCE_AFTER", silence)
     Engine(tmp_path, say=said).run(["version"])
     assert ("waiting for `pulumi version` …" in said.lines) is told

@@ -27,7 +27,7 @@ def test_an_error_is_told_once_and_without_a_line_of_source() -> None:
 
 def test_a_refusal_without_words_has_its_causes() -> None:
     told = readable_errors(WRONG_SECRET)
-    assert "its secret is wrong, it was deleted, or it may not do this" in told
+    assert "its secret is wrong, it was deleted, or it lacks a permission" in told
     assert readable_errors(told) == told, "said once, however often it is asked"
 
 

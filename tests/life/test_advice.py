@@ -179,7 +179,7 @@ def test_a_bucket_that_is_not_there_to_adopt(begin: Callable[[], Life]) -> None:
     new.store(adopt=True)
     code, printed = new.command("up", "--yes")
     assert code == 1
-    assert "set adopt: false to have it made" in printed.replace("\n", " ")
+    assert "set adopt: false to have it created" in printed.replace("\n", " ")
     new.store(adopt=False)
     done(new)
 
@@ -217,7 +217,7 @@ def test_a_key_line_that_would_leave_nobody_with_a_key(life: Life) -> None:
 
 def test_a_user_with_as_many_keys_as_it_may_have(life: Life) -> None:
     by_hand = life.iam.create_access_key(UserName=life.user)["AccessKey"]["AccessKeyId"]
-    refused(life, "Delete one that nothing uses", command=("rotate", "--yes"))
+    refused(life, "Delete an unused one", command=("rotate", "--yes"))
     life.iam.delete_access_key(UserName=life.user, AccessKeyId=by_hand)
     done(life, "rotate", "--yes")
     done(life, "rotate", "--finish", "--confirm", "--yes")

@@ -71,7 +71,7 @@ def test_a_key_that_is_made_late_is_found_by_a_plain_up(begin: Callable[[], Life
         new.store(iam_endpoint=iam.url)
         with pytest.raises(EngineError, match="create_access_key"):
             new.stack.up()
-        assert "The store may still make it until" in new.stack.up()
+        assert "The store may still create it until" in new.stack.up()
         keys = new.keys()
         assert len(keys) == 1
         late[0]()

@@ -186,8 +186,8 @@ def test_a_key_of_somebody_else_and_one_switched_off_are_reported_and_left(life:
     life.iam.update_access_key(UserName=life.user, AccessKeyId=ours, Status="Inactive")
     code, printed = life.command("diff", "--refresh")
     assert code == 0
-    assert f"has the key {stranger}, not made by this stack" in printed
-    assert f"key {ours} was switched off by somebody" in printed
+    assert f"has the key {stranger}, not created by this stack" in printed
+    assert f"key {ours} was disabled outside of this stack" in printed
     life.command("up", "--yes", "--refresh")
     assert life.keys() == sorted([ours, stranger])
     status = {
@@ -224,7 +224,7 @@ def test_destroy_goes_as_far_as_allow_says(life: Life) -> None:
     assert len(life.keys()) == 1
     # Plain pulumi looks later: the plugin refuses by itself.
     life.stack.up()
-    with pytest.raises(EngineError, match="holds media and is not deleted"):
+    with pytest.raises(EngineError, match="has media and is not deleted"):
         life.stack.destroy()
     assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
     life.store("delete-bucket", "delete-media")
@@ -324,7 +324,7 @@ def test_rotation_never_leaves_synapse_without_a_key(life: Life) -> None:
     assert life.command("rotate", "--yes")[0] == 64
     code, printed = life.command("rotate", "--finish", "--yes")
     assert code == 1
-    assert "only you know whether Synapse has moved on" in printed
+    assert "only you know whether Synapse uses the next one" in printed
     assert life.keys() == sorted([first.access_key_id, second.access_key_id])
     code, printed = life.command("rotate", "--finish", "--confirm", "--yes")
     assert code == 0, printed
@@ -349,7 +349,7 @@ def test_a_rotation_that_could_not_make_its_key_goes_on_and_retires_nothing(life
     for _ in range(2):
         code, printed = life.command("rotate", "--yes")
         assert code == 1
-        assert "has as many keys as it may have" in printed
+        assert "has the maximum number of keys" in printed
     code, printed = life.command("rotate", "--finish", "--confirm", "--yes")
     assert code == 1
     assert "the key of slot b is not made and proved yet" in printed
@@ -420,7 +420,7 @@ def test_a_failed_proof_keeps_what_was_made_and_the_next_up_finishes(begin: Call
     code, printed = new.command("up", "--yes")
     assert code == 1
     assert "put should be allowed, was refused" in printed
-    assert "a bucket policy made by hand" in printed
+    assert "a bucket policy created by hand" in printed
     keys = new.keys()
     assert len(keys) == 1
     with pytest.raises((contract.ContractError, KeyError)):

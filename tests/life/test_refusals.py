@@ -71,7 +71,7 @@ def test_each_admin_variable_that_is_missing_is_named(
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("S3_SECRET_ACCESS_KEY", "of-somebody-else-who-administers-another-store", "secret access key does not fit"),
+        ("S3_SECRET_ACCESS_KEY", "of-somebody-else-who-administers-another-store", "secret access key does not match"),
         ("S3_ACCESS_KEY_ID", "AKIAUNKNOWN", "does not know this access key ID"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_bucket_that_is_not_ours_is_left_alone(begin: Callable[[], Life]) -> N
     new.s3.put_object(Bucket=new.bucket, Key="theirs", Body=b"1")
     code, printed = new.command("up", "--yes")
     assert code == 1
-    assert "Nothing in it was touched" in printed
+    assert "It was not changed" in printed
     mark = [{"Key": "synapse-media:stack", "Value": "synapse-media/another/matrix.example.org"}]
     new.s3.put_bucket_tagging(Bucket=new.bucket, Tagging={"TagSet": mark})
     code, printed = new.command("up", "--yes")

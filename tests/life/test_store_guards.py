@@ -212,6 +212,41 @@ def test_a_second_checkout_gives_up_the_user_of_a_key_that_it_does_not_know(life
     works(life)
 
 
+# ---- a store that moves into the program
+
+DECLARED = """
+from components import S3Compatible, S3CompatibleArgs, from_config, make, publish
+
+publish({name: make(store) for name, store in from_config().items()})
+S3Compatible("%s", S3CompatibleArgs(%s))
+"""
+
+
+def declare(life: Life, **more: Any) -> None:
+    """Take the store out of the stack file, and have the program declare it."""
+    settings = {"server_name": SERVER, **life.settings(user=life.user, **more)}
+    arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    (life.stack.engine.project / "__main__.py").write_text(DECLARED % (SERVER, arguments))
+    life.stack.write({OTHER: {"method": "filesystem"}})
+
+
+def test_a_store_that_moves_into_the_program_is_no_danger(life: Life) -> None:
+    used = life.keys()
+    declare(life)
+    code, printed = life.command("diff")
+    assert code in (0, 2), printed
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    assert life.keys() == used
+
+
+def test_a_store_that_moves_into_the_program_and_elsewhere_is_a_danger(life: Life) -> None:
+    declare(life, prefix="other/")
+    code, printed = life.command("diff")
+    assert code == 3, printed
+    assert "becomes other/: media that is there already is looked for elsewhere" in printed
+
+
 # ---- another place
 
 
@@ -610,7 +645,7 @@ def test_a_run_that_fails_midway_after_one_that_was_cut_off_is_not_taken_for_one
     monkeypatch.setattr(stacks, "media_in", lambda *_: put_media(life) or "")  # uploaded after the look
     code, printed = life.command("destroy", "--yes")
     assert code == 1, printed
-    assert "holds media and is not deleted" in printed
+    assert "has media and is not deleted" in printed
     assert not any(
         one["type"] == "s3store:index:KeyRing"
         for one in life.stack.engine.export(life.stack.name)["deployment"]["resources"]

@@ -38,6 +38,19 @@ BAD_DROP_IN = synapse("endpoint_url: s3.example.net").removeprefix(BASE)
 EXTENSION = "matrix_synapse_configuration_extension_yaml"
 
 
+FINE_PROVIDER = {
+    "module": "s3_storage_provider.S3StorageProviderBackend",
+    "store_local": True,
+    "store_remote": True,
+    "store_synchronous": True,
+    "config": {
+        "bucket": "acme-media",
+        "region_name": "garage",
+        "endpoint_url": "https://s3.example.net",
+        "access_key_id": "<SOPS:0123abcd:PLACEHOLDER>",
+        "secret_access_key": "<SOPS:4567abcd:PLACEHOLDER>",
+    },
+}
 PROVIDER = {"module": "s3_storage_provider.S3StorageProviderBackend", "config": {"bucket": "aaa"}}
 
 
@@ -363,6 +376,14 @@ PLACEHOLDERS: list[tuple[str, str, str, set[str]]] = [
     ("placeholder", HOME, synapse("endpoint_url: 'https://s3.{region}.backblazeb2.com'"), {"placeholder"}),
     ("placeholder", HOME, synapse("endpoint_url: https://s3.REGION.amazonaws.com"), {"placeholder"}),
     ("placeholder", HOME, synapse("bucket: your-bucket"), {"placeholder"}),
+    ("placeholder", HOME, synapse("access_key_id: GKxxx\nsecret_access_key: xxxx"), {"placeholder"}),
+    (
+        "placeholder",
+        HOME,
+        synapse("access_key_id: AKIAXXXXXXXXXXXXXXXX\nsecret_access_key: key_secret"),
+        {"placeholder"},
+    ),
+    ("placeholder", HOME, synapse("bucket: bucket_name\naccess_key_id: key_id"), {"placeholder"}),
     ("placeholder", HOME, synapse(_SIX(*['"None"'] * 6)), {"placeholder"}),
     ("placeholder", HOME, synapse(_SIX(*['"<no value>"'] * 6)), {"placeholder"}),
     (
@@ -397,6 +418,12 @@ PLACEHOLDERS: list[tuple[str, str, str, set[str]]] = [
     ("variable", "homeserver.yaml.tmpl", synapse("secret_access_key: ${S3_SECRET}"), set()),
     ("variable", "homeserver.yaml.envsubst", synapse("secret_access_key: ${S3_SECRET}"), set()),
     # Kept elsewhere.
+    (
+        "elsewhere",
+        "homeserver.json",
+        json.dumps({"server_name": "a.example", "media_storage_providers": [FINE_PROVIDER]}),
+        set(),
+    ),
     (
         "elsewhere",
         HOME,
@@ -500,6 +527,17 @@ PLACES: list[tuple[str, str, str, set[str]]] = [
 ]
 
 PLACES += [
+    ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  enable_local_media_storage: false\n", {"no-local-storage"}),
+    ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  enable_local_media_storage: true\n", set()),
+    ("extension", VARS, GOOD_GOOFYS + f"{EXTENSION}: |\n  media_store_path: /data/media\n", {"store-path-elsewhere"}),
+    ("extension", VARS, GOOD_GOOFYS + f"{EXTENSION}: |\n  media_store_path: /matrix-media-store-parent/m\n", set()),
+    (
+        "extension",
+        VARS,
+        f"{EXTENSION}: |\n  media_store_path: /data/media\nmatrix_synapse_container_extra_arguments:\n"
+        "- --mount type=bind,src=/mnt/m,dst=/data/media\n",
+        set(),
+    ),
     ("extension", VARS, "matrix_synapse_" + BAD_DROP_IN, {"endpoint-without-scheme"}),
     (
         "extension",

@@ -84,7 +84,7 @@ def test_a_malformed_one_is_named_and_not_shown(variable: str, value: str, monke
     for other in readers():
         monkeypatch.setenv(other, "well-formed-0123456789")
     monkeypatch.setenv(variable, value)
-    with pytest.raises(StoreError, match=f"^{variable} .*: set it to the bare value") as refusal:
+    with pytest.raises(StoreError, match=f"^{variable} .*: set it to the value exactly as issued") as refusal:
         readers()[variable]()
     assert MALFORMED[value] in str(refusal.value)
     assert not PARTS.search(str(refusal.value))
@@ -120,7 +120,7 @@ def test_no_call_reads_what_is_no_admin_credential(variables: tuple[str, ...], m
         lambda: garage.admin(there),
         lambda: ExistingKey().make(ExistingKeyInputs(active="a", connection=there), QUIET),
     ):
-        with pytest.raises(StoreError, match="no provider's admin credential here; allowed: ") as refusal:
+        with pytest.raises(StoreError, match="not a provider's admin credential; allowed: ") as refusal:
             read()
         assert SECRET not in str(refusal.value)
 
@@ -273,7 +273,7 @@ def test_a_secret_in_the_place_of_an_error_s_code_is_not_said() -> None:
 
 def test_a_header_that_can_not_be_written_is_not_shown() -> None:
     client = JsonClient("http://127.0.0.1:9", "the API", {"Authorization": f"Bearer {SECRET}\n"}, attempts=1)
-    with pytest.raises(ApiError, match="the call could not be written") as error:
+    with pytest.raises(ApiError, match="the request could not be sent") as error:
         client.call("GET", "/")
     assert SECRET not in str(error.value)
 

@@ -109,7 +109,7 @@ def test_a_ca_file_that_can_t_be_used_is_named(tmp_path: Path, content: str | No
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(StoreError, match=r"ca_file: '.*ca\.pem' can't be used.*Give the name of a PEM file"):
+    with pytest.raises(StoreError, match=r"ca_file: '.*ca\.pem' can't be used.*Give the path of a PEM file"):
         JsonClient("https://127.0.0.1:9", "an API", {}, ca_file=str(file)).call("GET", "/")
 
 

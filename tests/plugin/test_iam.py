@@ -81,7 +81,7 @@ def test_an_adopted_user_is_used_and_never_deleted(direct: Direct) -> None:
     USER.delete(direct.name, outputs, direct.context)
     assert user_exists(direct)
     assert policies_of(direct) == {"of-old"}
-    assert any("was there before" in said for said in direct.said)
+    assert any("was adopted" in said for said in direct.said)
 
 
 def test_a_user_goes_with_all_that_hangs_on_it(direct: Direct) -> None:
@@ -357,7 +357,7 @@ def test_a_key_is_not_retired_unless_the_next_is_in_use(owner: Direct) -> None:
 
 def test_a_key_made_in_the_same_run_replaces_none_whatever_is_confirmed(owner: Direct) -> None:
     _, first = RING.create(ring_inputs(owner, "a"), owner.context)
-    with pytest.raises(PartialError, match="was made only now and nobody has it yet") as stopped:
+    with pytest.raises(PartialError, match="was created in this run, and Synapse does not have it yet") as stopped:
         RING.update(owner.name, first, ring_inputs(owner, "b", retireConfirmed=True), owner.context)
     assert set(stopped.value.outputs["keys"]) == {"a", "b"}
     assert first["accessKeyId"] in owner.key_ids()
@@ -383,7 +383,7 @@ def test_no_use_that_a_store_tells_of_stands_for_a_restart(owner: Direct, hours:
         iam.misbehave(proxy.key_last_used(used), when=lambda request: request.action == "GetAccessKeyLastUsed")
         there = owner.connection(iamEndpoint=iam.url)
         both = RING.update(owner.name, first, ring_inputs(owner, "b", "a", connection=there), owner.context)
-        with pytest.raises(PartialError, match="only you know whether Synapse has moved on"):
+        with pytest.raises(PartialError, match="only you know whether Synapse uses the next one"):
             RING.update(owner.name, both, ring_inputs(owner, "b", connection=there), owner.context)
     assert len(owner.key_ids()) == 2
 
@@ -402,7 +402,7 @@ def test_a_key_made_by_hand_is_reported_and_left(owner: Direct) -> None:
     assert RING.diff(found.inputs, inputs).changed == ()
     RING.update(owner.name, found.outputs, inputs, owner.context)
     assert by_hand in owner.key_ids()
-    assert f"user {owner.name} has the key {by_hand}, not made by this stack" in " ".join(owner.said)
+    assert f"user {owner.name} has the key {by_hand}, not created by this stack" in " ".join(owner.said)
     RING.delete(owner.name, confirmed(outputs), owner.context)
     assert owner.key_ids() == {by_hand}
 
@@ -440,7 +440,7 @@ def test_a_key_switched_off_is_reported_and_left_off(owner: Direct) -> None:
     RING.update(owner.name, found.outputs, inputs, owner.context)
     [listed] = owner.iam.list_access_keys(UserName=owner.name)["AccessKeyMetadata"]
     assert (listed["AccessKeyId"], listed["Status"]) == (key_id, "Inactive")
-    assert any(f"key {key_id} was switched off by somebody. It is left so" in said for said in owner.said)
+    assert any(f"key {key_id} was disabled outside of this stack" in said for said in owner.said)
 
 
 def test_a_key_deleted_by_hand_is_made_anew(owner: Direct) -> None:
@@ -473,10 +473,10 @@ def test_a_ring_can_not_be_imported(owner: Direct) -> None:
 def test_as_many_keys_as_a_user_may_have(owner: Direct) -> None:
     """Two, as at Amazon; both made by hand."""
     by_hand = sorted(owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"] for _ in range(2))
-    with pytest.raises(PartialError, match="has as many keys as it may have") as stopped:
+    with pytest.raises(PartialError, match="has the maximum number of keys") as stopped:
         RING.create(ring_inputs(owner, "a"), owner.context)
     assert all(key_id in str(stopped.value) for key_id in by_hand)
-    assert "slot 'a' needs another. Delete one that nothing uses" in str(stopped.value)
+    assert "slot 'a' needs another. Delete an unused one" in str(stopped.value)
     assert sorted(owner.key_ids()) == by_hand
 
 
@@ -520,7 +520,7 @@ def test_making_a_key_is_tried_once_and_an_orphan_is_replaced(
     assert owner.key_ids() == {finished["accessKeyId"]}
     assert not orphans & owner.key_ids()
     assert sign_in(owner, finished["accessKeyId"], finished["secretAccessKey"])
-    told = [said for said in owner.said if "made by an interrupted run and never handed out, is deleted" in said]
+    told = [said for said in owner.said if "created by an interrupted run and never handed out, was deleted" in said]
     assert len(told) == made
 
 
@@ -611,7 +611,7 @@ def test_a_wrong_clock_is_not_taken_for_a_wrong_secret(owner: Direct, how: str) 
         there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
         with pytest.raises(StoreError, match="The clock of this machine is wrong") as refused:
             RING.create(there, owner.context)
-        assert "does not fit" not in str(refused.value)
+        assert "does not match" not in str(refused.value)
         assert owner.key_ids() == set()
         double.behave()
         _, outputs = RING.create(there, owner.context)

@@ -81,7 +81,7 @@ def test_a_bucket_without_a_mark_is_deleted_only_if_it_is_empty(direct: Direct) 
     _, outputs = BUCKET.create(inputs, direct.context)
     direct.put()
     marked(direct, "")
-    with pytest.raises(StoreError, match="the mark of this stack was taken off it: it is not deleted"):
+    with pytest.raises(StoreError, match="the mark of this stack was removed from it: it is not deleted"):
         BUCKET.delete(direct.name, outputs, direct.context)
     assert direct.keys_in() == ["local_content/a"]
     for version in direct.s3.list_object_versions(Bucket=direct.name)["Versions"]:
@@ -97,7 +97,7 @@ def test_a_bucket_of_the_same_name_at_another_endpoint_is_not_taken(direct: Dire
     before = {**outputs, "connection": direct.connection(endpoint="http://127.0.0.1:9")}
     marked(direct, mark)
     direct.put()
-    with pytest.raises(StoreError, match="carries no mark of this stack" if not mark else "another stack"):
+    with pytest.raises(StoreError, match="has no mark of this stack" if not mark else "another stack"):
         BUCKET.update(direct.name, before, inputs, direct.context)
     # The same store under another address carries our mark.
     marked(direct, OWNER)
@@ -326,7 +326,7 @@ def test_a_second_state_that_goes_takes_neither_key_nor_policy_nor_user_along(di
     before = policy_at_store(direct)
     RING.delete(direct.name, {**ring, "retireConfirmed": True}, direct.context)
     POLICY.delete(policy_id, policy, direct.context)
-    assert "the policy synapse-media is left as long as" in direct.said[-1]
+    assert "the policy synapse-media is kept as long as" in direct.said[-1]
     with pytest.raises(StoreError, match=r"which this state does not know.*pulumi state delete") as kept:
         USER.delete(direct.name, user, direct.context)
     assert first["accessKeyId"] in str(kept.value)
@@ -382,7 +382,7 @@ def test_a_user_that_was_marked_by_another_is_left_in_peace(direct: Direct) -> N
         USER.update(direct.name, found.outputs, user_of(direct), direct.context)
     USER.delete(direct.name, found.outputs, Context(direct.said.append, user_of(direct)))
     assert direct.name in {user["UserName"] for user in direct.iam.list_users()["Users"]}
-    assert "It is left where it is." in direct.said[-1]
+    assert "It is not deleted." in direct.said[-1]
 
 
 def test_a_user_that_was_moved_away_is_drift_and_put_back(direct: Direct) -> None:
@@ -477,7 +477,9 @@ def test_a_second_policy_of_a_user_that_was_taken_over_is_said_and_left(direct: 
         found = RING.read(direct.name, program, outputs, direct.context)
         assert found is not None
         assert RING.diff(found.inputs, program).changed == ()
-        assert any("may do more than this store's policy says: inline policy of-old" in said for said in direct.said)
+        assert any(
+            "has more permissions than this store's policy grants: inline policy of-old" in said for said in direct.said
+        )
 
 
 class Attached:
@@ -532,4 +534,4 @@ def test_what_this_credential_may_not_look_at_is_said(direct: Direct, with_key: 
         )
         there = {"connection": direct.connection(iamEndpoint=double.url)}
         assert RING.read(direct.name, {**inputs, **there}, {**outputs, **there}, direct.context) is not None
-    assert any("what else it may do is not known: list_groups_for_user" in said for said in direct.said)
+    assert any("its other permissions are unknown: list_groups_for_user" in said for said in direct.said)

@@ -138,7 +138,7 @@ def test_a_key_that_is_made_late_is_found_by_the_next_up(owner: Direct) -> None:
         assert owner.key_ids() == {outputs["accessKeyId"]}
         assert datetime.fromisoformat(outputs["orphanUntil"]) > datetime.now(UTC) + timedelta(minutes=10)
         assert RING.unsettled(outputs) == ("orphanUntil",)
-        assert any("got no answer. The store may still make it until" in said for said in owner.said)
+        assert any("got no response. The store may still create it until" in said for said in owner.said)
         # The proof passes: what is not known yet stays noted.
         forget_journal(owner.iam, owner.name, outputs["accessKeyId"])
         assert len(journal(owner)) == 1
@@ -260,7 +260,7 @@ def test_no_key_of_a_user_that_was_taken_over_is_deleted_as_an_orphan(
     inputs = ring(direct, "a", adopt=True)
     outputs = RING.update(direct.name, {**outputs, **inputs}, inputs, direct.context)
     assert direct.key_ids() == {theirs, outputs["accessKeyId"]}
-    assert any(f"key {theirs} may have been made by an interrupted run" in said for said in direct.said)
+    assert any(f"key {theirs} may have been created by an interrupted run" in said for said in direct.said)
     assert RING.unsettled(outputs) == ("orphanUntil",)
     passed_on(monkeypatch, 16)
     outputs = RING.update(direct.name, outputs, inputs, direct.context)
@@ -351,4 +351,4 @@ def test_a_key_that_was_brought_along_is_never_deleted(
         RING.delete(direct.name, {**both, "retireConfirmed": True}, direct.context)
         # What the ring made itself is its own.
         assert direct.key_ids() == {brought["AccessKeyId"]}
-    assert any(f"key {brought['AccessKeyId']} was brought along and is left as it is" in said for said in direct.said)
+    assert any(f"key {brought['AccessKeyId']} was adopted and is not deleted" in said for said in direct.said)

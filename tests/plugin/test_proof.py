@@ -284,7 +284,7 @@ def test_a_tls_only_policy_behind_plain_http_is_named(direct: Direct) -> None:
     direct.s3.put_bucket_policy(Bucket=direct.name, Policy=document)
     lines = tried(direct, key)
     assert set(failed(lines).values()) == {"refused"}
-    assert "a TLS-only policy behind a proxy that ends TLS itself" in probes.advice(tuple(lines.values()))
+    assert "a TLS-only policy behind a proxy that terminates TLS" in probes.advice(tuple(lines.values()))
 
 
 # ---- stores that misbehave
@@ -301,7 +301,7 @@ def test_a_page_of_somebody_in_between_proves_nothing(direct: Direct, status: in
     lines = through(direct, issued(direct), proxy.html(status))
     assert failed(lines) == {"put": "failed (Unparsable)"}
     assert "allowed" not in {line.outcome for line in lines.values()}
-    assert "a web page answers there" in lines["put"].detail
+    assert "the response is a web page" in lines["put"].detail
 
 
 @pytest.mark.parametrize("operation", ["get", "list"])
@@ -572,4 +572,4 @@ def test_the_advice_fits_what_failed(lines: tuple[ProofLine, ...], said: str) ->
     assert said in told
     assert bool(told) == bool(said)
     if said:
-        assert told.endswith("mend the cause and run `synapse-media up` again.")
+        assert told.endswith("fix the cause and run `synapse-media up` again.")

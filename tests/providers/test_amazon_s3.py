@@ -274,7 +274,9 @@ def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud, capsys:
     }
     amazon.write(stores)
     said = amazon.up()
-    assert "bucket amazon-old-media is taken over as it is: versioning is False, a new bucket would have True" in said
+    assert (
+        "bucket amazon-old-media is adopted without changes: versioning is False, a new bucket would have True" in said
+    )
     assert "Status" not in s3.get_bucket_versioning(Bucket="amazon-old-media")
     assert amazon.preview() == ()
     amazon.outputs("old.example.com").require_proof()

@@ -233,7 +233,7 @@ def test_a_class_that_synapse_cant_read_at_once(storage_class: str) -> None:
 
 def test_a_role_cant_be_rendered_for_a_program_that_needs_a_key() -> None:
     outputs = contract.from_json(_declare(keyless=True).outputs[SERVER] | {"method": "matrix-media-repo"})
-    with pytest.raises(RenderError, match="signs with a key only"):
+    with pytest.raises(RenderError, match="which requires a key"):
         render(outputs, form="plain")
 
 

@@ -118,7 +118,7 @@ def test_life_of_a_store(b2: Stack, double: B2Double, embedded_store: Running) -
     b2.store(["delete-bucket"], **_settings(double, BUCKET, keys={"active": "b"}))
     b2.up()
     double.put_file(BUCKET, "local_content/media")
-    with pytest.raises(EngineError, match="holds media and is not deleted"):
+    with pytest.raises(EngineError, match="has media and is not deleted"):
         b2.destroy()
     b2.store(["delete-bucket", "delete-media"], **_settings(double, BUCKET, keys={"active": "b"}))
     b2.up()
@@ -174,7 +174,7 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
     said = b2.up()
     names = sorted(key.name for key in double.all_application_keys)
     assert names == ["by-hand", "synapse-media-lost-media-" + _slot_mark(b2) + "-a"]
-    assert "not made by this stack" in said
+    assert "not created by this stack" in said
     b2.outputs().require_proof()
     b2.destroy()
     assert [key.name for key in double.all_application_keys] == ["by-hand"]
@@ -192,13 +192,13 @@ def test_a_second_checkout_keeps_the_key_of_the_first(b2: Stack, double: B2Doubl
     b2.up()
     first, state = b2.outputs(), b2.engine.export(b2.name)
     b2.engine.replace_state(b2.name, {**state, "deployment": {**state["deployment"], "resources": []}})
-    assert f"has the key {first.access_key_id}, not made by this stack" in b2.up()
+    assert f"has the key {first.access_key_id}, not created by this stack" in b2.up()
     second = b2.outputs()
     assert set(_keys(double)) == {first.access_key_id, second.access_key_id}
     # Back in the first, whose next up looks at the keys.
     b2.engine.replace_state(b2.name, state)
     b2.store(["delete-bucket"], **_settings(double, "shared-media", keys={"active": "b", "retiring": ["a"]}))
-    assert f"has the key {second.access_key_id}, not made by this stack" in b2.up()
+    assert f"has the key {second.access_key_id}, not created by this stack" in b2.up()
     assert set(_keys(double)) == {first.access_key_id, second.access_key_id, b2.outputs().access_key_id}
     b2.destroy()
     assert set(_keys(double)) == {second.access_key_id}
@@ -211,7 +211,7 @@ def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(b2: Stack, doub
     b2.engine.run(["stack", "rm", "--yes", "--force", "--stack", b2.name])
     b2.engine.ensure_stack(b2.name)
     b2.store(**_settings(double, "found-media", adopt=True))
-    assert f"has the key {in_use}, not made by this stack" in b2.up()
+    assert f"has the key {in_use}, not created by this stack" in b2.up()
     b2.outputs().require_proof()
     assert set(_keys(double)) == {in_use, b2.outputs().access_key_id}
     # Nor does it end with the store.
@@ -231,13 +231,13 @@ def test_a_key_of_another_account_is_refused_and_nothing_forgotten(b2: Stack, do
     key_id, key = double.create_account()
     another = {"B2_APPLICATION_KEY_ID": key_id, "B2_APPLICATION_KEY": key}
     b2.engine.environment |= another
-    with pytest.raises(EngineError, match="was made in the account"):
+    with pytest.raises(EngineError, match="was created in the account"):
         b2.up(refresh=True)
     b2.engine.environment |= right
     assert b2.preview(refresh=True) == ()
     assert b2.outputs() == before
     b2.engine.environment |= another
-    with pytest.raises(EngineError, match="was made in the account"):
+    with pytest.raises(EngineError, match="was created in the account"):
         b2.destroy()
     assert set(_keys(double)) == {before.access_key_id}
     b2.engine.environment |= right
@@ -259,7 +259,7 @@ def test_a_burst_of_429_and_503_is_waited_for_and_a_web_page_is_named(b2: Stack,
     b2.up()
     assert left == []
     double.fault = lambda _: (200, "text/html", b"<html>Welcome</html>")
-    with pytest.raises(EngineError, match="the answer is not that of B2's API") as raised:
+    with pytest.raises(EngineError, match="the response is not that of B2's API") as raised:
         b2.up(refresh=True)
     assert "Traceback" not in str(raised.value)
     # The API is back: nothing was lost.
@@ -382,7 +382,7 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     context = Context(said.append)
     inputs = {name: adopted[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
     B2Bucket().read("refused-media", inputs, adopted, context)
-    assert "bucket refused-media is taken over as it is: noncurrentDays is 90, a new bucket would have 1" in said
+    assert "bucket refused-media is adopted without changes: noncurrentDays is 90, a new bucket would have 1" in said
     with pytest.raises(StoreError, match="set adopt: true"):
         B2Bucket().update("refused-media", adopted, {**inputs, "adopt": False}, context)
     B2Bucket().delete("refused-media", adopted, context)
@@ -475,7 +475,7 @@ def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied(
     assert there.lifecycle_rules[0]["daysFromStartingToCancelingUnfinishedLargeFiles"] == 7
     # The mark was taken off: nothing that holds media is deleted, and `up --refresh` marks it again.
     there.bucket_info.clear()
-    with pytest.raises(StoreError, match="the mark of this stack was taken off it"):
+    with pytest.raises(StoreError, match="the mark of this stack was removed from it"):
         B2Bucket().delete("refused-media", found.outputs, context)
     B2Bucket().update("refused-media", found.outputs, inputs, context)
     B2Bucket().delete("refused-media", found.outputs, context)
@@ -493,7 +493,7 @@ def test_what_is_written_while_a_bucket_is_deleted_is_not_lost(
             double.put_file("refused-media", "local_content/media")
 
     double.fault = written_meanwhile
-    with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
+    with pytest.raises(StoreError, match=r"has media and is not deleted.*retain-bucket.*delete-media"):
         B2Bucket().delete("refused-media", made, Context(lambda _: None))
     files = double.bucket_name_to_bucket["refused-media"].file_id_to_file
     assert [file.name for file in files.values()] == ["local_content/media"]

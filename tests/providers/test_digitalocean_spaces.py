@@ -415,7 +415,7 @@ def test_an_answer_cut_short_leaves_no_key_behind(cloud: Cloud, context: Context
 
     made = ring.update(USER, caught.value.outputs, cloud.inputs(), context)
     assert list(cloud.api.keys) == [made["accessKeyId"]]
-    assert any(f"key {lost}, made by an interrupted run" in words for words in said)
+    assert any(f"key {lost}, created by an interrupted run" in words for words in said)
     ring.delete(USER, {**made, "retireConfirmed": True}, context)
     assert cloud.api.keys == {}
 
@@ -480,7 +480,7 @@ def test_an_adopted_stores_keys_are_only_reported(cloud: Cloud, context: Context
     made = ring.create(cloud.inputs(adopt=True), context)[1]
     assert set(cloud.api.keys) == {"OLD", made["accessKeyId"]}
     assert made["unknownKeys"] == ["OLD"]
-    assert any("key OLD, not made by this stack" in words for words in said)
+    assert any("key OLD, not created by this stack" in words for words in said)
     del cloud.api.keys["OLD"]
     ring.delete(USER, {**made, "retireConfirmed": True}, context)
 

@@ -38,7 +38,7 @@ def test_a_bucket_that_is_there_is_not_taken_over(made: Any, cloud: Cloud, capfd
     s3.put_object(Bucket=BUCKET, Key="somebody's", Body=b"file")
     made.store((), **cloud.settings())
     assert main(["up", "--stack", made.name, "--yes"]) == 1
-    assert "Nothing in it was touched" in capfd.readouterr().err
+    assert "It was not changed" in capfd.readouterr().err
     assert s3.get_object(Bucket=BUCKET, Key="somebody's")["Body"].read() == b"file"
     assert not s3.get_bucket_versioning(Bucket=BUCKET).get("Status")
     s3.delete_object(Bucket=BUCKET, Key="somebody's")

@@ -162,7 +162,7 @@ def test_life_of_a_store(garage: Stack, node: Running) -> None:
     s3.create_multipart_upload(Bucket=BUCKET, Key="unfinished")
     garage.store(["delete-bucket"], **_settings(node, keys={"active": "b"}))
     garage.up()
-    with pytest.raises(EngineError, match="holds media and is not deleted"):
+    with pytest.raises(EngineError, match="has media and is not deleted"):
         garage.destroy()
     assert _ask(node, f"GetBucketInfo?globalAlias={BUCKET}")["objects"] == 1
     garage.store(["delete-bucket", "delete-media"], **_settings(node, keys={"active": "b"}))
@@ -240,7 +240,7 @@ def test_a_wrong_region_a_wrong_token_and_a_bucket_of_somebody_else(garage: Stac
     garage.store(["retain-bucket"], **_settings(node, "wrong-media", adopt=True))
     said = garage.up()
     assert "abortDays is 0, a new bucket would have 7" in said
-    assert f"has the key {key['accessKeyId']}, not made by this stack" in said
+    assert f"has the key {key['accessKeyId']}, not created by this stack" in said
     garage.outputs().require_proof()
     assert "lifecycleRules" not in _ask(node, f"GetBucketInfo?id={theirs['id']}")
     garage.destroy()
@@ -257,7 +257,7 @@ def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(garage: Stack, 
     garage.engine.run(["stack", "rm", "--yes", "--force", "--stack", garage.name])
     garage.engine.ensure_stack(garage.name)
     garage.store(["delete-bucket"], **_settings(node, "found-media", adopt=True))
-    assert f"has the key {in_use}, not made by this stack" in garage.up()
+    assert f"has the key {in_use}, not created by this stack" in garage.up()
     garage.outputs().require_proof()
     assert set(_ours(node)) == {in_use, garage.outputs().access_key_id}
     garage.destroy()
@@ -394,7 +394,7 @@ MARKED = {**FRESH, "lifecycleRules": [{"ID": "ours", "Status": "Enabled"}]}
 def test_a_bucket_that_is_marked_by_another_or_by_nobody_is_not_emptied(double: Double, mark: str) -> None:
     rules = [{"ID": mark, "Status": "Enabled"}] if mark else []
     double.answers = {"GetBucketInfo": [(200, {**FRESH, "objects": 1, "lifecycleRules": rules})]}
-    said = "marked as that of another stack" if mark else "the mark of this stack was taken off it"
+    said = "marked as that of another stack" if mark else "the mark of this stack was removed from it"
     with pytest.raises(StoreError, match=said):
         GarageBucket().delete(
             "double-media", double.inputs(bucket="double-media", forceDestroy=True), Context(lambda _: None)
@@ -439,7 +439,7 @@ def test_an_adopted_bucket_whose_rules_are_managed_has_a_mark_that_can_be_taken_
     found = GarageBucket().read("double-media", inputs, outputs, Context(lambda _: None))
     assert found is not None
     assert "owner" in GarageBucket().diff(found.inputs, inputs).changed
-    with pytest.raises(StoreError, match="the mark of this stack was taken off it"):
+    with pytest.raises(StoreError, match="the mark of this stack was removed from it"):
         GarageBucket().delete("double-media", {**outputs, "forceDestroy": True}, Context(lambda _: None))
 
 
@@ -506,14 +506,14 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) 
     wanted = {**inputs, "manage": ["access", "lifecycle"]}
     changed = GarageBucket().update("double-media", outputs, wanted, Context(said.append))
     assert changed["differences"] == []
-    assert said == ["bucket double-media is taken over as it is: abortDays is 0, a new bucket would have 7"]
+    assert said == ["bucket double-media is adopted without changes: abortDays is 0, a new bucket would have 7"]
 
 
 def test_an_empty_bucket_is_deleted_without_its_unfinished_uploads_ended(double: Double) -> None:
     """One of them may end meanwhile: then Garage refuses to delete the bucket."""
     double.answers = {"GetBucketInfo": [(200, MARKED)], "DeleteBucket": [(400, {"code": "BucketNotEmpty"})]}
     outputs = double.inputs(bucket="double-media")
-    with pytest.raises(StoreError, match=r"holds media and is not deleted"):
+    with pytest.raises(StoreError, match=r"has media and is not deleted"):
         GarageBucket().delete("double-media", outputs, Context(lambda _: None))
     assert [operation for operation, _ in double.asked] == ["GetBucketInfo", "DeleteBucket"]
 

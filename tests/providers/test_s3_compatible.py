@@ -157,7 +157,7 @@ def test_a_swapped_key_and_one_with_a_wrong_secret(tmp_path: Path, embedded_stor
     assert right.secret_access_key not in str(raised.value)
     assert right.secret_access_key not in bad.state()
     bad.engine.environment.update(wrong.environment)
-    with pytest.raises(EngineError, match="does not fit the access key ID"):
+    with pytest.raises(EngineError, match="does not match the access key ID"):
         bad.up()
     assert "ExistingKey" not in bad.state()
 
@@ -170,7 +170,7 @@ def test_a_web_page_at_the_endpoint_is_no_bucket_that_is_gone(tmp_path: Path, em
         behind.up()
         page = proxy.Answer(404, (("Content-Type", "text/html"),), b"<html>Not here</html>")
         double.misbehave(lambda _request, _upstream: page)
-        with pytest.raises(EngineError, match="a web page answers there"):
+        with pytest.raises(EngineError, match="the response is a web page"):
             behind.up(refresh=True)
         double.behave()
         assert behind.preview(refresh=True) == ()

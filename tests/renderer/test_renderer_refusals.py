@@ -58,14 +58,14 @@ def test_a_store_without_a_key_is_to_be_proved_on_the_instance(method: str, form
         (S3, {"server_name": "a..example.com"}, "^server_name is "),
         (S3, {"server_name": "a-.example.com"}, "^server_name is "),
         (S3, {"server_name": "a\nb"}, "^server_name is "),
-        ("goofys", {"prefix": "media/"}, "^prefix is 'media/', but goofys knows none"),
+        ("goofys", {"prefix": "media/"}, "^prefix is 'media/', but goofys supports none"),
         ("goofys", {"storage_class": "STANDARD_IA"}, "^storage_class is 'STANDARD_IA'; goofys takes STANDARD"),
-        ("matrix-media-repo", {"prefix": "media/"}, "^prefix is 'media/', but matrix-media-repo knows none"),
+        ("matrix-media-repo", {"prefix": "media/"}, "^prefix is 'media/', but matrix-media-repo supports none"),
         ("matrix-media-repo", {"media_repo": {}}, r"^media_repo\.s3_datastore_id is missing"),
         (
             "matrix-media-repo",
             {"media_repo": {"s3_datastore_id": "one", "file_datastore_id": "one"}},
-            "^media_repo has one id for two datastores",
+            "^media_repo has the same id for two datastores",
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_every_problem_is_said_at_once() -> None:
 
 @pytest.mark.parametrize("form", renderer.forms("matrix-media-repo"))
 def test_media_repo_needs_a_key(form: renderer.Form) -> None:
-    with pytest.raises(RenderError, match="keyless can't be had with matrix-media-repo"):
+    with pytest.raises(RenderError, match="keyless can't be used with matrix-media-repo"):
         render(store("keyless", "matrix-media-repo"), form)
 
 

@@ -169,7 +169,7 @@ def test_a_comparison_while_media_comes_in_counts_only_if_it_goes_to_both() -> N
 def test_the_check_that_the_module_is_out_fails_while_it_is_in(form: Form, tmp_path: Path) -> None:
     module = store("amazon", MODULE)
     write(render(module, form), tmp_path)
-    for to, title in ((GOOFYS, "Take the module out"), (FILESYSTEM, "Take the module out of use")):
+    for to, title in ((GOOFYS, "Remove the module"), (FILESYSTEM, "Disable the module")):
         (step,) = (step for step in runbook(module, to, form=form).steps if step.title == title)
         *search, _ = step.check.partition("   ")[0].split()
         assert search[0] == "grep"
@@ -180,13 +180,13 @@ REFUSED: dict[str, tuple[StorageOutputs, str, StorageOutputs | None, str]] = {
     "nothing to do": (store("amazon", MODULE), MODULE, None, "nothing to switch"),
     "the same provider": (store("amazon", MODULE), "amazon_s3", None, "nothing to switch"),
     "filesystem again": (store("amazon", FILESYSTEM), FILESYSTEM, None, "nothing to switch"),
-    "no key for the media repository": (store("keyless", MODULE), MEDIA_REPO, None, "signs with a key only"),
-    "a prefix under a mount": (store("compatible", MODULE), GOOFYS, None, "knows no prefix"),
-    "both on one bucket": (store("amazon", MODULE), GOOFYS, store("amazon", GOOFYS), "Leave out --to-stack"),
-    "the bucket in use": (store("amazon", MODULE), MEDIA_REPO, store("amazon", MEDIA_REPO), "bucket of its own"),
-    "onto itself": (store("amazon", MODULE), MODULE, store("amazon", MODULE), "a copy onto itself"),
+    "no key for the media repository": (store("keyless", MODULE), MEDIA_REPO, None, "matrix-media-repo requires one"),
+    "a prefix under a mount": (store("compatible", MODULE), GOOFYS, None, "supports no prefix"),
+    "both on one bucket": (store("amazon", MODULE), GOOFYS, store("amazon", GOOFYS), "Omit --to-stack"),
+    "the bucket in use": (store("amazon", MODULE), MEDIA_REPO, store("amazon", MEDIA_REPO), "Create another bucket"),
+    "onto itself": (store("amazon", MODULE), MODULE, store("amazon", MODULE), "copied onto itself"),
     "made for another method": (store("amazon", MODULE), GOOFYS, new_store(MODULE), "proved for that alone"),
-    "another provider than named": (store("amazon", MODULE), "wasabi", new_store(MODULE), "name the store you mean"),
+    "another provider than named": (store("amazon", MODULE), "wasabi", new_store(MODULE), "make the two agree"),
     "another homeserver": (store("amazon", MODULE), MODULE, new_store(MODULE, server_name="x.org"), "two homeservers"),
     "another datastore id": (
         store("amazon", MEDIA_REPO),
@@ -278,7 +278,7 @@ def test_a_stack_that_a_shell_would_take_apart_is_refused(stack: str) -> None:
 
 @pytest.mark.parametrize("form", ["nixos", "kubernetes"])
 def test_a_form_without_a_runbook_is_refused(form: Form) -> None:
-    with pytest.raises(UsageError, match=r"--form is .*; a runbook is there for: playbook, plain"):
+    with pytest.raises(UsageError, match=r"--form is .*; there are runbooks for: playbook, plain"):
         runbook(store("amazon", MODULE), FILESYSTEM, form=form)
 
 

@@ -1,0 +1,46 @@
+"""`synapse-media completion`: what a shell needs to complete commands, options and stacks."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from typing import Any
+
+from synapse_media import stackfile
+from synapse_media.errors import SynapseMediaError
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "completion",
+        help="completion for a shell",
+        description="Prints a script for the shell: commands, options, their values and the stacks of the project are "
+        "then completed. Put it where the shell looks for completions, or evaluate it at its start.",
+    )
+    parser.add_argument("shell", choices=SHELLS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from argcomplete.shell_integration import shellcode
+
+    print(shellcode(["synapse-media"], shell=arguments.shell))
+    return 0
+
+
+def complete_stacks(command: argparse.ArgumentParser) -> None:
+    """Have a shell complete a command's arguments that name a stack."""
+    for action in command._actions:  # noqa: SLF001 - argparse has no other way to them
+        if {"--stack", "--to-stack"} & set(action.option_strings):
+            completed: Any = action
+            completed.completer = _stacks
+
+
+def _stacks(**_: object) -> list[str]:
+    """The stacks that have a stack file. Nothing is asked: a shell waits for it."""
+    with contextlib.suppress(SynapseMediaError):
+        project = stackfile.find_project()
+        files = (project / stackfile.config_dir(project)).glob("Pulumi.*.yaml")
+        return sorted(path.name[len("Pulumi.") : -len(".yaml")] for path in files)
+    return []

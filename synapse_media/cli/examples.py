@@ -1,0 +1,114 @@
+"""What stands below each command's `--help`: examples, and the page of the docs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import synapse_media
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Of one command. `lines`: each a command line and what it does; `page`: below docs/, or README.md."""
+
+    page: str
+    lines: tuple[tuple[str, str], ...]
+
+
+OF: Mapping[str, Examples] = {
+    "init": Examples(
+        "library.md",
+        (
+            ("init prod --provider wasabi --server-name example.com --region eu-central-1",
+             "a stack file, and a project"),
+            ("init prod --provider s3_compatible --server-name example.com --endpoint https://s3.example.net "
+             "--set existing_key=true", "a store without an IAM API"),
+        ),
+    ),
+    "list": Examples("state.md", (("list", "stacks, homeservers, when each was last changed"),)),
+    "show": Examples(
+        "state.md", (("show", "everything that exists"), ("show --stack prod --json", "of one stack, for programs"))
+    ),
+    "diff": Examples(
+        "changes.md",
+        (
+            ("diff --stack prod", "what `up` would change"),
+            ("diff --stack prod --refresh", "what was changed by hand"),
+            ("diff --stack prod --from-nothing", "without state and credentials"),
+        ),
+    ),
+    "up": Examples(
+        "changes.md",
+        (
+            ("up --stack prod", "previews, asks, makes it"),
+            ("up --stack prod --refresh", "mends what was changed by hand"),
+        ),
+    ),
+    "check": Examples(
+        "check.md",
+        (("check /etc/matrix-synapse/homeserver.yaml", "what in it breaks or loses media"),
+         ("check --strict inventory/host_vars/matrix.example.com/vars.yml", "warnings count, too")),
+    ),
+    "render": Examples(
+        "methods/synapse-s3-storage-provider.md",
+        (
+            ("render --stack prod --out rendered", "variables for the Ansible playbook"),
+            ("render --stack prod --form plain --out rendered", "what Synapse itself reads"),
+        ),
+    ),
+    "prove": Examples(
+        "library.md",
+        (("prove --stack prod", "the keys of a stack"), ("prove --store store.json", "on the server, without Pulumi")),
+    ),
+    "rotate": Examples(
+        "changes.md",
+        (
+            ("rotate --stack prod", "a second key; then render, restart Synapse, and"),
+            ("rotate --stack prod --finish --confirm", "retire the former one"),
+        ),
+    ),
+    "switch": Examples(
+        "switching.md",
+        (("switch --stack prod --to filesystem", "back to the local disk"),
+         ("switch --stack prod --to goofys", "to another method")),
+    ),
+    "doctor": Examples("changes.md", (("doctor --stack prod", "permissions, versions, credentials, the state"),)),
+    "destroy": Examples("changes.md", (("destroy --stack prod", "as far as the stack file's `allow` says"),)),
+    "abort-uploads": Examples(
+        "providers/storj.md",
+        (("abort-uploads --store store.json --older-than 7d --dry-run", "which would go"),
+         ("abort-uploads --store store.json --older-than 7d", "remove them")),
+    ),
+    "cost": Examples(
+        "choosing.md",
+        (("cost --stored 400GB --growth 10GB/month", "every provider, side by side"),
+         ("cost --media /var/lib/matrix-synapse/media_store", "from the media that is there")),
+    ),
+    "embedded": Examples(
+        "engine.md",
+        (("embedded up", "a server, a stack on it, a proved key"), ("embedded stop", "keeps everything"),
+         ("embedded clean", "deletes the stack, the server and its data")),
+    ),
+    "env": Examples("changes.md", (("env", 'for `eval "$(synapse-media env)"`, then plain pulumi'),)),
+    "completion": Examples(
+        "commands.md",
+        (("completion bash", "for ~/.local/share/bash-completion/completions/synapse-media"),
+         ("completion fish", "for ~/.config/fish/completions/synapse-media.fish")),
+    ),
+    "help": Examples("commands.md", (("help rotate", "the same as `synapse-media rotate --help`"),)),
+}  # fmt: skip
+
+
+def epilog(command: str) -> str:
+    """The examples of a command, and where more is said."""
+    found = OF[command]
+    lines = [f"  synapse-media {line}\n      {what}" for line, what in found.lines]
+    return "\n".join(["examples:", *lines, "", f"more: {_place(found.page)}"])
+
+
+def _place(page: str) -> str:
+    """A page as it is found: in a checkout; elsewhere by its name in the project's repository."""
+    here = Path(synapse_media.__file__).resolve().parents[1] / "docs" / page
+    return str(here) if here.is_file() else f"docs/{page}"

@@ -1,0 +1,47 @@
+"""What the commands print for programs (`--json`), whose shapes `shapes.schema.json` describes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from synapse_media.errors import NO_SETTING, Problem, SettingsError, SynapseMediaError
+from synapse_media.redaction import redacted
+
+FORMAT_VERSION = 1
+"""Within it names are only added, never renamed or removed."""
+
+
+def text(shown: Mapping[str, Any]) -> str:
+    """An answer, with the version of its form."""
+    return json.dumps({"format_version": FORMAT_VERSION, **shown}, indent=2)
+
+
+def wanted(parsed: argparse.Namespace) -> bool:
+    """Whether a command was asked to answer a program."""
+    return bool(getattr(parsed, "json", False)) or getattr(parsed, "format", "") == "json"
+
+
+def error(command: str, failed: SynapseMediaError) -> str:
+    """Why a command failed: in words, and every problem of a stack file apart. No secret is in it."""
+    problems = failed.problems if isinstance(failed, SettingsError) else ()
+    told = {
+        "command": command,
+        "message": str(failed),
+        "exit_code": failed.exit_code,
+        "problems": [_problem(problem) for problem in problems],
+    }
+    return text({"error": told})
+
+
+def _problem(problem: Problem) -> dict[str, str | None]:
+    # Of a name that is no setting, what stands there is nobody's business.
+    shown = None if problem.value is None or problem.value is NO_SETTING else redacted(repr(problem.value))
+    return {
+        "setting": problem.setting,
+        "value": shown,
+        "allowed": problem.allowed,
+        "next_step": redacted(problem.next_step),
+    }

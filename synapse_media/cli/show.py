@@ -1,0 +1,83 @@
+"""`synapse-media show`: what exists, of one stack or of all, without changing anything."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from synapse_media import stackfile
+from synapse_media.errors import UsageError
+
+from . import overview, programs, stacks
+from .overview import Existing, Overview
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "show",
+        help="what exists, and when its key was made and proved",
+        description="What the state has of one stack, or of all: buckets, users, keys, when a key was made and last "
+        "proved, and what it may do. Reads the state alone: no store is asked and nothing is decrypted, so neither an "
+        "admin credential nor the passphrase is needed. Changes nothing.",
+    )
+    parser.add_argument("--stack", "-s", metavar="S", dest="only", help="one stack; default: all of this project")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    project = stackfile.find_project()
+    found = overview.all_stacks(project)
+    if arguments.only is not None:
+        wanted = stackfile.short_name(stackfile.without_placeholder(project, arguments.only))
+        names = [one.name for one in found]
+        found = [one for one in found if one.name == wanted]
+        if not found:
+            raise UsageError(f"--stack is {arguments.only!r}; stacks here: {', '.join(names) or 'none'}")
+    stores = {one.name: list(overview.existing(project, one)) for one in found}
+    if arguments.json:
+        shown = {one.name: _to_json(one, stores[one.name]) for one in found}
+        print(programs.text({"stacks": shown}))
+    else:
+        print("\n\n".join(_in_words(one, stores[one.name]) for one in found) or "no stack yet")
+    return 0
+
+
+def _to_json(one: Overview, stores: Iterable[Existing]) -> dict[str, Any]:
+    return {
+        "made": bool(one.known),
+        "updated": one.updated,
+        "stores": {
+            store.record.server_name: {
+                **(stacks.report([store.outputs])[store.record.server_name] if store.outputs else {}),
+                "finished": store.outputs is not None,
+                "proved_at": store.proved_at,
+                "keys": {
+                    key: "active" if slot == store.record.ring.active else "retiring"
+                    for slot, key in sorted(store.record.ring.keys.items())
+                }
+                if store.record.ring
+                else {},
+            }
+            for store in stores
+        },
+    }
+
+
+def _in_words(one: Overview, stores: Iterable[Existing]) -> str:
+    lines = [f"stack {one.name}"]
+    for store in stores:
+        name, ring = store.record.server_name, store.record.ring
+        if store.outputs is None:
+            lines.append(f"{name}: not finished; run `synapse-media up --stack {one.name}`")
+        else:
+            lines.append(stacks.summary([store.outputs]))
+        if store.proved_at:
+            passed = store.outputs is not None and store.outputs.proof is not None and store.outputs.proof.passed
+            lines.append(f"  proved     {store.proved_at[:16].replace('T', ' ')} UTC{'' if passed else ', and failed'}")
+        if ring is not None:
+            finish = f"until `synapse-media rotate --finish --stack {one.name}`"
+            lines += [f"  retiring   {ring.keys[slot]}, {finish}" for slot in ring.retiring]
+    if len(lines) == 1:
+        lines.append(f"nothing yet; `synapse-media diff --stack {one.name}` says what would be made")
+    return "\n".join(lines)
