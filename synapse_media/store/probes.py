@@ -320,6 +320,6 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
             "The key may do more than the method needs: look for a second policy on the user or its groups."
         )
     else:
-        told.append("Is the store reachable from here, at this endpoint?")
-    told.append("Everything that was made is kept; mend the cause and run `synapse-media up` again.")
-    return " ".join(told)
+        sentences.append("Is the store reachable from here, at this endpoint?")
+    sentences.append("All resources are kept: fix the cause and run `synapse-media up` again.")
+    return " ".join(sentences)
