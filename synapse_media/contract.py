@@ -20,7 +20,7 @@ VERSION = 1
 
 PROOF_OBJECT = "synapse-media-proof"
 """How the name of what a proof writes begins, under the prefix; that of an earlier release was this alone."""
-PROOF_NAME = re.compile(re.escape(PROOF_OBJECT) + r"(?:-[0-9a-f]{12})?(?:-copy)?$")
+PROOF_NAME = re.compile(re.escape(PROOF_OBJECT) + r"(?:-[0-9a-f]{12})?(?:-copy)?\Z")
 """Objects of such a name don't count when a bucket is asked whether it is empty."""
 
 Addressing = Literal["path", "virtual"]
