@@ -49,7 +49,7 @@ OF: Mapping[str, Examples] = {
     "check": Examples(
         "check.md",
         (("check /etc/matrix-synapse/homeserver.yaml", "what in it breaks or loses media"),
-         ("check --strict inventory/host_vars/matrix.example.com/vars.yml", "warnings count, too")),
+         ("check --strict vars.yml", "warnings count, too")),
     ),
     "render": Examples(
         "methods/synapse-s3-storage-provider.md",

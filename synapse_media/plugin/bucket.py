@@ -83,7 +83,7 @@ def taken(bucket: str, error: ApiError) -> StoreError:
 def not_empty(bucket: str) -> StoreError:
     """The error for deleting media without permission in `allow`."""
     return StoreError(
-        f"bucket {bucket!r} has media and is not deleted. To stop managing it and keep it, put "
+        f"bucket {bucket!r} holds media and is not deleted. To stop managing it and keep it, put "
         "<homeserver>/retain-bucket into the stack file's allow; to delete the media for good, put "
         "<homeserver>/delete-media there."
     )

@@ -14,7 +14,8 @@ from tests.engine.helpers import script
 _ROOT = Path(__file__).resolve().parents[2]
 _TOOLS = ("sh", "make", "awk", "touch", "mkdir", "cp")
 
-# A stand-in for Python: says which version it is, makes an "environment" holding itself, and notes what it is asked.
+# A stand-in for Python: says which version it is, makes an "environment" holding itself, and notes what it is asked. It
+# is uv's, too.
 _PYTHON = """
 echo "$*" >> {log}
 case "$*" in
@@ -22,6 +23,7 @@ case "$*" in
   *version_info*) exit {too_old} ;;
   *ensurepip*) exit {no_venv} ;;
   *"-m pip --version") test -e .venv/pip ;;
+  *install*uv.lock) cp "$0" .venv/bin/uv; exit {pip} ;;
   *install*) exit {pip} ;;
   *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && touch .venv/pip ;;
 esac
@@ -64,10 +66,10 @@ class Place:
         )
 
     def asked(self) -> list[str]:
-        """What Python was asked to do since the last time, but for the checks."""
+        """What Python and uv were asked to do since the last time, but for the checks."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
-        return [line for line in lines if line.startswith("-m") and "--version" not in line]
+        return [line for line in lines if line.startswith(("-m", "pip ")) and "--version" not in line]
 
 
 @pytest.fixture
@@ -77,9 +79,10 @@ def place(tmp_path: Path) -> Place:
 
 def test_setting_up_installs_once_and_then_only_looks(place: Place) -> None:
     assert place.make("setup").returncode == 0
-    venv, lock, package, engine = place.asked()
+    venv, uv, lock, package, engine = place.asked()
     assert venv == "-m venv --clear .venv"
-    assert "install --quiet --no-deps --require-hashes -r requirements.lock" in lock
+    assert "install --quiet --no-deps --require-hashes -r .venv/uv.lock" in uv
+    assert lock == "pip install --quiet --python .venv/bin/python --no-deps --require-hashes -r requirements.lock"
     assert "install --quiet --no-deps --no-build-isolation -e ." in package
     assert engine == "-m synapse_media.engine"
     assert place.make("setup").returncode == 0
@@ -94,8 +97,8 @@ def test_a_changed_lock_is_installed_into_the_same_environment(place: Place, cha
     place.asked()
     place.make("setup")
     asked = place.asked()
-    assert len(asked) == 3
-    assert not [line for line in asked if "venv" in line]
+    assert len(asked) == 4
+    assert not [line for line in asked if "-m venv" in line]
 
 
 @pytest.mark.parametrize("lost", ["pip", "bin/python"])
@@ -112,7 +115,7 @@ def test_an_environment_that_is_not_whole_is_made_again(place: Place, lost: str)
 def test_an_installation_that_fails_is_tried_again(place: Place) -> None:
     place.python(pip=1)
     assert place.make("setup").returncode != 0
-    assert any("requirements.lock" in line for line in place.asked())
+    assert any("uv.lock" in line for line in place.asked())
     place.python()
     (place.directory / ".venv/bin/python").unlink()
     assert place.make("setup").returncode == 0

@@ -556,7 +556,7 @@ def test_media_is_not_deleted_with_its_bucket(direct: Direct, hidden: bool) -> N
     if hidden:
         direct.s3.delete_object(Bucket=direct.name, Key="local_content/a")
     before = direct.versions_in()
-    with pytest.raises(StoreError, match=r"has media and is not deleted.*retain-bucket.*delete-media"):
+    with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
         BUCKET.delete(direct.name, outputs, direct.context)
     assert direct.versions_in() == before
 
@@ -587,7 +587,7 @@ def test_what_is_written_while_a_bucket_is_deleted_is_not_lost(direct: Direct, m
             direct.s3.delete_bucket_tagging(Bucket=direct.name)
         direct.put(PROOF_OBJECT)
         double.misbehave(listed_and_then_written, when=lambda request: "versions" in request.query, times=1)
-        with pytest.raises(StoreError, match=r"has media and is not deleted.*retain-bucket.*delete-media"):
+        with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
             BUCKET.delete(direct.name, outputs, direct.context)
     assert direct.keys_in() == ["local_content/a"]
 

@@ -118,7 +118,7 @@ def test_life_of_a_store(b2: Stack, double: B2Double, embedded_store: Running) -
     b2.store(["delete-bucket"], **_settings(double, BUCKET, keys={"active": "b"}))
     b2.up()
     double.put_file(BUCKET, "local_content/media")
-    with pytest.raises(EngineError, match="has media and is not deleted"):
+    with pytest.raises(EngineError, match="holds media and is not deleted"):
         b2.destroy()
     b2.store(["delete-bucket", "delete-media"], **_settings(double, BUCKET, keys={"active": "b"}))
     b2.up()
@@ -493,7 +493,7 @@ def test_what_is_written_while_a_bucket_is_deleted_is_not_lost(
             double.put_file("refused-media", "local_content/media")
 
     double.fault = written_meanwhile
-    with pytest.raises(StoreError, match=r"has media and is not deleted.*retain-bucket.*delete-media"):
+    with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
         B2Bucket().delete("refused-media", made, Context(lambda _: None))
     files = double.bucket_name_to_bucket["refused-media"].file_id_to_file
     assert [file.name for file in files.values()] == ["local_content/media"]
