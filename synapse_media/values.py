@@ -68,11 +68,13 @@ _NAMES = (
 _WHOLE = re.compile(
     r"[<‹«⟨\[{](?!path:|SOPS:)(?![0-9A-Fa-f:.]+\])[^<>‹›«»⟨⟩]+[>›»⟩\]}]"
     rf"|{_NAMES}|(?:MY|CHANGE|REPLACE|INSERT|YOUR|EXAMPLE)[_-][A-Z0-9_-]+"
-    r"|(?i:your[-_. ](?!objectstorage).*|your(?:bucket|region|access|secret|endpoint|key).*"
-    r"|change[-_. ]?(?:me|this|it)\b.*|changeme.*|replace[-_. ]?(?:me|this|with)\b.*"
+    r"|(?i:your[-_ ](?!objectstorage).*|your(?:bucket|region|access|secret|endpoint|key).*"
+    r"|change[-_. ]?(?:me|this)(?![a-z]).*|changeit|replace[-_. ]?(?:me|this|with)(?![a-z]).*"
+    r"|(?:fill|set)[-_ ]?(?:me|in|this)"
     r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|.*[-_. ]here|some-region-name"
-    r"|(?:AKIA|ASIA|DO00|GK|SCW|K00\d?)?x{3,}|key[-_](?:id|secret)|\*{3,}|\.{3,}|…|to-?do|tbd|fix-?me|(?:my-?)?placeholder|redacted"
-    r"|(?:my[-_])?bucket[-_]?name|(?:(?:my|aws|s3)[-_])*(?:access|secret)[-_](?:access[-_])?key(?:[-_]id)?)",
+    r"|(?:AKIA|ASIA|DO00|GK|SCW|K00\d?)?(?:x{3,}|\*{3,}|\.{3,}|…)|(?:to-?do|tbd|fix-?me)(?:[: ].*)?"
+    r"|(?:my-?)?placeholder|redacted|(?:my[-_])?bucket[-_]?name|key[-_](?:id|secret)"
+    r"|(?:(?:my|aws|s3|b2|minio)[-_ ])*(?:access|secret)[-_ ](?:access[-_ ])?key(?:[-_ ]id)?)",
 )
 _LABEL = re.compile(rf"(?i:your[-_](?!objectstorage).*)|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+")
 _INSIDE = re.compile(r"<(?!path:|SOPS:)[^<>]+>|‹[^‹›]+›|«[^«»]+»|(?<!\{)\{[A-Za-z][\w -]*\}(?!\})")
@@ -310,8 +312,8 @@ def region_at(text: str, endpoint: str) -> Fault | None:
     zone = _ZONE.fullmatch(own)
     if zone and zone[1] in provider.regions:
         return Fault("region-form", f"the endpoint names the availability zone {own}", f"Write {zone[1]} in it.")
-    if not text or text == own:
-        return None
+    if not text or text == own or not provider.regions:
+        return None  # where the catalog has no regions, nobody knows what the store signs for
     if provider.value("signed_region") == "any" and text not in provider.regions:
         return None
     return Fault(

@@ -316,7 +316,8 @@ ess-helm with
     return f"""# {name}: media on S3 with synapse-s3-storage-provider {synapse.MODULE_VERSION} on Kubernetes
 
 What it does: {" ".join(what.does)}
-{keyless if store.keyless else ""}
+
+{module.releases()}{keyless if store.keyless else ""}
 A wrong key does not keep Synapse from starting: every upload fails instead. So prove the key from within the cluster's
 network first{prove}
 

@@ -257,6 +257,16 @@ def _compose(request: Request) -> str:
     )
 
 
+def releases() -> str:
+    """Which releases of Synapse and the module go together, as INSTALL.md says it."""
+    needed, since = map(values.written, (synapse.MODULE_NEEDS_SYNAPSE, synapse.THREADPOOL_SINCE))
+    return (
+        f"Release {synapse.MODULE_VERSION} of the module needs Synapse {needed} or newer, and such a Synapse needs "
+        f"release\n{since} or newer of the module: upgrade both together. "
+        "`synapse-media doctor --synapse-python FILE`\ncompares them.\n"
+    )
+
+
 def _install(request: Request) -> str:
     name = host(request.store.server_name)
     what = instructions(request, "plain")
@@ -287,15 +297,11 @@ def _install(request: Request) -> str:
     if request.by_reference and not request.store.keyless:
         prove = f"`(set -a; . ./{_ENVIRONMENT_FILE}; {PROVE})`, since store.json has no secret"
     keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
-    needed, since = map(values.written, (synapse.MODULE_NEEDS_SYNAPSE, synapse.THREADPOOL_SINCE))
     return f"""# {name}: media on S3 with synapse-s3-storage-provider {synapse.MODULE_VERSION}
 
 What it does: {" ".join(what.does)}
 
-Release {synapse.MODULE_VERSION} of the module needs Synapse {needed} or newer, and Synapse {needed} or newer needs
-release {since} or newer of the module: upgrade both together. `synapse-media doctor --synapse-python FILE` compares
-them.
-{keyless if request.store.keyless else ""}
+{releases()}{keyless if request.store.keyless else ""}
 A wrong key does not keep Synapse from starting: every upload fails instead. So prove the key from the server
 itself first: {prove}.
 

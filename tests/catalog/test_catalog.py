@@ -228,6 +228,8 @@ CORRECTED = {
         "lifecycle": True,
         "lifecycle_abort": True,
     },
+    # Accepted without a key-encryption key, after which every write fails: never to be set.
+    "seaweedfs": {"encryption": False},
     "storj": {"bucket_tags": True, "versioning": True},
     "wasabi": {"lifecycle_abort": True, "key_last_used": True},
 }

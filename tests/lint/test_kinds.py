@@ -361,6 +361,15 @@ VALUES: list[tuple[str, str, str, set[str]]] = [
 _SIX = (
     "bucket: {}\nregion_name: {}\nendpoint_url: {}\naccess_key_id: {}\nsecret_access_key: {}\nsession_token: {}".format
 )
+VALUES += [
+    ("region", HOME, synapse("region_name: us-east-1\nendpoint_url: https://eu-central-1.linodeobjects.com"), set()),
+    ("region", HOME, synapse("region_name: us-east-1\nendpoint_url: https://s3.us-east-005.dream.io"), set()),
+    ("region", HOME, synapse("region_name: us-east-1\nendpoint_url: https://storage.googleapis.com"), set()),
+    ("region", HOME, synapse("region_name: auto\nendpoint_url: https://t3.storage.dev"), set()),
+    ("region", HOME, synapse("region_name: gra\nendpoint_url: https://s3.gra.io.cloud.ovh.net"), set()),
+    ("region", HOME, synapse("region_name: it-mil\nendpoint_url: https://s3.it-mil.scw.cloud/"), set()),
+]
+
 PLACEHOLDERS: list[tuple[str, str, str, set[str]]] = [
     ("placeholder", HOME, synapse(_SIX("<A>", "<B>", "<URL>", "<KEY_ID>", "<KEY>", "<TOKEN>")), {"placeholder"}),
     ("placeholder", HOME, synapse(_SIX("‹bucket›", "‹region›", "‹url›", "‹id›", "‹key›", "‹token›")), {"placeholder"}),
@@ -376,6 +385,11 @@ PLACEHOLDERS: list[tuple[str, str, str, set[str]]] = [
     ("placeholder", HOME, synapse("endpoint_url: 'https://s3.{region}.backblazeb2.com'"), {"placeholder"}),
     ("placeholder", HOME, synapse("endpoint_url: https://s3.REGION.amazonaws.com"), {"placeholder"}),
     ("placeholder", HOME, synapse("bucket: your-bucket"), {"placeholder"}),
+    ("placeholder", HOME, synapse(_SIX(*["replace_with_your_own"] * 6)), {"placeholder"}),
+    ("placeholder", HOME, synapse(_SIX(*["change_this_value"] * 6)), {"placeholder"}),
+    ("placeholder", HOME, synapse(_SIX(*["'TODO: fill in'"] * 6)), {"placeholder"}),
+    ("placeholder", HOME, synapse(_SIX(*["'[your value]'"] * 6)), {"placeholder"}),
+    ("placeholder", HOME, synapse("access_key_id: AKIA...\nsecret_access_key: access key"), {"placeholder"}),
     ("placeholder", HOME, synapse("access_key_id: GKxxx\nsecret_access_key: xxxx"), {"placeholder"}),
     (
         "placeholder",
@@ -710,6 +724,8 @@ VERSIONS: list[tuple[str, str, str, set[str]]] = [
     ("versions", "docker-compose.yml", "services: {synapse: {image: 'matrixdotorg/synapse:v1.100.0'}}\n", set()),
     # Reasons follow the release: before 1.6 nothing is handed on as nothing, and boto3 asks the environment.
     ("versions", VARS, custom_module("access_key_id:\nsecret_access_key:") + f"{M}version: 1.5.0\n", {"module-old"}),
+    ("versions", VARS, custom_module("access_key_id: 12345"), set()),
+    ("versions", VARS, custom_module("access_key_id: 12345") + f"{M}version: 1.5.0\n", {"module-old", "read-as-other"}),
     ("versions", VARS, custom_module("session_token: abc") + f"{M}version: 1.5.0\n", {"module-old", "option-too-new"}),
 ]
 

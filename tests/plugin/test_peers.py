@@ -8,7 +8,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,13 +137,3 @@ def test_a_caller_that_the_table_does_not_have_is_refused(peer: str) -> None:
 def test_where_the_system_does_not_tell_everybody_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(peers, "TABLES", (tmp_path / "tcp",))
     assert peers.refusal("ipv4:127.0.0.1:1", 2) == ""
-
-
-@TOLD
-def test_looking_costs_next_to_nothing(plugin: Plugin) -> None:
-    with socket.create_connection(("127.0.0.1", plugin.port)) as client:
-        peer = f"ipv4:127.0.0.1:{client.getsockname()[1]}"
-        started = time.perf_counter()
-        for _ in range(50):
-            assert peers.refusal(peer, plugin.port) == ""
-        assert (time.perf_counter() - started) / 50 < 0.02

@@ -190,12 +190,17 @@ def _is_valueless(config: Config, store: ConfiguredStore, field: str) -> bool:
     other = {"access_key_id": "secret_access_key", "secret_access_key": "access_key_id"}.get(field)
     if other and not store.fields[other].empty:
         return False  # said by key-half
-    makes_text = config.module_version is None or config.module_version >= synapse.THREADPOOL_SINCE
+    makes_text = _makes_text(config)
     if not found.given and not makes_text:
         return False  # handed on as None, which is as if the line were not there
     if field == "secret_access_key" and not found.given:
         return makes_text and store.fields["access_key_id"].value is not None
     return True
+
+
+def _makes_text(config: Config) -> bool:
+    """Whether the module makes text of the region and the access key ID, whatever they are."""
+    return config.module_version is None or config.module_version >= synapse.THREADPOOL_SINCE
 
 
 def _valueless(found: Field, field: str, secret: bool) -> str:
@@ -410,7 +415,8 @@ def read_as_other(config: Config) -> Iterable[Hit]:
                 changed = changed_by_go(value.text)
             else:
                 # The module makes text of these two itself; everything else it hands on as it is.
-                strict = store.method == methods.MODULE and name not in ("access_key_id", "region")
+                made_text = ("access_key_id", "region") if _makes_text(config) else ()
+                strict = store.method == methods.MODULE and name not in made_text
                 changed = str(value.data) != value.text or (strict and not isinstance(value.data, str))
             if changed:
                 shown = "it" if name in stores.SECRETS or name == "access_key_id" else repr(value.text)
