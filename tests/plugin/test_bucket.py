@@ -18,7 +18,7 @@ from synapse_media.plugin.resource import PartialError, Values
 from synapse_media.plugin.s3_bucket import OWNER_TAG, Bucket
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connection
-from synapse_media.store.clients import ApiError
+from synapse_media.store.answers import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct
 
@@ -609,11 +609,11 @@ def test_a_store_that_lists_no_uploads_can_still_be_left(direct: Direct) -> None
 def test_a_create_that_stops_half_way_is_kept_and_finished(direct: Direct) -> None:
     with proxy.in_front_of(direct.endpoint) as double:
         rule = double.misbehave(
-            lambda request, _: proxy.error(request, 400, "MalformedXML", "no"),
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "no"),
             when=lambda request: request.method == "PUT" and "versioning" in request.query,
         )
         inputs = checked(wanted(direct, connection=direct.connection(endpoint=double.url)))
-        with pytest.raises(PartialError, match=r"is there, but not finished: .*MalformedXML") as stopped:
+        with pytest.raises(PartialError, match=r"is there, but not finished: .*AccessDenied") as stopped:
             BUCKET.create(inputs, direct.context)
         assert rule.hits == 1
         assert stopped.value.resource_id == direct.name

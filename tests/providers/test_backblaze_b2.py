@@ -411,6 +411,32 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
     B2Bucket().delete("refused-media", changed, Context(said.append))
 
 
+def test_a_key_is_deleted_by_its_id_whether_it_is_listed_or_not(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    ring = B2KeyRing()
+    inputs, failures = ring.check(
+        {
+            "userName": "refused-media",
+            "owner": "ours",
+            "bucketId": bucket["bucketId"],
+            "capabilities": ["listFiles"],
+            "active": "a",
+            "slots": ["a"],
+            "connection": _connection(double),
+        }
+    )
+    assert not failures
+    name, outputs = ring.create(inputs, Context([].append))
+    nothing = b'{"keys": [], "nextApplicationKeyId": null}'
+    double.fault = lambda operation: (200, "application/json", nothing) if operation == "list_keys" else None
+    ring.delete(name, outputs, Context([].append))
+    assert _keys(double) == {}
+    # Again, as after a run that was cut off.
+    ring.delete(name, outputs, Context([].append))
+
+
 def test_what_the_admin_key_needs_is_the_catalogs() -> None:
     assert set(catalog.load("backblaze_b2").value("admin_permissions")["actions"]) == set(NEEDED)
 
