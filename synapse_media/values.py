@@ -296,7 +296,7 @@ def region(text: str, method: str) -> Fault | None:
     if method == MODULE and not _BOTO_REGION.fullmatch(text):
         return Fault(
             "region-form",
-            "boto3 rejects such a region (InvalidRegionError): allowed are letters, digits and '-', and not only digits",
+            "boto3 rejects such a region (InvalidRegionError): letters, digits and '-', not only digits",
             "Write the region that the store signs for, such as eu-central-1.",
         )
     return None

@@ -268,7 +268,7 @@ class _Reader:
         if not tag:
             try:
                 data = self.loader.construct_object(node)
-            except (ValueError, OverflowError, yaml.YAMLError):
+            except (ValueError, OverflowError, LookupError, AttributeError, TypeError, yaml.YAMLError):
                 raise UnreadableError("has an invalid value of its type (a number, a date …)", line) from None
             if not isinstance(data, bool | int | float | str | None):
                 data = node.value
