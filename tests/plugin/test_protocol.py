@@ -218,7 +218,7 @@ def test_two_resources_of_a_program_with_one_bucket_are_refused(next_run: Plugin
     assert not next_run.call("Check", urn=urn("Bucket", "other"), news=elsewhere).failures
     [failure] = next_run.call("Check", urn=urn("Bucket", "other"), news=inputs).failures
     assert failure.property == "bucket"
-    assert f"{direct.name!r} is the bucket of {urn('Bucket')}, too" in failure.reason
+    assert f"{direct.name!r} is also the bucket of {urn('Bucket')}" in failure.reason
 
 
 def test_diff_of_the_same_is_none(plugin: Plugin, direct: Direct) -> None:
