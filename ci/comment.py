@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.store import credentials
-from synapse_media.store.clients import ApiError
+from synapse_media.store.answers import ApiError
 from synapse_media.store.http import JsonClient
 
 MARKER = "<!-- synapse-media preview -->"

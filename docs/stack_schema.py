@@ -58,7 +58,11 @@ def schema() -> str:
                     "if": _says("adopt", True),
                     "then": {"properties": {"bucket": {"pattern": _whole(settings._LEGACY_BUCKET.pattern)}}},
                     "else": {
-                        "properties": {"bucket": {"pattern": _bucket()}, "adopt_key": {"const": ""}},
+                        "properties": {
+                            "bucket": {"pattern": _bucket()},
+                            "prefix": {"pattern": "^$|/$"},
+                            "adopt_key": {"const": ""},
+                        },
                     },
                 },
             ],
@@ -112,7 +116,7 @@ def _common() -> dict[str, Schema]:
         "region": {"type": "string"},
         "endpoint": url.copy(),
         "iam_endpoint": url.copy(),
-        "prefix": {"type": "string", "pattern": "^$|^(?!/)(?!.*//).*/$", "maxLength": 200},
+        "prefix": {"type": "string", "pattern": "^(?!/)(?!.*//)", "maxLength": 200},
         "storage_class": {"type": "string", "default": "STANDARD"},
         "user": {"type": "string", "pattern": _whole(settings._USER.pattern)},
         "keys": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -18,9 +19,9 @@ from .methods import ACCESS, METHODS, NOT_TESTED, Expected
 VERSION = 1
 
 PROOF_OBJECT = "synapse-media-proof"
-"""The one object the proof writes, under the prefix; overwritten each time."""
-PROOF_OBJECTS = frozenset({PROOF_OBJECT, f"{PROOF_OBJECT}-copy"})
-"""Names that don't count when a bucket is asked whether it is empty."""
+"""How the name of what a proof writes begins, under the prefix; that of an earlier release was this alone."""
+PROOF_NAME = re.compile(re.escape(PROOF_OBJECT) + r"(?:-[0-9a-f]{12})?(?:-copy)?\Z")
+"""Objects of such a name don't count when a bucket is asked whether it is empty."""
 
 Addressing = Literal["path", "virtual"]
 Checksums = Literal["when_required", "when_supported"]

@@ -38,6 +38,10 @@ NO_SETTING: Final = _NoSetting()
 """The value of a problem with a name that is not known: what stands there is nobody's business."""
 
 
+_SHOWN: Final = 300
+"""Characters of a value in a message."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with one setting, and what to do about it."""
@@ -48,7 +52,10 @@ class Problem:
     next_step: str
 
     def __str__(self) -> str:
-        shown = "is missing" if self.value is None else f"is {self.value!r}"
+        # Redacted before it is cut, or a part of a secret would be left.
+        value = redacted(repr(self.value))
+        cut = f"{value[:_SHOWN]}…" if len(value) > _SHOWN else value
+        shown = "is missing" if self.value is None else f"is {cut}"
         return f"{self.setting} {shown}; allowed: {self.allowed}. {self.next_step}"
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,12 @@ from . import catalog, settings
 from .errors import SynapseMediaError, UsageError
 
 _STACK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+MAX_BYTES = 1_000_000
+MAX_VALUES = 20_000
+"""Values in one file, an anchor's counted each time it is used; a store has about 30."""
+MAX_DEPTH = 50
 
 
 class StackFileError(SynapseMediaError):
@@ -167,45 +174,90 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        raw = _load(path.read_text(encoding="utf-8"))
+        raw = _load(_text(path))
     except FileNotFoundError:
         stacks = sorted(item.name[len("Pulumi.") : -len(".yaml")] for item in path.parent.glob("Pulumi.*.yaml"))
         raise StackFileError(
             f"{path} does not exist; stacks here: {', '.join(stacks) or 'none'}. `synapse-media init` makes one."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, OverflowError, yaml.YAMLError) as error:
         first = " ".join(str(error).split())[:300]
         raise StackFileError(f"{path} can't be read as YAML: {first}") from None
+    except RecursionError:
+        raise StackFileError(f"{path} can't be read as YAML: it is nested too deeply") from None
     if not isinstance(raw, Mapping):
         raise StackFileError(f"{path} is not a YAML mapping")
     return raw
 
 
+def _text(path: Path) -> str:
+    """Of a file of bounded length. Raises OSError, ValueError."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no regular file")
+    with path.open("rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes, and no stack file is that long")
+    return raw.decode("utf-8")
+
+
 def _load(text: str) -> Any:
-    """One YAML document, in which no key is there twice: the loader alone would take the last and drop a store."""
+    """One YAML document, in which no key is there twice: the loader alone would take the last and drop a store.
+
+    Raises YAMLError, ValueError, OverflowError, RecursionError.
+    """
     import yaml
 
     loader = yaml.SafeLoader(text)
     document = loader.get_single_node()
-    waiting, looked_at = [document], set()
+    if document is None:
+        return None
+    left = MAX_VALUES
+    waiting = [(document, 0)]
     while waiting:
-        node = waiting.pop()
-        # An anchor may contain itself.
-        if id(node) in looked_at or not isinstance(node, yaml.CollectionNode):
-            continue
-        looked_at.add(id(node))
+        node, depth = waiting.pop()
+        left -= 1
+        # An anchor that holds itself, or others again and again, comes to the end of one of the two.
+        if left < 0 or depth > MAX_DEPTH:
+            much = f"more than {MAX_VALUES:,} values" if left < 0 else f"more than {MAX_DEPTH} levels"
+            words = f"{much} (anchors counted each time they are used)"
+            raise yaml.MarkedYAMLError(problem=words, problem_mark=node.start_mark)
         if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if (key.tag, str(key.value)) in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"{key.value!r} is there twice, keep one", problem_mark=key.start_mark
-                    )
-                seen.add((key.tag, str(key.value)))
-                waiting.append(value)
+            _refuse_twice(node)
+            waiting += [(item, depth + 1) for pair in node.value for item in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(item, depth + 1) for item in node.value]
         else:
-            waiting += node.value
-    return None if document is None else loader.construct_document(document)
+            _refuse_other_kind(loader, node)
+    return loader.construct_document(document)
+
+
+def _refuse_twice(node: Any) -> None:
+    import yaml
+
+    seen = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key is no text", problem_mark=key.start_mark)
+        if (key.tag, key.value) in seen:
+            raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice, keep one", problem_mark=key.start_mark)
+        seen.add((key.tag, key.value))
+
+
+def _refuse_other_kind(loader: Any, node: Any) -> None:
+    """Refuse a scalar that is none of its kind: 2026-02-30, 0x_, !!int x."""
+    import yaml
+
+    if node.tag == "tag:yaml.org,2002:merge":
+        return
+    try:
+        loader.construct_object(node)
+    except (ValueError, OverflowError, LookupError, AttributeError, TypeError):
+        raise yaml.MarkedYAMLError(
+            problem="this value is none of its kind (a number, a date …); put text in quotes",
+            problem_mark=node.start_mark,
+        ) from None
 
 
 def scalar(text: str) -> Any:
@@ -213,9 +265,11 @@ def scalar(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{text!r} is no YAML value: {' '.join(str(error).split())[:200]}") from None
+        return _load(text)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise UsageError(f"{text[:200]!r} is no YAML value: {' '.join(str(error).split())[:200]}") from None
+    except RecursionError:
+        raise UsageError(f"{text[:200]!r} is no YAML value: it is nested too deeply") from None
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from synapse_media import catalog
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS
-from synapse_media.store.clients import ApiError, Client, Credential, call, s3_client, server_time
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Client, Credential, call, s3_client, server_time
 
 _AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}

@@ -150,7 +150,8 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
 
 def _ask(store: StorageOutputs, stack: str) -> None:
     """Refuse a key that the store does not know, as after an older state was restored: it would be handed out dead."""
-    from synapse_media.store.clients import ApiError, call
+    from synapse_media.store.answers import ApiError
+    from synapse_media.store.clients import call
 
     from . import stacks, stores
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
@@ -98,7 +98,7 @@ def _environment(
     if "PULUMI_HOME" not in result:
         result["PULUMI_HOME"] = str(private_dir(state_dir() / "pulumi-home"))
     if "PULUMI_BACKEND_URL" not in result:
-        result["PULUMI_BACKEND_URL"] = f"file://{private_dir(state_dir() / 'backend')}"
+        result["PULUMI_BACKEND_URL"] = f"file://{quote(str(private_dir(state_dir() / 'backend')))}"
     if not result.keys() & set(PASSPHRASE):
         result["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(say))
     return result
@@ -264,7 +264,17 @@ class Engine:
     def ensure_stack(self, stack: str) -> None:
         """Create the stack, with its secrets provider, unless it exists."""
         if not self.has_stack(stack):
-            self.run(["stack", "init", "--no-select", "--secrets-provider", self.secrets_provider, "--stack", stack])
+            try:
+                self.run(
+                    ["stack", "init", "--no-select", "--secrets-provider", self.secrets_provider, "--stack", stack]
+                )
+            except EngineError:
+                if not self.has_stack(stack):
+                    raise
+                raise EngineError(
+                    f"the stack {stack} was made by another run just now. Wait until that one is done, and run this "
+                    "again."
+                ) from None
 
     def outputs(self, stack: str) -> dict[str, Any]:
         """The stack's outputs, with secrets in plain text."""

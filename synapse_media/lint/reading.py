@@ -268,7 +268,7 @@ class _Reader:
         if not tag:
             try:
                 data = self.loader.construct_object(node)
-            except (ValueError, OverflowError, yaml.YAMLError):
+            except (ValueError, OverflowError, LookupError, AttributeError, TypeError, yaml.YAMLError):
                 raise UnreadableError("has a value that is none of its kind (a number, a date …)", line) from None
             if not isinstance(data, bool | int | float | str | None):
                 data = node.value

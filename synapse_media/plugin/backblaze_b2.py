@@ -36,9 +36,10 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, tracing
-from synapse_media.store.clients import ApiError, Credential
-from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS
-from synapse_media.store.objects import is_ours
+from synapse_media.store.answers import ApiError, items
+from synapse_media.store.clients import Credential
+from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS, host_of
+from synapse_media.store.objects import is_left, is_ours
 
 from .bucket import BucketBase, BucketFamily, Setting, is_marked, new_nonce, not_empty, require_mark, taken
 from .families import Family
@@ -70,11 +71,14 @@ _apis: dict[tuple[object, ...], Any] = {}
 _lock = threading.Lock()
 
 
+_answered = threading.local()
+"""`status` and `is_json`: of the last answer in this thread; b2sdk's errors don't have them."""
+
+
 @cache
-def _classes() -> tuple[Any, Any]:
-    """b2sdk's API with our timeouts, with and without retries."""
+def _adapter() -> tuple[Any, type[Exception]]:
+    """requests' way to send, bounded and traced, and the error of what it refuses."""
     import requests
-    from b2sdk.v3 import B2Api, B2Http, B2Session
     from b2sdk.v3.exception import B2ConnectionError, B2Error
     from requests.adapters import HTTPAdapter
     from urllib3.exceptions import HTTPError
@@ -89,35 +93,55 @@ def _classes() -> tuple[Any, Any]:
     class Adapter(HTTPAdapter):
         """Logs each call, follows no redirects, and enforces the limits on responses."""
 
+        def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+            super().init_poolmanager(*arguments, **named)
+            self.poolmanager.pool_classes_by_scheme = bounded.pools()
+
+        def proxy_manager_for(self, *arguments: Any, **named: Any) -> Any:
+            manager = super().proxy_manager_for(*arguments, **named)
+            manager.pool_classes_by_scheme = bounded.pools()
+            return manager
+
         def send(self, request: Any, *arguments: Any, **named: Any) -> Any:
             parts = urlsplit(request.url)
             what = f"{parts.path.rpartition('/')[2]} {request.method} {parts.netloc}{parts.path}"
             started = time.monotonic()
-            answered.status, answered.is_json = 0, True
+            _answered.status, _answered.is_json = 0, True
             try:
+                bounded.refuse_late()
                 response = super().send(request, *arguments, **named)
+                _answered.status = response.status_code
+                tracing.say(what, started, response.status_code)
+                return self._taken(response)
             except requests.RequestException as error:
                 tracing.say(what, started, type(error).__name__)
                 raise
-            answered.status = response.status_code
-            tracing.say(what, started, response.status_code)
+            except bounded.TooMuchError as error:
+                raise RefusedAnswerError("RefusedAnswer", f"the answer {error}") from None
+
+        def _taken(self, response: Any) -> Any:
             try:
                 if 300 <= response.status_code < 400:
-                    # A redirect would send the credential to an address that nobody configured.
-                    target = urlsplit(response.headers.get("Location") or "").netloc or "elsewhere"
+                    # It would carry the credential to a place nobody named.
+                    target = host_of(response.headers.get("Location")) or "elsewhere"
                     words = f"it redirects to {target}, which is not followed. Mend realm"
                     raise RefusedAnswerError("Redirected", words)
-                response._content = bounded.read(  # noqa: SLF001 - as requests itself leaves it
-                    response.raw, lambda why: RefusedAnswerError("RefusedAnswer", f"the answer {why}")
-                )
-                answered.is_json = _is_json(response.content)
-            except HTTPError as error:
+                response._content = bounded.read(response.raw)  # noqa: SLF001 - as requests itself leaves it
+                _answered.is_json = _is_json(response.content)
+            except (HTTPError, OSError) as error:
                 raise B2ConnectionError(f"the answer broke off: {error}") from None
             finally:
                 response.raw.close()
             return response
 
-    answered = threading.local()
+    return Adapter, RefusedAnswerError
+
+
+@cache
+def _classes() -> tuple[Any, Any]:
+    """b2sdk's API with our patience, once with and once without a second try."""
+    from b2sdk.v3 import B2Api, B2Http, B2Session
+    from b2sdk.v3.exception import B2Error
 
     class Http(B2Http):  # type: ignore[misc]
         # b2sdk's default is 20 minutes per call, plus any pause between attempts that the server requests.
@@ -128,15 +152,19 @@ def _classes() -> tuple[Any, Any]:
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             self.session.adapters.clear()
-            self.session.mount("", Adapter())
+            self.session.mount("", _adapter()[0]())
 
         def post_json_return_json(self, url: str, headers: Any, params: Any, try_count: int = 1) -> Any:
             del try_count
+            with bounded.one_call():
+                return self._tried(url, headers, params)
+
+        def _tried(self, url: str, headers: Any, params: Any) -> Any:
             for attempt in range(1, self.attempts + 1):
                 try:
                     return super().post_json_return_json(url, headers, params, 1)
                 except B2Error as error:
-                    error.status, error.is_json = answered.status, answered.is_json
+                    error.status, error.is_json = _answered.status, _answered.is_json
                     if not error.should_retry_http() or attempt == self.attempts:
                         raise
                     wait = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
@@ -145,6 +173,11 @@ def _classes() -> tuple[Any, Any]:
 
     class Once(Http):
         attempts = 1
+
+        def _tried(self, url: str, headers: Any, params: Any) -> Any:
+            # Over a connection of its own: one that was kept may be closed by now, and there is no second try.
+            self.session.close()
+            return super()._tried(url, headers, params)
 
     def api(http: type[Http]) -> Any:
         class Session(B2Session):  # type: ignore[misc]
@@ -302,7 +335,7 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
         hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
         raise ApiError(code, status, f"{at}: {code}: {message}{http}{hint}") from None
-    except (requests.RequestException, ValueError, KeyError) as error:
+    except (requests.RequestException, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         kind = type(error).__name__
         raise ApiError("NotJson", 0, f"{at}: the response is not that of B2's API ({kind}): check realm") from None
 
@@ -554,9 +587,14 @@ class _Keys(NamedKeys):
 
     def delete(self, key_id: str) -> None:
         api = self._api
-        if key_id in self._keys():
+        try:
             with self._calling("b2_delete_key"):
                 api.delete_key_by_id(key_id)
+        except ApiError as error:
+            # By its ID, whether it is listed or not: b2_list_keys does not list every kind of key. For one that is not
+            # there B2 has no code of its own.
+            if error.status not in (400, 404) or key_id in self._keys():
+                raise
 
     def mend(self, slot: str, key_id: str) -> None:
         inputs = self._state.inputs
@@ -616,14 +654,16 @@ class B2Administrator:
         decoys = [bucket for bucket in listed if bucket.name.startswith(DECOY) and bucket.name != decoy]
         return [bucket.name for bucket in decoys if is_marked(_mark_of(bucket), inputs)]
 
-    def clear(self, inputs: ProofInputs) -> None:
+    def clear(self, inputs: ProofInputs, own: str) -> None:
         api, prefix = account(inputs.connection), inputs.prefix + PROOF_OBJECT
         with _calling(inputs.connection, inputs.bucket):
             found = _find(api, inputs.bucket)
             if found is not None:
-                for name in (prefix, f"{prefix}-copy"):
-                    for version in list(found.list_file_versions(name)):
-                        found.delete_file_version(version.id_, version.file_name)
+                listed = api.session.list_file_versions(found.id_, start_file_name=prefix, prefix=prefix)
+                for version in items(f"the files of {inputs.bucket}", listed, "files", dict):
+                    written = datetime.fromtimestamp(version["uploadTimestamp"] / 1000, UTC)
+                    if is_ours(version["fileName"]) and is_left(version["fileName"], own, written):
+                        found.delete_file_version(version["fileId"], version["fileName"])
 
     def note_known(self, inputs: ProofInputs) -> None:
         """Nothing to clear: keys are found by their names, without a journal."""

@@ -19,7 +19,7 @@ from synapse_media.schema.resources import (
     AnyBucketInputs,
     AnyBucketState,
 )
-from synapse_media.store.clients import ApiError
+from synapse_media.store.answers import ApiError
 from synapse_media.store.objects import Elsewhere
 
 from .resource import Context, PartialError, SchemaResource
@@ -83,7 +83,7 @@ def taken(bucket: str, error: ApiError) -> StoreError:
 def not_empty(bucket: str) -> StoreError:
     """The error for deleting media without permission in `allow`."""
     return StoreError(
-        f"bucket {bucket!r} has media and is not deleted. To stop managing it and keep it, put "
+        f"bucket {bucket!r} holds media and is not deleted. To stop managing it and keep it, put "
         "<homeserver>/retain-bucket into the stack file's allow; to delete the media for good, put "
         "<homeserver>/delete-media there."
     )
@@ -113,6 +113,11 @@ class Setting:
 
 
 Kind = TypeVar("Kind", bound=Setting)
+
+
+def not_kept(name: str) -> str:
+    """What `lacks` has of an input that the store took without a word, and did not keep."""
+    return f"{camel(name)} (accepted by this store, and not kept)"
 
 
 class BucketFamily(ABC, Generic[In, Kind]):
@@ -237,12 +242,17 @@ class BucketFamily(ABC, Generic[In, Kind]):
         for setting in self.managed():
             if setting.words not in self.state.lacks and self.wanted(setting):
                 try:
-                    found = self.read(setting, found)
+                    found = self._without_lost(setting, self.read(setting, found))
                 except ApiError as error:
                     # For a partially created bucket, `lacks` is not recorded yet.
                     if not self.excuses(error):
                         raise
         return found
+
+    def _without_lost(self, setting: Kind, found: In) -> In:
+        """As the inputs where the store took a value and did not keep it: no difference for ever."""
+        lost = [name for name in setting.fields if not_kept(name) in self.state.lacks]
+        return replace(found, **{name: getattr(self.inputs, name) for name in lost})
 
     def media_elsewhere(self) -> Elsewhere | None:
         """Where the media is if the bucket has none where Synapse looks; None if all is well or unknown."""

@@ -25,7 +25,8 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
-from synapse_media.store.clients import ApiError, Credential, s3_client
+from synapse_media.store.answers import NO_ANSWER, ApiError, items, part
+from synapse_media.store.clients import Credential, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look
 
@@ -39,6 +40,8 @@ API: Final = "https://api.digitalocean.com"
 TOKEN: Final = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
 _KEYS: Final = "/v2/spaces/keys"
 _PAGE: Final = 200
+_PAGES: Final = 50
+_WHAT: Final = f"{_KEYS} at DigitalOcean's API"
 _LIMIT: Final = 200
 """Spaces keys of an account. https://docs.digitalocean.com/products/spaces/details/limits/"""
 _MAKING: Final = "-making"
@@ -82,19 +85,18 @@ class SpacesApi:
     def listed(self) -> list[_Key]:
         """Every key of the account."""
         keys: list[_Key] = []
-        page = 1
-        while True:
+        for page in range(1, _PAGES + 1):
             answer = self._call("GET", _KEYS, query={"page": page, "per_page": _PAGE})
-            found = _part(answer, "keys", list)
+            found = items(_WHAT, answer, "keys", dict)
             keys += map(_listed, found)
-            if not found or len(keys) >= int(_part(answer, "meta", dict).get("total") or 0):
+            if not found or len(keys) >= part(_WHAT, part(_WHAT, answer, "meta", dict), "total", int, 0):
                 return keys
-            page += 1
+        raise ApiError(NO_ANSWER, 0, f"{_WHAT}: more than {_PAGES * _PAGE} keys, where an account has {_LIMIT} at most")
 
     def made(self, name: str, grants: Grants) -> MadeKey:
         """Create a key; its secret is returned only once."""
         try:
-            key = _part(self._call("POST", _KEYS, {"name": name, "grants": _wire(grants)}), "key", dict)
+            key = part(_WHAT, self._call("POST", _KEYS, {"name": name, "grants": _wire(grants)}), "key", dict)
         except ApiError as error:
             if 400 <= error.status < 500 and len(self.listed()) >= _LIMIT:
                 raise StoreError(
@@ -107,11 +109,11 @@ class SpacesApi:
                     "replaces it."
                 ) from None
             raise
-        for part in ("access_key", "secret_key"):
-            if not isinstance(key.get(part), str) or not key[part]:
+        for needed in ("access_key", "secret_key"):
+            if not isinstance(key.get(needed), str) or not key[needed]:
                 raise StoreError(
-                    f"key {name!r}: the answer of DigitalOcean's API has no {part}. The next `up` finds the key by its "
-                    "name and replaces it."
+                    f"key {name!r}: the answer of DigitalOcean's API has no {needed}. The next `up` finds the key by "
+                    "its name and replaces it."
                 )
         return MadeKey(key["access_key"], key["secret_key"], _created(key))
 
@@ -145,20 +147,12 @@ def check_admin(asked: AdminCheck) -> None:
     SpacesApi(asked.connection).listed()
 
 
-def _part(answer: Any, name: str, kind: type) -> Any:
-    part = answer.get(name) if isinstance(answer, dict) else None
-    if not isinstance(part, kind):
-        raise ApiError("Unparsable", 0, f"the answer of DigitalOcean's API has no {name!r}: is this its address?")
-    return part
-
-
-def _listed(key: Any) -> _Key:
-    key_id = _part(key, "access_key", str)
+def _listed(key: Mapping[str, Any]) -> _Key:
     grants = (
-        SpacesGrant(bucket=str(grant.get("bucket") or ""), permission=str(grant.get("permission") or ""))
-        for grant in key.get("grants") or ()
+        SpacesGrant(bucket=part(_WHAT, grant, "bucket", str, ""), permission=part(_WHAT, grant, "permission", str, ""))
+        for grant in items(_WHAT, key, "grants", dict, [])
     )
-    return _Key(key_id, str(key.get("name")), _ordered(grants))
+    return _Key(part(_WHAT, key, "access_key", str), part(_WHAT, key, "name", str, ""), _ordered(grants))
 
 
 def _ordered(grants: Iterable[SpacesGrant]) -> Grants:
@@ -368,8 +362,8 @@ class SpacesAdministrator:
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         return []
 
-    def clear(self, inputs: ProofInputs) -> None:
-        clear_with_proved_key(inputs)
+    def clear(self, inputs: ProofInputs, own: str) -> None:
+        clear_with_proved_key(inputs, own)
 
     def note_known(self, inputs: ProofInputs) -> None:
         # Without a token nothing was made; where that is a later run's, the ring goes on with it.

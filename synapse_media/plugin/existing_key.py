@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from synapse_media.schema.resources import EXISTING_KEY, ExistingKeyInputs, ExistingKeyState
 from synapse_media.store import credentials
-from synapse_media.store.clients import ApiError, admin_credential, call, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import admin_credential, call, s3_client
 from synapse_media.store.objects import look
 
 from .resource import Context, SchemaResource

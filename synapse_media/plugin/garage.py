@@ -29,7 +29,8 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
-from synapse_media.store.clients import ApiError, Credential, s3_client
+from synapse_media.store.answers import ApiError, items, part
+from synapse_media.store.clients import Credential, s3_client
 from synapse_media.store.http import JsonClient, trusting
 from synapse_media.store.objects import empty_out, is_empty
 
@@ -120,24 +121,27 @@ def _made_bucket(api: JsonClient, name: str) -> _BucketInfo:
 
 
 def _parsed(api: JsonClient, operation: str, answer: Mapping[str, Any]) -> _BucketInfo:
-    keys = [_expected(api, operation, key, accessKeyId=str, permissions=dict) for key in answer.get("keys") or ()]
-    quotas = answer.get("quotas") or {}
+    what = _called(api, operation)
+    keys = items(what, answer, "keys", dict, [])
+    quotas = part(what, answer, "quotas", dict, {})
     return _BucketInfo(
-        bucket_id=answer["id"],
-        objects=answer.get("objects") or 0,
-        keys={key["accessKeyId"]: key["permissions"] for key in keys},
+        bucket_id=part(what, answer, "id", str),
+        objects=part(what, answer, "objects", int, 0),
+        keys={part(what, key, "accessKeyId", str): part(what, key, "permissions", dict) for key in keys},
         rules=tuple(
             _Rule(
-                rule_id=rule.get("ID") or "",
+                rule_id=part(what, rule, "ID", str, ""),
                 enabled=rule.get("Status") == "Enabled",
-                abort_days=(rule.get("AbortIncompleteMultipartUpload") or {}).get("DaysAfterInitiation", 0),
+                abort_days=part(
+                    what, part(what, rule, "AbortIncompleteMultipartUpload", dict, {}), "DaysAfterInitiation", int, 0
+                ),
                 expires=bool(rule.get("Expiration")),
             )
-            for rule in answer.get("lifecycleRules") or ()
+            for rule in items(what, answer, "lifecycleRules", dict, [])
         ),
         website=bool(answer.get("websiteAccess")),
-        quota_bytes=quotas.get("maxSize") or 0,
-        quota_objects=quotas.get("maxObjects") or 0,
+        quota_bytes=part(what, quotas, "maxSize", int, 0),
+        quota_objects=part(what, quotas, "maxObjects", int, 0),
     )
 
 
@@ -147,8 +151,9 @@ def _update(api: JsonClient, bucket_id: str, changes: Mapping[str, object]) -> N
 
 
 def _delete_bucket(api: JsonClient, bucket_id: str, bucket: str) -> None:
+    query = {"id": bucket_id}
     try:
-        api.call("POST", "/v2/DeleteBucket", query={"id": bucket_id}, repeatable=True)
+        _require_nothing(api, "DeleteBucket", api.call("POST", "/v2/DeleteBucket", query=query, repeatable=True))
     except ApiError as error:
         if error.code == "BucketNotEmpty":
             raise not_empty(bucket) from None
@@ -175,7 +180,11 @@ def _made_key(api: JsonClient, body: Mapping[str, object]) -> MadeKey:
     """Create a key, without retries: a lost response would leave a second, unknown key."""
     answer = api.call("POST", "/v2/CreateKey", body)
     made = _expected(api, "CreateKey", answer, accessKeyId=str, secretAccessKey=str, created=str)
-    return MadeKey(made["accessKeyId"], made["secretAccessKey"], made["created"].replace("Z", "+00:00"))
+    try:
+        created = datetime.fromisoformat(made["created"]).isoformat()
+    except ValueError:
+        created = datetime.now(UTC).isoformat()
+    return MadeKey(made["accessKeyId"], made["secretAccessKey"], created)
 
 
 def _allow(api: JsonClient, bucket_id: str, key_id: str) -> None:
@@ -187,8 +196,9 @@ def _allow(api: JsonClient, bucket_id: str, key_id: str) -> None:
 
 
 def _delete_key(api: JsonClient, key_id: str) -> None:
+    query = {"id": key_id}
     try:
-        api.call("POST", "/v2/DeleteKey", query={"id": key_id}, repeatable=True)
+        _require_nothing(api, "DeleteKey", api.call("POST", "/v2/DeleteKey", query=query, repeatable=True))
     except ApiError as error:
         if error.code != "NoSuchAccessKey":
             raise
@@ -201,11 +211,21 @@ def _expected(api: JsonClient, operation: str, found: Any, **parts: type) -> dic
     return found
 
 
+def _require_nothing(api: JsonClient, operation: str, found: Any) -> None:
+    """Garage answers null to what deletes; an object may come to hold something."""
+    if found is not None and not isinstance(found, dict):
+        raise _not_garage(api, operation)
+
+
+def _called(api: JsonClient, operation: str) -> str:
+    return f"{operation} at {api.base}"
+
+
 def _not_garage(api: JsonClient, operation: str) -> ApiError:
     return ApiError(
         "NotGarage",
         200,
-        f"{operation} at {api.base}: the response is not that of Garage's admin API, version 2: check admin_endpoint",
+        f"{_called(api, operation)}: the answer is not that of Garage's admin API, version 2: check admin_endpoint",
     )
 
 
@@ -510,8 +530,8 @@ class GarageAdministrator:
         # The admin API lists names and ids without marks.
         return []
 
-    def clear(self, inputs: ProofInputs) -> None:
-        clear_with_proved_key(inputs)
+    def clear(self, inputs: ProofInputs, own: str) -> None:
+        clear_with_proved_key(inputs, own)
 
     def note_known(self, inputs: ProofInputs) -> None:
         """Nothing to clear: keys are found by their names, without a journal."""

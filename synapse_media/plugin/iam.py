@@ -35,7 +35,8 @@ from synapse_media.schema.resources import (
     UserPolicyState,
     UserState,
 )
-from synapse_media.store.clients import ApiError, Client, call, iam_client, s3_client, server_time
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Client, call, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
 from .keyring import KeyFamily, MadeKey, RingBase

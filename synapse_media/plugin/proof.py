@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
-from synapse_media.contract import PROOF_OBJECT, Proof, fingerprint, secret_sha256
+from synapse_media.contract import Proof, fingerprint, secret_sha256
 from synapse_media.errors import StoreError
 from synapse_media.methods import Expected, Operation
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import PROOF, ProofInputs, ProofLine, ProofState
-from synapse_media.store.clients import ApiError, Credential, s3_client
-from synapse_media.store.objects import remove_versions
-from synapse_media.store.probes import advice, prove
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Credential, s3_client
+from synapse_media.store.objects import clear_proof
+from synapse_media.store.probes import advice, own_object, prove
 
 from . import families
 from .resource import Context, PartialError, SchemaResource
@@ -48,17 +49,21 @@ class ProofAdministrator(Protocol):
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         """The store's other decoys, left by interrupted runs; [] if the provider can't find them."""
 
-    def clear(self, inputs: ProofInputs) -> None:
-        """Delete the objects that the proof wrote."""
+    def clear(self, inputs: ProofInputs, own: str) -> None:
+        """Remove what the proof wrote, and what earlier ones left.
+
+        Args:
+            own: the key of its own object.
+        """
 
     def note_known(self, inputs: ProofInputs) -> None:
         """Clear the key ring's journal at the provider, if it has one: the key is in the state now."""
 
 
-def clear_with_proved_key(inputs: ProofInputs) -> None:
-    """Delete the proof's objects with the proved key, for providers without an S3 key for the admin."""
+def clear_with_proved_key(inputs: ProofInputs, own: str) -> None:
+    """Remove what the proof wrote, where a key that may write may delete, and the administrator has no key for S3."""
     key = Credential(inputs.access_key_id, inputs.secret_access_key)
-    remove_versions(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix + PROOF_OBJECT)
+    clear_proof(s3_client(inputs.connection, key), inputs.bucket, inputs.prefix, own)
 
 
 class ProofResource(SchemaResource[ProofInputs, ProofState]):
@@ -145,6 +150,7 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
     state = ProofState(inputs=inputs)
     administrator = families.proof_administrator(inputs.lender)
     left: list[str] = []
+    own = own_object(inputs.prefix)
     try:
         if old is not None and old.decoys_left:
             left += _delete_left(old, context)
@@ -157,14 +163,14 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
                 expected,
                 decoy=decoy,
                 settle_seconds=inputs.settle_seconds,
+                own=own,
             )
         if inputs.admin:
             # Best effort: after a failed probe the objects may be out of reach, and the lines report that failure.
             with suppress(ApiError):
-                administrator.clear(inputs)
-        # The key ring can't clear its own journal: its result is not yet in the state when it returns, and a run killed
-        # in between would leave a key that neither journal nor state knows. The proof depends on the ring, so once it
-        # runs, the engine has saved the key.
+                administrator.clear(inputs, own)
+        # The ring can't do this itself: what it returns is not in the state yet, and a run killed in between would
+        # leave a key that nobody knows. Here the state has the key, or there were nothing to prove.
         administrator.note_known(inputs)
     except StoreError as error:
         raise PartialError(f"the proof could not be run: {error}", resource_id, state) from None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from synapse_media.contract import PROOF_OBJECT
 from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
-from synapse_media.store.clients import ApiError, call, iam_client, s3_client
-from synapse_media.store.objects import remove_versions
-from synapse_media.store.probes import bucket_in
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import call, iam_client, s3_client
+from synapse_media.store.objects import clear_proof, create_bucket
 
 from .bucket import is_marked
 from .existing_key import ExistingKey
@@ -35,7 +34,7 @@ class S3Administrator:
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         s3 = s3_client(inputs.connection)
         try:
-            call(s3, "create_bucket", **bucket_in(inputs.connection.region, decoy))
+            create_bucket(s3, decoy, inputs.connection.region)
         except ApiError as error:
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
@@ -66,14 +65,13 @@ class S3Administrator:
                     raise
         return found
 
-    def clear(self, inputs: ProofInputs) -> None:
+    def clear(self, inputs: ProofInputs, own: str) -> None:
         s3, bucket = s3_client(inputs.connection), inputs.bucket
-        key = inputs.prefix + PROOF_OBJECT
-        remove_versions(s3, bucket, key)
+        clear_proof(s3, bucket, inputs.prefix, own)
         # A key that may not abort leaves its uploads.
-        for upload in call(s3, "list_multipart_uploads", Bucket=bucket, Prefix=key).get("Uploads", []):
-            if upload["Key"] == key:
-                call(s3, "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
+        for upload in call(s3, "list_multipart_uploads", Bucket=bucket, Prefix=own).get("Uploads", []):
+            if upload["Key"] == own:
+                call(s3, "abort_multipart_upload", Bucket=bucket, Key=own, UploadId=upload["UploadId"])
 
     def note_known(self, inputs: ProofInputs) -> None:
         if inputs.user_name:

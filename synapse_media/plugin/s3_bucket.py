@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
 
+from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.schema.resources import BUCKET, AnyS3BucketState, BucketInputs, BucketState
-from synapse_media.store.clients import ApiError, Client, call, s3_client
-from synapse_media.store.objects import Elsewhere, empty_out, is_empty, look, media_elsewhere
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Client, call, s3_client
+from synapse_media.store.objects import (
+    Elsewhere,
+    create_bucket,
+    empty_out,
+    is_empty,
+    look,
+    media_elsewhere,
+    remove_versions,
+)
 
-from .bucket import BucketBase, BucketFamily, Marked, Setting, not_empty, require_mark, taken
+from .bucket import BucketBase, BucketFamily, Marked, Setting, not_empty, not_kept, require_mark, taken
 from .resource import Diff, Values, import_id
 
 # ---- its settings
@@ -34,6 +45,13 @@ _BLOCK: Final = {
     "RestrictPublicBuckets": True,
 }
 _RULE: Final = "synapse-media"
+_REFUSED: Final = frozenset({"MalformedXML", "InvalidArgument", "InvalidRequest"})
+"""What stores say of settings that they don't have, and that are as S3's documentation has them."""
+SETTLE_SECONDS: Final = 30.0
+"""A bucket that was just made is not looked for longer."""
+_LOOKS: Final = 2
+_PAUSE: Final = 1.0
+"""Seconds between two looks."""
 
 
 def canonical(document: str) -> str:
@@ -50,12 +68,15 @@ class _S3Setting(Setting):
     """A setting with its accessors.
 
     Attributes:
-        get: returns the inputs with the actual value of the setting.
-        put: applies the inputs.
+        get: the inputs, with the setting as the bucket has it.
+        put: makes it as the inputs say.
+        may_be_refused: a store that knows the call, and refuses what is asked, is one that lacks it. Not so where the
+            bucket would be open to others.
     """
 
     get: _Read
     put: Callable[[Any, BucketInputs], None]
+    may_be_refused: bool = True
 
 
 def _get_versioning(s3: Client, inputs: S3In, /) -> S3In:
@@ -179,8 +200,22 @@ def _get_encryption(s3: Client, inputs: S3In, /) -> S3In:
 
 
 def _put_encryption(s3: Client, inputs: BucketInputs) -> None:
+    if _get_encryption(s3, inputs).encryption:
+        return
+    bucket = inputs.bucket
     rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
-    call(s3, "put_bucket_encryption", Bucket=inputs.bucket, ServerSideEncryptionConfiguration=rules)
+    call(s3, "put_bucket_encryption", Bucket=bucket, ServerSideEncryptionConfiguration=rules)
+    try:
+        call(s3, "put_object", Bucket=bucket, Key=PROOF_OBJECT, Body=b"after default encryption was switched on")
+    except ApiError as error:
+        # SeaweedFS without a key of its own takes the setting, and answers 500 to whatever is written from then on.
+        if error.status >= 500:
+            call(s3, "delete_bucket_encryption", Bucket=bucket)
+            raise ApiError(
+                "NotImplemented", error.status, f"with default encryption nothing can be written: {error}"
+            ) from None
+    else:
+        remove_versions(s3, bucket, PROOF_OBJECT)
 
 
 def is_public(s3: Client, bucket: str) -> bool:
@@ -210,7 +245,7 @@ def _put_acl(s3: Client, inputs: BucketInputs) -> None:
 _SETTINGS: Final = (
     _S3Setting("versioning", ("versioning",), "versioning", _get_versioning, _put_versioning),
     _S3Setting("access", ("public_access_block",), "public access block", _get_block, _put_block),
-    _S3Setting("access", ("acl",), "access control list", _get_acl, _put_acl),
+    _S3Setting("access", ("acl",), "access control list", _get_acl, _put_acl, may_be_refused=False),
     _S3Setting("encryption", ("encryption",), "default encryption", _get_encryption, _put_encryption),
     _S3Setting(
         "lifecycle",
@@ -219,8 +254,8 @@ _SETTINGS: Final = (
         _get_lifecycle,
         _put_lifecycle,
     ),
-    # Last: Amazon may reject a policy that is set before the public access block (pulumi-aws#2927).
-    _S3Setting("policy", ("policy",), "bucket policy", _get_policy, _put_policy),
+    # Last: on Amazon a policy put before the public access block can be refused (pulumi-aws#2927).
+    _S3Setting("policy", ("policy",), "bucket policy", _get_policy, _put_policy, may_be_refused=False),
 )
 _NOTHING: Final = BucketInputs(bucket="", connection=Connection(), owner="")
 """Inputs that request no settings."""
@@ -298,6 +333,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         self.state: AnyS3BucketState[S3In] = state
         self.place = f"at {state.inputs.connection.endpoint}"
         self._tags: dict[str, str] | None = None
+        self._made_at: float | None = None
 
     @cached_property
     def s3(self) -> Client:
@@ -332,19 +368,15 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             ) from None
 
     def make(self) -> bool:
-        arguments: dict[str, object] = {"Bucket": self.bucket}
-        region = self.inputs.connection.region or "us-east-1"
-        # us-east-1 must not be given as a LocationConstraint.
-        if region != "us-east-1":
-            arguments["CreateBucketConfiguration"] = {"LocationConstraint": region}
         try:
-            call(self.s3, "create_bucket", **arguments)
+            create_bucket(self.s3, self.bucket, self.inputs.connection.region)
         except ApiError as error:
             if error.code == "BucketAlreadyExists":
                 raise taken(self.bucket, error) from None
             # A retry after a lost response finds the bucket of the first attempt.
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
+        self._made_at = time.monotonic()
         return True
 
     def mark(self, ours: frozenset[str]) -> str | None:
@@ -393,6 +425,16 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         return setting.get(self.s3, inputs)
 
     def apply(self) -> None:
+        while True:
+            try:
+                return self._apply()
+            except ApiError as error:
+                # A bucket that was just made may not be known yet to whoever answers next.
+                if not error.absent or self._made_at is None or time.monotonic() > self._made_at + SETTLE_SECONDS:
+                    raise
+                time.sleep(_PAUSE)
+
+    def _apply(self) -> None:
         state = self.state
         state.lacks, state.has_no_tags = (), False
         try:
@@ -406,10 +448,29 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             try:
                 if self.wanted(setting):
                     setting.put(self.s3, self.inputs)
+                    state.lacks = (*state.lacks, *self._dropped(setting))
+            except ApiError as error:
+                if not (
+                    self.excuses(error) or (setting.may_be_refused and error.status == 400 and error.code in _REFUSED)
+                ):
+                    raise
+                state.lacks = (*state.lacks, setting.words)
+
+    def _dropped(self, setting: _S3Setting) -> list[str]:
+        """What the store took and did not keep, as if nothing had been asked; in words, as `lacks` has it."""
+        for patience in (*(_PAUSE,) * _LOOKS, 0):
+            try:
+                has = self.read(setting, self.inputs)
             except ApiError as error:
                 if not self.excuses(error):
                     raise
-                state.lacks = (*state.lacks, setting.words)
+                return []  # a key that may set what it may not look at
+            lost = [name for name in setting.fields if getattr(self.inputs, name) and not getattr(has, name)]
+            if not lost or not patience:
+                break
+            # What was just written may be read a moment later only.
+            time.sleep(patience)
+        return list(map(not_kept, lost))
 
     def media_elsewhere(self) -> Elsewhere | None:
         try:

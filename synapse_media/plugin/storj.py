@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from synapse_media.contract import PROOF_OBJECT
 from synapse_media.errors import StoreError
 from synapse_media.schema.connection import AdminCheck, Connection
 from synapse_media.schema.resources import (
@@ -35,9 +34,10 @@ from synapse_media.schema.resources import (
     StorjKeyRingState,
 )
 from synapse_media.store import credentials
-from synapse_media.store.clients import ApiError, Client, Credential, call, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Client, Credential, call, s3_client
 from synapse_media.store.http import JsonClient
-from synapse_media.store.objects import look, remove_versions
+from synapse_media.store.objects import clear_proof, look
 
 from .families import Family
 from .keyring import KeyFamily, MadeKey, RingBase, require_leave
@@ -276,9 +276,9 @@ class StorjAdministrator:
         # A short-lived key is restricted to its bucket.
         return []
 
-    def clear(self, inputs: ProofInputs) -> None:
+    def clear(self, inputs: ProofInputs, own: str) -> None:
         s3 = administrator(inputs.connection, inputs.bucket)
-        remove_versions(s3, inputs.bucket, inputs.prefix + PROOF_OBJECT)
+        clear_proof(s3, inputs.bucket, inputs.prefix, own)
 
     def note_known(self, inputs: ProofInputs) -> None:
         """Nothing to clear: Storj can't list keys, so there is no journal."""

@@ -1,61 +1,189 @@
-"""Limits on a server's responses: size and duration of the body, and no XML entities.
+"""What a client takes from a server at most: no endless head or body, none that drips for ever, no XML entities.
 
-botocore and requests read a response to its end, whatever its length, and botocore's parser expands the entities that a
-document declares. botocore follows no redirect to another host.
+botocore, requests and urllib bound each read from a socket, and none of them an answer: one that drips takes hours.
+Their connections have an answer here whose head and body together end in time (`BoundedResponse`).
 """
 
 from __future__ import annotations
 
+import http.client
+import io
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final
 
 LIMIT: Final = 8 * 1024 * 1024
-"""Bytes. A full page of a listing has about one million."""
+"""Bytes of a body; a full page of a listing is about one million."""
+HEAD_LIMIT: Final = 256 * 1024
+"""Bytes of status line and headers, those of any `100 Continue` before it included."""
 SECONDS: Final = 60
-"""For the body of one response, however slowly it arrives."""
+"""For one answer, head and body, however it drips."""
+OBJECT_SECONDS: Final = 600
+"""For one answer that is an object's content."""
+CALL_SECONDS: Final = 240
+"""For one call with all its tries."""
+PAGES: Final = 1_000
+"""Of a listing in which next to nothing is expected: a million of the proof's own objects."""
+PAGES_OF_MEDIA: Final = 1_000_000
+"""Of a listing of media that are to be deleted."""
 
 
-def read(raw: Any, refused: Callable[[str], Exception]) -> bytes:
-    """The body of a urllib3 response, within these limits and not decompressed.
+class TooMuchError(Exception):
+    """An answer is beyond these bounds. Its text follows "the answer"."""
 
-    Args:
-        refused: makes the error to raise from a clause that follows "the answer".
+
+_call = threading.local()
+
+
+@contextmanager
+def one_call() -> Iterator[None]:
+    """Bound all tries of a call in sum. One within another has the time of the outer one."""
+    if getattr(_call, "deadline", None) is not None:
+        yield
+        return
+    _call.deadline = time.monotonic() + CALL_SECONDS
+    try:
+        yield
+    finally:
+        _call.deadline = None
+
+
+def refuse_late() -> None:
+    """Raise TooMuchError where the time of the call is over: nothing is sent any more."""
+    _remaining(getattr(_call, "deadline", None) or float("inf"))
+
+
+def _remaining(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TooMuchError("did not end within its time")
+    return left
+
+
+class _Bounded(io.RawIOBase):
+    """What is read from a socket, until a deadline; a head of HEAD_LIMIT bytes at most."""
+
+    def __init__(self, raw: Any, sock: Any) -> None:
+        self._raw, self._sock = raw, sock
+        self._patience: float = sock.gettimeout() or SECONDS
+        self._started = time.monotonic()
+        call = getattr(_call, "deadline", None) or float("inf")
+        self._deadline = min(self._started + SECONDS, call)
+        self._read = 0
+        self.in_head = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(min(self._patience, _remaining(self._deadline)))
+        try:
+            count: int | None = self._raw.readinto(buffer)
+        except TimeoutError:
+            _remaining(self._deadline)
+            raise
+        self._read += count or 0
+        if self.in_head and self._read > HEAD_LIMIT:
+            raise TooMuchError(f"has headers of more than {HEAD_LIMIT // 1024} KiB")
+        return count
+
+    def allow_object(self) -> None:
+        """An object's content follows."""
+        self._deadline = self._started + OBJECT_SECONDS
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class BoundedResponse(http.client.HTTPResponse):
+    """An answer whose head and body end in time. Raises TooMuchError in whatever reads it."""
+
+    def __init__(self, sock: Any, *arguments: Any, **named: Any) -> None:
+        super().__init__(sock, *arguments, **named)
+        self.bounds = _Bounded(self.fp.detach(), sock)
+        self.fp = io.BufferedReader(self.bounds, buffer_size=16 * 1024)
+
+    def begin(self) -> None:
+        super().begin()
+        self.bounds.in_head = False
+
+
+@cache
+def pools() -> dict[str, Any]:
+    """{scheme: pool of connections} for urllib3, with such answers, as botocore and requests can be told to use."""
+    from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    class Connection(AWSHTTPConnection):  # type: ignore[misc]
+        response_class = BoundedResponse
+
+    class SecureConnection(AWSHTTPSConnection):  # type: ignore[misc]
+        response_class = BoundedResponse
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = SecureConnection
+
+    return {"http": Pool, "https": SecurePool}
+
+
+def read(raw: Any) -> bytes:
+    """The body of a response, of urllib3 or http.client, within these bounds; what is compressed stays so.
+
+    Raises TooMuchError; and what the library raises where the answer breaks off.
     """
-    deadline = time.monotonic() + SECONDS
     parts: list[bytes] = []
     size = 0
     while piece := raw.read1(64 * 1024):
         parts.append(piece)
         size += len(piece)
         if size > LIMIT:
-            raise refused(f"is longer than {LIMIT // 1024**2} MiB")
-        if time.monotonic() > deadline:
-            raise refused(f"did not end within {SECONDS} s")
+            raise TooMuchError(f"is longer than {LIMIT // 1024**2} MiB")
     return b"".join(parts)
 
 
-def bound(client: Any) -> None:
-    """Make a boto3 client enforce the limits, with a BotoCoreError that is not retried."""
+def bound(client: Any, *, own_connection: bool = False) -> None:
+    """Have a boto3 client refuse such answers, with a BotoCoreError that is not tried again.
+
+    Args:
+        own_connection: each call goes over a new connection. A server may close one that is kept at any moment, and a
+            call that is not tried again would fail for nothing.
+    """
     import urllib3.exceptions as transport
-    from botocore.exceptions import BotoCoreError, ConnectionClosedError, ReadTimeoutError
+    from botocore.exceptions import BotoCoreError, ConnectionClosedError, HTTPClientError, ReadTimeoutError
+    from botocore.handlers import add_expect_header
 
     class RefusedAnswerError(BotoCoreError):  # type: ignore[misc]
         fmt = "the answer {why}"
 
-    session = client._endpoint.http_session  # noqa: SLF001 - the event gives a request and no way to send it
+    service = client.meta.service_model.service_name
+    session = client._endpoint.http_session  # noqa: SLF001 - the event hands over a request and no way to send it
+    session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = pools()  # noqa: SLF001
+    # botocore reads a `100 Continue` by itself, to the end of a line that may never come.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
 
-    def send(request: Any, **_: object) -> Any:
+    def sent(request: Any) -> Any:
+        refuse_late()
+        if own_connection:
+            session.close()
         streaming, request.stream_output = request.stream_output, True
         response = session.send(request)
         if streaming and response.status_code < 300:
-            # An object's content is read, and limited, by the caller.
+            # An object's content: whoever asked for it reads it.
+            response.raw._fp.bounds.allow_object()  # noqa: SLF001 - urllib3 keeps what http.client gave it
             return response
         try:
-            content = read(response.raw, lambda why: RefusedAnswerError(why=why))
+            content = read(response.raw)
         except transport.ReadTimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from None
-        except transport.ProtocolError as error:
+        except (transport.HTTPError, OSError) as error:
             raise ConnectionClosedError(endpoint_url=request.url, error=error, request=request) from None
         finally:
             response.raw.close()
@@ -64,4 +192,33 @@ def bound(client: Any) -> None:
         response._content = content  # noqa: SLF001 - as botocore itself leaves it
         return response
 
-    client.meta.events.register_last(f"before-send.{client.meta.service_model.service_name}", send)
+    def send(request: Any, **_: object) -> Any:
+        try:
+            return sent(request)
+        except TooMuchError as error:
+            raise RefusedAnswerError(why=str(error)) from None
+        except HTTPClientError as error:
+            if isinstance(error.kwargs.get("error"), TooMuchError):
+                raise RefusedAnswerError(why=str(error.kwargs["error"])) from None
+            raise
+
+    client.meta.events.register_last(f"before-send.{service}", send)
+
+
+def within_pages(limit: int) -> Callable[[object], None]:
+    """Counts the pages of one listing: called with the place at which the next begins.
+
+    Raises TooMuchError where there are more than `limit`, or a page begins where the one before it began.
+    """
+    count, last = 0, object()
+
+    def next_page(place: object) -> None:
+        nonlocal count, last
+        count += 1
+        if count > limit:
+            raise TooMuchError(f"is one of more than {limit} pages of a listing")
+        if place == last:
+            raise TooMuchError("begins where the page before it did")
+        last = place
+
+    return next_page

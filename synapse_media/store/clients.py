@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,13 +15,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
 from synapse_media.schema.connection import Connection
 
 from . import credentials, tracing
-from .bounded import bound
+from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, require_document
+from .bounded import bound, one_call
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -32,16 +33,8 @@ READ_SECONDS: Final = 30
 ATTEMPTS: Final = 6
 """botocore's `standard` mode: exponential backoff with jitter on throttling, 5xx and connection faults."""
 
-DENIED: Final = frozenset(
-    {"AccessDenied", "AllAccessDisabled", "Forbidden", "403", "UnauthorizedAccess", "Unauthorized"}
-)
-ABSENT: Final = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey"})
-"""Codes from the error document of S3 or IAM. A bare 404 is not enough: it may come from a proxy in between."""
-LACKING: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "XNotImplemented", "InvalidAction"})
-BAD_KEY: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure"})
-
-# boto3 sends a checksum header with these even with `when_required`. Older S3 servers reject it and require
-# Content-MD5. https://github.com/boto/boto3/issues/4392
+# These carry a checksum header even with `when_required`; older S3 servers want Content-MD5 and refuse the header.
+# https://github.com/boto/boto3/issues/4392
 _WANT_MD5 = (
     "DeleteObjects",
     "PutBucketLifecycleConfiguration",
@@ -52,31 +45,6 @@ _WANT_MD5 = (
     "PutPublicAccessBlock",
     "PutBucketAcl",
 )
-
-
-class ApiError(StoreError):
-    """A call that failed: the store responded with an error, or not at all."""
-
-    def __init__(self, code: str, status: int, message: str) -> None:
-        super().__init__(message)
-        self.code = redacted(code)
-        self.status = status
-
-    @property
-    def denied(self) -> bool:
-        return self.code in DENIED or (self.status == 403 and self.code not in BAD_KEY | {"RequestTimeTooSkewed"})
-
-    @property
-    def absent(self) -> bool:
-        return self.code in ABSENT
-
-    @property
-    def lacking(self) -> bool:
-        return self.code in LACKING or self.status == 501
-
-    @property
-    def bad_key(self) -> bool:
-        return self.code in BAD_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +118,15 @@ class Client(Protocol):
 
 
 def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Client:
-    """An S3 client with the given credential, by default the admin's; at most `attempts` tries per call."""
+    """An S3 client: the administrator's, or one of the given credential; each call is tried so often at most.
+
+    Where it is tried once, each call goes over a connection of its own.
+    """
     return _client("s3", connection, credential or admin_credential(connection), attempts)
 
 
 def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Client:
-    """An IAM client with the admin credential; at most `attempts` tries per call.
+    """The administrator's IAM client; each call is tried so often at most, as `s3_client`'s.
 
     Amazon's and Wasabi's IAM is one service for all regions, with requests signed for us-east-1.
     """
@@ -219,8 +190,10 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
                 for operation in _WANT_MD5:
                     client.meta.events.register(f"before-sign.s3.{operation}", _content_md5)
             tracing.watch(client, service)
-            client.meta.events.register(f"before-parse.{service}", _require_document)
-            bound(client)
+            # Before botocore makes a 500 of what it can't read, and tries again.
+            client.meta.events.register_first(f"before-parse.{service}", require_document)
+            client.meta.events.register_first("needs-retry.s3", _stay_where_nothing_is_said)
+            bound(client, own_connection=attempts == 1)
             if _looks_swapped(credential):
                 client.meta.events.register(f"after-call.{service}", _say_swapped)
             _clients[key] = client
@@ -259,24 +232,44 @@ def _content_md5(request: AWSRequest, **_: object) -> None:
     request.headers["Content-MD5"] = base64.b64encode(digest).decode()
 
 
+def _stay_where_nothing_is_said(request_dict: Any, response: Any, **_: object) -> None:
+    """botocore signs again for the region that an answer names; where it names none, it asks round in circles."""
+    if response is None:
+        return
+    parsed = response[1]
+    headers = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    redirect = request_dict.get("context", {}).get("s3_redirect")
+    if redirect and "x-amz-bucket-region" not in headers and not parsed.get("Error", {}).get("Region"):
+        redirect["redirected"] = True
+
+
 def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     """Make one call. Raises ApiError with operation, target, the store's error and the request id."""
     import botocore.exceptions as faults
     from botocore.parsers import ResponseParserError
 
     where = client.meta.endpoint_url
+    asked = f"{operation} at {where}"
     try:
-        answer = _Answer(f"{operation} at {where}", getattr(client, operation)(**arguments))
+        with one_call():
+            answer = Answer(asked, getattr(client, operation)(**arguments))
     except faults.ClientError as error:
         _refuse_page(error.response, operation, where)
         raise _in_words(error, operation, where, arguments) from None
     except faults.BotoCoreError as error:
-        raise ApiError(type(error).__name__, 0, f"{operation} at {where}: {_first_line(error)}") from None
-    except (ValueError, KeyError, AttributeError, ResponseParserError) as error:
-        # The response is not this API's XML: truncated, a proxy's page, or another kind of server.
-        raise ApiError(
-            "Unparsable", 0, f"{operation} at {where}: the answer is not that of an S3 or IAM API: {_first_line(error)}"
-        ) from None
+        raise ApiError(type(error).__name__, 0, f"{asked}: {_first_line(error)}") from None
+    except (
+        ResponseParserError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        SyntaxError,  # ElementTree's ParseError is one
+        RecursionError,
+    ) as error:
+        # An answer that is not the XML of this API: cut off, a proxy's page, or a server of another kind.
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
+        raise ApiError(NO_ANSWER, 0, f"{asked}: the answer is not that of an S3 or IAM API: {why}") from None
     _refuse_page(answer, operation, where)
     return answer
 
@@ -285,44 +278,6 @@ def server_time(answer: Mapping[str, Any]) -> datetime:
     """When an answer was given, by the store's clock (UTC); by this machine's where the store does not tell."""
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
-
-
-class _Answer(dict[str, Any]):
-    """A response of which a missing member raises ApiError instead of KeyError."""
-
-    def __init__(self, what: str, found: Mapping[str, Any]) -> None:
-        super().__init__(found)
-        self._what = what
-
-    def __missing__(self, name: str) -> Any:
-        raise ApiError("Unparsable", 0, f"{self._what}: the answer of the store has no {name}")
-
-
-_PAGE: Final = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?(?:<!DOCTYPE html|<html)", re.IGNORECASE)
-
-
-def _require_document(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
-    """Raises ResponseParserError for a success without a document, which botocore would parse as an empty list."""
-    from botocore.parsers import ResponseParserError
-
-    if response_dict["status_code"] >= 300 or not _has_document(operation_model):
-        return
-    body = response_dict["body"]
-    if not body.strip() or _PAGE.match(body):
-        what = "a web page" if body.strip() else "empty"
-        raise ResponseParserError(f"HTTP {response_dict['status_code']}, and the body is {what}")
-
-
-def _has_document(operation: Any) -> bool:
-    """Whether a successful response of this operation has an XML document."""
-    if operation.service_model.service_name == "iam":
-        return True
-    shape = operation.output_shape
-    if shape is None or operation.has_streaming_output or operation.http["method"] == "HEAD":
-        return False
-    return "payload" in shape.serialization or any(
-        "location" not in member.serialization for member in shape.members.values()
-    )
 
 
 def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
@@ -334,7 +289,7 @@ def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
         name.startswith("x-amz") for name in headers
     ):
         raise ApiError(
-            "Unparsable",
+            NO_ANSWER,
             0,
             f"{operation} at {where}: the response is a web page (HTTP {meta.get('HTTPStatusCode')}), not that of a "
             "store: check the endpoint and any proxy in front of it.",
@@ -349,17 +304,29 @@ def _in_words(error: Any, operation: str, where: str, arguments: Mapping[str, An
     request_id = meta.get("RequestId") or meta.get("HTTPHeaders", {}).get("x-amz-request-id") or ""
     target = str(arguments.get("Bucket") or arguments.get("UserName") or "")
     message = _first_line(answer.get("Error", {}).get("Message") or "")
+    region = _first_line(answer.get("Error", {}).get("Region") or "")[:64]
     words = f"{operation} {target} at {where}: {code} {message}".replace("  ", " ").strip()
     return ApiError(
         code,
         status,
-        f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''}){_meaning(code, message)}",
+        f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''})"
+        f"{_meaning(code, message, status, region)}{_elsewhere(status, meta.get('HTTPHeaders', {}))}",
     )
 
 
-def _meaning(code: str, message: str) -> str:
-    # IAM has no code for this, only messages: "Signature expired: … is now earlier than …", "Signature not yet current:
-    # …".
+def _elsewhere(status: int, headers: Mapping[str, Any]) -> str:
+    if not 300 <= status < 400:
+        return ""
+    try:
+        parts = urlsplit(str(headers.get("location") or ""))
+    except ValueError:
+        parts = urlsplit("")
+    target = f" to {parts.scheme}://{parts.netloc}" if parts.scheme and parts.netloc else ""
+    return redacted(f". It redirects{target[:200]}, which is not followed: mend the endpoint.")
+
+
+def _meaning(code: str, message: str, status: int, region: str) -> str:
+    # IAM has no code of its own for it: "Signature expired: … is now earlier than …", "Signature not yet current: …".
     if code == "RequestTimeTooSkewed" or message.startswith(("Signature expired", "Signature not yet current")):
         return ". The clock of this machine is wrong: synchronise it (NTP) and run again."
     if code in ("InvalidAccessKeyId", "InvalidClientTokenId"):
@@ -370,7 +337,13 @@ def _meaning(code: str, message: str) -> str:
     if code == "SignatureDoesNotMatch":
         return ". The secret access key does not match the access key ID: check both for a swap or a missing character."
     if code == "AuthorizationHeaderMalformed":
-        return ". The region is not the one this endpoint signs for."
+        right = f": set region: {region}" if region else ""
+        return f". The region is not the one this endpoint signs for{right}."
+    if status == 413:
+        return (
+            ". What stands in front of the store takes no request of this length: have it take 16 MiB and more "
+            "(nginx: client_max_body_size)."
+        )
     return ""
 
 

@@ -21,22 +21,52 @@ from urllib.parse import urlencode, urlsplit
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted
 
-from . import tracing
-from .clients import ApiError
+from . import bounded, tracing
+from .answers import ApiError
 
 SECONDS: Final = 30
-"""Time limit of one attempt, for connecting and reading."""
+"""For connecting, and for each read; one answer has `bounded.SECONDS` at most, one call `bounded.CALL_SECONDS`."""
 ATTEMPTS: Final = 5
-LIMIT: Final = 8 * 1024 * 1024
-"""Bytes. No response of a control plane is that long."""
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 PATIENCE: Final = 20.0
 """The maximum pause between two attempts in seconds, whatever Retry-After says."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """Don't follow: a redirect would send the credential to an address that nobody configured."""
+    """A redirect would carry the credential to a place nobody named: it stays an answer."""
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> None:
+        """Not looked at: what it names may be no URL."""
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = bounded.BoundedResponse
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = bounded.BoundedResponse
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def http_open(self, request: Any) -> Any:
+        return self.do_open(_Connection, request)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def https_open(self, request: Any) -> Any:
+        return self.do_open(_SecureConnection, request, context=self._context)  # type: ignore[attr-defined]
+
+
+def host_of(url: str | None) -> str:
+    """The host that a URL names, with its port; "" where it is none."""
+    try:
+        return urlsplit(url or "").netloc
+    except ValueError:
+        return ""
 
 
 @dataclass(slots=True)
@@ -77,6 +107,10 @@ class JsonClient:
         again = method in _REPEATABLE if repeatable is None else repeatable
         url = f"{self.base}{path}{'?' + urlencode(query) if query else ''}"
         where = f"{method} {path} at {self.what} ({urlsplit(self.base).netloc})"
+        with bounded.one_call():
+            return self._tried(method, url, body, where, again=again)
+
+    def _tried(self, method: str, url: str, body: Any, where: str, *, again: bool) -> Any:
         for attempt in range(1, self.attempts + 1):
             try:
                 return self._once(method, url, body, where)
@@ -94,22 +128,24 @@ class JsonClient:
         if data is not None:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(url, data=data, headers=headers, method=method)  # noqa: S310 - see settings
-        opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=trusting(self.ca_file)))
+        opener = urllib.request.build_opener(_NoRedirects, _Plain, _Secure(context=trusting(self.ca_file)))
         started = time.monotonic()
-        deadline = started + self.seconds
         try:
+            bounded.refuse_late()
             with opener.open(request, timeout=self.seconds) as answer:
                 tracing.say(where, started, answer.status, _request_id(answer.headers))
-                raw = _read(answer, deadline, where)
+                raw = _read(answer)
                 if not raw.strip() and answer.status != http.HTTPStatus.NO_CONTENT:
                     raise ApiError(
                         "NotJson", answer.status, f"{where}: the answer is empty: is this the API's address?"
                     )
                 return _parsed(raw, answer.headers.get_content_type(), answer.status, where)
+        except bounded.TooMuchError as error:
+            raise ApiError("RefusedAnswer", 0, f"{where}: the answer {error}") from None
         except urllib.error.HTTPError as error:
             tracing.say(where, started, error.code, _request_id(error.headers))
             with error:
-                raise _refusal(error, deadline, where, plain=self.plain_errors) from None
+                raise _refusal(error, where, plain=self.plain_errors) from None
         except urllib.error.URLError as error:
             fault = error.reason
             tracing.say(where, started, "no connection")
@@ -148,21 +184,13 @@ class _TransientError(ApiError):
         self.after = after
 
 
-def _read(answer: Any, deadline: float, where: str) -> bytes:
-    """The body, within the time and size limits."""
-    parts: list[bytes] = []
-    size = 0
-    while piece := answer.read1(64 * 1024):
-        parts.append(piece)
-        size += len(piece)
-        if size > LIMIT:
-            raise ApiError("TooLong", answer.status, f"{where}: the answer is longer than {LIMIT // 1024**2} MiB")
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    # read1 doesn't raise for a connection closed early.
+def _read(answer: Any) -> bytes:
+    """The body, within the time and size that an answer may have."""
+    raw = bounded.read(answer)
+    # read1 takes an early end for the end of the body.
     if getattr(answer, "length", None):
         raise http.client.IncompleteRead(b"", answer.length)
-    return b"".join(parts)
+    return raw
 
 
 def _parsed(raw: bytes, kind: str, status: int, where: str) -> Any:
@@ -170,7 +198,7 @@ def _parsed(raw: bytes, kind: str, status: int, where: str) -> Any:
         return None
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ApiError(
             "NotJson",
             status,
@@ -179,26 +207,24 @@ def _parsed(raw: bytes, kind: str, status: int, where: str) -> Any:
         ) from None
 
 
-def _refusal(error: urllib.error.HTTPError, deadline: float, where: str, *, plain: bool) -> ApiError:
-    """The exception for an error status, with the server's code, message and request id if it sends them."""
+def _refusal(error: urllib.error.HTTPError, where: str, *, plain: bool) -> ApiError:
+    """An error status in words, with the server's code, message and request id where it sends them."""
     if 300 <= error.code < 400:
-        target = urlsplit(error.headers.get("Location") or "").netloc or "elsewhere"
+        target = host_of(error.headers.get("Location")) or "elsewhere"
         return ApiError(
             "Redirected", error.code, f"{where}: it redirects to {target}, which is not followed. Correct the address."
         )
     kind = error.headers.get_content_type()
     try:
-        raw = _read(error.fp, deadline, where)
+        raw = _read(error.fp)
         parsed = {"message": raw.decode(errors="replace")} if plain and kind == "text/plain" else None
         parsed = parsed or _parsed(raw, kind, error.code, where)
-    except (ApiError, OSError, http.client.HTTPException):
+    except (ApiError, OSError, http.client.HTTPException, bounded.TooMuchError):
         parsed = None
-    fields: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
-    code = str(
-        next((fields[name] for name in ("id", "code", "error") if isinstance(fields.get(name), str)), error.code)
-    )
-    message = redacted(" ".join(str(fields.get("message") or error.reason or "").split()))[:300]
-    request_id = _request_id(error.headers) or fields.get("request_id") or ""
+    told: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
+    code = str(next((told[name] for name in ("id", "code", "error") if isinstance(told.get(name), str)), error.code))
+    message = redacted(" ".join(str(told.get("message") or error.reason or "").split()))[:300]
+    request_id = _request_id(error.headers) or redacted(str(told.get("request_id") or ""))[:100]
     words = f"{where}: {code}: {message} (HTTP {error.code}{f', request {request_id}' if request_id else ''})"
     if error.code in (408, 429) or error.code >= 500:
         return _TransientError(code, error.code, words, _seconds(error.headers.get("Retry-After")))
@@ -210,4 +236,4 @@ def _request_id(headers: Any) -> str:
 
 
 def _seconds(header: str | None) -> float:
-    return float(header) if header and header.isdigit() else 0.0
+    return float(header[:6]) if header and header.isascii() and header.isdigit() else 0.0

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
-from synapse_media.contract import PROOF_OBJECTS
+from synapse_media.contract import PROOF_NAME, PROOF_OBJECT
 from synapse_media.methods import MEDIA_FOLDERS
 
-from .clients import ApiError, Client, call
+from . import bounded
+from .answers import NO_ANSWER, ApiError
+from .clients import Client, call
+
+_PROOF_ENDS: Final = timedelta(hours=1)
+"""After this time no proof is still at work."""
+
+
+def create_bucket(s3: Client, bucket: str, region: str) -> None:
+    """Make a bucket. Raises ApiError, also where it is there already."""
+    named = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    # Amazon's first region, and whatever imitates it, refuses to be named.
+    if region not in ("", "us-east-1"):
+        try:
+            call(s3, "create_bucket", Bucket=bucket, **named)
+        except ApiError as error:
+            # At Ceph it names a zone group, which need not be what is signed for.
+            if error.code != "InvalidLocationConstraint":
+                raise
+        else:
+            return
+    call(s3, "create_bucket", Bucket=bucket)
 
 
 def look(s3: Client, bucket: str) -> None:
@@ -20,9 +42,36 @@ def look(s3: Client, bucket: str) -> None:
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
-def _versions(s3: Client, bucket: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(key, version id) of every version and delete marker; version id "" if the store has no versioning."""
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """An object's version, or a delete marker.
+
+    Attributes:
+        version_id: "" where the store keeps no versions.
+        modified: None where the store does not tell.
+    """
+
+    key: str
+    version_id: str
+    modified: datetime | None
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> _Version:
+        modified = item.get("LastModified")
+        return cls(item["Key"], item.get("VersionId") or "", modified if isinstance(modified, datetime) else None)
+
+
+def _versions(s3: Client, bucket: str, prefix: str = "", *, media: bool = False) -> Iterator[_Version]:
+    """Every version and delete marker.
+
+    Raises ApiError, also where the listing has no end.
+
+    Args:
+        media: all that is in the bucket is wanted, and that may be much.
+    """
     marker: dict[str, str] = {}
+    pages = bounded.PAGES_OF_MEDIA if media else bounded.PAGES
+    next_page = _counting(bucket, pages)
     while True:
         try:
             page = call(s3, "list_object_versions", Bucket=bucket, Prefix=prefix, **marker)
@@ -31,31 +80,43 @@ def _versions(s3: Client, bucket: str, prefix: str = "") -> Iterator[tuple[str, 
                 raise
             break
         for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-            yield item["Key"], item.get("VersionId") or ""
+            yield _Version.of(item)
         if not page.get("IsTruncated"):
             return
         marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+        next_page(marker)
     token: dict[str, str] = {}
+    next_page = _counting(bucket, pages)
     while True:
         page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
         for item in page.get("Contents", []):
-            yield item["Key"], ""
+            yield replace(_Version.of(item), version_id="")
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}
+        next_page(token)
+
+
+def _counting(bucket: str, pages: int) -> Callable[[object], None]:
+    count = bounded.within_pages(pages)
+
+    def next_page(place: object) -> None:
+        try:
+            count(place)
+        except bounded.TooMuchError as error:
+            raise ApiError(NO_ANSWER, 0, f"the listing of {bucket}: the answer {error}") from None
+
+    return next_page
 
 
 def is_ours(key: str) -> bool:
-    """Whether the proof wrote an object, so that it is not media.
-
-    Compares the end of the key, since a prefix need not end with "/".
-    """
-    return key.endswith(tuple(PROOF_OBJECTS))
+    """Written by the proof: not media. A prefix need not end with "/", so something may stand before the name."""
+    return PROOF_NAME.search(key) is not None
 
 
 def is_empty(s3: Client, bucket: str) -> bool:
-    """Whether the bucket has no objects but those of the proof; old versions count as objects."""
-    return all(is_ours(key) for key, _ in _versions(s3, bucket))
+    """Nothing in it but what the proof left; old versions count as media."""
+    return all(is_ours(version.key) for version in _versions(s3, bucket))
 
 
 def holds_media(s3: Client, bucket: str) -> bool:
@@ -112,7 +173,8 @@ def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
         of_proof: delete only what the proof wrote.
     """
     try:
-        # The first page is listed again each time: aborted uploads are no longer on it.
+        # Listed anew each time: what was aborted is gone from the first page.
+        next_page = _counting(bucket, bounded.PAGES_OF_MEDIA)
         while uploads := [
             upload
             for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", [])
@@ -120,21 +182,40 @@ def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
         ]:
             for upload in uploads:
                 call(s3, "abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+            next_page([upload["UploadId"] for upload in uploads])
     except ApiError as error:
         if not error.lacking:
             raise
-    for key, version in _versions(s3, bucket):
-        if not of_proof or is_ours(key):
-            _delete_version(s3, bucket, key, version)
+    for version in _versions(s3, bucket, media=not of_proof):
+        if not of_proof or is_ours(version.key):
+            _delete_version(s3, bucket, version)
 
 
 def remove_versions(s3: Client, bucket: str, prefix: str) -> None:
-    """Delete every version of the proof's objects under `prefix`; other objects with that prefix stay."""
-    for key, version in _versions(s3, bucket, prefix):
-        if is_ours(key):
-            _delete_version(s3, bucket, key, version)
+    """Delete every version of what the proof wrote under `prefix`, and of nothing whose name only begins alike."""
+    for version in _versions(s3, bucket, prefix):
+        if is_ours(version.key):
+            _delete_version(s3, bucket, version)
 
 
-def _delete_version(s3: Client, bucket: str, key: str, version: str) -> None:
+def clear_proof(s3: Client, bucket: str, prefix: str, own: str) -> None:
+    """Delete what a proof wrote, and what earlier ones left; nothing of one that runs beside it.
+
+    Args:
+        prefix: the store's.
+        own: the key of the proof's own object.
+    """
+    for version in _versions(s3, bucket, prefix + PROOF_OBJECT):
+        if is_ours(version.key) and is_left(version.key, own, version.modified):
+            _delete_version(s3, bucket, version)
+
+
+def is_left(key: str, own: str, written: datetime | None) -> bool:
+    """Whether nobody needs an object of a proof any more: it is the own one, or older than any proof takes."""
+    return key.startswith(own) or (written is not None and datetime.now(UTC) - written > _PROOF_ENDS)
+
+
+def _delete_version(s3: Client, bucket: str, version: _Version) -> None:
     # One by one: not every store has DeleteObjects.
-    call(s3, "delete_object", Bucket=bucket, Key=key, **({"VersionId": version} if version else {}))
+    named = {"VersionId": version.version_id} if version.version_id else {}
+    call(s3, "delete_object", Bucket=bucket, Key=version.key, **named)

@@ -6,17 +6,21 @@ Probes that should be denied are harmless if they are not: the policy is malform
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from synapse_media.contract import PROOF_OBJECT, ProofLine
 from synapse_media.methods import NOT_TESTED, Expected, Operation
 from synapse_media.schema.connection import Connection
 
-from .clients import ApiError, Client, Credential, call, s3_client
+from .answers import ApiError
+from .bounded import TooMuchError
+from .clients import Client, Credential, call, s3_client
+from .objects import create_bucket, remove_versions
 
 PART: Final = 8 * 1024 * 1024
 """The part size of boto3 for larger uploads, and so of Synapse's module and its script."""
@@ -34,13 +38,15 @@ class _Try:
     """The parameters of a probe.
 
     Attributes:
-        decoy: an existing bucket that the key must not reach; "" if there is none.
+        decoy: an existing bucket the key must not reach; "" if there is none.
+        large: keys of the objects of 9 MiB that were written.
     """
 
     s3: Client
     bucket: str
     key: str
     decoy: str
+    large: list[str] = field(default_factory=list)
     small: bytes = field(default_factory=lambda: _filler(1024))
     uploads: list[str] = field(default_factory=list)
 
@@ -61,7 +67,7 @@ def _read(s3: Client, bucket: str, key: str) -> bytes:
 
     try:
         body: bytes = call(s3, "get_object", Bucket=bucket, Key=key)["Body"].read(2 * _BIG)
-    except (faults.BotoCoreError, OSError) as error:
+    except (faults.BotoCoreError, OSError, TooMuchError) as error:
         raise ApiError("Truncated", 200, f"get_object {bucket}: the answer broke off: {type(error).__name__}") from None
     return body
 
@@ -71,7 +77,13 @@ def _put(at: _Try) -> None:
 
 
 def _head(at: _Try) -> None:
-    size = call(at.s3, "head_object", Bucket=at.bucket, Key=at.key).get("ContentLength", 0)
+    try:
+        size = call(at.s3, "head_object", Bucket=at.bucket, Key=at.key).get("ContentLength", 0)
+    except ApiError as error:
+        if 400 <= error.status < 500:
+            # An answer to HEAD has no body that would say why: the same by a call that brings one.
+            call(at.s3, "get_object", Bucket=at.bucket, Key=at.key)
+        raise
     if size != len(at.small):
         raise ApiError("WrongContent", 200, f"head_object says {size} bytes, {len(at.small)} were written")
 
@@ -113,6 +125,7 @@ def _multipart(at: _Try) -> None:
     where = {"Bucket": at.bucket, "Key": at.key, "UploadId": upload}
     call(at.s3, "complete_multipart_upload", **where, MultipartUpload={"Parts": parts})
     at.uploads.remove(upload)
+    at.large.append(at.key)
     _expect_bytes(_read(at.s3, at.bucket, at.key), body, "the object of 9 MiB")
 
 
@@ -142,6 +155,7 @@ def _location(at: _Try) -> None:
 def _copy(at: _Try) -> None:
     source = {"Bucket": at.bucket, "Key": at.key}
     call(at.s3, "copy_object", Bucket=at.bucket, Key=at.key + "-copy", CopySource=source)
+    at.large.append(at.key + "-copy")
 
 
 def _delete(at: _Try) -> None:
@@ -164,7 +178,7 @@ def _create_bucket(at: _Try) -> None:
     if not at.decoy:
         raise _NotTestedError("needs a second bucket, which only an administrator can provide")
     try:
-        call(at.s3, "create_bucket", **bucket_in(at.s3.meta.region_name, at.decoy))
+        create_bucket(at.s3, at.decoy, at.s3.meta.region_name)
     except ApiError as error:
         if error.code == "BucketAlreadyOwnedByYou":
             return
@@ -201,6 +215,11 @@ _PROBES: Mapping[Operation, Callable[[_Try], None]] = {
 }
 
 
+def own_object(prefix: str) -> str:
+    """A key for the object of one proof: two at once must not see each other's."""
+    return f"{prefix}{PROOF_OBJECT}-{secrets.token_hex(6)}"
+
+
 def prove(
     connection: Connection,
     credential: Credential,
@@ -210,14 +229,16 @@ def prove(
     *,
     decoy: str = "",
     settle_seconds: float = 0,
+    own: str = "",
 ) -> tuple[ProofLine, ...]:
     """Try every expected operation with the key; one line per operation, in the order tried.
 
     Args:
-        prefix: the store's prefix, which is put before each key unchanged.
-        settle_seconds: how long to retry a failed proof, since a new key or policy takes effect with a delay.
+        prefix: the store's prefix, put before each key as it is.
+        own: the key of the object to write; by default, one that no other proof has.
+        settle_seconds: a key or policy made just now may need so long until the store knows it.
     """
-    at = _Try(s3_client(connection, credential), bucket, prefix + PROOF_OBJECT, decoy)
+    at = _Try(s3_client(connection, credential), bucket, own or own_object(prefix), decoy)
     deadline = time.monotonic() + settle_seconds
     while True:
         lines = tuple(_lines(at, expected))
@@ -227,7 +248,7 @@ def prove(
 
 
 def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLine]:
-    stop = ""
+    stop, deleted = "", False
     for operation, probe in _PROBES.items():
         if operation not in expected:
             continue
@@ -250,6 +271,24 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
             yield ProofLine(operation.value, wanted, outcome, "" if outcome == wanted else str(error))
         else:
             yield ProofLine(operation.value, wanted, "allowed")
+            deleted = deleted or operation is Operation.DELETE
+    _leave_little(at, deleted=deleted)
+
+
+def _leave_little(at: _Try, *, deleted: bool) -> None:
+    """Delete what was written, or, where the key may not, let 1 KiB of it stay."""
+    with suppress(ApiError):
+        if deleted:
+            remove_versions(at.s3, at.bucket, at.key)
+            at.large.clear()
+    with suppress(ApiError):
+        # A key that may not list versions leaves those it wrote to the lifecycle rule.
+        for key in at.large:
+            if deleted:
+                call(at.s3, "delete_object", Bucket=at.bucket, Key=key)
+            else:
+                call(at.s3, "put_object", Bucket=at.bucket, Key=key, Body=at.small)
+    at.large.clear()
     for upload in list(at.uploads):
         with suppress(ApiError):
             call(at.s3, "abort_multipart_upload", Bucket=at.bucket, Key=at.key, UploadId=upload)
@@ -284,9 +323,3 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
         sentences.append("Is the store reachable from here, at this endpoint?")
     sentences.append("All resources are kept: fix the cause and run `synapse-media up` again.")
     return " ".join(sentences)
-
-
-def bucket_in(region: str, bucket: str) -> dict[str, Any]:
-    """The arguments of create_bucket: us-east-1 must not be given as a LocationConstraint."""
-    where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    return {"Bucket": bucket, **where}

@@ -19,7 +19,8 @@ from synapse_media import catalog, contract
 from synapse_media.cli import abort_uploads
 from synapse_media.engine.embedded import Running
 from synapse_media.errors import SynapseMediaError
-from synapse_media.store.clients import ApiError, Credential
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Credential
 from tests.doubles import proxy
 from tests.renderer import samples
 

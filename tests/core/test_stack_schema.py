@@ -84,6 +84,7 @@ def test_every_stack_file_that_is_tracked_passes_and_names_the_schema() -> None:
         {**GOOD, "keys": {"active": "b", "retiring": ["a"]}, "adopt": True, "adopt_key": "AKIAEXAMPLE"},
         {**GOOD, "method": "matrix-media-repo", "media_repo": {"s3_datastore_id": "s", "file_datastore_id": "f"}},
         {**GOOD, "bucket": "media.example.com", "adopt": True},
+        {**GOOD, "prefix": "media", "adopt": True},
         {"provider": "s3_compatible", "endpoint": "http://10.0.0.1:9000", "existing_key": True, "bucket": "media-x"},
         {**AMAZON, "tags": {"service": "matrix"}, "keyless": True, "storage_class": "STANDARD_IA"},
         {"provider": "backblaze_b2", "bucket": "example-media", "region": "eu-central-003"},
@@ -164,7 +165,7 @@ def _values() -> dict[str, st.SearchStrategy[Any]]:
         "region": st.sampled_from([*regions, "eu-central-1", "somewhere", ""]),
         "endpoint": urls,
         "iam_endpoint": urls,
-        "prefix": st.sampled_from(["", "media/", "a/b/", "/a/", "médias/", "a b!/", "*/", "a//b/"]),
+        "prefix": st.sampled_from(["", "media/", "media", "a/b/", "/a/", "médias/", "a b!/", "*/", "a//b/"]),
         "storage_class": st.sampled_from(classes),
         "keys": st.one_of(
             st.fixed_dictionaries(
@@ -195,7 +196,8 @@ BASES = [
 def changed(draw: st.DrawFn) -> dict[str, Any]:
     """A whole store of one provider, with some of its settings changed."""
     names = draw(st.lists(st.sampled_from(sorted(VALUES)), max_size=4, unique=True))
-    return {**draw(st.sampled_from(BASES)), **{name: draw(VALUES[name]) for name in names}}
+    adopted = draw(st.sampled_from([{}, {"adopt": True}]))
+    return {**draw(st.sampled_from(BASES)), **adopted, **{name: draw(VALUES[name]) for name in names}}
 
 
 @given(changed())

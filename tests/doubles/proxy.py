@@ -139,11 +139,17 @@ class Rule:
 
 
 class Proxy:
-    """A running double. Requests are counted in `exchanges`, in the order in which they ended."""
+    """A running double. Requests are counted in `exchanges`, in the order in which they ended.
+
+    Attributes:
+        closes_kept: a connection that was kept alive is closed once another request comes over it, as a server does
+            whose time for idle ones has just run out.
+    """
 
     def __init__(self, url: str, upstream: Upstream) -> None:
         self.url = url
         self.exchanges: list[Exchange] = []
+        self.closes_kept = False
         self._upstream = upstream
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
@@ -364,6 +370,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # head and body of an answer are two writes
     server: _Server
+    served = False
 
     def handle_one_request(self) -> None:
         """As the parent, for every method there is."""
@@ -373,6 +380,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if not self.parse_request():
             return
+        if self.served and self.server.proxy.closes_kept:
+            self.close_connection = True
+            return
+        self.served = True
         request = Request(self.command, self.path, tuple(self.headers.items()), self._body())
         self._send(self.server.proxy.answer(request))
 

@@ -98,6 +98,30 @@ def project(tmp_path: Path, own_state: Path) -> Project:
 # The environment.
 
 
+def test_a_state_directory_may_have_any_name(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    state = tmp_path / "50% off? #1 ä"
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    engine = Engine(project.path, say=said)
+    project.stack("one")
+    engine.ensure_stack("one")
+    assert engine.has_stack("one")
+    assert list((state / "synapse-media/backend/.pulumi").rglob("one.json"))
+
+
+def test_a_stack_that_another_run_made_meanwhile_is_no_riddle(
+    project: Project, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    engine = Engine(project.path, say=said)
+    project.stack("one")
+    engine.ensure_stack("one")
+    answers = iter([False, True])
+    monkeypatch.setattr(engine, "has_stack", lambda _: next(answers))
+    with pytest.raises(EngineError, match="the stack one was made by another run just now"):
+        engine.ensure_stack("one")
+
+
 def test_the_environment_holds_what_is_needed_and_no_more(
     own_state: Path, monkeypatch: pytest.MonkeyPatch, said: Said
 ) -> None:

@@ -224,7 +224,7 @@ def test_destroy_goes_as_far_as_allow_says(life: Life) -> None:
     assert len(life.keys()) == 1
     # Plain pulumi looks later: the plugin refuses by itself.
     life.stack.up()
-    with pytest.raises(EngineError, match="has media and is not deleted"):
+    with pytest.raises(EngineError, match="holds media and is not deleted"):
         life.stack.destroy()
     assert life.s3.get_object(Bucket=life.bucket, Key="local_content/photo")["Body"].read() == b"photo"
     life.store("delete-bucket", "delete-media")

@@ -645,7 +645,7 @@ def test_a_run_that_fails_midway_after_one_that_was_cut_off_is_not_taken_for_one
     monkeypatch.setattr(stacks, "media_in", lambda *_: put_media(life) or "")  # uploaded after the look
     code, printed = life.command("destroy", "--yes")
     assert code == 1, printed
-    assert "has media and is not deleted" in printed
+    assert "holds media and is not deleted" in printed
     assert not any(
         one["type"] == "s3store:index:KeyRing"
         for one in life.stack.engine.export(life.stack.name)["deployment"]["resources"]

@@ -18,7 +18,7 @@ from synapse_media.plugin.resource import PartialError, Values
 from synapse_media.plugin.s3_bucket import OWNER_TAG, Bucket
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connection
-from synapse_media.store.clients import ApiError
+from synapse_media.store.answers import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct
 
@@ -556,7 +556,7 @@ def test_media_is_not_deleted_with_its_bucket(direct: Direct, hidden: bool) -> N
     if hidden:
         direct.s3.delete_object(Bucket=direct.name, Key="local_content/a")
     before = direct.versions_in()
-    with pytest.raises(StoreError, match=r"has media and is not deleted.*retain-bucket.*delete-media"):
+    with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
         BUCKET.delete(direct.name, outputs, direct.context)
     assert direct.versions_in() == before
 
@@ -587,7 +587,7 @@ def test_what_is_written_while_a_bucket_is_deleted_is_not_lost(direct: Direct, m
             direct.s3.delete_bucket_tagging(Bucket=direct.name)
         direct.put(PROOF_OBJECT)
         double.misbehave(listed_and_then_written, when=lambda request: "versions" in request.query, times=1)
-        with pytest.raises(StoreError, match=r"has media and is not deleted.*retain-bucket.*delete-media"):
+        with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
             BUCKET.delete(direct.name, outputs, direct.context)
     assert direct.keys_in() == ["local_content/a"]
 
@@ -609,11 +609,11 @@ def test_a_store_that_lists_no_uploads_can_still_be_left(direct: Direct) -> None
 def test_a_create_that_stops_half_way_is_kept_and_finished(direct: Direct) -> None:
     with proxy.in_front_of(direct.endpoint) as double:
         rule = double.misbehave(
-            lambda request, _: proxy.error(request, 400, "MalformedXML", "no"),
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "no"),
             when=lambda request: request.method == "PUT" and "versioning" in request.query,
         )
         inputs = checked(wanted(direct, connection=direct.connection(endpoint=double.url)))
-        with pytest.raises(PartialError, match=r"is there, but not finished: .*MalformedXML") as stopped:
+        with pytest.raises(PartialError, match=r"is there, but not finished: .*AccessDenied") as stopped:
             BUCKET.create(inputs, direct.context)
         assert rule.hits == 1
         assert stopped.value.resource_id == direct.name

@@ -24,7 +24,8 @@ from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import ExistingKeyInputs
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
-from synapse_media.store.clients import ApiError, Credential, admin_credential, call, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Credential, admin_credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from tests.doubles.serving import serving
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from synapse_media.contract import PROOF_OBJECT
 from synapse_media.methods import Expected, Operation
 from synapse_media.plugin import backblaze_b2
 from synapse_media.schema.connection import Connection
 from synapse_media.store import bounded
-from synapse_media.store.clients import ApiError, Credential, call, iam_client, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Credential, call, iam_client, s3_client
+from synapse_media.store.http import JsonClient
+from synapse_media.store.objects import create_bucket, is_empty
 from synapse_media.store.probes import _BIG, prove
 from tests.doubles.serving import serving
 
@@ -143,9 +149,134 @@ def test_an_endless_answer_of_b2_is_not_read_to_its_end(status: int, b2_key: Non
 def test_an_answer_of_b2_that_drips_runs_out_of_time(b2_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "SECONDS", 0.3)
     with hostile(endless(pause=0.05)) as store:
-        with pytest.raises(ApiError, match="did not end within"):
+        with pytest.raises(ApiError, match="did not end within its time"):
             b2(store)
         assert len(store.calls) == 1
+
+
+def _head_without_end(line: bytes, pause: float) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if not line.startswith(b"HTTP/"):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            handler.wfile.write(line)
+            handler.wfile.flush()
+            time.sleep(pause)
+
+    return answer
+
+
+HEADS = {
+    "a header that drips": _head_without_end(b"a", 0.05),
+    "headers that drip": _head_without_end(b"X-A: b\r\n", 0.05),
+    "100 Continue that drips": _head_without_end(b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
+    "100 Continue without end": _head_without_end(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, 0),
+}
+of_each_head = pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+NO_END = r"the answer (did not end within its time|has headers of more than 256 KiB)"
+
+
+@of_each_head
+@pytest.mark.parametrize("operation", ["list_buckets", "put_object"])
+def test_a_head_without_end_is_given_up(head: Answer, operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 0.3)
+    arguments = {"Bucket": "b", "Key": "k", "Body": b"x"} if operation == "put_object" else {}
+    said, tries = refused(head, operation, **arguments)
+    assert re.search(NO_END, said)
+    assert tries == 1
+
+
+@of_each_head
+def test_a_head_of_b2_without_end_is_given_up(head: Answer, b2_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 0.3)
+    with hostile(head) as store:
+        with pytest.raises(ApiError, match=NO_END):
+            b2(store)
+        assert len(store.calls) == 1
+
+
+@of_each_head
+def test_a_head_of_a_json_api_without_end_is_given_up(head: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "SECONDS", 0.3)
+    with hostile(head) as store:
+        with pytest.raises(ApiError, match=NO_END):
+            JsonClient(store.url, "the API", {}).call("GET", "/")
+        assert len(store.calls) == 1
+
+
+def test_the_tries_of_a_call_end_in_sum(b2_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "CALL_SECONDS", 0)
+    said, tries = refused(says(503, "<Error><Code>SlowDown</Code></Error>"))
+    assert "did not end within its time" in said
+    assert tries == 0
+    with hostile(says(503, "{}")) as store:
+        with pytest.raises(ApiError, match="did not end within its time"):
+            b2(store)
+        with pytest.raises(ApiError, match="did not end within its time"):
+            JsonClient(store.url, "the API", {}).call("GET", "/")
+        assert store.calls == []
+
+
+def _page(key: str, marker: str) -> str:
+    version = f"<Version><Key>{key}</Key><VersionId>1</VersionId></Version>"
+    more = f"<IsTruncated>true</IsTruncated><NextKeyMarker>{marker}</NextKeyMarker>"
+    return f"<ListVersionsResult>{version}{more}</ListVersionsResult>"
+
+
+def test_a_listing_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "PAGES", 3)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        says(200, _page(PROOF_OBJECT, str(len(store.calls))))(handler)
+
+    with hostile(answer) as store:
+        with pytest.raises(ApiError, match="one of more than 3 pages of a listing"):
+            is_empty(s3_client(store.connection(), KEY), "b")
+        assert len(store.calls) == 4
+    with hostile(says(200, _page(PROOF_OBJECT, "a"))) as store:
+        with pytest.raises(ApiError, match="begins where the page before it did"):
+            is_empty(s3_client(store.connection(), KEY), "b")
+        assert len(store.calls) == 2
+
+
+def test_a_place_that_redirects_to_https_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, tries = refused(says(301, "", Location="https://s3.example.com/"))
+    assert "It redirects to https://s3.example.com, which is not followed: mend the endpoint" in said
+    assert tries == 1
+
+
+def test_what_head_can_t_say_is_asked_again() -> None:
+    """A region that is not the store's is named by the body of the answer alone."""
+    wrong = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>wrong</Message><Region>eu-west-1</Region></Error>"
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        says(400, "" if handler.command == "HEAD" else wrong)(handler)
+
+    with hostile(answer) as store:
+        [line] = prove(store.connection(), KEY, "b", "", {Operation.HEAD: Expected.ALLOWED})
+    assert line.outcome == "failed (AuthorizationHeaderMalformed)"
+    assert "set region: eu-west-1" in line.detail
+
+
+def test_a_request_that_is_too_long_for_a_proxy_is_explained() -> None:
+    said, _ = refused(says(413, "<html>413</html>"), "put_object", Bucket="b", Key="k", Body=b"x")
+    assert "client_max_body_size" in said
+
+
+def test_a_region_that_is_no_place_is_left_out() -> None:
+    """At Ceph the place of a bucket is a zone group, and the region that is signed for may have another name."""
+    bodies = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        length = int(handler.headers.get("Content-Length") or 0)
+        bodies.append(length)
+        code = "<Error><Code>InvalidLocationConstraint</Code></Error>"
+        says(400 if length else 200, code if length else "")(handler)
+
+    with hostile(answer) as store:
+        create_bucket(s3_client(replace(store.connection(), region="eu"), KEY), "b", "eu")
+    assert bodies[0] > 0
+    assert bodies[1:] == [0]
 
 
 def refused(answer: Answer, operation: str = "list_buckets", **arguments: Any) -> tuple[str, int]:
@@ -170,7 +301,7 @@ def test_an_endless_answer_is_not_read_to_its_end(status: int) -> None:
 def test_an_answer_that_drips_runs_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "SECONDS", 0.3)
     said, tries = refused(endless(pause=0.05))
-    assert "did not end within" in said
+    assert "did not end within its time" in said
     assert tries == 1
 
 

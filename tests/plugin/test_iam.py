@@ -17,7 +17,7 @@ from synapse_media.plugin.iam import JOURNAL, POLICY_NAME, KeyRing, User, UserPo
 from synapse_media.plugin.resource import PartialError, Values
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connections
-from synapse_media.store.clients import ApiError
+from synapse_media.store.answers import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import Direct, allow
 

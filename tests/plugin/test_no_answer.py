@@ -16,7 +16,8 @@ from synapse_media.plugin.resource import Values
 from synapse_media.plugin.s3_bucket import Bucket
 from synapse_media.schema.connection import Connection
 from synapse_media.store import clients as connections
-from synapse_media.store.clients import ApiError, Credential
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import Credential
 from synapse_media.store.probes import prove
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct, allow

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import boto3
@@ -22,7 +25,7 @@ from synapse_media.plugin.resource import PartialError, Values
 from synapse_media.plugin.s3_bucket import OWNER_TAG
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connections
-from synapse_media.store import probes
+from synapse_media.store import objects, probes
 from synapse_media.store.clients import Credential
 from tests.doubles import proxy
 from tests.end_to_end import aws_double
@@ -113,9 +116,35 @@ def test_without_an_administrator_one_object_stays_and_no_decoy_is_tried(direct:
     assert failed(lines) == {}
     assert lines["other-bucket"].outcome == lines["create-bucket"].outcome == "not tested"
     assert "only an administrator can provide" in lines["other-bucket"].detail
-    assert direct.keys_in() == [PROOF_OBJECT]
+    [own] = direct.keys_in()
+    assert re.fullmatch(f"{PROOF_OBJECT}-[0-9a-f]{{12}}", own)
+    assert direct.s3.head_object(Bucket=direct.name, Key=own)["ContentLength"] == 1024
     tried(direct, Credential(*issued_again(direct)))
-    assert direct.keys_in() == [PROOF_OBJECT]
+    assert len(set(direct.keys_in())) == 2
+    assert objects.is_empty(direct.s3, direct.name)
+
+
+def test_proofs_at_once_do_not_see_each_other(direct: Direct) -> None:
+    """Each tries to delete what it wrote: one object for all would be gone for the others."""
+    key = issued(direct, method="matrix-media-repo")
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(tried, direct, key, method="matrix-media-repo") for _ in range(6)]
+        assert [failed(run.result()) for run in runs] == [{}] * 6
+    assert direct.keys_in() == []
+
+
+def test_what_earlier_proofs_left_goes_and_what_others_need_stays(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = issued(direct)
+    beside, earlier = f"{PROOF_OBJECT}-0123456789ab", PROOF_OBJECT
+    direct.put(beside)
+    direct.put(earlier)
+    direct.make(PROOF, proof_inputs(direct, key))
+    assert direct.keys_in() == [earlier, beside]
+    monkeypatch.setattr(objects, "_PROOF_ENDS", timedelta(seconds=-1))
+    direct.make(PROOF, proof_inputs(direct, key))
+    assert direct.keys_in() == []
 
 
 def issued_again(direct: Direct) -> tuple[str, str]:
@@ -126,7 +155,8 @@ def issued_again(direct: Direct) -> tuple[str, str]:
 def test_the_proof_stays_under_its_prefix(direct: Direct) -> None:
     key = issued(direct, prefix="media/")
     assert failed(tried(direct, key, prefix="media/")) == {}
-    assert direct.keys_in() == [f"media/{PROOF_OBJECT}"]
+    [own] = direct.keys_in()
+    assert own.startswith(f"media/{PROOF_OBJECT}-")
     assert failed(tried(direct, key, prefix="other/"))["put"] == "refused"
 
 
@@ -293,7 +323,10 @@ def test_other_bytes_than_were_written_fail(direct: Direct) -> None:
         return proxy.Answer(answer.status, headers, b"x" * len(answer.body))
 
     lines = through(
-        direct, issued(direct), other, when=lambda request: request.method == "GET" and request.key == PROOF_OBJECT
+        direct,
+        issued(direct),
+        other,
+        when=lambda request: request.method == "GET" and request.key.startswith(PROOF_OBJECT),
     )
     assert failed(lines)["get"] == failed(lines)["multipart"] == "failed (WrongContent)"
 

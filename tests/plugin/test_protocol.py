@@ -323,7 +323,7 @@ def test_a_bucket_through_its_life(plugin: Plugin, next_run: Plugin, direct: Dir
     # In the run that made it, or took it over, it is the new one of a replacement under the same name.
     plugin.call("Delete", id=made.id, urn=urn("Bucket"), properties=state)
     error = refused(next_run, "Delete", id=made.id, urn=urn("Bucket"), properties=state)
-    assert "has media and is not deleted" in str(error.details())
+    assert "holds media and is not deleted" in str(error.details())
     direct.s3.delete_object(Bucket=direct.name, Key="local_content/a", VersionId=version(direct))
     plugin.call("Delete", id=made.id, urn=urn("Bucket"), properties=state)
     assert direct.bucket_exists()

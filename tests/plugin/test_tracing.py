@@ -12,7 +12,8 @@ from synapse_media.plugin.iam import KeyRing, User
 from synapse_media.plugin.s3_bucket import Bucket
 from synapse_media.schema.connection import Connection
 from synapse_media.store import tracing
-from synapse_media.store.clients import ApiError, iam_client, s3_client
+from synapse_media.store.answers import ApiError
+from synapse_media.store.clients import iam_client, s3_client
 from synapse_media.store.http import JsonClient
 from tests.doubles.b2_simulator import b2_double
 from tests.doubles.proxy import error, in_front_of, internal_error

@@ -118,7 +118,7 @@ def test_life_of_a_store(b2: Stack, double: B2Double, embedded_store: Running) -
     b2.store(["delete-bucket"], **_settings(double, BUCKET, keys={"active": "b"}))
     b2.up()
     double.put_file(BUCKET, "local_content/media")
-    with pytest.raises(EngineError, match="has media and is not deleted"):
+    with pytest.raises(EngineError, match="holds media and is not deleted"):
         b2.destroy()
     b2.store(["delete-bucket", "delete-media"], **_settings(double, BUCKET, keys={"active": "b"}))
     b2.up()
@@ -411,6 +411,32 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
     B2Bucket().delete("refused-media", changed, Context(said.append))
 
 
+def test_a_key_is_deleted_by_its_id_whether_it_is_listed_or_not(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    ring = B2KeyRing()
+    inputs, failures = ring.check(
+        {
+            "userName": "refused-media",
+            "owner": "ours",
+            "bucketId": bucket["bucketId"],
+            "capabilities": ["listFiles"],
+            "active": "a",
+            "slots": ["a"],
+            "connection": _connection(double),
+        }
+    )
+    assert not failures
+    name, outputs = ring.create(inputs, Context([].append))
+    nothing = b'{"keys": [], "nextApplicationKeyId": null}'
+    double.fault = lambda operation: (200, "application/json", nothing) if operation == "list_keys" else None
+    ring.delete(name, outputs, Context([].append))
+    assert _keys(double) == {}
+    # Again, as after a run that was cut off.
+    ring.delete(name, outputs, Context([].append))
+
+
 def test_what_the_admin_key_needs_is_the_catalogs() -> None:
     assert set(catalog.load("backblaze_b2").value("admin_permissions")["actions"]) == set(NEEDED)
 
@@ -467,7 +493,7 @@ def test_what_is_written_while_a_bucket_is_deleted_is_not_lost(
             double.put_file("refused-media", "local_content/media")
 
     double.fault = written_meanwhile
-    with pytest.raises(StoreError, match=r"has media and is not deleted.*retain-bucket.*delete-media"):
+    with pytest.raises(StoreError, match=r"holds media and is not deleted.*retain-bucket.*delete-media"):
         B2Bucket().delete("refused-media", made, Context(lambda _: None))
     files = double.bucket_name_to_bucket["refused-media"].file_id_to_file
     assert [file.name for file in files.values()] == ["local_content/media"]

@@ -162,7 +162,7 @@ def test_life_of_a_store(garage: Stack, node: Running) -> None:
     s3.create_multipart_upload(Bucket=BUCKET, Key="unfinished")
     garage.store(["delete-bucket"], **_settings(node, keys={"active": "b"}))
     garage.up()
-    with pytest.raises(EngineError, match="has media and is not deleted"):
+    with pytest.raises(EngineError, match="holds media and is not deleted"):
         garage.destroy()
     assert _ask(node, f"GetBucketInfo?globalAlias={BUCKET}")["objects"] == 1
     garage.store(["delete-bucket", "delete-media"], **_settings(node, keys={"active": "b"}))
@@ -513,7 +513,7 @@ def test_an_empty_bucket_is_deleted_without_its_unfinished_uploads_ended(double:
     """One of them may end meanwhile: then Garage refuses to delete the bucket."""
     double.answers = {"GetBucketInfo": [(200, MARKED)], "DeleteBucket": [(400, {"code": "BucketNotEmpty"})]}
     outputs = double.inputs(bucket="double-media")
-    with pytest.raises(StoreError, match=r"has media and is not deleted"):
+    with pytest.raises(StoreError, match=r"holds media and is not deleted"):
         GarageBucket().delete("double-media", outputs, Context(lambda _: None))
     assert [operation for operation, _ in double.asked] == ["GetBucketInfo", "DeleteBucket"]
 

@@ -1,0 +1,168 @@
+"""What an answer has to be to be one of a store: looked at in one place, before anything is concluded from it.
+
+botocore takes whatever parses for an answer, and leaves out what it doesn't find. Here an answer of the S3 or IAM API
+has the document of its operation (`require_document`), and what is read from an answer is there and of its type
+(`Answer` for boto3, `part` for JSON). All that comes out otherwise is an ApiError.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from synapse_media.errors import StoreError
+from synapse_media.redaction import redacted
+
+DENIED: Final = frozenset(
+    {"AccessDenied", "AllAccessDisabled", "Forbidden", "403", "UnauthorizedAccess", "Unauthorized"}
+)
+ABSENT: Final = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey"})
+"""S3's and IAM's own codes, which only their own error document holds: a bare 404 may be anybody's in between."""
+LACKING: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "XNotImplemented", "InvalidAction"})
+BAD_KEY: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure"})
+NO_ANSWER: Final = "Unparsable"
+"""The code of what is no answer of a store."""
+
+
+class ApiError(StoreError):
+    """A call the store answered with an error, or did not answer."""
+
+    def __init__(self, code: str, status: int, message: str) -> None:
+        super().__init__(message)
+        self.code = redacted(code)
+        self.status = status
+
+    @property
+    def denied(self) -> bool:
+        return self.code in DENIED or (self.status == 403 and self.code not in BAD_KEY | {"RequestTimeTooSkewed"})
+
+    @property
+    def absent(self) -> bool:
+        return self.code in ABSENT
+
+    @property
+    def lacking(self) -> bool:
+        return self.code in LACKING or self.status == 501
+
+    @property
+    def bad_key(self) -> bool:
+        return self.code in BAD_KEY
+
+
+# ---- S3 and IAM
+
+_ROOTS: Final = {
+    "CompleteMultipartUpload": "CompleteMultipartUploadResult",
+    "CopyObject": "CopyObjectResult",
+    "CreateMultipartUpload": "InitiateMultipartUploadResult",
+    "GetBucketAcl": "AccessControlPolicy",
+    "GetBucketEncryption": "ServerSideEncryptionConfiguration",
+    "GetBucketLifecycleConfiguration": "LifecycleConfiguration",
+    "GetBucketLocation": "LocationConstraint",
+    "GetBucketTagging": "Tagging",
+    "GetBucketVersioning": "VersioningConfiguration",
+    "GetPublicAccessBlock": "PublicAccessBlockConfiguration",
+    "ListBuckets": "ListAllMyBucketsResult",
+    "ListMultipartUploads": "ListMultipartUploadsResult",
+    "ListObjectVersions": "ListVersionsResult",
+    "ListObjectsV2": "ListBucketResult",
+    "ListParts": "ListPartsResult",
+}
+"""S3's operations that answer with a document, and its root: https://docs.aws.amazon.com/AmazonS3/latest/API/"""
+_BY_MODEL: Final = ("Output", "Result", "Response")
+"""Servers made from Amazon's API model (s3s) name some roots by their operation."""
+_WITHOUT_DOCUMENT: Final = frozenset({"DeleteBucket", "DeleteBucketPolicy", "DeleteObject", "AbortMultipartUpload"})
+"""S3's operations that delete, and answer with a 204."""
+_ROOT: Final = re.compile(
+    rb"\A\s*(?:\xef\xbb\xbf)?(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<(?:[\w.-]+:)?([\w.-]+)", re.DOTALL
+)
+_SHOWN: Final = 40
+
+
+def require_document(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
+    """Refuse a success that is none of its operation's. An event of botocore, before it parses.
+
+    Raises botocore's ResponseParserError.
+    """
+    from botocore.parsers import ResponseParserError
+
+    if response_dict["status_code"] >= 300:
+        return
+    name, body = operation_model.name, response_dict["body"]
+    status = f"HTTP {response_dict['status_code']}"
+    if name in _WITHOUT_DOCUMENT:
+        # Of a 200 that says nothing nobody knows whose it is.
+        if response_dict["status_code"] != 204 and not _is_of_s3(response_dict["headers"]):
+            raise ResponseParserError(f"{status} in place of 204")
+        return
+    wanted = _root_of(operation_model)
+    if wanted is None:
+        return
+    if not body.strip():
+        raise ResponseParserError(f"{status}, and the body is empty")
+    match = _ROOT.match(body)
+    root = match[1].decode() if match else ""
+    # An error with a 200, as some operations have it, botocore knows.
+    if root not in ("Error", wanted, *(name + end for end in _BY_MODEL)):
+        what = "a web page" if root.lower() in ("html", "doctype") else f"<{root[:_SHOWN]}>" if root else "no XML"
+        raise ResponseParserError(f"{status}, and the body is {what}, not <{wanted}>")
+
+
+def _root_of(operation_model: Any) -> str | None:
+    name: str = operation_model.name
+    return name + "Response" if operation_model.service_model.service_name == "iam" else _ROOTS.get(name)
+
+
+def _is_of_s3(headers: Mapping[str, Any]) -> bool:
+    return any(name.lower().startswith("x-amz") for name in headers)
+
+
+class Answer(dict[str, Any]):
+    """An answer of the S3 or IAM API, and each part of it: what it has to hold and doesn't is said.
+
+    Args:
+        what: the call, as messages begin.
+    """
+
+    def __init__(self, what: str, found: Mapping[str, Any]) -> None:
+        super().__init__({name: _wrapped(what, value) for name, value in found.items()})
+        self._what = what
+
+    def __missing__(self, name: str) -> Any:
+        raise ApiError(NO_ANSWER, 0, f"{self._what}: the answer of the store has no {name}")
+
+
+def _wrapped(what: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Answer(what, value)
+    return [_wrapped(what, item) for item in value] if isinstance(value, list) else value
+
+
+# ---- JSON
+
+T = TypeVar("T")
+
+
+def part(what: str, value: Any, name: str, kind: type[T], default: T | None = None) -> T:
+    """A part of a JSON answer, of its type. Raises ApiError where it is of another, or is not there.
+
+    Args:
+        what: the call, as messages begin.
+        default: in place of one that is not there, or null.
+    """
+    found = value.get(name) if isinstance(value, Mapping) else None
+    if found is None and default is not None and isinstance(value, Mapping):
+        return default
+    # A bool is an int to Python.
+    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+        raise ApiError(NO_ANSWER, 0, f"{what}: the answer has no {name!r} as it should be: is this the API's address?")
+    return found
+
+
+def items(what: str, value: Any, name: str, kind: type[T], default: list[T] | None = None) -> list[T]:
+    """A list in a JSON answer, each entry of its type; as `part`."""
+    found: list[Any] = part(what, value, name, list, default)
+    if not all(isinstance(item, kind) for item in found):
+        raise ApiError(NO_ANSWER, 0, f"{what}: the answer has other things in {name!r} than it should")
+    return found

@@ -1,0 +1,136 @@
+"""Files of anybody's: bounded, and refused in words; never a traceback."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from synapse_media import stackfile
+from synapse_media.errors import Problem, SettingsError, SynapseMediaError, UsageError
+from synapse_media.lint import reading
+from tests.core.test_stackfile import GOOD
+
+MUTANTS = int(os.environ.get("FILE_MUTANTS", "400"))
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+)
+REFUSED = {
+    "a date there is none of": "2026-02-30",
+    "no number": "0x_",
+    "a long number": "9" * 5_000,
+    "a tag that does not fit": "!!int x",
+    "another": "!!float x",
+    "a time": "!!timestamp x",
+    "bytes": "!!binary ä",
+    "truth": "!!bool x",
+    "pairs": "!!omap [x]",
+    "more pairs": "!!pairs [x]",
+    "a set": "!!set [x]",
+    "deep": "[" * 3_000 + "]" * 3_000,
+    "deep blocks": "\n" + "".join(" " * n + "- \n" for n in range(1, 400)),
+    "itself": "&a [*a]",
+    "a key that is a list": "{[a]: b}",
+    "merged with a list": "{<<: [a]}",
+    "merged with text": "{<<: a}",
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "Pulumi.yaml").write_text("name: synapse-media\n")
+    return tmp_path
+
+
+def put(project: Path, content: str | bytes) -> Path:
+    path = project / "Pulumi.s.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(
+    "form", ["config: {acme:x: %s}\n", "config:\n  synapse-media:stores: {example.com: {bucket: %s}}\n"]
+)
+def test_a_value_that_can_t_be_read_is_refused_in_words(project: Path, form: str, value: str) -> None:
+    path = put(project, form.replace("%s", value))
+    with pytest.raises(SynapseMediaError) as refused:
+        stackfile.read(project, "s")
+    assert len(str(refused.value)) < 3000
+    # The other reader says it of the file, or takes it as it is written.
+    assert isinstance(reading.read(path), reading.Document)
+
+
+@pytest.mark.parametrize("text", [BOMB, f"config:\n  synapse-media:stores: {{a.example.com: {{bucket: 1}}}}\n{BOMB}"])
+def test_anchors_are_counted_each_time(project: Path, text: str) -> None:
+    path = put(project, text)
+    with pytest.raises(stackfile.StackFileError, match=r"more than 20,000 values .anchors counted each time"):
+        stackfile.read(project, "s")
+    assert "anchors counted" in reading.read(path).problem
+
+
+def test_a_file_is_read_to_a_length(project: Path) -> None:
+    put(project, "a: " + "x" * 16_000_000)
+    with pytest.raises(stackfile.StackFileError, match="more than 1,000,000 bytes"):
+        stackfile.read(project, "s")
+
+
+def test_what_is_no_file_is_not_opened(project: Path) -> None:
+    os.mkfifo(project / "Pulumi.s.yaml")
+    with pytest.raises(stackfile.StackFileError, match="no regular file"):
+        stackfile.read(project, "s")
+    (project / "Pulumi.s.yaml").unlink()
+    (project / "Pulumi.s.yaml").symlink_to("/dev/zero")
+    with pytest.raises(stackfile.StackFileError, match="no regular file"):
+        stackfile.read(project, "s")
+
+
+@pytest.mark.parametrize("value", ["2026-02-30", "0x_", "!!int x", "[" * 3_000, "9" * 5_000])
+def test_a_value_on_a_command_line_is_refused_in_words(value: str) -> None:
+    with pytest.raises(UsageError, match="is no YAML value"):
+        stackfile.scalar(value)
+
+
+def test_a_long_value_is_cut_in_a_message() -> None:
+    assert len(str(Problem("bucket", "x" * 100_000, "a name", "Choose one."))) < 500
+
+
+_PIECES = (
+    *("[", "]", "{", "}", ":", "- ", "? ", "#", "~", "'", '"', "|\n", "\n", "  ", "\t", "\0", "\x85", "\ufeff", "ä"),
+    *("&a ", "*a", "<<: ", "!!int ", "!!omap ", "%YAML 9\n", "---\n", "...\n", "\U0001f600"),
+    *("0x_", "2026-02-30", ".nan", "1_", "1:60"),
+)
+
+
+def mutant(seed: int) -> bytes:
+    """A stack file with a few edits that nobody meant."""
+    draw = random.Random(seed)
+    text = GOOD
+    for _ in range(draw.randint(1, 6)):
+        at = draw.randrange(len(text) + 1)
+        until = min(len(text), at + draw.choice([0, 0, 1, 3, 20]))
+        piece = draw.choice([*_PIECES, text[at : at + 30] * draw.randint(1, 3)])
+        text = text[:at] + piece + text[until:]
+    raw = text.encode()
+    if draw.random() < 0.1:
+        at = draw.randrange(len(raw) + 1)
+        raw = raw[:at] + bytes([draw.randrange(256)]) + raw[at:]
+    return raw
+
+
+def test_a_mutated_file_is_read_or_refused_in_words(project: Path) -> None:
+    for seed in range(MUTANTS):
+        path = put(project, mutant(seed))
+        try:
+            stackfile.read(project, "s")
+        except (stackfile.StackFileError, SettingsError):
+            pass
+        except Exception as error:
+            raise AssertionError(f"the stack file, seed {seed}: {type(error).__name__}: {error}") from error
+        try:
+            reading.read(path)
+        except Exception as error:
+            raise AssertionError(f"`check`, seed {seed}: {type(error).__name__}: {error}") from error
