@@ -375,7 +375,7 @@ def _details(
         yield from (f"- {line}" for line in was if line not in will)
         yield from (f"+ {line}" for line in will if line not in was)
     if verb == "update" and is_bucket(kind) and (old.get("outputs") or {}).get("adopted"):
-        yield "it was taken over: its settings are changed only where `allow` names them"
+        yield "it is adopted: only settings that `allow` permits are changed"
     if verb in ("update", "replace"):
         # Of our own resources each input is shown as a whole; of a vendor's each path in it.
         paths = {_top(path) if kind_.get("inputDiff") else path for path, kind_ in detailed.items()}
