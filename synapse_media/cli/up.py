@@ -20,7 +20,7 @@ from synapse_media.settings import StoreSettings
 from synapse_media.urn import short
 
 from . import reviewed as what_was_reviewed
-from . import stacks
+from . import stacks, terminal
 
 PROOF_KIND = short(PROOF)
 
@@ -128,7 +128,7 @@ def _apply(
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview, state)
         found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps)
-        stacks.say(changes.in_words(found, changes.warnings(preview)))
+        terminal.write_changes(changes.lines(found, changes.warnings(preview)), sys.stderr)
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
             raise DangerError(changes.refusal(refused, str(stack.path)))
