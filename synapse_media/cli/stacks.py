@@ -225,9 +225,12 @@ def copy_of(engine: Engine, path: Path) -> Path:
 def _require(variables: Iterable[str], own: Collection[str], providers: Iterable[str]) -> None:
     missing = [name for name in variables if not (os.environ.get(name) or name in own)]
     if missing:
+        from .credentials import from_a_profile
+
         raise SynapseMediaError(
             f"the environment lacks {', '.join(missing)}: the admin credential of "
-            f"{', '.join(sorted(set(providers)))}. It is needed to create, refresh or delete, and is kept nowhere."
+            f"{', '.join(sorted(set(providers)))}. It is needed to create, refresh or delete, and is kept nowhere. "
+            f"{from_a_profile(missing)}".rstrip()
         )
 
 

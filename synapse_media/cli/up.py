@@ -60,7 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
         reviewed=arguments.reviewed,
     )
     # A program that declares its stores may keep them to itself.
-    stacks.show(stacks.outputs_of(session, required=bool(session.stack.stores)), as_json=arguments.json)
+    stores = stacks.outputs_of(session, required=bool(session.stack.stores))
+    stacks.show(stores, as_json=arguments.json)
+    if stores and not arguments.json:
+        print(
+            "\nNext:\n  # configuration for the homeserver, and how to apply it\n"
+            f"  synapse-media render --stack {arguments.stack} --out DIR"
+        )
     return 0
 
 

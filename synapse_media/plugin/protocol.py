@@ -274,9 +274,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         if self._engine is not None:
             # What can't be said must not undo what was done.
             with contextlib.suppress(grpc.RpcError):
-                said = engine_pb2.LogRequest(
-                    severity=severity, message=redacted(message), urn=urn, ephemeral=passing
-                )
+                said = engine_pb2.LogRequest(severity=severity, message=redacted(message), urn=urn, ephemeral=passing)
                 self._engine.Log(said, timeout=5)
 
     @contextlib.contextmanager

@@ -67,7 +67,7 @@ def urn(kind: str, name: str = "matrix.example.com") -> str:
 
 
 class EngineDouble(engine_pb2_grpc.EngineServicer):
-    """Takes what the plugin says to the user: warnings and notes by their resource, and with `-v` each call it makes."""
+    """Takes what the plugin says to the user: warnings and notes by their resource, with `-v` each call it makes."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
