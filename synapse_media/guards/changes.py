@@ -354,11 +354,14 @@ def _at(values: Any, path: str) -> Any:
 
 def _changed(path: str, was: Any, will: Any) -> Iterator[str]:
     """An input before and after; of an object with several entries those that differ."""
-    if not (isinstance(was, Mapping) and isinstance(will, Mapping) and was and will):
+    entries: Mapping[str, tuple[str, str]] = {}
+    if isinstance(was, Mapping) and isinstance(will, Mapping) and was and will:
+        both = {name: (_shown(was.get(name)), _shown(will.get(name))) for name in sorted({*was, *will})}
+        entries = {name: shown for name, shown in both.items() if shown[0] != shown[1]}
+    for name, (before, after) in entries.items():
+        yield f"{path}.{name}: {before} -> {after}"
+    if not entries:
         yield f"{path}: {_shown(was)} -> {_shown(will)}"
-        return
-    for name in sorted(name for name in {*was, *will} if was.get(name) != will.get(name)):
-        yield f"{path}.{name}: {_shown(was.get(name))} -> {_shown(will.get(name))}"
 
 
 def _shown(value: Any) -> str:
