@@ -279,7 +279,7 @@ class RingBase(SchemaResource[In, S]):
                 secrets[slot] = made.secret
                 listed[made.key_id] = True
                 if along is None:
-                    context.warn(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
+                    context.note(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
             for slot in [slot for slot in keys if slot not in slots]:
                 key = keys[slot]
                 if not handed_out:
