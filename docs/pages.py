@@ -208,7 +208,9 @@ def exit_codes() -> str:
                 _table(("code", ""), ((f"`{code}`", _cell(what)) for code, what in rows)),
                 "## Exceptions, for programs",
                 "All are subclasses of `synapse_media.errors.SynapseMediaError`, and a command ends with their code.",
-                _table(("code", "exceptions"), ((f"`{code}`", _names(sorted(by_code[code]))) for code in sorted(by_code))),
+                _table(
+                    ("code", "exceptions"), ((f"`{code}`", _names(sorted(by_code[code]))) for code in sorted(by_code))
+                ),
             ]
         )
         + "\n"
@@ -321,7 +323,9 @@ def errors() -> str:
             continue
         place, title = _GUIDES[part]
         lines += [f"## About {part}", f"More: [{title}]({place})."]
-        lines.append("\n".join(_error(*item) for item in sorted(messages, key=lambda item: item[0].lstrip("… `'").lower())))
+        lines.append(
+            "\n".join(_error(*item) for item in sorted(messages, key=lambda item: item[0].lstrip("… `'").lower()))
+        )
     return "\n\n".join(lines) + "\n"
 
 
@@ -441,7 +445,9 @@ def diagram() -> str:
     contents = {
         row[0]: row[1]
         for row in (
-            [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in text.splitlines()
+            if line.startswith("| `")
         )
     }
     boxes: list[str] = []
@@ -476,7 +482,9 @@ def _short(part: str) -> str:
 
 def pictures() -> dict[str, str]:
     """{name: SVG} of what `cost --picture` draws for the medium homeserver of choosing.md."""
-    found = re.search(r"## A medium one.*?<!-- synapse-media (cost .*?) --markdown -->", _read("choosing.md"), re.DOTALL)
+    found = re.search(
+        r"## A medium one.*?<!-- synapse-media (cost .*?) --markdown -->", _read("choosing.md"), re.DOTALL
+    )
     if found is None:
         raise SystemExit("choosing.md: no medium homeserver")
     # It prints the numbers, which choosing.md has.
