@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -188,8 +189,8 @@ def test_init_writes_a_stack_file(
 ) -> None:
     """Where it would ask on a terminal, it is answered."""
 
-    def answer(name: str, _: str, allowed: tuple[str, ...] = ()) -> str:
-        return allowed[0] if allowed else {"endpoint": "https://s3.example.net"}[name]
+    def answer(name: str, default: str = "", allowed: Iterable[str] = ()) -> str:
+        return default or next(iter(allowed), "") or {"endpoint": "https://s3.example.net"}[name]
 
     monkeypatch.setattr(init, "_ask", answer)
     given = {"PROVIDER": "wasabi", "BUCKET": "our-media"}
