@@ -161,8 +161,9 @@ def outputs() -> str:
         "\n\n".join(
             [
                 "# Outputs",
-                f"{_GENERATED} `synapse_media/contract.py`, version {contract.VERSION}. A stack exports them by "
-                "homeserver as `stores`, and the secrets among them as `store_secrets`; `render` writes both as `store.json`.",
+                f"{_GENERATED} `synapse_media/contract.py`, version {contract.VERSION}. A stack exports "
+                "them by homeserver as `stores`, and the secrets among them as `store_secrets`; "
+                "`render` writes both as `store.json`.",
                 _table(("output", "type", ""), rows),
                 "## A line of a proof",
                 _cell((contract.ProofLine.__doc__ or "").strip()),
