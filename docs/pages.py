@@ -50,8 +50,7 @@ def commands() -> str:
     ]
     for name, command in parser.commands.items():
         page = OF[name].page
-        place = "../../README.md" if page == "README.md" else f"../{page}"
-        lines += [f"## {name}", _cell(command.description), f"More: [{page}]({place})."]
+        lines += [f"## {name}", _cell(command.description), f"More: [{_title(page)}](../{page})."]
         for group in command._action_groups:
             shown = [
                 action
@@ -59,7 +58,8 @@ def commands() -> str:
                 if action.dest not in ("help", "cwd", "verbose") and action.help != argparse.SUPPRESS
             ]
             if shown:
-                lines += [f"**{group.title}**", _options(shown)]
+                title = "arguments" if group.title == "positional arguments" else group.title
+                lines += [f"**{title}**", _options(shown)]
         lines.append(
             "\n".join(f"    synapse-media {line}    # {what}" for line, what in OF[name].lines if OF[name].lines)
         )
@@ -549,6 +549,10 @@ def _names(names: Iterable[str]) -> str:
 
 def _slug(title: str) -> str:
     return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip())
+
+
+def _title(page: str) -> str:
+    return _read(page).partition("\n")[0].removeprefix("# ")
 
 
 def _read(page: str) -> str:

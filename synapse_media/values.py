@@ -1,7 +1,7 @@
-"""What the reader of a setting makes of its value: one function a field, for `check`, the stack file and the renderer.
+"""Checks values as their readers do: one function per field, for `check`, the stack file and the renderer.
 
-The readers are `parse_config` of synapse-s3-storage-provider (1.7.0; where an older release differs, its version is an
-argument), boto3 (`is_valid_endpoint_url`, `validate_region_name` and `VALID_BUCKET` of botocore, 1.44), minio-go in
+The readers are `parse_config` of synapse-s3-storage-provider (1.7.0; its version is an argument where older releases
+differ), boto3 (`is_valid_endpoint_url`, `validate_region_name` and `VALID_BUCKET` of botocore, 1.44), minio-go in
 matrix-media-repo (1.3.8), and the roles of matrix-docker-ansible-deploy (c0681e4b).
 """
 
@@ -21,7 +21,7 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a value does not do what its writer meant. `rule` is the name that `check` gives it; no secret goes in."""
+    """Why a value is wrong, under its rule in `check`. Never contains a secret."""
 
     rule: str
     reason: str
@@ -29,19 +29,19 @@ class Fault:
 
 
 UNSURE = frozenset({"bucket-name-unusual", "region-not-endpoints", "prefix-form", "public-url-private", "module-old"})
-"""Rules on what may be meant, or may work at some store: `check` warns of them."""
+"""Rules on values that may be intended, or work at some stores: `check` only warns."""
 SECRETS = ("access_key_id", "secret_access_key", "session_token", "customer_key")
 """Fields whose value is never shown."""
 
 
 def judge(field: str, text: str, method: str, *, endpoint: str = "", module: Version | None = None) -> Fault | None:
-    """What is wrong with a value that is there and not empty; None if nothing.
+    """The fault of a non-empty value; None if there is none.
 
     Args:
         field: bucket, region, endpoint, prefix, storage_class, or one of SECRETS.
-        method: who reads it.
-        endpoint: the store's, to judge its region by.
-        module: the version of Synapse's module where it is known.
+        method: the method whose program reads it.
+        endpoint: the store's endpoint, which a region is compared with.
+        module: the version of Synapse's module, if known.
     """
     fault = _not_replaced(field, text) or _stray(field, text, method)
     if fault is not None:
@@ -59,7 +59,7 @@ def judge(field: str, text: str, method: str, *, endpoint: str = "", module: Ver
     return None
 
 
-# ---- what was never filled in
+# ---- placeholders and unexpanded variables
 
 _NAMES = (
     r"(?:AWS_|S3_|B2_|MY_)*(?:ACCESS|SECRET)(?:_ACCESS)?_?KEY(?:_ID)?|(?:S3_|MY_)*BUCKET(?:_?NAME)?"
@@ -86,7 +86,7 @@ _VARIABLE = re.compile(r"\$[A-Za-z_]\w*")
 
 
 def is_placeholder(field: str, text: str) -> bool:
-    """Whether a value is one of an example, there to be replaced."""
+    """Whether a value is a placeholder."""
     bare = re.sub(r"^https?://", "", text.strip())
     if _WHOLE.fullmatch(bare):
         return True
@@ -97,7 +97,7 @@ def is_placeholder(field: str, text: str) -> bool:
 
 
 def expansion(field: str, text: str) -> str:
-    """The `${X}` or `$X` in a value, which nobody replaces; "" if there is none."""
+    """The `${X}` or `$X` in a value, which nothing expands; "" if there is none."""
     bare = re.sub(r"^https?://", "", text.strip())
     if _EXPANSION.fullmatch(bare) or (
         _VARIABLE.fullmatch(bare) and (field not in SECRETS or bare.upper() == bare or bare.count("_"))
@@ -113,7 +113,7 @@ _REFERENCE = re.compile(
 
 
 def is_reference(text: str) -> bool:
-    """Whether a value says where it is kept: a template, sops, Vault, vals, 1Password … It is filled in elsewhere."""
+    """Whether a value is a reference that another tool resolves: a template, SOPS, Vault, vals, 1Password …"""
     return _REFERENCE.search(text) is not None
 
 
@@ -125,52 +125,50 @@ def _not_replaced(field: str, text: str) -> Fault | None:
         shown_variable = variable[:60] if field not in SECRETS or variable[:2] in ("${", "$(") else "it"
         return Fault(
             "not-expanded",
-            "it is the path of a file, which is not read: the path itself is taken for the value"
+            "it is a file path, but the file is not read: the path itself becomes the value"
             if path
-            else f"{shown_variable} is taken as it is: neither Synapse and its module, nor matrix-media-repo, nor the "
-            "playbook expands it",
-            "Have it expanded before the file is read (envsubst, a template, an init container), and check the file "
-            "that is made. If this file is the template, give it an ending that says so, such as .tmpl.",
+            else f"{shown_variable} is used literally: Synapse and its module, matrix-media-repo and the playbook "
+            "don't expand it",
+            "Expand it before the file is read (envsubst, a template, an init container), and check the generated "
+            "file. If this file is the template, name it as one, such as *.tmpl.",
         )
     if text.strip() in ("None", "null", "undefined", "<no value>"):
-        return Fault(
-            "placeholder", "this is what a template writes where it has no value", "Write the store's own value."
-        )
+        return Fault("placeholder", "a template without a value for it wrote this", "Set it to your store's value.")
     if is_placeholder(field, text):
-        return Fault(
-            "placeholder", "this is the example of the documentation, no value of yours", "Write the store's own value."
-        )
+        return Fault("placeholder", "this is a placeholder from the documentation", "Set it to your store's value.")
     return None
 
 
-# ---- what was copied along with a value
+# ---- stray characters
 
 _INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 _QUOTES = "\"'`“”„‘’"
 _REFUSED = {
-    "region": "boto3 refuses such a region (InvalidRegionError)",
-    "endpoint": "boto3 refuses it (Invalid endpoint)",
-    "bucket": "boto3 refuses such a name (Invalid bucket name)",
+    "region": "boto3 rejects such a region (InvalidRegionError)",
+    "endpoint": "boto3 rejects it (Invalid endpoint)",
+    "bucket": "boto3 rejects such a name (Invalid bucket name)",
 }
 
 
 def _stray(field: str, text: str, method: str) -> Fault | None:
     ends = text.strip(_INVISIBLE).strip()
-    # A URL's first blanks are taken off by whoever reads it; a prefix and a password may hold some within.
+    # URL parsers strip leading spaces; prefixes and passwords may contain spaces.
     within = field in ("bucket", "region", "endpoint", "access_key_id") and re.search(r"\s", ends)
     if text == ends and not within and not set(text) & set(_INVISIBLE + "\r\n\t"):
         quoted = len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES
         if not quoted:
             return None
-        what = "the quotation marks are part of the value"
+        what = "the value includes the quotation marks"
     elif text != ends:
-        broken = "line break" if text.rstrip(" \t") != text.rstrip() else "blank"
-        what = f"a {broken} at an end is part of the value"
+        stray = "line break" if text.rstrip(" \t") != text.rstrip() else "space"
+        what = f"the value begins or ends with a {stray}"
     else:
-        what = "a blank, a line break or an invisible character is part of the value"
+        what = "the value contains a space, a line break or an invisible character"
     refused = _REFUSED.get(field, "") if method == MODULE else ""
-    effect = refused or ("every request is refused, since the key is another" if field in SECRETS else "it is another")
-    return Fault("stray-character", f"{what}: {effect}", "Remove it. In YAML, `|` and `>` end with a line break.")
+    effect = refused or (
+        "the key is wrong, and every request is refused" if field in SECRETS else "it is a different value"
+    )
+    return Fault("stray-character", f"{what}: {effect}", "Remove it. In YAML, `|` and `>` add a line break at the end.")
 
 
 # ---- bucket
@@ -181,34 +179,33 @@ _USUAL_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def bucket(text: str, method: str) -> Fault | None:
-    """A bucket's name, as boto3, minio-go or Goofys takes it."""
+    """The fault of a bucket name, as boto3, minio-go or Goofys reads it; None if there is none."""
     if method == GOOFYS:
         text = text.partition(":")[0]  # bucket:prefix
     if "://" in text or text.startswith("arn:"):
         last = re.sub(r"^(?:\w+://|arn:[^:]*:s3:[^:]*:[^:]*:)", "", text).partition("/")[0]
-        return Fault("bucket-name", "it is an address; a bucket is named by its name alone", f"Write {last}.")
+        return Fault("bucket-name", "it is an address, not a bucket name", f"Write {last}.")
     if "/" in text:
         name, _, folder = text.partition("/")
         into = (
-            f"Write {name}, and prefix: {folder.rstrip('/')}/ beside it."
+            f"Write {name}, and set prefix: {folder.rstrip('/')}/."
             if METHODS[method].prefix and folder
-            else f"Write {name}." + (f" {method} knows no prefix." if folder else "")
+            else f"Write {name}." + (f" {method} does not support a prefix." if folder else "")
         )
         return Fault(
-            "bucket-name", "a bucket's name has no '/': what follows it is a folder, and no request works", into
+            "bucket-name", "a bucket name can't contain '/': the rest is a folder, and every request fails", into
         )
     allowed = _MINIO_BUCKET if method == MEDIA_REPO else _BOTO_BUCKET
     if not allowed.fullmatch(text):
         return Fault(
-            "bucket-name", "a bucket's name has letters, digits, '-' and '.' alone", "Write the bucket's own name."
+            "bucket-name", "a bucket name has only letters, digits, '-' and '.'", "Write the bucket's real name."
         )
     if not _USUAL_BUCKET.fullmatch(text) or ".." in text:
         why = "capitals" if text.lower() != text else "'_'" if "_" in text else "this form or length"
         return Fault(
             "bucket-name-unusual",
-            f"no store lets anybody make a bucket with {why} any more (Amazon has such from before 2018, in us-east-1 "
-            "alone)",
-            "Look up how the bucket is really called: names are of a-z, 0-9 and '-', 3 to 63 characters.",
+            f"stores no longer create buckets with {why} (Amazon has some from before 2018, in us-east-1 only)",
+            "Look up the bucket's real name: 3 to 63 characters of a-z, 0-9 and '-'.",
         )
     return None
 
@@ -219,7 +216,7 @@ _BOTO_HOST = re.compile(r"((?!-)[A-Z\d-]{1,63}(?<!-)\.)*((?!-)[A-Z\d-]{1,63}(?<!
 
 
 def split(endpoint: str) -> SplitResult:
-    """An endpoint taken apart, with or without its scheme; nothing in it where it can't be."""
+    """Split an endpoint with or without a scheme; empty if it is malformed."""
     try:
         return urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
     except ValueError:
@@ -232,15 +229,15 @@ def shown(endpoint: str) -> str:
 
 
 def endpoint_url(text: str, method: str) -> Fault | None:
-    """An endpoint, as boto3 or minio-go takes it. Goofys adds what is missing."""
+    """The fault of an endpoint, as boto3 or minio-go reads it; None if there is none. Goofys completes it itself."""
     if method == MEDIA_REPO:
-        # One "/" at the end is let through by minio-go, which checks this.
+        # minio-go, which checks this, accepts one "/" at the end.
         if "/" in text.removesuffix("/"):
             bare = split(text).netloc.rpartition("@")[2] or "s3.example.com"
             return Fault(
                 "endpoint-with-scheme",
-                "it takes a host and perhaps a port; with a scheme or a path it starts, and fails at the first upload",
-                f"Write {bare}; http or https is said by `ssl`.",
+                "it must be a host with an optional port; with a scheme or path the first upload fails",
+                f"Write {bare}; `ssl` chooses http or https.",
             )
         return None
     if method != MODULE:
@@ -249,10 +246,10 @@ def endpoint_url(text: str, method: str) -> Fault | None:
         bare = re.sub(r"^(?:[a-z0-9]*:/*|[a-z]*/+)(?=[^0-9])", "", shown(text), flags=re.IGNORECASE)
         if re.match(r"https?:?//?", text, re.IGNORECASE) is None and "://" not in text:
             bare = shown(text)
-        said = f"{shown(text)!r}" if text else "an empty text"
+        written_as = f"{shown(text)!r}" if text else "an empty string"
         return Fault(
             "endpoint-without-scheme",
-            f"{said} is no URL for boto3: Synapse starts, and then every request for media fails",
+            f"{written_as} is not a URL to boto3: Synapse starts, but every media request fails",
             f"Write https://{bare.strip('/') or 's3.example.com'}"
             + ("." if text else ", or remove the line for Amazon S3."),
         )
@@ -262,24 +259,26 @@ def endpoint_url(text: str, method: str) -> Fault | None:
     except ValueError:
         host, port = parts.hostname or "", -1
     if host in ("http", "https") and parts.path.startswith("//"):
-        return Fault("endpoint-host", "it has a scheme twice: the host is taken for 'https'", "Write the scheme once.")
+        return Fault("endpoint-host", "it has two schemes: 'https' is parsed as the host", "Write the scheme once.")
     if port in (-1, 0):
         return Fault(
-            "endpoint-host", "the port is none (1 to 65535): boto3 refuses it", "Write the store's port, or none."
+            "endpoint-host",
+            "the port is invalid (allowed: 1 to 65535): boto3 rejects it",
+            "Write the store's port, or none.",
         )
     if ":" in host:
         return None  # IPv6
     if len(host) > 255 or not _BOTO_HOST.fullmatch(host.removesuffix(".")):
-        why = "has '_'" if "_" in host else "is no host name"
+        why = "has '_'" if "_" in host else "is not a host name"
         return Fault(
             "endpoint-host",
-            f"boto3 refuses a host that {why} (ValueError: Invalid endpoint): Synapse starts, and then every request "
-            "for media fails",
+            f"boto3 rejects a host that {why} (ValueError: Invalid endpoint): Synapse starts, but every media request "
+            "fails",
             "Give the host a name of letters, digits and '-' (in Docker: a network alias or another container name), "
-            "or write its address.",
+            "or use its IP address.",
         )
     if parts.query or parts.fragment:
-        return Fault("endpoint-host", "boto3 refuses a URL with '?' or '#'", "Write scheme, host and port alone.")
+        return Fault("endpoint-host", "boto3 rejects a URL with '?' or '#'", "Write only scheme, host and port.")
     return None
 
 
@@ -290,21 +289,21 @@ _ZONE = re.compile(r"((?:[a-z]{2})(?:-[a-z]+)+-\d)[a-z]")
 
 
 def region(text: str, method: str) -> Fault | None:
-    """A region's name, as boto3 takes it."""
+    """The fault of a region name, as boto3 reads it; None if there is none."""
     zone = _ZONE.fullmatch(text.lower())
     if zone and zone[1] in catalog.load("amazon_s3").regions:
-        return Fault("region-form", f"{text!r} is an availability zone, and S3 has regions", f"Write {zone[1]}.")
+        return Fault("region-form", f"{text!r} is an availability zone, not a region", f"Write {zone[1]}.")
     if method == MODULE and not _BOTO_REGION.fullmatch(text):
         return Fault(
             "region-form",
-            "boto3 refuses such a region (InvalidRegionError): letters, digits and '-', and not digits alone",
-            "Write the region as the store signs it, such as eu-central-1.",
+            "boto3 rejects such a region (InvalidRegionError): letters, digits and '-', not only digits",
+            "Write the region that the store signs for, such as eu-central-1.",
         )
     return None
 
 
 def region_at(text: str, endpoint: str) -> Fault | None:
-    """A region that contradicts the one that the endpoint names."""
+    """The fault of a region that does not match its endpoint; None if it does, or can't be compared."""
     found = provider_of(endpoint)
     if found is None:
         return None
@@ -313,18 +312,18 @@ def region_at(text: str, endpoint: str) -> Fault | None:
     if zone and zone[1] in provider.regions:
         return Fault("region-form", f"the endpoint names the availability zone {own}", f"Write {zone[1]} in it.")
     if not text or text == own or not provider.regions:
-        return None  # where the catalog has no regions, nobody knows what the store signs for
+        return None  # without regions in the catalog it is unknown what the store signs for
     if provider.value("signed_region") == "any" and text not in provider.regions:
         return None
     return Fault(
         "region-not-endpoints",
-        f"the endpoint is {provider.title}'s in {own}, and requests are signed for {text!r}, which a store refuses",
-        f"Write {own}, or the endpoint of {text}, whichever has the bucket.",
+        f"the endpoint is {provider.title}'s in {own}, but requests are signed for {text!r}, which the store refuses",
+        f"Write {own}, or the endpoint of {text}, depending on where the bucket is.",
     )
 
 
 def provider_of(endpoint: str) -> tuple[catalog.Provider, str] | None:
-    """Whose endpoint this is and in which region, by the catalog's patterns; None where none fits."""
+    """The provider and region of an endpoint, by the catalog's patterns; None if none matches."""
     host = (split(endpoint).hostname or "").removesuffix(".")
     plain = re.sub(r"^(?:.+\.)?s3[.-](?:dualstack\.)?(?=[a-z])", "s3.", host)
     for provider, pattern in _patterns():
@@ -348,68 +347,68 @@ def _patterns() -> tuple[tuple[catalog.Provider, re.Pattern[str]], ...]:
 
 
 def storage_class(text: str, method: str) -> Fault | None:
-    """A storage class, as the module asserts it: it knows four, and "" is none."""
+    """The fault of a storage class, as the module asserts it: it accepts four, and not ""."""
     allowed = METHODS[MODULE].storage_classes or ()
     if method != MODULE or text in allowed:
         return None
-    said = f"{text!r}" if text else "nothing for its value"
+    shown_class = f"{text!r}" if text else "an empty value"
     return Fault(
         "storage-class-refused",
-        f"the module asserts one of {', '.join(allowed)}: with {said} Synapse does not start"
-        + (", although s3_media_upload takes more of them" if text.isupper() else ""),
-        "Choose one of the four. A lifecycle rule of the bucket can move objects on."
+        f"the module requires one of {', '.join(allowed)}: with {shown_class} Synapse does not start"
+        + (", although s3_media_upload accepts more of them" if text.isupper() else ""),
+        "Choose one of the four. A lifecycle rule of the bucket can move objects to another later."
         if text
-        else "Remove the line: STANDARD is the default.",
+        else "Remove the line; the default is STANDARD.",
     )
 
 
 PREFIX_SINCE: Version = (1, 4)
-"""The module's first release that knows a prefix."""
+"""The module's first release with a prefix."""
 
 
 def prefix(text: str, method: str, module: Version | None = None) -> Fault | None:
-    """A prefix: the module puts it before a key as it is."""
+    """The fault of a prefix, which the module prepends to each key unchanged; None if there is none."""
     if method != MODULE or (module and module < PREFIX_SINCE):
         return None
     if text.endswith("/") and not text.startswith("/") and "//" not in text:
         return None
     return Fault(
         "prefix-form",
-        f"{text!r} is put before a key as it is: the first one is {text + 'local_content'!r}…, which "
-        "tools that copy into a folder do not write",
-        "A new store: let it end with '/' and not start with it. One that holds media already: leave it, since a "
-        "change hides that media, and copy with exactly this prefix.",
+        f"{text!r} is prepended to each key unchanged: keys begin with {text + 'local_content'!r}, which "
+        "tools that copy into a folder don't write",
+        "In a new store, let it end with '/' and not begin with it. In one that has media, keep it, since a change "
+        "would hide that media, and copy with exactly this prefix.",
     )
 
 
 def public_url(text: str, endpoint: str, bucket_name: str) -> Fault | None:
-    """matrix-media-repo's publicBaseUrl: each download is redirected to it and the object's name, unsigned."""
+    """The fault of publicBaseUrl, to which matrix-media-repo redirects downloads, unsigned; None if there is none."""
     fault = _not_replaced("endpoint", text) or _stray("endpoint", text, MEDIA_REPO)
     if fault is not None:
         return fault
     if not re.match(r"https?://[^/]", text, re.IGNORECASE):
         return Fault(
-            "public-url", "it has no scheme: the redirect leads back to this server", f"Write https://{shown(text)}"
+            "public-url", "it has no scheme, so the redirect points back to this server", f"Write https://{shown(text)}"
         )
     if not text.endswith(("/", "=")):
         return Fault(
             "public-url",
-            "it is put before the object's name as it is, and does not end with '/': each redirect leads nowhere",
+            "it is prepended to the object's name unchanged, and does not end with '/': every redirect is broken",
             f"Write {shown_url(text)}/",
         )
     host, own = (split(text).hostname or "").lower(), (split(endpoint).hostname or "").lower()
     if own and host == own and bucket_name not in split(text).path.split("/"):
         return Fault(
-            "public-url", "it is the store's address without the bucket: each redirect leads nowhere", "Add it."
+            "public-url", "it is the store's address without the bucket: every redirect is broken", "Add the bucket."
         )
-    # A vendor's own domain: an address of the bucket, or a CDN that reads it as anybody would.
+    # The vendor's own domain: the bucket's address, or a CDN that reads the bucket anonymously.
     vendor = f".{'.'.join(own.split('.')[-2:])}" if provider_of(endpoint) else ""
     if own and (host in (own, f"{bucket_name}.{own}".lower()) or (vendor and host.endswith(vendor))):
         return Fault(
             "public-url-private",
-            "it is the bucket's own address, where each download arrives unsigned: a private bucket refuses it",
-            "Leave it out, or have a CDN with leave to read in front of the bucket. A bucket that everybody may read "
-            "shows media to whoever has its address.",
+            "it is the bucket's own address, which gets unsigned requests: a private bucket refuses them",
+            "Remove it, or use a CDN that may read the bucket. In a public bucket anyone with the URL can read the "
+            "media.",
         )
     return None
 
@@ -423,7 +422,7 @@ def shown_url(text: str) -> str:
 
 
 def version(text: str) -> Version | None:
-    """1.140.0, v1.140, 1.163.0rc1: the numbers; None for anything else, such as latest."""
+    """The numbers of 1.140.0, v1.140 or 1.163.0rc1; None for anything else, such as latest."""
     found = re.match(r"v?(\d+(?:\.\d+)+)", text.strip())
     return tuple(int(part) for part in found[1].split(".")) if found else None
 
@@ -433,29 +432,29 @@ def written(numbers: Version) -> str:
 
 
 def pair(module: Version | None, homeserver: Version | None) -> Fault | None:
-    """Whether a release of the module works with one of Synapse; None for one that is not known.
+    """The fault of a pair of releases of the module and Synapse (None if unknown); None if they are compatible.
 
-    Releases since 1.6.0 call `ModuleApi.defer_to_threadpool`, which Synapse has since 1.140; those before use logging
-    contexts as Synapse had them until then, and boto3 as it was before 1.36, without its newer checksums:
+    Releases since 1.6.0 call `ModuleApi.defer_to_threadpool`, which Synapse has since 1.140; older ones use logging
+    contexts as they were in Synapse before that, and boto3 before 1.36, without its newer checksums:
     https://github.com/matrix-org/synapse-s3-storage-provider/pull/134
     """
     needs, since = synapse.MODULE_NEEDS_SYNAPSE, synapse.THREADPOOL_SINCE
     if module is None:
         return None
     said = f"the module is {written(module)}"
-    upgrade = f"Take {synapse.MODULE_VERSION}, and Synapse {written(needs)} or newer with it."
+    upgrade = f"Upgrade the module to {synapse.MODULE_VERSION}, and Synapse to {written(needs)} or newer."
     if module >= since:
         if homeserver is not None and homeserver < needs:
             return Fault(
                 "version-pair",
                 f"{said} and Synapse {written(homeserver)}: since {written(since)} it needs Synapse {written(needs)} "
-                "or newer, and every upload and download fails on an older one",
+                "or newer; with an older one every upload and download fails",
                 upgrade,
             )
         if module < synapse.HANG_MENDED:
             return Fault(
                 "module-old",
-                f"{said}: before {written(synapse.HANG_MENDED)} a missing object leaves requests hanging",
+                f"{said}: before {written(synapse.HANG_MENDED)} a missing object makes requests hang",
                 upgrade,
             )
         return None

@@ -46,6 +46,17 @@ def _defect(error: BaseException) -> str:
     return "\n".join(lines)
 
 
+_PACKAGES = {"boto3": "boto3", "botocore": "boto3", "rich": "rich", "ruamel": "ruamel.yaml", "yaml": "PyYAML"}
+"""{module: its package} of what a command needs that a server, where only `prove` runs, may not have."""
+
+
+def _lacking(error: ModuleNotFoundError) -> str:
+    package = _PACKAGES.get((error.name or "").partition(".")[0])
+    if package is None:
+        return _defect(error)
+    return f"it needs the package {package}, which is not installed here: pip install {package}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
     made = parser()
@@ -88,6 +99,9 @@ def _run(parsed: argparse.Namespace, directory: contextlib.ExitStack) -> int:
     except KeyboardInterrupt:
         print(f"synapse-media {parsed.command}: interrupted; run it again to go on", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        print(f"synapse-media {parsed.command}: {_lacking(error)}", file=sys.stderr)
+        return 1
     except Exception as error:  # noqa: BLE001 - what it says may hold a secret, so it is not shown
         print(f"synapse-media {parsed.command}: {_defect(error)}", file=sys.stderr)
         return 1

@@ -116,7 +116,7 @@ def _next(name: str, store: settings.StoreSettings) -> list[str]:
 def _answers(arguments: argparse.Namespace) -> dict[str, Any]:
     provider = catalog.load(arguments.provider or _ask("provider", ""))
     server_name = arguments.server_name or _ask("server_name", "")
-    bucket = arguments.bucket or _bucket_of(server_name)
+    bucket = arguments.bucket or _bucket_of(server_name, provider)
     store: dict[str, Any] = {"server_name": server_name, "provider": provider.name, "bucket": bucket}
     if provider.value("endpoint_from_account", False):
         # Nothing is asked for; what is said is compared with the account's.
@@ -141,9 +141,17 @@ def _answers(arguments: argparse.Namespace) -> dict[str, Any]:
     return store
 
 
-def _bucket_of(server_name: str) -> str:
+def _bucket_of(server_name: str, provider: catalog.Provider) -> str:
+    """The default. Raises UsageError for a name that no bucket can have there."""
     plain = "".join(letter if letter.isalnum() else "-" for letter in server_name.lower())
-    return f"{plain}-media"
+    made = f"{plain}-media"
+    fault = catalog.bucket_name_fault(made, provider)
+    if fault is not None:
+        raise UsageError(
+            f"--bucket is missing: {made}, made from the server name, can't be a bucket's name at {provider.name}: "
+            f"{fault.words}. Name one with --bucket."
+        )
+    return made
 
 
 def _ask(name: str, default: str, allowed: tuple[str, ...] = ()) -> str:

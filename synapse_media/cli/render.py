@@ -140,7 +140,7 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
     if arguments.stack:
         for store in loaded:
             if arguments.server in (None, store.server_name):
-                _ask(store)
+                _ask(store, arguments.stack)
     selected = [store for store in loaded if arguments.server in (None, store.server_name)]
     if not selected:
         names = ", ".join(store.server_name for store in loaded)
@@ -148,7 +148,7 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
     return selected
 
 
-def _ask(store: StorageOutputs) -> None:
+def _ask(store: StorageOutputs, stack: str) -> None:
     """Refuse a key that the store does not know, as after an older state was restored: it would be handed out dead."""
     from synapse_media.store.answers import ApiError
     from synapse_media.store.clients import call
@@ -167,7 +167,7 @@ def _ask(store: StorageOutputs) -> None:
         if error.bad_key or error.denied or error.code == "NoSuchBucket":
             raise ContractError(
                 f"store {store.server_name}: nothing was rendered, because the store does not accept what would be: "
-                f"{error} Run `synapse-media up --refresh`, and render again."
+                f"{error} Run `synapse-media up --refresh --stack {stack}`, and render again."
             ) from None
         stacks.say(f"{store.server_name}: the store could not be asked whether the key is accepted: {error}")
 

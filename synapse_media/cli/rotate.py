@@ -48,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     if store.options.get("existing_key"):
         raise UsageError(
             f"store {store.server_name} uses a key of your own (existing_key), which can't be rotated from here: make "
-            "another at the store, put it into the environment, and run `synapse-media up --refresh`; delete the old "
-            "one after Synapse was restarted with the new."
+            "another at the store, put it into the environment, and run `synapse-media up --refresh --stack "
+            f"{arguments.stack}`; delete the old one after Synapse was restarted with the new."
         )
     applied = read_applied(session.state())
     judge(applied, session.stack.stores, session.stack.allow).require()
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if left:
         raise UsageError(
             f"store {store.server_name} is in the middle of a rotation: the key of slot {', '.join(left)} is being "
-            f"retired. Go on with `synapse-media rotate --finish --confirm --stack {arguments.stack}`."
+            f"retired. Go on with `{_command(session.stack, store, '--finish --confirm')}`."
         )
     if not store.keys.retiring:
         _require_active(store, ring, arguments.stack)
@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         raise UsageError(
             f"store {store.server_name} is in the middle of a rotation: keys of slot {store.keys.active} (active) and "
-            f"{', '.join(store.keys.retiring)}. Render, restart Synapse, then `synapse-media rotate --finish "
-            "--confirm`."
+            f"{', '.join(store.keys.retiring)}. Render, restart Synapse, then "
+            f"`{_command(session.stack, store, '--finish --confirm')}`."
         )
     stacks.quiet_for_json(session, as_json=arguments.json)
     _apply(session, store, arguments, Keys(new, (old,)))
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"The key of slot {new} is new and proved; that of slot {old} still works. Now:\n"
         f"  synapse-media render --stack {arguments.stack} --out DIR    and bring the files to the server\n"
         "  restart Synapse\n"
-        f"  synapse-media rotate --stack {arguments.stack} --finish --confirm"
+        f"  {_command(session.stack, store, '--finish --confirm')}"
     )
     return 0
 
@@ -166,7 +166,7 @@ def _finish(session: stacks.Session, store: StoreSettings, ring: Ring | None, ar
     if not _active_is_proved(session, store, ring):
         raise SynapseMediaError(
             f"store {store.server_name}: the key of slot {store.keys.active} is not made and proved yet, so the old "
-            f"one stays. Run `synapse-media rotate --stack {session.stack.name}`, render, restart Synapse, then "
+            f"one stays. Run `{_command(session.stack, store)}`, render, restart Synapse, then "
             "--finish."
         )
     word = entry(store.server_name, Word.RETIRE_KEY)
@@ -179,6 +179,13 @@ def _finish(session: stacks.Session, store: StoreSettings, ring: Ring | None, ar
     stacks.say(f"the key of slot {', '.join(retiring)} of {store.server_name} is retired")
     _show(session, store, arguments)
     return 0
+
+
+def _command(stack: stackfile.StackFile, store: StoreSettings, more: str = "") -> str:
+    """The command by which this store's rotation goes on."""
+    several = sum(one.uses_store for one in stack.stores.values()) > 1
+    server = f" --server {store.server_name}" if several else ""
+    return f"synapse-media rotate --stack {stack.name}{server} {more}".rstrip()
 
 
 def _choose(stack: stackfile.StackFile, server: str | None) -> StoreSettings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from synapse_media import stackfile
@@ -64,7 +64,7 @@ def _to_json(one: Overview, stores: Iterable[Existing]) -> dict[str, Any]:
     }
 
 
-def _in_words(one: Overview, stores: Iterable[Existing]) -> str:
+def _in_words(one: Overview, stores: Collection[Existing]) -> str:
     lines = [f"stack {one.name}"]
     for store in stores:
         name, ring = store.record.server_name, store.record.ring
@@ -76,7 +76,8 @@ def _in_words(one: Overview, stores: Iterable[Existing]) -> str:
             passed = store.outputs is not None and store.outputs.proof is not None and store.outputs.proof.passed
             lines.append(f"  proved     {store.proved_at[:16].replace('T', ' ')} UTC{'' if passed else ', and failed'}")
         if ring is not None:
-            finish = f"until `synapse-media rotate --finish --stack {one.name}`"
+            server = f" --server {name}" if len(stores) > 1 else ""
+            finish = f"until `synapse-media rotate --finish --confirm --stack {one.name}{server}`"
             lines += [f"  retiring   {ring.keys[slot]}, {finish}" for slot in ring.retiring]
     if len(lines) == 1:
         lines.append(f"nothing yet; `synapse-media diff --stack {one.name}` says what would be made")

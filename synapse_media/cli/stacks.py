@@ -41,7 +41,7 @@ from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.duplicates import duplicates, without
 from synapse_media.guards.judge import current_names, identity
-from synapse_media.methods import FILESYSTEM, Expected
+from synapse_media.methods import FILESYSTEM, NOT_TESTED, Expected
 from synapse_media.redaction import remember
 from synapse_media.schema import model
 from synapse_media.schema.connection import AdminCheck, Connection
@@ -727,7 +727,8 @@ def _age(created_at: str) -> str:
 def _by_outcome(proof: contract.Proof) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in proof.lines:
-        outcome = line.expected if line.expected == Expected.CANNOT_REFUSE else line.outcome
+        untold = line.expected == Expected.CANNOT_REFUSE and line.outcome != NOT_TESTED
+        outcome = line.expected if untold else line.outcome
         found.setdefault(
             {Expected.ALLOWED.value: "may", Expected.REFUSED.value: "may not"}.get(outcome, outcome), []
         ).append(line.operation)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from synapse_media import catalog
 from synapse_media.allow import Word, settles_media, words_of
 from synapse_media.engine.options import has_targets
 from synapse_media.engine.session import EngineError
@@ -138,6 +139,7 @@ def _apply(
         stacks.refuse_taken_buckets(session, preview)
         if found and not yes:
             _ask(session)
+        _say_what_is_slow(session, found)
         with stacks.changing(session, confirmed, begin):
             shown = ["--refresh"] if refresh else []
             engine.up(stack.name, [*shown, *options, *again], config=session.config)
@@ -171,6 +173,15 @@ def _ask(session: stacks.Session) -> None:
             "nothing was changed: another run changed the state meanwhile, so that this is no longer what was "
             "reviewed. Run it again to see what it would do now."
         )
+
+
+def _say_what_is_slow(session: stacks.Session, found: Sequence[Change]) -> None:
+    """Pulumi shows what it waits for, but not that so long is usual."""
+    for change in found:
+        store = session.stack.stores.get(change.store)
+        slow = catalog.load(store.provider).value("slow_changes", {}) if store and store.uses_store else {}
+        if change.verb in ("create", "update", "replace") and change.kind in slow:
+            stacks.say(f"{change.verb} {change.kind} of {change.store} takes {slow[change.kind]}")
 
 
 def _to_prove_again(

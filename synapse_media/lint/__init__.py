@@ -1,7 +1,7 @@
-"""Configuration that people already have -> what in it breaks or loses media. No Pulumi, no store, no network.
+"""Finds what in existing configuration files breaks or loses media. Needs no Pulumi, no store and no network.
 
-`check` reads and applies; the rules are small functions of one configuration, in `rules`, or of several,
-in `cross_checks`.
+`check` reads the files and applies the rules. `rules` has those on a single configuration, `cross_checks` those on
+several.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from synapse_media.errors import UsageError
 
 from . import cross_checks, embedded, stores, version_rules, versions
-from . import rules as _rules  # noqa: F401  (each module puts its rules on the list)
+from . import rules as _rules  # noqa: F401  (each module registers its rules)
 from .config import Config, Kind, group, kind_of
 from .findings import RULES, Finding, Hit, Rule, Severity
 from .reading import OTHER_LANGUAGE, TEMPLATE, Document, Value, is_manifest, read
@@ -24,23 +24,23 @@ UNREADABLE = Rule(
     "unreadable",
     Severity.BREAKS,
     (),
-    "A file that can't be read as YAML: its program fails.",
+    "A file that is not valid YAML: the program that reads it fails.",
     "https://yaml.org/spec/1.1/",
     lambda _: (),
 )
 ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *cross_checks.RULES, *version_rules.RULES, UNREADABLE)
-"""Everything that `check` can find."""
+"""All rules of `check`."""
 
 _ORDER = list(Severity)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found.
+    """The result of a check.
 
     Attributes:
-        findings: the worst first, then by file and line.
-        files: path -> what the file was taken for; what is in NOT_LOOKED_INTO was not judged.
+        findings: by severity, then by file and line.
+        files: path -> kind of the file; a kind in NOT_LOOKED_INTO was not checked.
     """
 
     findings: tuple[Finding, ...]
@@ -53,11 +53,11 @@ class Report:
 def check(paths: Sequence[Path]) -> Report:
     """Read files and directories, and apply every rule.
 
-    A directory stands for its *.yaml and *.yml, and those of a conf.d in it. Files of one program are one
+    A directory stands for its *.yaml and *.yml files and those of its conf.d. Files of one program form one
     configuration, in the order given: see `config.group`.
 
     Raises:
-        UsageError: a path is not there, nothing was recognised, or two homeservers are mixed.
+        UsageError: a path does not exist, no file was recognised, or the files are of two homeservers.
     """
     given = [(read(path), in_directory) for path, in_directory in _files(paths)]
     documents = [(part, inside) for document, inside in given for part in _parts(document)]
@@ -72,8 +72,8 @@ def check(paths: Sequence[Path]) -> Report:
     broken = [document for document, _ in documents if document.problem]
     if not (configs or broken or hidden or pins):
         raise UsageError(
-            f"{', '.join(document.path for document in unknown)}: neither a homeserver.yaml, nor variables of the "
-            "playbook, nor a media-repo.yaml, and no such file within"
+            f"{', '.join(document.path for document in unknown)}: not a homeserver.yaml, variables of the playbook "
+            "or a media-repo.yaml, and none is embedded in it"
         )
     findings = [UNREADABLE.finding(_broken(document)) for document in broken]
     findings += version_rules.find(configs, pins)
@@ -92,7 +92,7 @@ def check(paths: Sequence[Path]) -> Report:
 
 
 def _parts(document: Document) -> list[Document]:
-    """A file as it is judged: itself, and the configurations within it."""
+    """The file itself, and the configurations embedded in it."""
     if document.problem or document.encrypted or document.template:
         return [document]
     kind = kind_of(document)
@@ -112,7 +112,7 @@ def _not_looked_into(document: Document) -> str:
 
 
 NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE)
-"""What a file may be that was not judged."""
+"""Kinds of files that are not checked."""
 
 
 def _broken(document: Document) -> Hit:
@@ -120,7 +120,7 @@ def _broken(document: Document) -> Hit:
         Value(None, document.path, document.line),
         "the file",
         f"it {document.problem}",
-        "Mend the file, or leave it out.",
+        "Fix the file, or leave it out.",
     )
 
 
@@ -131,7 +131,7 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
         if path.is_dir():
             found = [(file, True) for place in (path, path / "conf.d") for file in _in(place)]
             if not found:
-                raise UsageError(f"{path} has no *.yaml and no *.yml")
+                raise UsageError(f"{path} has no *.yaml or *.yml file")
         elif path.exists() or path.is_symlink():
             found = [(path, False)]
         else:
@@ -158,5 +158,5 @@ def _refuse_two_homeservers(configs: Iterable[Config]) -> None:
         for name, before, after in config.earlier:
             if config.kind is Kind.SYNAPSE and name == "server_name" and before.data != after.data:
                 raise UsageError(
-                    f"{before.file} and {after.file} are of two homeservers, and one run is for one: check them apart"
+                    f"{before.file} and {after.file} are of different homeservers: check each in a run of its own"
                 )

@@ -1,4 +1,4 @@
-"""Files to configurations: which kind a file is, and what its program makes of several together."""
+"""From files to configurations: the kind of a file, and how its program merges several."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MEDIA_REPO = {
 
 
 def misspelt(name: str, known: Iterable[str], alike: float = 0.84) -> str:
-    """The known name that `name` was probably meant to be; "" where it is one, or is like none."""
+    """The known name that `name` is probably a misspelling of; "" if it is known, or similar to none."""
     import difflib
 
     names = list(known)
@@ -48,12 +48,12 @@ def misspelt(name: str, known: Iterable[str], alike: float = 0.84) -> str:
 
 
 def misspelt_media_setting(name: str) -> str:
-    """Synapse's media setting that a top-level key was meant to be, or ""."""
+    """Synapse's media setting that a top-level key is a misspelling of, or ""."""
     return misspelt(name, MEDIA_SETTINGS) if "media" in name.lower() else ""
 
 
 def kind_of(document: Document) -> Kind | None:
-    """Whose configuration this is, by its top-level keys; None where they do not tell."""
+    """The kind of a document by its top-level keys; None if they don't determine it."""
     names = list(document.root.items) if document.root else []
     scores = {
         Kind.SYNAPSE: sum(name in _SYNAPSE or bool(misspelt_media_setting(name)) for name in names),
@@ -68,7 +68,7 @@ def kind_of(document: Document) -> Kind | None:
 class Field:
     """One setting of a store.
 
-    `value` is None where it is not set. Only a literal is judged: not a template, nor what a vault or sops holds.
+    `value` is None if it is not set. Only literals are checked, not templates or values kept by Vault or SOPS.
     """
 
     setting: str
@@ -81,24 +81,24 @@ class Field:
 
     @property
     def text(self) -> str:
-        """As text; "" where it is not set or not literal."""
+        """Its text; "" if it is not set or not a literal."""
         return str(self.value.data) if self.given and self.literal and self.value is not None else ""
 
     @property
     def empty(self) -> bool:
-        """Not set, or set to nothing: for sure."""
+        """Whether it is certainly not set, or empty."""
         return not self.given or (self.literal and self.text == "")
 
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredStore:
-    """A store as a configuration reaches it.
+    """A store in a configuration.
 
     Attributes:
-        method: as in METHODS.
-        where: what a finding on the whole points at.
-        enabled: None where a template decides.
-        keyless: no key is needed here: the machine's role, or the environment, has it.
+        method: a key of METHODS.
+        where: the place of findings on the store as a whole.
+        enabled: None if a template decides.
+        keyless: no key is needed here, since the machine's role or the environment provides it.
         fields: bucket, region, endpoint, prefix, storage_class, access_key_id, secret_access_key.
     """
 
@@ -111,14 +111,14 @@ class ConfiguredStore:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What one program makes of its files together.
+    """The merged configuration of one program.
 
     Attributes:
         settings: top-level settings; a later file wins.
-        earlier: those that a later file replaced.
+        earlier: (name, replaced value, value of the later file).
         ignored: documents of a directory that the program does not read.
-        hidden: an encrypted file is among those given, so that what is missing here may be there.
-        pins: the releases that these files, or others given, name.
+        hidden: one of the files is encrypted, so a missing setting may be in it.
+        pins: the releases pinned by these or other given files.
     """
 
     kind: Kind
@@ -132,24 +132,24 @@ class Config:
 
     @property
     def module_version(self) -> values.Version | None:
-        """The module's release, where it is known."""
+        """The module's release, if known."""
         return self.pins.module.numbers if self.pins.module else None
 
     @property
     def module_said(self) -> str:
-        """The release of the module that a reason speaks of: the pinned one, or ours."""
+        """The module's release for messages: the pinned one, else the one that is rendered here."""
         return values.written(self.module_version) if self.module_version else MODULE_VERSION
 
     @property
     def start(self) -> Value:
-        """The beginning of the first file, for what is missing as a whole."""
+        """The start of the first file, for findings on something missing."""
         return Value(None, self.documents[0].path, 1)
 
     def field(self, name: str) -> Field:
         return field_of(name, self.settings.get(name), self.kind)
 
     def flag(self, name: str, default: bool | None) -> bool | None:
-        """A switch as its program takes it; `default` where it is not set, None where nobody can tell from here."""
+        """A boolean as its program reads it; `default` if it is not set, None if it can't be determined."""
         found = self.field(name)
         if not found.given:
             return default
@@ -166,7 +166,7 @@ def field_of(setting: str, value: Value | None, kind: Kind) -> Field:
 
 
 def as_flag(found: Field) -> bool | None:
-    """true and false, as a bool or as Ansible's words; None for anything else."""
+    """The boolean value, also of Ansible's words for one; None for anything else."""
     if isinstance(found.value.data if found.value else None, bool):
         return found.text == "True"
     return {
@@ -182,7 +182,7 @@ def as_flag(found: Field) -> bool | None:
 
 
 def merge(kind: Kind, documents: Sequence[Document], ignored: Iterable[Document] = ()) -> Config:
-    """Merge by top-level key, the later file wins: so do Synapse, Ansible and matrix-media-repo."""
+    """Merge by top-level key; the later file wins, as for Synapse, Ansible and matrix-media-repo."""
     settings: dict[str, Value] = {}
     earlier: list[tuple[str, Value, Value]] = []
     for document in documents:
@@ -201,10 +201,10 @@ class _Group:
 
 
 def group(found: Iterable[tuple[Document, bool]]) -> tuple[list[Config], list[Document]]:
-    """Configurations, and the documents whose kind nobody could tell.
+    """The configurations, and the documents of unknown kind.
 
-    All of Synapse's files are one configuration, in their order; those of the playbook and of matrix-media-repo are
-    one a directory, in the order of their names.
+    All of Synapse's files form one configuration, in their order; those of the playbook and of matrix-media-repo form
+    one per directory, in the order of their names.
 
     Args:
         found: documents, and whether each was found in a directory rather than named.

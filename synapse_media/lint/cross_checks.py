@@ -1,4 +1,4 @@
-"""What only shows between several configurations, or several stores of one."""
+"""Checks across several configurations, or several stores of one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARED_BUCKET = Rule(
     "two-methods-one-bucket",
     Severity.LOSES,
     (),
-    "Two methods on one bucket: one deletes as garbage what is the other's media.",
+    "Two methods use one bucket: one may delete the other's media as garbage.",
     references.PLAYBOOK_GOOFYS,
     lambda _: (),
 )
@@ -25,7 +25,7 @@ TWO_HOMESERVERS = Rule(
     "two-homeservers-one-bucket",
     Severity.WARNS,
     (),
-    "Two configurations use one bucket under one prefix.",
+    "Two configurations use the same bucket and prefix.",
     references.MODULE,
     lambda _: (),
 )
@@ -41,22 +41,20 @@ RULES = (SHARED_BUCKET, TWO_HOMESERVERS, TWO_REPOSITORIES)
 
 
 def find(configs: Sequence[Config]) -> Iterator[Finding]:
-    """Findings between configurations."""
+    """Findings of these checks."""
     for one, other, same_config in _pairs(configs):
         bucket = other.fields["bucket"]
         if one.method != other.method:
             if same_config and _is_reported(one, other):
                 continue
-            reason = (
-                f"{one.fields['bucket'].setting} names this bucket as well, for {one.method}: two methods in one bucket"
-            )
-            mend = "Give each its own bucket, or switch one of them off."
+            reason = f"{one.fields['bucket'].setting} uses the same bucket for {one.method}: two methods on one bucket"
+            mend = "Use a separate bucket for each, or disable one of them."
             yield SHARED_BUCKET.finding(Hit(bucket.value or other.where, bucket.setting, reason, mend))
         elif not same_config and _prefix(one) == _prefix(other) and not _of_one_playbook(one, other):
-            reason = (
-                f"{one.where.file}:{one.where.line} uses it as well: the media of two homeservers can't be told apart"
+            reason = f"{one.where.file}:{one.where.line} uses it as well: the media of two homeservers would be mixed"
+            mend = (
+                "Use a separate bucket or prefix per homeserver. If both files belong to one homeserver, ignore this."
             )
-            mend = "Give each homeserver its own bucket, or a prefix. If both files are of one homeserver, all is well."
             yield TWO_HOMESERVERS.finding(Hit(bucket.value or other.where, bucket.setting, reason, mend))
     yield from _repositories(configs)
     yield from _overridden(configs)
@@ -64,12 +62,12 @@ def find(configs: Sequence[Config]) -> Iterator[Finding]:
 
 
 def _of_one_playbook(one: ConfiguredStore, other: ConfiguredStore) -> bool:
-    """Whether both are of the variables of one host, one of them in a variable that goes over the other."""
+    """Whether both are in the variables of one host, one of them in a variable that overrides the other."""
     return Path(one.where.file).parent == Path(other.where.file).parent
 
 
 def _set_beside(configs: Sequence[Config]) -> Iterator[Finding]:
-    """Settings in a raw variable of the playbook that go against its own variables."""
+    """Settings in a raw variable of the playbook that contradict its own variables."""
     for config in configs:
         place, path = config.documents[0].place, config.documents[0].path
         if not place:
@@ -78,7 +76,7 @@ def _set_beside(configs: Sequence[Config]) -> Iterator[Finding]:
         local = config.settings.get(synapse.ENABLE_LOCAL_STORAGE)
         uses = any(store.method == methods.MODULE and store.enabled for each in beside for store in each.stores)
         if local is not None and uses and config.flag(synapse.ENABLE_LOCAL_STORAGE, default=True) is False:
-            reason = "the module is enabled, which reads each file from the local store, where there is none then"
+            reason = "the module is enabled, and reads each file from the local store, which is disabled"
             yield FOUND["no-local-storage"].finding(
                 Hit(local, place, f"{reason}: every upload fails", "Set it to true.")
             )
@@ -88,15 +86,15 @@ def _set_beside(configs: Sequence[Config]) -> Iterator[Finding]:
         mounted = any(document.source.count(moved.data) > 1 for each in beside for document in each.documents)
         if not mounted and not values.is_reference(moved.data):
             reason = (
-                f"Synapse's container has {playbook.STORE_IN_CONTAINER} alone mounted: what is stored elsewhere is "
-                "gone when the container is made anew, and none of it lies where the playbook's jobs and Goofys look"
+                f"only {playbook.STORE_IN_CONTAINER} is mounted into Synapse's container: media stored elsewhere is "
+                "lost when the container is recreated, and the playbook's jobs and Goofys don't look there"
             )
-            mend = f"Remove it; {playbook.STORAGE_PATH} moves the media store."
+            mend = f"Remove it; set {playbook.STORAGE_PATH} to move the media store."
             yield FOUND["store-path-elsewhere"].finding(Hit(moved, place, reason, mend))
 
 
 def _overridden(configs: Sequence[Config]) -> Iterator[Finding]:
-    """A variable with settings of Synapse whose list replaces the one that the playbook makes."""
+    """A raw variable whose list of providers replaces the one that the playbook generates."""
     for config in configs:
         place, found = config.documents[0].place, config.settings.get(synapse.PROVIDERS)
         if not place or found is None:
@@ -105,13 +103,13 @@ def _overridden(configs: Sequence[Config]) -> Iterator[Finding]:
             if other.kind is Kind.PLAYBOOK and config.documents[0].path in [each.path for each in other.documents]:
                 used = [store for store in other.stores if store.method == methods.MODULE and store.enabled]
                 if used and not any(stores.is_module(entry) for entry in found.entries):
-                    reason = f"{place} replaces the list that the playbook puts the module into: Synapse never loads it"
+                    reason = f"{place} replaces the list to which the playbook adds the module: Synapse never loads it"
                     mend = f"Use {playbook.PROVIDERS_CUSTOM} for providers of your own."
                     yield FOUND["providers-overridden"].finding(Hit(found, place, reason, mend))
 
 
 def _pairs(configs: Iterable[Config]) -> Iterator[tuple[ConfiguredStore, ConfiguredStore, bool]]:
-    """Two uses of one bucket, and whether one configuration has both."""
+    """Pairs of stores with the same bucket, and whether both are in one configuration."""
     found = [
         (number, store)
         for number, config in enumerate(configs)
@@ -125,7 +123,7 @@ def _pairs(configs: Iterable[Config]) -> Iterator[tuple[ConfiguredStore, Configu
 
 
 def _is_reported(one: ConfiguredStore, other: ConfiguredStore) -> bool:
-    """Whether goofys-and-module reports it: that rule knows the playbook's own switch of the module alone."""
+    """Whether goofys-and-module reports it: that rule only knows the playbook's own switch for the module."""
     module = one if one.method == methods.MODULE else other
     own = module.fields["bucket"].setting.startswith(playbook.MODULE)
     return own and {one.method, other.method} == {methods.GOOFYS, methods.MODULE}
@@ -150,7 +148,7 @@ def _repositories(configs: Iterable[Config]) -> Iterator[Finding]:
                 Hit(
                     config.settings.get(synapse.ENABLE_MEDIA_REPO, config.start),
                     synapse.ENABLE_MEDIA_REPO,
-                    "matrix-media-repo is configured as well: what reaches Synapse's own repository, it never sees",
-                    "Set enable_media_repo: false, and give matrix-media-repo its routes.",
+                    "matrix-media-repo is configured as well, but never sees uploads to Synapse's own repository",
+                    "Set enable_media_repo: false, and route media requests to matrix-media-repo.",
                 )
             )

@@ -1,7 +1,7 @@
-"""Configurations within other files: Kubernetes' ConfigMaps and Secrets, values of Helm, variables of the playbook.
+"""Configurations embedded in other files: ConfigMaps and Secrets, Helm values, variables of the playbook.
 
-Nothing here knows a chart: wherever settings of Synapse's media, or datastores of matrix-media-repo, stand in an object
-or in a text, that is a configuration.
+This is independent of any chart: an object or string with media settings of Synapse or datastores of
+matrix-media-repo is a configuration.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _SEALED = ("SealedSecret", "ExternalSecret", "ClusterExternalSecret", "SecretPro
 
 
 def within(document: Document) -> list[Document]:
-    """The configurations within a file that is none itself."""
+    """The configurations embedded in a file of another kind."""
     roots = document.parts or ((document.root,) if document.root else ())
     return [found for root in roots for found in _in(root, document, filled=True)]
 
 
 def within_variables(document: Document) -> list[Document]:
-    """The configurations within variables of the playbook, each by itself: Ansible puts them over its own."""
+    """The configurations in raw variables of the playbook, each on its own: they override its generated settings."""
     found = []
     for name, value in (document.root.items if document.root else {}).items():
         if name in (playbook.PROVIDERS, playbook.PROVIDERS_AUTO, playbook.PROVIDERS_CUSTOM):
@@ -45,18 +45,18 @@ def within_variables(document: Document) -> list[Document]:
 
 
 def is_sealed(document: Document) -> bool:
-    """Whether a file holds secrets that are kept elsewhere, or encrypted, and nothing to judge."""
+    """Whether a file only has secrets that are encrypted or kept elsewhere, so there is nothing to check."""
     roots = document.parts or ((document.root,) if document.root else ())
     kinds = [str(root.items["kind"].data) for root in roots if is_manifest(root)]
     return any(kind in _SEALED for kind in kinds) or any("sops" in root.items for root in roots)
 
 
 _ELSEWHERE = ("oidc_providers", "oidc_config", "saml2_config", "cas_config", "jwt_config", "sso", "email", "modules")
-"""Settings of Synapse that hold templates of its own."""
+"""Settings of Synapse in which templates are normal values."""
 
 
 def is_filled_in(document: Document) -> bool:
-    """Whether values of a homeserver.yaml or media-repo.yaml are a template's, in quotes."""
+    """Whether a homeserver.yaml or media-repo.yaml is a template with quoted expressions."""
     items = document.root.items if document.root else {}
     return any(_has_expression(value) for name, value in items.items() if name not in _ELSEWHERE)
 
@@ -88,14 +88,14 @@ def _in(value: Value, document: Document, *, filled: bool) -> Iterator[Document]
 
 
 def _as_providers(name: str, value: Value) -> Value:
-    """A list of storage providers under a chart's own name for it, as Synapse has it; anything else as it is."""
+    """Rename a list of storage providers under a chart's own key to Synapse's; return anything else unchanged."""
     if name == "modules" or not any(stores.is_module(entry) for entry in value.entries):
         return value
     return replace(value, data={synapse.PROVIDERS: value})
 
 
 def _has_variables(value: Value) -> bool:
-    """Whether these are variables of the playbook: in an inventory, or in a play."""
+    """Whether these are variables of the playbook, in an inventory or a play."""
     return any(name in playbook.KNOWN for name in value.items)
 
 
@@ -109,7 +109,7 @@ def _is_configuration(value: Value) -> bool:
 
 
 def _decoded(value: Value, manifest: Value) -> Value:
-    """What base64 stands for in a Secret's `data`; the value as it is, where it is none."""
+    """The decoded value of a Secret's `data`; anything else unchanged."""
     if str(manifest.items["kind"].data) != "Secret" or not isinstance(value.data, str):
         return value
     try:
@@ -143,7 +143,7 @@ def _in_text(value: Value, text: str, document: Document, *, filled: bool) -> It
 
 
 def _moved(value: Value, line: int) -> Value:
-    """A value of a text on one line, at that line."""
+    """A value of a one-line string, with the line of that string."""
     data = value.data
     if isinstance(data, dict):
         data = {name: _moved(item, line) for name, item in data.items()}
@@ -153,7 +153,7 @@ def _moved(value: Value, line: int) -> Value:
 
 
 def _marked(value: Value) -> Value:
-    """The same, with what something else replaces marked, as `parse` does it in a text."""
+    """The value with the tag FILLED on what will be substituted, as `parse` sets it."""
     data = value.data
     if isinstance(data, dict):
         data = {name: _marked(item) for name, item in data.items()}

@@ -1,4 +1,4 @@
-"""What a rule finds, and the registry of rules."""
+"""Findings, and the registry of rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .reading import Value
 
 
 class Severity(StrEnum):
-    """What it costs to leave it: the order is that of the report."""
+    """The consequence of not fixing a finding, in the order of the report."""
 
     LOSES = "loses media"
     BREAKS = "breaks"
@@ -21,7 +21,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Where a rule applies, and what to do. No value of a secret goes in. `link`: if not that of the rule."""
+    """A place where a rule applies, and the fix. Never contains a secret's value. `link` overrides the rule's."""
 
     at: Value
     setting: str
@@ -46,7 +46,7 @@ class Finding:
     def __str__(self) -> str:
         return (
             f"{self.file}:{self.line}: {self.severity}: {self.setting} [{self.rule}]\n"
-            f"  why:  {self.reason}\n  mend: {self.mend}\n  see:  {self.link}"
+            f"  why:  {self.reason}\n  fix:  {self.mend}\n  see:  {self.link}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ Find = Callable[[Config], Iterable[Hit]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One thing that goes wrong. `summary` is a line for the documentation."""
+    """A check of one configuration. `summary` is its line in the documentation."""
 
     name: str
     severity: Severity
@@ -78,7 +78,7 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
-"""Every rule on one configuration, by name."""
+"""The rules that check a single configuration, by name."""
 
 EVERYWHERE = (Kind.SYNAPSE, Kind.PLAYBOOK, Kind.MEDIA_REPO)
 
@@ -86,7 +86,7 @@ EVERYWHERE = (Kind.SYNAPSE, Kind.PLAYBOOK, Kind.MEDIA_REPO)
 def rule(
     name: str, severity: Severity, summary: str, link: str, kinds: tuple[Kind, ...] = EVERYWHERE
 ) -> Callable[[Find], Find]:
-    """Put a function on the list of rules."""
+    """Register a function as a rule."""
 
     def register(find: Find) -> Find:
         RULES[name] = Rule(name, severity, kinds, summary, link, find)

@@ -1,4 +1,4 @@
-"""YAML with the place of every value, read without trust: limits on size, depth and anchors, any tag tolerated."""
+"""Reads untrusted YAML with the line of each value: size, depth and anchors are limited, any tag is accepted."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from synapse_media.homeserver.playbook import VAULT_MARK
 
 MAX_BYTES = 2_000_000
 MAX_VALUES = 200_000
-"""Values in one file, an anchor's counted each time it is used: the playbook's own largest file has about 7,000."""
+"""Values in one file, with anchors counted at each use: the playbook's own largest file has about 7,000."""
 
 _STANDARD = "tag:yaml.org,2002:"
 NO_SCALAR = "?"
-"""In place of a key that is a mapping or a list."""
+"""Stands for a key that is a mapping or a list."""
 FILLED = "!filled"
-"""The tag that we give to a value in which something else is put before it is read."""
+"""The tag set here for a value in which something is substituted before its program reads it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value and where it stands.
+    """A value and its place.
 
     Attributes:
-        data: None, bool, int, float, str, a tuple of Value, or a dict of str to Value; a date stays text.
-        text: a scalar as it is written, without its quotes.
-        tag: `!vault`, `!unsafe` …; "" for YAML's own.
-        block: a text that begins on the next line, as `|` and `>` have it.
+        data: None, bool, int, float, str, a tuple of Value, or a dict of str to Value; a date stays a str.
+        text: a scalar as written, without quotes.
+        tag: `!vault`, `!unsafe` …; "" for YAML's own tags.
+        block: a string in block style (`|` or `>`), which begins on the next line.
     """
 
     data: Any = field(repr=False)
@@ -45,12 +45,12 @@ class Value:
 
     @property
     def items(self) -> Mapping[str, Value]:
-        """The pairs of a mapping; nothing for anything else."""
+        """The items of a mapping; empty for anything else."""
         return self.data if isinstance(self.data, dict) else {}
 
     @property
     def entries(self) -> tuple[Value, ...]:
-        """The entries of a list; nothing for anything else."""
+        """The entries of a list; empty for anything else."""
         return self.data if isinstance(self.data, tuple) else ()
 
 
@@ -59,14 +59,14 @@ class Document:
     """One file.
 
     Attributes:
-        root: its mapping; None where it is empty, or something else.
-        problem: why it can't be read as YAML, "" if it can; `line` says where.
-        encrypted: a whole file of Ansible Vault.
-        template: what would make a configuration of it: a template, or another language; it can't be judged.
-        parts: the objects of a file with several documents, as Kubernetes has them, or its list; `root` is None then.
-        place: where in its file it stands, for a configuration within another file.
+        root: its mapping; None if it is empty or not a mapping.
+        problem: why it is not valid YAML, at `line`; "" if it is.
+        encrypted: the whole file is encrypted by Ansible Vault.
+        template: TEMPLATE or OTHER_LANGUAGE if it is not YAML itself and can't be checked; else "".
+        parts: the mappings of a file with several documents (Kubernetes) or a list; `root` is None then.
+        place: the place within its file, for an embedded configuration.
         mode: its permissions.
-        duplicates: (key, line) of keys that stand twice in one mapping.
+        duplicates: (key, line) of keys set twice in one mapping.
     """
 
     path: str
@@ -83,7 +83,7 @@ class Document:
 
 
 class UnreadableError(Exception):
-    """A text that can't be read; nothing of it is in the message."""
+    """A text that can't be parsed. The message has nothing of its content."""
 
     def __init__(self, problem: str, line: int = 1) -> None:
         super().__init__(problem)
@@ -92,15 +92,15 @@ class UnreadableError(Exception):
 
 
 def read(path: Path) -> Document:
-    """Read one file. What is wrong with it is said in the document, without a word of its content."""
+    """Read one file. `problem` of the document says what is wrong with it, without any of its content."""
     shown = str(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            return Document(shown, problem="is no regular file")
+            return Document(shown, problem="is not a regular file")
         if status.st_size > MAX_BYTES:
             return Document(
-                shown, problem=f"has {status.st_size:,} bytes; no configuration is larger than {MAX_BYTES:,}"
+                shown, problem=f"has {status.st_size:,} bytes; the limit for a configuration is {MAX_BYTES:,}"
             )
         raw = path.read_bytes()
     except OSError as error:
@@ -109,22 +109,22 @@ def read(path: Path) -> Document:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        return Document(shown, problem="is no UTF-8 text", mode=mode)
+        return Document(shown, problem="is not UTF-8 text", mode=mode)
     if "\0" in text:
-        return Document(shown, problem="is binary, no text", mode=mode)
+        return Document(shown, problem="is binary, not text", mode=mode)
     if text.startswith(VAULT_MARK):
         return Document(shown, encrypted=True, mode=mode)
     return _judged(path, text, mode)
 
 
 def _judged(path: Path, text: str, mode: int) -> Document:
-    """A file's text as a configuration, a template, or neither."""
+    """Parse a file's text, and tell configurations from templates and other languages."""
     shown = str(path)
     template = "" if is_list_of_pins(path) else _template_by_name(path)
     if template or is_list_of_pins(path):
         return Document(shown, template=template, mode=mode, source=text)
     if text.lstrip()[:1] == "{":
-        text = text.replace("\t", " ")  # JSON, in which no text may hold one
+        text = text.replace("\t", " ")  # JSON, in which no string may contain a tab
     try:
         parts, duplicates = parse(text, shown)
     except UnreadableError as error:
@@ -135,7 +135,7 @@ def _judged(path: Path, text: str, mode: int) -> Document:
     at = next((found for part in parts for found in _expressions(part)), None)
     if at is not None:
         if _PLAYBOOK.search(text):
-            problem = "has {{ }} without quotes, which Ansible refuses"
+            problem = "has {{ }} without quotes, which Ansible rejects"
             return Document(shown, problem=problem, line=at.line, mode=mode, source=text)
         return Document(shown, template=TEMPLATE, mode=mode, source=text)
     root = roots[0] if len(parts) == 1 and roots else None
@@ -149,7 +149,7 @@ _BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|<%)", re.MULTILINE)
 
 
 TEMPLATE = "a template"
-OTHER_LANGUAGE = "no YAML: check the file that is made of it"
+OTHER_LANGUAGE = "not YAML: check the file that is generated from it"
 _OTHER_LANGUAGES = (
     *(".nix", ".tf", ".tfvars", ".hcl", ".nomad", ".jsonnet", ".libsonnet", ".cue", ".dhall", ".sh", ".py", ".env"),
     *(".ini", ".toml", ".conf", ".service", ".container", ".md"),
@@ -163,7 +163,7 @@ def _template_by_name(path: Path) -> str:
 
 
 def is_list_of_pins(path: Path) -> bool:
-    """Whether a file says which versions are installed, and is no YAML: pip's requirements, a Dockerfile."""
+    """Whether a file pins versions without being YAML: pip's requirements, a Dockerfile."""
     name = path.name.lower()
     if re.match(r"(?:requirements|constraints).*\.(?:txt|in)$", name):
         return True
@@ -171,12 +171,12 @@ def is_list_of_pins(path: Path) -> bool:
 
 
 def _is_template(text: str) -> bool:
-    """Whether a text that is no YAML has a template's marks outside of quotes: Jinja, Go, consul-template, ERB."""
+    """Whether invalid YAML has template syntax outside quotes: Jinja, Go, consul-template, ERB."""
     return _BEFORE_QUOTES.search(text) is not None
 
 
 def _expressions(value: Value) -> Iterator[Value]:
-    """Where `{{ }}` stands without quotes: YAML takes it for a mapping in a mapping's key."""
+    """Where `{{ }}` is unquoted: YAML parses it as a mapping that is the key of a mapping."""
     for name, item in value.items.items():
         if name == NO_SCALAR:
             yield Value(None, value.file, item.line)
@@ -188,14 +188,14 @@ def _expressions(value: Value) -> Iterator[Value]:
 def parse(
     text: str, file: str, *, offset: int = 0, filled: bool = False
 ) -> tuple[tuple[Value, ...], tuple[tuple[str, int], ...]]:
-    """The documents of a text, and the keys that stand twice.
+    """The documents of a text, and its duplicate keys.
 
     Args:
         offset: lines before the text in its file.
         filled: something replaces `${X}` and `{{ }}` before the program reads it.
 
     Raises:
-        UnreadableError: it is no YAML, or too much of it.
+        UnreadableError: it is not valid YAML, or exceeds a limit.
     """
     try:
         loader = yaml.SafeLoader(text)
@@ -210,7 +210,7 @@ def parse(
         problem = re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(getattr(error, "problem", None) or "a forbidden character"))
         # At the end of the text the mark is on the line after it.
         line = min(mark.line + 1, len(text.splitlines()) or 1) if mark else 1
-        raise UnreadableError(f"is no YAML: {problem}", line + offset) from None
+        raise UnreadableError(f"is not valid YAML: {problem}", line + offset) from None
     except RecursionError:
         raise UnreadableError("is nested too deeply") from None
     reader = _Reader(loader, file, offset, filled=filled)
@@ -220,18 +220,18 @@ def parse(
         raise UnreadableError("is nested too deeply") from None
     if len(values) > 1 and not all(value.data is None or is_manifest(value) for value in values):
         line = nodes[1].start_mark.line + 1 + offset
-        raise UnreadableError("is no YAML of one document: another one begins", line)
+        raise UnreadableError("has more than one YAML document: the second begins here", line)
     kept = values if len(values) == 1 else tuple(value for value in values if value.data is not None)
     return kept, tuple(reader.duplicates)
 
 
 def is_manifest(value: Value) -> bool:
-    """Whether this is an object of Kubernetes."""
+    """Whether this is a Kubernetes object."""
     return {"apiVersion", "kind"} <= set(value.items)
 
 
 class _Reader:
-    """Nodes to values."""
+    """Converts nodes to values."""
 
     def __init__(self, loader: yaml.SafeLoader, file: str, offset: int, *, filled: bool) -> None:
         self.loader = loader
@@ -252,7 +252,7 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, line)
         if id(node) in self._within:
-            raise UnreadableError("has an anchor that holds itself", line)
+            raise UnreadableError("has an anchor that contains itself", line)
         self._within.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -269,7 +269,7 @@ class _Reader:
             try:
                 data = self.loader.construct_object(node)
             except (ValueError, OverflowError, LookupError, AttributeError, TypeError, yaml.YAMLError):
-                raise UnreadableError("has a value that is none of its kind (a number, a date …)", line) from None
+                raise UnreadableError("has an invalid value of its type (a number, a date …)", line) from None
             if not isinstance(data, bool | int | float | str | None):
                 data = node.value
         if self.filled and re.search(r"\$\{|\$\(|\$[A-Z_]{3}", node.value):
@@ -289,12 +289,12 @@ class _Reader:
             if name in own:
                 self.duplicates.append((name, line))
             read = self.value(item)
-            # A block's own line is that of its first entry; people look for the key.
+            # A block node's line is that of its first entry; readers look for the key.
             own[name] = Value(read.data, read.file, line, read.text, read.quoted, read.tag, read.block)
         return {**merged, **own}
 
     def _bases(self, node: yaml.Node) -> Iterator[Mapping[str, Value]]:
-        """What `<<` merges in: a mapping, or a list of them, of which the first wins."""
+        """The mappings merged by `<<`: one, or a list of which the first wins."""
         value = self.value(node)
         for base in value.entries or (value,):
             yield base.items

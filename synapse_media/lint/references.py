@@ -1,4 +1,4 @@
-"""Where a reason can be read."""
+"""Sources of the findings."""
 
 MODULE = "https://github.com/matrix-org/synapse-s3-storage-provider#readme"
 MODULE_ISSUES = "https://github.com/matrix-org/synapse-s3-storage-provider/issues"

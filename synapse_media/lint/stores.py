@@ -1,4 +1,4 @@
-"""The stores that a configuration names, whichever method reaches them."""
+"""The stores of a configuration, of any method."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRETS = ("secret_access_key", "session_token", "customer_key")
 
 
 def of(config: Config) -> tuple[ConfiguredStore, ...]:
-    """Every one of them, enabled or not."""
+    """All stores, enabled or not."""
     if config.kind is Kind.SYNAPSE:
         return tuple(_providers(config))
     if config.kind is Kind.MEDIA_REPO:
@@ -33,7 +33,7 @@ def providers(config: Config) -> Iterator[tuple[str, Value]]:
 
 
 def host(endpoint: str) -> str:
-    """Where an endpoint is. Amazon's, and none, is one place: a bucket's name is there once in the world."""
+    """The host of an endpoint. All of Amazon's count as one, as does none: bucket names are globally unique there."""
     try:
         place = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").netloc.lower()
     except ValueError:
@@ -99,7 +99,7 @@ def _of_method(
     fields: dict[str, Field] = {field: config.field(name) for field, name in names.items()}
     given = [field.value for field in fields.values() if field.value is not None]
     own = config.settings.get(switch)
-    # A file of secrets alone is turned on by another one, which is not here.
+    # The switch may be in another file, which was not given.
     enabled = config.flag(switch, default=None)
     if method == methods.MEDIA_REPO and enabled is not False:
         enabled = _has_kinds(config, enabled)
@@ -108,7 +108,7 @@ def _of_method(
 
 
 def _has_kinds(config: Config, enabled: bool | None) -> bool | None:
-    """Whether the s3 datastore is defined: by its switch, or because it takes some kind, which is none by default."""
+    """Whether the s3 datastore is defined: by its switch, or because it accepts a kind (by default none)."""
     kinds = config.field(playbook.S3_KINDS)
     if kinds.value is None:
         taken = False if enabled else None

@@ -1,4 +1,4 @@
-"""Whether the releases that files name work with each other."""
+"""Checks whether the pinned releases are compatible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAIR = Rule(
     "version-pair",
     Severity.BREAKS,
     (),
-    "A release of the module and one of Synapse that don't work with each other.",
+    "Incompatible releases of the module and Synapse.",
     references.MODULE_RELEASES,
     lambda _: (),
 )
@@ -32,7 +32,7 @@ RULES = (PAIR, OLD)
 
 
 def find(configs: Sequence[Config], pins: Pins) -> Iterator[Finding]:
-    """Findings on each configuration's pair, each once; on the pins alone where there is no configuration."""
+    """Findings on each distinct pair of releases; on the pins themselves if there is no configuration."""
     alone = [(pins.module, pins.synapse)] if pins.module else []
     pairs = dict.fromkeys([_pair(config) for config in configs] or alone)
     for module, homeserver in pairs:
@@ -47,11 +47,11 @@ def find(configs: Sequence[Config], pins: Pins) -> Iterator[Finding]:
 
 
 def _pair(config: Config) -> tuple[Pin | None, Pin | None]:
-    """What is pinned for a configuration; nothing where it has no use for the module."""
+    """The releases pinned for a configuration; none if it does not use the module."""
     used = [store for store in config.stores if store.method == methods.MODULE and store.enabled is not False]
     if not used:
         return None, None
     own = any(store.fields["bucket"].setting.startswith(playbook.MODULE) for store in used)
-    # The playbook installs its own release where none is named; elsewhere nobody knows it.
+    # The playbook installs its own release if none is pinned; elsewhere the release is unknown.
     known = config.pins.module is not None or (own and config.kind is Kind.PLAYBOOK)
     return (config.pins.module, config.pins.synapse) if known else (None, None)

@@ -1,4 +1,4 @@
-"""Which releases of Synapse and of its module a file pins: variables, image tags, requirements, Dockerfiles."""
+"""The releases of Synapse and its module that files pin: variables, image tags, requirements, Dockerfiles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A release that a file names, and where."""
+    """A pinned release and its place."""
 
     numbers: values.Version
     at: Value
@@ -39,13 +39,13 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """What is pinned, as far as is known."""
+    """The pinned releases that are known."""
 
     module: Pin | None = None
     synapse: Pin | None = None
 
     def over(self, other: Pins) -> Pins:
-        """These, and from another what is not known here."""
+        """These pins, completed by those of `other`."""
         return Pins(self.module or other.module, self.synapse or other.synapse)
 
     def __bool__(self) -> bool:

@@ -262,8 +262,8 @@ def releases() -> str:
     needed, since = map(values.written, (synapse.MODULE_NEEDS_SYNAPSE, synapse.THREADPOOL_SINCE))
     return (
         f"Release {synapse.MODULE_VERSION} of the module needs Synapse {needed} or newer, and such a Synapse needs "
-        f"release\n{since} or newer of the module: upgrade both together. "
-        "`synapse-media doctor --synapse-python FILE`\ncompares them.\n"
+        f"release\n{since} or newer of the module: upgrade both together. On the machine with the stack\n"
+        "`synapse-media doctor --stack S --synapse-python FILE` compares them.\n"
     )
 
 

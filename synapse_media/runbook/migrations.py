@@ -63,7 +63,8 @@ def to_filesystem(site: Site, method: str, old: Remote) -> Migration:
 # Common steps
 
 
-def _create_store(new: Remote, method: str, site: Site) -> Step:
+def _create_store(new: Remote, method: str, site: Site, datastore_id: str = "") -> Step:
+    """`datastore_id`: of the media that will be copied, for matrix-media-repo; without one it is made up once."""
     if new.store is not None:
         return Step(
             "Prove the new store",
@@ -73,25 +74,28 @@ def _create_store(new: Remote, method: str, site: Site) -> Step:
             _NO_CHANGE,
             commands=(f"synapse-media prove --stack {new.stack}",),
         )
-    ids = "media_repo: {s3_datastore_id: ID}"
     if new.edited:
-        more = f", {ids}" if method == MEDIA_REPO else ""
+        more = (
+            ", `media_repo: {s3_datastore_id: ID}`, the ID from `openssl rand -hex 20`," if method == MEDIA_REPO else ""
+        )
         return Step(
             "Create the store",
             HERE,
             f"In stacks/Pulumi.{new.stack}.yaml, in the entry of {site.name}: `provider: {new.provider}`, `bucket: "
-            f"BUCKET`, `method: {method}`{more}, with your own values.",
+            f"BUCKET`, `method: {method}`{more} with your own values.",
             "`up` ends with a list of what the key may and may not do.",
-            f"synapse-media destroy --stack {new.stack}: the bucket is empty, and nothing uses it.",
+            f"`synapse-media destroy --stack {new.stack}`: the bucket is empty, and nothing uses it.",
             commands=(f"synapse-media diff --stack {new.stack}", f"synapse-media up --stack {new.stack}"),
         )
-    setting = f" --set '{ids}'" if method == MEDIA_REPO else ""
+    made_up = "$(openssl rand -hex 20)"
+    ids = f'"media_repo={{s3_datastore_id: {datastore_id or made_up}}}"'
+    setting = f" \\\n    --set {ids}" if method == MEDIA_REPO else ""
     return Step(
         "Create the new store",
         HERE,
         "In a separate stack, so that the old store and its key are not changed until the end.",
         "`up` ends with a list of what the key may and may not do.",
-        f"synapse-media destroy --stack {new.stack}: the bucket is empty, and nothing uses it.",
+        f"`synapse-media destroy --stack {new.stack}`: the bucket is empty, and nothing uses it.",
         files=(f"stacks/Pulumi.{new.stack}.yaml, which `init` writes; replace the words in capitals",),
         commands=(
             f"synapse-media init {new.stack} --provider {new.provider} --server-name {site.name} --bucket BUCKET \\\n"
@@ -109,7 +113,7 @@ def _render(site: Site, new: Remote, method: str, *, key: bool = True) -> Step:
         HERE,
         f"The files of {method} in the {site.form} form"
         + (", and store.json, from which the copy reads the key." if key else "."),
-        f"synapse-media check {out}/{site.configuration}   reports no findings.",
+        f"`synapse-media check {out}/{site.configuration}` reports no findings.",
         "Remove the directory.",
         files=(
             f"{out}/…: the files that `render` lists, with how to apply them; all have mode 0600 and some contain "
@@ -255,7 +259,7 @@ def _to_module(site: Site, new: Remote) -> Migration:
             site.operator,
             "From now on each new file is written to the disk and to the bucket. Older files are only on the disk "
             "and are served from there.",
-            "Send a picture: `rclone lsf` (next step) lists a folder below local_content. synapse-media check on "
+            "Send a picture: `rclone lsf` (next step) lists a folder below local_content. `synapse-media check` on "
             "the server's files reports no findings.",
             f"Remove {site.configuration} and run the last command again: every file is still on the local disk.",
             files=(f"rendered/{site.host}/{site.configuration}",),
@@ -747,7 +751,7 @@ def _from_media_repo(site: Site, old: Remote) -> Migration:
             site.operator,
             "Synapse's own repository is enabled, and the routes lead to it. Do not change the stack, the database of "
             "matrix-media-repo or its datastore ids.",
-            f"{_MEDIA_WORKS} synapse-media check on the server's files reports no findings.",
+            f"{_MEDIA_WORKS} `synapse-media check` on the server's files reports no findings.",
             "Put the files back and apply again; newer media is known to Synapse alone.",
             commands=switch,
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
@@ -919,7 +923,7 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
     )
     steps = (
         *(_disable_clean_up(site) if local else ()),
-        _create_store(new, method, site),
+        _create_store(new, method, site, str(old.store.media_repo.get("s3_datastore_id", "")) if old.store else ""),
         _render(site, new, method),
         _copy_old_key(site, old),
         _configure_rclone([old, new]),

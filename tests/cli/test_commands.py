@@ -352,6 +352,19 @@ def test_init_says_which_answer_is_missing_where_it_can_t_ask(
     assert not (project / "stacks/Pulumi.prod.yaml").exists()
 
 
+def test_init_asks_for_a_bucket_where_the_server_name_makes_none(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["init", "--provider", "wasabi", "--region", "eu-central-1"]
+    long = f"matrix.{'x' * 60}.example.com"
+    assert main([*words, "--server-name", long]) == 64
+    said = capsys.readouterr().err
+    assert f"--bucket is missing: matrix-{'x' * 60}-example-com-media, made from the server name" in said
+    assert "it has 85 characters. Name one with --bucket." in said
+    assert not list((project / "stacks").glob("Pulumi.prod.yaml"))
+    assert main([*words, "--server-name", long, "--bucket", "our-media"]) == 0
+
+
 def test_init_asks_on_a_terminal(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

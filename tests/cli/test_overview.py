@@ -94,7 +94,7 @@ def test_what_exists_is_said_and_nothing_is_changed(
     words = said(capfd, "show", "--stack", name)
     assert f"bucket     {life.bucket} at " in words
     assert f"key        {active}, made " in words
-    assert f"retiring   {former}, until `synapse-media rotate --finish --stack {name}`" in words
+    assert f"retiring   {former}, until `synapse-media rotate --finish --confirm --stack {name}`" in words
     assert "proved     20" in words
     assert "failed" not in words
     assert f"{SERVER}: {life.bucket} at s3_compatible" in said(capfd, "list")

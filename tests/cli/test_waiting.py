@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from synapse_media import contract
-from synapse_media.cli import abort_uploads, credentials, doctor, main, stacks
+from synapse_media.cli import abort_uploads, credentials, doctor, main, stacks, up
 from synapse_media.engine import session
 from synapse_media.guards.applied import Applied, Bucket
+from synapse_media.guards.changes import Change
 from synapse_media.plugin import look
 from synapse_media.store import probes
 from tests.cli.test_commands import project as project  # noqa: PLC0414 - a fixture
@@ -70,3 +71,17 @@ def test_the_look_at_the_admin_credential(
     assert main(["init", "prod", "--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]) == 0
     assert main(["doctor", "--stack", "prod", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.partition("--out DIR\n")[2])["findings"] == []
+
+
+def test_what_takes_long_at_a_provider_is_said_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(stacks, "say", said.append)
+    made = SimpleNamespace(provider="amazon_s3", uses_store=True)
+    here = SimpleNamespace(stack=SimpleNamespace(stores={"a.example.com": made}))
+    rules = "BucketLifecycleConfiguration"
+    changes = [Change("create", "a.example.com", rules), Change("delete", "a.example.com", rules)]
+    up._say_what_is_slow(here, [*changes, Change("create", "b.example.com", rules)])  # type: ignore[arg-type]
+    assert said == [
+        "create BucketLifecycleConfiguration of a.example.com takes 30 to 55 seconds: pulumi-aws waits until S3 shows "
+        "the lifecycle rules steadily"
+    ]

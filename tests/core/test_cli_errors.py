@@ -208,6 +208,32 @@ def test_a_defect_is_told_by_its_kind_and_place_and_not_by_what_it_says(
     assert SECRET not in told
 
 
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        (("yaml", "PyYAML"), ("check", "homeserver.yaml")),
+        (("rich", "rich"), ("cost", "--stored", "400GB")),
+    ],
+)
+def test_a_package_that_is_missing_is_named_in_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, run: Run, missing: tuple[str, str], command: tuple[str, ...]
+) -> None:
+    """As on a server, where the wheel was installed with boto3 alone, for `prove`."""
+    module, package = missing
+    (project / "homeserver.yaml").write_text("server_name: example.com\n")
+    for name in [name for name in sys.modules if name.startswith(("synapse_media.lint", "synapse_media.cost"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    code, printed, told = run(*command)
+    assert (code, printed) == (1, "")
+    assert told == (
+        f"synapse-media {command[0]}: it needs the package {package}, which is not installed here: "
+        f"pip install {package}\n"
+    )
+
+
 def test_a_reader_that_went_away_is_no_traceback() -> None:
     """`synapse-media cost | head -1`, for example."""
     program = (
@@ -240,11 +266,13 @@ def test_a_stack_is_summed_up_without_its_secret() -> None:
         ProofLine("delete", "refused", "refused"),
         ProofLine("other-bucket", "refused", "not tested", "no admin"),
         ProofLine("copy", "can't be refused here", "allowed"),
+        ProofLine("create-bucket", "can't be refused here", "not tested"),
     )
     told = stacks.summary([store(proof=Proof("x", lines), lacks=("default encryption",), user="u")])
     assert SECRET not in told
     for words in ("media at https://s3.example.com", "AKIAEXAMPLE", "may        put", "may not    delete"):
         assert words in told
-    assert "can't be refused here" in told
+    assert "  can't be refused here copy\n" in told
+    assert "  not tested other-bucket, create-bucket\n" in told
     assert "lacks      default encryption" in told
     assert isinstance(stacks.summary([store(method="filesystem")]), str)

@@ -108,7 +108,7 @@ def test_host_vars_are_read_by_name_and_apart_from_each_other(tmp_path: Path) ->
 
 def test_two_homeservers_in_one_run_are_refused(tmp_path: Path) -> None:
     write(tmp_path, {"a/homeserver.yaml": synapse(), "b/homeserver.yaml": synapse().replace("example.com", "x.org", 1)})
-    with pytest.raises(UsageError, match="two homeservers"):
+    with pytest.raises(UsageError, match="different homeservers"):
         lint.check([tmp_path / "a", tmp_path / "b"])
 
 
@@ -273,12 +273,12 @@ def test_synapse_itself_refuses_what_is_said_to_keep_it_from_starting(tmp_path: 
 BROKEN: dict[str, tuple[bytes, str]] = {
     "binary": (b"server_name: a\0b\n", "binary"),
     "latin": ("server_name: é\n".encode("latin-1"), "UTF-8"),
-    "tab": (b"a:\n\t- b\n", "no YAML"),
-    "two documents": (b"a: 1\n---\nb: 2\n", "no YAML"),
-    "no such date": (b"a: 2026-99-99\n", "none of its kind"),
+    "tab": (b"a:\n\t- b\n", "not valid YAML"),
+    "two documents": (b"a: 1\n---\nb: 2\n", "more than one YAML document"),
+    "no such date": (b"a: 2026-99-99\n", "invalid value of its type"),
     "python": (b"a: !!python/object/apply:os.system [ls]\nserver_name: x\n", ""),
     "deep": (b"a: " + b"[" * 50_000, "nested"),
-    "itself": (b"a: &a [*a]\n", "holds itself"),
+    "itself": (b"a: &a [*a]\n", "contains itself"),
     "bomb": (
         b"a: &a [x,x,x,x,x,x,x,x,x,x]\n"
         + b"".join(b"%c: &%c [%s]\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 10)) for n in range(ord("b"), ord("k"))),
@@ -289,7 +289,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_file_that_is_none_is_said_in_a_word(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_file_is_reported(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     content, word = BROKEN[name]
     (tmp_path / "homeserver.yaml").write_bytes(content)
     code = cli.main(["check", str(tmp_path / "homeserver.yaml")])
@@ -306,7 +306,7 @@ def test_a_file_that_is_none_is_said_in_a_word(tmp_path: Path, name: str, capsys
 def test_what_is_no_configuration_is_wrong_usage(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "some.yaml").write_text(text)
     assert cli.main(["check", str(tmp_path / "some.yaml")]) == 64
-    assert "neither" in capsys.readouterr().err
+    assert "not a homeserver.yaml" in capsys.readouterr().err
 
 
 def test_paths_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,7 +321,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "gone.yaml").symlink_to(tmp_path / "nowhere")
     assert cli.main(["check", str(tmp_path / "homeserver.yaml"), str(tmp_path / "gone.yaml")]) == 1
     shown = capsys.readouterr().out
-    assert "no regular file" in shown
+    assert "not a regular file" in shown
     assert "No such file" in shown
 
 

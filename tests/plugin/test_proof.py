@@ -115,7 +115,7 @@ def test_without_an_administrator_one_object_stays_and_no_decoy_is_tried(direct:
     lines = tried(direct, issued(direct))
     assert failed(lines) == {}
     assert lines["other-bucket"].outcome == lines["create-bucket"].outcome == "not tested"
-    assert "only an administrator can lend" in lines["other-bucket"].detail
+    assert "only an administrator can provide" in lines["other-bucket"].detail
     [own] = direct.keys_in()
     assert re.fullmatch(f"{PROOF_OBJECT}-[0-9a-f]{{12}}", own)
     assert direct.s3.head_object(Bucket=direct.name, Key=own)["ContentLength"] == 1024

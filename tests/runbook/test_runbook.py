@@ -48,6 +48,7 @@ ENDS: dict[str, tuple[StorageOutputs, str, StorageOutputs | None]] = {
         for method in (MODULE, GOOFYS, MEDIA_REPO)
     },
     f"{MODULE}-to-a-provider-to-come": (store("amazon", MODULE, prefix="media/"), "wasabi", None),
+    f"{MEDIA_REPO}-to-a-provider-to-come": (store("amazon", MEDIA_REPO), "wasabi", None),
     f"{FILESYSTEM}-to-a-provider": (store("amazon", FILESYSTEM), "wasabi", None),
     f"{MODULE}-to-{GOOFYS}-elsewhere": (store("compatible", MODULE), GOOFYS, new_store(GOOFYS)),
 }

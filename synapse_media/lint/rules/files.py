@@ -1,4 +1,4 @@
-"""What goes wrong with files, whatever is in them."""
+"""Checks of the files themselves, whatever they configure."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ from synapse_media.lint.rules.store import is_example
 @rule(
     "duplicate-key",
     Severity.BREAKS,
-    "A key stands twice in one object: the last one wins in silence.",
+    "A key is set twice in one mapping; the last value silently wins.",
     references.YAML_11,
 )
 def duplicate_key(config: Config) -> Iterable[Hit]:
     effect = (
-        "matrix-media-repo refuses such a file"
-        if config.kind is Kind.MEDIA_REPO
-        else "the last one wins, and nothing is said of the one before"
+        "matrix-media-repo rejects such a file" if config.kind is Kind.MEDIA_REPO else "the last value silently wins"
     )
     for document in config.documents:
         for name, line in document.duplicates:
             yield Hit(
                 Value(None, document.path, line),
                 name[:80],
-                f"it stands twice in one object: {effect}",
-                "Keep one of them.",
+                f"it is set twice in one mapping: {effect}",
+                "Keep one of the two.",
             )
 
 
 @rule(
     "secret-readable",
     Severity.WARNS,
-    "Everybody on the machine may read a file that holds a secret.",
+    "A file that contains a secret is readable by every user of the machine.",
     references.MODULE,
 )
 def secret_readable(config: Config) -> Iterable[Hit]:
@@ -59,15 +57,15 @@ def secret_readable(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     found.value,
                     found.setting,
-                    f"the file's mode is {mode:04o}, so every user of this machine may read the secret in it",
-                    "chmod o-rwx the file (0640 with the group of its program, or 0600).",
+                    f"the file's mode is {mode:04o}, so every user of this machine can read the secret in it",
+                    "Run chmod o-rwx on the file (0640 with its program's group, or 0600).",
                 )
 
 
 @rule(
     "not-read",
     Severity.BREAKS,
-    "Synapse reads *.yaml of a directory only; another ending is left out.",
+    "Synapse reads only the *.yaml files of a directory and skips others.",
     references.SYNAPSE,
     (Kind.SYNAPSE,),
 )
@@ -77,6 +75,6 @@ def not_read(config: Config) -> Iterable[Hit]:
         yield Hit(
             Value(None, document.path, 1),
             names[:80],
-            "Synapse reads only the files of a directory that end in .yaml",
-            "Rename it to end in .yaml.",
+            "Synapse reads only the *.yaml files of a directory",
+            "Rename it to *.yaml.",
         )

@@ -1,4 +1,4 @@
-"""What goes wrong with matrix-media-repo's datastores, in its own file and in the playbook's variables."""
+"""Checks of matrix-media-repo's datastores, in its own file and in the playbook's variables."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _OPTIONS = {
     ),
 }
 _ENABLED = "enabled"
-"""What a datastore had before 1.2, and what is no longer read."""
+"""A key of a datastore before 1.2, which is no longer read."""
 _BOOLEANS = ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False", "")
-_NO_TEXT = "without quotes it is no text to YAML, and another id arrives"
+_NO_TEXT = "unquoted, YAML does not parse it as a string, so the id becomes another"
 _EXAMPLES = ("UNIQUE_ID_HERE", "ANOTHER_UNIQUE_ID_HERE", "CHANGE_ME_TO_A_UNIQUE_VALUE")
 
 
 @dataclass(frozen=True, slots=True)
 class _Datastore:
-    """A datastore, of either form. `kinds` is None where a template decides."""
+    """A datastore, in either kind of file. `kinds` is None if a template decides."""
 
     setting: str
     at: Value
@@ -48,7 +48,7 @@ class _Datastore:
 
 
 def _datastores(config: Config) -> Iterator[_Datastore]:
-    """Those that are defined, for sure."""
+    """The datastores that are certainly defined."""
     if config.kind is Kind.MEDIA_REPO:
         for setting, entry in stores.datastores(config):
             yield _Datastore(
@@ -78,7 +78,7 @@ def _kinds(value: Value | None, default: tuple[str, ...]) -> tuple[str, ...]:
 @rule(
     "kinds-overlap",
     Severity.WARNS,
-    "Two datastores take the same kind: the last one gets it all, not the smallest.",
+    "Two datastores accept the same kind; the last one gets all of it, not the one with the least data.",
     references.MEDIA_REPO_SAMPLE,
     _BOTH,
 )
@@ -87,14 +87,14 @@ def kinds_overlap(config: Config) -> Iterable[Hit]:
     for datastore in _datastores(config):
         twice = [kind for kind in datastore.kinds or () if kind in seen]
         if twice:
-            also = "" if datastore.kinds is None else f" ({seen[twice[0]]} takes them as well)"
-            unset = " (not set: all four are its default)" if seen[twice[0]] == playbook.FILE_KINDS else ""
+            also = "" if datastore.kinds is None else f" ({seen[twice[0]]} accepts them as well)"
+            unset = " (not set; the default is all four)" if seen[twice[0]] == playbook.FILE_KINDS else ""
             yield Hit(
                 datastore.at,
                 datastore.setting,
-                f"{', '.join(twice)}{also}{unset}: matrix-media-repo means to take the smallest, but "
-                f"({media_repo.VERSION}) takes the last of them",
-                "Name each kind in one datastore. `[]` makes the other one read-only.",
+                f"{', '.join(twice)}{also}{unset}: matrix-media-repo {media_repo.VERSION} uses the last of "
+                "them, not the smallest as documented",
+                "List each kind in one datastore. `[]` makes the other one read-only.",
             )
         for kind in datastore.kinds or ():
             seen.setdefault(kind, datastore.setting)
@@ -103,7 +103,7 @@ def kinds_overlap(config: Config) -> Iterable[Hit]:
 @rule(
     "kind-unstored",
     Severity.BREAKS,
-    "A kind that no datastore takes: its uploads fail.",
+    "A kind that no datastore accepts: its uploads fail.",
     references.MEDIA_REPO_SAMPLE,
     _BOTH,
 )
@@ -118,8 +118,8 @@ def kind_unstored(config: Config) -> Iterable[Hit]:
         yield Hit(
             last.at,
             last.setting,
-            f"no datastore takes {', '.join(missing)}: it fails with `unable to locate a usable datastore`",
-            "Name each of the four kinds in one datastore.",
+            f"no datastore accepts {', '.join(missing)}: uploads fail with `unable to locate a usable datastore`",
+            "List each of the four kinds in one datastore.",
         )
 
 
@@ -133,7 +133,7 @@ def kind_unknown(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     datastore.at,
                     datastore.setting,
-                    f"{kind[:40]!r} is no kind, and ignored in silence",
+                    f"{kind[:40]!r} is not a kind, and is silently ignored",
                     f"{nearest(kind, media_repo.KINDS)}The kinds are {', '.join(media_repo.KINDS)}.",
                 )
 
@@ -141,7 +141,7 @@ def kind_unknown(config: Config) -> Iterable[Hit]:
 @rule(
     "datastore-id",
     Severity.BREAKS,
-    "A datastore without an id of its own: matrix-media-repo finds media by it.",
+    "A datastore without a unique id, by which matrix-media-repo finds media.",
     references.MEDIA_REPO,
     _BOTH,
 )
@@ -158,16 +158,16 @@ def datastore_id(config: Config) -> Iterable[Hit]:
             yield Hit(
                 value or entry,
                 place,
-                "a datastore without an id can't be told from another",
-                "Existing installation: its old id, which the database knows (datastore_id of the media table). "
-                "New one: make one up, once and for ever.",
+                "a datastore without an id can't be identified",
+                "In an existing installation, use its former id, which the database has (datastore_id in the media "
+                "table). In a new one, choose an id, which can never change.",
             )
         elif text in seen:
             yield Hit(
                 value or entry,
                 place,
-                f"{seen[text]} has this id as well",
-                "Give the newer one an id of its own, before store.",
+                f"{seen[text]} has the same id",
+                "Give the newer one another id, before it stores anything.",
             )
         else:
             seen[text] = place
@@ -181,20 +181,20 @@ def _variable_ids(config: Config) -> Iterator[Hit]:
         is_file = datastore.setting == playbook.FILE_KINDS
         found = config.field(playbook.FILE_ID if is_file else playbook.S3_ID)
         if found.empty and not config.hidden:
-            way = f"; or, if there is none, set {playbook.FILE_KINDS}: []" if is_file else ""
+            way = f"; or, without a file datastore, set {playbook.FILE_KINDS}: []" if is_file else ""
             yield Hit(
                 datastore.at,
                 found.setting,
-                "the datastore is defined and has no id: the playbook stops",
-                "Existing installation: `grep id: …/media-repo.yaml` on the server. New one: make one up, once and for "
-                f"ever{way}.",
+                "the datastore is defined without an id, which the playbook rejects",
+                "In an existing installation, run `grep id: …/media-repo.yaml` on the server. In a new one, choose an "
+                f"id, which can never change{way}.",
             )
         elif found.text and found.text in given:
             yield Hit(
                 found.value or datastore.at,
                 found.setting,
-                f"{given[found.text]} has this id as well",
-                "Give each its own.",
+                f"{given[found.text]} has the same id",
+                "Give each its own id.",
             )
         given.setdefault(found.text, found.setting)
         value = found.value
@@ -205,7 +205,7 @@ def _variable_ids(config: Config) -> Iterator[Hit]:
 @rule(
     "datastore-id-example",
     Severity.WARNS,
-    "A datastore has the id of the example.",
+    "A datastore has the id of the sample configuration.",
     references.MEDIA_REPO_SAMPLE,
     _BOTH,
 )
@@ -220,15 +220,15 @@ def datastore_id_example(config: Config) -> Iterable[Hit]:
             yield Hit(
                 value,
                 setting,
-                "this is the id of the example",
-                "Make one up before the first use; afterwards keep it for ever.",
+                "this is the id of the sample configuration",
+                "Choose an id before the first use; after that it can never change.",
             )
 
 
 @rule(
     "file-store-dropped",
     Severity.BREAKS,
-    "The file datastore has an id and is not defined any more: media that lies there is out of reach.",
+    "The file datastore has an id but is no longer defined: its media becomes unreachable.",
     references.PLAYBOOK_MEDIA_REPO,
     (Kind.PLAYBOOK,),
 )
@@ -242,17 +242,17 @@ def file_store_dropped(config: Config) -> Iterable[Hit]:
         yield Hit(
             kinds.value or identity.value or config.start,
             playbook.FILE_ENABLED,
-            "the file datastore has an id, and is left out: while the database knows media there, matrix-media-repo "
-            "does not start",
-            f"Set {playbook.FILE_ENABLED}: true and keep {playbook.FILE_KINDS}: [] (read-only), until its media was "
-            "transferred.",
+            "the file datastore has an id but is not defined: as long as the database lists media in it, "
+            "matrix-media-repo does not start",
+            f"Set {playbook.FILE_ENABLED}: true and keep {playbook.FILE_KINDS}: [] (read-only) until its media has "
+            "been transferred.",
         )
 
 
 @rule(
     "datastore-lost",
     Severity.BREAKS,
-    "A later file replaces the list of datastores, and leaves out one that an earlier file has.",
+    "A later file replaces the list of datastores and omits one of an earlier file.",
     references.MEDIA_REPO,
     _FILE_ONLY,
 )
@@ -267,34 +267,36 @@ def datastore_lost(config: Config) -> Iterable[Hit]:
             yield Hit(
                 after,
                 name,
-                f"it replaces the list of {before.file}:{before.line}, whose {', '.join(map(repr, lost))} is lost: "
-                "while the database knows media there, matrix-media-repo does not start",
-                "Put every datastore into the last of the lists.",
+                f"it replaces the list in {before.file}:{before.line}, so {', '.join(map(repr, lost))} is lost: as "
+                "long as the database lists media there, matrix-media-repo does not start",
+                "Put all datastores into the last list.",
             )
 
 
 @rule(
     "datastore-form",
     Severity.BREAKS,
-    "A key of a datastore that is unknown or of another case, a type that is none, an option that is no text.",
+    "An unknown or wrongly capitalized key of a datastore, an invalid type, or an option that is not a string.",
     references.MEDIA_REPO_SAMPLE,
     _FILE_ONLY,
 )
 def datastore_form(config: Config) -> Iterable[Hit]:
     for name, value in config.settings.items():
         if name != "datastores" and name.lower() == "datastores":
-            yield Hit(value, name, "it is ignored in silence: matrix-media-repo minds the case", "Write datastores.")
+            yield Hit(
+                value, name, "it is silently ignored: matrix-media-repo's keys are case-sensitive", "Write datastores."
+            )
     for setting, entry in stores.datastores(config):
         yield from _unknown(setting, entry, _KEYS)
         kind, opts = entry.items.get("type"), entry.items.get("opts")
         known = _OPTIONS.get(str(kind.data)) if kind is not None else None
         if known is None:
             yield Hit(
-                kind or entry, f"{setting}.type", "it is neither file nor s3", "Write `type: file` or `type: s3`."
+                kind or entry, f"{setting}.type", "it is neither 'file' nor 's3'", "Write `type: file` or `type: s3`."
             )
             continue
         if opts is None or not opts.items:
-            yield Hit(entry, f"{setting}.opts", "a datastore without options stores nothing", "Give it its `opts:`.")
+            yield Hit(entry, f"{setting}.opts", "a datastore without options can't store anything", "Add its `opts:`.")
             continue
         yield from _unknown(f"{setting}.opts", opts, known)
         for name, option in opts.items.items():
@@ -302,21 +304,21 @@ def datastore_form(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     option,
                     f"{setting}.opts.{name}"[:120],
-                    "an option is one line of text, or the file is refused",
-                    "Mend it.",
+                    "an option must be a string, or the file is rejected",
+                    "Write a string.",
                 )
         if known == _OPTIONS["file"] and "path" not in opts.items:
-            yield Hit(opts, f"{setting}.opts.path", "a file datastore needs a path", "Name the directory.")
+            yield Hit(opts, f"{setting}.opts.path", "a file datastore needs a path", "Set it to the directory.")
 
 
 def _unknown(place: str, mapping: Value, known: tuple[str, ...]) -> Iterator[Hit]:
     for name, value in mapping.items.items():
         if name == _ENABLED and known == _KEYS:
-            continue  # said by datastore-enabled and datastore-disabled
+            continue  # reported by datastore-enabled and datastore-disabled
         if name not in known:
             guess = next((right for right in known if right.lower() == name.lower()), "")
-            mend = f"Write {guess}: it minds the case." if guess else f"{nearest(name, known)}Mend or remove it."
-            yield Hit(value, f"{place}.{name}"[:120], "matrix-media-repo ignores it in silence", mend)
+            mend = f"Write {guess}: keys are case-sensitive." if guess else f"{nearest(name, known)}Fix or remove it."
+            yield Hit(value, f"{place}.{name}"[:120], "matrix-media-repo silently ignores it", mend)
 
 
 def _switches(config: Config, *, off: bool) -> Iterator[tuple[str, Value, Value]]:
@@ -334,7 +336,7 @@ def _switches(config: Config, *, off: bool) -> Iterator[tuple[str, Value, Value]
 @rule(
     "datastore-disabled",
     Severity.BREAKS,
-    "`enabled: false` on a datastore, which is not read: it goes on taking media.",
+    "`enabled: false` on a datastore is ignored; the datastore keeps accepting media.",
     references.MEDIA_REPO_SAMPLE,
     _FILE_ONLY,
 )
@@ -343,8 +345,8 @@ def datastore_disabled(config: Config) -> Iterable[Hit]:
         yield Hit(
             value,
             setting,
-            "matrix-media-repo does not read it since 1.2: the datastore goes on taking the kinds of its forKinds",
-            "Write `forKinds: []` in its place: then it is read from, and takes nothing new.",
+            "matrix-media-repo no longer reads it (since 1.2): the datastore keeps accepting the kinds in its forKinds",
+            "Write `forKinds: []` instead: the datastore then becomes read-only.",
         )
 
 
@@ -357,7 +359,7 @@ def datastore_disabled(config: Config) -> Iterable[Hit]:
 )
 def datastore_enabled(config: Config) -> Iterable[Hit]:
     for setting, value, _ in _switches(config, off=False):
-        yield Hit(value, setting, "it has no effect since 1.2: forKinds alone decides", "Remove the line.")
+        yield Hit(value, setting, "it has no effect since 1.2: only forKinds decides", "Remove the line.")
 
 
 def _public(config: Config) -> Iterator[tuple[str, Value, values.Fault]]:
@@ -379,7 +381,7 @@ def _public(config: Config) -> Iterator[tuple[str, Value, values.Fault]]:
 @rule(
     "public-url",
     Severity.BREAKS,
-    "publicBaseUrl is put before the object's name as it is: without an ending '/' each redirect leads nowhere.",
+    "publicBaseUrl is prepended to the object's name unchanged: without a trailing '/' every redirect is broken.",
     references.MEDIA_REPO_SAMPLE,
     _BOTH,
 )
@@ -392,7 +394,7 @@ def public_url(config: Config) -> Iterable[Hit]:
 @rule(
     "public-url-private",
     Severity.WARNS,
-    "publicBaseUrl is the bucket's own address: a private bucket refuses each download.",
+    "publicBaseUrl is the bucket's own address: a private bucket refuses every download.",
     references.MEDIA_REPO_SAMPLE,
     _BOTH,
 )
@@ -405,7 +407,7 @@ def public_url_private(config: Config) -> Iterable[Hit]:
 @rule(
     "ssl-not-boolean",
     Severity.BREAKS,
-    "`ssl` as a word that Go does not take for true: the key's requests go over plain http.",
+    "`ssl` is a word that Go does not parse as true: signed requests go over plain HTTP.",
     references.MEDIA_REPO,
     _BOTH,
 )
@@ -420,7 +422,7 @@ def ssl_not_boolean(config: Config) -> Iterable[Hit]:
     else:
         name = playbook.S3_TLS
         ssl = field_of(name, config.settings.get(name), config.kind)
-        # A bare yes is true to Ansible; only a quoted one arrives as text.
+        # Ansible parses an unquoted yes as true; only a quoted one stays a string.
         text = isinstance(ssl.value.data if ssl.value else None, str)
         words = [(name, ssl.value, ssl.text)] if ssl.value is not None and ssl.literal and text else []
     for setting, value, word in words:
@@ -428,7 +430,7 @@ def ssl_not_boolean(config: Config) -> Iterable[Hit]:
             yield Hit(
                 value,
                 setting,
-                f"{word[:20]!r} is no true or false to it, and counts as false: plain http",
+                f"{word[:20]!r} is not a boolean to it and counts as false: plain HTTP",
                 "Write true or false.",
             )
 
@@ -452,4 +454,6 @@ def prefix_length(config: Config) -> Iterable[Hit]:
         found = [(name, config.settings.get(name))]
     for setting, value in found:
         if value is not None and value.text.isascii() and value.text.isdigit() and int(value.text) > 16:
-            yield Hit(value, setting, "over 16 later releases may not find what was stored", "Choose 0 to 16.")
+            yield Hit(
+                value, setting, "with more than 16, later releases may not find the stored media", "Choose 0 to 16."
+            )

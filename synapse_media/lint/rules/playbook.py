@@ -1,4 +1,4 @@
-"""What goes wrong with the variables of matrix-docker-ansible-deploy, which checks little of it itself."""
+"""Checks of the variables of matrix-docker-ansible-deploy, few of which it validates itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from synapse_media.lint.rules.synapse import LOCAL_NOT_STORED, NOT_SYNCHRONOUS
 
 _ONLY = (Kind.PLAYBOOK,)
 _NEVER = 3650
-"""A day count that selects nothing new, on any homeserver."""
+"""A day count that selects no further files, on any homeserver."""
 _SWITCH_OFF = (
-    f'Set {playbook.MIGRATION_SCHEDULE} to "{playbook.MIGRATION_NEVER}" until the content of the bucket was '
-    "compared with the local files. A day count is not enough: what an earlier run noted is deleted all the same."
+    f'Set {playbook.MIGRATION_SCHEDULE} to "{playbook.MIGRATION_NEVER}" until the bucket has been compared with the '
+    "local files by content. A day count is not enough: files recorded by an earlier run are still deleted."
 )
 
 
 def _store(config: Config, method: str) -> ConfiguredStore | None:
-    """The store that these variables switch on; None where they don't, or nobody can tell."""
+    """The store that these variables enable; None if they don't, or it can't be determined."""
     names = {methods.MODULE: playbook.MODULE, "goofys": playbook.GOOFYS, "matrix-media-repo": playbook.S3}
     return next(
         (
@@ -37,7 +37,7 @@ def _store(config: Config, method: str) -> ConfiguredStore | None:
 @rule(
     "goofys-and-module",
     Severity.LOSES,
-    "Goofys and the module together: the module's job deletes the objects themselves through the mount.",
+    "Goofys and the module are both enabled: the module's clean-up deletes the objects themselves through the mount.",
     references.PLAYBOOK_GOOFYS,
     _ONLY,
 )
@@ -48,20 +48,20 @@ def goofys_and_module(config: Config) -> Iterable[Hit]:
     path = config.field(playbook.GOOFYS_PATH)
     beside = path.text and path.text.rstrip("/") != playbook.MEDIA_STORE
     if beside and module.fields["bucket"].text != goofys.fields["bucket"].text:
-        return  # a bucket that is mounted to copy from it
+        return  # a bucket mounted to copy from
     yield Hit(
         goofys.where,
         playbook.GOOFYS_ENABLED,
         "the module is enabled as well: its nightly job finds each file in the bucket and deletes it from the media "
-        "store, which is the mounted bucket: the object is gone, and the job says success",
-        "Enable one of the two. `synapse-media switch` prints the way from one to the other.",
+        "store, which is the mounted bucket, so the object itself is deleted, and the job reports success",
+        "Enable only one of them. `synapse-media switch` prints how to migrate.",
     )
 
 
 @rule(
     "media-repo-and-other",
     Severity.BREAKS,
-    "matrix-media-repo beside Goofys or the module, which do nothing then.",
+    "matrix-media-repo is enabled with Goofys or the module, which then have no effect.",
     references.PLAYBOOK_MEDIA_REPO,
     _ONLY,
 )
@@ -75,16 +75,16 @@ def media_repo_and_other(config: Config) -> Iterable[Hit]:
             yield Hit(
                 other.where,
                 playbook.PROVIDERS_CUSTOM if listed else switches[other.method],
-                "matrix-media-repo is enabled, which switches Synapse's own repository off: this does nothing more, "
-                "and the media behind it is not found until it is imported",
-                "Enable one of them. `synapse-media switch` prints the way from one to the other.",
+                "matrix-media-repo is enabled, which disables Synapse's own repository: this has no effect, and its "
+                "media is not found until it is imported",
+                "Enable only one of them. `synapse-media switch` prints how to migrate.",
             )
 
 
 @rule(
     "nightly-clean-up",
     Severity.LOSES,
-    "The playbook's nightly job deletes every local file that has a namesake in the bucket, whatever is in that.",
+    "The nightly job deletes each local file if the bucket has an object of that name, whatever its content.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
@@ -92,12 +92,12 @@ def nightly_clean_up(config: Config) -> Iterable[Hit]:
     days = _clean_up_days(config)
     if days == 0:
         found = config.field(playbook.MIGRATION_DAYS)
-        unset = "" if found.given else " (not set: 0 is the default)"
+        unset = "" if found.given else " (not set; the default is 0)"
         yield Hit(
             found.value or config.settings[playbook.MODULE_ENABLED],
             found.setting,
-            f"with 0 days{unset} a job deletes every local file at 05:00 for which the bucket has an object of the "
-            "same name, whatever its content: an empty or half an object loses the file, and the job says success",
+            f"with 0 days{unset} a job at 05:00 deletes every local file for which the bucket has an object of the "
+            "same name, whatever its content: if it is empty or truncated, the file is lost, and the job succeeds",
             _SWITCH_OFF,
         )
 
@@ -105,7 +105,7 @@ def nightly_clean_up(config: Config) -> Iterable[Hit]:
 @rule(
     "clean-up-by-name",
     Severity.WARNS,
-    "The nightly job with a day count: it deletes by name as well, only later, or what an earlier run noted.",
+    "The nightly job with a day count also deletes by name, only later, or deletes files recorded by an earlier run.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
@@ -114,9 +114,9 @@ def clean_up_by_name(config: Config) -> Iterable[Hit]:
     if days is not None and days > 0:
         found = config.field(playbook.MIGRATION_DAYS)
         which = (
-            f"local files that nobody asked for in {days} days"
+            f"local files not accessed for {days} days"
             if days < _NEVER
-            else "nothing new is selected, but local files that a run with fewer days noted in its cache.db"
+            else "no further files are selected, but those that a run with fewer days recorded in its cache.db"
         )
         yield Hit(
             found.value or config.start,
@@ -127,7 +127,7 @@ def clean_up_by_name(config: Config) -> Iterable[Hit]:
 
 
 def _clean_up_days(config: Config) -> int | None:
-    """After how many days the nightly job deletes; None where it is off, or nobody can tell."""
+    """The number of days after which the nightly job deletes; None if it is off, or can't be determined."""
     if _store(config, methods.MODULE) is None:
         return None
     schedule = config.field(playbook.MIGRATION_SCHEDULE)
@@ -142,7 +142,7 @@ def _clean_up_days(config: Config) -> int | None:
 @rule(
     "playbook-not-synchronous",
     Severity.WARNS,
-    "store_synchronous is false, the playbook's default: an upload that fails is only logged.",
+    "store_synchronous is false, the playbook's default: a failed upload is only logged.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
@@ -163,7 +163,7 @@ def playbook_not_synchronous(config: Config) -> Iterable[Hit]:
 @rule(
     "playbook-local-not-stored",
     Severity.WARNS,
-    "store_local is false: what your own users upload never reaches the bucket.",
+    "store_local is false: uploads of your own users never reach the bucket.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
@@ -176,7 +176,7 @@ def playbook_local_not_stored(config: Config) -> Iterable[Hit]:
 @rule(
     "prefix-once-ignored",
     Severity.WARNS,
-    "The playbook ignored the prefix before 2026-03-01: objects of that time lie without it.",
+    "The playbook ignored the prefix before 2026-03-01: objects stored before then have no prefix.",
     references.PLAYBOOK_CHANGES,
     _ONLY,
 )
@@ -188,15 +188,15 @@ def prefix_once_ignored(config: Config) -> Iterable[Hit]:
     yield Hit(
         found.value or module.where,
         found.setting,
-        "the playbook ignored it before 2026-03-01: what was stored until your first run since lies without the "
-        "prefix, and is no longer found",
-        "A store begun since then: nothing to do. An older one: look under which names the objects lie, and copy them "
-        "to the prefix, or remove the variable.",
+        "the playbook ignored it before 2026-03-01: objects stored until your first run after that have no prefix, "
+        "and are no longer found",
+        "For a store created since then, ignore this. For an older one, look whether objects have the prefix, and copy "
+        "those without to it, or remove the variable.",
     )
 
 
 def _store_paths(config: Config) -> tuple[str, str] | None:
-    """Where the media store is said to be, and where Synapse looks; None where nobody can tell from here."""
+    """The configured path of the media store, and where Synapse looks; None if it can't be determined."""
     told, storage = config.field(playbook.STORE_PATH), config.field(playbook.STORAGE_PATH)
     if not told.literal or not storage.literal or config.hidden or _has_own_mount(config):
         return None
@@ -221,7 +221,7 @@ def _has_own_mount(config: Config) -> bool:
 @rule(
     "store-path-elsewhere",
     Severity.LOSES,
-    f"{playbook.STORE_PATH} is elsewhere than Synapse looks: it uses the storage directory alone.",
+    f"{playbook.STORE_PATH} is not where Synapse looks: it only uses the storage directory.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
@@ -230,32 +230,32 @@ def store_path_elsewhere(config: Config) -> Iterable[Hit]:
     if paths is None or paths[0] == paths[1] or config.flag(playbook.MEDIA_REPO_ENABLED, default=False):
         return
     goofys = _store(config, "goofys")
-    effect = "the bucket is mounted there, and nothing reaches it" if goofys else "what lies there is not found"
+    effect = "the bucket is mounted there, so nothing reaches it" if goofys else "media there is not found"
     yield Hit(
         config.settings[playbook.STORE_PATH],
         playbook.STORE_PATH,
-        f"Synapse's container sees {playbook.STORAGE_PATH} alone, and keeps media in {paths[1]}: {effect}",
-        f"Set {playbook.STORAGE_PATH} to {paths[0].rpartition('/')[0] or '/'} as well, once what lies in {paths[1]} "
-        "was copied; or remove the variable.",
+        f"Synapse's container only sees {playbook.STORAGE_PATH}, and keeps media in {paths[1]}: {effect}",
+        f"Set {playbook.STORAGE_PATH} to {paths[0].rpartition('/')[0] or '/'} as well, once the media in {paths[1]} "
+        "has been copied; or remove the variable.",
     )
 
 
 def _goofys_mount(config: Config) -> str | None:
-    """Where Goofys mounts the bucket, if that is not where Synapse looks; None where it is, or nobody can tell."""
+    """Where Goofys mounts the bucket, if Synapse does not look there; None if it does, or it can't be determined."""
     mount, paths = config.field(playbook.GOOFYS_PATH), _store_paths(config)
     if _store(config, "goofys") is None or not mount.text or paths is None:
         return None
     path = mount.text.rstrip("/")
     module = _store(config, methods.MODULE)
     if path in paths or module is not None:
-        return None  # beside the module, a bucket that is copied from
+        return None  # with the module enabled, this bucket is being copied from
     return path
 
 
 @rule(
     "goofys-mount-elsewhere",
     Severity.LOSES,
-    f"{playbook.GOOFYS_PATH} is elsewhere than Synapse looks: nothing reaches the bucket.",
+    f"{playbook.GOOFYS_PATH} is not where Synapse looks: nothing reaches the bucket.",
     references.PLAYBOOK_GOOFYS,
     _ONLY,
 )
@@ -265,16 +265,16 @@ def goofys_mount_elsewhere(config: Config) -> Iterable[Hit]:
         yield Hit(
             config.settings[playbook.GOOFYS_PATH],
             playbook.GOOFYS_PATH,
-            "Synapse keeps media in its own storage directory, and this is another: nothing reaches the bucket",
-            "Remove it. During the migration of the playbook's guide it is "
-            f"{playbook.GOOFYS_MIGRATION_MOUNT}, and is removed at its end.",
+            "Synapse keeps media in its own storage directory, not here: nothing reaches the bucket",
+            "Remove it. The playbook's guide sets it to "
+            f"{playbook.GOOFYS_MIGRATION_MOUNT} during a migration, and removes it at the end.",
         )
 
 
 @rule(
     "goofys-migrating",
     Severity.WARNS,
-    "The bucket is mounted beside the media store, as during the migration: Synapse does not use it yet.",
+    "The bucket is mounted next to the media store, as during a migration: Synapse does not use it yet.",
     references.PLAYBOOK_GOOFYS,
     _ONLY,
 )
@@ -283,15 +283,15 @@ def goofys_migrating(config: Config) -> Iterable[Hit]:
         yield Hit(
             config.settings[playbook.GOOFYS_PATH],
             playbook.GOOFYS_PATH,
-            "this is the mount of the migration: as long as it is set, nothing that is uploaded reaches the bucket",
-            "Finish the guide: copy, stop, copy again, and remove the variable.",
+            "this is the mount point of the migration: as long as it is set, no upload reaches the bucket",
+            "Finish the playbook's guide: copy, stop Synapse, copy again, and remove the variable.",
         )
 
 
 @rule(
     "playbook-nothing-stored",
     Severity.WARNS,
-    "store_local and store_remote are both false: nothing new reaches the bucket.",
+    "store_local and store_remote are both false: no new media reaches the bucket.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
@@ -301,8 +301,8 @@ def playbook_nothing_stored(config: Config) -> Iterable[Hit]:
         yield Hit(
             config.settings[names[0]],
             names[0],
-            "store_remote is false as well: the bucket is read from, and nothing new gets there",
-            "Set both to true, unless you are leaving the bucket.",
+            "store_remote is false as well: the bucket is only read from, and no new media is stored there",
+            "Set both to true, unless you are migrating away from the bucket.",
         )
 
 
@@ -321,7 +321,7 @@ def playbook_dead_option(config: Config) -> Iterable[Hit]:
         yield Hit(
             pool,
             playbook.THREADPOOL_SIZE,
-            "the module drops it while it reads its configuration: it uses 40 threads",
+            "the module drops it when it reads its configuration, and uses 40 threads",
             "Remove it.",
         )
 
@@ -329,7 +329,7 @@ def playbook_dead_option(config: Config) -> Iterable[Hit]:
 @rule(
     "customer-key-half",
     Severity.BREAKS,
-    "Only one of the switch for a customer key and the key itself is there.",
+    "Only one of the customer key and its switch is set.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
@@ -342,14 +342,14 @@ def customer_key_half(config: Config) -> Iterable[Hit]:
         yield Hit(
             config.settings[switch],
             switch,
-            f"{key.setting} is not there: each request names an empty key, which a store refuses",
+            f"{key.setting} is not set: every request has an empty key, which the store rejects",
             "Set the key as well, or remove the switch.",
         )
     elif enabled is False and not key.empty:
         yield Hit(
             key.value or module.where,
             key.setting,
-            f"it is ignored, since {switch} is not true: nothing is encrypted with a key of yours",
+            f"it is ignored because {switch} is not true: nothing is encrypted with your key",
             "Set the switch to true before anything is stored, or remove the key.",
         )
 
@@ -383,7 +383,7 @@ def checksum_headers(config: Config) -> Iterable[Hit]:
 
 
 def _provider(endpoint: str) -> catalog.Provider | None:
-    """Whose endpoint this is. Not a preset's, which has what is safe anywhere rather than what is known of it."""
+    """The provider of this endpoint. Presets are skipped: their values are safe defaults rather than known facts."""
     for provider in map(catalog.load, catalog.names()):
         pattern = re.escape(provider.value("endpoint", "")).replace(r"\{region\}", "[a-z0-9-]+")
         if (
@@ -398,7 +398,7 @@ def _provider(endpoint: str) -> catalog.Provider | None:
 @rule(
     "setting-required",
     Severity.BREAKS,
-    "The playbook refuses the module without bucket, region, endpoint and key.",
+    "The playbook refuses the module without bucket, region, endpoint and access key.",
     references.PLAYBOOK_MODULE,
     _ONLY,
 )
@@ -409,7 +409,7 @@ def setting_required(config: Config) -> Iterable[Hit]:
     keys = () if module.keyless else ("access_key_id", "secret_access_key")
     missing = [name for name in ("bucket", "region", "endpoint", *keys) if module.fields[name].empty]
     if keys and len([name for name in missing if name in keys]) == 1:
-        missing = [name for name in missing if name not in keys]  # said by key-half
+        missing = [name for name in missing if name not in keys]  # reported by key-half
     for name in missing:
         found = module.fields[name]
         also = ", also for Amazon S3: https://s3.REGION.amazonaws.com" if name == "endpoint" else ""
@@ -417,18 +417,18 @@ def setting_required(config: Config) -> Iterable[Hit]:
         yield Hit(
             found.value or module.where,
             found.setting,
-            "nothing stands after the colon, which the playbook takes for a value: Synapse gets null, and the module "
-            "fails or makes the text 'None' of it"
+            "it has no value, which the playbook passes on: Synapse gets null, and the module fails or turns it into "
+            "the string 'None'"
             if nothing
-            else "it is not set in these files, and the playbook stops without it",
-            f"Set it{also}. If another file sets it, give that one to this command as well.",
+            else "it is not set in these files, and the playbook requires it",
+            f"Set it{also}. If another file sets it, pass that file to this command as well.",
         )
 
 
 @rule(
     "goofys-default",
     Severity.BREAKS,
-    "Goofys is enabled with a key or an endpoint of the defaults, which are placeholders.",
+    "Goofys is enabled with the default key or endpoint, which are placeholders.",
     references.PLAYBOOK_GOOFYS,
     _ONLY,
 )
@@ -438,22 +438,22 @@ def goofys_default(config: Config) -> Iterable[Hit]:
         return
     unset = [name for name in ("access_key_id", "secret_access_key") if not goofys.fields[name].given]
     if len(unset) == 1:
-        unset = []  # said by key-half
+        unset = []  # reported by key-half
     if config.flag(playbook.GOOFYS_ENDPOINT_ENABLED, default=False) and not goofys.fields["endpoint"].given:
         unset.append("endpoint")
     for name in unset:
         yield Hit(
             goofys.where,
             goofys.fields[name].setting,
-            "it is not set in these files, and the default is a placeholder, which the playbook deploys as it is",
-            "Set it. If another file sets it, give that one to this command as well.",
+            "it is not set in these files, and its default is a placeholder, which the playbook deploys unchanged",
+            "Set it. If another file sets it, pass that file to this command as well.",
         )
 
 
 @rule(
     "endpoint-unused",
     Severity.BREAKS,
-    f"{playbook.GOOFYS_VARIABLES['endpoint']} without …_enabled: Goofys goes to Amazon.",
+    f"{playbook.GOOFYS_VARIABLES['endpoint']} without …_enabled: Goofys connects to Amazon.",
     references.PLAYBOOK_GOOFYS_UNIT,
     _ONLY,
 )
@@ -464,7 +464,7 @@ def endpoint_unused(config: Config) -> Iterable[Hit]:
         yield Hit(
             found.value or goofys.where,
             found.setting,
-            f"it is ignored, since {switch} is not true",
+            f"it is ignored because {switch} is not true",
             f"Set {switch}: true.",
         )
 
@@ -472,7 +472,7 @@ def endpoint_unused(config: Config) -> Iterable[Hit]:
 @rule(
     "goofys-storage-class",
     Severity.WARNS,
-    "Goofys without a custom endpoint writes STANDARD_IA: billed for 30 days and 128 KiB an object at least.",
+    "Goofys without a custom endpoint writes STANDARD_IA, billed for at least 30 days and 128 KiB per object.",
     references.PLAYBOOK_GOOFYS_UNIT,
     _ONLY,
 )
@@ -483,7 +483,7 @@ def goofys_storage_class(config: Config) -> Iterable[Hit]:
         yield Hit(
             goofys.where,
             playbook.GOOFYS_ENDPOINT_ENABLED,
-            "without a custom endpoint the playbook makes Goofys write STANDARD_IA, which bills each thumbnail as "
+            "without a custom endpoint the playbook has Goofys write STANDARD_IA, which bills each thumbnail as "
             "128 KiB, each object for 30 days, and every read; no variable changes that",
             f"Set it to true, and {goofys.fields['endpoint'].setting} to https://s3.{region}.amazonaws.com: STANDARD.",
         )
@@ -492,7 +492,7 @@ def goofys_storage_class(config: Config) -> Iterable[Hit]:
 @rule(
     "misspelt-variable",
     Severity.BREAKS,
-    "A variable that the playbook does not have: Ansible ignores it in silence.",
+    "A variable that the playbook does not have; Ansible silently ignores it.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
@@ -510,13 +510,13 @@ def misspelt_variable(config: Config) -> Iterable[Hit]:
         yield Hit(
             value,
             name[:120],
-            "the playbook has no such variable (August 2026), and Ansible ignores it in silence",
-            f"{guess}Mend or remove it.",
+            "the playbook has no such variable (as of August 2026), and Ansible silently ignores it",
+            f"{guess}Fix or remove it.",
         )
 
 
 def _is_read(config: Config, name: str) -> bool:
-    """Whether one of these files makes use of a variable: then it is a helper of its author."""
+    """Whether one of these files uses a variable, which is then a helper of its author."""
     pattern = re.compile(rf"\{{[{{%][^}}]*\b{re.escape(name)}\b")
     return any(pattern.search(document.source) for document in config.documents)
 
@@ -524,7 +524,7 @@ def _is_read(config: Config, name: str) -> bool:
 @rule(
     "removed-variable",
     Severity.BREAKS,
-    "A variable that the playbook had once, and refuses now.",
+    "A variable that the playbook has removed and now rejects.",
     references.PLAYBOOK_MEDIA_REPO,
     _ONLY,
 )
@@ -534,15 +534,15 @@ def removed_variable(config: Config) -> Iterable[Hit]:
             yield Hit(
                 config.settings[name],
                 name,
-                "the playbook stops at it: each of its settings has a variable of its own now, or none",
-                "Remove it, and set what is needed of those. Keep each datastore's id.",
+                "the playbook rejects it: its settings have variables of their own now, or were removed",
+                "Remove it, and set those variables that you need. Keep each datastore's id.",
             )
 
 
 @rule(
     "providers-overridden",
     Severity.BREAKS,
-    "The playbook's own list of storage providers is overridden: the module it would add is lost.",
+    "The playbook's own list of storage providers is overridden, so the module is never loaded.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
@@ -555,6 +555,6 @@ def providers_overridden(config: Config) -> Iterable[Hit]:
             yield Hit(
                 found.value,
                 name,
-                "it replaces the list that the playbook puts the module into: Synapse never loads it",
+                "it replaces the list to which the playbook adds the module: Synapse never loads it",
                 f"Use {playbook.PROVIDERS_CUSTOM} for providers of your own.",
             )

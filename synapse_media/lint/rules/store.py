@@ -1,4 +1,4 @@
-"""What goes wrong with a store's settings, whatever names them."""
+"""Checks of a store's settings, in any kind of file."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from synapse_media.lint.config import Config, ConfiguredStore, Field, Kind
 from synapse_media.lint.findings import EVERYWHERE, Find, Hit, Severity, rule
 
 REQUIRED = tuple(playbook.MODULE_VARIABLES[name] for name in ("bucket", "region", "endpoint"))
-"""What the playbook refuses to go without: said by one rule of its own."""
+"""Variables that the playbook requires, which the rule setting-required reports."""
 
 
 def is_example(text: str) -> bool:
-    """Whether a secret is one of the guides' or of the defaults', there to be replaced."""
+    """Whether a secret is a placeholder of a guide or a default."""
     return values.is_placeholder("secret_access_key", text) or bool(values.expansion("secret_access_key", text))
 
 
 def _in_use(config: Config) -> Iterator[ConfiguredStore]:
-    """All that are not switched off."""
+    """The stores that are not disabled."""
     return (store for store in config.stores if store.enabled is not False)
 
 
 def _fields(config: Config, *names: str) -> Iterator[tuple[ConfiguredStore, Field]]:
-    """Fields with a literal that is not empty, of what is not switched off."""
+    """Fields with a non-empty literal, of stores that are not disabled."""
     for store in _in_use(config):
         for name in names:
             found = store.fields.get(name)
@@ -39,7 +39,7 @@ def _hit(found: Field, store: ConfiguredStore, reason: str, mend: str, link: str
 
 
 _LINKS = {methods.GOOFYS: references.PLAYBOOK_GOOFYS, methods.MEDIA_REPO: references.MEDIA_REPO}
-"""Where a rule on every method has the reason for these two."""
+"""The source of a rule on every method, for these two."""
 
 
 _MODULE_KINDS = (Kind.SYNAPSE, Kind.PLAYBOOK)
@@ -47,35 +47,35 @@ _JUDGED: tuple[tuple[str, Severity, str, str, tuple[Kind, ...]], ...] = (
     (
         "placeholder",
         Severity.BREAKS,
-        "A value of the documentation's example was never replaced: <…>, your-…, CHANGE_ME.",
+        "A placeholder of the documentation was never replaced: <…>, your-…, CHANGE_ME.",
         references.PLAYBOOK_S3,
         EVERYWHERE,
     ),
     (
         "not-expanded",
         Severity.BREAKS,
-        "`${X}`, `$X` or the path of a file: nobody puts the value there.",
+        "`${X}`, `$X` or a file path that nothing expands.",
         references.MODULE,
         EVERYWHERE,
     ),
     (
         "stray-character",
         Severity.BREAKS,
-        "A blank, a line break, a quotation mark or an invisible character is part of a value.",
+        "A value contains a space, line break, quotation mark or invisible character.",
         references.MODULE,
         EVERYWHERE,
     ),
     (
         "bucket-name",
         Severity.BREAKS,
-        "A bucket's name with a folder, an address, or a sign that no name has.",
+        "A bucket name with a folder, an address or an invalid character.",
         references.BUCKET_NAMES,
         EVERYWHERE,
     ),
     (
         "bucket-name-unusual",
         Severity.WARNS,
-        "A bucket's name with capitals, '_', or of a length that no store allows any more.",
+        "A bucket name with capital letters, '_', or a length that stores no longer allow.",
         references.BUCKET_NAMES,
         EVERYWHERE,
     ),
@@ -96,40 +96,40 @@ _JUDGED: tuple[tuple[str, Severity, str, str, tuple[Kind, ...]], ...] = (
     (
         "endpoint-host",
         Severity.BREAKS,
-        "boto3 refuses the endpoint: a host with '_', a port that is none, '?' or '#'.",
+        "boto3 rejects the endpoint: a host with '_', an invalid port, '?' or '#'.",
         references.MODULE,
         _MODULE_KINDS,
     ),
     (
         "region-form",
         Severity.BREAKS,
-        "An availability zone in place of a region, or a region that boto3 refuses.",
+        "An availability zone instead of a region, or a region that boto3 rejects.",
         references.MODULE,
         EVERYWHERE,
     ),
     (
         "region-not-endpoints",
         Severity.WARNS,
-        "The region is another than the endpoint's.",
+        "The region does not match the endpoint.",
         references.MODULE,
         EVERYWHERE,
     ),
     (
         "storage-class-refused",
         Severity.BREAKS,
-        "The module knows four storage classes; with another, or none after the colon, Synapse does not start.",
+        "The module accepts four storage classes; with any other, or an empty value, Synapse does not start.",
         references.MODULE,
         _MODULE_KINDS,
     ),
     (
         "prefix-form",
         Severity.WARNS,
-        "The prefix is put before a key as it is: without an ending '/', media/ becomes medialocal_content/.",
+        "The prefix is prepended to each key unchanged: without a trailing '/', media becomes medialocal_content/.",
         references.MODULE,
         _MODULE_KINDS,
     ),
 )
-"""Rules on one value, each found by `values.judge`."""
+"""Rules on a single value, checked by `values.judge`."""
 
 
 def _finds(name: str) -> Find:
@@ -146,7 +146,7 @@ def _finds(name: str) -> Find:
 def _judge(config: Config, store: ConfiguredStore, field: str, found: Field) -> values.Fault | None:
     if found.value is None or not found.literal:
         return None
-    # Nothing after the colon: the module asserts a class, and boto3 takes "" for a URL. The rest is in no-value.
+    # An empty value: the module asserts a storage class, and boto3 parses "" as a URL. no-value reports the others.
     nothing = (field == "storage_class", field == "endpoint" and found.given)
     if not found.text and (not any(nothing) or found.setting in REQUIRED):
         return None
@@ -162,7 +162,7 @@ for _name, _severity, _summary, _link, _kinds in _JUDGED:
 @rule(
     "no-value",
     Severity.BREAKS,
-    "A key or a region with nothing after the colon: it becomes the text None, or nothing is signed with.",
+    "A key or region without a value: it becomes the string None, or requests are signed with an empty value.",
     references.MODULE,
     _MODULE_KINDS,
 )
@@ -175,42 +175,42 @@ def no_value(config: Config) -> Iterable[Hit]:
                     found,
                     store,
                     _valueless(found, field, "secret_access_key" in found.setting),
-                    "Write the value, or remove the line: then the machine's role or the environment has the key."
+                    "Set a value, or remove the line if the machine's role or the environment provides the key."
                     if "key" in field and field != "customer_key"
-                    else "Write the value, or remove the line.",
+                    else "Set a value, or remove the line.",
                 )
 
 
 def _is_valueless(config: Config, store: ConfiguredStore, field: str) -> bool:
-    """Whether the module is handed nothing for what it then takes for a value. The playbook's own variables are judged
-    by setting-required."""
+    """Whether the module gets an empty value and uses it as if it were set. setting-required reports the playbook's own
+    variables."""
     found = store.fields[field]
     if store.method != methods.MODULE or found.value is None or not found.empty or found.setting in config.settings:
         return False
     other = {"access_key_id": "secret_access_key", "secret_access_key": "access_key_id"}.get(field)
     if other and not store.fields[other].empty:
-        return False  # said by key-half
+        return False  # reported by key-half
     makes_text = _makes_text(config)
     if not found.given and not makes_text:
-        return False  # handed on as None, which is as if the line were not there
+        return False  # passed on as None, which has the same effect as no line
     if field == "secret_access_key" and not found.given:
         return makes_text and store.fields["access_key_id"].value is not None
     return True
 
 
 def _makes_text(config: Config) -> bool:
-    """Whether the module makes text of the region and the access key ID, whatever they are."""
+    """Whether the module converts region and access key ID to strings, even None."""
     return config.module_version is None or config.module_version >= synapse.THREADPOOL_SINCE
 
 
 def _valueless(found: Field, field: str, secret: bool) -> str:
     if field == "customer_key":
-        return "each request names an algorithm and no key, which a store refuses"
+        return "every request has an algorithm but no key, which the store rejects"
     if found.given:
-        return "it is an empty text, and every request is signed with nothing"
+        return "it is an empty string, with which every request is signed"
     if secret:
-        return "with an access key ID and no secret boto3 raises PartialCredentialsError on every request"
-    return "the module makes the text 'None' of it" + (
+        return "with an access key ID but no secret, boto3 raises PartialCredentialsError on every request"
+    return "the module turns it into the string 'None'" + (
         ", and boto3 raises PartialCredentialsError on every request"
         if field == "access_key_id"
         else ", for which every request is signed"
@@ -220,7 +220,7 @@ def _valueless(found: Field, field: str, secret: bool) -> str:
 @rule(
     "bucket-missing",
     Severity.BREAKS,
-    "No bucket is named: Synapse does not start, or Goofys and matrix-media-repo take a placeholder.",
+    "No bucket is set: Synapse does not start, or Goofys and matrix-media-repo use a placeholder.",
     references.MODULE,
 )
 def bucket_missing(config: Config) -> Iterable[Hit]:
@@ -230,15 +230,15 @@ def bucket_missing(config: Config) -> Iterable[Hit]:
             reason = (
                 "the module fails without a bucket, and Synapse does not start"
                 if store.method == methods.MODULE
-                else "without it the name is a placeholder of the defaults"
+                else "without it the default is used, which is a placeholder"
             )
-            yield _hit(found, store, reason, "Name the bucket.", _LINKS.get(store.method, ""))
+            yield _hit(found, store, reason, "Set it to the bucket's name.", _LINKS.get(store.method, ""))
 
 
 @rule(
     "endpoint-missing",
     Severity.BREAKS,
-    "matrix-media-repo has no endpoint: the playbook's default is one of DigitalOcean's.",
+    "matrix-media-repo has no endpoint: the playbook's default is DigitalOcean's.",
     references.MEDIA_REPO,
     (Kind.PLAYBOOK, Kind.MEDIA_REPO),
 )
@@ -253,7 +253,7 @@ def endpoint_missing(config: Config) -> Iterable[Hit]:
             store,
             "it is not set, and the playbook's default is sfo2.digitaloceanspaces.com"
             if default
-            else "without a host it starts, and fails at the first upload",
+            else "without a host it starts, but the first upload fails",
             "Set it to the store's host, without a scheme: s3.example.com.",
         )
 
@@ -261,7 +261,7 @@ def endpoint_missing(config: Config) -> Iterable[Hit]:
 @rule(
     "key-half",
     Severity.BREAKS,
-    "Only one of access key ID and secret is there.",
+    "Only one of access key ID and secret access key is set.",
     references.CREDENTIALS,
 )
 def key_half(config: Config) -> Iterable[Hit]:
@@ -273,15 +273,15 @@ def key_half(config: Config) -> Iterable[Hit]:
         yield _hit(
             there,
             store,
-            f"{missing.setting} is not there: with half a key every request fails",
-            "Set both, or neither where the machine's role or the environment has the key.",
+            f"{missing.setting} is not set: with only half of the key pair every request fails",
+            "Set both, or neither if the machine's role or the environment provides the key.",
         )
 
 
 @rule(
     "key-missing",
     Severity.BREAKS,
-    "matrix-media-repo has no key: it knows no other way to sign.",
+    "matrix-media-repo has no access key and supports no other credentials.",
     references.MEDIA_REPO,
     (Kind.PLAYBOOK, Kind.MEDIA_REPO),
 )
@@ -298,8 +298,8 @@ def key_missing(config: Config) -> Iterable[Hit]:
             yield _hit(
                 identity,
                 store,
-                "there is no key, and matrix-media-repo does not ask the machine for its role",
-                "Set it and the secret. If another file does, give that one to this command as well.",
+                "there is no access key, and matrix-media-repo does not use the machine's role",
+                "Set it and the secret. If another file does, pass that file to this command as well.",
             )
 
 
@@ -318,26 +318,26 @@ def keys_swapped(config: Config) -> Iterable[Hit]:
             yield _hit(
                 identity,
                 store,
-                f"{identity.setting} and {secret.setting} look swapped: the shorter one is usually the ID",
-                "Exchange the two values.",
+                f"{identity.setting} and {secret.setting} look swapped: the ID is usually the shorter one",
+                "Swap the two values.",
             )
 
 
 def _looks_like_id(text: str) -> bool:
-    """Amazon, DigitalOcean, Scaleway, Garage, Backblaze: ids that no secret looks like."""
+    """Whether it has the form of an ID of Amazon, DigitalOcean, Scaleway, Garage or Backblaze, which no secret has."""
     shapes = r"(?:AKIA|ASIA)[A-Z0-9]{16}|DO00[A-Z0-9]{16}|SCW[A-Z0-9]{17}|GK[0-9a-f]{24}|00[0-9a-f]{23}"
     return re.fullmatch(shapes, text) is not None
 
 
 def _looks_like_secret(text: str) -> bool:
-    """Forty of base64's characters, Backblaze's K00…, 64 hexadecimal digits."""
+    """Whether it is 40 base64 characters, Backblaze's K00… or 64 hexadecimal digits."""
     return re.fullmatch(r"[A-Za-z0-9/+]{40}|K00\d[A-Za-z0-9/+]{27}|[0-9a-f]{64}", text) is not None
 
 
 @rule(
     "endpoint-names-bucket",
     Severity.BREAKS,
-    "The endpoint holds the bucket's name, which is added again: media lands in a folder of that name, or nowhere.",
+    "The endpoint contains the bucket's name, which is added again: media goes to a folder of that name, or nowhere.",
     references.MODULE,
 )
 def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
@@ -350,8 +350,8 @@ def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
             yield _hit(
                 found,
                 store,
-                f"the bucket {bucket!r} is in the endpoint, and is put before each key once more",
-                "Leave the bucket out of it. If media was stored with it, look first under which keys it lies.",
+                f"the endpoint contains the bucket {bucket!r}, which is added to each request again",
+                "Remove the bucket from it. If media was stored this way, first look at the keys it has in the bucket.",
                 _LINKS.get(store.method, ""),
             )
 
@@ -359,7 +359,7 @@ def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
 @rule(
     "endpoint-path",
     Severity.WARNS,
-    "The endpoint has a path, which few stores have.",
+    "The endpoint has a path, which few stores use.",
     references.MODULE,
     (Kind.SYNAPSE, Kind.PLAYBOOK),
 )
@@ -371,15 +371,15 @@ def endpoint_path(config: Config) -> Iterable[Hit]:
             yield _hit(
                 found,
                 store,
-                f"the path {'…' if '@' in found.text else '/' + path} is put before the bucket in each request",
-                "Leave it out, unless the store's documentation has it.",
+                f"the path {'…' if '@' in found.text else '/' + path} precedes the bucket in each request",
+                "Remove it, unless the store's documentation has it.",
             )
 
 
 @rule(
     "region-missing",
     Severity.WARNS,
-    "No region: requests are signed for us-east-1, Goofys takes eu-central-1, matrix-media-repo asks the store.",
+    "No region: the module signs for us-east-1, Goofys uses eu-central-1, matrix-media-repo asks the store.",
     references.MODULE,
 )
 def region_missing(config: Config) -> Iterable[Hit]:
@@ -392,17 +392,17 @@ def region_missing(config: Config) -> Iterable[Hit]:
         if found.setting in REQUIRED or _is_valueless(config, store, "region"):
             continue
         reason = {
-            methods.MODULE: "boto3 signs for us-east-1, which many stores refuse, unless AWS_DEFAULT_REGION is set",
-            methods.GOOFYS: "the playbook hands eu-central-1 to Goofys then",
-            methods.MEDIA_REPO: "it asks the store for the bucket's location then, which a narrow key may not",
+            methods.MODULE: "boto3 signs for us-east-1, which many stores reject, unless AWS_DEFAULT_REGION is set",
+            methods.GOOFYS: "the playbook then passes eu-central-1 to Goofys",
+            methods.MEDIA_REPO: "it then asks the store for the bucket's location, which a limited key may not do",
         }[store.method]
-        yield _hit(found, store, reason, "Write the region as the store has it.", _LINKS.get(store.method, ""))
+        yield _hit(found, store, reason, "Set it to the store's name for the region.", _LINKS.get(store.method, ""))
 
 
 @rule(
     "read-as-other",
     Severity.BREAKS,
-    "A text without quotes is read as a number, a date or yes/no: 0123 becomes 83.",
+    "An unquoted value is parsed as a number, a date or a boolean: 0123 becomes 83.",
     references.YAML_11,
 )
 def read_as_other(config: Config) -> Iterable[Hit]:
@@ -414,7 +414,7 @@ def read_as_other(config: Config) -> Iterable[Hit]:
             if config.kind is Kind.MEDIA_REPO:
                 changed = changed_by_go(value.text)
             else:
-                # The module makes text of these two itself; everything else it hands on as it is.
+                # The module converts these two to strings itself; it passes on everything else unchanged.
                 made_text = ("access_key_id", "region") if _makes_text(config) else ()
                 strict = store.method == methods.MODULE and name not in made_text
                 changed = str(value.data) != value.text or (strict and not isinstance(value.data, str))
@@ -423,13 +423,13 @@ def read_as_other(config: Config) -> Iterable[Hit]:
                 yield _hit(
                     found,
                     store,
-                    f"without quotes {shown} is no text to YAML, and arrives as something else",
+                    f"unquoted, YAML does not parse {shown} as a string, so the value changes",
                     "Put it in double quotes.",
                 )
 
 
 def changed_by_go(text: str) -> bool:
-    """Whether yaml.v3 makes a number or a date of this, whose text is another: 0123, 0x1F, 1e10, 1_000, 2026-01-01."""
+    """Whether yaml.v3 parses this as a number or date whose text differs: 0123, 0x1F, 1e10, 1_000, 2026-01-01."""
     if re.fullmatch(r"[1-9][0-9]*|0", text):
         return False
     return (
@@ -441,7 +441,7 @@ def changed_by_go(text: str) -> bool:
 @rule(
     "secret-is-template",
     Severity.BREAKS,
-    "A key holds {{ or {%: Ansible evaluates it, and another key arrives.",
+    "A key contains {{ or {%, which Ansible evaluates, so that the key changes.",
     references.UNSAFE,
     (Kind.PLAYBOOK,),
 )
@@ -452,22 +452,22 @@ def secret_is_template(config: Config) -> Iterable[Hit]:
             value = found.value if found else None
             if found is None or value is None or value.tag or not isinstance(value.data, str):
                 continue
-            # One expression and nothing beside it is a look-up, and meant.
+            # A value that is one whole expression is a deliberate lookup.
             if re.search(r"\{[{%#]", value.data) and not re.fullmatch(
                 r"\s*\{\{(?:(?!\}\}).)*\}\}\s*", value.data, re.DOTALL
             ):
                 yield _hit(
                     found,
                     store,
-                    "it holds {{, {% or {#, which Ansible evaluates",
-                    'Tag it: `!unsafe "…"` keeps it as it is.',
+                    "it contains {{, {% or {#, which Ansible evaluates",
+                    'Tag it as `!unsafe "…"` to keep it unchanged.',
                 )
 
 
 @rule(
     "not-for-a-shell",
     Severity.BREAKS,
-    "A value stands in a shell's command line without quotes there, and has a blank or a sign that the shell takes.",
+    "A value used unquoted in a shell command contains a space or a shell metacharacter.",
     references.PLAYBOOK_GOOFYS_UNIT,
     (Kind.PLAYBOOK,),
 )
@@ -475,12 +475,12 @@ def not_for_a_shell(config: Config) -> Iterable[Hit]:
     for store, found in _fields(config, "bucket", "region", "endpoint", "prefix"):
         if found.setting not in config.settings or store.method == methods.MEDIA_REPO:
             continue
-        # Goofys' command stands in single quotes; the module's job has "$BUCKET" without any.
+        # Goofys' command is in single quotes; the module's job uses $BUCKET unquoted.
         bad = r"[\s'\"`$\\;&|<>()*?]" if store.method == methods.GOOFYS else r"[\s*?]"
         if re.search(bad, found.text):
             yield _hit(
                 found,
                 store,
-                "it stands unquoted in a shell's command, which takes a blank or this sign for its own",
-                "Use a value without blanks and without a shell's signs.",
+                "it is used unquoted in a shell command, and contains a space or a shell metacharacter",
+                "Use a value without spaces and shell metacharacters.",
             )

@@ -1,4 +1,4 @@
-"""What goes wrong with Synapse's own settings, in homeserver.yaml and in the playbook's list of custom providers."""
+"""Checks of Synapse's own settings, in homeserver.yaml and in the playbook's list of custom providers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _modules(config: Config) -> Iterator[tuple[str, Value]]:
 @rule(
     "misspelt-setting",
     Severity.BREAKS,
-    "A name close to one of Synapse's media settings: Synapse ignores it in silence.",
+    "A name close to one of Synapse's media settings; Synapse silently ignores it.",
     f"{references.MODULE_ISSUES}/149",
     _ONLY,
 )
@@ -35,36 +35,34 @@ def misspelt_setting(config: Config) -> Iterable[Hit]:
     for name, value in config.settings.items():
         meant = misspelt_media_setting(name)
         if meant:
-            yield Hit(
-                value, name, "Synapse knows no such setting, ignores it and says nothing", f"Rename it to {meant}."
-            )
+            yield Hit(value, name, "Synapse has no such setting, and silently ignores it", f"Rename it to {meant}.")
 
 
 @rule(
     "provider-form",
     Severity.BREAKS,
-    "A storage provider without its module or its config, or no list: Synapse does not start.",
+    "A storage provider without module or config, or no list: Synapse does not start.",
     references.PROVIDERS,
     _BOTH,
 )
 def provider_form(config: Config) -> Iterable[Hit]:
     found = config.settings.get(synapse.PROVIDERS)
     if found is not None and found.data is not None and not isinstance(found.data, tuple):
-        yield Hit(found, synapse.PROVIDERS, "it is a list, and here is none", "Let each provider begin with '- '.")
+        yield Hit(found, synapse.PROVIDERS, "it must be a list", "Begin each provider with '- '.")
     for setting, entry in stores.providers(config):
         module = entry.items.get("module")
         if module is None:
             yield Hit(
                 entry,
                 f"{setting}.module",
-                "a provider without a module keeps Synapse from starting",
-                "Name the module.",
+                "with a provider without a module, Synapse does not start",
+                "Add the module.",
             )
         elif stores.is_module(entry) and module.data != synapse.MODULE_CLASS:
             yield Hit(
                 module,
                 f"{setting}.module",
-                "there is no such class in the module, and Synapse does not start",
+                "the module has no such class, and Synapse does not start",
                 f"Write {synapse.MODULE_CLASS}.",
             )
         if stores.is_module(entry) and not entry.items.get("config", Value(None, "", 0)).items:
@@ -79,7 +77,7 @@ def provider_form(config: Config) -> Iterable[Hit]:
 @rule(
     "nothing-stored",
     Severity.BREAKS,
-    "store_local and store_remote are both not set: both default to false, and nothing is ever uploaded.",
+    "Neither store_local nor store_remote is set: both default to false, so nothing is ever uploaded.",
     references.PROVIDERS,
     _BOTH,
 )
@@ -89,8 +87,8 @@ def nothing_stored(config: Config) -> Iterable[Hit]:
             yield Hit(
                 entry,
                 f"{setting}.store_local",
-                "store_local and store_remote are not set, and false is their default: nothing is ever uploaded, and "
-                "nothing says so",
+                "store_local and store_remote are not set, and default to false: nothing is ever uploaded, and "
+                "nothing is logged",
                 "Set store_local, store_remote and store_synchronous to true.",
             )
 
@@ -110,10 +108,10 @@ def partly_stored(config: Config) -> Iterable[Hit]:
             yield Hit(
                 entry,
                 f"{setting}.{missing[0]}",
-                f"it is not set, and false is its default: {kind} never reach the bucket",
+                f"it is not set, and defaults to false: {kind} never reach the bucket",
                 "Set it to true."
                 if missing == [synapse.STORE_LOCAL]
-                else "Set it to true, or to false to show that it is meant.",
+                else "Set it to true, or to false if that is intended.",
             )
         elif not missing and all(
             as_flag(field_of("", entry.items[name], config.kind)) is False
@@ -122,21 +120,21 @@ def partly_stored(config: Config) -> Iterable[Hit]:
             yield Hit(
                 entry.items[synapse.STORE_LOCAL],
                 f"{setting}.store_local",
-                "both are false: the bucket is read from, and nothing new gets there",
-                "Set both to true, unless you are leaving the bucket.",
+                "both are false: the bucket is only read from, and no new media is stored there",
+                "Set both to true, unless you are migrating away from the bucket.",
             )
 
 
 LOCAL_NOT_STORED = (
-    "store_local: false does not mean that nothing is kept on the disk: it means that uploads of your users never "
-    "reach the bucket, and are on the local disk alone"
+    "store_local: false does not mean that no files are kept on local disk: it means that uploads of your users never "
+    "reach the bucket, and exist on local disk only"
 )
 
 
 @rule(
     "local-not-stored",
     Severity.WARNS,
-    "store_local: false: what your own users upload never reaches the bucket.",
+    "store_local: false: uploads of your own users never reach the bucket.",
     references.PROVIDERS,
     _BOTH,
 )
@@ -151,7 +149,7 @@ def local_not_stored(config: Config) -> Iterable[Hit]:
                 entry.items[synapse.STORE_LOCAL],
                 f"{setting}.{synapse.STORE_LOCAL}",
                 LOCAL_NOT_STORED,
-                "Set it to true. What was uploaded until now is copied by s3_media_upload, or by this tool.",
+                "Set it to true. To copy existing uploads, use s3_media_upload, or `synapse-media switch`.",
             )
 
 
@@ -161,7 +159,7 @@ _FLEETING = re.compile(r"/(?:tmp|var/tmp|run|var/run|dev/shm)(?:/|$)")
 @rule(
     "media-store-temporary",
     Severity.LOSES,
-    "The media store is under /tmp or /run, and uploads of your users don't reach the bucket: a restart deletes them.",
+    "The media store is under /tmp or /run and uploads of your users don't reach the bucket: a restart deletes them.",
     f"{references.SYNAPSE}#{synapse.MEDIA_STORE_PATH}",
     (Kind.SYNAPSE, Kind.MEDIA_REPO),
 )
@@ -172,8 +170,8 @@ def media_store_temporary(config: Config) -> Iterable[Hit]:
             yield Hit(
                 path,
                 f"{setting}.opts.path",
-                "what lies there is gone at a restart of the machine or the container",
-                "Name a directory that stays.",
+                "a restart of the machine or the container deletes media there",
+                "Use a persistent directory.",
             )
     found = config.settings.get(synapse.MEDIA_STORE_PATH)
     if found is None or not isinstance(found.data, str) or not _FLEETING.match(found.data.strip()):
@@ -191,16 +189,16 @@ def media_store_temporary(config: Config) -> Iterable[Hit]:
         yield Hit(
             found,
             synapse.MEDIA_STORE_PATH,
-            "what lies there is gone at a restart of the machine or the container, and no storage provider takes what "
-            "your users upload",
-            "Name a directory that stays, and set store_local: true on the storage provider.",
+            "a restart of the machine or the container deletes media there, and no storage provider stores uploads of "
+            "your users",
+            "Use a persistent directory, and set store_local: true on the storage provider.",
         )
 
 
 @rule(
     "module-misplaced",
     Severity.BREAKS,
-    "The S3 module, or media_storage_providers, at a place where Synapse does not look for it.",
+    "The S3 module or media_storage_providers is where Synapse does not look for it.",
     references.PROVIDERS,
     _ONLY,
 )
@@ -213,22 +211,22 @@ def module_misplaced(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     entry.items["module"],
                     name,
-                    f"the S3 module stands under {name}, where Synapse calls it with other arguments than a storage "
-                    "provider's: it does not start, or nothing is stored",
+                    f"the S3 module is under {name}, where Synapse does not load it as a storage provider: it does "
+                    "not start, or nothing is stored",
                     f"Move it to {synapse.PROVIDERS}, with store_local, store_remote and store_synchronous: true.",
                 )
             elif synapse.PROVIDERS in entry.items:
                 yield Hit(
                     entry.items[synapse.PROVIDERS],
                     f"{name}.{synapse.PROVIDERS}",
-                    f"it stands within {name}, where Synapse does not look for it and says nothing",
-                    "Begin its line at the left margin.",
+                    f"it is inside {name}, where Synapse silently ignores it",
+                    "Make it a top-level setting, without indentation.",
                 )
     if synapse.PROVIDERS not in config.settings:
         alone = config.settings.get("module")
         if alone is not None and synapse.MODULE_PACKAGE in str(alone.data):
-            mend = f"Put it on the list {synapse.PROVIDERS}."
-            yield Hit(alone, "module", "a module at the top level is ignored in silence", mend)
+            mend = f"Move it into the list {synapse.PROVIDERS}."
+            yield Hit(alone, "module", "a module at the top level is silently ignored", mend)
 
 
 _SINCE = {
@@ -242,7 +240,7 @@ _SINCE = {
 @rule(
     "option-too-new",
     Severity.BREAKS,
-    "An option that the pinned release of the module does not know yet.",
+    "An option that the pinned release of the module does not support yet.",
     references.MODULE,
     _BOTH,
 )
@@ -263,16 +261,16 @@ def option_too_new(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     found.value or store.where,
                     found.setting,
-                    f"the module is pinned to {values.written(version)}, which ignores it: it reads {option} since "
+                    f"the module is pinned to {values.written(version)}, which ignores it: {option} is supported since "
                     f"{values.written(_SINCE[field])}",
-                    f"Take {synapse.MODULE_VERSION}. What is in the bucket without a prefix is moved to it first.",
+                    f"Upgrade to {synapse.MODULE_VERSION}. First move objects without the prefix to it.",
                 )
 
 
 @rule(
     "not-a-switch",
     Severity.BREAKS,
-    "store_* as text: every text that is not empty counts as true.",
+    "store_* is a string: every non-empty string counts as true.",
     references.PROVIDERS,
     _BOTH,
 )
@@ -284,15 +282,15 @@ def not_a_switch(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     found.value,
                     found.setting,
-                    "it is no true or false, so it counts as true",
-                    "Write true or false bare.",
+                    "it is not a boolean, so it counts as true",
+                    "Write true or false without quotes.",
                 )
 
 
 @rule(
     "not-synchronous",
     Severity.WARNS,
-    "store_synchronous is not true: an upload that fails is only logged, and never tried again.",
+    "store_synchronous is not true: a failed upload is only logged, never retried.",
     references.PROVIDERS,
     _BOTH,
 )
@@ -307,15 +305,15 @@ def not_synchronous(config: Config) -> Iterable[Hit]:
 
 
 NOT_SYNCHRONOUS = (
-    "without it Synapse answers an upload before the bucket has it; one that fails is only logged and never tried "
-    "again, so that a clean-up of the local disk loses it"
+    "without it Synapse confirms an upload before it is in the bucket; a failure is only logged and never retried, so "
+    "a clean-up of the local disk loses the file"
 )
 
 
 @rule(
     "dead-option",
     Severity.WARNS,
-    "An option that the module documents and never reads.",
+    "An option that the module documents but never reads.",
     references.MODULE,
     _BOTH,
 )
@@ -328,8 +326,7 @@ def dead_option(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     options[name],
                     f"{setting}.config.{name}",
-                    f"the module ({config.module_said}) drops it while it reads its configuration; "
-                    f"{effect} is what it uses",
+                    f"the module ({config.module_said}) drops it when it reads its configuration, and uses {effect}",
                     "Remove it.",
                 )
         algorithm, key = synapse.CUSTOMER_KEY_ALGORITHM, synapse.MODULE_OPTIONS["customer_key"]
@@ -337,7 +334,7 @@ def dead_option(config: Config) -> Iterable[Hit]:
             yield Hit(
                 options[algorithm],
                 f"{setting}.config.{algorithm}",
-                f"it is read only beside {key}: nothing is encrypted with a key of yours",
+                f"it is only read together with {key}: nothing is encrypted with your key",
                 f"Set {key} as well, or remove it.",
             )
 
@@ -345,7 +342,7 @@ def dead_option(config: Config) -> Iterable[Hit]:
 @rule(
     "unknown-option",
     Severity.WARNS,
-    "An option that the module or Synapse does not know, and drops in silence.",
+    "An option that the module or Synapse does not know and silently drops.",
     references.MODULE,
     _BOTH,
 )
@@ -360,14 +357,14 @@ def unknown_option(config: Config) -> Iterable[Hit]:
                 if name in known:
                     continue
                 other = "config" if elsewhere is _CONFIG_KEYS else "the provider itself"
-                mend = f"Move it to {other}." if name in elsewhere else f"{nearest(name, known)}Mend or remove it."
-                yield Hit(value, f"{place}.{name}"[:120], "it is not known here, and dropped in silence", mend)
+                mend = f"Move it to {other}." if name in elsewhere else f"{nearest(name, known)}Fix or remove it."
+                yield Hit(value, f"{place}.{name}"[:120], "it is not supported here, and is silently dropped", mend)
 
 
 @rule(
     "prefix-null",
     Severity.BREAKS,
-    "`prefix:` without a value: the first use of media fails.",
+    "`prefix:` without a value: the first media request fails.",
     references.MODULE,
     _BOTH,
 )
@@ -378,7 +375,7 @@ def prefix_null(config: Config) -> Iterable[Hit]:
             yield Hit(
                 prefix,
                 f"{setting}.config.prefix",
-                "a prefix of nothing fails at the first use of media",
+                "with a null prefix the first media request fails",
                 "Remove the line.",
             )
 
@@ -386,7 +383,7 @@ def prefix_null(config: Config) -> Iterable[Hit]:
 @rule(
     "provider-and-backup",
     Severity.BREAKS,
-    "media_storage_providers beside backup_media_store_path: Synapse does not start.",
+    "media_storage_providers together with backup_media_store_path: Synapse does not start.",
     references.SYNAPSE,
     _ONLY,
 )
@@ -396,8 +393,8 @@ def provider_and_backup(config: Config) -> Iterable[Hit]:
         yield Hit(
             backup,
             synapse.BACKUP_PATH,
-            "Synapse refuses it beside media_storage_providers, and does not start",
-            "Remove it; as a provider of the list it is `module: file_system` with a `directory`.",
+            "Synapse rejects it together with media_storage_providers, and does not start",
+            "Remove it; the same provider in the list is `module: file_system` with a `directory`.",
         )
 
 
@@ -414,9 +411,9 @@ def no_local_storage(config: Config) -> Iterable[Hit]:
         yield Hit(
             at[0],
             at[1],
-            f"the module ({config.module_said}) reads the file from the local store, where there is none "
-            "then: every upload fails",
-            "Set it to true. The local copies can be removed later, once their content was compared.",
+            f"the module ({config.module_said}) reads the file from the local store, which is disabled: "
+            "every upload fails",
+            "Set it to true. You can remove the local copies later, once their content has been compared.",
         )
 
 
@@ -436,7 +433,7 @@ def no_storage(config: Config) -> Iterable[Hit]:
     replaced = [name for name in config.settings if synapse.PROVIDERS in name or name == synapse.BACKUP_PATH]
     if any(config.settings[name].data for name in replaced):
         return
-    yield Hit(at[0], at[1], "and there is no storage provider: media is kept nowhere at all", "Set it to true.")
+    yield Hit(at[0], at[1], "there is no storage provider either: media is not stored anywhere", "Set it to true.")
 
 
 def _local_storage_off(config: Config) -> tuple[Value, str] | None:
@@ -449,7 +446,7 @@ def _local_storage_off(config: Config) -> tuple[Value, str] | None:
 @rule(
     "list-replaced",
     Severity.BREAKS,
-    "A later file replaces the list of storage providers, and leaves out one that an earlier file has.",
+    "A later file replaces the list of storage providers and omits one of an earlier file.",
     references.PROVIDERS,
     _ONLY,
 )
@@ -464,9 +461,9 @@ def list_replaced(config: Config) -> Iterable[Hit]:
             yield Hit(
                 after,
                 name,
-                f"it replaces the whole list of {before.file}:{before.line}, whose {modules} is lost: media that lies "
-                "there alone is no longer found",
-                "Put every provider into the last of the lists.",
+                f"it replaces the whole list in {before.file}:{before.line}, so {modules} is lost: media that is only "
+                "there is no longer found",
+                "Put all providers into the last list.",
             )
 
 
@@ -491,7 +488,7 @@ def _identity(entry: Value) -> tuple[str, ...]:
 @rule(
     "retention-stays",
     Severity.WARNS,
-    "media_retention with the module: what it deletes stays in the bucket.",
+    "media_retention with the module: deleted media stays in the bucket.",
     f"{references.MODULE_ISSUES}/96",
     _BOTH,
 )
@@ -505,6 +502,6 @@ def retention_stays(config: Config) -> Iterable[Hit]:
             yield Hit(
                 value,
                 name,
-                "the module never deletes: what is expired, purged or erased stays in the bucket, and is billed",
-                "Know it, and remove such objects by hand, or with a rule of the bucket that fits.",
+                "the module never deletes: expired, purged or erased media stays in the bucket, and is billed",
+                "Remove such objects by hand, or with a suitable lifecycle rule.",
             )
