@@ -100,6 +100,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = golden / "synapse-s3-storage-provider/plain/amazon"
     shutil.copytree(module / "conf.d", tmp_path / "conf.d")
     (tmp_path / "homeserver.yaml").write_text("server_name: matrix.example.com\n", encoding="utf-8")
+    (tmp_path / "vars.yml").write_text("matrix_domain: example.com\n", encoding="utf-8")
     media_repo = next((golden / "matrix-media-repo/plain/amazon").rglob("*.yaml"))
     shutil.copyfile(media_repo, tmp_path / "media-repo.yaml")
     shutil.copytree(golden / "synapse-s3-storage-provider/playbook/amazon/inventory", tmp_path / "inventory")
@@ -128,7 +129,8 @@ def test_what_needs_no_stack_runs(place: Path, capsys: pytest.CaptureFixture[str
     faults = []
     for one in of("synapse-media", "check", "cost", "completion", "help"):
         if len(one.words) > 2 and one.whole:
-            words = ["media" if word.endswith("media-store") else word for word in one.words[1:]]
+            words = ["media" if word.endswith(("media-store", "media_store")) else word for word in one.words[1:]]
+            words = [word.removeprefix("/etc/matrix-synapse/") for word in words]
             if "--report" in words:
                 # Drawn in tests/cost.
                 del words[words.index("--report") :]
