@@ -47,10 +47,11 @@ live: setup ## the acceptance on the real service, with your credentials (STACK=
 	@test -n "$(STACK)" || { echo "make live STACK=<your stack>" >&2; exit 64; }
 	@$(BIN)/python -m tests.live $(STACK)
 
-docs: $(READY) ## generate what follows from the code (numbers, schemas, classes, reference) anew, and the site in build/site
+docs: $(READY) ## generate what follows from the code (numbers, schemas, classes, man page, reference) anew, and the site in build/site
 	@$(BIN)/python docs/update.py
 	@$(BIN)/python docs/schema.py
 	@$(BIN)/python docs/stack_schema.py
+	@$(BIN)/python docs/manpage.py
 	@$(BIN)/python docs/pages.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 

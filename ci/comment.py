@@ -1,15 +1,15 @@
-"""Put what `ci/preview.sh` wrote into one comment on a pull request: made once, then edited in place.
+"""Post the output of `ci/preview.sh` as one comment on a pull request, edited in place on later runs.
 
     .venv/bin/python ci/comment.py DIRECTORY
 
-On GitHub, GitLab, Gitea and Forgejo, from their own builds or from Woodpecker's. What is read from the environment:
+For GitHub, GitLab, Gitea and Forgejo, from their own builds or from Woodpecker's. It reads from the environment:
 
-- the token, and nowhere else (an argument can be read by others on the machine): COMMENT_TOKEN, or GITHUB_TOKEN;
-- where the pull request is, as the system sets it: GITHUB_REPOSITORY and GITHUB_API_URL, with PULL_REQUEST for its
+- the token (not from arguments, which others on the machine can read): COMMENT_TOKEN, or GITHUB_TOKEN;
+- the pull request, as the CI system sets it: GITHUB_REPOSITORY and GITHUB_API_URL, with PULL_REQUEST for its
   number (GitHub, Gitea and Forgejo Actions); CI_API_V4_URL, CI_PROJECT_ID and CI_MERGE_REQUEST_IID (GitLab);
   CI_FORGE_TYPE, CI_FORGE_URL, CI_REPO, CI_REPO_REMOTE_ID and CI_COMMIT_PULL_REQUEST (Woodpecker);
-- COMMENT_AUTHOR, the login that the token comments as, where the host does not tell: by default that of GitHub Actions
-  there, elsewhere whom the host names for the token.
+- COMMENT_AUTHOR, the login that the token comments as: by default that of GitHub Actions on GitHub, elsewhere the one
+  that the host returns for the token.
 """  # noqa: INP001 (a script, not a package)
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from synapse_media.store.http import JsonClient
 
 MARKER = "<!-- synapse-media preview -->"
 LIMIT = 65536
-"""Characters of a comment's body; GitHub's limit, and the lowest of all."""
+"""The maximum length of a comment in characters: GitHub's limit, the lowest of all."""
 PAGE = 100
 QUIET = "No stack would change."
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a host's API has comments.
+    """A host's API for comments.
 
     Attributes:
-        comments, comment: the path of a pull request's comments, and of one.
-        author: of a comment, the field that names whose it is, and that of the login in it.
-        edit: the method that changes a comment.
-        scheme: what stands before the token in the header Authorization.
-        paged: whether it answers in pages of PAGE.
-        needs: what the token must be allowed to do.
+        comments, comment: the paths of a pull request's comments, and of a single comment.
+        author: the field of a comment's author, and the field in it with the login.
+        edit: the HTTP method to edit a comment.
+        scheme: the scheme of the token in the Authorization header.
+        paged: whether comments are listed in pages of PAGE.
+        needs: the permissions that the token needs, for messages.
     """
 
     name: str
@@ -75,7 +75,7 @@ GITEA = Kind(
     GITHUB.edit,
     "The token needs the scope write:issue, and its user may write to the repository",
     scheme="token",
-    # It answers with all comments at once, whatever page is asked for.
+    # It returns all comments at once, whatever page is requested.
     paged=False,
 )
 """https://docs.gitea.com/api/ (issue); Forgejo's is the same."""
@@ -92,7 +92,7 @@ GITLAB = Kind(
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """Where the comment goes. `author` is whose comments are ours."""
+    """The pull request to comment on. `author` is the login of our comments."""
 
     kind: Kind
     client: JsonClient
@@ -112,7 +112,7 @@ class PullRequest:
             page += 1
 
     def is_ours(self, comment: Mapping[str, Any]) -> bool:
-        """Whether it is the one that we edit: anybody can write the marker into a comment."""
+        """Whether it is our comment. The author is compared too, since anybody can write the marker."""
         who, login = self.kind.author
         return comment[who][login] == self.author and str(comment["body"]).startswith(MARKER)
 
@@ -130,10 +130,10 @@ class PullRequest:
 
 
 def body(sections: Mapping[str, str]) -> str:
-    """The comment: a section a stack, whole or left out with a word, so that the host takes it.
+    """The comment, with a section per stack. Sections beyond the host's limit are omitted, with a note.
 
     Args:
-        sections: {stack: its Markdown}.
+        sections: stack name -> its Markdown.
     """
     parts, left_out = [MARKER, "## What `up` would do"], 0
     room = LIMIT - sum(map(len, parts)) - 200
@@ -151,7 +151,7 @@ def body(sections: Mapping[str, str]) -> str:
 
 
 def publish(where: PullRequest, text: str, *, quiet: bool) -> str:
-    """Edit our comment, or make one, unless there is nothing to say; what was done, in words. Raises ApiError."""
+    """Edit our comment, or create one unless `quiet`. Returns a message about the result. Raises ApiError."""
     for comment in where.comments():
         if where.is_ours(comment):
             if comment["body"].strip() == text.strip():
@@ -167,7 +167,7 @@ def publish(where: PullRequest, text: str, *, quiet: bool) -> str:
 def _from_environment(name: str, pattern: str, default: str = "") -> str:
     value = os.environ.get(name) or default
     if not re.fullmatch(pattern, value):
-        # A token that was put into the wrong variable is not repeated.
+        # The value is not shown, since it may be a token in the wrong variable.
         raise UsageError(f"{name} {'is not set' if not value else 'has an unexpected form'}; wanted: {pattern}")
     return value
 
@@ -178,7 +178,7 @@ _URL = r"https?://\S+"
 
 
 def _place() -> tuple[Kind, str, str, int]:
-    """The kind of host, its API's address, the repository and the pull request's number. Raises UsageError."""
+    """The kind of host, the URL of its API, the repository and the pull request's number. Raises UsageError."""
     if os.environ.get("GITLAB_CI"):
         base = _from_environment("CI_API_V4_URL", _URL)
         number = int(_from_environment("CI_MERGE_REQUEST_IID", _NUMBER))
@@ -201,7 +201,7 @@ def _place() -> tuple[Kind, str, str, int]:
 
 
 def _pull_request(kind: Kind, base: str, repository: str, number: int) -> PullRequest:
-    """Where the comment goes. Raises UsageError, StoreError for a malformed token, ApiError."""
+    """The pull request to comment on. Raises UsageError, StoreError for a malformed token, ApiError."""
     token = credentials.read("COMMENT_TOKEN") or credentials.read("GITHUB_TOKEN")
     if not token:
         raise UsageError("neither COMMENT_TOKEN nor GITHUB_TOKEN is set")

@@ -1,7 +1,7 @@
 #!/bin/sh
-# What a change of stack files would do, for any continuous integration: a Markdown section for each stack that would
-# change, in OUT/<stack>.md and on standard output, and in OUT/digests a line "<stack> <digest>" for each that ci/up.sh
-# may then change.
+# Preview changes of stack files, in any CI system: writes a Markdown section for each stack that would change to
+# OUT/<stack>.md and standard output, and to OUT/digests a line "<stack> <digest>" for each that ci/up.sh may then
+# change.
 #
 #   ci/preview.sh [--refresh | --from-nothing] [STACK …]
 #
@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 out=${OUT:-out/preview}
 command=${SYNAPSE_MEDIA:-.venv/bin/synapse-media}
 
-# Where a secret is missing, some systems set its variable to nothing, which would stand before a role's credential.
+# Some CI systems set the variable of a missing secret to an empty string, which would override a role's credential.
 for name in $(env | sed -n 's/^\([A-Z][A-Z0-9_]*\)=$/\1/p'); do
     eval "[ -n \"\${$name:-}\" ]" || unset "$name"
 done
@@ -38,7 +38,7 @@ if [ $# -eq 0 ]; then
     for file in stacks/Pulumi.*.yaml; do
         stack=${file#stacks/Pulumi.}
         stack=${stack%.yaml}
-        # The one on this machine's own store is nobody's to review.
+        # The embedded store of this machine needs no review.
         [ "$stack" = embedded ] || [ ! -f "$file" ] || set -- "$@" "$stack"
     done
 fi
@@ -56,7 +56,7 @@ for stack; do
     0) rm "$file" ;;
     1 | 2 | 3) cat "$file" ;;
     64)
-        # An example is no stack: it can only be previewed from nothing, which is not what was asked for.
+        # An example is not a stack: it can only be previewed from nothing, which was not requested.
         rm "$file"
         [ "$named" = no ] || exit 64
         continue
@@ -64,7 +64,7 @@ for stack; do
     *) exit "$code" ;;
     esac
     [ "$code" -ne 2 ] || sed -n "s|^Digest of these changes: |$stack |p" "$file" >>"$out/digests"
-    # A failed preview first: what it would have said is not known. Then dangers, then changes.
+    # A failed preview takes precedence, since its changes are unknown; then dangers, then changes.
     case "$worst$code" in
     1? | 00) ;;
     ?1) worst=1 ;;

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Make what ci/preview.sh showed, and nothing else: for each line "<stack> <digest>" on standard input, `up` goes on only
-# if the changes are those of the digest.
+# Apply the changes that ci/preview.sh showed, and no others: for each line "<stack> <digest>" on standard input, `up`
+# continues only if the changes have that digest.
 #
 #   ci/up.sh <out/preview/digests
 #
 # The environment needs what the preview needed, and the admin credential of every provider in the stacks.
-# Exit code: 0 done or nothing to do, 1 a stack failed or would change otherwise than was reviewed, 3 it would lose media
-# or cut access. The first that fails ends it.
+# Exit code: 0 done or nothing to do, 1 a stack failed or its changes differ from those reviewed, 3 it would lose
+# media or cut off access. It stops at the first failure.
 set -eu
 cd "$(dirname "$0")/.."
 command=${SYNAPSE_MEDIA:-.venv/bin/synapse-media}
 
-# Where a secret is missing, some systems set its variable to nothing, which would stand before a role's credential.
+# Some CI systems set the variable of a missing secret to an empty string, which would override a role's credential.
 for name in $(env | sed -n 's/^\([A-Z][A-Z0-9_]*\)=$/\1/p'); do
     eval "[ -n \"\${$name:-}\" ]" || unset "$name"
 done
@@ -22,6 +22,6 @@ while read -r stack digest; do
         echo "ci/up.sh: \"$stack\" has no digest: give the lines of out/preview/digests" >&2
         exit 64
     fi
-    # What it starts must not read the lines that are left.
+    # The command must not read the remaining lines.
     "$command" up --ci --yes --stack "$stack" --reviewed "$digest" </dev/null
 done

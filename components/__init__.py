@@ -1,4 +1,4 @@
-"""Pulumi components that provision a homeserver's store, one a provider, and the way to them from a stack file.
+"""Pulumi components that provision a homeserver's store, one per provider, and their use from a stack file.
 
 In a program of your own:
 
@@ -59,9 +59,9 @@ __all__ = (
 
 
 def __getattr__(name: str) -> Any:
-    """A component or its arguments, loaded only now, since a vendor's SDK is slow to load.
+    """A component or its arguments, loaded on first use, since vendors' SDKs load slowly.
 
-    Raises pulumi.RunError without the SDK it needs.
+    Raises pulumi.RunError if the SDK it needs is not installed.
     """
     for family in catalog.families():
         if name in (family.component_class, f"{family.component_class}Args"):
@@ -77,7 +77,7 @@ def from_config() -> dict[str, StoreSettings]:
     """The stores of the stack file, by homeserver. Raises pulumi.RunError with every problem in it."""
     config = pulumi.Config(settings.PROJECT)
     if pulumi.runtime.is_config_secret(f"{settings.PROJECT}:stores"):
-        # Decrypted it looks like any other, and would be in the state in clear.
+        # Once decrypted, it can't be told from other values, and would get into the state in clear text.
         raise pulumi.RunError(
             str(
                 SettingsError(
@@ -92,7 +92,7 @@ def from_config() -> dict[str, StoreSettings]:
 
 
 def make(store: StoreSettings) -> dict[str, Any]:
-    """Declare one store's resources; its StorageOutputs, with Pulumi outputs for what is not known yet."""
+    """Declare one store's resources. Returns its StorageOutputs, with Pulumi Outputs for values not known yet."""
     if not store.uses_store:
         empty = dict.fromkeys(
             ("provider", "bucket", "region", "endpoint_url", "access_key_id", "secret_access_key"), ""
@@ -119,12 +119,12 @@ def arguments(store: StoreSettings) -> StoreArgs:
 
 
 def publish(stores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Export stores for the commands: `stores` without a secret in it, and `store_secrets` for those who may know.
+    """Export stores for the commands: `stores` without any secret, and `store_secrets`.
 
-    A StackReference takes an output for a secret where anything in it is one.
+    They are separate because a StackReference treats an output as secret if any part of it is.
 
     Args:
-        stores: by homeserver, what `make` gave, or a component's `storage_outputs`.
+        stores: the result of `make`, or a component's `storage_outputs`, by homeserver.
     """
     parts = {name: contract.split(outputs) for name, outputs in stores.items()}
     pulumi.export("stores", {name: shown for name, (shown, _) in parts.items()})

@@ -1,4 +1,4 @@
-"""What the generated classes of the plugin's resources (`resources.py`) have in common."""
+"""The base class of the generated classes of the plugin's resources (`resources.py`)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _properties(args: Any) -> dict[str, object]:
 
 
 class Declared(pulumi.CustomResource, Generic[Args]):
-    """A resource that the plugin makes, from arguments in a dataclass; the outputs are annotated in its subclasses."""
+    """A resource of the plugin, with arguments in a dataclass; subclasses annotate its outputs."""
 
     _described: described.ResourceType
 
@@ -36,7 +36,7 @@ class Declared(pulumi.CustomResource, Generic[Args]):
         super().__init__(self._described.token, name, {**outputs, **_properties(args)}, opts)
 
     def __getattr__(self, name: str) -> Any:
-        # Pulumi keeps outputs by their names on the wire.
+        # Pulumi stores outputs under their wire names.
         if name.startswith("_"):
             raise AttributeError(name)
         return pulumi.get(self, camel(name))

@@ -1,8 +1,8 @@
 """The components as a package for programs in other languages: its schema, and the provider that serves it.
 
-The schema follows from the arguments' dataclasses: types, docstrings, and which have to be known when the program runs
-(`plain`). The SDK's own analyzer (pulumi.provider.experimental) reads neither defaults nor the docstrings of inherited
-fields, and knows no enum but Python's.
+The schema is generated from the arguments' dataclasses: types, docstrings, and which values must be known when the
+program runs (`plain`). The SDK's own analyzer (pulumi.provider.experimental) ignores defaults and docstrings of
+inherited fields, and supports only Python enums.
 https://www.pulumi.com/docs/iac/guides/building-extending/packages/schema/
 """
 
@@ -36,7 +36,7 @@ from synapse_media.methods import METHODS
 from .args import StoreArgs
 from .store import PACKAGE, ArgumentsError, Store
 
-_NOT_OF_USERS = ("from_stack_file",)
+_INTERNAL_FIELDS = ("from_stack_file",)
 _SECRET = ("secret_access_key", "outputs")
 _SCALARS = {str: "string", int: "integer", bool: "boolean"}
 _ENUMS = {
@@ -45,19 +45,19 @@ _ENUMS = {
     "method": ("Method", "How Synapse reaches its store."),
     "provider": ("Preset", "What is known of an S3-compatible store."),
 }
-"""Fields whose values are listed -> name and description of the type."""
+"""Enum fields -> name and description of the type."""
 _EMPTY_OPTIONS = ("ignore_changes", "protect", "replace_on_changes", "retain_on_delete")
-"""Options whose being left out arrives as an empty list or False."""
+"""Options that arrive as an empty list or False if they were left out."""
 
 
 def names_in_schema(name: str) -> str:
-    """A field's name as the schema, and so every other language but Python, has it."""
+    """A field's name in the schema, and so in every language but Python."""
     return re.sub(r"_([a-z0-9])", lambda found: found[1].upper(), name)
 
 
 @dataclass(slots=True)
 class Schema:
-    """The package's schema, grown by each component that is added.
+    """The package's schema; `add` adds a component.
 
     Attributes:
         version: of the package.
@@ -70,12 +70,12 @@ class Schema:
     resources: dict[str, Any] = field(default_factory=dict)
 
     def add(self, component: type[Store[StoreArgs]], args: type[StoreArgs]) -> None:
-        """A component, with what it takes and gives."""
+        """Add a component with its arguments and outputs."""
         inputs = inputs_of(args)
-        hints, said = _hints(args), _docstrings(args)
-        given, told = _hints(component), _docstrings(component)
+        hints, docs = _hints(args), _docstrings(args)
+        output_hints, output_docs = _hints(component), _docstrings(component)
         outputs = outputs_of(component)
-        optional = [name for name in outputs if type(None) in get_args(given[name])]
+        optional = [name for name in outputs if type(None) in get_args(output_hints[name])]
         self.resources[f"{PACKAGE}:index:{component.__name__}"] = {
             "isComponent": True,
             "description": _in_schema_names(f"{_text(args)}\n\n{_text(component)}", args),
@@ -83,15 +83,15 @@ class Schema:
                 names_in_schema(item.name): {
                     **self._property(hints[item.name], item.name),
                     **_default(item),
-                    "description": _in_schema_names(said[item.name], args),
+                    "description": _in_schema_names(docs[item.name], args),
                 }
                 for item in inputs
             },
             "requiredInputs": sorted(names_in_schema(item.name) for item in inputs if _is_required(item)),
             "properties": {
                 names_in_schema(name): {
-                    **self._output(given[name]),
-                    "description": told[name],
+                    **self._output(output_hints[name]),
+                    "description": output_docs[name],
                     **({"secret": True} if name in _SECRET else {}),
                 }
                 for name in outputs
@@ -100,7 +100,7 @@ class Schema:
         }
 
     def to_json(self) -> str:
-        """The whole, as `GetSchema` answers it."""
+        """The schema as returned by `GetSchema`."""
         respecting = {"respectSchemaVersion": True}
         whole = {
             "name": PACKAGE,
@@ -109,7 +109,7 @@ class Schema:
             "version": self.version,
             "language": {
                 **dict.fromkeys(("csharp", "go", "java", "python"), respecting),
-                # Else it would be called as if it were Pulumi's own, `@pulumi/…`.
+                # The default name would be `@pulumi/…`, as if it were Pulumi's own.
                 "nodejs": {**respecting, "packageName": PACKAGE},
             },
             "types": self.types,
@@ -131,7 +131,7 @@ class Schema:
             return {"type": "object", "additionalProperties": self._property(item, ""), **plain}
         if issubclass(get_origin(value), Collection):
             return {"type": "array", "items": self._property(get_args(value)[0], name), **plain}
-        raise TypeError(f"{name}: the schema has no word for {hint}")
+        raise TypeError(f"{name}: {hint} can't be expressed in the schema")
 
     def _output(self, hint: Any) -> dict[str, Any]:
         (value,) = get_args(hint)
@@ -173,7 +173,7 @@ class Components(Provider):
 
     @property
     def schema(self) -> str | None:
-        """Made when it is asked for, as `pulumi up` does not: every vendor's SDK is loaded for it."""
+        """Generated on request, since it loads every vendor's SDK; `pulumi up` does not request it."""
         found = Schema(synapse_media.__version__)
         for family in catalog.families():
             found.add(*_component(family.component_class))
@@ -192,28 +192,27 @@ class Components(Provider):
     ) -> ConstructResult:
         """Make a component.
 
-        Raises InputPropertiesError for an argument that there is not, or that is missing; pulumi.RunError as the
-        component does.
+        Raises InputPropertiesError for an unknown or missing argument, pulumi.RunError as the component does.
         """
         component, args = _component(resource_type.rpartition(":")[2])
         try:
             made = component(name, arguments(args, inputs), own_options(options or pulumi.ResourceOptions()))
         except ArgumentsError as error:
-            raise ArgumentsError([_in_schema_words(problem) for problem in error.problems]) from None
+            raise ArgumentsError([_with_schema_name(problem) for problem in error.problems]) from None
         return ConstructResult(
             made.urn, {names_in_schema(output): getattr(made, output) for output in outputs_of(component)}
         )
 
 
 def _component(name: str) -> tuple[type[Store[StoreArgs]], type[StoreArgs]]:
-    # By the package, which says what is to be installed where a vendor's SDK is not.
+    # Through the package, whose error names the extra to install if a vendor's SDK is missing.
     package = import_module(__package__)
     return getattr(package, name), getattr(package, f"{name}Args")
 
 
 def inputs_of(args: type[StoreArgs]) -> list[dataclasses.Field[Any]]:
-    """The fields that a user sets."""
-    return [item for item in dataclasses.fields(args) if item.name not in _NOT_OF_USERS]
+    """The fields that users set."""
+    return [item for item in dataclasses.fields(args) if item.name not in _INTERNAL_FIELDS]
 
 
 def outputs_of(component: type[Store[StoreArgs]]) -> list[str]:
@@ -222,9 +221,9 @@ def outputs_of(component: type[Store[StoreArgs]]) -> list[str]:
 
 
 def arguments(args: type[StoreArgs], inputs: pulumi.Inputs) -> StoreArgs:
-    """The arguments, from what arrived by the names of the schema.
+    """The arguments, from inputs under their schema names.
 
-    Raises InputPropertiesError with all that are unknown or missing.
+    Raises InputPropertiesError with all unknown and missing ones.
     """
     takes = {names_in_schema(item.name): item for item in inputs_of(args)}
     wrong: list[InputPropertyErrorDetails] = [
@@ -249,15 +248,15 @@ def arguments(args: type[StoreArgs], inputs: pulumi.Inputs) -> StoreArgs:
 
 
 def own_options(options: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
-    """A component's options as Python has them: None for what was left out.
+    """A component's options as in Python, with None for those left out.
 
-    A bucket that is not said to be unprotected is protected.
+    So a bucket is protected unless `protect` is set to False.
     """
     for name in _EMPTY_OPTIONS:
         if not getattr(options, name):
             setattr(options, name, None)
     if options.parent is not None and not hasattr(options.parent, "_protect"):
-        # Stands for a resource of the program's own process; Resource asks it for what was left out here.
+        # It represents a resource of the program's process; Resource reads options left out here from it.
         vars(options.parent)["_protect"] = None
     return options
 
@@ -268,7 +267,7 @@ def serve() -> None:
 
 
 def _arrived(value: Any, hint: Any) -> Any:
-    """A value of the wire, which has no integers and no classes, as Python has it."""
+    """Convert a wire value, which has no integers and no classes, to Python."""
     wanted, _ = _without_input(hint)
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -308,7 +307,7 @@ def _default(item: dataclasses.Field[Any]) -> dict[str, Any]:
 
 
 def _without_input(hint: Any) -> tuple[Any, bool]:
-    """What a field holds, and whether another resource may give it."""
+    """The type of a field's value, and whether it may be an Output."""
     if get_origin(hint) not in (types.UnionType, typing.Union):
         return hint, False
     members = [member for member in get_args(hint) if member is not types.NoneType]
@@ -317,12 +316,12 @@ def _without_input(hint: Any) -> tuple[Any, bool]:
 
 
 def _hints(found: type) -> dict[str, Any]:
-    # Pulumi's own annotations name some of its types without their module.
+    # Pulumi's annotations use some of its types without their module.
     return get_type_hints(found, localns={**vars(pulumi), "T": Any})
 
 
 def _docstrings(found: type) -> dict[str, str]:
-    """The strings below a class's fields, those of its bases with them."""
+    """The docstrings of a class's fields, including those of its bases."""
     result: dict[str, str] = {}
     for one in reversed(found.__mro__):
         if one.__module__.split(".")[0] in ("builtins", "pulumi", "typing"):
@@ -338,15 +337,15 @@ def _docstrings(found: type) -> dict[str, str]:
 
 
 def _in_schema_names(text: str, args: type[StoreArgs]) -> str:
-    """A docstring, whose names of arguments are Python's, as a reader in another language knows them."""
+    """A docstring with the names of arguments converted from Python's to the schema's."""
     names = {item.name for item in dataclasses.fields(args)}
     return re.sub(
         r"(?<=`)[a-z_0-9]+(?=`)", lambda found: names_in_schema(found[0]) if found[0] in names else found[0], text
     )
 
 
-def _in_schema_words(problem: Problem) -> Problem:
-    """A problem with the argument's name as the program has it: after the component's, in which anything may be."""
+def _with_schema_name(problem: Problem) -> Problem:
+    """A problem with the argument's schema name, which follows the component's name (any text)."""
     component, of_args, argument = problem.setting.rpartition("args.")
     return dataclasses.replace(problem, setting=f"{component}{of_args}{names_in_schema(argument)}")
 

@@ -19,31 +19,31 @@ _LONGEST_PATH = 512
 def user_path(owner: str, bucket: str) -> str:
     """The IAM path that names project, stack and homeserver (`owner`), and the bucket."""
     path = f"{ROOT}{owner}/{bucket}/"
-    # Where it would be too long, what it names is still told from any other.
+    # A path that would be too long is replaced by a hash, which is still unique to the owner.
     return path if len(path) <= _LONGEST_PATH else f"{ROOT}{hashlib.sha256(owner.encode()).hexdigest()}/user/{bucket}/"
 
 
 class S3IamStore(Store[Args]):
-    """Bucket, user under a path of ours, its keys and its one inline policy. No secret but the key's."""
+    """Bucket, user under this store's path, its keys and its single inline policy. The key is the only secret."""
 
     def provision(self) -> None:
         made, lacks = self.make_bucket()
         self.make_key(made, lacks)
 
     def make_bucket(self) -> tuple[pulumi.Resource, pulumi.Input[Sequence[str]]]:
-        """The bucket, or what is made last of it; in words what it lacks."""
+        """The bucket, or the last resource of it; and a description of the features that it lacks."""
         bucket = resources.Bucket(self.name, self.bucket_args(), self.of_bucket())
         return bucket, self.with_known_lacks(bucket.lacks)
 
     def make_key(self, bucket: pulumi.Resource, lacks: pulumi.Input[Sequence[str]]) -> None:
-        """The user with its policy and its keys, and the proof."""
+        """The user, its policy, its keys and the proof."""
         document = self.key_policy()
         user = self.make_user(bucket)
         policy = self.make_user_policy(user, given(policies.to_json, document))
         ring = resources.KeyRing(
             self.name,
             resources.KeyRingArgs(**vars(self.any_ring()), mark=self.mark(user)),
-            # After the policy, so that it is deleted before it: a key that is not let go keeps its rights.
+            # Depends on the policy, so that it is deleted first: if a key can't be deleted, the policy stays too.
             self.child(user, policy),
         )
         self.finish(
@@ -56,7 +56,7 @@ class S3IamStore(Store[Args]):
         )
 
     def path_of(self, owner: str) -> str | pulumi.Output[str]:
-        """The path for an owner's mark, or an Output of it."""
+        """The IAM path of an owner's users, or an Output of it."""
 
         def path(bucket: str) -> str:
             return user_path(owner, bucket)
@@ -65,23 +65,23 @@ class S3IamStore(Store[Args]):
 
     @property
     def path(self) -> str | pulumi.Output[str]:
-        """Where this store's user is made, and by what it is known again."""
+        """The IAM path of this store's user, by which it is recognized."""
         return self.path_of(self.owner)
 
     def mark(self, user: pulumi.Resource | None = None) -> resources.UserMarkArgs:
-        """Whose the user has to be before anything of it is changed (synapse_media.plugin.iam).
+        """The mark that the user must have before it is changed (synapse_media.plugin.iam).
 
         Args:
-            user: which was found to be ours wherever it is; its path stays, also where the bucket becomes another.
+            user: the user resource, if it exists; it keeps its path even if the bucket changes.
         """
-        # Releases before 2026-12 put every user of a stack of this name under one path.
+        # Releases before 2026-12 used one path for all users of stacks with this name.
         former = [f"{ROOT}{pulumi.get_stack()}/", *([pulumi.get(user, "path")] if user is not None else [])]
         if self.former_owner:
             former.append(self.path_of(self.former_owner))
         return resources.UserMarkArgs(path=self.path, former_paths=former, bucket=self.setting("bucket"))
 
     def make_user(self, bucket: pulumi.Resource) -> pulumi.Resource:
-        # After the bucket: where that is refused, nobody is made who may use it.
+        # Depends on the bucket: if that is refused, no user is made for it.
         return resources.User(
             self.name,
             resources.UserArgs(
@@ -105,6 +105,6 @@ class S3IamStore(Store[Args]):
                 mark=self.mark(user),
                 adopt=self.store.adopt,
             ),
-            # A user has one of this name: made anew first and the old one deleted after, there would be none.
+            # A user has one policy of this name: creating the new one before deleting the old leaves none.
             pulumi.ResourceOptions.merge(self.child(user), pulumi.ResourceOptions(delete_before_replace=True)),
         )

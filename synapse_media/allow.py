@@ -92,7 +92,7 @@ def sets_encryption(words: Collection[str]) -> bool:
 
 
 def owns_bucket(words: Collection[str]) -> bool:
-    """Whether a bucket that was taken over may become one like any other that was made here."""
+    """Whether an adopted bucket may become a fully managed one."""
     return Word.OWN_BUCKET in words
 
 

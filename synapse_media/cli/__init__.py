@@ -13,10 +13,11 @@ from importlib import import_module
 
 from synapse_media import stackfile
 from synapse_media.errors import SynapseMediaError
+from synapse_media.guards.danger import DangerError
 from synapse_media.redaction import redacted
 from synapse_media.store import tracing
 
-from . import programs
+from . import programs, terminal
 from .commandline import parser
 
 
@@ -80,7 +81,8 @@ def _run(parsed: argparse.Namespace, directory: contextlib.ExitStack) -> int:
         _name_stacks(parsed)
         code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
     except SynapseMediaError as error:
-        print(f"synapse-media {parsed.command}: {error}", file=sys.stderr)
+        style = terminal.DANGER if isinstance(error, DangerError) else ""
+        terminal.write([(f"synapse-media {parsed.command}: {error}", style)], sys.stderr)
         if programs.wanted(parsed):
             print(programs.error(parsed.command, error))
         return error.exit_code

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterable
 
 from synapse_media import catalog, extras
 from synapse_media.errors import StoreError
@@ -17,10 +19,25 @@ def missing(provider: catalog.Provider) -> list[str]:
     items = provider.value("admin_variables", ())
     begun = {item["without"] for item in items if "without" in item and os.environ.get(item["name"])}
     return [
-        f"{item['name']} is not set: {item['what']}. `up`, refresh, rotate and destroy need it; `diff` does not"
+        f"{item['name']} is not set: {item['what']}. `up`, refresh, rotate and destroy need it; `diff` does not. "
+        f"{from_a_profile([item['name']])}".removesuffix(". ")
         for item in items
         if not os.environ.get(item["name"]) and item.get("without") in {None, *begun}
     ]
+
+
+def from_a_profile(lacking: Iterable[str]) -> str:
+    """How a profile of the AWS CLI, an SSO session among them, becomes variables; "" where none of these is missing.
+
+    https://docs.aws.amazon.com/cli/latest/reference/configure/export-credentials.html
+    """
+    if "AWS_ACCESS_KEY_ID" not in lacking:
+        return ""
+    profile = shlex.quote(os.environ.get("AWS_PROFILE") or "PROFILE")
+    return (
+        "From a profile or an SSO session (after `aws sso login`): "
+        f'eval "$(aws configure export-credentials --profile {profile} --format env)"'
+    )
 
 
 def findings(store: StoreSettings) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from synapse_media import stackfile
@@ -11,7 +12,7 @@ from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards import changes, markdown
 from synapse_media.guards.judge import Verdict, judge
 
-from . import programs, reviewed, stacks
+from . import programs, reviewed, stacks, terminal
 
 FORMATS = ("text", "markdown", "json")
 
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(markdown.section(arguments.stack, found, [*why, *warnings], refused, from_nothing=nothing, digest=mark))
     else:
         print(f"{markdown.FROM_NOTHING}\n" if nothing else "", end="")
-        print(changes.in_words(found, [*why, *warnings]))
+        terminal.write_changes(changes.lines(found, [*why, *warnings]), sys.stdout)
     if refused:
         return 3
     return 2 if found else 0

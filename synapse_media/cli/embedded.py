@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -24,7 +25,7 @@ from synapse_media.guards.applied import read as read_applied
 from synapse_media.methods import METHODS
 from synapse_media.settings import PROJECT
 
-from . import stacks, up
+from . import env, stacks, up
 
 SERVER_NAME = "matrix.example.com"
 BUCKET = "matrix-example-com-media"
@@ -33,11 +34,16 @@ BUCKET = "matrix-example-com-media"
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "embedded",
-        help="the embedded store: start, stop, status, up, clean",
+        help="the embedded store: start, stop, status, up, env, clean",
         description="A real S3 gateway with IAM (versitygw) on this machine's loopback, over a directory. For trying "
         "everything before a provider is chosen, not for production.",
     )
-    parser.add_argument("action", choices=("start", "stop", "status", "up", "clean"))
+    parser.add_argument(
+        "action",
+        choices=("start", "stop", "status", "up", "env", "clean"),
+        help='env: shell lines after which plain `pulumi` works on the stack embedded, for `eval "$(…)"`; they have '
+        "the root credential of the embedded store",
+    )
     parser.add_argument(
         "--tls",
         action=argparse.BooleanOptionalAction,
@@ -68,9 +74,21 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print("the embedded store was stopped; its data stays" if stopped else "the embedded store does not run")
         return 0
+    if arguments.action == "env":
+        return _env(as_json=arguments.json)
     if arguments.action == "clean":
         return _clean(named=arguments.bucket, yes=arguments.yes, as_json=arguments.json)
     return _up(tls=arguments.tls, method=arguments.method, as_json=arguments.json)
+
+
+def _env(*, as_json: bool) -> int:
+    if sys.stdout.isatty():
+        raise UsageError(
+            "embedded env prints the root credential of the embedded store, so it does not print it on a terminal. "
+            'Use: eval "$(synapse-media embedded env)"'
+        )
+    env.show({**env.missing_here(), **stacks.embedded_environment()}, as_json=as_json)
+    return 0
 
 
 def _show(running: embedded.Running | None, *, as_json: bool) -> int:
@@ -112,9 +130,9 @@ def _up(*, tls: bool | None, method: str | None, as_json: bool) -> int:
         shutil.rmtree(out)
     from . import main
 
-    # Standard output is the report's.
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        for form in ("plain", "playbook"):
+    for form in ("plain", "playbook"):
+        # What it does, and how it is applied, is one form's: the files say it.
+        with contextlib.redirect_stdout(io.StringIO()):
             if main(["render", "--stack", stacks.EMBEDDED, "--form", form, "--out", str(out / form)]):
                 raise SynapseMediaError(
                     "the store is there and proved, but its configuration was not rendered: see above"
@@ -122,22 +140,35 @@ def _up(*, tls: bool | None, method: str | None, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"stores": stacks.report(stores), "rendered": str(out)}, indent=2))
         return 0
-    print()
     print(stacks.summary(stores))
-    print(f"  rendered   {out}/plain (for any Synapse), {out}/playbook (for the Ansible playbook)")
+    print(
+        f"  rendered   {_from_here(out)}/plain (for any Synapse), {_from_here(out)}/playbook (for the Ansible playbook)"
+    )
+    print("\nNext:")
+    for command, what in _next(out):
+        print(f"  # {what}\n  {command}")
+    return 0
+
+
+def _next(out: Path) -> list[tuple[str, str]]:
+    """(command, what it is for): to look around here, and then at a real provider."""
     command = (
         "synapse-media"
         if shutil.which("synapse-media")
-        else shlex.quote(f"{Path(sys.executable).parent}/synapse-media")
+        else shlex.quote(_from_here(Path(sys.executable).parent / "synapse-media"))
     )
-    print(
-        "\nTowards a real provider:\n"
-        f"  {command} init prod --provider amazon_s3 --region eu-central-1 --server-name matrix.example.com\n"
-        f"  {command} diff --stack prod\n"
-        f"  {command} up --stack prod\n"
-        f"  {command} render --stack prod --out DIR"
-    )
-    return 0
+    plain = shlex.quote(f"{_from_here(out)}/plain")
+    return [
+        (f"{command} render --stack {stacks.EMBEDDED} --form plain --out {plain}", "how these files are applied"),
+        (f"{command} prove --stack {stacks.EMBEDDED}", "try the key again"),
+        (f"{command} cost --stored 400GB --growth 10GB/month", "which provider?"),
+        (f"{command} init prod", "a stack file for a real provider; asks which, and says what comes next"),
+    ]
+
+
+def _from_here(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def write_stack_file(project: Path, running: embedded.Running, method: str | None, *, known: bool) -> None:

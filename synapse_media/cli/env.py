@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,26 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    show(missing_here(), as_json=arguments.json)
+    return 0
+
+
+def missing_here() -> dict[str, str]:
+    """The variables that plain pulumi needs, and that the user's own shell has not. No credential is among them."""
     # Pulumi.yaml may name the backend; a program on the Automation API has none.
     project = stackfile.project_above(Path.cwd())
-    shown = {
+    return {
         name: value
         for name, value in sorted(session.environment(say=stacks.say, project=project).items())
         # What the user's own shell has already is not repeated: it may be a secret.
         if (name == "PATH" or name.startswith("PULUMI_")) and os.environ.get(name) != value
     }
-    if arguments.json:
-        print(json.dumps(shown, indent=2))
+
+
+def show(variables: Mapping[str, str], *, as_json: bool) -> None:
+    """Print variables as lines for a shell, or for programs."""
+    if as_json:
+        print(json.dumps(variables, indent=2))
     else:
-        for name, value in shown.items():
+        for name, value in variables.items():
             print(f"export {name}={shlex.quote(value)}")
-    return 0

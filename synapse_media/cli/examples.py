@@ -88,7 +88,9 @@ OF: Mapping[str, Examples] = {
     ),
     "embedded": Examples(
         "engine.md",
-        (("embedded up", "a server, a stack on it, a proved key"), ("embedded stop", "keeps everything"),
+        (("embedded up", "a server, a stack on it, a proved key"),
+         ("embedded env", 'for `eval "$(synapse-media embedded env)"`, then `pulumi refresh -s embedded`'),
+         ("embedded stop", "keeps everything"),
          ("embedded clean", "deletes the stack, the server and its data")),
     ),
     "env": Examples("changes.md", (("env", 'for `eval "$(synapse-media env)"`, then plain pulumi'),)),

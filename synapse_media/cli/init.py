@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from synapse_media import catalog, settings, stackfile
@@ -20,7 +24,10 @@ _ASKED = {
     "bucket": "Bucket",
     "region": "Region",
     "endpoint": "Endpoint (https://…)",
+    "method": "Method",
+    "s3_datastore_id": "Id of the s3 datastore (in media-repo.yaml, if there is one already)",
 }
+_METHOD = "synapse-s3-storage-provider"
 
 
 def add_parser(commands: Any) -> None:
@@ -38,7 +45,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--region")
     parser.add_argument("--endpoint", metavar="URL")
     parser.add_argument("--iam-endpoint", metavar="URL")
-    parser.add_argument("--method", choices=tuple(METHODS), default="synapse-s3-storage-provider")
+    parser.add_argument("--method", choices=tuple(METHODS), help=f"default: {_METHOD}")
     parser.add_argument("--prefix", help='a folder in the bucket, such as "media/"')
     parser.add_argument(
         "--set", action="append", default=[], metavar="SETTING=VALUE", help="any other setting, its value in YAML"
@@ -114,21 +121,32 @@ def _next(name: str, store: settings.StoreSettings) -> list[str]:
 
 
 def _answers(arguments: argparse.Namespace) -> dict[str, Any]:
-    provider = catalog.load(arguments.provider or _ask("provider", ""))
-    server_name = arguments.server_name or _ask("server_name", "")
+    titles = {name: catalog.load(name).title for name in catalog.names()}
+    provider = catalog.load(arguments.provider or _ask("provider", allowed=titles))
+    server_name = arguments.server_name or _ask("server_name")
     bucket = arguments.bucket or _bucket_of(server_name, provider)
     store: dict[str, Any] = {"server_name": server_name, "provider": provider.name, "bucket": bucket}
     if provider.value("endpoint_from_account", False):
         # Nothing is asked for; what is said is compared with the account's.
         store |= {name: said for name in ("region", "endpoint") if (said := getattr(arguments, name))}
     else:
-        region = arguments.region or str(provider.value("default_region", "")) or _ask("region", "", provider.regions)
+        region = (
+            arguments.region
+            or str(provider.value("default_region", ""))
+            or _ask("region", allowed=dict.fromkeys(provider.regions, ""))
+        )
         store["region"] = region
         if arguments.endpoint or not provider.endpoint(region):
-            store["endpoint"] = arguments.endpoint or _ask("endpoint", "")
+            store["endpoint"] = arguments.endpoint or _ask("endpoint")
     if arguments.iam_endpoint:
         store["iam_endpoint"] = arguments.iam_endpoint
-    store["method"] = arguments.method
+    store["method"] = arguments.method or _METHOD
+    # Who names the provider on the command line gives all that is not the default there.
+    if arguments.method is None and arguments.provider is None:
+        titles = {name: method.title for name, method in METHODS.items()}
+        store["method"] = _ask("method", _METHOD, titles)
+        if METHODS[store["method"]].datastore_ids and not any(x.startswith("media_repo=") for x in arguments.set):
+            store["media_repo"] = {"s3_datastore_id": _ask("s3_datastore_id", secrets.token_hex(20))}
     if arguments.prefix:
         store["prefix"] = arguments.prefix
     if arguments.adopt:
@@ -154,15 +172,30 @@ def _bucket_of(server_name: str, provider: catalog.Provider) -> str:
     return made
 
 
-def _ask(name: str, default: str, allowed: tuple[str, ...] = ()) -> str:
-    """Ask on a terminal; elsewhere say which flag is missing."""
+def _ask(name: str, default: str = "", allowed: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Ask on a terminal, and again after a typo; elsewhere say which flag is missing.
+
+    Args:
+        default: what no answer means; "" asks again.
+        allowed: {choice: what it is}; empty for free text.
+    """
     flag = "--" + name.replace("_", "-")
     if not sys.stdin.isatty():
         hint = f"; allowed: {', '.join(allowed)}" if allowed else ""
         raise UsageError(f"{flag} is missing, and this is no terminal to ask on{hint}")
-    if allowed:
-        print(", ".join(allowed))
-    return input(f"{_ASKED[name]}: ").strip() or default
+    width = max(map(len, allowed), default=0)
+    for choice, what in allowed.items():
+        stacks.say(f"  {choice:<{width}}  {what}".rstrip())
+    while True:
+        # Standard output is the report's.
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = input(f"{_ASKED[name]}{f' [{default}]' if default else ''}: ").strip() or default
+        if answer and (not allowed or answer in allowed):
+            return answer
+        if answer:
+            guess = catalog.nearest(answer, tuple(allowed))
+            meant = f"Did you mean {guess!r}?" if guess else f"Allowed: {', '.join(allowed)}."
+            stacks.say(f"{answer!r} is none of these. {meant}")
 
 
 def _write(path: Path, server_name: str, store: dict[str, Any]) -> None:

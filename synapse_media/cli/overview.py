@@ -55,7 +55,7 @@ class Existing:
 
 def all_stacks(project: Path) -> list[Overview]:
     """Every stack with a stack file of its own or in the backend, by name; the examples are none."""
-    engine = Engine(project, (), {}, stacks.say)
+    engine = Engine(project, (), {}, stacks.say, makes_passphrase=False)
     known = {stackfile.short_name(str(item["name"])): item for item in engine.stacks()}
     folder = project / stackfile.config_dir(project)
     files = {path.name[len("Pulumi.") : -len(".yaml")]: path for path in folder.glob("Pulumi.*.yaml")}
@@ -77,7 +77,7 @@ def existing(project: Path, overview: Overview) -> Iterator[Existing]:
     if not overview.known:
         return
     provider = overview.stack.secrets_provider if overview.stack else ""
-    state = Engine(project, (), {}, stacks.say, provider).export(str(overview.known["name"]))
+    state = Engine(project, (), {}, stacks.say, provider, makes_passphrase=False).export(str(overview.known["name"]))
     resources = [one for one in state.get("deployment", {}).get("resources") or [] if one.get("type")]
     homeservers = Homeservers(resources)
     proved = {

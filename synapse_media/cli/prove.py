@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synapse_media import catalog, contract
 from synapse_media.methods import METHODS, expectations
 
-from . import stacks
+from . import stacks, terminal
 
 
 def add_parser(commands: Any) -> None:
@@ -32,17 +34,19 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = [stores.load_file(arguments.store)] if arguments.store else stacks.load(arguments.stack)
     failed = False
     report = {}
+    proofs = {}
     for store in loaded:
         lines = prove(store) if METHODS[store.method].uses_store else ()
         from synapse_media.store.probes import advice
 
         failed = failed or any(line.failed for line in lines)
+        proofs[store.server_name] = lines
         report[store.server_name] = {
             "passed": not any(line.failed for line in lines),
             "lines": [contract.line_to_json(line) for line in lines],
             "advice": advice(lines),
         }
-    print(json.dumps(report, indent=2) if arguments.json else _in_words(report))
+    print(json.dumps(report, indent=2) if arguments.json else _in_words(report, proofs))
     return 1 if failed else 0
 
 
@@ -65,13 +69,18 @@ def prove(store: contract.StorageOutputs) -> tuple[contract.ProofLine, ...]:
         return try_all(connection, credential, store.bucket, store.prefix, expected, settle_seconds=settle)
 
 
-def _in_words(report: dict[str, Any]) -> str:
+def _in_words(report: dict[str, Any], proofs: Mapping[str, Sequence[contract.ProofLine]]) -> str:
     words = []
     for name, result in report.items():
         words.append(f"{name}: {'passed' if result['passed'] else 'FAILED'}")
-        for line in result["lines"]:
-            detail = f"  ({line['detail']})" if line["detail"] else ""
-            words.append(f"  {line['operation']:<18} expected {line['expected']}, was {line['outcome']}{detail}")
+        if terminal.shows_colour(sys.stdout) and proofs[name]:
+            words.append(terminal.proof(proofs[name]))
+        else:
+            words += [
+                f"  {line.operation:<18} expected {line.expected}, was {line.outcome}"
+                + (f"  ({line.detail})" if line.detail else "")
+                for line in proofs[name]
+            ]
         if result["advice"]:
             words.append(result["advice"])
     return "\n".join(words)

@@ -51,6 +51,7 @@ from synapse_media.store import tracing
 from synapse_media.store.clients import s3_client
 from synapse_media.urn import Urn, short
 
+from . import terminal
 from .stores import own_key
 
 EMBEDDED = "embedded"
@@ -224,9 +225,12 @@ def copy_of(engine: Engine, path: Path) -> Path:
 def _require(variables: Iterable[str], own: Collection[str], providers: Iterable[str]) -> None:
     missing = [name for name in variables if not (os.environ.get(name) or name in own)]
     if missing:
+        from .credentials import from_a_profile
+
         raise SynapseMediaError(
             f"the environment lacks {', '.join(missing)}: the admin credential of "
-            f"{', '.join(sorted(set(providers)))}. It is needed to create, refresh or delete, and is kept nowhere."
+            f"{', '.join(sorted(set(providers)))}. It is needed to create, refresh or delete, and is kept nowhere. "
+            f"{from_a_profile(missing)}".rstrip()
         )
 
 
@@ -680,7 +684,10 @@ def summary(stores: list[contract.StorageOutputs]) -> str:
         else:
             lines.append(f"  key        {store.access_key_id}{_age(store.key_created_at)}")
         if store.proof is not None:
-            lines += [f"  {outcome:<10} {', '.join(names)}" for outcome, names in _by_outcome(store.proof).items()]
+            if terminal.shows_colour(sys.stdout):
+                lines.append(terminal.proof(store.proof.lines))
+            else:
+                lines += [f"  {outcome:<10} {', '.join(names)}" for outcome, names in _by_outcome(store.proof).items()]
         lines += [f"  lacks      {words}" for words in store.lacks]
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ from synapse_media.settings import StoreSettings
 from synapse_media.urn import short
 
 from . import reviewed as what_was_reviewed
-from . import stacks
+from . import stacks, terminal
 
 PROOF_KIND = short(PROOF)
 
@@ -61,7 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
         reviewed=arguments.reviewed,
     )
     # A program that declares its stores may keep them to itself.
-    stacks.show(stacks.outputs_of(session, required=bool(session.stack.stores)), as_json=arguments.json)
+    stores = stacks.outputs_of(session, required=bool(session.stack.stores))
+    stacks.show(stores, as_json=arguments.json)
+    if stores and not arguments.json:
+        print(
+            "\nNext:\n  # configuration for the homeserver, and how to apply it\n"
+            f"  synapse-media render --stack {arguments.stack} --out DIR"
+        )
     return 0
 
 
@@ -129,7 +135,7 @@ def _apply(
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview, state)
         found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps)
-        stacks.say(changes.in_words(found, changes.warnings(preview)))
+        terminal.write_changes(changes.lines(found, changes.warnings(preview)), sys.stderr)
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
             raise DangerError(changes.refusal(refused, str(stack.path)))

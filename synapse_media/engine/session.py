@@ -68,6 +68,8 @@ def _environment(
     say: Say,
     secrets_provider: str = "",
     project: Path | None = None,
+    *,
+    makes_passphrase: bool = True,
 ) -> dict[str, str]:
     named = set(variables)
     result = {name: value for name, value in os.environ.items() if name in named or PASSED.fullmatch(name)}
@@ -100,7 +102,10 @@ def _environment(
     if "PULUMI_BACKEND_URL" not in result:
         result["PULUMI_BACKEND_URL"] = f"file://{quote(str(private_dir(state_dir() / 'backend')))}"
     if not result.keys() & set(PASSPHRASE):
-        result["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file(say))
+        passphrase = state_dir() / "passphrase"
+        if makes_passphrase:
+            _make_passphrase(passphrase, say)
+        result["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(passphrase)
     return result
 
 
@@ -140,15 +145,13 @@ def is_service(backend: str) -> bool:
     return backend.startswith(("https://", "http://"))
 
 
-def _passphrase_file(say: Say) -> Path:
-    path = state_dir() / "passphrase"
+def _make_passphrase(path: Path, say: Say) -> None:
     if not path.exists() and write_private(path, secrets.token_urlsafe(32), replace=False):
         say(
             f"Generated a passphrase for the secrets in the state: {path}. Back up {state_dir()}: without "
             "passphrase and "
             "state, the provisioned resources can no longer be managed."
         )
-    return path
 
 
 def _require_passphrase(env: Mapping[str, str]) -> None:
@@ -171,7 +174,8 @@ class Engine:
 
     `variables`: names of environment variables to pass on (see `environment`); `extra`: further variables with values,
     such as the embedded store's credentials; `secrets_provider`: what encrypts secrets in the state, as
-    `secretsprovider` in the stack file; "" for the backend's default: a service's own key, else a passphrase.
+    `secretsprovider` in the stack file; "" for the backend's default: a service's own key, else a passphrase;
+    `makes_passphrase`: generate one where there is none, which a look at what exists does not need.
     """
 
     def __init__(
@@ -181,13 +185,17 @@ class Engine:
         extra: Mapping[str, str] | None = None,
         say: Say = say_on_stderr,
         secrets_provider: str = "",
+        *,
+        makes_passphrase: bool = True,
     ) -> None:
         self.project = project
         self.say = say
         self.shown_on: int | None = None  # file descriptor for pulumi's output; None: standard output
         self.toolchain = obtain_pulumi(say)
         self.environment = {
-            **_environment(self.toolchain, variables, say, secrets_provider, project),
+            **_environment(
+                self.toolchain, variables, say, secrets_provider, project, makes_passphrase=makes_passphrase
+            ),
             **(extra or {}),
         }
         of_service = is_service(self.environment["PULUMI_BACKEND_URL"])
@@ -367,17 +375,26 @@ class Engine:
         Args:
             config: the copy of the stack file that was previewed.
         """
-        args = ["up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", stack, *options]
+        args = [
+            "up",
+            "--yes",
+            "--skip-preview",
+            "--suppress-outputs",
+            "--suppress-progress",
+            "--stack",
+            stack,
+            *options,
+        ]
         args += ["--config-file", str(config)] if config else []
         self.run(args, capture=False)
 
     def destroy(self, stack: str, options: Sequence[str] = ()) -> None:
         """`pulumi destroy` with its output shown."""
-        self.run(["destroy", "--yes", "--stack", stack, *options], capture=False)
+        self.run(["destroy", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False)
 
     def refresh(self, stack: str, options: Sequence[str] = ()) -> None:
         """`pulumi refresh`, shown as it goes."""
-        self.run(["refresh", "--yes", "--stack", stack, *options], capture=False)
+        self.run(["refresh", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False)
 
     def remove_stack(self, stack: str, *, with_resources: bool = False) -> None:
         """Remove a stack and its backups from the backend; its stack file stays.

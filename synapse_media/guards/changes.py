@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -176,15 +176,28 @@ def refused(changes: Iterable[Change], allow: Iterable[str]) -> tuple[tuple[Chan
     )
 
 
-def in_words(changes: Iterable[Change], warnings: Iterable[str] = ()) -> str:
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the text form. `kind` is the change's verb in its first line, or detail, danger, note, none."""
+
+    text: str
+    kind: str
+
+
+def lines(changes: Iterable[Change], warnings: Iterable[str] = ()) -> tuple[Line, ...]:
     """The text form: one paragraph a change, dangers marked, warnings last; "no changes" if there are none."""
-    lines = []
+    found = []
     for change in changes:
-        lines.append(str(change))
-        lines += [f"    {detail}" for detail in change.details]
-        lines += [f"    DANGER: {danger.why}" for danger in change.dangers]
-    lines += [f"note: {warning}" for warning in warnings]
-    return "\n".join(lines) if lines else "no changes"
+        found.append(Line(str(change), change.verb))
+        found += [Line(f"    {detail}", "detail") for detail in change.details]
+        found += [Line(f"    DANGER: {danger.why}", "danger") for danger in change.dangers]
+    found += [Line(f"note: {warning}", "note") for warning in warnings]
+    return tuple(found) or (Line("no changes", "none"),)
+
+
+def in_words(changes: Iterable[Change], warnings: Iterable[str] = ()) -> str:
+    """The text form as one text."""
+    return "\n".join(line.text for line in lines(changes, warnings))
 
 
 def warnings(preview: Mapping[str, Any]) -> tuple[str, ...]:
@@ -339,6 +352,18 @@ def _at(values: Any, path: str) -> Any:
     return values
 
 
+def _changed(path: str, was: Any, will: Any) -> Iterator[str]:
+    """An input before and after; of an object with several entries those that differ."""
+    entries: Mapping[str, tuple[str, str]] = {}
+    if isinstance(was, Mapping) and isinstance(will, Mapping) and was and will:
+        both = {name: (_shown(was.get(name)), _shown(will.get(name))) for name in sorted({*was, *will})}
+        entries = {name: shown for name, shown in both.items() if shown[0] != shown[1]}
+    for name, (before, after) in entries.items():
+        yield f"{path}.{name}: {before} -> {after}"
+    if not entries:
+        yield f"{path}: {_shown(was)} -> {_shown(will)}"
+
+
 def _shown(value: Any) -> str:
     if value == UNKNOWN_ON_WIRE:
         return "what is known later"
@@ -375,7 +400,7 @@ def _details(
         yield from (f"- {line}" for line in was if line not in will)
         yield from (f"+ {line}" for line in will if line not in was)
     if verb == "update" and is_bucket(kind) and (old.get("outputs") or {}).get("adopted"):
-        yield "it was taken over: its settings are changed only where `allow` names them"
+        yield "it is adopted: only settings that `allow` permits are changed"
     if verb in ("update", "replace"):
         # Of our own resources each input is shown as a whole; of a vendor's each path in it.
         paths = {_top(path) if kind_.get("inputDiff") else path for path, kind_ in detailed.items()}
@@ -383,7 +408,7 @@ def _details(
             if path == "orphanUntil":
                 yield "looks for a key that an interrupted run asked for, and that the store may still make"
             elif _top(path) not in ("secretAccessKey", "secrets", "connection"):
-                yield f"{path}: {_shown(_at(before, path))} -> {_shown(_at(after, path))}"
+                yield from _changed(path, _at(before, path), _at(after, path))
             else:
                 yield f"{path} changes"
         if not detailed:

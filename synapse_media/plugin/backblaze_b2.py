@@ -519,7 +519,7 @@ class B2Bucket(BucketBase[B2BucketInputs, B2BucketState]):
     """A private bucket that keeps only the last version of a file."""
 
     described = B2_BUCKET
-    not_imported = "a B2 bucket is taken over with adopt: true in the stack file, not by an import"
+    not_imported = "a B2 bucket can't be imported: adopt it with adopt: true in the stack file"
 
     def begun(self, inputs: B2BucketInputs) -> B2BucketState:
         # Recorded in the state before any key is created.

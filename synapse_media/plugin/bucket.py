@@ -453,11 +453,8 @@ def _in_words(elsewhere: Elsewhere, looked_for: Iterable[str]) -> str:
     if elsewhere.prefix is None:
         return said + "nothing that looks like Synapse's media was found. Is it the right bucket?"
     if not elsewhere.prefix:
-        return said + "media lies at its top, so it would be found without a prefix. Remove prefix from the stack file."
-    return (
-        said
-        + f"media lies under {elsewhere.prefix!r}, and prefix: {elsewhere.prefix!r} in the stack file would find it."
-    )
+        return said + "it has media without a prefix. Remove prefix from the stack file."
+    return said + f"it has media under {elsewhere.prefix!r}. Set prefix: {elsewhere.prefix!r} in the stack file."
 
 
 def _refuse_unadopted(inputs: AnyBucketInputs, old: AnyBucketState[Any]) -> None:
@@ -465,18 +462,18 @@ def _refuse_unadopted(inputs: AnyBucketInputs, old: AnyBucketState[Any]) -> None
     if old.adopted and not inputs.adopt and not inputs.own:
         raise StoreError(
             f"bucket: {inputs.bucket!r} was adopted or imported, and is not changed: set adopt: true for this "
-            "store. To have one of its settings changed, name it in the stack file's allow, for example "
-            "<homeserver>/set-versioning. Once it looks as a new one would, <homeserver>/own-bucket there makes it "
-            "one like any other."
+            "store. To change one of its settings, add it to the stack file's allow, for example "
+            "<homeserver>/set-versioning. Once it has the settings of a new bucket, <homeserver>/own-bucket there "
+            "makes it a fully managed one."
         )
 
 
 def _require_alike(family: BucketFamily[Any, Any]) -> None:
-    """Refuse to take a bucket that was taken over for one that was made here while it differs from such."""
+    """Refuse to turn an adopted bucket into a fully managed one while it differs from a new one."""
     differences = family.differences(of_store=False)
     if differences:
         raise StoreError(
-            f"bucket: {family.bucket!r} was taken over, and is not yet as one that is made here: "
+            f"bucket: {family.bucket!r} is adopted, and still differs from a new bucket: "
             f"{'; '.join(differences)}. Nothing was changed. Set adopt: true again, name what may be changed in the "
             "stack file's allow (<homeserver>/set-versioning, set-lifecycle, set-policy, set-access, set-encryption), "
             "`up`, and then try again."

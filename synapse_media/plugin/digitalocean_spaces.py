@@ -44,10 +44,9 @@ _PAGES: Final = 50
 _WHAT: Final = f"{_KEYS} at DigitalOcean's API"
 _LIMIT: Final = 200
 """Spaces keys of an account. https://docs.digitalocean.com/products/spaces/details/limits/"""
-_MAKING: Final = "-making"
-"""The end of a key's name until it is in a state: nobody was given a key that has it. A state of the bucket by which
-such a key could be told from another state's there is not, since the vendor's plugin makes it; but a key can be
-renamed."""
+_UNISSUED: Final = "-making"
+"""The suffix of a key's name until the key is in the state, when it is renamed: a key with it was never issued, so it
+can be deleted. Other providers record that in the bucket's state, but here the vendor's plugin makes the bucket."""
 _ADMIN: Final = "admin"
 """The slot of a full-access key."""
 
@@ -69,7 +68,7 @@ class _Key:
 
 
 class SpacesApi:
-    """The API calls for Spaces keys. Each may raise ApiError."""
+    """DigitalOcean's API for Spaces keys. Every method may raise ApiError."""
 
     def __init__(self, connection: Connection) -> None:
         token = credentials.read(TOKEN)
@@ -100,12 +99,12 @@ class SpacesApi:
         except ApiError as error:
             if 400 <= error.status < 500 and len(self.listed()) >= _LIMIT:
                 raise StoreError(
-                    f"key {name!r}: the account has as many Spaces keys as it may have ({_LIMIT}). Delete one that "
-                    f"nothing uses. {error}"
+                    f"key {name!r}: the account has reached its limit of {_LIMIT} Spaces keys. Delete an unused "
+                    f"one. {error}"
                 ) from None
             if error.status < 300 or error.status >= 500:
                 raise StoreError(
-                    f"key {name!r}: {error}. If it was made all the same, the next `up` finds it by its name and "
+                    f"key {name!r}: {error}. If it was made nevertheless, the next `up` finds it by its name and "
                     "replaces it."
                 ) from None
             raise
@@ -134,8 +133,8 @@ class SpacesApi:
             return self._client.call(method, path, body, query=query)
         except ApiError as error:
             meaning = {
-                401: f" {TOKEN} is not valid, or expired.",
-                403: f" {TOKEN} may not do that: it needs the scopes spaces_key:create, read, update and delete.",
+                401: f" {TOKEN} is not valid, or has expired.",
+                403: f" {TOKEN} lacks a permission: it needs the scopes spaces_key:create, read, update and delete.",
             }.get(error.status)
             if meaning is None:
                 raise
@@ -156,7 +155,7 @@ def _listed(key: Mapping[str, Any]) -> _Key:
 
 
 def _ordered(grants: Iterable[SpacesGrant]) -> Grants:
-    """In one order, so that two of the same meaning compare equal."""
+    """Sorted, so that equal sets of grants compare equal."""
     return tuple(sorted(grants, key=lambda grant: (grant.bucket, grant.permission)))
 
 
@@ -178,7 +177,7 @@ class _SpacesKeys(NamedKeys):
         inputs = state.inputs
         self.who = f"Spaces keys {inputs.user_name}"
         self._kept_names = {slot: key_name(inputs.user_name, inputs.owner, slot) for slot in SLOTS}
-        self.names = {slot: name + _MAKING for slot, name in self._kept_names.items()}
+        self.names = {slot: name + _UNISSUED for slot, name in self._kept_names.items()}
         self._wanted = _ordered(inputs.grants)
         self._state = state
         self._api = SpacesApi(inputs.connection)
@@ -187,7 +186,7 @@ class _SpacesKeys(NamedKeys):
         ours, buckets = {*self.names.values(), *self._kept_names.values()}, {grant.bucket for grant in self._wanted}
         listed = ((key, bool(buckets & {grant.bucket for grant in key.grants})) for key in self._api.listed())
         return [
-            # Another store of the same stack, homeserver and user name may have keys of our names.
+            # Another store of the same stack, homeserver and user name may have keys with our names.
             NamedKey(key.key_id, key.name, elsewhere=not reaches)
             for key, reaches in listed
             if reaches or key.name in ours
@@ -223,9 +222,9 @@ class _SpacesKeys(NamedKeys):
 
 
 class _Exposure:
-    """Who beside its keys reaches the buckets. The vendor's plugin never looks at a bucket's access list or policy.
+    """Access to the buckets other than by keys. The vendor's plugin never reads a bucket's access list or policy.
 
-    Nothing is looked at without the admin's Spaces key in the environment.
+    Without the admin's Spaces key in the environment nothing is read.
     """
 
     def __init__(self, inputs: SpacesKeyRingInputs) -> None:
@@ -234,7 +233,7 @@ class _Exposure:
         self._buckets = [(s3, name) for name in sorted({grant.bucket for grant in inputs.grants}) if s3 is not None]
 
     def found(self) -> tuple[str, str]:
-        """(access list, policy): "public" and the policy (JSON), where a bucket has them; "" where none has."""
+        """(access list, policy): "public" and the policy (JSON) if a bucket has them, else ""."""
         acl = policy = ""
         for s3, bucket in self._buckets:
             with _where_there_is():
@@ -254,7 +253,7 @@ class _Exposure:
 
 @contextmanager
 def _where_there_is() -> Iterator[None]:
-    """Around what the bucket, or the store, may not have."""
+    """Ignore an error that says that the bucket, or this feature of the store, does not exist."""
     try:
         yield
     except ApiError as error:
@@ -265,14 +264,14 @@ def _where_there_is() -> Iterator[None]:
 class SpacesKeyRing(RingBase[SpacesKeyRingInputs, SpacesKeyRingState]):
     """Limited Spaces keys, by slot (see RingBase). Keys with our names that are not in state are replaced.
 
-    A refresh also looks who else reaches the bucket, and puts it among the inputs `acl` and `policy`: so it shows as a
-    change, and an update makes the bucket private. Of an adopted one it is only reported.
+    A refresh also records a public access list or a policy of the bucket in the inputs `acl` and `policy`, so that it
+    shows as a change, and an update makes the bucket private. For an adopted bucket it is only reported.
     """
 
     described = SPACES_KEY_RING
 
     def checked(self, inputs: SpacesKeyRingInputs) -> tuple[SpacesKeyRingInputs, dict[str, str]]:
-        # What is not known yet is no list of grants.
+        # An unknown value is not a tuple of grants.
         known = isinstance(inputs.grants, tuple)
         return super().checked(replace(inputs, grants=_ordered(inputs.grants)) if known else inputs)
 
@@ -292,7 +291,9 @@ class SpacesKeyRing(RingBase[SpacesKeyRingInputs, SpacesKeyRingState]):
             return resource_id, replace(drifted, acl=acl, policy=policy), state
         for has, what in ((acl, "a public access list"), (policy, "a policy")):
             if has:
-                context.warn(f"{inputs.user_name}: the bucket has {what}. It was taken over and is left so.")
+                context.warn(
+                    f"{inputs.user_name}: the bucket has {what}. The bucket is adopted, so this is not changed."
+                )
         return found
 
     def change(
@@ -304,7 +305,7 @@ class SpacesKeyRing(RingBase[SpacesKeyRingInputs, SpacesKeyRingState]):
 
 
 class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
-    """A full-access key of the stack's own, for where an API token is all there is."""
+    """A full-access key of the stack itself, used if only an API token is given."""
 
     described = SPACES_ADMIN_KEY
     not_imported = "a key can't be imported: DigitalOcean never shows its secret again"
@@ -315,19 +316,18 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
     def make(self, inputs: SpacesAdminKeyInputs, context: Context) -> tuple[str, SpacesAdminKeyState]:
         api, name = SpacesApi(inputs.connection), key_name(inputs.name, inputs.owner, _ADMIN)
         for key in api.listed():
-            # Nobody was ever given it: its secret went with the run that was interrupted.
-            if key.name == name + _MAKING:
+            # It was never issued: its secret was lost with the interrupted run.
+            if key.name == name + _UNISSUED:
                 api.deleted(key.key_id)
             elif key.name == name:
                 context.warn(
-                    f"there is a full-access Spaces key {key.key_id} of this stack's name, which this state does not "
-                    "know. Another checkout with a state of its own may use it; delete it at the provider if nobody "
-                    "does."
+                    f"there is a full-access Spaces key {key.key_id} with this stack's name that is not in this state. "
+                    "Another checkout with its own state may use it; if none does, delete it at the provider."
                 )
-        made = api.made(name + _MAKING, (SpacesGrant(permission="fullaccess"),))
+        made = api.made(name + _UNISSUED, (SpacesGrant(permission="fullaccess"),))
         context.warn(
-            f"a full-access Spaces key {made.key_id} was made for this stack: its secret lies encrypted in the state. "
-            "To have none, set SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY, and run `up`."
+            f"a full-access Spaces key {made.key_id} was made for this stack; its secret is encrypted in the state. To "
+            "do without it, set SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY, and run `up`."
         )
         return made.key_id, SpacesAdminKeyState(inputs=inputs, access_key_id=made.key_id, secret_access_key=made.secret)
 
@@ -341,7 +341,7 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
     def change(
         self, resource_id: str, old: SpacesAdminKeyState, inputs: SpacesAdminKeyInputs, context: Context
     ) -> SpacesAdminKeyState:
-        # Nothing of it can change but where the API is.
+        # Only the API endpoint can change.
         return replace(old, inputs=inputs)
 
     def remove(
@@ -351,13 +351,13 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
 
 
 class SpacesAdministrator:
-    """There is no decoy (a deleted bucket's name is blocked for a week), and the key clears up itself."""
+    """Has no decoy, since a deleted bucket's name stays blocked for a week, and cleans up with the proved key."""
 
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         return False
 
     def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
-        """There is none."""
+        """Nothing to do: there is no decoy."""
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         return []
@@ -366,13 +366,13 @@ class SpacesAdministrator:
         clear_with_proved_key(inputs, own)
 
     def note_known(self, inputs: ProofInputs) -> None:
-        # Without a token nothing was made; where that is a later run's, the ring goes on with it.
+        # Without a token this run made no key. If a later run has one, its key ring takes care of the name.
         if not credentials.read(TOKEN):
             return
-        api, admin = SpacesApi(inputs.connection), key_name("", inputs.owner.rpartition("/")[0], _ADMIN) + _MAKING
+        api, admin = SpacesApi(inputs.connection), key_name("", inputs.owner.rpartition("/")[0], _ADMIN) + _UNISSUED
         for key in api.listed():
-            if key.name.endswith(_MAKING) and (key.key_id == inputs.access_key_id or key.name.endswith(admin)):
-                api.changed(key.key_id, key.name.removesuffix(_MAKING), key.grants)
+            if key.name.endswith(_UNISSUED) and (key.key_id == inputs.access_key_id or key.name.endswith(admin)):
+                api.changed(key.key_id, key.name.removesuffix(_UNISSUED), key.grants)
 
 
 FAMILY: Final = Family(

@@ -429,7 +429,7 @@ class GarageBucket(BucketBase[GarageBucketInputs, GarageBucketState]):
     """A bucket under a global alias, without website, with quotas and a rule that removes unfinished uploads."""
 
     described = GARAGE_BUCKET
-    not_imported = "a Garage bucket is taken over with adopt: true in the stack file, not by an import"
+    not_imported = "a Garage bucket can't be imported: adopt it with adopt: true in the stack file"
 
     def begun(self, inputs: GarageBucketInputs) -> GarageBucketState:
         # Recorded in the state before any key is created.

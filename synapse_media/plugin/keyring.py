@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from synapse_media.errors import StoreError
 from synapse_media.redaction import remember
@@ -279,7 +279,7 @@ class RingBase(SchemaResource[In, S]):
                 secrets[slot] = made.secret
                 listed[made.key_id] = True
                 if along is None:
-                    context.warn(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
+                    context.note(f"{family.who}: key {made.key_id} is new. Render, and restart Synapse to use it.")
             for slot in [slot for slot in keys if slot not in slots]:
                 key = keys[slot]
                 if not handed_out:
@@ -381,9 +381,6 @@ def _report(who: str, state: AnyRingState[Any], context: Context) -> None:
         )
 
 
-_NEVER_TOLD: Final = "this store does not tell when a key was last used"
-
-
 def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) -> None:
     """Raises StoreError unless the operator confirmed that Synapse uses the next key.
 
@@ -393,7 +390,8 @@ def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) ->
         return
     used = family.last_used(old.access_key_id)
     when = (
-        f"it was last used at {used:%Y-%m-%d %H:%M} UTC"
+        f"it was last used at {used:%Y-%m-%d %H:%M} UTC; a store may record a use hours later, so wait before you "
+        "conclude from this time that it is unused"
         if used
         else "this store does not tell when a key was last used"
     )

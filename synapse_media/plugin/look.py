@@ -45,7 +45,7 @@ def is_gone(values: Mapping[str, Any]) -> bool:
 
 
 def refuse_taken(values: Mapping[str, Any]) -> None:
-    """Raise StoreError where a bucket is there already that a vendor's plugin would take over.
+    """Raise StoreError if a bucket exists that a vendor's plugin would silently adopt.
 
     Some stores answer CreateBucket with success to whoever owns the bucket, whatever is in it (Amazon in us-east-1,
     Ceph: https://github.com/ceph/ceph/pull/68722).

@@ -1,4 +1,4 @@
-"""Pulumi's provider protocol over gRPC. The only module that knows it; tested with the SDK range in pyproject.toml.
+"""Pulumi's provider protocol over gRPC, used in this module only; tested with the SDK range in pyproject.toml.
 
 https://github.com/pulumi/pulumi/blob/master/proto/pulumi/provider.proto
 """
@@ -39,7 +39,7 @@ _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 _SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
 """Fixed by the protocol: sdk/python/lib/pulumi/runtime/rpc.py."""
 _UNFINISHED: Final = "unfinished"
-"""An output of ours, of every half-made resource: why it is one."""
+"""The output, on every partially created resource, that says why it is incomplete."""
 
 
 def decode(struct: struct_pb2.Struct) -> Values:
@@ -88,16 +88,16 @@ def _wire(value: object) -> object:
 
 
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):
-    """Hands each call to the resource of its type."""
+    """Dispatches each call to the resource of its type."""
 
     def __init__(self, resources: Mapping[str, Resource], engine_address: str, schema: str = "") -> None:
         self._resources = resources
         self._schema = schema
         self._engine = None
-        self._taken: set[tuple[str, ...]] = set()
+        self._adopted: set[tuple[str, ...]] = set()
         self._declared: dict[tuple[str, ...], str] = {}
         if engine_address:
-            # On this machine: no proxy of the environment is asked.
+            # The engine is on this machine, so a proxy of the environment must not be used.
             channel = grpc.insecure_channel(engine_address, options=[("grpc.enable_http_proxy", 0)])
             self._engine = engine_pb2_grpc.EngineStub(channel)
             tracing.tell = lambda line: self._log(engine_pb2.INFO, line, "")
@@ -107,7 +107,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def Handshake(
         self, request: provider_pb2.ProviderHandshakeRequest, context: grpc.ServicerContext
     ) -> provider_pb2.ProviderHandshakeResponse:
-        # What `decode` doesn't know (references to resources, output values) is not asked for.
+        # Resource references and output values are not accepted, since `decode` doesn't support them.
         return provider_pb2.ProviderHandshakeResponse(accept_secrets=True)
 
     def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
@@ -131,7 +131,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             for name in unknown
         ]
-        # Whatever somebody put there, it doesn't reach state in clear text.
+        # An unexpected value may be a credential, so it must not get into the state in clear text.
         return provider_pb2.CheckResponse(inputs=encode(news, unknown), failures=failures)
 
     def DiffConfig(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
@@ -143,7 +143,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        # Calls under way have time limits of their own and end in state; nothing is cut off.
+        # Running calls have timeouts of their own, and their results belong in the state: none is aborted.
         return empty_pb2.Empty()
 
     def Attach(self, request: plugin_pb2.PluginAttach, context: grpc.ServicerContext) -> empty_pb2.Empty:
@@ -155,12 +155,12 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         with self._answering(context, request.urn):
             resource = self._of(request.urn)
             inputs, failures = resource.check(decode(request.news))
-            other = self._bucket_of_another(resource, inputs, request.urn)
+            other = self._other_with_bucket(resource, inputs, request.urn)
             if other:
                 failures = {
                     **failures,
-                    "bucket": f"{inputs['bucket']!r} is the bucket of {other}, too: what deletes the one would delete "
-                    "the other's media. Choose another bucket",
+                    "bucket": f"{inputs['bucket']!r} is also the bucket of {other}: deleting one would delete the "
+                    "other's media. Choose another bucket",
                 }
             return provider_pb2.CheckResponse(
                 inputs=encode(inputs, resource.secrets),
@@ -201,7 +201,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 )
             resource_id, outputs = resource.create(inputs, self._context(request.urn))
             if resource.one_of_a_name:
-                self._taken.add(_named(resource, resource_id, inputs))
+                self._adopted.add(_identity(resource, resource_id, inputs))
             return provider_pb2.CreateResponse(id=resource_id, properties=encode(outputs, resource.secrets))
 
     def Read(self, request: provider_pb2.ReadRequest, context: grpc.ServicerContext) -> provider_pb2.ReadResponse:
@@ -217,7 +217,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 return provider_pb2.ReadResponse(
                     id=found.resource_id, inputs=inputs, properties=encode(found.outputs, resource.secrets)
                 )
-        # An answer without an error would have the engine forget that there is something to finish.
+        # A response without an error would make the engine forget that the resource is incomplete.
         partial = PartialError(unfinished, found.resource_id, found.outputs)
         return self._abort_partial(context, partial, inputs, resource.secrets)
 
@@ -236,12 +236,12 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         with self._answering(context, request.urn):
             resource = self._of(request.urn)
             inputs, outputs = decode(request.old_inputs), decode(request.properties)
-            # Replaced under its own name, as `--replace` asks: what this run took over is what would be deleted.
-            if _named(resource, request.id, outputs) not in self._taken:
+            # When replaced under the same name (`--replace`), this run's create adopted the very object to delete.
+            if _identity(resource, request.id, outputs) not in self._adopted:
                 resource.delete(request.id, outputs, self._context(request.urn, inputs))
             return empty_pb2.Empty()
 
-    # ---- beneath
+    # ---- internals
 
     def _of(self, urn: str) -> Resource:
         wanted = Urn.parse(urn).kind
@@ -249,32 +249,39 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             raise SynapseMediaError(f"plugin {PLUGIN} {synapse_media.__version__} has no resource type {wanted!r}")
         return self._resources[wanted]
 
-    def _bucket_of_another(self, resource: Resource, inputs: Values, urn: str) -> str:
-        """The URN of another resource of this program with the same bucket; "" for none.
+    def _other_with_bucket(self, resource: Resource, inputs: Values, urn: str) -> str:
+        """The URN of another resource of this program with the same bucket; "" if there is none.
 
-        The mark does not tell two of one homeserver apart, nor do the settings as long as a bucket's name is not known.
+        Two stores of one homeserver have the same mark, and the settings can't be compared while a name is unknown.
         """
         bucket = inputs.get("bucket")
         if not resource.one_of_a_name or not isinstance(bucket, str):
             return ""
-        first = self._declared.setdefault(_named(resource, bucket, inputs), urn)
+        first = self._declared.setdefault(_identity(resource, bucket, inputs), urn)
         return first if first != urn else ""
 
     def _context(self, urn: str, inputs: Values | None = None) -> Context:
-        return Context(lambda message: self._log(engine_pb2.WARNING, message, urn), inputs or {}, urn)
+        return Context(
+            warn=lambda message: self._log(engine_pb2.WARNING, message, urn),
+            inputs=inputs or {},
+            urn=urn,
+            note=lambda message: self._log(engine_pb2.INFO, message, urn, passing=True),
+        )
 
-    def _log(self, severity: engine_pb2.LogSeverity.ValueType, message: str, urn: str) -> None:
+    def _log(
+        self, severity: engine_pb2.LogSeverity.ValueType, message: str, urn: str, *, passing: bool = False
+    ) -> None:
         if self._engine is not None:
-            # What can't be said must not undo what was done.
+            # A message that can't be delivered must not fail an operation that succeeded.
             with contextlib.suppress(grpc.RpcError):
-                said = engine_pb2.LogRequest(severity=severity, message=redacted(message), urn=urn)
+                said = engine_pb2.LogRequest(severity=severity, message=redacted(message), urn=urn, ephemeral=passing)
                 self._engine.Log(said, timeout=5)
 
     @contextlib.contextmanager
     def _answering(
         self, context: grpc.ServicerContext, urn: str, inputs: struct_pb2.Struct | None = None
     ) -> Iterator[None]:
-        """Errors of ours become gRPC statuses; a half-made resource goes into state with its reason."""
+        """Turn errors into gRPC statuses; a partially created resource goes into the state with the reason."""
         try:
             yield
         except PartialError as error:
@@ -282,7 +289,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         except SynapseMediaError as error:
             context.abort(grpc.StatusCode.UNKNOWN, str(error))
         except Exception as error:  # noqa: BLE001 - the engine needs an answer whatever happened
-            # A defect of ours. Its text may hold values, so only its kind and place are reported.
+            # A bug. Its text may contain secrets, so only its type and place are reported.
             import traceback
 
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -314,10 +321,10 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         raise AssertionError("abort_with_status returned")
 
 
-class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Refuses whoever is of another account of this machine, before a call is looked at.
+class _SameUser(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Refuses connections of other users of this machine, before a call is handled.
 
-    The engine runs this process and connects to it, so it is of the same account. `port` is the one that is served.
+    The engine starts this process and connects to it, so both have the same user. `port` is the port being served.
     """
 
     port = 0
@@ -329,7 +336,7 @@ class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
     ) -> grpc.RpcMethodHandler | None:
         handler = continuation(details)
         if handler is None or handler.unary_unary is None:
-            return None  # no call of this protocol is a stream
+            return None  # this protocol has no streaming calls
 
         def behavior(request: Message, context: grpc.ServicerContext) -> Message:
             why = peers.refusal(context.peer(), self.port)
@@ -340,15 +347,15 @@ class _OwnAccount(grpc.ServerInterceptor):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(behavior, handler.request_deserializer, handler.response_serializer)
 
 
-def _named(resource: Resource, resource_id: str, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a thing of a fixed name is known by: its type, its name, and where it is."""
+def _identity(resource: Resource, resource_id: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The identity of a resource with a fixed name: type, name and location."""
     given = values.get("connection")
     where = model.read(Connection, given) if isinstance(given, Mapping) else Connection()
     return (resource.pulumi_type, resource_id, where.endpoint, where.iam_endpoint, where.api_endpoint)
 
 
 def die_with_parent(parent: int) -> None:
-    """A killed engine must not leave a plugin behind that finishes a create after the next run has cleared up."""
+    """End with the engine: a plugin that outlives it could finish a create after the next run has cleaned up."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -364,16 +371,16 @@ def serve(resources: Iterable[Resource], arguments: list[str], announce: Callabl
     by_type = {resource.pulumi_type: resource for resource in resources}
     address = next((argument for argument in arguments if not argument.startswith("-")), "")
     limit = 400 * 1024 * 1024
-    account = _OwnAccount()
+    same_user = _SameUser()
     servicer = Servicer(by_type, address, json.dumps(package(synapse_media.__version__)))
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=THREADS),
-        interceptors=[account],
+        interceptors=[same_user],
         options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)],
     )
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
-    account.port = server.add_insecure_port("127.0.0.1:0")
+    same_user.port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    announce(str(account.port))
+    announce(str(same_user.port))
     sys.stdout.flush()
     server.wait_for_termination()

@@ -54,6 +54,7 @@ class Context:
 
     Attributes:
         warn: shows a warning to the user at this resource.
+        note: shows what is no warning while this resource is made, and not again at the end of the run.
         inputs: for a delete: the inputs of the last `up`, even if it changed nothing; `outputs` are of the last change.
         urn: the resource's URN.
     """
@@ -61,6 +62,7 @@ class Context:
     warn: Callable[[str], None]
     inputs: Values = field(default_factory=dict)
     urn: str = ""
+    note: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

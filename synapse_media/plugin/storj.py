@@ -78,8 +78,8 @@ def parent(bucket: str, needed: Collection[str]) -> Grant:
     fault = grant.fault(bucket, needed, datetime.now(UTC))
     if fault:
         raise StoreError(
-            f"{PARENT}: the access grant is of no use for the bucket {bucket!r}: {fault}. Give one of the project that "
-            f"allows {', '.join(sorted(needed))} there, without an end or limits of its own."
+            f"{PARENT}: the access grant can't be used for the bucket {bucket!r}: {fault}. Use one of the project that "
+            f"allows {', '.join(sorted(needed))} there, without an expiry or other limits."
         )
     return grant
 
@@ -101,7 +101,7 @@ class _Registered:
     """A key pair, and the URL of the gateway that accepts it (without a trailing slash).
 
     Attributes:
-        ends: where the auth service ends the pair before its grant does, as it does in a free trial; ISO 8601, or "".
+        ends: when the pair expires (ISO 8601), if that is before its grant does, as in a free trial; else "".
     """
 
     credential: Credential
@@ -127,9 +127,11 @@ def _register(connection: Connection, grant: Grant, *, repeatable: bool) -> _Reg
     found = answer if isinstance(answer, Mapping) else {}
     key_id, secret, endpoint = (found.get(name) for name in ("access_key_id", "secret_key", "endpoint"))
     if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret and isinstance(endpoint, str)):
-        raise ApiError("Unparsable", 200, f"POST /v1/access at {client.base}: the answer holds no key pair")
+        raise ApiError("Unparsable", 200, f"POST /v1/access at {client.base}: the answer has no key pair")
     if not _is_base(endpoint):
-        raise ApiError("Unparsable", 200, f"POST /v1/access at {client.base}: the gateway it names is no http(s) URL")
+        raise ApiError(
+            "Unparsable", 200, f"POST /v1/access at {client.base}: the gateway in the answer is not an http(s) URL"
+        )
     ends = found.get("freeTierRestrictedExpiration")
     return _Registered(Credential(key_id, secret), endpoint.rstrip("/"), ends if isinstance(ends, str) else "")
 
@@ -180,8 +182,8 @@ def _wait_until_known(s3: Client, bucket: str, pause: Callable[[float], None]) -
             # grant.
             if error.bad_key or error.denied:
                 raise StoreError(
-                    f"{PARENT}: the gateway refuses a key that was made from this access grant just now. The grant, or "
-                    f"the API key it came from, was perhaps revoked: give one that is valid. {error}"
+                    f"{PARENT}: the gateway refuses a key that was just registered for this access grant. The grant, "
+                    f"or the API key it was created from, was perhaps revoked: set it to a valid one. {error}"
                 ) from None
         # Any other error shows that the key was accepted.
         return
@@ -199,7 +201,7 @@ class StorjBucket(S3BucketBase[StorjBucketInputs, StorjBucketState]):
     """A bucket, created with the operator's access grant."""
 
     described = STORJ_BUCKET
-    not_imported = "a Storj bucket is not imported: set adopt: true for its store, which takes it over"
+    not_imported = "a Storj bucket can't be imported: adopt it with adopt: true in the stack file"
 
     def family(self, state: StorjBucketState) -> StorjFamily:
         return StorjFamily(state)
@@ -208,9 +210,9 @@ class StorjBucket(S3BucketBase[StorjBucketInputs, StorjBucketState]):
         grant = parent(inputs.bucket, OBJECTS | set(_spelled_out(inputs.key_permissions)))
         if grant.unknown_fields:
             context.warn(
-                f"{PARENT}: the access grant restricts something that this release does not know (caveat field "
-                f"{', '.join(map(str, sorted(grant.unknown_fields)))}). A key made here may be allowed more of that "
-                "kind than it needs: look for a newer release."
+                f"{PARENT}: the access grant has a restriction that this release does not know (caveat field "
+                f"{', '.join(map(str, sorted(grant.unknown_fields)))}). A key made here may have more such "
+                "permissions than it needs: look for a newer release."
             )
         return super().make(inputs, context)
 
@@ -246,8 +248,8 @@ def _require_same_encryption(state: StorjBucketState) -> None:
 def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
     if fingerprint and grant.fingerprint(bucket) != fingerprint:
         raise StoreError(
-            f"{PARENT}: the access grant is of another project, or was made with another passphrase, than the one that "
-            f"the bucket {bucket!r} was made with: what is stored there can't be read with it. Give one like the first."
+            f"{PARENT}: the access grant is of another project, or was made with another passphrase, than that of the "
+            f"bucket {bucket!r}: it can't read the objects there. Use a grant of that project and passphrase."
         )
 
 
@@ -257,7 +259,7 @@ class StorjAdministrator:
     def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         grant = parent(inputs.bucket, OBJECTS)
         if grant.fault(decoy, OBJECTS, datetime.now(UTC)):
-            # A grant for the one bucket can't create a decoy: the proof says "not tested".
+            # A grant for this bucket alone can't create a decoy: the proof reports "not tested".
             return False
         s3 = administrator(inputs.connection, decoy)
         try:
@@ -292,7 +294,7 @@ def _ended(grant: Grant) -> bool:
 
 
 def _end_of_key(state: StorjKeyRingState, slot: str) -> datetime | None:
-    """When the key of a slot expires, by itself or with its grant; None: never."""
+    """When the key of a slot expires, on its own or with its grant; None: never."""
     with_grant = parse(state.grants[slot]).not_after
     try:
         of_itself = datetime.fromisoformat(state.ends[slot]).astimezone(UTC)
@@ -339,8 +341,8 @@ class StorjKeys(KeyFamily):
         except ApiError as error:
             if not (300 <= error.status < 500 or error.code == "BadCertificate") or error.status == 408:
                 raise StoreError(
-                    f"slot {slot!r}: {error}. It was asked once, and whether it made a key pair can't be known; nobody "
-                    f"was given that pair. Run `up` again for another."
+                    f"slot {slot!r}: {error}. The request is not repeated, and may have made a key pair, which nobody "
+                    f"received. Run `up` again for another."
                 ) from None
             del state.grants[slot]
             raise StoreError(f"slot {slot!r}: no key was made: {error}{_meaning(error)}") from None
@@ -364,10 +366,10 @@ class StorjKeys(KeyFamily):
 
 def _meaning(error: ApiError) -> str:
     return {
-        400: ". The auth service does not take this access grant: it serves other satellites, or the grant ends within "
-        "a minute. Is auth_endpoint the one of the satellite in UPLINK_ACCESS?",
-        413: ". The access grant is too long for it: give one that was restricted less often.",
-        422: ". It did not understand the request: is auth_endpoint an auth service?",
+        400: ". The auth service does not accept this access grant: it serves other satellites, or the grant expires "
+        "within a minute. Is auth_endpoint that of the satellite in UPLINK_ACCESS?",
+        413: ". The access grant is too long for the auth service: use one that was restricted fewer times.",
+        422: ". The server did not understand the request: is auth_endpoint an auth service?",
         404: ". Is auth_endpoint an auth service?",
     }.get(error.status, "")
 
@@ -385,7 +387,9 @@ class StorjKeyRing(RingBase[StorjKeyRingInputs, StorjKeyRingState]):
         # An unknown value is neither a number nor a list.
         days = inputs.expires_in_days
         if isinstance(days, int) and not 0 <= days <= 36500:
-            faults["expiresInDays"] = f"is {days!r}; allowed: a whole number of days from 1 to 36500, or 0 for no end"
+            faults["expiresInDays"] = (
+                f"is {days!r}; allowed: a whole number of days from 1 to 36500, or 0 for no expiry"
+            )
         if isinstance(inputs.permissions, tuple):
             inputs = replace(inputs, permissions=_spelled_out(inputs.permissions))
             if set(inputs.permissions) - set(PERMISSIONS):
@@ -417,7 +421,7 @@ class StorjKeyRing(RingBase[StorjKeyRingInputs, StorjKeyRingState]):
         _end_unused(state, context)
         if state.ending:
             raise PartialError(
-                f"bucket {inputs.bucket}: the keys are as wanted, but an old access grant could not be revoked; see "
+                f"bucket {inputs.bucket}: the keys are up to date, but an old access grant could not be revoked; see "
                 "the warning, and run `up` again",
                 resource_id,
                 state,
@@ -432,8 +436,8 @@ class StorjKeyRing(RingBase[StorjKeyRingInputs, StorjKeyRingState]):
             ends = _end_of_key(state, slot)
             if ends is not None and ends - datetime.now(UTC) < _SOON:
                 context.warn(
-                    f"bucket {inputs.bucket}: key {key.access_key_id} ends on {ends:%Y-%m-%d}: Synapse loses its media "
-                    "then. Run `synapse-media rotate` before."
+                    f"bucket {inputs.bucket}: key {key.access_key_id} expires on {ends:%Y-%m-%d}, after which Synapse "
+                    "can't reach its media. Run `synapse-media rotate` before."
                 )
         return found
 
@@ -446,8 +450,8 @@ class StorjKeyRing(RingBase[StorjKeyRingInputs, StorjKeyRingState]):
         if left:
             raise StoreError(
                 f"bucket {bucket}: {len(left)} access grants could not be revoked; see the warnings. "
-                f"Where the grant in {PARENT} is gone for good, its keys are dead with it: take uplink off PATH "
-                "and run this again."
+                f"If the grant in {PARENT} was revoked itself, so were its keys: remove uplink from PATH and run this "
+                "again."
             )
 
 
@@ -492,13 +496,13 @@ def _end(grant: Grant, bucket: str, context: Context) -> bool:
     """Revoke a grant, or warn that it stays valid; False if revoking it failed."""
     if _ended(grant):
         return True
-    until = f"until {grant.not_after:%Y-%m-%d}" if grant.not_after else "for ever"
+    until = f"until {grant.not_after:%Y-%m-%d}" if grant.not_after else "forever"
     program = shutil.which("uplink")
     if program is None:
         context.warn(
-            f"bucket {bucket}: a key that is no longer used stays valid {until}: Storj can't delete it, and the "
-            "vendor's uplink command, which could revoke it, is not on PATH. To end it sooner, delete the API key it "
-            "came from in the console."
+            f"bucket {bucket}: a retired key stays valid {until}: Storj can't delete keys, and the vendor's uplink "
+            "command, which could revoke it, is not on PATH. To revoke it, delete the API key that its grant was "
+            "created from in the console."
         )
         return True
     fault = _revoke(program, grant)
@@ -540,7 +544,7 @@ def _revoke(program: str, grant: Grant) -> str:
         except OSError as error:
             return str(error.strerror)
         first = " ".join(_LONG_WORD.sub("[access grant]", done.stderr or done.stdout).split())[:300]
-        return "" if done.returncode == 0 else f"{first or 'it said nothing'} (code {done.returncode})"
+        return "" if done.returncode == 0 else f"{first or 'no message'} (code {done.returncode})"
 
 
 FAMILY: Final = Family(

@@ -38,8 +38,8 @@ PERMISSIONS: Final[Mapping[str, int]] = MappingProxyType(
         "get_bucket_notification_configuration": 15,
     }
 )
-"""Every permission there is, and the number of the caveat's field `disallow_<name>`. A caveat forbids whatever it is
-not told to leave open; a permission missing here would be open, so a test compares this with the vendor's list."""
+"""Every permission, and the number of its caveat field `disallow_<name>`. A permission that is missing here could not
+be forbidden, so a test compares this with the vendor's list."""
 
 OBJECTS: Final = frozenset({"reads", "writes", "lists", "deletes"})
 """The permissions for storing objects: overwriting and aborting uploads need `deletes` too (uplink, multipart.go)."""
@@ -53,7 +53,7 @@ _AES_GCM: Final = 2
 
 
 class GrantError(StoreError):
-    """An invalid or insufficient grant. The message never has any part of it."""
+    """An invalid or insufficient grant. The message never contains any part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Caveat:
-    """The restrictions of one caveat. `paths`: the allowed (bucket, encrypted prefix); None: any."""
+    """The restrictions of one caveat. `paths`: the allowed pairs of bucket and encrypted prefix; None: any."""
 
     forbids: frozenset[str]
     paths: tuple[tuple[bytes, bytes], ...] | None
@@ -138,7 +138,7 @@ class Grant:
         if ends is not None and ends <= now:
             return f"it expired at {ends:%Y-%m-%d %H:%M} UTC"
         if ends is not None and (ends - now).total_seconds() < 60:
-            return "it ends within a minute, and nothing shorter can be registered"
+            return "it expires within a minute, too soon to register it"
         if starts and max(starts) > now.timestamp():
             return f"it is not valid before {datetime.fromtimestamp(max(starts), UTC):%Y-%m-%d %H:%M} UTC"
         if self.buckets is not None and bucket not in self.buckets:
@@ -168,7 +168,7 @@ class Grant:
         """A grant for these buckets alone, with these permissions of PERMISSIONS and no other.
 
         Args:
-            not_after: its end, to the second.
+            not_after: its expiry, to the second.
             nonce: 4 bytes that make equal restrictions distinct; None: random.
 
         Raises GrantError if it has no encryption key for one of the buckets.
@@ -216,8 +216,8 @@ def parse(text: str) -> Grant:
     raw = _from_base58(text.strip())
     if raw[:1] == b"\x02":
         raise GrantError(
-            "this is an API key without its encryption: an access grant is needed. The console makes one (Access "
-            "Keys, New, Access Grant), and so does `uplink access create`"
+            "this is an API key without its encryption: an access grant is needed. Create one in the console (Access "
+            "Keys, New, Access Grant) or with `uplink access create`"
         )
     try:
         scope = _fields(raw)
@@ -230,14 +230,14 @@ def parse(text: str) -> Grant:
         for caveat in caveats:
             _caveat(caveat)
     except (ValueError, IndexError, OverflowError, OSError):
-        raise GrantError("this decodes, but not to an access grant: it is of another kind, or damaged") from None
+        raise GrantError("this is not an access grant, or a damaged one") from None
     if len(root_key) not in (0, 32) or any(len(entry.key) != 32 for entry in entries):
         raise GrantError("the access grant holds an encryption key of the wrong length: it is damaged")
     node, at, address = satellite.rpartition("@")
     if not at or not address or not _is_node(node):
         raise GrantError(
             f"the access grant's satellite is {satellite[:100]!r}, without a node ID (ID@host:port): the vendor's own "
-            "tools refuse it too. Make a new one in the console"
+            "tools reject it too. Create a new one in the console"
         )
     return Grant(satellite, head, caveats, tail, root_key, entries, cipher)
 
@@ -264,7 +264,7 @@ def _seconds(fields: list[tuple[int, int | bytes]], number: int) -> float | None
     if not stamps:
         return None
     stamp = _fields(stamps[-1])
-    # Nanoseconds are rounded away downwards: a grant ends a little early rather than late.
+    # Nanoseconds are cut off: a grant expires slightly early rather than late.
     seconds = _last_number(stamp, 1)
     datetime.fromtimestamp(seconds, UTC)  # ValueError for what no clock can show
     return float(seconds)
@@ -398,18 +398,18 @@ def _decoded(text: str) -> bytes:
 def _from_base58(text: str) -> bytes:
     if len(text) > 10_000 or any(character not in _ALPHABET for character in text) or len(text) < 20:
         raise GrantError(
-            f"{len(text)} characters, but no access grant: that is one long word of letters and digits, beginning "
-            "with 1. The passphrase, the API key and the S3 key pair are something else"
+            f"{len(text)} characters, but not an access grant, which is one long string of letters and digits "
+            "beginning with 1. It is not the passphrase, the API key or the S3 key pair"
         )
     try:
         data = _decoded(text)
     except ValueError:
         raise GrantError(
-            f"{len(text)} characters whose checksum is wrong: a piece of the access grant is missing or mistyped. "
-            "Copy it again, as a whole"
+            f"{len(text)} characters whose checksum is wrong: part of the access grant is missing or mistyped. Copy "
+            "all of it again"
         ) from None
     if data[0]:
-        raise GrantError(f"this is of version {data[0]}, and an access grant of version 0: it is of another kind")
+        raise GrantError(f"this has version {data[0]}, but an access grant has version 0")
     return data[1:]
 
 

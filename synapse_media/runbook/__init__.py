@@ -38,7 +38,7 @@ class Runbook:
 
     Attributes:
         before, after: method and provider, as text.
-        notes: limitations of the new method.
+        notes: limitations of the new method, and what is not copied.
     """
 
     server_name: str
@@ -152,9 +152,18 @@ def runbook(
         form=form,
         before=current.method if current.method == FILESYSTEM else f"{current.method} at {current.provider}",
         after=after,
-        notes=METHODS[method].limits if method != current.method else (),
+        notes=(
+            *(METHODS[method].limits if method != current.method else ()),
+            *((_PREVIEWS,) if any("url_cache" in command for step in main for command in step.commands) else ()),
+        ),
         steps=steps,
     )
+
+
+_PREVIEWS = (
+    "cached previews of links (url_cache) are not copied: Synapse makes them anew, and until then a picture may be "
+    "missing in one"
+)
 
 
 def _migrations(

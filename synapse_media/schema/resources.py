@@ -39,13 +39,13 @@ class AnyBucketInputs:
     )
     force_destroy: bool = prop("Delete the media with the bucket.", default=False)
     own: bool = prop(
-        "Leave, for this run, to make a bucket that was taken over one like any other, if it looks like one.",
+        "Whether this run may turn an adopted bucket into a fully managed one, if it has the settings of a new one.",
         default=False,
         transient=True,
     )
     media_in: tuple[str, ...] = prop(
-        "Prefixes of keys under which Synapse will look for media; empty: under names of its own. Of a bucket that is "
-        "taken over it is said if nothing lies there.",
+        "Key prefixes under which Synapse will look for media; an adopted bucket without any there is reported. Empty "
+        "if the method has no fixed prefixes.",
         default=(),
         transient=True,
     )
@@ -62,10 +62,8 @@ class AnyBucketState(State[BucketIn]):
     """What is known of every bucket."""
 
     lacks: tuple[str, ...] = prop("Settings that this store does not have, in words.", default=())
-    adopted: bool = prop("It was there before, and was taken over.", default=False)
-    differences: tuple[str, ...] = prop(
-        "What an adopted bucket has otherwise than a new one would, in words.", default=()
-    )
+    adopted: bool = prop("Whether the bucket was adopted.", default=False)
+    differences: tuple[str, ...] = prop("Descriptions of how an adopted bucket differs from a new one.", default=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +200,7 @@ class UserPolicyInputs:
     policy_name: str = prop("The policy's name.", replaces=True)
     policy: str = prop("The policy document (JSON).")
     connection: Connection = prop(_CONNECTION)
-    adopt: bool = prop("The user was taken over.", default=False, transient=True)
+    adopt: bool = prop("Whether the user is adopted.", default=False, transient=True)
     mark: UserMark | None = prop("Whose the user has to be.", default=None, transient=True)
 
 
@@ -235,7 +233,7 @@ class AnyRingInputs:
     slots: tuple[str, ...] = prop("Every slot that there shall be a key in.")
     connection: Connection = prop(_CONNECTION)
     adopt: bool = prop(
-        "User or bucket were taken over: keys found there may be in use, and are only reported.", default=False
+        "Whether user or bucket are adopted: keys found there may be in use, and are only reported.", default=False
     )
     retire_confirmed: bool = prop(
         "Leave, for this run, to delete a key that may be in use.", default=False, transient=True

@@ -368,7 +368,7 @@ def test_init_asks_for_a_bucket_where_the_server_name_makes_none(
 def test_init_asks_on_a_terminal(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = iter(["wasabi", "example.com", "eu-central-2"])
+    answers = iter(["wasabi", "example.com", "eu-central-2", ""])
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda _question: next(answers))
     assert main(["init", "prod"]) == 0
@@ -486,6 +486,34 @@ def test_a_variable_that_may_be_missing_is_missed_beside_its_other_half_only(
     for name in there:
         monkeypatch.setenv(name, "set")
     assert [line.partition(" ")[0] for line in credentials.missing(catalog.load(provider))] == lacking
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_who_has_a_profile_is_told_how_it_becomes_variables(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--provider", "amazon_s3", "--region", "eu-central-1", "--server-name", "a.example"]
+    assert main(["init", "prod", *words]) == 0
+    assert "--profile PROFILE --format env" in capsys.readouterr().err
+    monkeypatch.setenv("AWS_PROFILE", "of work")
+    line = """eval "$(aws configure export-credentials --profile 'of work' --format env)\""""
+    (told,) = [found for found in credentials.missing(catalog.load("amazon_s3")) if line in found]
+    assert told.startswith("AWS_ACCESS_KEY_ID is not set")
+    assert main(["up", "--stack", "prod"]) == 1
+    assert line in capsys.readouterr().err
+    # It is of no use to other providers.
+    assert not any("aws " in found for found in credentials.missing(catalog.load("wasabi")))
+
+
+@pytest.mark.usefixtures("own_directories")
+@pytest.mark.parametrize("command", ["list", "show"])
+def test_a_look_makes_no_passphrase(
+    project: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(project / "state"))
+    assert main([command]) == 0
+    assert "no stack yet" in capsys.readouterr().out
+    assert not (project / "state/synapse-media/passphrase").exists()
 
 
 @pytest.mark.parametrize(("secret", "accepted"), [("", True), ("of somebody else", False)])

@@ -67,6 +67,18 @@ def words(*steps: dict[str, Any]) -> set[str]:
     return {danger.word for change in of_preview(preview(*steps)) for danger in change.dangers}
 
 
+def test_of_an_object_the_entries_that_change_are_shown() -> None:
+    was, will = {"get": "allowed", "delete": "refused"}, {"get": "allowed", "delete": "allowed", "list": "allowed"}
+    found = one(step("update", "Proof", {"expected": was}, {"expected": will}))
+    assert found.details == ('expected.delete: "refused" -> "allowed"', 'expected.list: nothing -> "allowed"')
+    # What is made or taken away as a whole is shown so, and what differs by nothing but empty entries.
+    for before, after, shown in (
+        ({}, {"a": 1}, 'tags: nothing -> {"a": 1}'),
+        ({"a": 1, "b": None}, {"a": 1}, 'tags: {"a": 1} -> {"a": 1}'),
+    ):
+        assert one(step("update", "Bucket", {"tags": before}, {"tags": after})).details == (shown,)
+
+
 BUCKET = {"bucket": "media", "versioning": True, "publicAccessBlock": True, "acl": "private", "policy": ""}
 
 

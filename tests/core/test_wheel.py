@@ -34,7 +34,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
 def test_a_wheel_carries_everything_under_one_name(wheel: zipfile.Path) -> None:
     names = wheel.root.namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"synapse_media"}
+    assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"synapse_media"}
+    # Where `pip install` puts it, `man` finds it: beside the command in `bin`.
+    assert [name.partition(".data/")[2] for name in names if ".data/" in name and name[-1] != "/"] == [
+        "data/share/man/man1/synapse-media.1"
+    ]
     for needed in (
         "synapse_media/components/s3_compatible.py",
         "synapse_media/py.typed",

@@ -9,18 +9,17 @@ import ast
 import itertools
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from synapse_media.cli.commandline import parser
 from tests.providers.project import ROOT
 
 HOLE = "X"
-"""Stands for what a message takes from where it is raised."""
+"""Stands for what a message takes from where it is raised, and for what is left out (…)."""
 
 _TEXTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**/*.md", "examples/**/*.md", "tests/*/golden/**/*")
-_OF_CODE = ("docs/reference/errors.md",)
-"""Made of what the code says, which is read itself."""
 _CODE = ("synapse_media/**/*.py", "components/*.py", "ci/*.py", "__main__.py")
 _PROGRAM = re.compile(r"(?:[\w./~-]*/)?(?:synapse-media|pulumi|make)(?!\S)")
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
@@ -55,19 +54,28 @@ class Printed:
 @cache
 def printed() -> tuple[Printed, ...]:
     """All of them, those of the same words and place once."""
-    found = [*_of(_TEXTS, _of_text), *_of(_CODE, _of_code)]
+    lines = [*_lines(_TEXTS, _of_text), *_lines(_CODE, _of_code)]
+    found = [
+        Printed(place, words, whole="…" not in line and f" {HOLE}" not in line)
+        for place, line in lines
+        for words in _commands(line)
+    ]
     return tuple(dict.fromkeys(found))
 
 
-def _of(patterns: Iterable[str], read: object) -> Iterator[Printed]:
-    assert callable(read)
+@cache
+def mentioned() -> tuple[Printed, ...]:
+    """What stands in backticks of a command without the program's name, as `rotate --finish`: some of its options."""
+    made = parser().commands
+    lines = [*_lines(_TEXTS, _of_text), *_lines(_CODE, _of_code)]
+    words = [(place, tuple(line.split())) for place, line in lines if " -" in line]
+    return tuple(Printed(place, found, whole=False) for place, found in words if found[0] in made)
+
+
+def _lines(patterns: Iterable[str], read: Callable[[str, str], Iterator[str]]) -> Iterator[tuple[str, str]]:
     for path in sorted({path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}):
         place = str(path.relative_to(ROOT))
-        if place in _OF_CODE:
-            continue
-        for line in read(path.read_text(encoding="utf-8"), place):
-            whole = "…" not in line and f" {HOLE}" not in line
-            yield from (Printed(place, words, whole) for words in _commands(line))
+        yield from ((place, line) for line in read(path.read_text(encoding="utf-8"), place))
 
 
 def _of_text(text: str, place: str) -> Iterator[str]:
@@ -117,7 +125,7 @@ def _commands(line: str) -> Iterator[tuple[str, ...]]:
         assert not _PROGRAM.match(line), line
         return
     for operator, group in itertools.groupby(words, lambda word: not word.strip("&|;()<>")):
-        command = [] if operator else [word for word in group if word != "…"]
+        command = [] if operator else [word.replace("…", HOLE) for word in group]
         end = next((at for at, word in enumerate(command) if word.endswith((",", ":"))), len(command))
         if len(command) > 1 and _PROGRAM.fullmatch(command[0]):
             yield (command[0].rpartition("/")[2], *(word.rstrip(",:") for word in command[1 : end + 1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import shutil
@@ -10,15 +11,16 @@ import subprocess
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from synapse_media.cli import _joined, init, main
+from synapse_media.cli import _joined, init, main, rotate
 from synapse_media.cli.commandline import _Parser, parser
 from synapse_media.contract import to_json
 from synapse_media.engine.obtain import Toolchain
 from synapse_media.methods import FILESYSTEM, MODULE
-from tests.docs.printed import HOLE, Printed, printed
+from tests.docs.printed import HOLE, Printed, mentioned, printed
 from tests.providers.project import ROOT
 from tests.renderer.samples import store
 
@@ -75,6 +77,19 @@ def test_the_command_line_takes_each(capsys: pytest.CaptureFixture[str]) -> None
     assert not faults, "\n".join(faults)
 
 
+def test_a_command_that_is_mentioned_has_the_options() -> None:
+    made = parser()
+    assert len(mentioned()) > 20
+    faults = []
+    for one in mentioned():
+        known = {*made.commands[one.program]._option_string_actions, *made._option_string_actions}
+        # Behind "--" they are pulumi's.
+        ours = itertools.takewhile(lambda word: word != "--", one.words[1:])
+        options = [word.partition("=")[0].rstrip(",.:;)") for word in ours if word.startswith("-")]
+        faults += [f"{one}: {it}" for it in options if it not in known]
+    assert not faults, "\n".join(faults)
+
+
 def test_a_message_of_a_command_names_the_stack() -> None:
     """There it is known; a command without one is for the stack that happens to be selected."""
     made = parser().commands
@@ -100,10 +115,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = golden / "synapse-s3-storage-provider/plain/amazon"
     shutil.copytree(module / "conf.d", tmp_path / "conf.d")
     (tmp_path / "homeserver.yaml").write_text("server_name: matrix.example.com\n", encoding="utf-8")
-    (tmp_path / "vars.yml").write_text("matrix_domain: example.com\n", encoding="utf-8")
     media_repo = next((golden / "matrix-media-repo/plain/amazon").rglob("*.yaml"))
     shutil.copyfile(media_repo, tmp_path / "media-repo.yaml")
-    shutil.copytree(golden / "synapse-s3-storage-provider/playbook/amazon/inventory", tmp_path / "inventory")
+    playbook = golden / "synapse-s3-storage-provider/playbook/amazon/inventory"
+    shutil.copytree(playbook, tmp_path / "inventory")
+    shutil.copyfile(next(playbook.rglob("*.yml")), tmp_path / "vars.yml")
     rendered = tmp_path / "rendered/matrix.example.com"
     for form in ("plain", "playbook"):
         shutil.copytree(golden / f"synapse-s3-storage-provider/{form}/amazon", rendered, dirs_exist_ok=True)
@@ -129,11 +145,13 @@ def test_what_needs_no_stack_runs(place: Path, capsys: pytest.CaptureFixture[str
     faults = []
     for one in of("synapse-media", "check", "cost", "completion", "help"):
         if len(one.words) > 2 and one.whole:
-            words = ["media" if word.endswith(("media-store", "media_store")) else word for word in one.words[1:]]
-            words = [word.removeprefix("/etc/matrix-synapse/") for word in words]
-            if "--report" in words:
-                # Drawn in tests/cost.
-                del words[words.index("--report") :]
+            words = [word.removeprefix("/etc/matrix-synapse/") for word in one.words[1:]]
+            if "--media" in words:
+                words[words.index("--media") + 1] = "media"
+            for drawn in {"--report", "--picture"} & set(words):
+                # Matplotlib takes seconds: tests/cost draws.
+                at = words.index(drawn)
+                del words[at : at + 2]
             why = run(["--help"] if "COMMAND" in words else words, capsys)
             faults += [f"{one}\n    {why}"] * bool(why)
     assert not faults, "\n".join(faults)
@@ -226,3 +244,13 @@ def _help(toolchain: Toolchain, words: tuple[str, ...]) -> str:
     return subprocess.run(
         [toolchain.pulumi, *words, "--help"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
     ).stdout
+
+
+def test_a_rotation_of_one_among_several_names_it() -> None:
+    one, other, disk = (
+        SimpleNamespace(server_name=name, uses_store=name != "disk") for name in ("one", "other", "disk")
+    )
+    alone = SimpleNamespace(name="prod", stores={"one": one, "disk": disk})
+    both = SimpleNamespace(name="prod", stores={"one": one, "other": other})
+    assert rotate._command(alone, one) == "synapse-media rotate --stack prod"  # type: ignore[arg-type]
+    assert rotate._command(both, one, "--finish") == "synapse-media rotate --stack prod --server one --finish"  # type: ignore[arg-type]

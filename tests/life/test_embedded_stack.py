@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,9 +38,23 @@ def test_up_again_another_method_down_and_clean(
         "bucket     matrix-example-com-media at http://127.0.0.1:",
         "may not    ",
         "init prod",
-        "up --stack prod",
     ):
         assert expected in printed
+    # What exists, then what is next: once, and not for each form.
+    assert printed.count("Next:") == 1
+    assert printed.index("may not    ") < printed.index("Next:")
+    assert "To apply:" not in printed
+    assert "is new. Render" in printed
+    assert "warning" not in printed
+    assert "Diagnostics" not in printed
+    assert main(["embedded", "env"]) == 0
+    lines = capfd.readouterr().out
+    # Plain pulumi has what it needs to ask the store.
+    plain = "pulumi refresh --yes --expect-no-changes --suppress-outputs --stack embedded"
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PULUMI_", "S3_"))}
+    own |= {"PULUMI_IGNORE_AMBIENT_PLUGINS": "true"}
+    subprocess.run(["bash", "-euc", f"{lines}\n{plain}"], check=True, cwd=project, env=own)
+    capfd.readouterr()
     rendered = project / "out/embedded"
     drop_in = rendered / "plain/matrix.example.com/conf.d/synapse-media.yaml"
     first = (drop_in.read_bytes(), drop_in.stat().st_mtime_ns)

@@ -67,15 +67,18 @@ def urn(kind: str, name: str = "matrix.example.com") -> str:
 
 
 class EngineDouble(engine_pb2_grpc.EngineServicer):
-    """Takes what the plugin says to the user: warnings by their resource, and with `-v` each call it makes."""
+    """Takes what the plugin says to the user: warnings and notes by their resource, with `-v` each call it makes."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
         self.calls: list[str] = []
 
     def Log(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        if request.severity == engine_pb2.WARNING:
+        if request.severity == engine_pb2.WARNING or request.ephemeral:
             self.said.append((request.urn, request.message))
+            if not request.ephemeral:
+                self.warnings.append(request.message)
         else:
             self.calls.append(request.message)
         return empty_pb2.Empty()

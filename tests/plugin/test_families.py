@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from synapse_media import catalog
 from synapse_media.errors import StoreError
-from synapse_media.plugin import families
+from synapse_media.plugin import families, keyring
 from synapse_media.schema import resources
+from synapse_media.schema.resources import AccessKey
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted({family.plugin for family in catalog.families()})
@@ -71,3 +74,20 @@ def test_a_family_is_imported_alone(component: str) -> None:
     }
     # Backblaze's own takes a second to load: not before a call is made.
     assert "b2sdk" not in loaded.split()
+
+
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        (None, "does not tell when a key was last used"),
+        (
+            datetime(2026, 11, 26, 9, 30, tzinfo=UTC),
+            "last used at 2026-11-26 09:30 UTC; a store may record a use hours",
+        ),
+    ],
+)
+def test_a_time_of_last_use_does_not_confirm_that_a_key_may_go(used: datetime | None, said: str) -> None:
+    family = SimpleNamespace(last_used=lambda _: used)
+    old = AccessKey(access_key_id="AKIAFORMER", created_at="2026-11-01T00:00:00Z")
+    with pytest.raises(StoreError, match=said):
+        keyring._require_confirmed(family, old, confirmed=False)  # type: ignore[arg-type]

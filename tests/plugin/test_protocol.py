@@ -218,7 +218,7 @@ def test_two_resources_of_a_program_with_one_bucket_are_refused(next_run: Plugin
     assert not next_run.call("Check", urn=urn("Bucket", "other"), news=elsewhere).failures
     [failure] = next_run.call("Check", urn=urn("Bucket", "other"), news=inputs).failures
     assert failure.property == "bucket"
-    assert f"{direct.name!r} is the bucket of {urn('Bucket')}, too" in failure.reason
+    assert f"{direct.name!r} is also the bucket of {urn('Bucket')}" in failure.reason
 
 
 def test_diff_of_the_same_is_none(plugin: Plugin, direct: Direct) -> None:
@@ -415,6 +415,8 @@ def test_what_the_plugin_says_reaches_the_user_at_its_resource(plugin: Plugin, d
     direct.iam.create_user(UserName=direct.name)
     plugin.call("Create", urn=urn("KeyRing", direct.name), properties=ring_inputs(direct, "a"))
     [said] = [message for at, message in plugin.engine.said if at == urn("KeyRing", direct.name)]
+    # To make a key is what was asked for: it is said while it is made, and is no warning.
+    assert plugin.engine.warnings == []
     assert "is new. Render, and restart Synapse" in said
 
 

@@ -68,7 +68,7 @@ def test_a_parent_that_forbids_what_full_access_asks() -> None:
 
 def test_a_parent_that_ends_within_a_minute() -> None:
     grant = parse(PARENTS["full"]).restricted(["media"], OBJECTS, NOW + timedelta(seconds=59))
-    assert "ends within a minute" in grant.fault("media", OBJECTS, NOW)
+    assert "expires within a minute" in grant.fault("media", OBJECTS, NOW)
     assert grant.fault("media", OBJECTS, NOW - timedelta(seconds=1)) == ""
 
 
@@ -120,14 +120,14 @@ def test_nothing_of_a_grant_is_shown() -> None:
 
 WRONG = {
     "nothing": ("", "0 characters"),
-    "a passphrase": ("correct horse battery staple and more of it", "no access grant"),
-    "an S3 access key": ("jwd2bmsn4qlxcqkw6fkkbgpxzs4q", "no access grant"),
-    "a name": ("main", "no access grant"),
+    "a passphrase": ("correct horse battery staple and more of it", "not an access grant"),
+    "an S3 access key": ("jwd2bmsn4qlxcqkw6fkkbgpxzs4q", "not an access grant"),
+    "a name": ("main", "not an access grant"),
     "a piece": (PARENTS["full"][:-5], "checksum"),
     "a letter mistyped": (PARENTS["full"][:50] + "2" + PARENTS["full"][51:], "checksum"),
     "very much": ("1" * 20_000, "20000 characters"),
     "an API key": (storj_grant._base58(b"\x02\x02\x04head\0\0\x06\x20" + bytes(32)), "an API key without"),
-    "other bytes": (storj_grant._base58(b"\x0a\x0fhello, world..."), "not to an access grant"),
+    "other bytes": (storj_grant._base58(b"\x0a\x0fhello, world..."), "not an access grant, or a damaged one"),
     "a number that never ends": (storj_grant._base58(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), "damaged"),
     "no node": (PARENTS["no-node-id"], "without a node ID"),
 }

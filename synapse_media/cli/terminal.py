@@ -1,0 +1,73 @@
+"""Colours and tables on a terminal. Elsewhere, and with NO_COLOR (https://no-color.org/), output is plain text."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from synapse_media.contract import ProofLine
+    from synapse_media.guards.changes import Line
+
+DANGER = "bold red"
+_STYLES = {
+    "create": "green",
+    "update": "yellow",
+    "take over": "yellow",
+    "replace": "magenta",
+    "delete": "magenta",
+    "give up": "magenta",
+    "forget": "magenta",
+    "danger": DANGER,
+    "note": "cyan",
+}
+"""{kind of a line of a preview: its style}; other kinds have none. Red is for dangers and failures alone."""
+
+
+def shows_colour(stream: TextIO) -> bool:
+    """Whether what is written to a stream is read on a terminal by somebody who has not turned colours off."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def write(lines: Iterable[tuple[str, str]], stream: TextIO) -> None:
+    """Print lines, each with its style."""
+    if not shows_colour(stream):
+        print("\n".join(text for text, _ in lines), file=stream)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, force_terminal=True, highlight=False)
+    for text, style in lines:
+        # The terminal wraps: what is copied from it has no line breaks of ours.
+        console.print(Text(text, style=style), soft_wrap=True)
+
+
+def write_changes(lines: Iterable[Line], stream: TextIO) -> None:
+    """Print a preview, its dangers in red."""
+    write(((line.text, _STYLES.get(line.kind, "")) for line in lines), stream)
+
+
+def proof(lines: Sequence[ProofLine]) -> str:
+    """A proof as a table, with colours, for standard output."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    details = any(line.detail for line in lines)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("operation", "expected", "was", *(["why"] if details else [])):
+        table.add_column(name, no_wrap=name != "why")
+    for line in lines:
+        style = DANGER if line.failed else "green" if line.outcome == line.expected else "dim"
+        cells = [Text(line.operation), Text(line.expected), Text(line.outcome, style=style)]
+        table.add_row(*cells, *([Text(line.detail, style="dim")] if details else []))
+    width = Console(file=sys.stdout).width
+    console = Console(file=io.StringIO(), force_terminal=True, highlight=False, width=width - 2)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(f"  {line}".rstrip() for line in captured.get().splitlines() if line.strip())

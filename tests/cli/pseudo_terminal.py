@@ -1,0 +1,32 @@
+"""The command on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+
+def on_terminal(*arguments: str, cwd: Path, typed: str = "", **environment: str) -> tuple[int, str]:
+    """Exit code, and what the terminal shows of the command and its children.
+
+    Args:
+        typed: what is typed, all of it at once.
+    """
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", "import sys; from synapse_media.cli import main; sys.exit(main())", *arguments]
+    own = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", **environment}
+    shown = b""
+    with subprocess.Popen(command, cwd=cwd, env=own, stdin=theirs, stdout=theirs, stderr=theirs) as child:
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        try:
+            while some := os.read(ours, 65536):
+                shown += some
+        except OSError:
+            pass  # Linux answers so when the other end is closed
+        finally:
+            os.close(ours)
+    return child.returncode, shown.decode().replace("\r\n", "\n")
