@@ -47,11 +47,13 @@ live: setup ## the acceptance on the real service, with your credentials (STACK=
 	@test -n "$(STACK)" || { echo "make live STACK=<your stack>" >&2; exit 64; }
 	@$(BIN)/python -m tests.live $(STACK)
 
-docs: $(READY) ## generate the numbers in the docs, the man page, the schemas and the classes of the plugin's resources anew
+docs: $(READY) ## generate what follows from the code (numbers, schemas, classes, man page, reference) anew, and the site in build/site
 	@$(BIN)/python docs/update.py
 	@$(BIN)/python docs/schema.py
 	@$(BIN)/python docs/stack_schema.py
 	@$(BIN)/python docs/manpage.py
+	@$(BIN)/python docs/pages.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 bench: setup ## what it costs, beside an empty Pulumi program (STORES="1 50")
 	@$(BIN)/python -m tests.bench $(if $(STORES),--stores $(STORES))

@@ -12,22 +12,24 @@ from __future__ import annotations
 import argparse
 import ast
 import html
-import io
 import json
 import re
 import shlex
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
+from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 from synapse_media import catalog, contract
-from synapse_media.cli import commandline, main
+from synapse_media.cli import commandline, cost
 from synapse_media.cli.examples import OF
+from synapse_media.cost import pictures as cost_pictures
+from synapse_media.cost import prices
+from synapse_media.cost.study import study
 from synapse_media.methods import METHODS
 
 DOCS = Path(__file__).parent
@@ -48,8 +50,7 @@ def commands() -> str:
     ]
     for name, command in parser.commands.items():
         page = OF[name].page
-        place = "../../README.md" if page == "README.md" else f"../{page}"
-        lines += [f"## {name}", _cell(command.description), f"More: [{page}]({place})."]
+        lines += [f"## {name}", _cell(command.description), f"More: [{_title(page)}](../{page})."]
         for group in command._action_groups:
             shown = [
                 action
@@ -57,7 +58,8 @@ def commands() -> str:
                 if action.dest not in ("help", "cwd", "verbose") and action.help != argparse.SUPPRESS
             ]
             if shown:
-                lines += [f"**{group.title}**", _options(shown)]
+                title = "arguments" if group.title == "positional arguments" else group.title
+                lines += [f"**{title}**", _options(shown)]
         lines.append(
             "\n".join(f"    synapse-media {line}    # {what}" for line, what in OF[name].lines if OF[name].lines)
         )
@@ -159,13 +161,14 @@ def outputs() -> str:
         "\n\n".join(
             [
                 "# Outputs",
-                f"{_GENERATED} `synapse_media/contract.py`, version {contract.VERSION}. A stack exports them by homeserver as "
-                "`stores`, and the secrets among them as `store_secrets`; `render` writes both as `store.json`.",
+                f"{_GENERATED} `synapse_media/contract.py`, version {contract.VERSION}. A stack exports "
+                "them by homeserver as `stores`, and the secrets among them as `store_secrets`; "
+                "`render` writes both as `store.json`.",
                 _table(("output", "type", ""), rows),
                 "## A line of a proof",
                 _cell((contract.ProofLine.__doc__ or "").strip()),
                 _table(("field", "type"), proof),
-                "For the outputs of the components in a program: [reference](../reference.md#outputs-of-every-component).",
+                "The outputs of components in a program: [reference](../reference.md#outputs-of-every-component).",
             ]
         )
         + "\n"
@@ -223,9 +226,9 @@ def catalog_page() -> str:
     capabilities = sorted({name for entry in entries for name in entry.value("capabilities", {})})
     lines = [
         "# Catalog",
-        f"{_GENERATED} `synapse_media/catalog/data`. Prices: [Choosing a provider](../choosing.md). *primary*: the vendor's "
-        "own text was read, or it was tried; *secondary*: a dated transcription; *uncertain*: undated, conflicting or "
-        "from memory.",
+        f"{_GENERATED} `synapse_media/catalog/data`. Prices: [Choosing a provider](../choosing.md). *primary*: the "
+        "vendor's own text was read, or it was tried; *secondary*: a dated transcription; *uncertain*: undated, "
+        "conflicting or from memory.",
         "## Capabilities",
         "`?`: only the store itself can tell.",
         _table(
@@ -277,7 +280,7 @@ def _can(value: bool | None) -> str:
 # --- The errors ---------------------------------------------------------------------------------------------------
 
 _PARTS: Mapping[str, str] = {
-    "the stack file and its settings": r"synapse_media/(settings|stackfile|allow|values|extras)\.py|synapse_media/catalog/",
+    "the stack file and its settings": r"synapse_media/((settings|stackfile|allow|values|extras)\.py|catalog/)",
     "a change that is refused": r"synapse_media/guards/",
     "the command line": r"synapse_media/cli/",
     "the engine and the embedded store": r"synapse_media/engine/",
@@ -314,9 +317,10 @@ def errors() -> str:
         found[part].add((message, path))
     lines = [
         "# Error messages",
-        f"{_GENERATED} the places that raise them; `…` stands for what is filled in. Search for the part of your message that "
-        "is no name of yours. What to do follows after the arrow. What is no message of ours, but of Synapse, a vendor or "
-        "Pulumi: [Troubleshooting](../troubleshooting.md).",
+        f"{_GENERATED} the places that raise them; `…` stands for what is filled in. Search for the part of your "
+        "message that is no name of yours. A setting that is left out *is missing* where another *is …*. What to do "
+        "follows after the arrow. What is no message of ours, but of Synapse, a vendor or Pulumi: "
+        "[Troubleshooting](../troubleshooting.md).",
     ]
     for part, messages in found.items():
         if not messages:
@@ -348,9 +352,11 @@ def raised() -> Iterator[tuple[str, str]]:
                 if not isinstance(node, ast.Call) or not isinstance(node.func, (ast.Name, ast.Attribute)):
                     continue
                 name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-                if name == "Problem":
+                # `add` is what parses a stack file's settings; it makes a problem of the same four.
+                if name == "Problem" or (name == "add" and len(node.args) == 4):
+                    of_store = "" if name == "Problem" else "stores.…."
                     for message in _problem(node, assigned):
-                        yield path, message
+                        yield path, of_store + message
                 elif name in kinds and node.args and isinstance(function, ast.FunctionDef):
                     # The message is the first text among the arguments.
                     texts = (_texts(argument, assigned) for argument in node.args)
@@ -360,12 +366,13 @@ def raised() -> Iterator[tuple[str, str]]:
 
 
 def _problem(node: ast.Call, assigned: Mapping[str, ast.expr]) -> list[str]:
+    """A problem's messages: each text that what is allowed can be, with the first advice."""
     named = dict(zip(("setting", "value", "allowed", "next_step"), node.args, strict=False))
     named |= {item.arg: item.value for item in node.keywords if item.arg}
     setting, allowed, then = (
         _texts(named[key], assigned)[0] if key in named else "…" for key in ("setting", "allowed", "next_step")
     )
-    return [f"{setting} is …; allowed: {allowed}. {then}"] if _says_something([setting + allowed]) else []
+    return [f"{setting} is …; allowed: {allowed}. {then}"] if re.search(r"[A-Za-z]{2}", setting + allowed) else []
 
 
 def _says_something(texts: list[str]) -> bool:
@@ -393,12 +400,17 @@ def _texts(node: ast.expr, assigned: Mapping[str, ast.expr]) -> list[str]:
             return ["…"]
 
 
-def _modules() -> Iterator[tuple[str, ast.Module]]:
-    for folder in ("synapse_media", "components", "ci"):
-        for path in sorted((_ROOT / folder).rglob("*.py")):
-            yield path.relative_to(_ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def _modules() -> tuple[tuple[str, ast.Module], ...]:
+    """Every module that can raise, by its path."""
+    return tuple(
+        (path.relative_to(_ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8")))
+        for folder in ("synapse_media", "components", "ci")
+        for path in sorted((_ROOT / folder).rglob("*.py"))
+    )
 
 
+@cache
 def _exceptions() -> dict[str, int]:
     """{name: exit code} of every exception of ours that people may see."""
     classes = [node for _, tree in _modules() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
@@ -465,8 +477,9 @@ def diagram() -> str:
             f'<text x="22" y="{top + 42 + 16 * row}">{html.escape(line)}</text>' for row, line in enumerate(wrapped)
         ]
         top += height
+    size = f'width="480" height="{top + 8}"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 {top + 8}" width="480" height="{top + 8}" role="img">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 {top + 8}" {size} role="img">\n'
         f"<title>{html.escape(flow[1])}</title>\n"
         "<style>text { font: 12px sans-serif; fill: #222; } .step { font-size: 14px; font-weight: bold; } "
         ".part { font: 11px monospace; text-anchor: end; fill: #00594f; } rect { fill: #e6f4f1; stroke: #00796b; } "
@@ -487,11 +500,14 @@ def pictures() -> dict[str, str]:
     )
     if found is None:
         raise SystemExit("choosing.md: no medium homeserver")
-    # It prints the numbers, which choosing.md has.
-    with tempfile.TemporaryDirectory() as directory, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        if main([*shlex.split(found[1]), "--json", "--picture", directory]):
-            raise SystemExit(f"synapse-media {found[1]} --picture failed")
-        return {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(directory).glob("*.svg"))}
+    arguments = commandline.parser().parse_args(shlex.split(found[1]))
+    offers = prices.offers()
+    usage, _, notes = cost._usage(arguments, offers)
+    drawn = study(offers, usage, date.fromisoformat(arguments.date), notes=notes)
+    return {
+        f"{picture.name}.svg": cost_pictures.render(picture, drawn, "svg", narrow=False).decode()
+        for picture in cost_pictures.PICTURES
+    }
 
 
 # --- Markdown -----------------------------------------------------------------------------------------------------
@@ -533,6 +549,10 @@ def _names(names: Iterable[str]) -> str:
 
 def _slug(title: str) -> str:
     return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip())
+
+
+def _title(page: str) -> str:
+    return _read(page).partition("\n")[0].removeprefix("# ")
 
 
 def _read(page: str) -> str:

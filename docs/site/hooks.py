@@ -37,7 +37,7 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Rewrite the links that leave docs/, or that lead into it from outside."""
 
     def rewritten(link: re.Match[str]) -> str:
