@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,6 +66,7 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
     homeservers = Homeservers.of_steps(steps, (state or {}).get("deployment", {}).get("resources") or ())
     running = _running(steps, homeservers)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
+    changing = {step["urn"] for step in steps if step["op"] in _VERBS}
     kept = {(homeservers.of(step["urn"]), _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
     for urn, verb, old, new, detailed in _merged(steps):
         kind, store = Urn.parse(urn).kind, homeservers.of(urn)
@@ -85,6 +87,8 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
             baseline = {**baseline, "slots": _inputs(old).get("slots") or ()}
         details = (*details, *_drift(verb, kind, baseline, _found(old, detailed), runs, gone=urn in made))
         dangers = tuple(_dangers(verb, kind, baseline, _inputs(new), runs))
+        sources = tuple(one for one in _sources(new) if one in changing and not is_ours(one))
+        dangers = tuple(replace(danger, waits_for=sources) if danger.unknown else danger for danger in dangers)
         if verb == "delete" and old.get("deletedWith") in deleted:
             # A setting goes with its bucket, of which all is said already.
             dangers = ()
@@ -120,6 +124,12 @@ def proofs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, st
             kinds = "$".join((*urn.parents, PROOF))
             found[store] = f"urn:pulumi:{urn.stack}::{urn.project}::{kinds}::{urn.name}"
     return found
+
+
+def _sources(new: Mapping[str, Any]) -> list[str]:
+    """The URNs of the resources that the inputs of a resource are made of."""
+    by_input: Mapping[str, list[str] | None] = new.get("propertyDependencies") or {}
+    return sorted({urn for urns in by_input.values() for urn in urns or ()})
 
 
 def _is_kept_bucket(step: Mapping[str, Any]) -> bool:
@@ -331,6 +341,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
+_OF_OUR_PLUGIN = "s3store:"
 _NOT_SHOWN = frozenset({"tagsAll"})
 """Outputs that follow from inputs which are shown."""
 _DOCUMENTS = ("policy", "assumeRolePolicy")
@@ -412,12 +423,25 @@ def _details(
             else:
                 yield f"{path} changes"
         if not detailed:
-            yield "finishes what an earlier run left unfinished" if verb == "update" else "is made anew, as it is"
+            yield from _without_detail(verb, kind, before, after)
     if kind.endswith("KeyRing"):
         was_slots, will_slots = set(before.get("slots") or ()), set(after.get("slots") or ())
         yield from (f"a key is made for slot {slot}" for slot in sorted(will_slots - was_slots))
         if verb != "create":
             yield from (f"the key of slot {slot} is retired" for slot in sorted(was_slots - will_slots))
+
+
+def _without_detail(verb: str, kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
+    """Of a change whose plugin tells no input."""
+    if verb == "replace":
+        yield "is made anew, as it is"
+    elif kind.startswith(_OF_OUR_PLUGIN):
+        yield "finishes what an earlier run left unfinished"
+    else:
+        # The plugin of dynamic providers says only that something changes.
+        for name in sorted({*before, *after}):
+            if before.get(name) != after.get(name):
+                yield from _changed(name, before.get(name), after.get(name))
 
 
 def _drift(
@@ -508,12 +532,25 @@ def _dangers(
         yield from _policy_dangers(verb, before, after, runs)
     if kind.endswith("KeyRing") and verb in ("update", "replace"):
         yield from _ring_dangers(verb, before, after)
-    if short(kind) in _IDENTITIES and verb == "replace":
+    if (
+        short(kind) in _IDENTITIES
+        and verb != "create"
+        and UNKNOWN_ON_WIRE in (after.get("userName"), after.get("name"))
+    ):
+        why = f"the name, now {_name(before)}, is known only at apply: another would replace it"
+        yield Danger(Word.RETIRE_KEY, why, unknown=True)
+    elif short(kind) in _IDENTITIES and verb == "replace":
         yield Danger(Word.RETIRE_KEY, f"{_name(before)} would be replaced: what signs by it now can no longer")
 
 
 def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
     """Of a key ring that is there and changes."""
+    if after.get("userName") == UNKNOWN_ON_WIRE:
+        yield Danger(
+            Word.RETIRE_KEY,
+            f"the user's name, now {before.get('userName')}, is known only at apply: another replaces its keys",
+            unknown=True,
+        )
     gone = set(before.get("slots") or ()) - (set(after.get("slots") or ()) if verb == "update" else set())
     if gone:
         yield Danger(
@@ -548,7 +585,13 @@ def _on(versioning: Any) -> bool:
 
 def _bucket_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
     name = _name(before)
-    if verb == "replace":
+    if verb in ("update", "replace") and after.get("bucket") == UNKNOWN_ON_WIRE:
+        yield Danger(
+            Word.REPLACE_BUCKET,
+            f"the bucket's name, now {name}, is known only at apply: another would replace it",
+            unknown=True,
+        )
+    elif verb == "replace":
         yield Danger(
             Word.REPLACE_BUCKET, f"the bucket {name} would be replaced by another: its media stays behind or is lost"
         )
@@ -634,7 +677,7 @@ def _policy_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, An
         return
     old, new = before.get("policy"), after.get("policy")
     if new == UNKNOWN_ON_WIRE:
-        yield Danger(Word.WIDEN_POLICY, "what the key may do is only known once other things are made")
+        yield Danger(Word.WIDEN_POLICY, "what the key may do is known only at apply", unknown=True)
         return
     was, will = _rights(old, "Allow"), _rights(new, "Allow")
     had_denied, denied = _rights(old, "Deny"), _rights(new, "Deny")
@@ -709,9 +752,23 @@ def to_json(
 def refusal(refused: Iterable[tuple[Change, Danger]], path: str) -> str:
     """The message of an `up` that does not go on."""
     lines = [f"{change}: {danger.why}" for change, danger in refused]
-    words = sorted({entry(change.store, danger.word) for change, danger in refused})
+    words = sorted({entry(change.store, danger.word) for change, danger in refused if not danger.waits_for})
+    text = "nothing was changed, because this can lose media or cut access:\n  " + "\n  ".join(lines)
+    first = advice_first(danger for _, danger in refused)
+    if first:
+        text += f"\n{first}"
+    if words:
+        text += f"\nTo have it made all the same, put {', '.join(words)} into synapse-media:allow in {path}."
+    return text
+
+
+def advice_first(dangers: Iterable[Danger]) -> str:
+    """What to apply first, so that what the dangers wait for is known; "" where they wait for nothing."""
+    urns = sorted({urn for danger in dangers for urn in danger.waits_for})
+    if not urns:
+        return ""
+    targets = " ".join(f"--target {shlex.quote(urn)}" for urn in urns)
     return (
-        "nothing was changed, because this can lose media or cut access:\n  "
-        + "\n  ".join(lines)
-        + f"\nTo have it made all the same, put {', '.join(words)} into synapse-media:allow in {path}."
+        "What is known only at apply follows from other resources that change. Apply those first, then run this "
+        f"again, which shows what it comes to: pulumi up --stack {Urn.parse(urns[0]).stack} {targets}"
     )

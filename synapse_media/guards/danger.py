@@ -16,7 +16,14 @@ class DangerError(SynapseMediaError):
 
 @dataclass(frozen=True, slots=True)
 class Danger:
-    """`word` is what `allow` has to name, as `<homeserver>/<word>`, for the change to be made."""
+    """`word` is what `allow` has to name, as `<homeserver>/<word>`, for the change to be made.
+
+    Attributes:
+        unknown: a value that is known only at apply decides whether there is a danger at all.
+        waits_for: with `unknown`, the URNs of the resources that change first and give the value.
+    """
 
     word: Word
     why: str
+    unknown: bool = False
+    waits_for: tuple[str, ...] = ()

@@ -110,7 +110,7 @@ def dangers(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Dan
             continue
         whose = "the key" if form.in_place else "the next key"
         if new == UNKNOWN_ON_WIRE:
-            yield Danger(Word.WIDEN_POLICY, f"what {whose} may do is only known once other things are made")
+            yield Danger(Word.WIDEN_POLICY, f"what {whose} may do is known only at apply", unknown=True)
         elif form.is_form(new):
             was, will = form.read(old), form.read(new)
             wider = _beyond(form, will, was)

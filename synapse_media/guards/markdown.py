@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from synapse_media.allow import entry
 
-from .changes import Change
+from .changes import Change, advice_first
 from .danger import Danger
 
 FROM_NOTHING = "From nothing: what `up` would make where there is nothing yet. No state was read, no store was asked."
@@ -54,10 +54,14 @@ def section(
     if refused:
         parts.append("> [!CAUTION]\n> This can lose media or cut access:\n>")
         parts[-1] += "".join(f"\n> - {code(f'{change}: {danger.why}')}" for change, danger in refused)
-        words = sorted({entry(change.store, danger.word) for change, danger in refused})
-        parts.append(
-            f"`up` refuses it, unless `synapse-media:allow` of the stack file names {', '.join(map(code, words))}."
-        )
+        first = advice_first(danger for _, danger in refused)
+        if first:
+            parts.append(code(first))
+        words = sorted({entry(change.store, danger.word) for change, danger in refused if not danger.waits_for})
+        if words:
+            parts.append(
+                f"`up` refuses it, unless `synapse-media:allow` of the stack file names {', '.join(map(code, words))}."
+            )
     let = [(change, danger) for change in changes for danger in change.dangers if (change, danger) not in refused]
     if let:
         parts.append("Can lose media or cut access, and `synapse-media:allow` lets it:")

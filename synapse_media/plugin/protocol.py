@@ -174,6 +174,13 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             ignored = set(request.ignoreChanges)
             changed = [name for name in found.changed if name not in ignored]
             unsettled = resource.unsettled(decode(request.olds))
+            for name in sorted(resource.replace_on.intersection(changed) - set(found.replaced)):
+                self._log(
+                    engine_pb2.WARNING,
+                    f"{name} is known only once the resource that gives it is applied: if it is another value then, "
+                    "this is a replacement, and not an update",
+                    request.urn,
+                )
             kinds = provider_pb2.PropertyDiff
             detailed = {}
             for name in changed:

@@ -105,7 +105,10 @@ class Resource(ABC):
         changed = tuple(name for name in names if not _same(old.get(name), new.get(name)))
         return Diff(
             changed=changed,
-            replaced=tuple(name for name in changed if name in self.replace_on),
+            # In a preview, a value that is not known yet may be the one that there is: calling that a replacement would
+            # make the engine refuse every run in which a resource that gives the name changes. At apply each value is
+            # known, and a real change replaces.
+            replaced=tuple(name for name in changed if name in self.replace_on and new.get(name) is not UNKNOWN),
             deleted=frozenset(name for name in changed if new.get(name) is None),
             added=frozenset(name for name in changed if old.get(name) is None),
         )

@@ -131,6 +131,83 @@ def test_a_bucket_of_another_resource_and_what_follows_from_it(tmp_path: Path, e
     assert _shown(consumer) == {"endpoint_url": embedded_store.endpoint, "secrets": "[secret]"}
 
 
+SOURCE = """
+    from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+    class Names(ResourceProvider):
+        def create(self, props):
+            return CreateResult("x", {**props, "found": props["given"]})
+
+        def diff(self, _id, old, new):
+            return DiffResult(changes=any(old.get(one) != new.get(one) for one in ("given", "tag")))
+
+        def update(self, _id, old, new):
+            return UpdateResult({**new, "found": new["given"]})
+
+    class Source(Resource):
+        found: pulumi.Output[str]
+
+        def __init__(self, name, given, tag):
+            super().__init__(Names(), name, {"given": given, "tag": tag, "found": None})
+"""
+
+
+def test_a_name_that_is_unknown_in_a_preview_replaces_nothing_unless_it_changes(
+    tmp_path: Path,
+    embedded_store: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def program(bucket: str, tag: str) -> str:
+        return f"""{_store(embedded_store)}{SOURCE}
+    media = store("media", Source("name", "{bucket}", "{tag}").found)
+    publish({{"example.com": media.storage_outputs}})
+    """
+
+    environment = _environment(embedded_store)
+    stack = library(tmp_path / "project", "unknown", environment, program("library-unknown", "1"))
+    stack.up()
+    before = stack.outputs("example.com")
+
+    def run() -> None:
+        """With a preview before it, in which the name is unknown."""
+        stack.engine.run(["up", "--yes", "--suppress-outputs", "--stack", stack.name])
+
+    # The command says what to apply first, and asks for no word that would permit a real replacement.
+    write(stack, program("library-unknown", "2"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(stack.engine.project)
+    capfd.readouterr()
+    assert main(["up", "--stack", "unknown", "--yes"]) == 3
+    printed = "".join(capfd.readouterr())
+    assert "pulumi up --stack unknown --target " in printed
+    assert "pulumi-python:dynamic:Resource::name" in printed
+    assert "into synapse-media:allow" not in printed
+    assert "left unfinished" not in printed
+
+    # The same name in the end: an update.
+    run()
+    after = stack.outputs("example.com")
+    assert (after.bucket, after.access_key_id) == (before.bucket, before.access_key_id)
+
+    # Another name: the preview can't see it, and the apply is refused with nothing of the store changed.
+    write(stack, program("library-another", "3"))
+    with pytest.raises(EngineError, match="marked for protection"):
+        run()
+    buckets = {one["Name"] for one in _client("s3", embedded_store).list_buckets()["Buckets"]}
+    assert "library-unknown" in buckets
+    assert "library-another" not in buckets
+    users = [user["UserName"] for user in _client("iam", embedded_store).list_users()["Users"]]
+    assert "synapse-media-library-unknown" in users
+    assert "synapse-media-library-another" not in users
+    left = [one for one in _resources(stack) if one["type"].startswith("s3store:")]
+    assert not [one["urn"] for one in left if one.get("delete")]
+    write(stack, program("library-unknown", "4"))
+    run()
+    assert stack.outputs("example.com").access_key_id == before.access_key_id
+
+
 def test_a_wrong_name_that_is_known_later_makes_nothing(tmp_path: Path, embedded_store: Running) -> None:
     program = f"""{_store(embedded_store)}{LATER}
     store("media", later("No Bucket"))

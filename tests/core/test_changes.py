@@ -664,6 +664,37 @@ def test_a_policy_that_is_not_wider(was: list[Any], will: list[Any]) -> None:
     assert words(step("update", "UserPolicy", policy(*was), policy(*will))) == set()
 
 
+SOURCE = "urn:pulumi:s::synapse-media::acme:infra:Name::source"
+
+
+@pytest.mark.parametrize("op", ["update", "replace"])
+@pytest.mark.parametrize(
+    ("kind", "name", "word"),
+    [
+        ("Bucket", "bucket", "replace-bucket"),
+        ("User", "userName", "retire-key"),
+        ("KeyRing", "userName", "retire-key"),
+        ("UserPolicy", "policy", "widen-policy"),
+    ],
+)
+def test_a_value_known_only_at_apply_is_to_be_applied_first(op: str, kind: str, name: str, word: str) -> None:
+    """No word is asked for that would permit a real replacement beforehand."""
+    found = step(op, kind, {name: "media"}, {name: UNKNOWN})
+    found["newState"]["propertyDependencies"] = {name: [SOURCE]}
+    source = {**step("update", "acme:infra:Name", {"tag": "1"}, {"tag": "2"}, diff=()), "urn": SOURCE}
+    all_of_it = of_preview(preview(source, found))
+    refused = changes.refused(all_of_it, [])
+    assert [danger.word for _, danger in refused] == [word]
+    said = changes.refusal(refused, "Pulumi.s.yaml")
+    assert "known only at apply" in said
+    assert f"pulumi up --stack s --target {SOURCE}" in said
+    assert "allow" not in said
+    # What gives the value is shown by what changes in it.
+    assert all_of_it[0].details == ('tag: "1" -> "2"',)
+    # Nothing else gives it: then the words are the only way.
+    assert word in changes.refusal(changes.refused(of_preview(preview(found)), []), "Pulumi.s.yaml")
+
+
 def test_a_policy_known_only_later_can_not_be_judged() -> None:
     found = step("update", "UserPolicy", key_policy(), {**key_policy(), "policy": UNKNOWN})
     assert words(found) == {"widen-policy"}

@@ -249,6 +249,17 @@ def test_diff_tells_what_makes_another_resource(plugin: Plugin, direct: Direct) 
     assert not answer.deleteBeforeReplace
 
 
+def test_diff_does_not_take_an_unknown_name_for_another(next_run: Plugin, direct: Direct) -> None:
+    """At apply it is known, and then it replaces if it is another."""
+    plugin = next_run
+    old = checked(plugin, "Bucket", bucket_inputs(direct))
+    answer = diff(plugin, old, {**old, "bucket": UNKNOWN})
+    assert not answer.replaces
+    [said] = plugin.engine.warnings
+    assert said.startswith("bucket is known only once the resource that gives it is applied")
+    assert kinds(answer) == {"bucket": "UPDATE"}
+
+
 def test_diff_leaves_out_what_is_to_be_ignored(plugin: Plugin, direct: Direct) -> None:
     old = checked(plugin, "Bucket", bucket_inputs(direct))
     new = {**old, "bucket": "another", "versioning": False}
