@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from synapse_media import catalog, contract, extras, settings
-from synapse_media.errors import SettingsError
+from synapse_media.errors import Described, Problem, SettingsError, a_value_of
 from synapse_media.settings import Keys, StoreSettings
 
 from .args import StoreArgs
@@ -92,7 +93,13 @@ def from_config() -> dict[str, StoreSettings]:
 
 
 def make(store: StoreSettings) -> dict[str, Any]:
-    """Declare one store's resources. Returns its StorageOutputs, with Pulumi Outputs for values not known yet."""
+    """Declare the resources of one of `from_config`'s stores.
+
+    Returns its StorageOutputs (synapse_media.contract), with Pulumi Outputs for values not known yet. Raises
+    pulumi.RunError if its settings can't be carried out, or the SDK that its provider needs is not installed.
+    """
+    if not isinstance(store, StoreSettings):
+        raise _refused("store", store, "a value of from_config()", "For a store of the program's own, use its class.")
     if not store.uses_store:
         empty = dict.fromkeys(
             ("provider", "bucket", "region", "endpoint_url", "access_key_id", "secret_access_key"), ""
@@ -104,7 +111,6 @@ def make(store: StoreSettings) -> dict[str, Any]:
             "method": store.method,
             "access": store.access,
         }
-    extras.require([store.provider])
     component = __getattr__(catalog.load(store.provider).component_class)
     outputs: dict[str, Any] = component(store.server_name, arguments(store)).storage_outputs
     return outputs
@@ -121,11 +127,41 @@ def arguments(store: StoreSettings) -> StoreArgs:
 def publish(stores: Mapping[str, Mapping[str, Any]]) -> None:
     """Export stores for the commands: `stores` without any secret, and `store_secrets`.
 
-    They are separate because a StackReference treats an output as secret if any part of it is.
+    They are separate because a StackReference treats an output as secret if any part of it is. A program may call
+    this several times, each time with other homeservers.
 
     Args:
         stores: the result of `make`, or a component's `storage_outputs`, by homeserver.
+
+    Raises pulumi.RunError for anything else, and for a homeserver that was published already.
     """
-    parts = {name: contract.split(outputs) for name, outputs in stores.items()}
+    if not isinstance(stores, Mapping):
+        raise _refused("stores", stores, "a mapping of storage_outputs by homeserver", _PUBLISHED)
+    published = _published(pulumi.runtime.settings.get_monitor())
+    for name, outputs in stores.items():
+        if not isinstance(name, str) or not isinstance(outputs, Mapping) or "secret_access_key" not in outputs:
+            raise _refused(
+                f"stores[{name!r}]", outputs, "storage_outputs of a component, or a result of make", _PUBLISHED
+            )
+        if name in published and published[name] is not outputs:
+            raise pulumi.RunError(
+                f"publish: stores[{name!r}] was published by an earlier call; allowed: each homeserver once. Publish "
+                "every store under its own homeserver."
+            )
+    published.update(stores)
+    parts = {name: contract.split(outputs) for name, outputs in published.items()}
     pulumi.export("stores", {name: shown for name, (shown, _) in parts.items()})
     pulumi.export("store_secrets", {name: secret for name, (_, secret) in parts.items()})
+
+
+_PUBLISHED = 'Write publish({"example.com": media.storage_outputs}).'
+
+
+def _refused(name: str, value: object, allowed: str, next_step: str) -> pulumi.RunError:
+    return pulumi.RunError(str(Problem(name, Described(a_value_of(value)), allowed, next_step)))
+
+
+@cache
+def _published(program: object) -> dict[str, Mapping[str, Any]]:  # noqa: ARG001 - a cache key: a run of the program
+    """What this run of the program published so far, by homeserver."""
+    return {}

@@ -14,7 +14,8 @@ from typing import Any, get_args, get_type_hints
 
 import pulumi
 
-from synapse_media.errors import Problem
+from synapse_media.allow import Word
+from synapse_media.errors import Described, Problem, a_value_of
 from synapse_media.methods import Access
 from synapse_media.settings import LATER, Keys
 
@@ -99,7 +100,23 @@ class StoreArgs:
                     later[item.name] = pulumi.Output.from_input(value)
                 else:
                     problems.append(_must_be_known(item.name))
-        return known, later, problems
+        return known, later, [*problems, *self._of_other_types({problem.setting for problem in problems})]
+
+    def _of_other_types(self, told: Collection[str]) -> list[Problem]:
+        """What a stack file's reader would take for something else. `told`: the arguments with a problem already."""
+        problems = []
+        if "server_name" not in told and not isinstance(self.server_name, str):
+            value = Described(a_value_of(self.server_name))
+            problems.append(
+                Problem("server_name", value, "a host name such as matrix.example.com", "Write it as a string.")
+            )
+        words = self.allow
+        listed = isinstance(words, Collection) and not isinstance(words, (str, bytes, Mapping))
+        if "allow" not in told and not (listed and all(isinstance(word, str) for word in words)):
+            shown = words if isinstance(words, (str, list, tuple)) else Described(a_value_of(words))
+            allowed = f"a list of {', '.join(Word)}"
+            problems.append(Problem("allow", shown, allowed, 'Write it as a list of strings: ["delete-bucket"].'))
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,15 +158,10 @@ def _takes_outputs(hint: Any) -> bool:
     return any(getattr(one, "__origin__", one) is pulumi.Output for one in get_args(hint))
 
 
-class _AnOutput:
-    def __repr__(self) -> str:
-        return "a pulumi.Output"
-
-
 def _must_be_known(name: str) -> Problem:
     return Problem(
         name,
-        _AnOutput(),
+        Described("a pulumi.Output"),
         "a value that is known when the program runs",
         "It decides which resources are made, so no other resource can give it: write the value itself.",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import pulumi
 from pulumi.resource import DependencyResource
@@ -20,7 +20,7 @@ from synapse_media.allow import (
     retires_key,
 )
 from synapse_media.contract import VERSION, policy_sha256
-from synapse_media.errors import NO_SETTING, Problem, SettingsError
+from synapse_media.errors import Described, Problem, SettingsError, a_value_of
 from synapse_media.methods import METHODS, expectations
 from synapse_media.settings import StoreSettings
 
@@ -99,6 +99,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
     """The whole contract (synapse_media.contract.StorageOutputs), a secret since the secret access key is in it."""
 
     def __init__(self, name: str, args: Args, opts: pulumi.ResourceOptions | None = None) -> None:
+        self._require_types(name, args, opts)
         opts = opts or pulumi.ResourceOptions()
         self.name, self.opts = name, opts
         self.raw, self._given, self.store = self._checked(args)
@@ -119,6 +120,25 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         )
         self.provision()
 
+    def _require_types(self, name: object, args: object, opts: object) -> None:
+        """Raises pulumi.RunError where a constructor's argument is of another type than it is declared with."""
+        component = type(self).__name__
+        wanted = _arguments_of(type(self))
+        problems = []
+        if not isinstance(name, str) or not name:
+            problems.append(
+                Problem("name", Described(a_value_of(name)), "a string that is not empty", "Name the component.")
+            )
+        if not isinstance(args, wanted):
+            step = f"Write {wanted.__name__}(server_name=…, bucket=…)."
+            problems.append(Problem("args", Described(a_value_of(args)), wanted.__name__, step))
+        if opts is not None and not isinstance(opts, pulumi.ResourceOptions):
+            step = "Write pulumi.ResourceOptions(…)."
+            problems.append(Problem("opts", Described(a_value_of(opts)), "pulumi.ResourceOptions or None", step))
+        if problems:
+            where = f"{component} {name!r}" if isinstance(name, str) and name else component
+            raise ArgumentsError([dataclasses.replace(one, setting=f"{where}: {one.setting}") for one in problems])
+
     def provision(self) -> None:
         """Create the resources, and call `finish` at the end."""
         raise NotImplementedError
@@ -132,7 +152,9 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         raw.setdefault("provider", self.family)
         problems = [
             *(
-                Problem(f"opts.{option}", NO_SETTING, "no such option of a component", _OF_ONE_RESOURCE)
+                Problem(
+                    f"opts.{option}", Described("set"), "nothing: a component has several resources", _OF_ONE_RESOURCE
+                )
                 for option in _REFUSED
                 if getattr(self.opts, option, None) is not None
             ),
@@ -157,6 +179,8 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         try:
             settings.check_together(declared)
         except SettingsError as error:
+            # A program may catch this, and declare another store in its place.
+            declared.pop()
             raise pulumi.RunError(str(error)) from None
         return raw, later, store
 
@@ -477,7 +501,17 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         self.register_outputs({"outputs": self.storage_outputs})
 
 
-_OF_ONE_RESOURCE = "It is for a single resource: remove it, or set it on one of the parts with a transform."
+def _arguments_of(component: type) -> type[StoreArgs]:
+    """The class of a component's arguments, by what it is a `Store` of."""
+    for kind in component.__mro__:
+        for base in kind.__dict__.get("__orig_bases__", ()):
+            for found in get_args(base):
+                if isinstance(found, type) and issubclass(found, StoreArgs):
+                    return found
+    return StoreArgs
+
+
+_OF_ONE_RESOURCE = "Remove it, or set it on one of the resources by a transform."
 
 
 @cache

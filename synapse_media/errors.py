@@ -38,6 +38,24 @@ NO_SETTING: Final = _NoSetting()
 """The value of a problem with a name that is not known: what stands there is nobody's business."""
 
 
+@dataclass(frozen=True, repr=False)
+class Described:
+    """In place of a value that is not to be shown, or that has no form that says anything."""
+
+    words: str
+
+    def __repr__(self) -> str:
+        return self.words
+
+
+def a_value_of(value: object) -> str:
+    """What a value is by its type, without what is in it."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 _SHOWN: Final = 300
 """Characters of a value in a message."""
 

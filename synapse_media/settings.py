@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from . import catalog, values
 from .allow import Word, split
-from .errors import NO_SETTING, Problem, SettingsError
+from .errors import NO_SETTING, Described, Problem, SettingsError
 from .methods import ACCESS, METHODS, MODULE, Access, Method
 
 PROJECT = "synapse-media"
@@ -229,21 +229,11 @@ def secure_value(setting: str, shown: str = "a `secure:` value") -> Problem:
     """What is wrong with a setting that is encrypted, or holds something that is."""
     return Problem(
         setting,
-        _Described(shown),
+        Described(shown),
         "plain text alone",
         "No setting of a store is a secret: admin credentials come from the environment, and keys are made and kept in "
         "the encrypted state. Set it again with `pulumi config set --plaintext`.",
     )
-
-
-@dataclass(frozen=True, repr=False)
-class _Described:
-    """In place of a value that is not to be shown."""
-
-    words: str
-
-    def __repr__(self) -> str:
-        return self.words
 
 
 def _refuse_secure(setting: str, value: object, problems: list[Problem]) -> None:

@@ -19,7 +19,7 @@ from pulumi.runtime import test as as_program
 import components
 from components.args import StoreArgs
 from components.store import Store
-from synapse_media import catalog, settings
+from synapse_media import catalog, extras, settings
 from tests.components.test_s3_iam import Monitor
 from tests.providers.mocked import Declared
 
@@ -144,6 +144,92 @@ def test_a_preset_of_another_family_is_refused() -> None:
     )
     with pytest.raises(pulumi.RunError, match=r"args\.provider is 'wasabi'; allowed: .*minio"):
         run(lambda: components.S3Compatible("media", args))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"server_name": None}, r"args\.server_name is None; allowed: a host name"),
+        ({"server_name": 3}, r"args\.server_name is an int; allowed: a host name"),
+        ({"allow": None}, r"args\.allow is None; allowed: a list of delete-bucket, "),
+        ({"allow": [3]}, r"args\.allow is \[3\]; allowed: a list of delete-bucket, "),
+        ({"allow": "delete-bucket"}, r"args\.allow is 'delete-bucket'; allowed: a list of delete-bucket, "),
+        ({"allow": {"delete-bucket": True}}, r"args\.allow is a dict; allowed: a list of delete-bucket, "),
+    ],
+)
+def test_an_argument_of_another_type_is_named(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(pulumi.RunError, match=rf"AmazonS3 'media': {said}"):
+        run(lambda: amazon(**changes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("media", None), r"'media': args is None; allowed: S3CompatibleArgs"),
+        (("media", {"bucket": "x"}), r"'media': args is a dict; allowed: S3CompatibleArgs"),
+        (
+            ("media", components.WasabiArgs(server_name="example.com", bucket="media")),
+            r"'media': args is a WasabiArgs; allowed: S3CompatibleArgs",
+        ),
+        ((None, None), "name is None; allowed: a string"),
+        (("", None), "name is a str; allowed: a string that is not empty"),
+        (("media", None, {"protect": True}), r"opts is a dict; allowed: pulumi\.ResourceOptions"),
+        (("media", None, pulumi.InvokeOptions()), r"opts is an InvokeOptions; allowed: pulumi\.ResourceOptions"),
+    ],
+)
+def test_an_argument_of_a_constructor_of_another_type_is_named(arguments: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(pulumi.RunError, match=f"S3Compatible.*{said}"):
+        run(lambda: components.S3Compatible(*arguments))
+
+
+def test_what_is_published_is_what_a_store_has() -> None:
+    def publishing(chosen: Callable[[Store], Any]) -> Callable[[], None]:
+        return lambda: components.publish(chosen(amazon()))
+
+    for chosen, said in (
+        (lambda store: {"example.com": store}, r"stores\['example.com'\] is an AmazonS3; allowed: storage_outputs"),
+        (lambda store: {"example.com": store.outputs}, r"stores\['example.com'\] is an Output; allowed"),
+        (lambda _: {"example.com": {}}, r"stores\['example.com'\] is a dict; allowed"),
+        (lambda store: store.outputs, "stores is an Output; allowed: a mapping"),
+        (lambda store: {None: store.storage_outputs}, r"stores\[None\] is a dict"),
+    ):
+        with pytest.raises(pulumi.RunError, match=said):
+            run(publishing(chosen))
+    with pytest.raises(pulumi.RunError, match="store is a dict; allowed: a value of from_config"):
+        components.make({"provider": "minio"})  # type: ignore[arg-type]
+
+
+def test_several_calls_publish_all_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    exported: dict[str, Any] = {}
+    monkeypatch.setattr(pulumi, "export", exported.__setitem__)
+
+    def program() -> None:
+        one, two = amazon(), amazon("more", server_name="example.org", bucket="example-org-media", user="more")
+        components.publish({"example.com": one.storage_outputs})
+        components.publish({"example.org": two.storage_outputs})
+        with pytest.raises(pulumi.RunError, match=r"stores\['example.com'\] was published by an earlier call"):
+            components.publish({"example.com": two.storage_outputs})
+
+    run(program)
+    assert set(exported["stores"]) == set(exported["store_secrets"]) == {"example.com", "example.org"}
+
+
+def test_a_store_that_was_refused_is_not_held_against_the_next() -> None:
+    def program() -> None:
+        amazon()
+        with pytest.raises(pulumi.RunError, match="a bucket that no other store uses"):
+            amazon("again", server_name="example.org", user="again")
+        amazon("again", server_name="example.org", bucket="example-org-media", user="again")
+
+    run(program)
+
+
+def test_a_missing_sdk_of_a_stack_files_store_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {"provider": "amazon_s3", "bucket": "example-com-media", "region": "eu-central-1"}
+    [store] = settings.parse({"example.com": raw}).values()
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+    with pytest.raises(pulumi.RunError, match=r"pip install 'synapse-media\[aws\]'"):
+        components.make(store)
 
 
 # ---- options
