@@ -120,6 +120,9 @@ def arguments(store: StoreSettings) -> StoreArgs:
     """A stack file's settings as the arguments of its provider's component."""
     args: type[StoreArgs] = __getattr__(f"{catalog.load(store.provider).component_class}Args")
     values = {**{item.name: getattr(store, item.name) for item in fields(store)}, **store.options}
+    for name in settings.retention_lacks(catalog.load(store.provider)):
+        # Its default, which the component would refuse as it refuses any value.
+        del values[name]
     taken = {item.name: values[item.name] for item in fields(args) if values.get(item.name) not in (None, "")}
     return args(**taken, from_stack_file=True)
 

@@ -93,6 +93,8 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
 
     def setting(self, name: str, default: Any = None) -> Any:
         found = super().setting(name, default)
+        if name == "log_bucket" and not is_known(found):
+            return found.apply(self._require_log_bucket)
         if name != "endpoint" or is_known(found):
             return found
 
@@ -105,6 +107,14 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
             )
 
         return found.apply(over_https)
+
+    def _require_log_bucket(self, name: str | None) -> str:
+        if name:
+            return name
+        raise pulumi.RunError(
+            f"{self._where}.log_bucket is None; allowed: the name of a bucket, where another resource gives it. "
+            "Whether there is a log decides which resources are made: leave it out for none."
+        )
 
     @property
     def addressing(self) -> str:
@@ -134,7 +144,9 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         if not self.is_set("kms_key"):
             return super().key_policy()
 
-        def with_key(document: policies.Policy, key: str) -> policies.Policy:
+        def with_key(document: policies.Policy, key: str | None) -> policies.Policy:
+            if not key:
+                return document
             # Writing takes a data key, reading decrypts it; a multipart upload does both.
             # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
             actions = ["kms:Decrypt", "kms:GenerateDataKey"]
@@ -189,12 +201,12 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         )
         key = self.setting("kms_key")
         by_default = aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgs(
-            sse_algorithm="aws:kms" if key else "AES256", kms_master_key_id=key
+            sse_algorithm=given(lambda found: "aws:kms" if found else "AES256", key), kms_master_key_id=key
         )
         encryption = aws.s3.BucketServerSideEncryptionConfigurationRuleArgs(
             apply_server_side_encryption_by_default=by_default,
             # One data key for many objects: a request to KMS for each thumbnail costs more than its storage.
-            bucket_key_enabled=True if key else None,
+            bucket_key_enabled=given(lambda found: True if found else None, key),
         )
         last = aws.s3.BucketServerSideEncryptionConfiguration(
             name, bucket=bucket.bucket, rules=[encryption], opts=of_setting()

@@ -61,10 +61,13 @@ class StoreArgs:
     """True: adopt an existing bucket without changing its settings."""
 
     noncurrent_days: int | None = None
-    """Days for which an overwritten or deleted version is kept, 1 to 3650. Default: 30 (Backblaze B2: 1)."""
+    """Days for which an overwritten or deleted version is kept, 1 to 3650. Default: 30 (Backblaze B2: 1). Refused where
+    the provider keeps no versions or has no lifecycle rules (Garage, Storj). With `adopt`, it takes effect only once
+    `allow` has `set-lifecycle` or `own-bucket`."""
 
-    abort_days: int = 7
-    """Days after which an upload that was never completed is removed, 1 to 365."""
+    abort_days: int | None = None
+    """Days after which an upload that was never completed is removed, 1 to 365. Default: 7. Refused where the provider
+    has no lifecycle rules (Storj). With `adopt`, as `noncurrent_days`."""
 
     media_repo: Mapping[str, str] = field(default_factory=dict)
     """With the method `matrix-media-repo`: `s3_datastore_id`, and `file_datastore_id` while it has old media."""

@@ -195,15 +195,24 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             return self.store.options.get(name, default) if name in own else getattr(self.store, name)
         source = name if name in self._given else settings.SOURCES[name]
 
-        def checked(found: object) -> Any:
-            store = self._checked_later({source: found})
-            return store.options.get(name) if name in store.options else getattr(store, name)
+        def checked(found: dict[str, Any]) -> Any:
+            store = self._checked_later(found)
+            own = self.provider.value("settings", {})
+            return store.options.get(name, default) if name in own else getattr(store, name)
 
-        return self._given[source].apply(checked)
+        def of_source(value: object) -> Any:
+            behind = settings.SOURCES.get(source)
+            if value is None and behind in self._given:
+                # Left out after all: it follows from another one that was not known either.
+                return self._given[behind].apply(lambda found: checked({source: None, behind: found}))
+            return checked({source: value})
+
+        return self._given[source].apply(of_source)
 
     def _checked_later(self, found: dict[str, Any]) -> StoreSettings:
+        known = {name: value for name, value in {**self.raw, **found}.items() if value is not None}
         try:
-            return settings.check(self.server_name, {**self.raw, **found}, self.store.allow, where=self._where)
+            return settings.check(self.server_name, known, self.store.allow, where=self._where)
         except SettingsError as error:
             raise pulumi.RunError(str(error)) from None
 

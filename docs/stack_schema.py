@@ -152,6 +152,7 @@ def _of_provider(provider: catalog.Provider) -> Schema:
     ]
     properties: Schema = {
         **dict.fromkeys(sorted(settings._COMMON), True),
+        **dict.fromkeys(settings.retention_lacks(provider), False),
         "storage_class": {"enum": classes},
         **{name: _own(rule) for name, rule in own.items() if name not in settings._COMMON},
     }

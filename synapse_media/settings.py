@@ -367,6 +367,9 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
     _check_keyless(reader, METHODS[method_name])
     bucket = _check_bucket(reader, provider)
     access, keys, adopt, noncurrent_days, abort_days = _check_plain(reader, provider.value("noncurrent_days", 30))
+    for name, why in retention_lacks(provider).items():
+        if name in reader.raw:
+            reader.add(name, reader.raw[name], f"nothing: {why}", "Remove it.")
     return StoreSettings(
         server_name=server_name,
         provider=provider_name,
@@ -392,6 +395,15 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
         allow=allow,
         later=_later(reader, provider),
     )
+
+
+def retention_lacks(provider: catalog.Provider) -> dict[str, str]:
+    """The settings of how long something is kept that a provider can't carry out, each with the reason."""
+    if provider.can("lifecycle") is False:
+        return dict.fromkeys(("noncurrent_days", "abort_days"), f"{provider.title} has no lifecycle rules")
+    if provider.can("versioning") is False:
+        return {"noncurrent_days": f"{provider.title} keeps no versions"}
+    return {}
 
 
 SOURCES: Mapping[str, str] = {"user": "bucket", "endpoint": "region", "iam_endpoint": "region"}
@@ -702,9 +714,25 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow:
             reader.add(name, value, "nothing beside adopt: true", str(rule["not_adopted"]))
         elif right:
             options[name] = value
+            _check_content(reader, name, rule)
         else:
             reader.add(name, value, str(rule.get("allowed", f"a {rule['type']}")), str(rule["what"]))
     return options
+
+
+def _check_content(reader: _Reader, name: str, rule: Mapping[str, Any]) -> None:
+    """Of a setting of the right type: what it names, and an object's entries, in which a number stands for its text."""
+    if "not_bucket" in rule and reader.raw[name] == reader.raw.get("bucket"):
+        reader.add(name, reader.raw[name], "another bucket than the store's own", str(rule["not_bucket"]))
+    for key, value in reader.raw[name].items() if "entries" in rule else ():
+        entries = rule["entries"]
+        if not isinstance(key, str) or not re.fullmatch(entries["name"], key):
+            reader.add(name, key, entries["names_allowed"], f"It is a name in {name}: choose another.")
+        is_text = isinstance(value, (str, int)) and not isinstance(value, bool)
+        if not is_text or not re.fullmatch(entries["value"], str(value)):
+            # Quoted, since None would be taken for a setting that is missing.
+            shown = Described(repr(value))
+            reader.add(f"{name}.{key}", shown, entries["values_allowed"], "Write it as text, or remove it.")
 
 
 def _check_together(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:

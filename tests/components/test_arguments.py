@@ -232,6 +232,60 @@ def test_a_missing_sdk_of_a_stack_files_store_is_told_without_a_traceback(monkey
         components.make(store)
 
 
+@pytest.mark.parametrize("name", ["iam_endpoint", "prefix", "user", "kms_key", "tags"])
+def test_an_optional_input_that_is_none_later_takes_its_default(name: str) -> None:
+    found = []
+    for handed in ({}, {name: later(None)}):
+        ran = run(lambda handed=handed: amazon(**handed))
+        found.append(
+            [one for one in sorted(ran.made.resources, key=lambda one: one[:2]) if "providers:aws" not in one[0]]
+        )
+    assert found[0] == found[1]
+
+
+def test_a_user_that_is_none_follows_from_a_bucket_that_comes_later() -> None:
+    ran = run(lambda: amazon(bucket=later("acme-media"), user=later(None)))
+    assert ran.made.one("User")["name"] == "synapse-media-acme-media"
+
+
+def test_a_log_that_comes_later_is_some_bucket() -> None:
+    with pytest.raises(pulumi.RunError, match=r"args\.log_bucket is None; allowed: the name of a bucket"):
+        run(lambda: amazon(log_bucket=later(None)))
+    with pytest.raises(pulumi.RunError, match=r"args\.log_bucket is .*; allowed: another bucket than the store's own"):
+        run(lambda: amazon(log_bucket=later("example-com-media")))
+
+
+def test_a_tag_that_comes_later_is_checked_then() -> None:
+    with pytest.raises(pulumi.RunError, match=r"args\.tags\.team is None; allowed: at most 256 letters"):
+        run(lambda: amazon(tags={"team": later(None)}))
+
+
+@pytest.mark.parametrize(
+    ("provider", "refused"), [("garage", ["noncurrent_days"]), ("storj", ["abort_days", "noncurrent_days"])]
+)
+def test_a_retention_that_the_provider_lacks_is_refused(provider: str, refused: list[str]) -> None:
+    component = catalog.load(provider).component_class
+    own = (
+        {"admin_endpoint": "http://127.0.0.1:3903", "endpoint": "http://127.0.0.1:3900"} if provider == "garage" else {}
+    )
+    args = getattr(components, f"{component}Args")
+
+    def declare(**more: Any) -> None:
+        run(
+            lambda: getattr(components, component)(
+                "media", args(server_name="example.com", bucket="media", **own, **more)
+            )
+        )
+
+    declare()
+    for name in refused:
+        with pytest.raises(pulumi.RunError, match=rf"args\.{name} is 3; allowed: nothing: "):
+            declare(**{name: 3})
+    # The defaults that a stack file's settings carry are none that were given.
+    raw = {"provider": provider, "bucket": "media", **own}
+    run(lambda: components.make(settings.parse({"example.com": raw})["example.com"]))
+
+
 # ---- options
 
 

@@ -776,3 +776,27 @@ def test_an_administrators_key_makes_no_store_beside_one_of_its_own_key() -> Non
     assert "stores.two.example.com is made with an administrator's key in S3_ACCESS_KEY_ID" in str(problem)
     other = {**own, "endpoint": "https://three.example.com", "bucket": "media-three"}
     assert len(settings.parse({"one.example.com": own, "three.example.com": other})) == 2
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"team": None}, "tags.team is None; allowed: at most 256"),
+        ({"team": True}, "tags.team is True; allowed: at most 256"),
+        ({"team": {"a": "b"}}, "tags.team is {'a': 'b'}; allowed: at most 256"),
+        ({"team": "a" * 257}, "allowed: at most 256"),
+        ({"aws:team": "a"}, "tags is 'aws:team'; allowed: 1 to 128"),
+        ({"AWS:team": "a"}, "not beginning with aws:"),
+        ({"": "a"}, "tags is ''; allowed: 1 to 128"),
+        ({3: "a"}, "tags is 3; allowed: 1 to 128"),
+    ],
+)
+def test_a_tag_that_amazon_refuses_is_named(tags: object, said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings.parse({NAME: {**AMAZON, "tags": tags}})
+    assert said in str(refused.value)
+
+
+def test_a_bucket_is_not_its_own_log() -> None:
+    with pytest.raises(SettingsError, match=r"log_bucket is .*; allowed: another bucket than the store's own"):
+        settings.parse({NAME: {**AMAZON, "log_bucket": AMAZON["bucket"]}})
