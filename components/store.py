@@ -97,6 +97,8 @@ class Store(pulumi.ComponentResource, Generic[Args]):
     """The proof of the key: {made_for, lines: [{operation, expected, outcome, detail}]}; None without a key."""
     outputs: pulumi.Output[dict[str, Any]]
     """The whole contract (synapse_media.contract.StorageOutputs), a secret since the secret access key is in it."""
+    storage_outputs: dict[str, Any]
+    """The contract as a mapping whose values may be Outputs: what `publish` takes."""
 
     def __init__(self, name: str, args: Args, opts: pulumi.ResourceOptions | None = None) -> None:
         self._require_types(name, args, opts)
@@ -486,7 +488,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
 
     def _publish(self, *, proof: dict[str, pulumi.Output[Any]] | None, **found: object) -> None:
         store = self.store
-        self.storage_outputs: dict[str, Any] = {
+        self.storage_outputs = {
             "version": VERSION,
             "server_name": store.server_name,
             "provider": store.provider,

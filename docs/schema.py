@@ -227,9 +227,37 @@ def reference() -> str:
         lines += _table(own) if own else ["None of its own.", ""]
     lines += ["## Outputs of every component", ""]
     outputs = [one for one in classes["Store"].fields if one[1].startswith("pulumi.Output")]
+    outputs += [one for one in classes["Store"].fields if one[0] == "storage_outputs"]
     lines += ["| output | type | |", "| --- | --- | --- |"]
     lines += [f"| `{name}` | `{_short(kind)}` | {doc} |" for name, kind, _, doc in outputs]
+    lines += ["", "## Options of every component", "", _options(), "", "## Functions", "", *_functions()]
     return "\n".join(lines) + "\n"
+
+
+def _options() -> str:
+    store = ast.parse((_ROOT / "components" / "store.py").read_text(encoding="utf-8"))
+    refused = next(
+        ast.literal_eval(node.value)
+        for node in store.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "_REFUSED"
+    )
+    return (
+        "`opts` is a `pulumi.ResourceOptions`. `parent`, `provider`, `providers`, `depends_on`, `protect`, "
+        "`retain_on_delete`, `aliases` and transforms reach the resources. Refused, since a component has several "
+        f"resources: {', '.join(f'`{name}`' for name in refused)}."
+    )
+
+
+def _functions() -> Iterator[str]:
+    tree = ast.parse((_ROOT / "components" / "__init__.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name in ("from_config", "make", "publish"):
+            returns = "" if node.returns is None else f" -> {_short(ast.unparse(node.returns))}"
+            yield f"### `{node.name}({_short(ast.unparse(node.args))}){returns}`"
+            yield ""
+            text = (ast.get_docstring(node) or "").replace("\nArgs:\n", "\n").splitlines()
+            yield from map(str.strip, text)
+            yield ""
 
 
 def _is_component(name: str, classes: dict[str, _Class]) -> bool:

@@ -190,11 +190,11 @@ def check(server_name: str, raw: Mapping[str, Any], allow: Collection[str] = (),
         where: what stands before a setting's name in a message.
     """
     problems: list[Problem] = []
-    reader = _Reader(where, raw, problems)
+    reader = _Reader(where, raw, problems, in_file=False)
     if not _SERVER_NAME.fullmatch(server_name):
         reader.add("server_name", server_name, _A_SERVER_NAME, "It is the name of the homeserver.")
     for word in sorted(set(allow) - set(Word)):
-        guess = catalog.nearest(word, tuple(Word))
+        guess = catalog.nearest(word, tuple(one.value for one in Word))
         reader.add("allow", word, ", ".join(Word), f"Did you mean {guess!r}?" if guess else "Mend or remove it.")
     if raw.get("method") in [name for name, method in METHODS.items() if not method.uses_store]:
         reader.add(
@@ -248,10 +248,15 @@ def _refuse_secure(setting: str, value: object, problems: list[Problem]) -> None
 
 
 class _Reader:
-    """The raw settings of one store, and where its problems go."""
+    """The raw settings of one store, and where its problems go.
 
-    def __init__(self, where: str, raw: object, problems: list[Problem]) -> None:
+    Attributes:
+        in_file: they are a stack file's, and not a program's arguments: how to write a value follows from it.
+    """
+
+    def __init__(self, where: str, raw: object, problems: list[Problem], *, in_file: bool = True) -> None:
         self.where = where
+        self.in_file = in_file
         self.problems = problems
         self.raw: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
         if not isinstance(raw, Mapping):
@@ -269,7 +274,8 @@ class _Reader:
         value = default if self.later(name) else self.raw.get(name, default)
         if isinstance(value, str) and "\n" not in value:
             return value.strip() if name != "prefix" else value
-        self.add(name, value, "one line of text", "Put it in quotes if YAML reads it as something else.")
+        step = "Put it in quotes if YAML reads it as something else." if self.in_file else "Write it as a string."
+        self.add(name, value, "one line of text", step)
         return default
 
     def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
@@ -298,7 +304,7 @@ class _Reader:
         value = False if self.later(name) else self.raw.get(name, False)
         if isinstance(value, bool):
             return value
-        self.add(name, value, "true or false", "Write it without quotes.")
+        self.add(name, value, "true or false", f"Write it {'without quotes' if self.in_file else 'as a boolean'}.")
         return False
 
 
@@ -313,7 +319,7 @@ def _parse_allow(allow: object, problems: list[Problem]) -> dict[str, frozenset[
         if server_name and word in set(Word):
             words.setdefault(server_name, set()).add(word)
             continue
-        guess = catalog.nearest(word, Word)
+        guess = catalog.nearest(word, [one.value for one in Word])
         next_step = f"Did you mean {server_name or 'matrix.example.com'}/{guess}?" if guess else "Mend or remove it."
         problems.append(Problem(f"{PROJECT}:allow", entry, allowed, next_step))
     return {name: frozenset(found) for name, found in words.items()}
@@ -623,7 +629,8 @@ def _check_user(reader: _Reader, bucket: str) -> str:
 def _check_keys(reader: _Reader) -> Keys:
     raw = {} if reader.later("keys") else reader.raw.get("keys", {})
     if not isinstance(raw, Mapping) or set(raw) - {"active", "retiring"}:
-        reader.add("keys", raw, "{active: a, retiring: []}", "`synapse-media rotate` edits this line.")
+        step = "`synapse-media rotate` edits this line." if reader.in_file else "Write Keys(active, retiring)."
+        reader.add("keys", raw, "{active: a, retiring: []}", step)
         return Keys()
     active, retiring = raw.get("active", "a"), raw.get("retiring", [])
     listed = retiring if isinstance(retiring, list) else [retiring]
@@ -689,6 +696,16 @@ _TYPES: Mapping[str, type] = {
 }
 
 
+_TYPES_IN_WORDS: Mapping[str, str] = {
+    "string": "text",
+    "url": "an http(s) URL",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "object": "an object",
+    "list": "a list",
+}
+
+
 def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow: Collection[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, rule in own.items():
@@ -716,7 +733,7 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow:
             options[name] = value
             _check_content(reader, name, rule)
         else:
-            reader.add(name, value, str(rule.get("allowed", f"a {rule['type']}")), str(rule["what"]))
+            reader.add(name, value, str(rule.get("allowed", _TYPES_IN_WORDS[rule["type"]])), str(rule["what"]))
     return options
 
 

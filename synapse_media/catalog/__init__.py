@@ -208,7 +208,7 @@ def bucket_name_fault(name: str, provider: Provider) -> NameFault | None:
     """The rule that a bucket name violates at this provider; None if it is valid."""
     limits = provider.value("bucket_name", {"min": 3, "max": 63})
     if not limits["min"] <= len(name) <= limits["max"]:
-        return NameFault(NameRule.LENGTH, f"it has {len(name)} characters")
+        return NameFault(NameRule.LENGTH, f"it has {len(name)} character{'' if len(name) == 1 else 's'}")
     for start in _RESERVED_START:
         if name.startswith(start):
             return NameFault(NameRule.RESERVED, f"names starting with {start!r} are reserved")

@@ -163,6 +163,25 @@ def test_an_argument_of_another_type_is_named(changes: dict[str, Any], said: str
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"allow": ["delete-bukcet"]}, "Did you mean 'delete-bucket'?"),
+        ({"storage_class": 3}, "Write it as a string."),
+        ({"adopt": "yes"}, "Write it as a boolean."),
+        ({"keys": "a"}, "Write Keys(active, retiring)."),
+        ({"settle_seconds": "x"}, "allowed: a whole number."),
+        ({"tags": "x"}, "allowed: an object."),
+    ],
+)
+def test_a_message_is_written_for_a_program(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(pulumi.RunError) as refused:
+        run(lambda: amazon(**changes))
+    assert said in str(refused.value)
+    assert "YAML" not in str(refused.value)
+    assert "<Word" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("media", None), r"'media': args is None; allowed: S3CompatibleArgs"),
