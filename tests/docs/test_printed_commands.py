@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -188,8 +189,8 @@ def test_init_writes_a_stack_file(
 ) -> None:
     """Where it would ask on a terminal, it is answered."""
 
-    def answer(name: str, _: str, allowed: tuple[str, ...] = ()) -> str:
-        return allowed[0] if allowed else {"endpoint": "https://s3.example.net"}[name]
+    def answer(name: str, default: str = "", allowed: Iterable[str] = ()) -> str:
+        return next(iter(allowed), default) or {"endpoint": "https://s3.example.net"}[name]
 
     monkeypatch.setattr(init, "_ask", answer)
     given = {"PROVIDER": "wasabi", "BUCKET": "our-media"}
@@ -223,7 +224,8 @@ def test_pulumi_has_the_commands_and_options(engine_toolchain: Toolchain) -> Non
     """Each is looked up in the engine's own help: all else it asks a backend for."""
     faults = []
     for one in of("pulumi"):
-        names = tuple(word for word in one.words[1:4] if re.fullmatch(r"[a-z][a-z-]*", word))
+        before = itertools.takewhile(lambda word: not word.startswith("-"), one.words[1:4])
+        names = tuple(word for word in before if re.fullmatch(r"[a-z][a-z-]*", word))
         if not names and "-C" not in one.words:
             continue
         shown = _help(engine_toolchain, names)
