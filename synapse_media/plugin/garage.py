@@ -40,6 +40,9 @@ from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import clear_with_proved_key
 
 _MARK: Final = "synapse-media/"
+"""The prefix of marks in a project of the default name, also those of earlier releases in other forms."""
+_ANY_MARK: Final = re.compile(r"[\w.-]+/[\w.-]+/[\w.:\[\]-]+", re.ASCII)
+"""PROJECT/STACK/HOMESERVER: a mark in a project of any name."""
 _PERMISSIONS: Final = {"read": True, "write": True, "owner": False}
 """The permissions of Synapse's key: never `owner`, which could delete the bucket or grant access to it."""
 _EMPTYING: Final = timedelta(hours=1)
@@ -67,9 +70,14 @@ def check_admin(asked: AdminCheck) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A lifecycle rule; 0 days if it does not abort unfinished uploads."""
+    """A lifecycle rule; 0 days if it does not abort unfinished uploads.
+
+    Attributes:
+        filtered: it is limited to some objects.
+    """
 
     rule_id: str
+    filtered: bool
     enabled: bool
     abort_days: int
     expires: bool
@@ -131,6 +139,7 @@ def _parsed(api: JsonClient, operation: str, answer: Mapping[str, Any]) -> _Buck
         rules=tuple(
             _Rule(
                 rule_id=part(what, rule, "ID", str, ""),
+                filtered=any(part(what, rule, "Filter", dict, {}).values()),
                 enabled=rule.get("Status") == "Enabled",
                 abort_days=part(
                     what, part(what, rule, "AbortIncompleteMultipartUpload", dict, {}), "DaysAfterInitiation", int, 0
@@ -275,13 +284,27 @@ def _rule(owner: str, abort_days: int) -> dict[str, object]:
 
 
 def _mark_of(info: _BucketInfo, ours: frozenset[str]) -> str:
-    """The mark; in a program of another project's name only our own is known for one."""
-    marks = (rule.rule_id for rule in info.rules if rule.rule_id in ours or rule.rule_id.startswith(_MARK))
-    return next(marks, "")
+    """The mark; "" if there is none. One in `ours` takes precedence."""
+    found = [rule.rule_id for rule in info.rules if rule.rule_id in ours or _is_mark(rule)]
+    return next((mark for mark in found if mark in ours), next(iter(found), ""))
+
+
+def _is_mark(rule: _Rule) -> bool:
+    """Whether a rule looks like the mark of some stack, in a project of any name.
+
+    A rule that was disabled or extended by hand still counts: taking another stack's bucket is worse than refusing one
+    that has somebody's rule of this form.
+    """
+    if rule.rule_id.startswith(_MARK):
+        return True
+    return bool(rule.abort_days and not rule.filtered and _ANY_MARK.fullmatch(rule.rule_id))
 
 
 def _mark_place(mark: str) -> str:
-    return f"its lifecycle rule {mark!r}"
+    where = f"its lifecycle rule {mark!r}"
+    if mark.startswith(_MARK):
+        return where
+    return f"{where} (recognised by the form PROJECT/STACK/HOMESERVER: give it another ID if it is not a mark)"
 
 
 _ACCESS: Final = Setting("access", ("website",), "website")

@@ -454,14 +454,15 @@ def test_settings_of_the_provider() -> None:
 OTHER = "synapse-media/other/matrix.example.com"
 
 
+@pytest.mark.parametrize("other", [OTHER, "gar/prod/m.com"])
 def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied(
-    double: B2Double, monkeypatch: pytest.MonkeyPatch
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     made = _create(double, monkeypatch, double.key_id, double.key, forceDestroy=True)
     inputs = {name: made[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
     there, context = double.bucket_name_to_bucket["refused-media"], Context(lambda _: None)
     double.put_file("refused-media", "local_content/media")
-    there.bucket_info["synapse-media-stack"] = OTHER
+    there.bucket_info["synapse-media-stack"] = other
     found = B2Bucket().read("refused-media", inputs, made, context)
     assert found is not None
     assert B2Bucket().diff(found.inputs, inputs).changed == ("owner",)
@@ -471,7 +472,7 @@ def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied(
     ):
         with pytest.raises(StoreError, match="marked as that of another stack"):
             step()
-    assert there.bucket_info["synapse-media-stack"] == OTHER
+    assert there.bucket_info["synapse-media-stack"] == other
     assert there.lifecycle_rules[0]["daysFromStartingToCancelingUnfinishedLargeFiles"] == 7
     # The mark was taken off: nothing that holds media is deleted, and `up --refresh` marks it again.
     there.bucket_info.clear()

@@ -407,6 +407,72 @@ def test_a_bucket_that_is_marked_by_another_or_by_nobody_is_not_emptied(double: 
         assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
 
 
+def rule_of(rule_id: str, **more: Any) -> dict[str, Any]:
+    """A lifecycle rule in the form of our mark, as Garage returns it."""
+    abort = {"DaysAfterInitiation": 7}
+    return {"ID": rule_id, "Status": "Enabled", "Filter": {}, "AbortIncompleteMultipartUpload": abort, **more}
+
+
+OF_ANOTHER_PROJECT = [
+    rule_of("gar/prod/m.com"),
+    rule_of("gar/prod/m.com:8448"),
+    rule_of("gar/prod/[2001:db8::1]:8448"),
+    rule_of("my.project/prod-2/localhost", Filter={"Prefix": None}),
+    # Changed by hand.
+    rule_of("gar/prod/m.com", Status="Disabled"),
+    rule_of("gar/prod/m.com", Expiration={"Days": 30}),
+]
+
+
+@pytest.mark.parametrize("rule", OF_ANOTHER_PROJECT)
+def test_the_mark_of_a_stack_in_a_project_of_any_name_is_recognised(double: Double, rule: dict[str, Any]) -> None:
+    """Whatever the name of our own project, and whether its bucket is there to be adopted, updated or deleted."""
+    theirs = (200, {**FRESH, "objects": 1, "lifecycleRules": [rule]})
+    double.answers = {"GetBucketInfo": [theirs]}
+    context = Context(lambda _: None)
+    for adopt in (True, False):
+        inputs, failures = GarageBucket().check(
+            double.inputs(bucket="double-media", owner="gar/test/other.com", adopt=adopt)
+        )
+        assert not failures
+        # What an earlier release recorded once it had taken the bucket.
+        outputs = {**inputs, "bucketId": "b1", "nonce": "n", "adopted": adopt, "forceDestroy": True}
+        with pytest.raises(StoreError, match="marked as that of another stack") as refused:
+            GarageBucket().create(inputs, context)
+        assert repr(rule["ID"]) in str(refused.value)
+        assert "give it another ID if it is not a mark" in str(refused.value)
+        with pytest.raises(StoreError, match="marked as that of another stack"):
+            GarageBucket().update("double-media", outputs, inputs, context)
+        with pytest.raises(StoreError, match="marked as that of another stack"):
+            GarageBucket().delete("double-media", outputs, context)
+    with pytest.raises(StoreError, match="marked as that of another stack"):
+        GarageAdministrator().lend_decoy(model.read(ProofInputs, double.inputs()), "decoy")
+    assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        rule_of("abort"),
+        rule_of("ops/abort"),
+        rule_of("ops/eu/all/abort"),
+        rule_of("ops/eu/all buckets"),
+        rule_of("ops/eu/logs", Filter={"Prefix": "logs/"}),
+        {"ID": "ops/eu/logs", "Status": "Enabled", "Expiration": {"Days": 30}},
+    ],
+)
+def test_a_rule_of_somebody_else_is_no_mark(double: Double, rule: dict[str, Any]) -> None:
+    double.answers = {"GetBucketInfo": [(200, {**FRESH, "objects": 1, "lifecycleRules": [rule]})]}
+    inputs, failures = GarageBucket().check(double.inputs(bucket="double-media", adopt=True))
+    assert not failures
+    assert GarageBucket().create(inputs, Context(lambda _: None))[1]["adopted"] is True
+
+
+def test_our_own_mark_counts_beside_a_rule_of_the_same_form(double: Double) -> None:
+    double.answers = {"GetBucketInfo": [(200, {**FRESH, "lifecycleRules": [rule_of("ops/eu/abort"), rule_of("ours")]})]}
+    assert double.make_bucket()["adopted"] is False
+
+
 def adopted(double: Double, *manage: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and outputs of an adopted bucket."""
     inputs, failures = GarageBucket().check(double.inputs(bucket="double-media", adopt=True, manage=list(manage)))
