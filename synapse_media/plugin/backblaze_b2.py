@@ -532,6 +532,15 @@ class B2Bucket(BucketBase[B2BucketInputs, B2BucketState]):
 # ---- keys
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _has_nonce(name: str, nonce: str) -> bool:
+    """Whether a key was created by the state with this nonce, for whichever user and homeserver."""
+    return bool(nonce) and any(name.endswith(f"-{_digest(nonce)}-{slot}") for slot in SLOTS)
+
+
 class _Keys(NamedKeys):
     """The application keys of a bucket."""
 
@@ -540,9 +549,12 @@ class _Keys(NamedKeys):
         inputs = state.inputs
         self.who = f"the keys of {inputs.user_name}"
         # B2 allows letters, digits and '-', at most 100 characters.
-        mark = hashlib.sha256(f"{inputs.owner}{inputs.nonce}".encode()).hexdigest()[:16]
         user = re.sub(r"[^A-Za-z0-9-]", "-", inputs.user_name)
-        self.names = {slot: f"{user}-{mark}-{slot}" for slot in SLOTS}
+        former = _digest(f"{inputs.owner}{inputs.nonce}")
+        self.names = {slot: f"{user}-{_digest(inputs.nonce) if inputs.nonce else former}-{slot}" for slot in SLOTS}
+        # Until the nonce alone told whose a key is, the name depended on the owner too.
+        self._former_names = frozenset(f"{user}-{former}-{slot}" for slot in SLOTS)
+        self._nonce = inputs.nonce
         self.shared_names = inputs.adopt and not inputs.nonce
         self._capabilities: dict[str, frozenset[str]] = {}
 
@@ -572,6 +584,9 @@ class _Keys(NamedKeys):
             NamedKey(key_id, key.key_name, active=(key.expiration_timestamp_millis or now + 1) > now)
             for key_id, key in self._keys().items()
         ]
+
+    def is_named_here(self, name: str) -> bool:
+        return super().is_named_here(name) or name in self._former_names or _has_nonce(name, self._nonce)
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         inputs = self._state.inputs

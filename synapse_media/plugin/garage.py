@@ -465,6 +465,11 @@ class GarageBucket(BucketBase[GarageBucketInputs, GarageBucketState]):
 # ---- keys
 
 
+def _has_nonce(name: str, nonce: str) -> bool:
+    """Whether a key was created by the state with this nonce, for whichever user and homeserver."""
+    return bool(nonce) and name.endswith(f"/{nonce}")
+
+
 class _Keys(NamedKeys):
     """The keys of a bucket, and those with our names."""
 
@@ -472,6 +477,7 @@ class _Keys(NamedKeys):
         self.who = f"the keys of {inputs.user_name}"
         self._api = admin(inputs.connection)
         self._bucket_id = inputs.bucket_id
+        self._nonce = inputs.nonce
         names = {slot: f"{inputs.owner}/{inputs.user_name}/{slot}" for slot in SLOTS}
         self.names = {slot: f"{name}/{inputs.nonce}" if inputs.nonce else name for slot, name in names.items()}
         self.shared_names = inputs.adopt and not inputs.nonce
@@ -483,8 +489,11 @@ class _Keys(NamedKeys):
         return [
             NamedKey(key.key_id, key.name, active=not key.expired, elsewhere=self._is_elsewhere(key.key_id))
             for key in _keys(self._api)
-            if key.key_id in self._permissions or key.name in self.names.values()
+            if key.key_id in self._permissions or self.is_named_here(key.name)
         ]
+
+    def is_named_here(self, name: str) -> bool:
+        return super().is_named_here(name) or _has_nonce(name, self._nonce)
 
     def _is_elsewhere(self, key_id: str) -> bool:
         """Another store of the same stack, homeserver and user name may have keys of our names."""

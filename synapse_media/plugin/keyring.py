@@ -130,8 +130,7 @@ class NamedKeys(KeyFamily):
     whose a key is: a key in use in the one state would be an orphan by the other.
 
     Attributes:
-        names: {slot: name of its key}, of every possible slot. A key with one of these names that is not in the state
-            was never handed out.
+        names: {slot: name of its key}, of every possible slot.
         shared_names: the store was adopted, so keys under `names` may be in use: they are only reported.
     """
 
@@ -140,7 +139,15 @@ class NamedKeys(KeyFamily):
 
     @abstractmethod
     def found(self) -> list[NamedKey]:
-        """Every key with one of `names`, and every other key that has access to the bucket."""
+        """Every key of which `is_named_here` is true, and every other key that has access to the bucket."""
+
+    def is_named_here(self, name: str) -> bool:
+        """Whether a key of this name that is not in the state was never handed out: one of `names`.
+
+        A family whose names contain the nonce of this state recognises them by the nonce alone, since user and
+        homeserver may have been changed after the run that was interrupted.
+        """
+        return name in self.names.values()
 
     def listed(self) -> dict[str, bool] | None:
         return {key.key_id: key.active for key in self.found()}
@@ -148,9 +155,10 @@ class NamedKeys(KeyFamily):
     def orphans(self, known: frozenset[str]) -> list[str]:
         if self.shared_names:
             return []
-        ours = frozenset(self.names.values())
         return [
-            key.key_id for key in self.found() if key.name in ours and key.key_id not in known and not key.elsewhere
+            key.key_id
+            for key in self.found()
+            if self.is_named_here(key.name) and key.key_id not in known and not key.elsewhere
         ]
 
 

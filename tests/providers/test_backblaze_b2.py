@@ -156,13 +156,8 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
         if operation != "create_key":
             return None
         hits.append(operation)
-        [bucket] = double.bucket_name_to_bucket.values()
-        name = "synapse-media-lost-media-" + _slot_mark(b2) + "-a"
-        token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
-        for key_name in (name, "by-hand"):
-            double.create_key(
-                double.API_URL, token, bucket.account_id, ["readFiles"], key_name, None, [bucket.bucket_id], None
-            )
+        for key_name in ("synapse-media-lost-media-" + _slot_mark(b2) + "-a", "by-hand"):
+            _key_by_hand(double, key_name)
         return 0, "", b""
 
     double.fault = does_it_and_hangs_up
@@ -180,10 +175,17 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
     assert [key.name for key in double.all_application_keys] == ["by-hand"]
 
 
+def _key_by_hand(double: B2Double, name: str) -> None:
+    """A key of the only bucket, made by somebody else."""
+    [bucket] = double.bucket_name_to_bucket.values()
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.create_key(double.API_URL, token, bucket.account_id, ["readFiles"], name, None, [bucket.bucket_id], None)
+
+
 def _slot_mark(b2: Stack) -> str:
     resources = b2.engine.export(b2.name)["deployment"]["resources"]
     [nonce] = [item["outputs"]["nonce"] for item in resources if item["type"] == "s3store:index:B2Bucket"]
-    return hashlib.sha256(f"synapse-media/b2/{SERVER}{nonce}".encode()).hexdigest()[:16]
+    return hashlib.sha256(nonce.encode()).hexdigest()[:16]
 
 
 def test_a_second_checkout_keeps_the_key_of_the_first(b2: Stack, double: B2Double) -> None:
@@ -551,6 +553,39 @@ def test_a_key_of_a_killed_run_is_replaced(double: B2Double, monkeypatch: pytest
     ring.update("media", made, _ring_of(bucket, "a", "b", adopt=adopt), context)
     rotated = ring.update("media", made, _ring_of(bucket, "a", "b", adopt=adopt), context)
     assert set(_keys(double)) == {key["accessKeyId"] for key in rotated["keys"].values()}
+    B2Bucket().delete("refused-media", bucket, context)
+
+
+@pytest.mark.parametrize("edited", [{"userName": "other"}, {"owner": "renamed"}])
+def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, edited: dict[str, Any]
+) -> None:
+    """The nonce of the state in its name tells that this state created it; the bucket's key of another state stays."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    first = _create(double, monkeypatch, double.key_id, double.key)
+    theirs = ring.create(_ring_of(first, "a"), context)[1]
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    ring.create(_ring_of(bucket, "a"), context)
+    made = ring.create({**_ring_of(bucket, "a"), **edited}, context)[1]
+    assert set(_keys(double)) == {theirs["accessKeyId"], made["accessKeyId"]}
+    assert made["unknownKeys"] == [theirs["accessKeyId"]]
+    B2Bucket().delete("refused-media", bucket, context)
+
+
+def test_a_key_of_a_killed_run_under_the_name_of_an_earlier_version_is_replaced(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It depended on the owner too; a key in use under it stays, and needs no other name."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    former = hashlib.sha256(f"{bucket['owner']}{bucket['nonce']}".encode()).hexdigest()[:16]
+    in_use = ring.create(_ring_of(bucket, "a"), context)[1]
+    _key_by_hand(double, f"media-{former}-a")
+    for key in _keys(double).values():
+        key.name = f"media-{former}-a"
+    again = ring.update("media", in_use, _ring_of(bucket, "a"), context)
+    assert again == in_use
+    assert set(_keys(double)) == {in_use["accessKeyId"]}
     B2Bucket().delete("refused-media", bucket, context)
 
 

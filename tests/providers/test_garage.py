@@ -559,6 +559,32 @@ def test_a_key_of_a_killed_run_is_replaced(double: Double, keys: list[dict[str, 
     assert ids(keys) == {key["accessKeyId"] for key in rotated["keys"].values()}
 
 
+@pytest.mark.parametrize("edited", [{"userName": "other"}, {"owner": "renamed"}])
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
+    double: Double, keys: list[dict[str, Any]], edited: dict[str, Any], *, adopt: bool
+) -> None:
+    """The nonce of the state in its name tells that this state created it; the bucket's key of another state stays."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    theirs = ring.create(ring_of(double, double.make_bucket(), "a"), context)[1]
+    bucket = double.make_bucket()
+    ring.create(ring_of(double, bucket, "a", adopt=adopt), context)
+    inputs, failures = GarageKeyRing().check({**ring_of(double, bucket, "a", adopt=adopt), **edited})
+    assert not failures
+    made = ring.create(inputs, context)[1]
+    assert ids(keys) == {theirs["accessKeyId"], made["accessKeyId"]}
+    assert made["unknownKeys"] == [theirs["accessKeyId"]]
+
+
+def test_a_key_of_a_run_killed_before_it_had_access_is_replaced_whatever_was_edited_since(double: Double) -> None:
+    left = {"id": "GKleft", "name": "ours/former/a/fedcba9876543210", "expired": False}
+    theirs = {"id": "GKtheirs", "name": "ours/former/a/0123456789abcdef", "expired": False}
+    double.answers = {"ListKeys": [(200, [left, theirs])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
+    double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
+    assert double.make_key(nonce="fedcba9876543210")["accessKeyId"] == MADE["accessKeyId"]
+    assert [key for operation, key in double.asked if operation == "DeleteKey"] == ["GKleft"]
+
+
 def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) -> None:
     public = {**FRESH, "objects": 1, "websiteAccess": True}
     double.answers = {"GetBucketInfo": [(200, public), (200, {**public, "websiteAccess": False})]}
