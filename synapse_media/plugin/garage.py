@@ -34,7 +34,17 @@ from synapse_media.store.clients import Credential, s3_client
 from synapse_media.store.http import JsonClient, trusting
 from synapse_media.store.objects import empty_out, is_empty
 
-from .bucket import BucketBase, BucketFamily, Setting, marks_of, new_nonce, not_empty, require_mark, taken
+from .bucket import (
+    BucketBase,
+    BucketFamily,
+    Setting,
+    marks_of,
+    new_nonce,
+    not_empty,
+    require_mark,
+    require_no_keys,
+    taken,
+)
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import clear_with_proved_key
@@ -89,12 +99,14 @@ class _BucketInfo:
 
     Attributes:
         keys: {access key ID: {permission: whether granted}} of the keys with access.
+        key_names: {access key ID: name} of those keys.
         quota_bytes, quota_objects: 0 for none.
     """
 
     bucket_id: str
     objects: int
     keys: Mapping[str, Mapping[str, bool]]
+    key_names: Mapping[str, str]
     rules: tuple[_Rule, ...]
     website: bool
     quota_bytes: int
@@ -136,6 +148,7 @@ def _parsed(api: JsonClient, operation: str, answer: Mapping[str, Any]) -> _Buck
         bucket_id=part(what, answer, "id", str),
         objects=part(what, answer, "objects", int, 0),
         keys={part(what, key, "accessKeyId", str): part(what, key, "permissions", dict) for key in keys},
+        key_names={part(what, key, "accessKeyId", str): part(what, key, "name", str, "") for key in keys},
         rules=tuple(
             _Rule(
                 rule_id=part(what, rule, "ID", str, ""),
@@ -371,6 +384,30 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         # Includes having no keys.
         return not (self._found.objects or self._found.keys or self._found.rules)
 
+    def require_no_unknown_keys(self) -> None:
+        names, nonce = self._found.key_names, self.state.nonce
+        # A key of this state that still has access is one that moved with its store to another bucket, or that an
+        # interrupted run created.
+        unknown = [
+            key_id
+            for key_id, permissions in self._found.keys.items()
+            if any(permissions.values())
+            and names[key_id] != self._emptying
+            and not (_has_nonce(names[key_id], nonce) if nonce else self._is_of_earlier_release(names[key_id]))
+        ]
+        deny = f"`garage bucket deny --read --write --owner {self.bucket} --key KEY`"
+        require_no_keys(self.bucket, sorted(unknown), f"delete it, or take its access by {deny}")
+
+    def _is_of_earlier_release(self, name: str) -> bool:
+        """Whether a key may be that of a state without a nonce: OWNER/USER/SLOT."""
+        owner, _, rest = name.partition(f"{self.inputs.owner}/")
+        return not owner and rest.rpartition("/")[2] in SLOTS
+
+    @property
+    def _emptying(self) -> str:
+        """The name of the temporary key that empties the bucket."""
+        return f"{self.inputs.owner}/emptying"
+
     def managed(self) -> tuple[Setting, ...]:
         """As everywhere, and the quota of an adopted bucket where the stack file sets one."""
         managed = super().managed()
@@ -435,7 +472,7 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
     @contextmanager
     def _s3(self) -> Iterator[Any]:
         """An S3 client with a temporary key, since the admin API can't list objects."""
-        name, expiration = f"{self.inputs.owner}/emptying", (datetime.now(UTC) + _EMPTYING).isoformat()
+        name, expiration = self._emptying, (datetime.now(UTC) + _EMPTYING).isoformat()
         for left in _keys(self._api):
             # Left by interrupted runs; Garage keeps expired keys too.
             if left.name == name:

@@ -171,8 +171,14 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
     assert names == ["by-hand", "synapse-media-lost-media-" + _slot_mark(b2) + "-a"]
     assert "not created by this stack" in said
     b2.outputs().require_proof()
+    with pytest.raises(EngineError, match="which this state does not know"):
+        b2.destroy()
+    [by_hand] = double.all_application_keys
+    assert by_hand.name == "by-hand"
+    assert list(double.bucket_name_to_bucket) == ["lost-media"]
+    _delete_key(double, by_hand.application_key_id)
     b2.destroy()
-    assert [key.name for key in double.all_application_keys] == ["by-hand"]
+    assert double.bucket_name_to_bucket == {}
 
 
 def _key_by_hand(double: B2Double, name: str) -> None:
@@ -180,6 +186,11 @@ def _key_by_hand(double: B2Double, name: str) -> None:
     [bucket] = double.bucket_name_to_bucket.values()
     token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
     double.create_key(double.API_URL, token, bucket.account_id, ["readFiles"], name, None, [bucket.bucket_id], None)
+
+
+def _delete_key(double: B2Double, key_id: str) -> None:
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.delete_key(double.API_URL, token, key_id)
 
 
 def _slot_mark(b2: Stack) -> str:
@@ -202,8 +213,13 @@ def test_a_second_checkout_keeps_the_key_of_the_first(b2: Stack, double: B2Doubl
     b2.store(["delete-bucket"], **_settings(double, "shared-media", keys={"active": "b", "retiring": ["a"]}))
     assert f"has the key {second.access_key_id}, not created by this stack" in b2.up()
     assert set(_keys(double)) == {first.access_key_id, second.access_key_id, b2.outputs().access_key_id}
-    b2.destroy()
+    with pytest.raises(EngineError, match=f"accessible with the key {second.access_key_id}, which this state does not"):
+        b2.destroy()
     assert set(_keys(double)) == {second.access_key_id}
+    assert list(double.bucket_name_to_bucket) == ["shared-media"]
+    _delete_key(double, second.access_key_id)
+    b2.destroy()
+    assert double.bucket_name_to_bucket == {}
 
 
 def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(b2: Stack, double: B2Double) -> None:
@@ -219,10 +235,11 @@ def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(b2: Stack, doub
     # Nor does it end with the store.
     b2.store(["delete-bucket"], **_settings(double, "found-media", adopt=True))
     b2.up()
-    b2.destroy()
+    with pytest.raises(EngineError, match=f"accessible with the key {in_use}, which this state does not know"):
+        b2.destroy()
     assert set(_keys(double)) == {in_use}
-    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
-    double.delete_key(double.API_URL, token, in_use)
+    _delete_key(double, in_use)
+    b2.destroy()
 
 
 def test_a_key_of_another_account_is_refused_and_nothing_forgotten(b2: Stack, double: B2Double) -> None:
@@ -569,6 +586,10 @@ def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
     made = ring.create({**_ring_of(bucket, "a"), **edited}, context)[1]
     assert set(_keys(double)) == {theirs["accessKeyId"], made["accessKeyId"]}
     assert made["unknownKeys"] == [theirs["accessKeyId"]]
+    # Neither does the key of the other state let the bucket be deleted.
+    with pytest.raises(StoreError, match=f"the key {theirs['accessKeyId']}, which this state does not know"):
+        B2Bucket().delete("refused-media", {**bucket, "forceDestroy": True}, context)
+    _delete_key(double, theirs["accessKeyId"])
     B2Bucket().delete("refused-media", bucket, context)
 
 

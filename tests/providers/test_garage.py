@@ -260,9 +260,11 @@ def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(garage: Stack, 
     assert f"has the key {in_use}, not created by this stack" in garage.up()
     garage.outputs().require_proof()
     assert set(_ours(node)) == {in_use, garage.outputs().access_key_id}
-    garage.destroy()
+    with pytest.raises(EngineError, match=f"accessible with the key {in_use}, which this state does not know"):
+        garage.destroy()
     assert _ours(node) == [in_use]
     _ask(node, f"DeleteKey?id={in_use}", {})
+    garage.destroy()
 
 
 @needs_garage
@@ -331,7 +333,8 @@ class Double:
             self.answers[operation] = [(200, {**MADE, "accessKeyId": key["id"]})]
         elif operation == "DeleteKey":
             keys[:] = [key for key in keys if key["id"] not in request.query["id"]]
-        reaching = [{"accessKeyId": key["id"], "permissions": {"read": True, "write": True}} for key in keys]
+        may = {"read": True, "write": True}
+        reaching = [{"accessKeyId": key["id"], "name": key["name"], "permissions": may} for key in keys]
         self.answers |= {"ListKeys": [(200, keys)], "GetBucketInfo": [(200, {**MARKED, "keys": reaching})]}
 
     def inputs(self, **more: Any) -> dict[str, Any]:
@@ -543,6 +546,58 @@ def test_two_states_of_one_store_keep_each_others_keys(
     assert ids(keys) == {in_use["accessKeyId"], theirs["accessKeyId"]}
     ring.delete("user", {**theirs, "retireConfirmed": True}, context)
     assert ids(keys) == {in_use["accessKeyId"]}
+
+
+@pytest.mark.parametrize("leave", [{}, {"forceDestroy": True}])
+def test_a_bucket_that_a_key_of_another_state_reaches_is_not_deleted(
+    double: Double, keys: list[dict[str, Any]], leave: dict[str, bool]
+) -> None:
+    """As that of another checkout, before Synapse wrote anything."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    first, second = double.make_bucket(), double.make_bucket()
+    in_use = ring.create(ring_of(double, first, "a"), context)[1]["accessKeyId"]
+    theirs = ring.create(ring_of(double, second, "a"), context)[1]
+    ring.delete("user", {**theirs, "retireConfirmed": True}, context)
+    double.asked.clear()
+    with pytest.raises(StoreError, match=f"accessible with the key {in_use}, which this state does not know") as kept:
+        GarageBucket().delete("double-media", {**second, **leave}, context)
+    assert "`garage bucket deny --read --write --owner double-media --key KEY`" in str(kept.value)
+    assert "<homeserver>/retain-bucket" in str(kept.value)
+    assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
+    # The state of the key knows it, also where the key moved on to another bucket.
+    GarageBucket().delete("double-media", {**first, **leave}, context)
+    assert double.asked[-1] == ("DeleteBucket", "b1")
+    keys.clear()
+    GarageBucket().delete("double-media", {**second, **leave}, context)
+
+
+NONE = {"read": False, "write": False, "owner": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "permissions", "deleted"),
+    [
+        ("backup", {**NONE, "read": True}, False),
+        ("backup", NONE, True),
+        ("ours/user/a/0123456789abcdef", {**NONE, "write": True}, False),
+        ("ours/user/b", {**NONE, "write": True}, True),
+        ("yours/user/b", {**NONE, "write": True}, False),
+        ("ours/emptying", {**NONE, "write": True}, True),
+    ],
+)
+def test_which_keys_keep_a_bucket_of_a_state_of_an_earlier_release(
+    double: Double, name: str, permissions: dict[str, bool], *, deleted: bool
+) -> None:
+    """One without a nonce, whose keys are named by owner, user and slot."""
+    key = {"accessKeyId": "GKthere", "name": name, "permissions": permissions}
+    double.answers = {"GetBucketInfo": [(200, {**MARKED, "keys": [key]})]}
+    outputs = double.inputs(bucket="double-media")
+    if deleted:
+        GarageBucket().delete("double-media", outputs, Context(lambda _: None))
+    else:
+        with pytest.raises(StoreError, match="accessible with the key GKthere"):
+            GarageBucket().delete("double-media", outputs, Context(lambda _: None))
+    assert ("DeleteBucket" in {operation for operation, _ in double.asked}) is deleted
 
 
 @pytest.mark.parametrize("adopt", [False, True])
