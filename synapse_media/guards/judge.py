@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from synapse_media import catalog
 from synapse_media.allow import Word, entry, retains_bucket, words_of
+from synapse_media.methods import METHODS
 from synapse_media.settings import StoreSettings
 
 from .applied import Applied, Homeservers, Place
@@ -154,6 +155,9 @@ def _differing(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
         # The id belongs to matrix-media-repo: another method has none.
         if before.datastore_id and now.datastore_id:
             found["media_repo.s3_datastore_id"] = (before.datastore_id, now.datastore_id)
+        if was.method in METHODS and METHODS[was.method].datastore_ids != METHODS[will.method].datastore_ids:
+            # Neither finds in a bucket what the other has put there; the module and Goofys do.
+            found["method"] = (was.method, will.method)
         usual = catalog.load(will.provider).endpoint(will.region)
         if _is_looked_up(will.provider) and "provider" not in found and will.endpoint in ("", usual):
             del found["endpoint"]
@@ -224,7 +228,7 @@ def _moving(was: Applied, will: StoreSettings, words: Collection[str]) -> Iterat
             made_anew = "provider" in differing or ("region" in differing and bucket.by_vendor)
             if bucket.name != will.bucket or (made_anew and "endpoint" in differing):
                 yield _fate(bucket.name, words, "another takes its place")
-    for name in ("prefix", "media_repo.s3_datastore_id"):
+    for name in ("prefix", "media_repo.s3_datastore_id", "method"):
         if name in differing:
             before, now = differing[name]
             yield Danger(

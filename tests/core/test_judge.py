@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
@@ -171,6 +172,19 @@ def test_another_place_is_a_danger_or_refused(
         now = wanted.get(name)
         if before.uses_store and now and now.uses_store and _place(before) != _place(now):
             assert words(verdict, name) & {"replace-bucket", "move-media"} or names(verdict, name)
+
+
+@pytest.mark.parametrize("before", ["synapse-s3-storage-provider", "goofys", "matrix-media-repo"])
+@pytest.mark.parametrize("after", ["synapse-s3-storage-provider", "goofys", "matrix-media-repo"])
+def test_matrix_media_repo_and_the_others_do_not_find_each_others_media(before: str, after: str) -> None:
+    def store(method: str, datastore_id: str) -> StoreSettings:
+        ids = {"s3_datastore_id": datastore_id} if settings.METHODS[method].datastore_ids else {}
+        return replace(example("s3-compatible"), method=method, access="full", media_repo=ids, prefix="")
+
+    was, will = store(before, "s3one"), store(after, "s3one")
+    verdict = judge({was.server_name: as_applied(was)}, {will.server_name: will}, ())
+    same_layout = (before == "matrix-media-repo") == (after == "matrix-media-repo")
+    assert words(verdict, will.server_name) == (set() if same_layout else {"move-media"})
 
 
 @many
