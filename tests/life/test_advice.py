@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -235,6 +237,45 @@ def test_a_key_to_bring_along_that_is_not_there(begin: Callable[[], Life], monke
     monkeypatch.setenv(ADOPTED_SECRET, key["SecretAccessKey"])
     done(new)
     assert new.stack.outputs().access_key_id == key["AccessKeyId"]
+
+
+def test_another_existing_key_than_before(begin: Callable[[], Life], monkeypatch: pytest.MonkeyPatch) -> None:
+    new = begin()
+    new.s3.create_bucket(Bucket=new.bucket)
+    new.iam.create_user(UserName=new.user)
+    rights = {
+        "Effect": "Allow",
+        "Action": "s3:*",
+        "Resource": [f"arn:aws:s3:::{new.bucket}", f"arn:aws:s3:::{new.bucket}/*"],
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [rights]})
+    new.iam.put_user_policy(UserName=new.user, PolicyName="media", PolicyDocument=document)
+    administrators = {name: os.environ[name] for name in ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")}
+
+    def with_key() -> str:
+        key = new.iam.create_access_key(UserName=new.user)["AccessKey"]
+        monkeypatch.setenv("S3_ACCESS_KEY_ID", key["AccessKeyId"])
+        monkeypatch.setenv("S3_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        return str(key["AccessKeyId"])
+
+    def settings() -> dict[str, Any]:
+        return {**new.settings(existing_key=True, adopt=True, access="full"), "iam_endpoint": ""}
+
+    first = with_key()
+    new.stack.store((), **settings())
+    done(new)
+    for name, value in administrators.items():
+        monkeypatch.setenv(name, value)
+    assert new.command("diff", "--refresh")[0] == 3
+    refused(new, f"{first} becomes {administrators['S3_ACCESS_KEY_ID']}", command=("up", "--refresh", "--yes"))
+    # As a plain `up` does after a run that was cut off.
+    done(new)
+    assert new.stack.outputs().access_key_id == first
+    second = with_key()
+    words = words_in(refused(new, f"{first} becomes {second}", command=("up", "--refresh", "--yes")))
+    new.stack.write({SERVER: settings()}, words)
+    done(new, "up", "--refresh", "--yes")
+    assert new.stack.outputs().access_key_id == second
 
 
 # ---- commands
