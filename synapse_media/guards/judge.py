@@ -10,6 +10,7 @@ from synapse_media import catalog
 from synapse_media.allow import Word, entry, retains_bucket, words_of
 from synapse_media.methods import METHODS
 from synapse_media.settings import StoreSettings
+from synapse_media.urn import Urn
 
 from .applied import Applied, Homeservers, Place
 from .changes import Change
@@ -265,8 +266,8 @@ def _keys_refused(was: Applied, will: StoreSettings) -> Iterator[str]:
         yield (
             f"stores.{will.server_name}.keys makes slot {keys.active} active, whose key {ring.keys[keys.active]} is "
             f"being retired: a key that was replaced is not used again. Set keys: {_line(ring.active, ring.retiring)}, "
-            f"as it is, and go on with `synapse-media rotate --finish --confirm --server {will.server_name}`; after "
-            "that `rotate` makes a new key."
+            f"as it is, and go on with `synapse-media rotate --stack {Urn.parse(ring.urn).stack} --server "
+            f"{will.server_name} --finish --confirm`; after that `rotate` makes a new key."
         )
     missing = [slot for slot in keys.retiring if slot not in ring.keys and keys.active in ring.keys]
     if missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from synapse_media import catalog, settings, stackfile
 from synapse_media.allow import Word
+from synapse_media.cli.commandline import parser
 from synapse_media.guards import changes
 from synapse_media.guards.applied import Applied, Bucket, Place, Ring
 from synapse_media.guards.judge import Verdict, judge
@@ -276,7 +278,12 @@ def test_a_key_that_is_being_retired_is_not_made_active_again(was: dict[str, Sto
         (old,) = store.keys.retiring
         for keys in (Keys(old), Keys(old, (store.keys.active,))):
             wanted = {**was, name: replace(store, keys=keys)}
-            assert names(judge(all_applied(was), wanted, allow), name)
+            verdict = judge(all_applied(was), wanted, allow)
+            assert names(verdict, name)
+            commands = (line for told in verdict.refused for line in re.findall(r"`synapse-media ([^`]*)`", told))
+            for command in commands:
+                assert parser().parse_args(command.split()).stack == "s"
+                assert " --server " in command
 
 
 def test_an_administrators_key_is_no_synapses() -> None:

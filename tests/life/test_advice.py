@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from synapse_media.cli import main
 from synapse_media.settings import ADOPTED_SECRET
 from tests.life.life import SERVER, Life
 
@@ -46,6 +48,12 @@ def words_in(printed: str) -> tuple[str, ...]:
     found = re.findall(r"put (\S+(?:, \S+)*) into synapse-media:allow", printed)
     assert found, printed
     return tuple(found[-1].split(", "))
+
+
+def command_in(printed: str) -> list[str]:
+    """The arguments of the command that a refusal tells to run, as they are printed."""
+    (found,) = re.findall(r"`synapse-media ([^`]*)`", printed)
+    return shlex.split(found)
 
 
 def put_media(life: Life) -> None:
@@ -212,8 +220,8 @@ def test_a_key_line_that_would_leave_nobody_with_a_key(life: Life) -> None:
     assert "Keep both" in printed
     edit(life, {SERVER: life.settings(keys={"active": "b", "retiring": ["a"]})})
     done(life)
-    refused(life, "rotate --finish --confirm", command=("rotate", "--finish", "--yes"))
-    done(life, "rotate", "--finish", "--confirm", "--yes")
+    printed = refused(life, "--finish --confirm", command=("rotate", "--finish", "--yes"))
+    assert main([*command_in(printed), "--yes"]) == 0
     assert len(life.keys()) == 1
 
 
