@@ -309,10 +309,11 @@ def _no_admin_key_for_synapse(current: Mapping[str, Applied], wanted: Mapping[st
         shared = [variable for variable in catalog.load(will.provider).admin_variables if variable in makers]
         if shared:
             of = makers[shared[0]]
+            leaves = "remove its component from the program" if current[of].declared else "method: filesystem for it"
             yield (
                 f"stores.{name}.existing_key takes the key in {', '.join(shared)} for Synapse. The administrator's "
-                f"has to be there, which deletes the keys of {of}. First give {of} up with that: method: filesystem "
-                f"for it, {of}/retain-bucket, {of}/retire-key and {of}/narrow-policy in allow, and `up`. Then set "
+                f"has to be there, which deletes the keys of {of}. First give {of} up with that: {leaves}, "
+                f"{of}/retain-bucket, {of}/retire-key and {of}/narrow-policy in allow, and `up`. Then set "
                 "existing_key, with the key for Synapse in the environment."
             )
 

@@ -295,3 +295,8 @@ def test_an_administrators_key_is_no_synapses() -> None:
         verdict = judge(all_applied({was.server_name: was}), wanted, ())
         assert any("takes the key in S3_ACCESS_KEY_ID" in why for why in verdict.refused)
         assert any("method: filesystem" in why for why in verdict.refused)
+        # A component has no such method.
+        declared = {was.server_name: replace(as_applied(was), declared=True)}
+        (why,) = (why for why in judge(declared, wanted, ()).refused if "takes the key in" in why)
+        assert "remove its component" in why
+        assert "filesystem" not in why
