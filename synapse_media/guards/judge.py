@@ -220,10 +220,15 @@ def _moving(was: Applied, will: StoreSettings, words: Collection[str]) -> Iterat
     differing, keys_elsewhere = _differing(was, will), identity(was, will)
     elsewhere = [name for name in ("provider", "endpoint", "region", "bucket") if name in differing]
     if elsewhere:
-        yield Danger(
-            Word.REPLACE_BUCKET,
-            f"another {' and '.join(elsewhere)} is another place: the media in {_where(was)} is not found there",
-        )
+        left = sorted({bucket.name for bucket in was.buckets} - {will.bucket})
+        if elsewhere == ["bucket"] and was.place is not None and was.place.bucket == will.bucket:
+            why = (
+                f"an earlier run that was cut off was to move the store to {', '.join(left)}, and this goes back to "
+                f"{will.bucket}, where Synapse's media is: what was put into {', '.join(left)} is not found there"
+            )
+        else:
+            why = f"another {' and '.join(elsewhere)} is another place: the media in {_where(was)} is not found there"
+        yield Danger(Word.REPLACE_BUCKET, why)
         for bucket in was.buckets:
             # At the same endpoint, what manages the bucket changes and the bucket stays.
             made_anew = "provider" in differing or ("region" in differing and bucket.by_vendor)

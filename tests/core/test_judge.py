@@ -286,6 +286,18 @@ def test_a_key_that_is_being_retired_is_not_made_active_again(was: dict[str, Sto
                 assert " --server " in command
 
 
+def test_a_move_that_was_cut_off_and_taken_back_does_not_lose_what_it_keeps() -> None:
+    store = example("s3-compatible")
+    was = as_applied(store)
+    (kept,) = was.buckets
+    begun = replace(kept, values={**kept.values, "bucket": "begun"})
+    (change,) = judge({was.server_name: replace(was, buckets=(kept, begun))}, {store.server_name: store}, ()).changes
+    assert {danger.word for danger in change.dangers} == {"replace-bucket", "delete-bucket"}
+    (why,) = (danger.why for danger in change.dangers if danger.word == "replace-bucket")
+    assert f"goes back to {store.bucket}, where Synapse's media is" in why
+    assert f"the media in {store.bucket}" not in why
+
+
 def test_an_administrators_key_is_no_synapses() -> None:
     """Of the same homeserver or another's: its keys are deleted with what is in the same variables."""
     made = {"provider": "s3_compatible", "endpoint": "https://s3.example.com", "bucket": "media-one"}
