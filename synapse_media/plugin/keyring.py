@@ -18,6 +18,7 @@ from synapse_media.schema.resources import AccessKey, AnyRingInputs, AnyRingStat
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
 from synapse_media.store.clients import Credential
+from synapse_media.urn import Urn
 
 from .resource import Context, PartialError, SchemaResource
 
@@ -301,7 +302,7 @@ class RingBase(SchemaResource[In, S]):
                 if is_brought(key):
                     _say_left(family.who, key, context)
                 else:
-                    _require_confirmed(family, key, confirmed=inputs.retire_confirmed)
+                    _require_confirmed(family, key, context.urn, confirmed=inputs.retire_confirmed)
                     family.delete(key.access_key_id)
                     listed.pop(key.access_key_id, None)
                 del keys[slot]
@@ -389,7 +390,7 @@ def _report(who: str, state: AnyRingState[Any], context: Context) -> None:
         )
 
 
-def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) -> None:
+def _require_confirmed(family: KeyFamily, old: AccessKey, urn: str, *, confirmed: bool) -> None:
     """Raises StoreError unless the operator confirmed that Synapse uses the next key.
 
     The store's time of last use can't replace that: the proof and `prove` use keys too.
@@ -403,9 +404,11 @@ def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) ->
         if used
         else "this store does not tell when a key was last used"
     )
+    ring = Urn.parse(urn)
     raise StoreError(
         f"key {old.access_key_id} is not retired: only you know whether Synapse uses the next one already ({when}). "
-        "Render, restart Synapse, and then confirm: `synapse-media rotate --finish --confirm`, or "
+        f"Render, restart Synapse, and then confirm: `synapse-media rotate --stack {ring.stack} --server {ring.name} "
+        "--finish --confirm`, or "
         "<homeserver>/retire-key in the stack file's allow; of a store that a program declares, retire-key in allow of "
         "its arguments."
     )
