@@ -13,7 +13,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -41,7 +41,17 @@ from synapse_media.store.clients import Credential
 from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS, host_of
 from synapse_media.store.objects import is_left, is_ours
 
-from .bucket import BucketBase, BucketFamily, Setting, is_marked, new_nonce, not_empty, require_mark, taken
+from .bucket import (
+    BucketBase,
+    BucketFamily,
+    Setting,
+    days_in_force,
+    is_marked,
+    new_nonce,
+    not_empty,
+    require_mark,
+    taken,
+)
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import DECOY
@@ -381,6 +391,10 @@ _HIDING: Final = "daysFromHidingToDeleting"
 _STARTING: Final = "daysFromStartingToCancelingUnfinishedLargeFiles"
 
 
+def _days(rules: Iterable[Mapping[str, Any]], action: str) -> Iterator[tuple[int, bool]]:
+    return ((rule.get(action) or 0, not rule.get("fileNamePrefix")) for rule in rules)
+
+
 class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
     """A bucket in the account of the credential, marked in its bucket info."""
 
@@ -456,8 +470,8 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
         rules = has.lifecycle_rules or []
         return replace(
             inputs,
-            noncurrent_days=min((rule[_HIDING] for rule in rules if rule.get(_HIDING)), default=0),
-            abort_days=min((rule[_STARTING] for rule in rules if rule.get(_STARTING)), default=0),
+            noncurrent_days=days_in_force(_days(rules, _HIDING), inputs.noncurrent_days),
+            abort_days=days_in_force(_days(rules, _STARTING), inputs.abort_days),
             # A rule that hides files by age deletes media, so it shows as drift, whoever created it.
             expiring_rules=tuple(
                 rule.get("fileNamePrefix", "") for rule in rules if rule.get("daysFromUploadingToHiding")
@@ -474,6 +488,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
             changes["default_server_side_encryption"] = _encryption(on=inputs.encryption)
         days = (inputs.noncurrent_days, inputs.abort_days)
         if (now.noncurrent_days, now.abort_days) != days or now.expiring_rules:
+            # Any other rule was found as drift: B2 refuses two rules for the same files, so the bucket lacks ours then.
             changes["lifecycle_rules"] = [self._rule()]
         if _mark_of(self._found) != inputs.owner:
             changes["bucket_info"] = {**self._found.bucket_info, OWNER_INFO: inputs.owner}
