@@ -89,6 +89,22 @@ def not_empty(bucket: str) -> StoreError:
     )
 
 
+def require_no_keys(bucket: str, keys: Iterable[str], way_out: str) -> None:
+    """Raises StoreError if keys that this state does not know have access to a bucket that is to be deleted.
+
+    Args:
+        way_out: how to delete the keys or their access, as a clause.
+    """
+    unknown = ", ".join(keys)
+    if unknown:
+        raise StoreError(
+            f"bucket {bucket!r} is not deleted: it is accessible with the key {unknown}, which this state does not "
+            "know, and which may be in use: by another checkout with its own state, or by another program. If nobody "
+            f"uses it, {way_out}, and run this again. To stop managing the bucket and keep it, put "
+            "<homeserver>/retain-bucket into the stack file's allow."
+        )
+
+
 def new_nonce() -> str:
     """Distinguishes the keys of this state from those that another state of the same store created."""
     return secrets.token_hex(8)
@@ -201,6 +217,12 @@ class BucketFamily(ABC, Generic[In, Kind]):
     def is_untouched(self) -> bool:
         """Whether it looks like the bucket of an interrupted run: unmarked, empty and without settings."""
         return False
+
+    def require_no_unknown_keys(self) -> None:
+        """Raises StoreError if keys that this state does not know have access to it. Called before it is deleted.
+
+        Its key ring is deleted before it.
+        """
 
     @abstractmethod
     def read(self, setting: Kind, inputs: In) -> In:
@@ -413,6 +435,7 @@ class BucketBase(SchemaResource[In, S]):
                 return
             mark = family.mark(marks_of(state.inputs))
             require_mark(bucket, mark or "", family.mark_place(mark or ""), state.inputs)
+            family.require_no_unknown_keys()
             everything = state.inputs.force_destroy and mark != ""
             if mark == "":
                 if not family.looks_empty():

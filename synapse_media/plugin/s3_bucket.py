@@ -654,7 +654,9 @@ class Bucket(S3BucketBase[BucketInputs, BucketState]):
                 f"{was.iam_endpoint}, and the same variables can't hold the administrator's key that deletes these and "
                 "the key that is meant for Synapse. Take two steps. First, with the administrator's key in the "
                 "environment and iam_endpoint as it was: method: filesystem, <homeserver>/retain-bucket, "
-                "<homeserver>/retire-key and <homeserver>/narrow-policy in the stack file's allow, and `up`. Then, "
+                "<homeserver>/retire-key and <homeserver>/narrow-policy in the stack file's allow, and `up`; in a "
+                "program, whose components have no such method, remove the component for one `up`, with the same "
+                "entries. Then, "
                 "with Synapse's own key in the environment: the method as it was, existing_key: true in place of "
                 "iam_endpoint, adopt: true if that key may not see the bucket's tags, and `up`."
             )

@@ -527,7 +527,9 @@ def test_a_store_with_an_iam_api_does_not_get_an_existing_key_in_one_step(direct
     """What deletes its user is the administrator's key, in the variables of the key that is meant for Synapse."""
     had, none = checked(wanted(direct)), checked(wanted(direct, connection=direct.connection(iamEndpoint="")))
     for inputs in (none, {**none, "bucket": "another-bucket"}):
-        with pytest.raises(StoreError, match=r"^existing_key: .*Take two steps\. First, .*retain-bucket.*Then, "):
+        with pytest.raises(
+            StoreError, match=r"^existing_key: .*Take two steps\. First, .*retain-bucket.*remove the component.*Then, "
+        ):
             BUCKET.diff(had, inputs)
     assert BUCKET.diff(none, had).changed == ("connection",)
     unknown = {**none["connection"], "iamEndpoint": UNKNOWN}
