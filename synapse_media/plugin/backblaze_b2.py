@@ -13,7 +13,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -45,6 +45,7 @@ from .bucket import (
     BucketBase,
     BucketFamily,
     Setting,
+    days_in_force,
     is_marked,
     new_nonce,
     not_empty,
@@ -391,6 +392,10 @@ _HIDING: Final = "daysFromHidingToDeleting"
 _STARTING: Final = "daysFromStartingToCancelingUnfinishedLargeFiles"
 
 
+def _days(rules: Iterable[Mapping[str, Any]], action: str) -> Iterator[tuple[int, bool]]:
+    return ((rule.get(action) or 0, not rule.get("fileNamePrefix")) for rule in rules)
+
+
 class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
     """A bucket in the account of the credential, marked in its bucket info."""
 
@@ -478,8 +483,8 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
         rules = has.lifecycle_rules or []
         return replace(
             inputs,
-            noncurrent_days=min((rule[_HIDING] for rule in rules if rule.get(_HIDING)), default=0),
-            abort_days=min((rule[_STARTING] for rule in rules if rule.get(_STARTING)), default=0),
+            noncurrent_days=days_in_force(_days(rules, _HIDING), inputs.noncurrent_days),
+            abort_days=days_in_force(_days(rules, _STARTING), inputs.abort_days),
             # A rule that hides files by age deletes media, so it shows as drift, whoever created it.
             expiring_rules=tuple(
                 rule.get("fileNamePrefix", "") for rule in rules if rule.get("daysFromUploadingToHiding")
@@ -496,6 +501,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
             changes["default_server_side_encryption"] = _encryption(on=inputs.encryption)
         days = (inputs.noncurrent_days, inputs.abort_days)
         if (now.noncurrent_days, now.abort_days) != days or now.expiring_rules:
+            # Any other rule was found as drift: B2 refuses two rules for the same files, so the bucket lacks ours then.
             changes["lifecycle_rules"] = [self._rule()]
         if _mark_of(self._found) != inputs.owner:
             changes["bucket_info"] = {**self._found.bucket_info, OWNER_INFO: inputs.owner}

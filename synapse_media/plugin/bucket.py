@@ -131,6 +131,20 @@ class Setting:
 Kind = TypeVar("Kind", bound=Setting)
 
 
+def days_in_force(rules: Iterable[tuple[int, bool]], wanted: int) -> int:
+    """The days of one action of the active lifecycle rules; 0 for none.
+
+    The shortest, whichever objects it is for; 0 if days are wanted and no rule has them for the whole bucket.
+
+    Args:
+        rules: for each rule, its days (0: without this action) and whether it is for the whole bucket.
+    """
+    having = [(days, is_whole) for days, is_whole in rules if days]
+    if wanted and not any(is_whole for _, is_whole in having):
+        return 0
+    return min((days for days, _ in having), default=0)
+
+
 def not_kept(name: str) -> str:
     """What `lacks` has of an input that the store took without a word, and did not keep."""
     return f"{camel(name)} (accepted by this store, and not kept)"
@@ -214,9 +228,13 @@ class BucketFamily(ABC, Generic[In, Kind]):
     def read(self, setting: Kind, inputs: In) -> In:
         """The inputs, with the actual value of a setting."""
 
+    def unlike(self, setting: Kind) -> list[str]:
+        """What a new bucket would not have of a setting, and its inputs don't show, as text."""
+        return []
+
     @abstractmethod
     def apply(self) -> None:
-        """Mark the bucket and apply its managed settings."""
+        """Mark the bucket, and write those of its managed settings that differ from the inputs."""
 
     @abstractmethod
     def expiring_words(self, rules: tuple[str, ...]) -> str:
@@ -288,11 +306,11 @@ class BucketFamily(ABC, Generic[In, Kind]):
         """
         words: list[str] = []
         for setting in self.settings:
-            names = self.wanted(setting)
-            if not names:
+            if not self.wanted(setting):
                 continue
             try:
                 has = self.read(setting, replace(self.inputs, expiring_rules=()))
+                unlike = self.unlike(setting)
             except ApiError as error:
                 if not self.excuses(error):
                     raise
@@ -301,7 +319,8 @@ class BucketFamily(ABC, Generic[In, Kind]):
                 what = "this store has no" if error.lacking else "this key may not look at"
                 words.append(f"{what} {setting.words}")
                 continue
-            words += _unlike_new(has, self.inputs, names)
+            words += _unlike_new(has, self.inputs, setting.fields)
+            words += unlike
             if has.expiring_rules:
                 words.append(self.expiring_words(has.expiring_rules))
         return tuple(words)
@@ -499,5 +518,5 @@ def _require_alike(family: BucketFamily[Any, Any]) -> None:
             f"bucket: {family.bucket!r} is adopted, and still differs from a new bucket: "
             f"{'; '.join(differences)}. Nothing was changed. Set adopt: true again, name what may be changed in the "
             "stack file's allow (<homeserver>/set-versioning, set-lifecycle, set-policy, set-access, set-encryption), "
-            "`up`, and then try again."
+            "`up`, change by hand what remains, and then try again."
         )

@@ -7,6 +7,7 @@ is sufficient. A bucket is marked by the ID of our lifecycle rule on it, a key b
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import urllib.error
 import urllib.request
@@ -38,6 +39,7 @@ from .bucket import (
     BucketBase,
     BucketFamily,
     Setting,
+    days_in_force,
     marks_of,
     new_nonce,
     not_empty,
@@ -83,6 +85,7 @@ class _Rule:
     """A lifecycle rule; 0 days if it does not abort unfinished uploads.
 
     Attributes:
+        wire: as Garage has it.
         filtered: it is limited to some objects.
     """
 
@@ -91,6 +94,7 @@ class _Rule:
     enabled: bool
     abort_days: int
     expires: bool
+    wire: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,7 @@ def _parsed(api: JsonClient, operation: str, answer: Mapping[str, Any]) -> _Buck
                     what, part(what, rule, "AbortIncompleteMultipartUpload", dict, {}), "DaysAfterInitiation", int, 0
                 ),
                 expires=bool(rule.get("Expiration")),
+                wire=rule,
             )
             for rule in items(what, answer, "lifecycleRules", dict, [])
         ),
@@ -423,10 +428,30 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         rules = [rule for rule in has.rules if rule.enabled]
         return replace(
             inputs,
-            abort_days=min((rule.abort_days for rule in rules if rule.abort_days), default=0),
+            abort_days=days_in_force(((rule.abort_days, not rule.filtered) for rule in rules), inputs.abort_days),
             # A rule that expires objects deletes media, so it shows as drift, whoever created it.
             expiring_rules=tuple(rule.rule_id for rule in rules if rule.expires),
         )
+
+    def unlike(self, setting: Setting) -> list[str]:
+        if setting is not _LIFECYCLE:
+            return []
+        return [
+            f"it has the lifecycle rule {json.dumps(rule.wire, sort_keys=True)}, a new bucket would not"
+            for rule in self._found.rules
+            if not (rule.enabled and (not rule.filtered or rule.expires))
+        ]
+
+    def _rules(self) -> list[object]:
+        """Our rule beside those of others, which lose what was found as drift: expiring media, or too early an end."""
+        abort_days = self.inputs.abort_days
+        kept: list[object] = [
+            rule.wire
+            for rule in self._found.rules
+            if rule.rule_id not in marks_of(self.inputs)
+            and not (rule.enabled and (rule.expires or 0 < rule.abort_days < abort_days))
+        ]
+        return [*kept, _rule(self.inputs.owner, abort_days)]
 
     def apply(self) -> None:
         inputs, now, has = self.inputs, self.now(), self._found
@@ -435,7 +460,7 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
             changes["websiteAccess"] = {"enabled": inputs.website}
         unmarked = _LIFECYCLE in self.managed() and all(rule.rule_id != inputs.owner for rule in has.rules)
         if now.abort_days != inputs.abort_days or now.expiring_rules or unmarked:
-            changes["lifecycleRules"] = [_rule(inputs.owner, inputs.abort_days)]
+            changes["lifecycleRules"] = self._rules()
         if (now.quota_bytes, now.quota_objects) != (inputs.quota_bytes, inputs.quota_objects):
             changes["quotas"] = {"maxSize": inputs.quota_bytes or None, "maxObjects": inputs.quota_objects or None}
         if changes:

@@ -430,6 +430,27 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
     B2Bucket().delete("refused-media", changed, Context(said.append))
 
 
+def test_a_rule_for_a_part_of_the_bucket_is_not_that_of_a_new_one(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B2 refuses two rules for the same files, so such a bucket lacks ours."""
+    made = _create(double, monkeypatch, double.key_id, double.key)
+    inputs = {name: made[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
+    there, context = double.bucket_name_to_bucket["refused-media"], Context(lambda _: None)
+    [ours] = there.lifecycle_rules
+    theirs = [{**ours, "fileNamePrefix": "url_cache/"}]
+    there.lifecycle_rules = theirs
+    found = B2Bucket().read("refused-media", inputs, made, context)
+    assert found is not None
+    assert set(B2Bucket().diff(found.inputs, inputs).changed) == {"noncurrentDays", "abortDays"}
+    adopted = _create(double, monkeypatch, double.key_id, double.key, adopt=True)
+    with pytest.raises(StoreError, match="still differs from a new bucket: noncurrentDays is 0"):
+        B2Bucket().update("refused-media", adopted, {**inputs, "own": True}, context)
+    assert there.lifecycle_rules == theirs
+    B2Bucket().update("refused-media", found.outputs, inputs, context)
+    assert there.lifecycle_rules == [ours]
+
+
 def test_a_key_is_deleted_by_its_id_whether_it_is_listed_or_not(
     double: B2Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from synapse_media.renderer import render
 from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import ProofInputs
-from tests.doubles import proxy
+from tests.doubles import garage_admin, proxy
 from tests.doubles.serving import serving
 from tests.providers import garage_server
 from tests.providers.garage_server import Running
@@ -654,6 +654,40 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) 
     changed = GarageBucket().update("double-media", outputs, wanted, Context(said.append))
     assert changed["differences"] == []
     assert said == ["bucket double-media is adopted without changes: abortDays is 0, a new bucket would have 7"]
+
+
+UPLOADS = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}
+OUR_RULE = {"ID": "ours", "Status": "Enabled", "Filter": {}, **UPLOADS}
+THEIRS = {"ID": "theirs", "Status": "Disabled", "Filter": {"Prefix": "url_cache/"}, "Expiration": {"Days": 1}}
+
+
+def test_an_adopted_bucket_with_a_rule_of_its_own_is_not_owned(double: Double) -> None:
+    inputs, outputs = adopted(double)
+    double.answers = {"GetBucketInfo": [(200, {**FRESH, "objects": 1, "lifecycleRules": [OUR_RULE, THEIRS]})]}
+    double.asked.clear()
+    with pytest.raises(StoreError, match=r'still differs from a new bucket: .*"url_cache/"'):
+        GarageBucket().update("double-media", outputs, {**inputs, "adopt": False, "own": True}, Context(lambda _: None))
+    assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
+
+
+def test_rules_of_others_are_kept_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GARAGE_ADMIN_TOKEN", "a-token")
+    bucket, context = GarageBucket(), Context(lambda _: None)
+    with garage_admin.garage_admin() as admin:
+        inputs, failures = bucket.check(Double(admin.url).inputs(bucket="double-media"))
+        assert not failures
+        _, outputs = bucket.create(inputs, context)
+        [there] = admin.buckets.values()
+        assert there["lifecycleRules"] == [OUR_RULE]
+        # Ours was made narrower; of the others, one expires media, and one ends uploads too early.
+        expiring = {**THEIRS, "ID": "expiring", "Status": "Enabled"}
+        sooner = {**OUR_RULE, "ID": "sooner", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+        there["lifecycleRules"] = [{**OUR_RULE, "Filter": {"Prefix": "a"}}, THEIRS, expiring, sooner]
+        found = bucket.read("double-media", inputs, outputs, context)
+        assert found is not None
+        assert set(bucket.diff(found.inputs, inputs).changed) == {"abortDays", "expiringRules"}
+        bucket.update("double-media", found.outputs, inputs, context)
+        assert there["lifecycleRules"] == [THEIRS, OUR_RULE]
 
 
 def test_an_empty_bucket_is_deleted_without_its_unfinished_uploads_ended(double: Double) -> None:
