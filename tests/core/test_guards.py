@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from synapse_media.guards import applied, changes
+from synapse_media.guards.admin_keys import refuse_admin_keys
+from synapse_media.guards.danger import DangerError
 from tests.core.test_changes import NAME, preview, step
 
 BUCKET = {"bucket": "media", "versioning": True, "publicAccessBlock": True, "acl": "private"}
@@ -131,3 +133,55 @@ def test_a_store_that_a_program_declares_does_not_move_without_its_word(name: st
     assert found.store == "example.com"
     [same] = changes.of_preview({"steps": steps({**before, "access": "full"})})
     assert same.dangers == ()
+
+
+# ---- the administrator's key
+
+S3_VARIABLES = ["S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"]
+
+
+def of_component(kind: str, name: str, variables: list[str]) -> dict[str, Any]:
+    """A resource of the store that the component `name` declares, as a state and a step have it."""
+    component = f"{_ROOT}::synapse-media:index:S3Compatible::{name}"
+    urn = f"{_ROOT}::synapse-media:index:S3Compatible$s3store:index:{kind}::{name}"
+    return {
+        "urn": urn,
+        "type": f"s3store:index:{kind}",
+        "parent": component,
+        "inputs": {"connection": {"variables": variables}},
+    }
+
+
+def component(name: str, server_name: str) -> dict[str, Any]:
+    urn = f"{_ROOT}::synapse-media:index:S3Compatible::{name}"
+    return {"urn": urn, "type": "synapse-media:index:S3Compatible", "inputs": {"serverName": server_name}}
+
+
+@pytest.mark.parametrize("op", ["create", "update", "create-replacement", "refresh"])
+@pytest.mark.parametrize("kind", ["KeyRing", "User", "UserPolicy"])
+@pytest.mark.parametrize("server_name", ["one.example.com", "two.example.com"])
+def test_the_credential_that_deletes_keys_is_not_read_as_synapses(op: str, kind: str, server_name: str) -> None:
+    state = {
+        "deployment": {"resources": [component("one", "one.example.com"), of_component(kind, "one", S3_VARIABLES)]}
+    }
+    key = of_component("ExistingKey", "two", S3_VARIABLES)
+    declared = {"op": "create", "urn": component("two", "")["urn"], "newState": component("two", server_name)}
+    read = {"op": op, "urn": key["urn"], "newState": key}
+    with pytest.raises(DangerError, match=f"existing_key of {server_name} takes the key in S3_ACCESS_KEY_ID"):
+        refuse_admin_keys({"steps": [declared, read]}, state)
+
+
+def test_a_key_of_synapses_own_is_read() -> None:
+    key = of_component("ExistingKey", "two", S3_VARIABLES)
+    create = {"op": "create", "urn": key["urn"], "newState": key}
+
+    def judged(step: dict[str, Any], *resources: dict[str, Any]) -> None:
+        refuse_admin_keys({"steps": [step]}, {"deployment": {"resources": list(resources)}})
+
+    # A store like it, its bucket and its proof need no other credential; another provider has variables of its own.
+    judged(create, *(of_component(kind, "one", S3_VARIABLES) for kind in ("Bucket", "ExistingKey", "Proof")))
+    judged(create, of_component("KeyRing", "one", ["GARAGE_ADMIN_TOKEN"]))
+    # What stays or goes reads nothing.
+    ring = of_component("KeyRing", "one", S3_VARIABLES)
+    judged({"op": "same", "urn": key["urn"], "oldState": key, "newState": key}, ring)
+    judged({"op": "delete", "urn": key["urn"], "oldState": key}, ring)

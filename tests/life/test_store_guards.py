@@ -247,6 +247,27 @@ def test_a_store_that_moves_into_the_program_and_elsewhere_is_a_danger(life: Lif
     assert "becomes other/: media that is there already is looked for elsewhere" in printed
 
 
+def test_the_administrators_key_does_not_become_synapses_in_a_program(life: Life) -> None:
+    """Whoever declared the store before: what deletes its keys is in the variables that existing_key reads."""
+    used = life.keys()
+    allowed = words("retain-bucket", "retire-key", "narrow-policy")
+    for name, bucket in ((SERVER, life.bucket), (OTHER, f"{life.bucket}-other")):
+        (life.stack.engine.project / "__main__.py").write_text(
+            DECLARED.replace('"%s"', '"existing"')
+            % (
+                f"server_name={name!r}, endpoint={life.running.endpoint!r}, bucket={bucket!r}, existing_key=True, "
+                "method='synapse-s3-storage-provider'"
+            )
+        )
+        life.stack.write({"third.example.com": {"method": "filesystem"}}, allowed)
+        for command in (("diff",), ("up", "--yes")):
+            code, printed = life.command(*command)
+            assert code == 3, printed
+            assert f"existing_key of {name} takes the key in S3_ACCESS_KEY_ID" in printed
+    assert life.keys() == used
+    works(life)
+
+
 # ---- another place
 
 
