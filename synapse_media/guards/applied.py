@@ -199,6 +199,11 @@ class Applied:
         return self.place.provider if self.place else ""
 
 
+def former_name(inputs: Mapping[str, Any]) -> str:
+    """The former name of a homeserver that is renamed, by the inputs of its proof; "" for none."""
+    return str(inputs.get("formerOwner") or "").rpartition("/")[2]
+
+
 def read(export: Mapping[str, Any]) -> dict[str, Applied]:
     """The record of every store in a state, by homeserver.
 
