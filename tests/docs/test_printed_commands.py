@@ -224,7 +224,8 @@ def test_pulumi_has_the_commands_and_options(engine_toolchain: Toolchain) -> Non
     """Each is looked up in the engine's own help: all else it asks a backend for."""
     faults = []
     for one in of("pulumi"):
-        names = tuple(word for word in one.words[1:4] if re.fullmatch(r"[a-z][a-z-]*", word))
+        # A word after an option may be its value.
+        names = tuple(itertools.takewhile(re.compile(r"[a-z][a-z-]*").fullmatch, one.words[1:4]))
         if not names and "-C" not in one.words:
             continue
         shown = _help(engine_toolchain, names)
