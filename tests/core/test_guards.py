@@ -231,7 +231,7 @@ def test_a_programs_key_that_is_being_retired_is_not_made_active_again() -> None
 @pytest.mark.parametrize("name", ["media", "another-name"])
 def test_a_programs_homeserver_is_renamed_only_where_it_is_said(name: str) -> None:
     state = made()
-    with pytest.raises(DangerError, match="set renamed_from: example.com for it"):
+    with pytest.raises(DangerError, match="set renamed_from: example\\.com for it"):
         refusals.refuse(planned(*program(name, "new.example.com"), state=state), state)
     refusals.refuse(planned(*program(name, "new.example.com", former_owner="acme/s/example.com"), state=state), state)
     refusals.refuse(planned(*program(name, "new.example.com", bucket="its-own"), state=state), state)
