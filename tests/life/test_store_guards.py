@@ -252,6 +252,8 @@ def test_another_datastore_id_in_the_program_is_a_danger(life: Life) -> None:
     """No part of the store has it, so that nothing else changes."""
     for number, (datastore, expected) in enumerate((("one", (0, 2, 3)), ("one", (0,)), ("two", (3,)))):
         declare(life, method="matrix-media-repo", media_repo={"s3_datastore_id": datastore})
+        # Another method needs other rights.
+        life.stack.write({OTHER: {"method": "filesystem"}}, words("widen-policy", "narrow-policy"))
         code, printed = life.command("diff")
         assert code in expected, printed
         if number == 0:
