@@ -48,8 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     if store.options.get("existing_key"):
         raise UsageError(
             f"store {store.server_name} uses a key of your own (existing_key), which can't be rotated from here: make "
-            "another at the store, put it into the environment, and run `synapse-media up --refresh --stack "
-            f"{arguments.stack}`; delete the old one after Synapse was restarted with the new."
+            f"another at the store, put it into the environment and {entry(store.server_name, Word.WIDEN_POLICY)} into "
+            f"allow, and run `synapse-media up --refresh --stack {arguments.stack}`; delete the old one after Synapse "
+            "was restarted with the new."
         )
     applied = read_applied(session.state())
     judge(applied, session.stack.stores, session.stack.allow).require()

@@ -20,7 +20,18 @@ from synapse_media.schema.model import UNKNOWN_ON_WIRE
 from synapse_media.urn import Urn, short
 
 from . import key_rights
-from .applied import PROOF, RING, Applied, Homeservers, former_name, is_bucket, is_component, is_ours, read
+from .applied import (
+    EXISTING_KEY,
+    PROOF,
+    RING,
+    Applied,
+    Homeservers,
+    former_name,
+    is_bucket,
+    is_component,
+    is_ours,
+    read,
+)
 from .danger import Danger
 
 _VERBS = {
@@ -67,6 +78,11 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
     records = read(state or {})
     running = _running(steps, homeservers)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
+    brought = {
+        homeservers.of(step["urn"])
+        for step in steps
+        if Urn.parse(step["urn"]).kind == EXISTING_KEY and step.get("oldState") and step.get("newState")
+    }
     kept = {(homeservers.of(step["urn"]), _name(_inputs(step["newState"]))) for step in steps if _is_kept_bucket(step)}
     for urn, verb, old, new, detailed in _merged(steps):
         kind, store = Urn.parse(urn).kind, homeservers.of(urn)
@@ -104,6 +120,8 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
                 # Of a stack file's the judge tells it.
                 dangers = (*dangers, *_moves(_place(was, _inputs(old)), _inputs(new)))
                 dangers = (*dangers, *_another_kind(was, urn))
+        if kind == PROOF and store in brought:
+            dangers = (*dangers, *_another_key(_inputs(old), _inputs(new)))
         found.append(Change(verb, store, short(kind), details, dangers))
     return (*_other_datastores(steps, homeservers, records), *found)
 
@@ -533,6 +551,21 @@ def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Dang
                 f"{name} {was or 'none'} becomes {will or 'none'}: media that is there already is looked for "
                 "elsewhere, and not found",
             )
+
+
+def _another_key(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
+    """Where a proof shows that the key in the environment is not the one that Synapse has.
+
+    It may be the administrator's, for whom the variables are the same ones, and nothing at the store tells.
+    """
+    was, will = before.get("accessKeyId"), after.get("accessKeyId")
+    if was and will and was != will:
+        other = "the key that is in the environment then" if will == UNKNOWN_ON_WIRE else will
+        yield Danger(
+            Word.WIDEN_POLICY,
+            f"Synapse's key {was} becomes {other}, as the environment has it, and what that one may do is not known: "
+            "an administrator's key must not be handed to Synapse",
+        )
 
 
 def _dangers(

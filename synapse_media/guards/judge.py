@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from synapse_media import catalog
 from synapse_media.allow import Word, entry, retains_bucket, words_of
+from synapse_media.methods import METHODS
 from synapse_media.settings import StoreSettings
+from synapse_media.urn import Urn
 
 from .applied import Applied, Homeservers, Place
 from .changes import Change
@@ -154,6 +156,9 @@ def _differing(was: Applied, will: StoreSettings) -> dict[str, tuple[str, str]]:
         # The id belongs to matrix-media-repo: another method has none.
         if before.datastore_id and now.datastore_id:
             found["media_repo.s3_datastore_id"] = (before.datastore_id, now.datastore_id)
+        if was.method in METHODS and METHODS[was.method].datastore_ids != METHODS[will.method].datastore_ids:
+            # Neither finds in a bucket what the other has put there; the module and Goofys do.
+            found["method"] = (was.method, will.method)
         usual = catalog.load(will.provider).endpoint(will.region)
         if _is_looked_up(will.provider) and "provider" not in found and will.endpoint in ("", usual):
             del found["endpoint"]
@@ -215,16 +220,21 @@ def _moving(was: Applied, will: StoreSettings, words: Collection[str]) -> Iterat
     differing, keys_elsewhere = _differing(was, will), identity(was, will)
     elsewhere = [name for name in ("provider", "endpoint", "region", "bucket") if name in differing]
     if elsewhere:
-        yield Danger(
-            Word.REPLACE_BUCKET,
-            f"another {' and '.join(elsewhere)} is another place: the media in {_where(was)} is not found there",
-        )
+        left = sorted({bucket.name for bucket in was.buckets} - {will.bucket})
+        if elsewhere == ["bucket"] and was.place is not None and was.place.bucket == will.bucket:
+            why = (
+                f"an earlier run that was cut off was to move the store to {', '.join(left)}, and this goes back to "
+                f"{will.bucket}, where Synapse's media is: what was put into {', '.join(left)} is not found there"
+            )
+        else:
+            why = f"another {' and '.join(elsewhere)} is another place: the media in {_where(was)} is not found there"
+        yield Danger(Word.REPLACE_BUCKET, why)
         for bucket in was.buckets:
             # At the same endpoint, what manages the bucket changes and the bucket stays.
             made_anew = "provider" in differing or ("region" in differing and bucket.by_vendor)
             if bucket.name != will.bucket or (made_anew and "endpoint" in differing):
                 yield _fate(bucket.name, words, "another takes its place")
-    for name in ("prefix", "media_repo.s3_datastore_id"):
+    for name in ("prefix", "media_repo.s3_datastore_id", "method"):
         if name in differing:
             before, now = differing[name]
             yield Danger(
@@ -261,8 +271,8 @@ def _keys_refused(was: Applied, will: StoreSettings) -> Iterator[str]:
         yield (
             f"stores.{will.server_name}.keys makes slot {keys.active} active, whose key {ring.keys[keys.active]} is "
             f"being retired: a key that was replaced is not used again. Set keys: {_line(ring.active, ring.retiring)}, "
-            f"as it is, and go on with `synapse-media rotate --finish --confirm --server {will.server_name}`; after "
-            "that `rotate` makes a new key."
+            f"as it is, and go on with `synapse-media rotate --stack {Urn.parse(ring.urn).stack} --server "
+            f"{will.server_name} --finish --confirm`; after that `rotate` makes a new key."
         )
     missing = [slot for slot in keys.retiring if slot not in ring.keys and keys.active in ring.keys]
     if missing:
@@ -304,10 +314,11 @@ def _no_admin_key_for_synapse(current: Mapping[str, Applied], wanted: Mapping[st
         shared = [variable for variable in catalog.load(will.provider).admin_variables if variable in makers]
         if shared:
             of = makers[shared[0]]
+            leaves = "remove its component from the program" if current[of].declared else "method: filesystem for it"
             yield (
                 f"stores.{name}.existing_key takes the key in {', '.join(shared)} for Synapse. The administrator's "
-                f"has to be there, which deletes the keys of {of}. First give {of} up with that: method: filesystem "
-                f"for it, {of}/retain-bucket, {of}/retire-key and {of}/narrow-policy in allow, and `up`. Then set "
+                f"has to be there, which deletes the keys of {of}. First give {of} up with that: {leaves}, "
+                f"{of}/retain-bucket, {of}/retire-key and {of}/narrow-policy in allow, and `up`. Then set "
                 "existing_key, with the key for Synapse in the environment."
             )
 

@@ -13,7 +13,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -41,7 +41,18 @@ from synapse_media.store.clients import Credential
 from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS, host_of
 from synapse_media.store.objects import is_left, is_ours
 
-from .bucket import BucketBase, BucketFamily, Setting, is_marked, new_nonce, not_empty, require_mark, taken
+from .bucket import (
+    BucketBase,
+    BucketFamily,
+    Setting,
+    days_in_force,
+    is_marked,
+    new_nonce,
+    not_empty,
+    require_mark,
+    require_no_keys,
+    taken,
+)
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import DECOY
@@ -381,6 +392,10 @@ _HIDING: Final = "daysFromHidingToDeleting"
 _STARTING: Final = "daysFromStartingToCancelingUnfinishedLargeFiles"
 
 
+def _days(rules: Iterable[Mapping[str, Any]], action: str) -> Iterator[tuple[int, bool]]:
+    return ((rule.get(action) or 0, not rule.get("fileNamePrefix")) for rule in rules)
+
+
 class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
     """A bucket in the account of the credential, marked in its bucket info."""
 
@@ -447,6 +462,18 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
     def mark_place(self, mark: str) -> str:
         return _WHERE
 
+    def require_no_unknown_keys(self) -> None:
+        api, connection = self._api, self.inputs.connection
+        keys = _keys_of(api, connection, self.state.bucket_id)
+        # A key of this state that is still there is one that an interrupted run created.
+        nonce, former = self.state.nonce, _digest(f"{self.inputs.owner}{self.state.nonce}")
+        unknown = [
+            key_id
+            for key_id, key in keys.items()
+            if _is_active(key) and not (_has_nonce(key.key_name, nonce) or _has_mark(key.key_name, former))
+        ]
+        require_no_keys(self.bucket, sorted(unknown), "delete it at the provider")
+
     def read(self, setting: Setting, inputs: B2BucketInputs) -> B2BucketInputs:
         has = self._found
         if setting is _ACCESS:
@@ -456,8 +483,8 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
         rules = has.lifecycle_rules or []
         return replace(
             inputs,
-            noncurrent_days=min((rule[_HIDING] for rule in rules if rule.get(_HIDING)), default=0),
-            abort_days=min((rule[_STARTING] for rule in rules if rule.get(_STARTING)), default=0),
+            noncurrent_days=days_in_force(_days(rules, _HIDING), inputs.noncurrent_days),
+            abort_days=days_in_force(_days(rules, _STARTING), inputs.abort_days),
             # A rule that hides files by age deletes media, so it shows as drift, whoever created it.
             expiring_rules=tuple(
                 rule.get("fileNamePrefix", "") for rule in rules if rule.get("daysFromUploadingToHiding")
@@ -474,6 +501,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
             changes["default_server_side_encryption"] = _encryption(on=inputs.encryption)
         days = (inputs.noncurrent_days, inputs.abort_days)
         if (now.noncurrent_days, now.abort_days) != days or now.expiring_rules:
+            # Any other rule was found as drift: B2 refuses two rules for the same files, so the bucket lacks ours then.
             changes["lifecycle_rules"] = [self._rule()]
         if _mark_of(self._found) != inputs.owner:
             changes["bucket_info"] = {**self._found.bucket_info, OWNER_INFO: inputs.owner}
@@ -532,6 +560,32 @@ class B2Bucket(BucketBase[B2BucketInputs, B2BucketState]):
 # ---- keys
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _has_nonce(name: str, nonce: str) -> bool:
+    """Whether a key was created by the state with this nonce, for whichever user and homeserver."""
+    return bool(nonce) and _has_mark(name, _digest(nonce))
+
+
+def _has_mark(name: str, mark: str) -> bool:
+    return any(name.endswith(f"-{mark}-{slot}") for slot in SLOTS)
+
+
+def _keys_of(api: Any, connection: Connection, bucket_id: str) -> dict[str, Any]:
+    """b2sdk's keys that are restricted to a bucket, by their IDs."""
+    with in_words("b2_list_keys", _realm(connection)):
+        listed = list(api.list_keys())
+    return {key.id_: key for key in listed if bucket_id in (key.bucket_ids or ())}
+
+
+def _is_active(key: Any) -> bool:
+    """Whether a key has not expired."""
+    now = time.time() * 1000
+    return bool((key.expiration_timestamp_millis or now + 1) > now)
+
+
 class _Keys(NamedKeys):
     """The application keys of a bucket."""
 
@@ -540,9 +594,12 @@ class _Keys(NamedKeys):
         inputs = state.inputs
         self.who = f"the keys of {inputs.user_name}"
         # B2 allows letters, digits and '-', at most 100 characters.
-        mark = hashlib.sha256(f"{inputs.owner}{inputs.nonce}".encode()).hexdigest()[:16]
         user = re.sub(r"[^A-Za-z0-9-]", "-", inputs.user_name)
-        self.names = {slot: f"{user}-{mark}-{slot}" for slot in SLOTS}
+        former = _digest(f"{inputs.owner}{inputs.nonce}")
+        self.names = {slot: f"{user}-{_digest(inputs.nonce) if inputs.nonce else former}-{slot}" for slot in SLOTS}
+        # Until the nonce alone told whose a key is, the name depended on the owner too.
+        self._former_names = frozenset(f"{user}-{former}-{slot}" for slot in SLOTS)
+        self._nonce = inputs.nonce
         self.shared_names = inputs.adopt and not inputs.nonce
         self._capabilities: dict[str, frozenset[str]] = {}
 
@@ -555,10 +612,7 @@ class _Keys(NamedKeys):
 
     def _keys(self) -> dict[str, Any]:
         """b2sdk's keys of the bucket, by their IDs."""
-        api = self._api
-        with self._calling("b2_list_keys"):
-            listed = list(api.list_keys())
-        keys = {key.id_: key for key in listed if self._state.inputs.bucket_id in (key.bucket_ids or ())}
+        keys = _keys_of(self._api, self._state.inputs.connection, self._state.inputs.bucket_id)
         self._capabilities = {key_id: frozenset(key.capabilities) for key_id, key in keys.items()}
         return keys
 
@@ -567,11 +621,10 @@ class _Keys(NamedKeys):
         self._state.account_id = _account_id(self._api)
 
     def found(self) -> list[NamedKey]:
-        now = time.time() * 1000
-        return [
-            NamedKey(key_id, key.key_name, active=(key.expiration_timestamp_millis or now + 1) > now)
-            for key_id, key in self._keys().items()
-        ]
+        return [NamedKey(key_id, key.key_name, active=_is_active(key)) for key_id, key in self._keys().items()]
+
+    def is_named_here(self, name: str) -> bool:
+        return super().is_named_here(name) or name in self._former_names or _has_nonce(name, self._nonce)
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         inputs = self._state.inputs

@@ -89,6 +89,22 @@ def not_empty(bucket: str) -> StoreError:
     )
 
 
+def require_no_keys(bucket: str, keys: Iterable[str], way_out: str) -> None:
+    """Raises StoreError if keys that this state does not know have access to a bucket that is to be deleted.
+
+    Args:
+        way_out: how to delete the keys or their access, as a clause.
+    """
+    unknown = ", ".join(keys)
+    if unknown:
+        raise StoreError(
+            f"bucket {bucket!r} is not deleted: it is accessible with the key {unknown}, which this state does not "
+            "know, and which may be in use: by another checkout with its own state, or by another program. If nobody "
+            f"uses it, {way_out}, and run this again. To stop managing the bucket and keep it, put "
+            "<homeserver>/retain-bucket into the stack file's allow."
+        )
+
+
 def new_nonce() -> str:
     """Distinguishes the keys of this state from those that another state of the same store created."""
     return secrets.token_hex(8)
@@ -113,6 +129,20 @@ class Setting:
 
 
 Kind = TypeVar("Kind", bound=Setting)
+
+
+def days_in_force(rules: Iterable[tuple[int, bool]], wanted: int) -> int:
+    """The days of one action of the active lifecycle rules; 0 for none.
+
+    The shortest, whichever objects it is for; 0 if days are wanted and no rule has them for the whole bucket.
+
+    Args:
+        rules: for each rule, its days (0: without this action) and whether it is for the whole bucket.
+    """
+    having = [(days, is_whole) for days, is_whole in rules if days]
+    if wanted and not any(is_whole for _, is_whole in having):
+        return 0
+    return min((days for days, _ in having), default=0)
 
 
 def not_kept(name: str) -> str:
@@ -188,13 +218,23 @@ class BucketFamily(ABC, Generic[In, Kind]):
         """Whether it looks like the bucket of an interrupted run: unmarked, empty and without settings."""
         return False
 
+    def require_no_unknown_keys(self) -> None:
+        """Raises StoreError if keys that this state does not know have access to it. Called before it is deleted.
+
+        Its key ring is deleted before it.
+        """
+
     @abstractmethod
     def read(self, setting: Kind, inputs: In) -> In:
         """The inputs, with the actual value of a setting."""
 
+    def unlike(self, setting: Kind) -> list[str]:
+        """What a new bucket would not have of a setting, and its inputs don't show, as text."""
+        return []
+
     @abstractmethod
     def apply(self) -> None:
-        """Mark the bucket and apply its managed settings."""
+        """Mark the bucket, and write those of its managed settings that differ from the inputs."""
 
     @abstractmethod
     def expiring_words(self, rules: tuple[str, ...]) -> str:
@@ -266,11 +306,11 @@ class BucketFamily(ABC, Generic[In, Kind]):
         """
         words: list[str] = []
         for setting in self.settings:
-            names = self.wanted(setting)
-            if not names:
+            if not self.wanted(setting):
                 continue
             try:
                 has = self.read(setting, replace(self.inputs, expiring_rules=()))
+                unlike = self.unlike(setting)
             except ApiError as error:
                 if not self.excuses(error):
                     raise
@@ -279,7 +319,8 @@ class BucketFamily(ABC, Generic[In, Kind]):
                 what = "this store has no" if error.lacking else "this key may not look at"
                 words.append(f"{what} {setting.words}")
                 continue
-            words += _unlike_new(has, self.inputs, names)
+            words += _unlike_new(has, self.inputs, setting.fields)
+            words += unlike
             if has.expiring_rules:
                 words.append(self.expiring_words(has.expiring_rules))
         return tuple(words)
@@ -394,6 +435,7 @@ class BucketBase(SchemaResource[In, S]):
                 return
             mark = family.mark(marks_of(state.inputs))
             require_mark(bucket, mark or "", family.mark_place(mark or ""), state.inputs)
+            family.require_no_unknown_keys()
             everything = state.inputs.force_destroy and mark != ""
             if mark == "":
                 if not family.looks_empty():
@@ -476,5 +518,5 @@ def _require_alike(family: BucketFamily[Any, Any]) -> None:
             f"bucket: {family.bucket!r} is adopted, and still differs from a new bucket: "
             f"{'; '.join(differences)}. Nothing was changed. Set adopt: true again, name what may be changed in the "
             "stack file's allow (<homeserver>/set-versioning, set-lifecycle, set-policy, set-access, set-encryption), "
-            "`up`, and then try again."
+            "`up`, change by hand what remains, and then try again."
         )

@@ -7,6 +7,7 @@ is sufficient. A bucket is marked by the ID of our lifecycle rule on it, a key b
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import urllib.error
 import urllib.request
@@ -34,12 +35,26 @@ from synapse_media.store.clients import Credential, s3_client
 from synapse_media.store.http import JsonClient, trusting
 from synapse_media.store.objects import empty_out, is_empty
 
-from .bucket import BucketBase, BucketFamily, Setting, marks_of, new_nonce, not_empty, require_mark, taken
+from .bucket import (
+    BucketBase,
+    BucketFamily,
+    Setting,
+    days_in_force,
+    marks_of,
+    new_nonce,
+    not_empty,
+    require_mark,
+    require_no_keys,
+    taken,
+)
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
 from .proof import clear_with_proved_key
 
 _MARK: Final = "synapse-media/"
+"""The prefix of marks in a project of the default name, also those of earlier releases in other forms."""
+_ANY_MARK: Final = re.compile(r"[\w.-]+/[\w.-]+/[\w.:\[\]-]+", re.ASCII)
+"""PROJECT/STACK/HOMESERVER: a mark in a project of any name."""
 _PERMISSIONS: Final = {"read": True, "write": True, "owner": False}
 """The permissions of Synapse's key: never `owner`, which could delete the bucket or grant access to it."""
 _EMPTYING: Final = timedelta(hours=1)
@@ -67,12 +82,19 @@ def check_admin(asked: AdminCheck) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A lifecycle rule; 0 days if it does not abort unfinished uploads."""
+    """A lifecycle rule; 0 days if it does not abort unfinished uploads.
+
+    Attributes:
+        wire: as Garage has it.
+        filtered: it is limited to some objects.
+    """
 
     rule_id: str
+    filtered: bool
     enabled: bool
     abort_days: int
     expires: bool
+    wire: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +103,14 @@ class _BucketInfo:
 
     Attributes:
         keys: {access key ID: {permission: whether granted}} of the keys with access.
+        key_names: {access key ID: name} of those keys.
         quota_bytes, quota_objects: 0 for none.
     """
 
     bucket_id: str
     objects: int
     keys: Mapping[str, Mapping[str, bool]]
+    key_names: Mapping[str, str]
     rules: tuple[_Rule, ...]
     website: bool
     quota_bytes: int
@@ -128,14 +152,17 @@ def _parsed(api: JsonClient, operation: str, answer: Mapping[str, Any]) -> _Buck
         bucket_id=part(what, answer, "id", str),
         objects=part(what, answer, "objects", int, 0),
         keys={part(what, key, "accessKeyId", str): part(what, key, "permissions", dict) for key in keys},
+        key_names={part(what, key, "accessKeyId", str): part(what, key, "name", str, "") for key in keys},
         rules=tuple(
             _Rule(
                 rule_id=part(what, rule, "ID", str, ""),
+                filtered=any(part(what, rule, "Filter", dict, {}).values()),
                 enabled=rule.get("Status") == "Enabled",
                 abort_days=part(
                     what, part(what, rule, "AbortIncompleteMultipartUpload", dict, {}), "DaysAfterInitiation", int, 0
                 ),
                 expires=bool(rule.get("Expiration")),
+                wire=rule,
             )
             for rule in items(what, answer, "lifecycleRules", dict, [])
         ),
@@ -275,13 +302,27 @@ def _rule(owner: str, abort_days: int) -> dict[str, object]:
 
 
 def _mark_of(info: _BucketInfo, ours: frozenset[str]) -> str:
-    """The mark; in a program of another project's name only our own is known for one."""
-    marks = (rule.rule_id for rule in info.rules if rule.rule_id in ours or rule.rule_id.startswith(_MARK))
-    return next(marks, "")
+    """The mark; "" if there is none. One in `ours` takes precedence."""
+    found = [rule.rule_id for rule in info.rules if rule.rule_id in ours or _is_mark(rule)]
+    return next((mark for mark in found if mark in ours), next(iter(found), ""))
+
+
+def _is_mark(rule: _Rule) -> bool:
+    """Whether a rule looks like the mark of some stack, in a project of any name.
+
+    A rule that was disabled or extended by hand still counts: taking another stack's bucket is worse than refusing one
+    that has somebody's rule of this form.
+    """
+    if rule.rule_id.startswith(_MARK):
+        return True
+    return bool(rule.abort_days and not rule.filtered and _ANY_MARK.fullmatch(rule.rule_id))
 
 
 def _mark_place(mark: str) -> str:
-    return f"its lifecycle rule {mark!r}"
+    where = f"its lifecycle rule {mark!r}"
+    if mark.startswith(_MARK):
+        return where
+    return f"{where} (recognised by the form PROJECT/STACK/HOMESERVER: give it another ID if it is not a mark)"
 
 
 _ACCESS: Final = Setting("access", ("website",), "website")
@@ -348,6 +389,30 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         # Includes having no keys.
         return not (self._found.objects or self._found.keys or self._found.rules)
 
+    def require_no_unknown_keys(self) -> None:
+        names, nonce = self._found.key_names, self.state.nonce
+        # A key of this state that still has access is one that moved with its store to another bucket, or that an
+        # interrupted run created.
+        unknown = [
+            key_id
+            for key_id, permissions in self._found.keys.items()
+            if any(permissions.values())
+            and names[key_id] != self._emptying
+            and not (_has_nonce(names[key_id], nonce) if nonce else self._is_of_earlier_release(names[key_id]))
+        ]
+        deny = f"`garage bucket deny --read --write --owner {self.bucket} --key KEY`"
+        require_no_keys(self.bucket, sorted(unknown), f"delete it, or take its access by {deny}")
+
+    def _is_of_earlier_release(self, name: str) -> bool:
+        """Whether a key may be that of a state without a nonce: OWNER/USER/SLOT."""
+        owner, _, rest = name.partition(f"{self.inputs.owner}/")
+        return not owner and rest.rpartition("/")[2] in SLOTS
+
+    @property
+    def _emptying(self) -> str:
+        """The name of the temporary key that empties the bucket."""
+        return f"{self.inputs.owner}/emptying"
+
     def managed(self) -> tuple[Setting, ...]:
         """As everywhere, and the quota of an adopted bucket where the stack file sets one."""
         managed = super().managed()
@@ -363,10 +428,30 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         rules = [rule for rule in has.rules if rule.enabled]
         return replace(
             inputs,
-            abort_days=min((rule.abort_days for rule in rules if rule.abort_days), default=0),
+            abort_days=days_in_force(((rule.abort_days, not rule.filtered) for rule in rules), inputs.abort_days),
             # A rule that expires objects deletes media, so it shows as drift, whoever created it.
             expiring_rules=tuple(rule.rule_id for rule in rules if rule.expires),
         )
+
+    def unlike(self, setting: Setting) -> list[str]:
+        if setting is not _LIFECYCLE:
+            return []
+        return [
+            f"it has the lifecycle rule {json.dumps(rule.wire, sort_keys=True)}, a new bucket would not"
+            for rule in self._found.rules
+            if not (rule.enabled and (not rule.filtered or rule.expires))
+        ]
+
+    def _rules(self) -> list[object]:
+        """Our rule beside those of others, which lose what was found as drift: expiring media, or too early an end."""
+        abort_days = self.inputs.abort_days
+        kept: list[object] = [
+            rule.wire
+            for rule in self._found.rules
+            if rule.rule_id not in marks_of(self.inputs)
+            and not (rule.enabled and (rule.expires or 0 < rule.abort_days < abort_days))
+        ]
+        return [*kept, _rule(self.inputs.owner, abort_days)]
 
     def apply(self) -> None:
         inputs, now, has = self.inputs, self.now(), self._found
@@ -375,7 +460,7 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
             changes["websiteAccess"] = {"enabled": inputs.website}
         unmarked = _LIFECYCLE in self.managed() and all(rule.rule_id != inputs.owner for rule in has.rules)
         if now.abort_days != inputs.abort_days or now.expiring_rules or unmarked:
-            changes["lifecycleRules"] = [_rule(inputs.owner, inputs.abort_days)]
+            changes["lifecycleRules"] = self._rules()
         if (now.quota_bytes, now.quota_objects) != (inputs.quota_bytes, inputs.quota_objects):
             changes["quotas"] = {"maxSize": inputs.quota_bytes or None, "maxObjects": inputs.quota_objects or None}
         if changes:
@@ -412,7 +497,7 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
     @contextmanager
     def _s3(self) -> Iterator[Any]:
         """An S3 client with a temporary key, since the admin API can't list objects."""
-        name, expiration = f"{self.inputs.owner}/emptying", (datetime.now(UTC) + _EMPTYING).isoformat()
+        name, expiration = self._emptying, (datetime.now(UTC) + _EMPTYING).isoformat()
         for left in _keys(self._api):
             # Left by interrupted runs; Garage keeps expired keys too.
             if left.name == name:
@@ -442,6 +527,11 @@ class GarageBucket(BucketBase[GarageBucketInputs, GarageBucketState]):
 # ---- keys
 
 
+def _has_nonce(name: str, nonce: str) -> bool:
+    """Whether a key was created by the state with this nonce, for whichever user and homeserver."""
+    return bool(nonce) and name.endswith(f"/{nonce}")
+
+
 class _Keys(NamedKeys):
     """The keys of a bucket, and those with our names."""
 
@@ -449,6 +539,7 @@ class _Keys(NamedKeys):
         self.who = f"the keys of {inputs.user_name}"
         self._api = admin(inputs.connection)
         self._bucket_id = inputs.bucket_id
+        self._nonce = inputs.nonce
         names = {slot: f"{inputs.owner}/{inputs.user_name}/{slot}" for slot in SLOTS}
         self.names = {slot: f"{name}/{inputs.nonce}" if inputs.nonce else name for slot, name in names.items()}
         self.shared_names = inputs.adopt and not inputs.nonce
@@ -460,8 +551,11 @@ class _Keys(NamedKeys):
         return [
             NamedKey(key.key_id, key.name, active=not key.expired, elsewhere=self._is_elsewhere(key.key_id))
             for key in _keys(self._api)
-            if key.key_id in self._permissions or key.name in self.names.values()
+            if key.key_id in self._permissions or self.is_named_here(key.name)
         ]
+
+    def is_named_here(self, name: str) -> bool:
+        return super().is_named_here(name) or _has_nonce(name, self._nonce)
 
     def _is_elsewhere(self, key_id: str) -> bool:
         """Another store of the same stack, homeserver and user name may have keys of our names."""

@@ -18,6 +18,7 @@ from synapse_media.schema.resources import AccessKey, AnyRingInputs, AnyRingStat
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
 from synapse_media.store.clients import Credential
+from synapse_media.urn import Urn
 
 from .resource import Context, PartialError, SchemaResource
 
@@ -130,8 +131,7 @@ class NamedKeys(KeyFamily):
     whose a key is: a key in use in the one state would be an orphan by the other.
 
     Attributes:
-        names: {slot: name of its key}, of every possible slot. A key with one of these names that is not in the state
-            was never handed out.
+        names: {slot: name of its key}, of every possible slot.
         shared_names: the store was adopted, so keys under `names` may be in use: they are only reported.
     """
 
@@ -140,7 +140,15 @@ class NamedKeys(KeyFamily):
 
     @abstractmethod
     def found(self) -> list[NamedKey]:
-        """Every key with one of `names`, and every other key that has access to the bucket."""
+        """Every key of which `is_named_here` is true, and every other key that has access to the bucket."""
+
+    def is_named_here(self, name: str) -> bool:
+        """Whether a key of this name that is not in the state was never handed out: one of `names`.
+
+        A family whose names contain the nonce of this state recognises them by the nonce alone, since user and
+        homeserver may have been changed after the run that was interrupted.
+        """
+        return name in self.names.values()
 
     def listed(self) -> dict[str, bool] | None:
         return {key.key_id: key.active for key in self.found()}
@@ -148,9 +156,10 @@ class NamedKeys(KeyFamily):
     def orphans(self, known: frozenset[str]) -> list[str]:
         if self.shared_names:
             return []
-        ours = frozenset(self.names.values())
         return [
-            key.key_id for key in self.found() if key.name in ours and key.key_id not in known and not key.elsewhere
+            key.key_id
+            for key in self.found()
+            if self.is_named_here(key.name) and key.key_id not in known and not key.elsewhere
         ]
 
 
@@ -293,7 +302,7 @@ class RingBase(SchemaResource[In, S]):
                 if is_brought(key):
                     _say_left(family.who, key, context)
                 else:
-                    _require_confirmed(family, key, confirmed=inputs.retire_confirmed)
+                    _require_confirmed(family, key, context.urn, confirmed=inputs.retire_confirmed)
                     family.delete(key.access_key_id)
                     listed.pop(key.access_key_id, None)
                 del keys[slot]
@@ -381,7 +390,7 @@ def _report(who: str, state: AnyRingState[Any], context: Context) -> None:
         )
 
 
-def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) -> None:
+def _require_confirmed(family: KeyFamily, old: AccessKey, urn: str, *, confirmed: bool) -> None:
     """Raises StoreError unless the operator confirmed that Synapse uses the next key.
 
     The store's time of last use can't replace that: the proof and `prove` use keys too.
@@ -395,9 +404,11 @@ def _require_confirmed(family: KeyFamily, old: AccessKey, *, confirmed: bool) ->
         if used
         else "this store does not tell when a key was last used"
     )
+    ring = Urn.parse(urn)
     raise StoreError(
         f"key {old.access_key_id} is not retired: only you know whether Synapse uses the next one already ({when}). "
-        "Render, restart Synapse, and then confirm: `synapse-media rotate --finish --confirm`, or "
+        f"Render, restart Synapse, and then confirm: `synapse-media rotate --stack {ring.stack} --server {ring.name} "
+        "--finish --confirm`, or "
         "<homeserver>/retire-key in the stack file's allow; of a store that a program declares, retire-key in allow of "
         "its arguments."
     )

@@ -26,7 +26,7 @@ from synapse_media.store.objects import (
     remove_versions,
 )
 
-from .bucket import BucketBase, BucketFamily, Marked, Setting, not_empty, not_kept, require_mark, taken
+from .bucket import BucketBase, BucketFamily, Marked, Setting, days_in_force, not_empty, not_kept, require_mark, taken
 from .resource import Diff, Values, import_id
 
 # ---- its settings
@@ -44,6 +44,7 @@ _BLOCK: Final = {
     "BlockPublicPolicy": True,
     "RestrictPublicBuckets": True,
 }
+_AES: Final = {"SSEAlgorithm": "AES256"}
 _RULE: Final = "synapse-media"
 _REFUSED: Final = frozenset({"MalformedXML", "InvalidArgument", "InvalidRequest"})
 """What stores say of settings that they don't have, and that are as S3's documentation has them."""
@@ -72,11 +73,13 @@ class _S3Setting(Setting):
         put: makes it as the inputs say.
         may_be_refused: a store that knows the call, and refuses what is asked, is one that lacks it. Not so where the
             bucket would be open to others.
+        unlike: what a new bucket would not have, and `get` does not show, as text.
     """
 
     get: _Read
     put: Callable[[Any, BucketInputs], None]
     may_be_refused: bool = True
+    unlike: Callable[[Any, BucketInputs], list[str]] = lambda _, __: []
 
 
 def _get_versioning(s3: Client, inputs: S3In, /) -> S3In:
@@ -91,53 +94,106 @@ def _put_versioning(s3: Client, inputs: BucketInputs) -> None:
         call(s3, "put_bucket_versioning", Bucket=inputs.bucket, VersioningConfiguration={"Status": status})
 
 
-@dataclass(frozen=True, slots=True)
-class _Lifecycle:
-    """The effect of the active lifecycle rules: shortest times in days (0: none), IDs of rules that expire media.
-
-    A rule that expires current objects deletes media, so it shows as drift, whoever created it.
-    """
-
-    noncurrent_days: int = 0
-    abort_days: int = 0
-    expiring: tuple[str, ...] = ()
+def _unlike_versioning(s3: Client, inputs: BucketInputs) -> list[str]:
+    if call(s3, "get_bucket_versioning", Bucket=inputs.bucket).get("MFADelete") == "Enabled":
+        return ["deleting a version needs MFA, a new bucket would not have that"]
+    return []
 
 
-def _lifecycle(s3: Client, bucket: str) -> _Lifecycle:
+Rule = Mapping[str, Any]
+"""A lifecycle rule: https://docs.aws.amazon.com/AmazonS3/latest/API/API_LifecycleRule.html"""
+
+_OLD_VERSIONS: Final = "NoncurrentVersionExpiration"
+_UPLOADS: Final = "AbortIncompleteMultipartUpload"
+_NO_ACTIONS: Final = frozenset({"ID", "Status", "Filter", "Prefix"})
+
+
+def _lifecycle(s3: Client, bucket: str) -> Mapping[str, Any]:
+    """The lifecycle configuration; {} for none."""
     try:
-        rules = call(s3, "get_bucket_lifecycle_configuration", Bucket=bucket).get("Rules", [])
+        found: Mapping[str, Any] = call(s3, "get_bucket_lifecycle_configuration", Bucket=bucket)
     except ApiError as error:
         if error.code != "NoSuchLifecycleConfiguration":
             raise
-        rules = []
-    active = [rule for rule in rules if rule.get("Status") == "Enabled"]
-    noncurrent = [
-        rule["NoncurrentVersionExpiration"].get("NoncurrentDays", 0)
-        for rule in active
-        if "NoncurrentVersionExpiration" in rule
-    ]
-    abort = [
-        rule["AbortIncompleteMultipartUpload"].get("DaysAfterInitiation", 0)
-        for rule in active
-        if "AbortIncompleteMultipartUpload" in rule
-    ]
-    expiring = tuple(rule.get("ID", "") for rule in active if {"Days", "Date"} & set(rule.get("Expiration", {})))
-    return _Lifecycle(min(noncurrent, default=0), min(abort, default=0), expiring)
+        return {}
+    return found
+
+
+def _is_active(rule: Rule) -> bool:
+    return rule.get("Status") == "Enabled"
+
+
+def _is_whole(rule: Rule) -> bool:
+    """Whether a rule is for every object of the bucket."""
+    only = rule.get("Filter", {})
+    return not rule.get("Prefix") and set(only) <= {"Prefix"} and not only.get("Prefix")
+
+
+def _is_expiring(rule: Rule) -> bool:
+    """Whether a rule expires current objects. It deletes media, so it shows as drift, whoever created it."""
+    return _is_active(rule) and bool({"Days", "Date"} & set(rule.get("Expiration", {})))
+
+
+def _old_version_days(rule: Rule) -> int:
+    return int(rule.get(_OLD_VERSIONS, {}).get("NoncurrentDays", 0))
+
+
+def _upload_days(rule: Rule) -> int:
+    return int(rule.get(_UPLOADS, {}).get("DaysAfterInitiation", 0))
 
 
 def _get_lifecycle(s3: Client, inputs: S3In, /) -> S3In:
-    has = _lifecycle(s3, inputs.bucket)
-    return replace(inputs, noncurrent_days=has.noncurrent_days, abort_days=has.abort_days, expiring_rules=has.expiring)
+    active = [rule for rule in _lifecycle(s3, inputs.bucket).get("Rules", []) if _is_active(rule)]
+    return replace(
+        inputs,
+        noncurrent_days=days_in_force(
+            ((_old_version_days(rule), _is_whole(rule)) for rule in active), inputs.noncurrent_days
+        ),
+        abort_days=days_in_force(((_upload_days(rule), _is_whole(rule)) for rule in active), inputs.abort_days),
+        expiring_rules=tuple(rule.get("ID", "") for rule in active if _is_expiring(rule)),
+    )
+
+
+def _unlike_lifecycle(s3: Client, inputs: BucketInputs) -> list[str]:
+    """Rules with other actions, objects or a status that a new bucket's rule does not have."""
+    return [
+        f"it has the lifecycle rule {json.dumps(rule, sort_keys=True, default=str)}, a new bucket would not"
+        for rule in _lifecycle(s3, inputs.bucket).get("Rules", [])
+        if not (_is_active(rule) and _is_whole(rule) and _is_plain(rule)) and not _is_expiring(rule)
+    ]
+
+
+def _is_plain(rule: Rule) -> bool:
+    """Whether a rule does nothing but what our rule does, after whatever time."""
+    actions = set(rule) - _NO_ACTIONS
+    return actions <= {_OLD_VERSIONS, _UPLOADS} and set(rule.get(_OLD_VERSIONS, {})) <= {"NoncurrentDays"}
+
+
+def _kept(rule: Rule, inputs: BucketInputs) -> Rule:
+    """A rule of somebody else, without the actions that were found as drift."""
+    if not _is_active(rule):
+        return rule
+    actions = {
+        "Expiration": _is_expiring(rule),
+        _OLD_VERSIONS: not inputs.noncurrent_days or _old_version_days(rule) < inputs.noncurrent_days,
+        _UPLOADS: not inputs.abort_days or _upload_days(rule) < inputs.abort_days,
+    }
+    return {name: value for name, value in rule.items() if not actions.get(name)}
 
 
 def _put_lifecycle(s3: Client, inputs: BucketInputs) -> None:
+    """Put our rule beside those of others, which lose what was found as drift: expiring media, or too early an end."""
+    found = _lifecycle(s3, inputs.bucket)
+    others = [_kept(rule, inputs) for rule in found.get("Rules", []) if rule.get("ID") != _RULE]
     rule: dict[str, object] = {"ID": _RULE, "Status": "Enabled", "Filter": {"Prefix": ""}}
     if inputs.abort_days:
         rule["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": inputs.abort_days}
     if inputs.noncurrent_days:
         rule["NoncurrentVersionExpiration"] = {"NoncurrentDays": inputs.noncurrent_days}
-    rules = {"Rules": [rule]}
-    call(s3, "put_bucket_lifecycle_configuration", Bucket=inputs.bucket, LifecycleConfiguration=rules)
+    rules = {"Rules": [*(other for other in others if set(other) - _NO_ACTIONS), rule]}
+    # A setting of the whole configuration, which a call without it resets.
+    size = {name: found[name] for name in ("TransitionDefaultMinimumObjectSize",) if found.get(name)}
+    call(s3, "put_bucket_lifecycle_configuration", Bucket=inputs.bucket, LifecycleConfiguration=rules, **size)
 
 
 def read_policy(s3: Client, bucket: str) -> str:
@@ -189,21 +245,32 @@ def _put_block(s3: Client, inputs: BucketInputs) -> None:
     call(s3, "put_public_access_block", Bucket=inputs.bucket, PublicAccessBlockConfiguration=_BLOCK)
 
 
-def _get_encryption(s3: Client, inputs: S3In, /) -> S3In:
+def _encryption_rules(s3: Client, bucket: str) -> list[Mapping[str, Any]]:
     try:
-        found = call(s3, "get_bucket_encryption", Bucket=inputs.bucket)["ServerSideEncryptionConfiguration"]
+        found = call(s3, "get_bucket_encryption", Bucket=bucket)["ServerSideEncryptionConfiguration"]
     except ApiError as error:
         if error.code != "ServerSideEncryptionConfigurationNotFoundError":
             raise
         found = {}
-    return replace(inputs, encryption=bool(found.get("Rules")))
+    return list(found.get("Rules", []))
+
+
+def _get_encryption(s3: Client, inputs: S3In, /) -> S3In:
+    return replace(inputs, encryption=bool(_encryption_rules(s3, inputs.bucket)))
+
+
+def _unlike_encryption(s3: Client, inputs: BucketInputs) -> list[str]:
+    defaults = [rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in _encryption_rules(s3, inputs.bucket)]
+    return [
+        f"default encryption is {json.dumps(default, sort_keys=True)}, not {json.dumps(_AES)}"
+        for default in defaults
+        if default != _AES
+    ]
 
 
 def _put_encryption(s3: Client, inputs: BucketInputs) -> None:
-    if _get_encryption(s3, inputs).encryption:
-        return
     bucket = inputs.bucket
-    rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
+    rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": _AES}]}
     call(s3, "put_bucket_encryption", Bucket=bucket, ServerSideEncryptionConfiguration=rules)
     try:
         call(s3, "put_object", Bucket=bucket, Key=PROOF_OBJECT, Body=b"after default encryption was switched on")
@@ -238,21 +305,44 @@ def _get_acl(s3: Client, inputs: S3In, /) -> S3In:
     return replace(inputs, acl="public" if is_public(s3, inputs.bucket) else "private")
 
 
+def _unlike_acl(s3: Client, inputs: BucketInputs) -> list[str]:
+    """Grants to other accounts and to groups, where the store names the owner."""
+    found = call(s3, "get_bucket_acl", Bucket=inputs.bucket)
+    owner = found.get("Owner", {}).get("ID")
+    grants = [(grant.get("Grantee", {}), grant.get("Permission", "")) for grant in found.get("Grants", [])]
+    named = [(grantee.get("ID") or grantee.get("URI"), permission) for grantee, permission in grants]
+    return [
+        f"its access control list grants {permission} to {grantee}, a new bucket's would not"
+        for grantee, permission in named
+        if owner and grantee and grantee != owner
+    ]
+
+
 def _put_acl(s3: Client, inputs: BucketInputs) -> None:
     make_private(s3, inputs.bucket)
 
 
 _SETTINGS: Final = (
-    _S3Setting("versioning", ("versioning",), "versioning", _get_versioning, _put_versioning),
+    _S3Setting(
+        "versioning", ("versioning",), "versioning", _get_versioning, _put_versioning, unlike=_unlike_versioning
+    ),
     _S3Setting("access", ("public_access_block",), "public access block", _get_block, _put_block),
-    _S3Setting("access", ("acl",), "access control list", _get_acl, _put_acl, may_be_refused=False),
-    _S3Setting("encryption", ("encryption",), "default encryption", _get_encryption, _put_encryption),
+    _S3Setting("access", ("acl",), "access control list", _get_acl, _put_acl, may_be_refused=False, unlike=_unlike_acl),
+    _S3Setting(
+        "encryption",
+        ("encryption",),
+        "default encryption",
+        _get_encryption,
+        _put_encryption,
+        unlike=_unlike_encryption,
+    ),
     _S3Setting(
         "lifecycle",
         ("noncurrent_days", "abort_days"),
         "lifecycle rules (old versions and unfinished uploads stay)",
         _get_lifecycle,
         _put_lifecycle,
+        unlike=_unlike_lifecycle,
     ),
     # Last: on Amazon a policy put before the public access block can be refused (pulumi-aws#2927).
     _S3Setting("policy", ("policy",), "bucket policy", _get_policy, _put_policy, may_be_refused=False),
@@ -404,7 +494,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             lambda: call(s3, "get_bucket_versioning", Bucket=bucket).get("Status"),
             lambda: _tags(s3, bucket),
             lambda: read_policy(s3, bucket),
-            lambda: _lifecycle(s3, bucket) != _Lifecycle(),
+            lambda: _lifecycle(s3, bucket).get("Rules"),
         )
         for is_set in looks:
             try:
@@ -423,6 +513,9 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
 
     def read(self, setting: _S3Setting, inputs: S3In) -> S3In:
         return setting.get(self.s3, inputs)
+
+    def unlike(self, setting: _S3Setting) -> list[str]:
+        return setting.unlike(self.s3, self.inputs)
 
     def apply(self) -> None:
         while True:
@@ -446,7 +539,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             state.lacks, state.has_no_tags = (_NO_TAGS,), True
         for setting in self.managed():
             try:
-                if self.wanted(setting):
+                if self.wanted(setting) and not self._is_alike(setting):
                     setting.put(self.s3, self.inputs)
                     state.lacks = (*state.lacks, *self._dropped(setting))
             except ApiError as error:
@@ -455,6 +548,19 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
                 ):
                     raise
                 state.lacks = (*state.lacks, setting.words)
+
+    def _is_alike(self, setting: _S3Setting) -> bool:
+        """Whether the bucket has a setting as the inputs say: then it is not written, as they don't show all of it."""
+        try:
+            has = self.read(setting, replace(self.inputs, expiring_rules=()))
+        except ApiError as error:
+            # In a bucket that was just made there is nothing to overwrite.
+            if self._made_at is None or not self.excuses(error):
+                raise
+            return False
+        return not has.expiring_rules and all(
+            getattr(has, name) == getattr(self.inputs, name) for name in setting.fields
+        )
 
     def _dropped(self, setting: _S3Setting) -> list[str]:
         """What the store took and did not keep, as if nothing had been asked; in words, as `lacks` has it."""
@@ -548,7 +654,9 @@ class Bucket(S3BucketBase[BucketInputs, BucketState]):
                 f"{was.iam_endpoint}, and the same variables can't hold the administrator's key that deletes these and "
                 "the key that is meant for Synapse. Take two steps. First, with the administrator's key in the "
                 "environment and iam_endpoint as it was: method: filesystem, <homeserver>/retain-bucket, "
-                "<homeserver>/retire-key and <homeserver>/narrow-policy in the stack file's allow, and `up`. Then, "
+                "<homeserver>/retire-key and <homeserver>/narrow-policy in the stack file's allow, and `up`; in a "
+                "program, whose components have no such method, remove the component for one `up`, with the same "
+                "entries. Then, "
                 "with Synapse's own key in the environment: the method as it was, existing_key: true in place of "
                 "iam_endpoint, adopt: true if that key may not see the bucket's tags, and `up`."
             )

@@ -1,11 +1,13 @@
 """The probes of a proof: each operation is tried with the key, here or on the homeserver.
 
-Probes that should be denied are harmless if they are not: the policy is malformed, the bucket to be created exists.
+Probes that should be denied are harmless if they are not: the policy is malformed, and undone at a store that takes it
+nevertheless; the bucket to be created exists.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +28,7 @@ PART: Final = 8 * 1024 * 1024
 """The part size of boto3 for larger uploads, and so of Synapse's module and its script."""
 _BIG: Final = PART + 1024 * 1024
 
+_NO_POLICY: Final = "not a policy"
 _HOPELESS: Final = frozenset({"NoSuchBucket", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"})
 
 
@@ -163,8 +166,9 @@ def _delete(at: _Try) -> None:
 
 
 def _put_bucket_policy(at: _Try) -> None:
+    former = _policy(at)
     try:
-        call(at.s3, "put_bucket_policy", Bucket=at.bucket, Policy="not a policy")
+        call(at.s3, "put_bucket_policy", Bucket=at.bucket, Policy=_NO_POLICY)
     except ApiError as error:
         if error.lacking:
             raise _NotTestedError("this store has no bucket policies") from None
@@ -172,6 +176,33 @@ def _put_bucket_policy(at: _Try) -> None:
         if error.status == 400 and not error.bad_key and not error.denied:
             return
         raise
+    _put_back(at, former)
+
+
+def _policy(at: _Try) -> str:
+    """The bucket's policy; "" if there is none, or the key may not read it."""
+    try:
+        document = str(call(at.s3, "get_bucket_policy", Bucket=at.bucket)["Policy"])
+        return document if isinstance(json.loads(document), dict) else ""
+    except (ApiError, ValueError):
+        return ""
+
+
+def _put_back(at: _Try, former: str) -> None:
+    """Undo the probe at a store that takes any text for a policy."""
+    try:
+        if former:
+            call(at.s3, "put_bucket_policy", Bucket=at.bucket, Policy=former)
+        else:
+            call(at.s3, "delete_bucket_policy", Bucket=at.bucket)
+    except ApiError as error:
+        # Not the error itself: a denial would read as if the key could not write the policy.
+        raise ApiError(
+            "PolicyLeft",
+            200,
+            f"this store took {_NO_POLICY!r} for the policy of bucket {at.bucket}, and the former policy "
+            f"({former or 'none'}) could not be put back: do that by hand. {error}",
+        ) from None
 
 
 def _create_bucket(at: _Try) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from synapse_media import catalog, settings, stackfile
 from synapse_media.allow import Word
+from synapse_media.cli.commandline import parser
 from synapse_media.guards import changes
 from synapse_media.guards.applied import Applied, Bucket, Place, Ring
 from synapse_media.guards.judge import Verdict, judge
@@ -173,6 +176,19 @@ def test_another_place_is_a_danger_or_refused(
             assert words(verdict, name) & {"replace-bucket", "move-media"} or names(verdict, name)
 
 
+@pytest.mark.parametrize("before", ["synapse-s3-storage-provider", "goofys", "matrix-media-repo"])
+@pytest.mark.parametrize("after", ["synapse-s3-storage-provider", "goofys", "matrix-media-repo"])
+def test_matrix_media_repo_and_the_others_do_not_find_each_others_media(before: str, after: str) -> None:
+    def store(method: str, datastore_id: str) -> StoreSettings:
+        ids = {"s3_datastore_id": datastore_id} if settings.METHODS[method].datastore_ids else {}
+        return replace(example("s3-compatible"), method=method, access="full", media_repo=ids, prefix="")
+
+    was, will = store(before, "s3one"), store(after, "s3one")
+    verdict = judge({was.server_name: as_applied(was)}, {will.server_name: will}, ())
+    same_layout = (before == "matrix-media-repo") == (after == "matrix-media-repo")
+    assert words(verdict, will.server_name) == (set() if same_layout else {"move-media"})
+
+
 @many
 @given(stores(), stores(), ALLOW)
 def test_a_key_that_is_left_behind_is_named(
@@ -262,7 +278,24 @@ def test_a_key_that_is_being_retired_is_not_made_active_again(was: dict[str, Sto
         (old,) = store.keys.retiring
         for keys in (Keys(old), Keys(old, (store.keys.active,))):
             wanted = {**was, name: replace(store, keys=keys)}
-            assert names(judge(all_applied(was), wanted, allow), name)
+            verdict = judge(all_applied(was), wanted, allow)
+            assert names(verdict, name)
+            commands = (line for told in verdict.refused for line in re.findall(r"`synapse-media ([^`]*)`", told))
+            for command in commands:
+                assert parser().parse_args(command.split()).stack == "s"
+                assert " --server " in command
+
+
+def test_a_move_that_was_cut_off_and_taken_back_does_not_lose_what_it_keeps() -> None:
+    store = example("s3-compatible")
+    was = as_applied(store)
+    (kept,) = was.buckets
+    begun = replace(kept, values={**kept.values, "bucket": "begun"})
+    (change,) = judge({was.server_name: replace(was, buckets=(kept, begun))}, {store.server_name: store}, ()).changes
+    assert {danger.word for danger in change.dangers} == {"replace-bucket", "delete-bucket"}
+    (why,) = (danger.why for danger in change.dangers if danger.word == "replace-bucket")
+    assert f"goes back to {store.bucket}, where Synapse's media is" in why
+    assert f"the media in {store.bucket}" not in why
 
 
 def test_an_administrators_key_is_no_synapses() -> None:
@@ -274,3 +307,8 @@ def test_an_administrators_key_is_no_synapses() -> None:
         verdict = judge(all_applied({was.server_name: was}), wanted, ())
         assert any("takes the key in S3_ACCESS_KEY_ID" in why for why in verdict.refused)
         assert any("method: filesystem" in why for why in verdict.refused)
+        # A component has no such method.
+        declared = {was.server_name: replace(as_applied(was), declared=True)}
+        (why,) = (why for why in judge(declared, wanted, ()).refused if "takes the key in" in why)
+        assert "remove its component" in why
+        assert "filesystem" not in why

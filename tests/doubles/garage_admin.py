@@ -51,7 +51,8 @@ class GarageDouble:
             has = next((key["permissions"] for key in bucket["keys"] if key not in others), {})
             has = {"read": False, "write": False, "owner": False, **has}
             has |= dict.fromkeys(body["permissions"], operation == "AllowBucketKey")
-            bucket["keys"] = [*others, {"accessKeyId": body["accessKeyId"], "name": "", "permissions": has}]
+            name = self.keys[body["accessKeyId"]]["name"]
+            bucket["keys"] = [*others, {"accessKeyId": body["accessKeyId"], "name": name, "permissions": has}]
         elif operation == "DeleteBucket":
             del self.buckets[bucket["id"]]
             return None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from synapse_media.cli import main
 from synapse_media.settings import ADOPTED_SECRET
 from tests.life.life import SERVER, Life
 
@@ -44,6 +48,12 @@ def words_in(printed: str) -> tuple[str, ...]:
     found = re.findall(r"put (\S+(?:, \S+)*) into synapse-media:allow", printed)
     assert found, printed
     return tuple(found[-1].split(", "))
+
+
+def command_in(printed: str) -> list[str]:
+    """The arguments of the command that a refusal tells to run, as they are printed."""
+    (found,) = re.findall(r"`synapse-media ([^`]*)`", printed)
+    return shlex.split(found)
 
 
 def put_media(life: Life) -> None:
@@ -210,8 +220,8 @@ def test_a_key_line_that_would_leave_nobody_with_a_key(life: Life) -> None:
     assert "Keep both" in printed
     edit(life, {SERVER: life.settings(keys={"active": "b", "retiring": ["a"]})})
     done(life)
-    refused(life, "rotate --finish --confirm", command=("rotate", "--finish", "--yes"))
-    done(life, "rotate", "--finish", "--confirm", "--yes")
+    printed = refused(life, "--finish --confirm", command=("rotate", "--finish", "--yes"))
+    assert main([*command_in(printed), "--yes"]) == 0
     assert len(life.keys()) == 1
 
 
@@ -235,6 +245,45 @@ def test_a_key_to_bring_along_that_is_not_there(begin: Callable[[], Life], monke
     monkeypatch.setenv(ADOPTED_SECRET, key["SecretAccessKey"])
     done(new)
     assert new.stack.outputs().access_key_id == key["AccessKeyId"]
+
+
+def test_another_existing_key_than_before(begin: Callable[[], Life], monkeypatch: pytest.MonkeyPatch) -> None:
+    new = begin()
+    new.s3.create_bucket(Bucket=new.bucket)
+    new.iam.create_user(UserName=new.user)
+    rights = {
+        "Effect": "Allow",
+        "Action": "s3:*",
+        "Resource": [f"arn:aws:s3:::{new.bucket}", f"arn:aws:s3:::{new.bucket}/*"],
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [rights]})
+    new.iam.put_user_policy(UserName=new.user, PolicyName="media", PolicyDocument=document)
+    administrators = {name: os.environ[name] for name in ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")}
+
+    def with_key() -> str:
+        key = new.iam.create_access_key(UserName=new.user)["AccessKey"]
+        monkeypatch.setenv("S3_ACCESS_KEY_ID", key["AccessKeyId"])
+        monkeypatch.setenv("S3_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        return str(key["AccessKeyId"])
+
+    def settings() -> dict[str, Any]:
+        return {**new.settings(existing_key=True, adopt=True, access="full"), "iam_endpoint": ""}
+
+    first = with_key()
+    new.stack.store((), **settings())
+    done(new)
+    for name, value in administrators.items():
+        monkeypatch.setenv(name, value)
+    assert new.command("diff", "--refresh")[0] == 3
+    refused(new, f"{first} becomes {administrators['S3_ACCESS_KEY_ID']}", command=("up", "--refresh", "--yes"))
+    # As a plain `up` does after a run that was cut off.
+    done(new)
+    assert new.stack.outputs().access_key_id == first
+    second = with_key()
+    words = words_in(refused(new, f"{first} becomes {second}", command=("up", "--refresh", "--yes")))
+    new.stack.write({SERVER: settings()}, words)
+    done(new, "up", "--refresh", "--yes")
+    assert new.stack.outputs().access_key_id == second
 
 
 # ---- commands

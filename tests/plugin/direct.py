@@ -30,7 +30,7 @@ class Direct:
 
     @property
     def context(self) -> Context:
-        return Context(warn=self.said.append, urn=URN)
+        return Context(warn=self.said.append, note=self.said.append, urn=URN)
 
     @property
     def endpoint(self) -> str:

@@ -527,7 +527,9 @@ def test_a_store_with_an_iam_api_does_not_get_an_existing_key_in_one_step(direct
     """What deletes its user is the administrator's key, in the variables of the key that is meant for Synapse."""
     had, none = checked(wanted(direct)), checked(wanted(direct, connection=direct.connection(iamEndpoint="")))
     for inputs in (none, {**none, "bucket": "another-bucket"}):
-        with pytest.raises(StoreError, match=r"^existing_key: .*Take two steps\. First, .*retain-bucket.*Then, "):
+        with pytest.raises(
+            StoreError, match=r"^existing_key: .*Take two steps\. First, .*retain-bucket.*remove the component.*Then, "
+        ):
             BUCKET.diff(had, inputs)
     assert BUCKET.diff(none, had).changed == ("connection",)
     unknown = {**none["connection"], "iamEndpoint": UNKNOWN}
@@ -858,3 +860,142 @@ def test_moto_a_lifecycle_rule_has_only_what_is_wanted(
     assert ("NoncurrentVersionExpiration" in rule) == bool(noncurrent)
     assert ("AbortIncompleteMultipartUpload" in rule) == bool(abort)
     assert refreshed(direct, inputs, outputs) == set()
+
+
+# ---- an adopted bucket with settings of its own
+
+URL_CACHE = {
+    "ID": "url cache",
+    "Status": "Enabled",
+    "Filter": {"Prefix": "url_cache/"},
+    "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+    "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+}
+COLDER = {
+    "ID": "colder",
+    "Status": "Enabled",
+    "Filter": {"Prefix": "remote_content/"},
+    "Transitions": [{"Days": 60, "StorageClass": "GLACIER_IR"}],
+}
+MARKERS = {
+    "ID": "markers",
+    "Status": "Enabled",
+    "Filter": {"Prefix": ""},
+    "Expiration": {"ExpiredObjectDeleteMarker": True},
+}
+KMS = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "arn:aws:kms:eu-central-1:123456789012:key/ours"}
+
+
+def put_rules(s3: Any, bucket: str, *rules: dict[str, Any]) -> None:
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": list(rules)})
+
+
+def rules_in(s3: Any, bucket: str) -> dict[str, dict[str, Any]]:
+    return {rule["ID"]: rule for rule in s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]}
+
+
+def encrypt(s3: Any, bucket: str) -> None:
+    rule = {"ApplyServerSideEncryptionByDefault": KMS}
+    s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
+
+
+def encryption_in(s3: Any, bucket: str) -> Any:
+    [rule] = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    return rule["ApplyServerSideEncryptionByDefault"]
+
+
+OURS = {**URL_CACHE, "ID": "by hand", "Filter": {"Prefix": ""}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "kms", "said"),
+    [
+        ((URL_CACHE, COLDER, MARKERS), True, ["noncurrentDays is 0", "abortDays is 0", "url_cache/", "GLACIER_IR"]),
+        ((URL_CACHE, COLDER, MARKERS), False, ["ExpiredObjectDeleteMarker"]),
+        ((OURS, COLDER), False, ["GLACIER_IR"]),
+        ((OURS, {**OURS, "ID": "off", "Status": "Disabled"}), False, ['"Status": "Disabled"']),
+        ((OURS,), True, ["aws:kms", "key/ours"]),
+    ],
+)
+def test_moto_an_adopted_bucket_that_differs_in_any_part_is_not_owned(
+    on_moto: tuple[Any, Values], direct: Direct, rules: tuple[dict[str, Any], ...], kms: bool, said: list[str]
+) -> None:
+    s3, inputs = on_moto
+    BUCKET.create(inputs, direct.context)
+    put_rules(s3, direct.name, *rules)
+    if kms:
+        encrypt(s3, direct.name)
+    before = rules_in(s3, direct.name), encryption_in(s3, direct.name)
+    _, outputs = BUCKET.create({**inputs, "adopt": True}, direct.context)
+    for part in said:
+        assert part in "\n".join(outputs["differences"])
+    with pytest.raises(StoreError, match=r"still differs from a new bucket.*Nothing was changed") as refused:
+        BUCKET.update(direct.name, outputs, {**inputs, "own": True}, direct.context)
+    assert all(part in str(refused.value) for part in said)
+    assert (rules_in(s3, direct.name), encryption_in(s3, direct.name)) == before
+
+
+def test_moto_nothing_is_written_to_a_bucket_that_is_owned(
+    moto_url: str, on_moto: tuple[Any, Values], direct: Direct
+) -> None:
+    s3, inputs = on_moto
+    BUCKET.create(inputs, direct.context)
+    put_rules(s3, direct.name, OURS)
+    _, outputs = BUCKET.create({**inputs, "adopt": True}, direct.context)
+    assert outputs["differences"] == []
+    with proxy.in_front_of(moto_url) as double:
+        inputs["connection"] = direct.connection(endpoint=double.url, region="eu-central-1")
+        owned = BUCKET.update(direct.name, outputs, {**inputs, "own": True}, direct.context)
+        assert [one.target for one in double.exchanges if one.method not in ("GET", "HEAD")] == []
+    assert (owned["adopted"], owned["lacks"]) == (False, [])
+    assert rules_in(s3, direct.name) == {"by hand": OURS}
+
+
+# ---- what others add to a bucket of ours
+
+
+def test_moto_rules_of_others_are_kept_beside_ours(on_moto: tuple[Any, Values], direct: Direct) -> None:
+    s3, inputs = on_moto
+    _, outputs = BUCKET.create(inputs, direct.context)
+    ours = rules_in(s3, direct.name)["synapse-media"]
+    longer = {**OURS, "ID": "longer", "NoncurrentVersionExpiration": {"NoncurrentDays": 90}}
+    put_rules(s3, direct.name, ours, COLDER, MARKERS, longer)
+    encrypt(s3, direct.name)
+    assert refreshed(direct, inputs, outputs) == set()
+    assert set(rules_in(s3, direct.name)) == {"synapse-media", "colder", "markers", "longer"}
+    # Ours is written anew: with another time, and where it was deleted by hand.
+    changed = {**inputs, "noncurrentDays": 60}
+    outputs = BUCKET.update(direct.name, outputs, changed, direct.context)
+    assert rules_in(s3, direct.name)["colder"]["Transitions"] == COLDER["Transitions"]
+    put_rules(s3, direct.name, COLDER, MARKERS)
+    assert refreshed(direct, changed, outputs) == {"noncurrentDays", "abortDays"}
+    assert set(rules_in(s3, direct.name)) == {"synapse-media", "colder", "markers"}
+    assert encryption_in(s3, direct.name) == KMS
+
+
+def test_moto_a_rule_loses_only_the_action_that_was_found_as_drift(on_moto: tuple[Any, Values], direct: Direct) -> None:
+    s3, inputs = on_moto
+    _, outputs = BUCKET.create(inputs, direct.context)
+    ours = rules_in(s3, direct.name)["synapse-media"]
+    put_rules(s3, direct.name, ours, {**COLDER, "NoncurrentVersionExpiration": {"NoncurrentDays": 1}})
+    assert refreshed(direct, inputs, outputs) == {"noncurrentDays"}
+    assert "NoncurrentVersionExpiration" not in rules_in(s3, direct.name)["colder"]
+    assert rules_in(s3, direct.name)["colder"]["Transitions"] == COLDER["Transitions"]
+
+
+@pytest.mark.parametrize("narrowed", [{"Filter": {"Prefix": "url_cache/"}}, {"Status": "Disabled"}])
+def test_moto_our_rule_made_narrower_is_drift(
+    on_moto: tuple[Any, Values], direct: Direct, narrowed: dict[str, Any]
+) -> None:
+    s3, inputs = on_moto
+    _, outputs = BUCKET.create(inputs, direct.context)
+    put_rules(s3, direct.name, {**rules_in(s3, direct.name)["synapse-media"], **narrowed})
+    assert refreshed(direct, inputs, outputs) == {"noncurrentDays", "abortDays"}
+
+
+def test_moto_an_empty_bucket_with_a_rule_is_not_new(on_moto: tuple[Any, Values], direct: Direct) -> None:
+    s3, inputs = on_moto
+    s3.create_bucket(Bucket=direct.name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    put_rules(s3, direct.name, COLDER)
+    with pytest.raises(StoreError, match="exists already"):
+        BUCKET.create(inputs, direct.context)

@@ -69,6 +69,55 @@ def test_what_is_taken_and_dropped_is_lacking_and_no_difference(direct: Direct) 
         assert drifted.inputs["noncurrentDays"] == 30
 
 
+def _xml(body: str) -> proxy.Answer:
+    return proxy.Answer(200, (("Content-Type", "application/xml"),), body.encode())
+
+
+_KEEPS_NEWER = (
+    "<LifecycleConfiguration><Rule><ID>x</ID><Status>Enabled</Status><Filter><Prefix/></Filter>"
+    "<NoncurrentVersionExpiration><NoncurrentDays>30</NoncurrentDays>"
+    "<NewerNoncurrentVersions>3</NewerNoncurrentVersions></NoncurrentVersionExpiration></Rule></LifecycleConfiguration>"
+)
+_NEEDS_MFA = "<VersioningConfiguration><Status>Enabled</Status><MfaDelete>Enabled</MfaDelete></VersioningConfiguration>"
+_SHARED = (
+    "<AccessControlPolicy><Owner><ID>us</ID></Owner><AccessControlList>"
+    "<Grant><Grantee><ID>us</ID></Grantee><Permission>FULL_CONTROL</Permission></Grant>"
+    "<Grant><Grantee><ID>them</ID></Grantee><Permission>READ</Permission></Grant>"
+    "</AccessControlList></AccessControlPolicy>"
+)
+
+
+@pytest.mark.parametrize(
+    ("subresource", "body", "said"),
+    [
+        ("lifecycle", _KEEPS_NEWER, "NewerNoncurrentVersions"),
+        ("versioning", _NEEDS_MFA, "deleting a version needs MFA"),
+        ("acl", _SHARED, "grants READ to them"),
+    ],
+)
+def test_a_part_of_a_setting_that_a_new_bucket_lacks_is_a_difference(
+    direct: Direct, subresource: str, body: str, said: str
+) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(lambda _, __: _xml(body), when=reads(subresource))
+        inputs = inputs_of(direct, double.url, adopt=True, versioning=True, noncurrentDays=30)
+        _, outputs = BUCKET.create(inputs, direct.context)
+    assert said in "\n".join(outputs["differences"])
+
+
+def test_a_rule_is_not_written_over_what_the_key_may_not_look_at(direct: Direct) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        plain = inputs_of(direct, double.url, mayBeDenied=True)
+        _, outputs = BUCKET.create(plain, direct.context)
+        denied = lambda request, _: proxy.error(request, 403, "AccessDenied", "no")  # noqa: E731
+        double.misbehave(denied, when=reads("lifecycle"))
+        written = double.misbehave(lambda _, __: proxy.Answer(200), when=writes("lifecycle"))
+        outputs = BUCKET.update(direct.name, outputs, {**plain, "abortDays": 7}, direct.context)
+        assert written.hits == 0
+        assert outputs["lacks"] == ["lifecycle rules (old versions and unfinished uploads stay)"]
+
+
 @pytest.mark.parametrize("code", ["MalformedXML", "InvalidArgument", "InvalidRequest"])
 def test_a_setting_that_a_store_refuses_is_lacking(direct: Direct, code: str) -> None:
     def refuse(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:

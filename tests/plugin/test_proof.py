@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 
 from components import policies
@@ -513,6 +514,38 @@ def test_moto_the_decoy_is_asked_for_in_the_stores_own_region(moto_url: str, dir
     expected = {Operation.CREATE_BUCKET: Expected.REFUSED}
     [line] = probes.prove(there, key, direct.name, "", expected, decoy=f"{direct.name}-decoy")
     assert line.outcome == "allowed", "moto lets everybody make it"
+
+
+FORMER = '{"Version": "2012-10-17", "Statement": []}'
+
+
+@pytest.mark.parametrize("former", ["", FORMER])
+def test_moto_a_policy_is_put_back_where_any_text_is_taken_for_one(moto_url: str, direct: Direct, former: str) -> None:
+    key = Credential("testing", "testing")
+    there = direct.parsed(endpoint=moto_url, region="us-east-1")
+    s3 = connections.s3_client(there, key)
+    s3.create_bucket(Bucket=direct.name)
+    if former:
+        s3.put_bucket_policy(Bucket=direct.name, Policy=former)
+    [line] = probes.prove(there, key, direct.name, "", {Operation.PUT_BUCKET_POLICY: Expected.REFUSED})
+    assert line.outcome == "allowed"
+    if former:
+        assert s3.get_bucket_policy(Bucket=direct.name)["Policy"] == former
+    else:
+        with pytest.raises(ClientError, match="NoSuchBucketPolicy"):
+            s3.get_bucket_policy(Bucket=direct.name)
+
+
+def test_moto_a_policy_that_can_not_be_put_back_is_no_refusal(moto_url: str, direct: Direct) -> None:
+    key = Credential("testing", "testing")
+    with proxy.in_front_of(moto_url) as double:
+        there = direct.parsed(endpoint=double.url, region="us-east-1")
+        connections.s3_client(there, key).create_bucket(Bucket=direct.name)
+        denied = lambda request, _: proxy.error(request, 403, "AccessDenied", "no")  # noqa: E731
+        double.misbehave(denied, when=lambda request: request.method == "DELETE" and "policy" in request.query)
+        [line] = probes.prove(there, key, direct.name, "", {Operation.PUT_BUCKET_POLICY: Expected.REFUSED})
+    assert line.outcome == "failed (PolicyLeft)"
+    assert "could not be put back: do that by hand" in line.detail
 
 
 # ---- the resource

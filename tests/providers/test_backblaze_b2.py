@@ -156,13 +156,8 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
         if operation != "create_key":
             return None
         hits.append(operation)
-        [bucket] = double.bucket_name_to_bucket.values()
-        name = "synapse-media-lost-media-" + _slot_mark(b2) + "-a"
-        token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
-        for key_name in (name, "by-hand"):
-            double.create_key(
-                double.API_URL, token, bucket.account_id, ["readFiles"], key_name, None, [bucket.bucket_id], None
-            )
+        for key_name in ("synapse-media-lost-media-" + _slot_mark(b2) + "-a", "by-hand"):
+            _key_by_hand(double, key_name)
         return 0, "", b""
 
     double.fault = does_it_and_hangs_up
@@ -176,14 +171,32 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
     assert names == ["by-hand", "synapse-media-lost-media-" + _slot_mark(b2) + "-a"]
     assert "not created by this stack" in said
     b2.outputs().require_proof()
+    with pytest.raises(EngineError, match="which this state does not know"):
+        b2.destroy()
+    [by_hand] = double.all_application_keys
+    assert by_hand.name == "by-hand"
+    assert list(double.bucket_name_to_bucket) == ["lost-media"]
+    _delete_key(double, by_hand.application_key_id)
     b2.destroy()
-    assert [key.name for key in double.all_application_keys] == ["by-hand"]
+    assert double.bucket_name_to_bucket == {}
+
+
+def _key_by_hand(double: B2Double, name: str) -> None:
+    """A key of the only bucket, made by somebody else."""
+    [bucket] = double.bucket_name_to_bucket.values()
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.create_key(double.API_URL, token, bucket.account_id, ["readFiles"], name, None, [bucket.bucket_id], None)
+
+
+def _delete_key(double: B2Double, key_id: str) -> None:
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.delete_key(double.API_URL, token, key_id)
 
 
 def _slot_mark(b2: Stack) -> str:
     resources = b2.engine.export(b2.name)["deployment"]["resources"]
     [nonce] = [item["outputs"]["nonce"] for item in resources if item["type"] == "s3store:index:B2Bucket"]
-    return hashlib.sha256(f"synapse-media/b2/{SERVER}{nonce}".encode()).hexdigest()[:16]
+    return hashlib.sha256(nonce.encode()).hexdigest()[:16]
 
 
 def test_a_second_checkout_keeps_the_key_of_the_first(b2: Stack, double: B2Double) -> None:
@@ -200,8 +213,13 @@ def test_a_second_checkout_keeps_the_key_of_the_first(b2: Stack, double: B2Doubl
     b2.store(["delete-bucket"], **_settings(double, "shared-media", keys={"active": "b", "retiring": ["a"]}))
     assert f"has the key {second.access_key_id}, not created by this stack" in b2.up()
     assert set(_keys(double)) == {first.access_key_id, second.access_key_id, b2.outputs().access_key_id}
-    b2.destroy()
+    with pytest.raises(EngineError, match=f"accessible with the key {second.access_key_id}, which this state does not"):
+        b2.destroy()
     assert set(_keys(double)) == {second.access_key_id}
+    assert list(double.bucket_name_to_bucket) == ["shared-media"]
+    _delete_key(double, second.access_key_id)
+    b2.destroy()
+    assert double.bucket_name_to_bucket == {}
 
 
 def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(b2: Stack, double: B2Double) -> None:
@@ -217,10 +235,11 @@ def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(b2: Stack, doub
     # Nor does it end with the store.
     b2.store(["delete-bucket"], **_settings(double, "found-media", adopt=True))
     b2.up()
-    b2.destroy()
+    with pytest.raises(EngineError, match=f"accessible with the key {in_use}, which this state does not know"):
+        b2.destroy()
     assert set(_keys(double)) == {in_use}
-    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
-    double.delete_key(double.API_URL, token, in_use)
+    _delete_key(double, in_use)
+    b2.destroy()
 
 
 def test_a_key_of_another_account_is_refused_and_nothing_forgotten(b2: Stack, double: B2Double) -> None:
@@ -411,6 +430,27 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
     B2Bucket().delete("refused-media", changed, Context(said.append))
 
 
+def test_a_rule_for_a_part_of_the_bucket_is_not_that_of_a_new_one(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B2 refuses two rules for the same files, so such a bucket lacks ours."""
+    made = _create(double, monkeypatch, double.key_id, double.key)
+    inputs = {name: made[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
+    there, context = double.bucket_name_to_bucket["refused-media"], Context(lambda _: None)
+    [ours] = there.lifecycle_rules
+    theirs = [{**ours, "fileNamePrefix": "url_cache/"}]
+    there.lifecycle_rules = theirs
+    found = B2Bucket().read("refused-media", inputs, made, context)
+    assert found is not None
+    assert set(B2Bucket().diff(found.inputs, inputs).changed) == {"noncurrentDays", "abortDays"}
+    adopted = _create(double, monkeypatch, double.key_id, double.key, adopt=True)
+    with pytest.raises(StoreError, match="still differs from a new bucket: noncurrentDays is 0"):
+        B2Bucket().update("refused-media", adopted, {**inputs, "own": True}, context)
+    assert there.lifecycle_rules == theirs
+    B2Bucket().update("refused-media", found.outputs, inputs, context)
+    assert there.lifecycle_rules == [ours]
+
+
 def test_a_key_is_deleted_by_its_id_whether_it_is_listed_or_not(
     double: B2Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,14 +494,15 @@ def test_settings_of_the_provider() -> None:
 OTHER = "synapse-media/other/matrix.example.com"
 
 
+@pytest.mark.parametrize("other", [OTHER, "gar/prod/m.com"])
 def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied(
-    double: B2Double, monkeypatch: pytest.MonkeyPatch
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     made = _create(double, monkeypatch, double.key_id, double.key, forceDestroy=True)
     inputs = {name: made[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
     there, context = double.bucket_name_to_bucket["refused-media"], Context(lambda _: None)
     double.put_file("refused-media", "local_content/media")
-    there.bucket_info["synapse-media-stack"] = OTHER
+    there.bucket_info["synapse-media-stack"] = other
     found = B2Bucket().read("refused-media", inputs, made, context)
     assert found is not None
     assert B2Bucket().diff(found.inputs, inputs).changed == ("owner",)
@@ -471,7 +512,7 @@ def test_a_bucket_of_another_stack_is_neither_changed_nor_emptied(
     ):
         with pytest.raises(StoreError, match="marked as that of another stack"):
             step()
-    assert there.bucket_info["synapse-media-stack"] == OTHER
+    assert there.bucket_info["synapse-media-stack"] == other
     assert there.lifecycle_rules[0]["daysFromStartingToCancelingUnfinishedLargeFiles"] == 7
     # The mark was taken off: nothing that holds media is deleted, and `up --refresh` marks it again.
     there.bucket_info.clear()
@@ -550,6 +591,43 @@ def test_a_key_of_a_killed_run_is_replaced(double: B2Double, monkeypatch: pytest
     ring.update("media", made, _ring_of(bucket, "a", "b", adopt=adopt), context)
     rotated = ring.update("media", made, _ring_of(bucket, "a", "b", adopt=adopt), context)
     assert set(_keys(double)) == {key["accessKeyId"] for key in rotated["keys"].values()}
+    B2Bucket().delete("refused-media", bucket, context)
+
+
+@pytest.mark.parametrize("edited", [{"userName": "other"}, {"owner": "renamed"}])
+def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, edited: dict[str, Any]
+) -> None:
+    """The nonce of the state in its name tells that this state created it; the bucket's key of another state stays."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    first = _create(double, monkeypatch, double.key_id, double.key)
+    theirs = ring.create(_ring_of(first, "a"), context)[1]
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    ring.create(_ring_of(bucket, "a"), context)
+    made = ring.create({**_ring_of(bucket, "a"), **edited}, context)[1]
+    assert set(_keys(double)) == {theirs["accessKeyId"], made["accessKeyId"]}
+    assert made["unknownKeys"] == [theirs["accessKeyId"]]
+    # Neither does the key of the other state let the bucket be deleted.
+    with pytest.raises(StoreError, match=f"the key {theirs['accessKeyId']}, which this state does not know"):
+        B2Bucket().delete("refused-media", {**bucket, "forceDestroy": True}, context)
+    _delete_key(double, theirs["accessKeyId"])
+    B2Bucket().delete("refused-media", bucket, context)
+
+
+def test_a_key_of_a_killed_run_under_the_name_of_an_earlier_version_is_replaced(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It depended on the owner too; a key in use under it stays, and needs no other name."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    former = hashlib.sha256(f"{bucket['owner']}{bucket['nonce']}".encode()).hexdigest()[:16]
+    in_use = ring.create(_ring_of(bucket, "a"), context)[1]
+    _key_by_hand(double, f"media-{former}-a")
+    for key in _keys(double).values():
+        key.name = f"media-{former}-a"
+    again = ring.update("media", in_use, _ring_of(bucket, "a"), context)
+    assert again == in_use
+    assert set(_keys(double)) == {in_use["accessKeyId"]}
     B2Bucket().delete("refused-media", bucket, context)
 
 

@@ -22,7 +22,7 @@ from synapse_media.renderer import render
 from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import ProofInputs
-from tests.doubles import proxy
+from tests.doubles import garage_admin, proxy
 from tests.doubles.serving import serving
 from tests.providers import garage_server
 from tests.providers.garage_server import Running
@@ -260,9 +260,11 @@ def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(garage: Stack, 
     assert f"has the key {in_use}, not created by this stack" in garage.up()
     garage.outputs().require_proof()
     assert set(_ours(node)) == {in_use, garage.outputs().access_key_id}
-    garage.destroy()
+    with pytest.raises(EngineError, match=f"accessible with the key {in_use}, which this state does not know"):
+        garage.destroy()
     assert _ours(node) == [in_use]
     _ask(node, f"DeleteKey?id={in_use}", {})
+    garage.destroy()
 
 
 @needs_garage
@@ -331,7 +333,8 @@ class Double:
             self.answers[operation] = [(200, {**MADE, "accessKeyId": key["id"]})]
         elif operation == "DeleteKey":
             keys[:] = [key for key in keys if key["id"] not in request.query["id"]]
-        reaching = [{"accessKeyId": key["id"], "permissions": {"read": True, "write": True}} for key in keys]
+        may = {"read": True, "write": True}
+        reaching = [{"accessKeyId": key["id"], "name": key["name"], "permissions": may} for key in keys]
         self.answers |= {"ListKeys": [(200, keys)], "GetBucketInfo": [(200, {**MARKED, "keys": reaching})]}
 
     def inputs(self, **more: Any) -> dict[str, Any]:
@@ -407,6 +410,72 @@ def test_a_bucket_that_is_marked_by_another_or_by_nobody_is_not_emptied(double: 
         assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
 
 
+def rule_of(rule_id: str, **more: Any) -> dict[str, Any]:
+    """A lifecycle rule in the form of our mark, as Garage returns it."""
+    abort = {"DaysAfterInitiation": 7}
+    return {"ID": rule_id, "Status": "Enabled", "Filter": {}, "AbortIncompleteMultipartUpload": abort, **more}
+
+
+OF_ANOTHER_PROJECT = [
+    rule_of("gar/prod/m.com"),
+    rule_of("gar/prod/m.com:8448"),
+    rule_of("gar/prod/[2001:db8::1]:8448"),
+    rule_of("my.project/prod-2/localhost", Filter={"Prefix": None}),
+    # Changed by hand.
+    rule_of("gar/prod/m.com", Status="Disabled"),
+    rule_of("gar/prod/m.com", Expiration={"Days": 30}),
+]
+
+
+@pytest.mark.parametrize("rule", OF_ANOTHER_PROJECT)
+def test_the_mark_of_a_stack_in_a_project_of_any_name_is_recognised(double: Double, rule: dict[str, Any]) -> None:
+    """Whatever the name of our own project, and whether its bucket is there to be adopted, updated or deleted."""
+    theirs = (200, {**FRESH, "objects": 1, "lifecycleRules": [rule]})
+    double.answers = {"GetBucketInfo": [theirs]}
+    context = Context(lambda _: None)
+    for adopt in (True, False):
+        inputs, failures = GarageBucket().check(
+            double.inputs(bucket="double-media", owner="gar/test/other.com", adopt=adopt)
+        )
+        assert not failures
+        # What an earlier release recorded once it had taken the bucket.
+        outputs = {**inputs, "bucketId": "b1", "nonce": "n", "adopted": adopt, "forceDestroy": True}
+        with pytest.raises(StoreError, match="marked as that of another stack") as refused:
+            GarageBucket().create(inputs, context)
+        assert repr(rule["ID"]) in str(refused.value)
+        assert "give it another ID if it is not a mark" in str(refused.value)
+        with pytest.raises(StoreError, match="marked as that of another stack"):
+            GarageBucket().update("double-media", outputs, inputs, context)
+        with pytest.raises(StoreError, match="marked as that of another stack"):
+            GarageBucket().delete("double-media", outputs, context)
+    with pytest.raises(StoreError, match="marked as that of another stack"):
+        GarageAdministrator().lend_decoy(model.read(ProofInputs, double.inputs()), "decoy")
+    assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        rule_of("abort"),
+        rule_of("ops/abort"),
+        rule_of("ops/eu/all/abort"),
+        rule_of("ops/eu/all buckets"),
+        rule_of("ops/eu/logs", Filter={"Prefix": "logs/"}),
+        {"ID": "ops/eu/logs", "Status": "Enabled", "Expiration": {"Days": 30}},
+    ],
+)
+def test_a_rule_of_somebody_else_is_no_mark(double: Double, rule: dict[str, Any]) -> None:
+    double.answers = {"GetBucketInfo": [(200, {**FRESH, "objects": 1, "lifecycleRules": [rule]})]}
+    inputs, failures = GarageBucket().check(double.inputs(bucket="double-media", adopt=True))
+    assert not failures
+    assert GarageBucket().create(inputs, Context(lambda _: None))[1]["adopted"] is True
+
+
+def test_our_own_mark_counts_beside_a_rule_of_the_same_form(double: Double) -> None:
+    double.answers = {"GetBucketInfo": [(200, {**FRESH, "lifecycleRules": [rule_of("ops/eu/abort"), rule_of("ours")]})]}
+    assert double.make_bucket()["adopted"] is False
+
+
 def adopted(double: Double, *manage: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and outputs of an adopted bucket."""
     inputs, failures = GarageBucket().check(double.inputs(bucket="double-media", adopt=True, manage=list(manage)))
@@ -479,6 +548,58 @@ def test_two_states_of_one_store_keep_each_others_keys(
     assert ids(keys) == {in_use["accessKeyId"]}
 
 
+@pytest.mark.parametrize("leave", [{}, {"forceDestroy": True}])
+def test_a_bucket_that_a_key_of_another_state_reaches_is_not_deleted(
+    double: Double, keys: list[dict[str, Any]], leave: dict[str, bool]
+) -> None:
+    """As that of another checkout, before Synapse wrote anything."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    first, second = double.make_bucket(), double.make_bucket()
+    in_use = ring.create(ring_of(double, first, "a"), context)[1]["accessKeyId"]
+    theirs = ring.create(ring_of(double, second, "a"), context)[1]
+    ring.delete("user", {**theirs, "retireConfirmed": True}, context)
+    double.asked.clear()
+    with pytest.raises(StoreError, match=f"accessible with the key {in_use}, which this state does not know") as kept:
+        GarageBucket().delete("double-media", {**second, **leave}, context)
+    assert "`garage bucket deny --read --write --owner double-media --key KEY`" in str(kept.value)
+    assert "<homeserver>/retain-bucket" in str(kept.value)
+    assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
+    # The state of the key knows it, also where the key moved on to another bucket.
+    GarageBucket().delete("double-media", {**first, **leave}, context)
+    assert double.asked[-1] == ("DeleteBucket", "b1")
+    keys.clear()
+    GarageBucket().delete("double-media", {**second, **leave}, context)
+
+
+NONE = {"read": False, "write": False, "owner": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "permissions", "deleted"),
+    [
+        ("backup", {**NONE, "read": True}, False),
+        ("backup", NONE, True),
+        ("ours/user/a/0123456789abcdef", {**NONE, "write": True}, False),
+        ("ours/user/b", {**NONE, "write": True}, True),
+        ("yours/user/b", {**NONE, "write": True}, False),
+        ("ours/emptying", {**NONE, "write": True}, True),
+    ],
+)
+def test_which_keys_keep_a_bucket_of_a_state_of_an_earlier_release(
+    double: Double, name: str, permissions: dict[str, bool], *, deleted: bool
+) -> None:
+    """One without a nonce, whose keys are named by owner, user and slot."""
+    key = {"accessKeyId": "GKthere", "name": name, "permissions": permissions}
+    double.answers = {"GetBucketInfo": [(200, {**MARKED, "keys": [key]})]}
+    outputs = double.inputs(bucket="double-media")
+    if deleted:
+        GarageBucket().delete("double-media", outputs, Context(lambda _: None))
+    else:
+        with pytest.raises(StoreError, match="accessible with the key GKthere"):
+            GarageBucket().delete("double-media", outputs, Context(lambda _: None))
+    assert ("DeleteBucket" in {operation for operation, _ in double.asked}) is deleted
+
+
 @pytest.mark.parametrize("adopt", [False, True])
 def test_a_key_of_a_killed_run_is_replaced(double: Double, keys: list[dict[str, Any]], *, adopt: bool) -> None:
     """Killed after the key was made and before it was in the state, which has the bucket."""
@@ -491,6 +612,32 @@ def test_a_key_of_a_killed_run_is_replaced(double: Double, keys: list[dict[str, 
     ring.update("user", made, ring_of(double, bucket, "a", "b", adopt=adopt), context)
     rotated = ring.update("user", made, ring_of(double, bucket, "a", "b", adopt=adopt), context)
     assert ids(keys) == {key["accessKeyId"] for key in rotated["keys"].values()}
+
+
+@pytest.mark.parametrize("edited", [{"userName": "other"}, {"owner": "renamed"}])
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
+    double: Double, keys: list[dict[str, Any]], edited: dict[str, Any], *, adopt: bool
+) -> None:
+    """The nonce of the state in its name tells that this state created it; the bucket's key of another state stays."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    theirs = ring.create(ring_of(double, double.make_bucket(), "a"), context)[1]
+    bucket = double.make_bucket()
+    ring.create(ring_of(double, bucket, "a", adopt=adopt), context)
+    inputs, failures = GarageKeyRing().check({**ring_of(double, bucket, "a", adopt=adopt), **edited})
+    assert not failures
+    made = ring.create(inputs, context)[1]
+    assert ids(keys) == {theirs["accessKeyId"], made["accessKeyId"]}
+    assert made["unknownKeys"] == [theirs["accessKeyId"]]
+
+
+def test_a_key_of_a_run_killed_before_it_had_access_is_replaced_whatever_was_edited_since(double: Double) -> None:
+    left = {"id": "GKleft", "name": "ours/former/a/fedcba9876543210", "expired": False}
+    theirs = {"id": "GKtheirs", "name": "ours/former/a/0123456789abcdef", "expired": False}
+    double.answers = {"ListKeys": [(200, [left, theirs])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
+    double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
+    assert double.make_key(nonce="fedcba9876543210")["accessKeyId"] == MADE["accessKeyId"]
+    assert [key for operation, key in double.asked if operation == "DeleteKey"] == ["GKleft"]
 
 
 def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) -> None:
@@ -507,6 +654,40 @@ def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) 
     changed = GarageBucket().update("double-media", outputs, wanted, Context(said.append))
     assert changed["differences"] == []
     assert said == ["bucket double-media is adopted without changes: abortDays is 0, a new bucket would have 7"]
+
+
+UPLOADS = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}
+OUR_RULE = {"ID": "ours", "Status": "Enabled", "Filter": {}, **UPLOADS}
+THEIRS = {"ID": "theirs", "Status": "Disabled", "Filter": {"Prefix": "url_cache/"}, "Expiration": {"Days": 1}}
+
+
+def test_an_adopted_bucket_with_a_rule_of_its_own_is_not_owned(double: Double) -> None:
+    inputs, outputs = adopted(double)
+    double.answers = {"GetBucketInfo": [(200, {**FRESH, "objects": 1, "lifecycleRules": [OUR_RULE, THEIRS]})]}
+    double.asked.clear()
+    with pytest.raises(StoreError, match=r'still differs from a new bucket: .*"url_cache/"'):
+        GarageBucket().update("double-media", outputs, {**inputs, "adopt": False, "own": True}, Context(lambda _: None))
+    assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
+
+
+def test_rules_of_others_are_kept_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GARAGE_ADMIN_TOKEN", "a-token")
+    bucket, context = GarageBucket(), Context(lambda _: None)
+    with garage_admin.garage_admin() as admin:
+        inputs, failures = bucket.check(Double(admin.url).inputs(bucket="double-media"))
+        assert not failures
+        _, outputs = bucket.create(inputs, context)
+        [there] = admin.buckets.values()
+        assert there["lifecycleRules"] == [OUR_RULE]
+        # Ours was made narrower; of the others, one expires media, and one ends uploads too early.
+        expiring = {**THEIRS, "ID": "expiring", "Status": "Enabled"}
+        sooner = {**OUR_RULE, "ID": "sooner", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}}
+        there["lifecycleRules"] = [{**OUR_RULE, "Filter": {"Prefix": "a"}}, THEIRS, expiring, sooner]
+        found = bucket.read("double-media", inputs, outputs, context)
+        assert found is not None
+        assert set(bucket.diff(found.inputs, inputs).changed) == {"abortDays", "expiringRules"}
+        bucket.update("double-media", found.outputs, inputs, context)
+        assert there["lifecycleRules"] == [THEIRS, OUR_RULE]
 
 
 def test_an_empty_bucket_is_deleted_without_its_unfinished_uploads_ended(double: Double) -> None:
