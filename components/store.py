@@ -117,7 +117,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             f"{PACKAGE}:index:{type(self).__name__}",
             name,
             # Tells the commands the homeserver. For a store of a stack file, the component's name is enough.
-            {} if args.from_stack_file else {"serverName": self.server_name},
+            {} if args.from_stack_file else self._said_to_commands(),
             pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(aliases=self._former_tokens())),
         )
         self.provision()
@@ -140,6 +140,15 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         if problems:
             where = f"{component} {name!r}" if isinstance(name, str) and name else component
             raise ArgumentsError([dataclasses.replace(one, setting=f"{where}: {one.setting}") for one in problems])
+
+    def _said_to_commands(self) -> dict[str, str]:
+        """What no part of the store tells of it, for the guards on a preview, which has no outputs of a component."""
+        said = {
+            "serverName": self.server_name,
+            "renamedFrom": self.store.renamed_from,
+            "s3DatastoreId": self.store.media_repo.get("s3_datastore_id", ""),
+        }
+        return {name: value for name, value in said.items() if value}
 
     def provision(self) -> None:
         """Create the resources, and call `finish` at the end."""

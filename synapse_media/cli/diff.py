@@ -9,7 +9,7 @@ from typing import Any
 from synapse_media import stackfile
 from synapse_media.engine.session import Engine, EngineError
 from synapse_media.errors import SynapseMediaError, UsageError
-from synapse_media.guards import changes, markdown
+from synapse_media.guards import changes, markdown, refusals
 from synapse_media.guards.judge import Verdict, judge
 
 from . import programs, reviewed, stacks, terminal
@@ -124,4 +124,5 @@ def _preview(
     preview = session.engine.preview(
         arguments.stack, refresh=arguments.refresh, options=arguments.options, config=session.config
     )
+    refusals.refuse(preview, state)
     return session.stack.allow, verdict.without_declared(preview, session.stack.stores), preview, state

@@ -180,8 +180,8 @@ def open_stack(
     if runs:
         require_extras(stack)
     own = embedded_environment() if name == EMBEDDED else {}
-    # What a program declares may be of any provider.
-    variables = stack.admin_variables if stack.stores else _every_variable()
+    # Where the stack file names no provider, the program's own stores may be of any.
+    variables = stack.admin_variables or _every_variable()
     if credentials:
         _require(stack.required_variables, own, (store.provider for store in stack.stores.values() if store.uses_store))
     if any(store.adopt_key for store in stack.stores.values()):

@@ -12,7 +12,7 @@ from synapse_media.allow import Word, settles_media, words_of
 from synapse_media.engine.options import has_targets
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SynapseMediaError
-from synapse_media.guards import changes
+from synapse_media.guards import changes, refusals
 from synapse_media.guards.applied import PROOF, Applied, is_bucket
 from synapse_media.guards.changes import Change
 from synapse_media.guards.danger import DangerError
@@ -129,6 +129,7 @@ def _apply(
         if stacks.forget_duplicates(session, preview):
             preview = previewed(refresh)
         stacks.say_calls(preview)
+        refusals.refuse(preview, state)
         steps = changes.of_preview(preview, state)
         again = [] if has_targets(options) else _to_prove_again(applied, preview, state, steps)
         if again:

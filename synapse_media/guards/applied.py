@@ -17,11 +17,11 @@ _COMPONENTS: Final = "synapse-media:index:"
 """How the type of every component begins."""
 _FORMER: Final = frozenset(catalog.load(name).component.replace("_", "") for name in catalog.names())
 """Releases before 2026-12 called them `<project>:store:AmazonS3`; the last part in lower case."""
-_OURS: Final = "s3store:index:"
+OURS: Final = "s3store:index:"
 RING: Final = "KeyRing"
-PROOF: Final = f"{_OURS}Proof"
-EXISTING_KEY: Final = f"{_OURS}ExistingKey"
-_USERS: Final = (f"{_OURS}User", "aws:iam/user:User", "aws:iam/role:Role")
+PROOF: Final = f"{OURS}Proof"
+EXISTING_KEY: Final = f"{OURS}ExistingKey"
+_USERS: Final = (f"{OURS}User", "aws:iam/user:User", "aws:iam/role:Role")
 
 
 def is_bucket(kind: str) -> bool:
@@ -40,7 +40,7 @@ def is_component(kind: str) -> bool:
 def is_ours(urn: str) -> bool:
     """Whether a resource is part of a store, or is made by our plugin: a program may have others beside those."""
     parent = Urn.parse(urn).of_parent
-    return Urn.parse(urn).kind.startswith(_OURS) or bool(parent and is_component(Urn.parse(parent).kind))
+    return Urn.parse(urn).kind.startswith(OURS) or bool(parent and is_component(Urn.parse(parent).kind))
 
 
 class Homeservers:
@@ -138,7 +138,7 @@ class Bucket:
     @property
     def by_vendor(self) -> bool:
         """Whether a vendor's plugin manages it."""
-        return not self.kind.startswith(_OURS)
+        return not self.kind.startswith(OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +197,11 @@ class Applied:
     def provider(self) -> str:
         """The provider's name in the catalog; "" where the state does not tell."""
         return self.place.provider if self.place else ""
+
+
+def former_name(inputs: Mapping[str, Any]) -> str:
+    """The former name of a homeserver that is renamed, by the inputs of its proof; "" for none."""
+    return str(inputs.get("formerOwner") or "").rpartition("/")[2]
 
 
 def read(export: Mapping[str, Any]) -> dict[str, Applied]:

@@ -14,13 +14,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from synapse_media import catalog
 from synapse_media.allow import Word, entry
 from synapse_media.methods import METHODS, RULES
 from synapse_media.schema.model import UNKNOWN_ON_WIRE
 from synapse_media.urn import Urn, short
 
 from . import key_rights
-from .applied import EXISTING_KEY, PROOF, RING, Homeservers, is_bucket, is_component, is_ours
+from .applied import (
+    EXISTING_KEY,
+    PROOF,
+    RING,
+    Applied,
+    Homeservers,
+    former_name,
+    is_bucket,
+    is_component,
+    is_ours,
+    read,
+)
 from .danger import Danger
 
 _VERBS = {
@@ -64,6 +76,7 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
     # What we made last, before a refresh put drift in its place: mending drift is no danger.
     made = {step["urn"]: step["oldState"] for step in steps if step["op"] == "refresh" and step.get("oldState")}
     homeservers = Homeservers.of_steps(steps, (state or {}).get("deployment", {}).get("resources") or ())
+    records = read(state or {})
     running = _running(steps, homeservers)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
     changing = {step["urn"] for step in steps if step["op"] in _VERBS}
@@ -105,13 +118,16 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
             dangers = (Danger(Word.RETAIN_BUCKET, why),)
         elif verb == "delete":
             dangers = (*dangers, *_cuts(kind, _inputs(old)))
-        if kind == PROOF and homeservers.is_declared(Urn.parse(urn).of_parent):
-            # Of a stack file's the record of the store tells it.
-            dangers = (*dangers, *_moves(_inputs(old), _inputs(new)))
+        if kind == PROOF and verb != "delete":
+            was = records.get(store) or records.get(former_name(_inputs(new)))
+            if homeservers.is_declared(Urn.parse(urn).of_parent):
+                # Of a stack file's the judge tells it.
+                dangers = (*dangers, *_moves(_place(was, _inputs(old)), _inputs(new)))
+                dangers = (*dangers, *_another_kind(was, urn))
         if kind == PROOF and store in brought:
             dangers = (*dangers, *_another_key(_inputs(old), _inputs(new)))
         found.append(Change(verb, store, short(kind), details, dangers))
-    return tuple(found)
+    return (*_other_datastores(steps, homeservers, records), *found)
 
 
 def proofs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, str]:
@@ -500,10 +516,55 @@ def _running(steps: Iterable[Mapping[str, Any]], homeservers: Homeservers) -> di
     return found
 
 
+def _other_datastores(
+    steps: Iterable[Mapping[str, Any]], homeservers: Homeservers, records: Mapping[str, Applied]
+) -> Iterator[Change]:
+    """Of a store that a program declares, another id of matrix-media-repo's datastore: no part of the store has it."""
+    for step in steps:
+        if not is_component(Urn.parse(step["urn"]).kind) or step["op"] == "delete":
+            continue
+        store, inputs = homeservers.of(step["urn"]), _inputs(step.get("newState") or {})
+        was = records.get(store) or records.get(str(inputs.get("renamedFrom") or ""))
+        before = was.place.datastore_id if was is not None and was.place is not None else ""
+        now = str(inputs.get("s3DatastoreId") or "")
+        # The id belongs to matrix-media-repo: another method has none.
+        if before and now and before != now:
+            name = "media_repo.s3_datastore_id"
+            why = f"{name} {before} becomes {now}: media that is there already is looked for elsewhere, and not found"
+            yield Change("change", store, "store", (f"{name}: {before} -> {now}",), (Danger(Word.MOVE_MEDIA, why),))
+
+
+def _place(was: Applied | None, before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a store's media is, named as in a proof's inputs.
+
+    Args:
+        was: its record, whatever its component was called; None where there is none.
+        before: the inputs of its proof before, for a store whose run was cut off.
+    """
+    if was is None or was.place is None:
+        return before
+    place = was.place
+    return {"endpointUrl": place.endpoint, "region": place.region, "bucket": place.bucket, "prefix": place.prefix}
+
+
+def _another_kind(was: Applied | None, urn: str) -> Iterable[Danger]:
+    """Where another provider's component declares a store now."""
+    if was is None or was.place is None or was.place.provider not in catalog.names():
+        return
+    before, now = catalog.load(was.place.provider).component.replace("_", ""), Urn.parse(urn).parents[-1]
+    if short(now).lower() != before:
+        yield Danger(
+            Word.REPLACE_BUCKET,
+            f"{was.place.provider} becomes {short(now)}: media that is there already is looked for elsewhere, and not "
+            "found",
+        )
+
+
 def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:
     """Where a proof shows that a store's media is looked for elsewhere than it is."""
     for name, word in {
         "endpointUrl": Word.REPLACE_BUCKET,
+        "region": Word.REPLACE_BUCKET,
         "bucket": Word.REPLACE_BUCKET,
         "prefix": Word.MOVE_MEDIA,
     }.items():

@@ -68,10 +68,10 @@ def judge(applied: Mapping[str, Applied], wanted: Mapping[str, StoreSettings], a
     ]
     changes = []
     for name, was in current.items():
-        if was.declared:
+        will = wanted.get(name)
+        if was.declared and (will is None or not will.uses_store):
             # No stack file says what becomes of it: the steps of the preview do.
             continue
-        will = wanted.get(name)
         words = words_of(name, allow)
         if will is None or not will.uses_store:
             details: tuple[str, ...] = (

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from synapse_media.guards import applied, changes
+from synapse_media.guards import applied, changes, refusals
+from synapse_media.guards.danger import DangerError
 from tests.core.test_changes import NAME, preview, step
 
 BUCKET = {"bucket": "media", "versioning": True, "publicAccessBlock": True, "acl": "private"}
@@ -131,3 +132,158 @@ def test_a_store_that_a_program_declares_does_not_move_without_its_word(name: st
     assert found.store == "example.com"
     [same] = changes.of_preview({"steps": steps({**before, "access": "full"})})
     assert same.dangers == ()
+
+
+def program(
+    name: str = "media", server_name: str = "example.com", *, former_owner: str = "", ids: str = "", **place: str
+) -> list[dict[str, Any]]:
+    """A component of a program, its ring and its proof, as the steps of a preview have them."""
+    inputs = {"serverName": server_name, **({"s3DatastoreId": ids} if ids else {})}
+    root = {"urn": f"{_ROOT}::synapse-media:index:S3Compatible::{name}", "type": "synapse-media:index:S3Compatible"}
+    keys = {"active": place.pop("active", "b"), "slots": ["a", "b"], "userName": "u"}
+    proved = {
+        "endpointUrl": "https://s3.example.com",
+        "region": "us-east-1",
+        "bucket": "media",
+        "prefix": "",
+        "formerOwner": former_owner,
+        **place,
+    }
+    return [
+        {**root, "inputs": inputs},
+        {**of_component("KeyRing", name, []), "inputs": keys},
+        {**of_component("Proof", name, []), "inputs": proved},
+    ]
+
+
+def made(name: str = "media", server_name: str = "example.com") -> dict[str, Any]:
+    """The state after `up` of `program`."""
+    component, ring, proof = program(name, server_name)
+    outputs = {
+        "provider": "s3_compatible",
+        "endpoint_url": "https://s3.example.com",
+        "region": "us-east-1",
+        "bucket": "media",
+        "prefix": "",
+        "media_repo": {"s3_datastore_id": "one"},
+        "access_key_id": "KEY-b",
+    }
+    held = {**ring["inputs"], "keys": {slot: {"accessKeyId": f"KEY-{slot}"} for slot in ("a", "b")}}
+    resources = [{**component, "outputs": {"outputs": outputs}}, {**ring, "outputs": held}, proof]
+    return {"deployment": {"resources": resources}}
+
+
+def planned(*after: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """The preview from a state to what is declared now: by URN, so that another name is another resource."""
+    before = {one["urn"]: one for one in state["deployment"]["resources"]}
+    steps = [
+        {"op": "update", "urn": one["urn"], "oldState": before[one["urn"]], "newState": one}
+        if one["urn"] in before
+        else {"op": "create", "urn": one["urn"], "newState": one}
+        for one in after
+    ]
+    names = {one["urn"] for one in after}
+    return {
+        "steps": steps
+        + [{"op": "delete", "urn": urn, "oldState": one} for urn, one in before.items() if urn not in names]
+    }
+
+
+@pytest.mark.parametrize("name", ["media", "another-name"])
+@pytest.mark.parametrize(
+    ("edit", "word"),
+    [
+        ({}, ""),
+        ({"ids": "one"}, ""),
+        ({"ids": "two"}, "move-media"),
+        ({"prefix": "other/"}, "move-media"),
+        ({"region": "eu-west-1"}, "replace-bucket"),
+        ({"bucket": "other"}, "replace-bucket"),
+        ({"endpointUrl": "https://elsewhere.example.com"}, "replace-bucket"),
+    ],
+)
+def test_whatever_its_component_is_called_a_programs_store_moves_by_its_word(
+    name: str, edit: dict[str, str], word: str
+) -> None:
+    state = made()
+    found = changes.of_preview(planned(*program(name, **edit), state=state), state)
+    moved = {(one.store, danger.word) for one in found for danger in one.dangers if "looked for" in danger.why}
+    assert moved == ({("example.com", word)} if word else set())
+
+
+def test_another_providers_component_is_another_place() -> None:
+    state = made()
+    other = json.loads(json.dumps(program("other")).replace("index:S3Compatible", "index:Wasabi"))
+    found = changes.of_preview(planned(*other, state=state), state)
+    assert "s3_compatible becomes Wasabi" in str(found)
+
+
+def test_a_programs_key_that_is_being_retired_is_not_made_active_again() -> None:
+    state = made()
+    with pytest.raises(DangerError, match="makes slot a active, whose key KEY-a is being retired"):
+        refusals.refuse(planned(*program(active="a"), state=state), state)
+    refusals.refuse(planned(*program(active="b"), state=state), state)
+    # A run that was cut off before the new key was handed out goes back to the one that was.
+    state["deployment"]["resources"][0]["outputs"]["outputs"]["access_key_id"] = "KEY-a"
+    refusals.refuse(planned(*program(active="a"), state=state), state)
+
+
+@pytest.mark.parametrize("name", ["media", "another-name"])
+def test_a_programs_homeserver_is_renamed_only_where_it_is_said(name: str) -> None:
+    state = made()
+    with pytest.raises(DangerError, match="set renamed_from: example\\.com for it"):
+        refusals.refuse(planned(*program(name, "new.example.com"), state=state), state)
+    refusals.refuse(planned(*program(name, "new.example.com", former_owner="acme/s/example.com"), state=state), state)
+    refusals.refuse(planned(*program(name, "new.example.com", bucket="its-own"), state=state), state)
+
+
+# ---- the administrator's key
+
+S3_VARIABLES = ["S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"]
+
+
+def of_component(kind: str, name: str, variables: list[str]) -> dict[str, Any]:
+    """A resource of the store that the component `name` declares, as a state and a step have it."""
+    component = f"{_ROOT}::synapse-media:index:S3Compatible::{name}"
+    urn = f"{_ROOT}::synapse-media:index:S3Compatible$s3store:index:{kind}::{name}"
+    return {
+        "urn": urn,
+        "type": f"s3store:index:{kind}",
+        "parent": component,
+        "inputs": {"connection": {"variables": variables}},
+    }
+
+
+def component(name: str, server_name: str) -> dict[str, Any]:
+    urn = f"{_ROOT}::synapse-media:index:S3Compatible::{name}"
+    return {"urn": urn, "type": "synapse-media:index:S3Compatible", "inputs": {"serverName": server_name}}
+
+
+@pytest.mark.parametrize("op", ["create", "update", "create-replacement", "refresh"])
+@pytest.mark.parametrize("kind", ["KeyRing", "User", "UserPolicy"])
+@pytest.mark.parametrize("server_name", ["one.example.com", "two.example.com"])
+def test_the_credential_that_deletes_keys_is_not_read_as_synapses(op: str, kind: str, server_name: str) -> None:
+    state = {
+        "deployment": {"resources": [component("one", "one.example.com"), of_component(kind, "one", S3_VARIABLES)]}
+    }
+    key = of_component("ExistingKey", "two", S3_VARIABLES)
+    declared = {"op": "create", "urn": component("two", "")["urn"], "newState": component("two", server_name)}
+    read = {"op": op, "urn": key["urn"], "newState": key}
+    with pytest.raises(DangerError, match=f"existing_key of {server_name} takes the key in S3_ACCESS_KEY_ID"):
+        refusals.refuse({"steps": [declared, read]}, state)
+
+
+def test_a_key_of_synapses_own_is_read() -> None:
+    key = of_component("ExistingKey", "two", S3_VARIABLES)
+    create = {"op": "create", "urn": key["urn"], "newState": key}
+
+    def judged(step: dict[str, Any], *resources: dict[str, Any]) -> None:
+        refusals.refuse({"steps": [step]}, {"deployment": {"resources": list(resources)}})
+
+    # A store like it, its bucket and its proof need no other credential; another provider has variables of its own.
+    judged(create, *(of_component(kind, "one", S3_VARIABLES) for kind in ("Bucket", "ExistingKey", "Proof")))
+    judged(create, of_component("KeyRing", "one", ["GARAGE_ADMIN_TOKEN"]))
+    # What stays or goes reads nothing.
+    ring = of_component("KeyRing", "one", S3_VARIABLES)
+    judged({"op": "same", "urn": key["urn"], "oldState": key, "newState": key}, ring)
+    judged({"op": "delete", "urn": key["urn"], "oldState": key}, ring)

@@ -222,11 +222,11 @@ S3Compatible("%s", S3CompatibleArgs(%s))
 """
 
 
-def declare(life: Life, **more: Any) -> None:
+def declare(life: Life, component: str = SERVER, **more: Any) -> None:
     """Take the store out of the stack file, and have the program declare it."""
     settings = {"server_name": SERVER, **life.settings(user=life.user, **more)}
     arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    (life.stack.engine.project / "__main__.py").write_text(DECLARED % (SERVER, arguments))
+    (life.stack.engine.project / "__main__.py").write_text(DECLARED % (component, arguments))
     life.stack.write({OTHER: {"method": "filesystem"}})
 
 
@@ -240,11 +240,47 @@ def test_a_store_that_moves_into_the_program_is_no_danger(life: Life) -> None:
     assert life.keys() == used
 
 
-def test_a_store_that_moves_into_the_program_and_elsewhere_is_a_danger(life: Life) -> None:
-    declare(life, prefix="other/")
+@pytest.mark.parametrize("component", [SERVER, "another-name"])
+def test_a_store_that_moves_into_the_program_and_elsewhere_is_a_danger(life: Life, component: str) -> None:
+    declare(life, component, prefix="other/")
     code, printed = life.command("diff")
     assert code == 3, printed
     assert "becomes other/: media that is there already is looked for elsewhere" in printed
+
+
+def test_another_datastore_id_in_the_program_is_a_danger(life: Life) -> None:
+    """No part of the store has it, so that nothing else changes."""
+    for number, (datastore, expected) in enumerate((("one", (0, 2, 3)), ("one", (0,)), ("two", (3,)))):
+        declare(life, method="matrix-media-repo", media_repo={"s3_datastore_id": datastore})
+        # Another method needs other rights.
+        life.stack.write({OTHER: {"method": "filesystem"}}, words("widen-policy", "narrow-policy"))
+        code, printed = life.command("diff")
+        assert code in expected, printed
+        if number == 0:
+            assert life.command("up", "--yes")[0] == 0
+    assert "media_repo.s3_datastore_id one becomes two" in printed
+    assert life.command("up", "--yes")[0] == 3
+
+
+def test_the_administrators_key_does_not_become_synapses_in_a_program(life: Life) -> None:
+    """Whoever declared the store before: what deletes its keys is in the variables that existing_key reads."""
+    used = life.keys()
+    allowed = words("retain-bucket", "retire-key", "narrow-policy")
+    for name, bucket in ((SERVER, life.bucket), (OTHER, f"{life.bucket}-other")):
+        (life.stack.engine.project / "__main__.py").write_text(
+            DECLARED.replace('"%s"', '"existing"')
+            % (
+                f"server_name={name!r}, endpoint={life.running.endpoint!r}, bucket={bucket!r}, existing_key=True, "
+                "method='synapse-s3-storage-provider'"
+            )
+        )
+        life.stack.write({"third.example.com": {"method": "filesystem"}}, allowed)
+        for command in (("diff",), ("up", "--yes")):
+            code, printed = life.command(*command)
+            assert code == 3, printed
+            assert f"existing_key of {name} takes the key in S3_ACCESS_KEY_ID" in printed
+    assert life.keys() == used
+    works(life)
 
 
 # ---- another place
