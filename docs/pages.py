@@ -299,7 +299,7 @@ _GUIDES: Mapping[str, tuple[str, str]] = {
     "the command line": ("commands.md", "Commands"),
     "the engine and the embedded store": ("../engine.md", "Engine and embedded store"),
     "the store": ("../troubleshooting.md", "Troubleshooting"),
-    "users, keys, buckets and proofs": ("../changes.md#when-a-run-is-cut-off", "When a run is cut off"),
+    "users, keys, buckets and proofs": ("../changes.md#when-a-run-is-interrupted", "When a run is cut off"),
     "components in a program": ("../library.md", "In a project of your own"),
     "outputs and rendered files": ("../methods/synapse-s3-storage-provider.md", "The recommended method"),
     "runbooks": ("../switching.md", "Switching"),
@@ -327,9 +327,9 @@ def errors() -> str:
             continue
         place, title = _GUIDES[part]
         lines += [f"## About {part}", f"More: [{title}]({place})."]
-        lines.append(
-            "\n".join(_error(*item) for item in sorted(messages, key=lambda item: item[0].lstrip("… `'").lower()))
-        )
+        # Two files may raise the same text.
+        ordered = sorted(messages, key=lambda item: (item[0].lstrip("… `'").lower(), item))
+        lines.append("\n".join(_error(*item) for item in ordered))
     return "\n\n".join(lines) + "\n"
 
 
