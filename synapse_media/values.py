@@ -53,7 +53,7 @@ def judge(field: str, text: str, method: str, *, endpoint: str = "", module: Ver
     if field == "region":
         return region(text, method) or (None if _not_replaced("endpoint", endpoint) else region_at(text, endpoint))
     if field == "storage_class":
-        return storage_class(text, method)
+        return storage_class(text, method, endpoint)
     if field == "prefix":
         return prefix(text, method, module)
     return None
@@ -346,8 +346,29 @@ def _patterns() -> tuple[tuple[catalog.Provider, re.Pattern[str]], ...]:
 # ---- storage class, prefix, public URL
 
 
-def storage_class(text: str, method: str) -> Fault | None:
-    """The fault of a storage class, as the module asserts it: it accepts four, and not ""."""
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+"""Classes whose objects can't be read until they are restored:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html
+"""
+
+
+def storage_class(text: str, method: str, endpoint: str = "") -> Fault | None:
+    """The fault of a storage class. The module accepts four, and not ""; matrix-media-repo passes on what is set."""
+    if method == MEDIA_REPO and text.upper() in _ARCHIVES:
+        return Fault(
+            "storage-class-refused",
+            f"uploads into {text.upper()} work, but every download fails (InvalidObjectState): its objects must be "
+            "restored before they can be read",
+            "Choose a class that can be read at once, such as STANDARD, or GLACIER_IR at Amazon. Restore what was "
+            "stored, and copy it to that class.",
+        )
+    host = (split(endpoint).hostname or "").removesuffix(".")
+    if method == MEDIA_REPO and text != text.upper() and host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return Fault(
+            "storage-class-refused",
+            f"Amazon refuses {text!r} (InvalidStorageClass): every upload fails",
+            f"Write {text.upper()}.",
+        )
     allowed = METHODS[MODULE].storage_classes or ()
     if method != MODULE or text in allowed:
         return None

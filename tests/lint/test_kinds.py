@@ -199,6 +199,7 @@ LOSES: list[tuple[str, str, str, set[str]]] = [
     ("no local storage", HOME, synapse(more="enable_local_media_storage: true\n"), set()),
 ]
 
+_AMAZON = ("endpoint: s3.eu-central-1.amazonaws.com", "region: eu-central-1")
 VALUES: list[tuple[str, str, str, set[str]]] = [
     ("storage class", HOME, synapse('storage_class: ""'), {"storage-class-refused"}),
     ("storage class", HOME, synapse("storage_class:"), {"storage-class-refused"}),
@@ -212,6 +213,12 @@ VALUES: list[tuple[str, str, str, set[str]]] = [
     ("storage class", HOME, synapse("storage_class: INTELLIGENT_TIERING"), set()),
     ("storage class", VARS, module(f"{M}config_storage_class: '{{{{ storage_class }}}}'"), set()),
     ("storage class", REPO, s3_opts('storageClass: ""'), set()),
+    ("storage class", REPO, s3_opts("storageClass: GLACIER"), {"storage-class-refused"}),
+    ("storage class", REPO, s3_opts("storageClass: DEEP_ARCHIVE"), {"storage-class-refused"}),
+    ("storage class", VARS, variables(f"{R}s3_opts_storage_class: GLACIER"), {"storage-class-refused"}),
+    ("storage class", REPO, s3_opts("storageClass: standard", *_AMAZON), {"storage-class-refused"}),
+    ("storage class", REPO, s3_opts("storageClass: GLACIER_IR", *_AMAZON), set()),
+    ("storage class", REPO, s3_opts("storageClass: standard"), set()),
     ("nothing", HOME, synapse("access_key_id:\nsecret_access_key:"), {"no-value"}),
     ("nothing", HOME, synapse("access_key_id: null\nsecret_access_key: ~"), {"no-value"}),
     ("nothing", HOME, synapse('access_key_id: ""\nsecret_access_key: ""'), {"no-value"}),

@@ -117,9 +117,9 @@ _JUDGED: tuple[tuple[str, Severity, str, str, tuple[Kind, ...]], ...] = (
     (
         "storage-class-refused",
         Severity.BREAKS,
-        "The module accepts four storage classes; with any other, or an empty value, Synapse does not start.",
+        "A storage class that the module does not accept, or from which matrix-media-repo can't read.",
         references.MODULE,
-        _MODULE_KINDS,
+        EVERYWHERE,
     ),
     (
         "prefix-form",
