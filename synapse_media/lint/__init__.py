@@ -6,7 +6,7 @@ several.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,7 +59,8 @@ def check(paths: Sequence[Path]) -> Report:
     Raises:
         UsageError: a path does not exist, no file was recognised, or the files are of two homeservers.
     """
-    given = [(read(path), in_directory) for path, in_directory in _files(paths)]
+    found, without = _files(paths)
+    given = [(read(path), in_directory) for path, in_directory in found]
     documents = [(part, inside) for document, inside in given for part in _parts(document)]
     usable = [(part, inside) for part, inside in documents if not (part.problem or part.template)]
     configs, unknown = group(usable)
@@ -88,6 +89,7 @@ def check(paths: Sequence[Path]) -> Report:
     files = {document.path: _not_looked_into(document) for document in unknown} | files
     files |= {document.path: document.template for document in templates}
     files |= {document.path: "unreadable" for document in broken}
+    files |= {str(directory): _NO_FILES for directory in without}
     return Report(tuple(findings), dict(sorted(files.items())))
 
 
@@ -111,7 +113,8 @@ def _not_looked_into(document: Document) -> str:
     return "versions" if versions.of([document]) else "not recognised"
 
 
-NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE)
+_NO_FILES = "no *.yaml or *.yml file"
+NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE, _NO_FILES)
 """Kinds of files that are not checked."""
 
 
@@ -124,22 +127,28 @@ def _broken(document: Document) -> Hit:
     )
 
 
-def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
-    """Every file once, and whether it was found in a directory."""
-    seen: set[Path] = set()
+def _files(paths: Iterable[Path]) -> tuple[list[tuple[Path, bool]], list[Path]]:
+    """Every file once, and whether it was found in a directory; and the directories without any.
+
+    Raises:
+        UsageError: a path does not exist, or there is no file at all.
+    """
+    files: dict[Path, tuple[Path, bool]] = {}
+    without: list[Path] = []
     for path in paths:
         if path.is_dir():
             found = [(file, True) for place in (path, path / "conf.d") for file in _in(place)]
             if not found:
-                raise UsageError(f"{path} has no *.yaml or *.yml file")
+                without.append(path)
         elif path.exists() or path.is_symlink():
             found = [(path, False)]
         else:
             raise UsageError(f"{path} does not exist")
         for file, inside in found:
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
-                yield file, inside
+            files.setdefault(file.resolve(), (file, inside))
+    if without and not files:
+        raise UsageError(f"{', '.join(map(str, without))} has {_NO_FILES}")
+    return list(files.values()), without
 
 
 def _in(directory: Path) -> list[Path]:

@@ -986,6 +986,16 @@ def test_pins_in_one_file_are_those_of_a_configuration_in_another(tmp_path: Path
     assert report.files[str(tmp_path / "requirements.txt")] == "versions"
 
 
+def test_a_directory_without_configuration_does_not_keep_other_files_from_being_checked(tmp_path: Path) -> None:
+    (tmp_path / HOME).write_text(synapse("bucket: a/b"))
+    (tmp_path / HOME).chmod(0o600)
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "s3.yaml.bak").write_text(DROP_IN)
+    report = lint.check([tmp_path / HOME, tmp_path / "conf.d"])
+    assert [finding.rule for finding in report.findings] == ["bucket-name"]
+    assert report.files[str(tmp_path / "conf.d")] == "no *.yaml or *.yml file"
+
+
 def test_the_parts_of_one_playbook_are_no_two_homeservers(tmp_path: Path) -> None:
     report = found(tmp_path, VARS, GOOD_MODULE + f"{EXTENSION}: |\n" + indent(DROP_IN, "  "))
     assert report.findings == ()
