@@ -67,10 +67,10 @@ _NAMES = (
 )
 _WHOLE = re.compile(
     r"[<‹«⟨\[{](?!path:|SOPS:)(?![0-9A-Fa-f:.]+\])[^<>‹›«»⟨⟩]+[>›»⟩\]}]"
-    rf"|{_NAMES}|(?:MY|CHANGE|REPLACE|INSERT|YOUR|EXAMPLE)[_-][A-Z0-9_-]+"
+    rf"|{_NAMES}|(?:MY|CHANGE|REPLACE|INSERT|ENTER|YOUR|EXAMPLE)[_-][A-Z0-9_-]+"
     r"|(?i:your[-_ ](?!objectstorage).*|your(?:bucket|region|access|secret|endpoint|key).*"
     r"|change[-_. ]?(?:me|this)(?![a-z]).*|changeit|replace[-_. ]?(?:me|this|with)(?![a-z]).*"
-    r"|(?:fill|set)[-_ ]?(?:me|in|this)"
+    r"|(?:fill|set)[-_ ]?(?:me|in|this)(?:[-_ ](?:in|up|here))?"
     r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|.*[-_. ]here|some-region-name"
     r"|(?:AKIA|ASIA|DO00|GK|SCW|K00\d?)?(?:x{3,}|\*{3,}|\.{3,}|…)|(?:to-?do|tbd|fix-?me)(?:[: ].*)?"
     r"|(?:my-?)?placeholder|redacted|(?:my[-_])?bucket[-_]?name|key[-_](?:id|secret)"
@@ -79,10 +79,11 @@ _WHOLE = re.compile(
 _LABEL = re.compile(rf"(?i:your[-_](?!objectstorage).*)|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+")
 _INSIDE = re.compile(r"<(?!path:|SOPS:)[^<>]+>|‹[^‹›]+›|«[^«»]+»|(?<!\{)\{[A-Za-z][\w -]*\}(?!\})")
 _EXPANSION = re.compile(
-    r"\$\{[^{}]+\}|\$\([A-Za-z_]\w*\)|%[A-Z][A-Z0-9_]+%|__[A-Z][A-Z0-9_]*__|@[A-Z][A-Z0-9_]+@"
-    r"|%\(ENV_\w+\)s|env[:/][A-Za-z_]\w*|(?:/run|/var/run|/etc)/[\w./@-]+|file://\S+"
+    r"\$\{[^{}]+\}|\$\([A-Za-z_]\w*\)|%[A-Z][A-Z0-9_]+%|__[A-Z][A-Z0-9_]*__|@[A-Za-z]\w*@|@@\w+@@|%%\w+%%"
+    r"|#\{[\w.]+\}#?|%\(\w+\)s|\$env:[A-Za-z_]\w*|env[:/][A-Za-z_]\w*"
+    r"|/(?:etc|home|mnt|opt|root|run|secrets|srv|usr|var|vault)/[\w./@-]+|file://\S+"
 )
-_VARIABLE = re.compile(r"\$[A-Za-z_]\w*")
+_VARIABLE = re.compile(r"\$\$?[A-Za-z_]\w*")
 
 
 def is_placeholder(field: str, text: str) -> bool:
@@ -97,13 +98,13 @@ def is_placeholder(field: str, text: str) -> bool:
 
 
 def expansion(field: str, text: str) -> str:
-    """The `${X}` or `$X` in a value, which nothing expands; "" if there is none."""
+    """The variable in a value, such as `${X}` or `@X@`, or the file path that it is; "" if there is none."""
     bare = re.sub(r"^https?://", "", text.strip())
     if _EXPANSION.fullmatch(bare) or (
         _VARIABLE.fullmatch(bare) and (field not in SECRETS or bare.upper() == bare or bare.count("_"))
     ):
         return bare
-    found = None if field in SECRETS else re.search(r"\$\{[^{}]+\}|\$[A-Z_][A-Z0-9_]+", text)
+    found = None if field in SECRETS else re.search(r"\$\{[^{}]+\}|\$[A-Z_][A-Z0-9_]+|#\{[\w.]+\}#|%\(\w+\)s", text)
     return found.group() if found else ""
 
 
@@ -132,8 +133,12 @@ def _not_replaced(field: str, text: str) -> Fault | None:
             "Expand it before the file is read (envsubst, a template, an init container), and check the generated "
             "file. If this file is the template, name it as one, such as *.tmpl.",
         )
-    if text.strip() in ("None", "null", "undefined", "<no value>"):
-        return Fault("placeholder", "a template without a value for it wrote this", "Set it to your store's value.")
+    if text.strip().lower() in ("none", "null", "nil", "n/a", "undefined", "<no value>"):
+        return Fault(
+            "placeholder",
+            "it stands for no value, as a template without one writes it, but is used literally",
+            "Set it to your store's value.",
+        )
     if is_placeholder(field, text):
         return Fault("placeholder", "this is a placeholder from the documentation", "Set it to your store's value.")
     return None

@@ -434,6 +434,36 @@ PLACEHOLDERS: list[tuple[str, str, str, set[str]]] = [
     ("variable", HOME, synapse("secret_access_key: file:///etc/synapse/s3"), {"not-expanded"}),
     ("variable", VARS, module(f"{M}config_secret_access_key: $S3_SECRET"), {"not-expanded"}),
     ("variable", REPO, s3_opts("accessSecret: ${S3_SECRET}"), {"not-expanded"}),
+    *(
+        ("variable", HOME, synapse(f"bucket: '{written}'\nsecret_access_key: '{written}'"), {"not-expanded"})
+        for written in (
+            "@@S3@@",
+            "@s3_key@",
+            "%%S3%%",
+            "#{S3}#",
+            "%(s3_key)s",
+            "$$S3_KEY",
+            "$env:S3",
+            "/var/lib/s3/key",
+        )
+    ),
+    *(
+        ("placeholder", HOME, synapse(f"bucket: '{written}'\nsecret_access_key: '{written}'"), {"placeholder"})
+        for written in ("ENTER_BUCKET", "fill_me_in", "none", "N/A")
+    ),
+    ("variable", HOME, synapse("endpoint_url: 'https://s3.#{REGION}#.example.net'"), {"not-expanded"}),
+    ("placeholder", HOME, synapse("bucket: enter-matrix"), set()),
+    ("placeholder", HOME, synapse("bucket: none-of-it"), set()),
+    *(
+        ("secret", HOME, synapse(f"secret_access_key: '{secret}'"), set())
+        for secret in (
+            "q8Zp3LxkT7wN2vRb5YdF9hJmC4sGaE6uKoWi1XtB",
+            "/var+ib/secretsAbCdEfGh0123456789+/AbCdE",
+            "ENTERabcdefghijklmnopqrstuvwxyz012345678",
+            "NoneAbCdEfGh/123456789+AbCdEfGhIjKlMnOp1",
+            "p@ss@word%%x#{y",
+        )
+    ),
     # A secret may have the sign.
     ("variable", HOME, synapse("secret_access_key: 'pa$$word${'"), set()),
     ("variable", HOME, synapse("secret_access_key: '$ecret'"), set()),
