@@ -327,6 +327,23 @@ def region_at(text: str, endpoint: str) -> Fault | None:
     )
 
 
+_AMAZON_REGION = re.compile(r"(?:cn|us-gov|us-iso[a-z]?|eu-isoe|eusc)-[a-z-]+-\d")
+"""Amazon's regions outside its main partition, whose hosts boto3 knows too."""
+
+
+def region_at_amazon(text: str) -> Fault | None:
+    """The fault of a region without an endpoint, for which boto3 derives Amazon's; None if Amazon has it."""
+    amazon = catalog.load("amazon_s3")
+    if text in amazon.regions or _AMAZON_REGION.fullmatch(text) or text == "aws-global":
+        return None
+    return Fault(
+        "region-not-endpoints",
+        f"without an endpoint boto3 connects to Amazon, at s3.{text}.amazonaws.com, and Amazon has no region {text!r}: "
+        "every request fails, unless AWS_ENDPOINT_URL is set",
+        "Set endpoint_url to the store's URL, or, for Amazon S3, write the bucket's region.",
+    )
+
+
 def provider_of(endpoint: str) -> tuple[catalog.Provider, str] | None:
     """The provider and region of an endpoint, by the catalog's patterns; None if none matches."""
     host = (split(endpoint).hostname or "").removesuffix(".")

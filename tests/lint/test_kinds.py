@@ -199,6 +199,9 @@ LOSES: list[tuple[str, str, str, set[str]]] = [
     ("no local storage", HOME, synapse(more="enable_local_media_storage: true\n"), set()),
 ]
 
+NO_ENDPOINT = "\n".join(
+    line for line in synapse("region_name: REGION").splitlines() if not line.strip().startswith("endpoint_url")
+)
 _AMAZON = ("endpoint: s3.eu-central-1.amazonaws.com", "region: eu-central-1")
 VALUES: list[tuple[str, str, str, set[str]]] = [
     ("storage class", HOME, synapse('storage_class: ""'), {"storage-class-refused"}),
@@ -220,6 +223,13 @@ VALUES: list[tuple[str, str, str, set[str]]] = [
     ("storage class", REPO, s3_opts("storageClass: standard", *_AMAZON), {"storage-class-refused"}),
     ("storage class", REPO, s3_opts("storageClass: GLACIER_IR", *_AMAZON), set()),
     ("storage class", REPO, s3_opts("storageClass: standard"), set()),
+    ("no endpoint", HOME, synapse("endpoint_url:\nregion_name: gra"), {"region-not-endpoints"}),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "fr-par"), {"region-not-endpoints"}),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "us-central-1"), {"region-not-endpoints"}),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "eu-central-1"), set()),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "cn-north-1"), set()),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "us-gov-west-1"), set()),
+    ("no endpoint", VARS, custom_module("endpoint_url:\nregion_name: garage"), {"region-not-endpoints"}),
     ("nothing", HOME, synapse("access_key_id:\nsecret_access_key:"), {"no-value"}),
     ("nothing", HOME, synapse("access_key_id: null\nsecret_access_key: ~"), {"no-value"}),
     ("nothing", HOME, synapse('access_key_id: ""\nsecret_access_key: ""'), {"no-value"}),
@@ -864,7 +874,7 @@ CONTAINERS: list[tuple[str, str, str, set[str]]] = [
                         "store_local": True,
                         "store_remote": True,
                         "store_synchronous": True,
-                        "config": {"bucket": "b-b", "region_name": "eu-1", "endpoint_url": "s3.example.net"},
+                        "config": {"bucket": "b-b", "region_name": "eu-west-1", "endpoint_url": "s3.example.net"},
                     }
                 ],
             }
@@ -883,7 +893,7 @@ CONTAINERS: list[tuple[str, str, str, set[str]]] = [
                         "store_local": False,
                         "store_remote": True,
                         "store_synchronous": True,
-                        "config": {"bucket": "bbb", "region_name": "eu-1"},
+                        "config": {"bucket": "bbb", "region_name": "eu-west-1"},
                     }
                 ],
             },

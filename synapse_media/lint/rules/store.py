@@ -150,9 +150,12 @@ def _judge(config: Config, store: ConfiguredStore, field: str, found: Field) -> 
     nothing = (field == "storage_class", field == "endpoint" and found.given)
     if not found.text and (not any(nothing) or found.setting in REQUIRED):
         return None
-    return values.judge(
-        field, found.text, store.method, endpoint=store.fields["endpoint"].text, module=config.module_version
-    )
+    endpoint = store.fields["endpoint"]
+    fault = values.judge(field, found.text, store.method, endpoint=endpoint.text, module=config.module_version)
+    nowhere = store.method == methods.MODULE and not endpoint.given and endpoint.setting not in REQUIRED
+    if fault is None and field == "region" and nowhere:
+        return values.region_at_amazon(found.text)
+    return fault
 
 
 for _name, _severity, _summary, _link, _kinds in _JUDGED:
