@@ -49,7 +49,7 @@ def judge(field: str, text: str, method: str, *, endpoint: str = "", module: Ver
     if field == "bucket":
         return bucket(text, method)
     if field == "endpoint":
-        return endpoint_url(text, method)
+        return endpoint_url(text, method) or other_host(text)
     if field == "region":
         return region(text, method) or (None if _not_replaced("endpoint", endpoint) else region_at(text, endpoint))
     if field == "storage_class":
@@ -309,6 +309,15 @@ def region(text: str, method: str) -> Fault | None:
 
 def region_at(text: str, endpoint: str) -> Fault | None:
     """The fault of a region that does not match its endpoint; None if it does, or can't be compared."""
+    host = (split(endpoint).hostname or "").removesuffix(".")
+    for named, pattern in _hosts():
+        signed = named.value("signed_region", ())
+        if text and text not in signed and pattern.fullmatch(host):
+            return Fault(
+                "region-not-endpoints",
+                f"{named.title} refuses requests signed for {text!r}; allowed: {', '.join(signed)}",
+                f"Write {named.value('default_region')}.",
+            )
     found = provider_of(endpoint)
     if found is None:
         return None
@@ -352,6 +361,36 @@ def provider_of(endpoint: str) -> tuple[catalog.Provider, str] | None:
         fits = pattern.fullmatch(host) or pattern.fullmatch(plain)
         if fits:
             return provider, fits[1]
+    return None
+
+
+@cache
+def _hosts() -> tuple[tuple[catalog.Provider, re.Pattern[str]], ...]:
+    """The providers with a fixed list of regions to sign for, and the pattern of their endpoints' hosts."""
+    found = [provider for provider in map(catalog.load, catalog.names()) if provider.value("endpoint_host")]
+    return tuple((provider, re.compile(provider.value("endpoint_host"))) for provider in found)
+
+
+@cache
+def _other_hosts() -> tuple[tuple[catalog.Provider, re.Pattern[str], str, str], ...]:
+    """(provider, pattern of host and port, what it is, what to write) of the hosts mistaken for an endpoint."""
+    return tuple(
+        (provider, re.compile(other["host"]), other["what"], other["write"])
+        for provider in map(catalog.load, catalog.names())
+        for other in provider.value("other_hosts", ())
+    )
+
+
+def other_host(text: str) -> Fault | None:
+    """The fault of an endpoint at a vendor's host that does not serve S3; None if it is not known as one."""
+    place = split(text).netloc.rpartition("@")[2].lower()
+    for provider, pattern, what, write in _other_hosts():
+        if pattern.fullmatch(place):
+            return Fault(
+                "endpoint-not-s3",
+                f"{place} is no S3 endpoint of {provider.title} but {what}: every request fails",
+                f"Write {write}.",
+            )
     return None
 
 

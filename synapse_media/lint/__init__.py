@@ -147,7 +147,7 @@ def _files(paths: Iterable[Path]) -> tuple[list[tuple[Path, bool]], list[Path]]:
         for file, inside in found:
             files.setdefault(file.resolve(), (file, inside))
     if without and not files:
-        raise UsageError(f"{', '.join(map(str, without))} has {_NO_FILES}")
+        raise UsageError(f"{', '.join(map(str, without))} has no *.yaml or *.yml file")
     return list(files.values()), without
 
 

@@ -303,6 +303,22 @@ def test_init_writes_a_stack_file_that_can_be_used(
     assert main(["init", "prod", "--server-name", "example.com", *arguments]) == 64
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--region", "eu-central-1"], "Cloudflare R2 refuses requests signed for 'eu-central-1'; allowed: auto, "),
+        (["--endpoint", "https://pub-0123.r2.dev"], "is no S3 endpoint of Cloudflare R2"),
+    ],
+)
+def test_init_refuses_what_the_provider_does(
+    project: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--provider", "cloudflare_r2", "--server-name", "example.com", "--set", "existing_key=true"]
+    endpoint = ["--endpoint", "https://0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com"]
+    assert main(["init", "prod", *words, *endpoint, *arguments]) == 1
+    assert reason in capsys.readouterr().err
+
+
 def test_init_tells_what_must_be_exported_and_what_may_be(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--server-name", "example.com", "--provider", "amazon_s3", "--region", "eu-central-1"]
     assert main(["init", "prod", *arguments]) == 0

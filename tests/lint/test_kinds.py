@@ -202,6 +202,7 @@ LOSES: list[tuple[str, str, str, set[str]]] = [
 NO_ENDPOINT = "\n".join(
     line for line in synapse("region_name: REGION").splitlines() if not line.strip().startswith("endpoint_url")
 )
+_R2, _R2_EU = (f"https://{'0123456789abcdef' * 2}{place}.r2.cloudflarestorage.com" for place in ("", ".eu"))
 _AMAZON = ("endpoint: s3.eu-central-1.amazonaws.com", "region: eu-central-1")
 VALUES: list[tuple[str, str, str, set[str]]] = [
     ("storage class", HOME, synapse('storage_class: ""'), {"storage-class-refused"}),
@@ -223,6 +224,28 @@ VALUES: list[tuple[str, str, str, set[str]]] = [
     ("storage class", REPO, s3_opts("storageClass: standard", *_AMAZON), {"storage-class-refused"}),
     ("storage class", REPO, s3_opts("storageClass: GLACIER_IR", *_AMAZON), set()),
     ("storage class", REPO, s3_opts("storageClass: standard"), set()),
+    *(
+        ("not S3", HOME, synapse(f"endpoint_url: {endpoint}"), {"endpoint-not-s3"})
+        for endpoint in (
+            "https://pub-0123456789abcdef.r2.dev",
+            "https://api.backblazeb2.com",
+            "https://f003.backblazeb2.com",
+            "https://link.storjshare.io",
+            "https://digitaloceanspaces.com",
+            "https://s3.console.aws.amazon.com",
+            "http://minio:9001",
+        )
+    ),
+    ("not S3", REPO, s3_opts("endpoint: api.backblazeb2.com"), {"endpoint-not-s3"}),
+    ("not S3", VARS, module(f"{M}config_endpoint_url: https://link.storjshare.io"), {"endpoint-not-s3"}),
+    ("not S3", HOME, synapse("endpoint_url: http://minio:9000"), set()),
+    ("not S3", HOME, synapse("endpoint_url: https://gateway.storjshare.io"), set()),
+    ("R2", HOME, synapse(f"endpoint_url: {_R2}\nregion_name: eu-central-1"), {"region-not-endpoints"}),
+    ("R2", HOME, synapse(f"endpoint_url: {_R2_EU}\nregion_name: eu"), {"region-not-endpoints"}),
+    *(
+        ("R2", HOME, synapse(f"endpoint_url: {_R2}\nregion_name: {name}"), set())
+        for name in ("auto", "weur", "us-east-1")
+    ),
     ("no endpoint", HOME, synapse("endpoint_url:\nregion_name: gra"), {"region-not-endpoints"}),
     ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "fr-par"), {"region-not-endpoints"}),
     ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "us-central-1"), {"region-not-endpoints"}),

@@ -101,6 +101,13 @@ _JUDGED: tuple[tuple[str, Severity, str, str, tuple[Kind, ...]], ...] = (
         _MODULE_KINDS,
     ),
     (
+        "endpoint-not-s3",
+        Severity.BREAKS,
+        "The endpoint is a vendor's console, public address or other API, not its S3 endpoint.",
+        references.PLAYBOOK_S3,
+        EVERYWHERE,
+    ),
+    (
         "region-form",
         Severity.BREAKS,
         "An availability zone instead of a region, or a region that boto3 rejects.",
