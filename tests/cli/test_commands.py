@@ -319,6 +319,18 @@ def test_init_refuses_what_the_provider_does(
     assert reason in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("provider", ["google_cloud_storage", "tigris", "dreamobjects", "akamai"])
+def test_init_names_its_own_option_for_a_store_without_an_iam_api(
+    project: Path, provider: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--provider", provider, "--server-name", "example.com", "--region", "us-east-1"]
+    assert main(["init", "prod", *words]) == 1
+    shown = capsys.readouterr().err
+    assert "--set existing_key=true" in shown
+    assert "existing_key: true" not in shown
+    assert main(["init", "prod", *words, "--set", "existing_key=true"]) == 0
+
+
 def test_init_tells_what_must_be_exported_and_what_may_be(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--server-name", "example.com", "--provider", "amazon_s3", "--region", "eu-central-1"]
     assert main(["init", "prod", *arguments]) == 0
