@@ -120,7 +120,7 @@ def is_reference(text: str) -> bool:
 
 def _not_replaced(field: str, text: str) -> Fault | None:
     variable = expansion(field, text)
-    if variable:
+    if variable and not (field == "prefix" and variable.startswith("/")):
         path = variable.startswith(("/", "file:"))
         # A `$` alone may begin a secret.
         shown_variable = variable[:60] if field not in SECRETS or variable[:2] in ("${", "$(") else "it"

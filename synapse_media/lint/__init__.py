@@ -66,12 +66,14 @@ def check(paths: Sequence[Path]) -> Report:
     configs, unknown = group(usable)
     _refuse_two_homeservers([config for config in configs if not config.documents[0].place])
     templates = [document for document, _ in documents if document.template]
-    hidden = bool(templates) or any(document.encrypted or embedded.is_sealed(document) for document, _ in given)
+    hidden = bool(templates) or any(_is_elsewhere(document) for document, _ in given)
     pins = versions.of(document for document, _ in given)
     configs = [replace(config, hidden=hidden, pins=versions.of(config.documents).over(pins)) for config in configs]
     configs = [replace(config, stores=stores.of(config)) for config in configs]
     broken = [document for document, _ in documents if document.problem]
-    if not (configs or broken or hidden or pins):
+    named = (Kind.SYNAPSE, Kind.MEDIA_REPO)
+    empty = any(_not_looked_into(each) == _EMPTY and Path(each.path).name in named for each in unknown)
+    if not (configs or broken or hidden or pins or empty):
         raise UsageError(
             f"{', '.join(document.path for document in unknown)}: not a homeserver.yaml, variables of the playbook "
             "or a media-repo.yaml, and none is embedded in it"
@@ -107,14 +109,25 @@ def _parts(document: Document) -> list[Document]:
     return [document]
 
 
+def _is_elsewhere(document: Document) -> bool:
+    """Whether settings of a file are encrypted or in a Secret."""
+    return document.encrypted or embedded.is_sealed(document) or embedded.is_in_secret(document)
+
+
 def _not_looked_into(document: Document) -> str:
     if document.encrypted or embedded.is_sealed(document):
         return "encrypted"
+    if embedded.is_in_secret(document):
+        return _REFERRED
+    if not document.source.strip():
+        return _EMPTY
     return "versions" if versions.of([document]) else "not recognised"
 
 
 _NO_FILES = "no *.yaml or *.yml file"
-NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE, _NO_FILES)
+_REFERRED = "its configuration is in a Secret"
+_EMPTY = "empty"
+NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE, _NO_FILES, _REFERRED, _EMPTY)
 """Kinds of files that are not checked."""
 
 

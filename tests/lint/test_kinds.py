@@ -69,6 +69,10 @@ def sealed_data(text: str) -> str:
     return f"apiVersion: v1\nkind: Secret\nmetadata: {{name: synapse}}\ndata:\n  homeserver.yaml: {encoded}\n"
 
 
+def binary_data(text: str) -> str:
+    return sealed_data(text).replace("Secret", "ConfigMap").replace("\ndata:", "\nbinaryData:")
+
+
 def s3_opts(*lines: str) -> str:
     """The good media-repo.yaml with lines in place of those of their name, or beside them."""
     text = GOOD_DATASTORES
@@ -486,6 +490,7 @@ PLACEHOLDERS: list[tuple[str, str, str, set[str]]] = [
     ),
     ("variable", HOME, synapse("endpoint_url: 'https://s3.#{REGION}#.example.net'"), {"not-expanded"}),
     ("placeholder", HOME, synapse("bucket: enter-matrix"), set()),
+    ("variable", HOME, synapse("prefix: /mnt/media/"), {"prefix-form"}),
     ("placeholder", HOME, synapse("bucket: none-of-it"), set()),
     *(
         ("secret", HOME, synapse(f"secret_access_key: '{secret}'"), set())
@@ -711,6 +716,23 @@ MEDIA_REPO: list[tuple[str, str, str, set[str]]] = [
 
 PLAYBOOK_SYNAPSE = "matrix_synapse_version: v1.139.0"
 VERSIONS: list[tuple[str, str, str, set[str]]] = [
+    *(
+        ("argument", "Dockerfile", text, {"version-pair"})
+        for text in (
+            "ARG SYNAPSE_VERSION=v1.130.0\nFROM ghcr.io/element-hq/synapse:${SYNAPSE_VERSION}\n"
+            "RUN pip install synapse-s3-storage-provider==1.7.0\n",
+            "ARG TAG=v1.145.0\nFROM matrixdotorg/synapse:$TAG\nARG S3=1.4.0\n"
+            "RUN pip install synapse-s3-storage-provider==${S3}\n",
+            'ARG A="v1.130.0" B=1.7.0\nFROM matrixdotorg/synapse:${A:-latest}\nENV S3=1.7.0\n'
+            'RUN pip install "synapse-s3-storage-provider==${S3}"\n',
+        )
+    ),
+    (
+        "argument",
+        "Dockerfile",
+        "ARG TAG=v1.146.0\nFROM matrixdotorg/synapse:${TAG}\nRUN pip install synapse-s3-storage-provider==1.7.0\n",
+        set(),
+    ),
     ("versions", VARS, module(f"{M}version: 1.4.0"), {"module-old"}),
     ("versions", VARS, module(f'{M}version: "1.5.0"'), {"module-old"}),
     ("versions", VARS, module(f"{M}version: 1.6.1"), {"module-old"}),
@@ -879,6 +901,9 @@ CONTAINERS: list[tuple[str, str, str, set[str]]] = [
         {"version-pair"},
     ),
     ("helm", "values.yaml", ESS + indent(DROP_IN, "        "), set()),
+    ("binary", "cm.yaml", binary_data(BASE + BAD_DROP_IN), {"endpoint-without-scheme"}),
+    ("binary", "cm.yaml", binary_data(BASE + DROP_IN), set()),
+    ("binary", "cm.yaml", config_map(BASE + DROP_IN) + "binaryData: {logo.png: iVBORw0KGgo=}\n", set()),
     (
         "helm",
         "values.yaml",
@@ -1057,6 +1082,22 @@ def test_a_directory_without_configuration_does_not_keep_other_files_from_being_
     report = lint.check([tmp_path / HOME, tmp_path / "conf.d"])
     assert [finding.rule for finding in report.findings] == ["bucket-name"]
     assert report.files[str(tmp_path / "conf.d")] == "no *.yaml or *.yml file"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("values.yaml", ESS.replace("config: |", "configSecret: synapse-s3"), "its configuration is in a Secret"),
+        (HOME, "", "empty"),
+        (HOME, "\n\n", "empty"),
+    ],
+)
+def test_a_file_without_a_configuration_of_its_own_is_listed(
+    tmp_path: Path, name: str, text: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert cli.main(["check", str(tmp_path / name)]) == 0
+    assert f"{name}: {what}: not looked into" in capsys.readouterr().out
 
 
 def test_the_parts_of_one_playbook_are_no_two_homeservers(tmp_path: Path) -> None:
