@@ -49,11 +49,11 @@ def judge(field: str, text: str, method: str, *, endpoint: str = "", module: Ver
     if field == "bucket":
         return bucket(text, method)
     if field == "endpoint":
-        return endpoint_url(text, method)
+        return endpoint_url(text, method) or other_host(text)
     if field == "region":
         return region(text, method) or (None if _not_replaced("endpoint", endpoint) else region_at(text, endpoint))
     if field == "storage_class":
-        return storage_class(text, method)
+        return storage_class(text, method, endpoint)
     if field == "prefix":
         return prefix(text, method, module)
     return None
@@ -67,10 +67,10 @@ _NAMES = (
 )
 _WHOLE = re.compile(
     r"[<‹«⟨\[{](?!path:|SOPS:)(?![0-9A-Fa-f:.]+\])[^<>‹›«»⟨⟩]+[>›»⟩\]}]"
-    rf"|{_NAMES}|(?:MY|CHANGE|REPLACE|INSERT|YOUR|EXAMPLE)[_-][A-Z0-9_-]+"
+    rf"|{_NAMES}|(?:MY|CHANGE|REPLACE|INSERT|ENTER|YOUR|EXAMPLE)[_-][A-Z0-9_-]+"
     r"|(?i:your[-_ ](?!objectstorage).*|your(?:bucket|region|access|secret|endpoint|key).*"
     r"|change[-_. ]?(?:me|this)(?![a-z]).*|changeit|replace[-_. ]?(?:me|this|with)(?![a-z]).*"
-    r"|(?:fill|set)[-_ ]?(?:me|in|this)"
+    r"|(?:fill|set)[-_ ]?(?:me|in|this)(?:[-_ ](?:in|up|here))?"
     r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|.*[-_. ]here|some-region-name"
     r"|(?:AKIA|ASIA|DO00|GK|SCW|K00\d?)?(?:x{3,}|\*{3,}|\.{3,}|…)|(?:to-?do|tbd|fix-?me)(?:[: ].*)?"
     r"|(?:my-?)?placeholder|redacted|(?:my[-_])?bucket[-_]?name|key[-_](?:id|secret)"
@@ -79,10 +79,11 @@ _WHOLE = re.compile(
 _LABEL = re.compile(rf"(?i:your[-_](?!objectstorage).*)|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+")
 _INSIDE = re.compile(r"<(?!path:|SOPS:)[^<>]+>|‹[^‹›]+›|«[^«»]+»|(?<!\{)\{[A-Za-z][\w -]*\}(?!\})")
 _EXPANSION = re.compile(
-    r"\$\{[^{}]+\}|\$\([A-Za-z_]\w*\)|%[A-Z][A-Z0-9_]+%|__[A-Z][A-Z0-9_]*__|@[A-Z][A-Z0-9_]+@"
-    r"|%\(ENV_\w+\)s|env[:/][A-Za-z_]\w*|(?:/run|/var/run|/etc)/[\w./@-]+|file://\S+"
+    r"\$\{[^{}]+\}|\$\([A-Za-z_]\w*\)|%[A-Z][A-Z0-9_]+%|__[A-Z][A-Z0-9_]*__|@[A-Za-z]\w*@|@@\w+@@|%%\w+%%"
+    r"|#\{[\w.]+\}#?|%\(\w+\)s|\$env:[A-Za-z_]\w*|env[:/][A-Za-z_]\w*"
+    r"|/(?:etc|home|mnt|opt|root|run|secrets|srv|usr|var|vault)/[\w./@-]+|file://\S+"
 )
-_VARIABLE = re.compile(r"\$[A-Za-z_]\w*")
+_VARIABLE = re.compile(r"\$\$?[A-Za-z_]\w*")
 
 
 def is_placeholder(field: str, text: str) -> bool:
@@ -97,13 +98,13 @@ def is_placeholder(field: str, text: str) -> bool:
 
 
 def expansion(field: str, text: str) -> str:
-    """The `${X}` or `$X` in a value, which nothing expands; "" if there is none."""
+    """The variable in a value, such as `${X}` or `@X@`, or the file path that it is; "" if there is none."""
     bare = re.sub(r"^https?://", "", text.strip())
     if _EXPANSION.fullmatch(bare) or (
         _VARIABLE.fullmatch(bare) and (field not in SECRETS or bare.upper() == bare or bare.count("_"))
     ):
         return bare
-    found = None if field in SECRETS else re.search(r"\$\{[^{}]+\}|\$[A-Z_][A-Z0-9_]+", text)
+    found = None if field in SECRETS else re.search(r"\$\{[^{}]+\}|\$[A-Z_][A-Z0-9_]+|#\{[\w.]+\}#|%\(\w+\)s", text)
     return found.group() if found else ""
 
 
@@ -119,7 +120,7 @@ def is_reference(text: str) -> bool:
 
 def _not_replaced(field: str, text: str) -> Fault | None:
     variable = expansion(field, text)
-    if variable:
+    if variable and not (field == "prefix" and variable.startswith("/")):
         path = variable.startswith(("/", "file:"))
         # A `$` alone may begin a secret.
         shown_variable = variable[:60] if field not in SECRETS or variable[:2] in ("${", "$(") else "it"
@@ -132,8 +133,12 @@ def _not_replaced(field: str, text: str) -> Fault | None:
             "Expand it before the file is read (envsubst, a template, an init container), and check the generated "
             "file. If this file is the template, name it as one, such as *.tmpl.",
         )
-    if text.strip() in ("None", "null", "undefined", "<no value>"):
-        return Fault("placeholder", "a template without a value for it wrote this", "Set it to your store's value.")
+    if text.strip().lower() in ("none", "null", "nil", "n/a", "undefined", "<no value>"):
+        return Fault(
+            "placeholder",
+            "it stands for no value, as a template without one writes it, but is used literally",
+            "Set it to your store's value.",
+        )
     if is_placeholder(field, text):
         return Fault("placeholder", "this is a placeholder from the documentation", "Set it to your store's value.")
     return None
@@ -304,6 +309,15 @@ def region(text: str, method: str) -> Fault | None:
 
 def region_at(text: str, endpoint: str) -> Fault | None:
     """The fault of a region that does not match its endpoint; None if it does, or can't be compared."""
+    host = (split(endpoint).hostname or "").removesuffix(".")
+    for named, pattern in _hosts():
+        signed = named.value("signed_region", ())
+        if text and text not in signed and pattern.fullmatch(host):
+            return Fault(
+                "region-not-endpoints",
+                f"{named.title} refuses requests signed for {text!r}; allowed: {', '.join(signed)}",
+                f"Write {named.value('default_region')}.",
+            )
     found = provider_of(endpoint)
     if found is None:
         return None
@@ -322,6 +336,23 @@ def region_at(text: str, endpoint: str) -> Fault | None:
     )
 
 
+_AMAZON_REGION = re.compile(r"(?:cn|us-gov|us-iso[a-z]?|eu-isoe|eusc)-[a-z-]+-\d")
+"""Amazon's regions outside its main partition, whose hosts boto3 knows too."""
+
+
+def region_at_amazon(text: str) -> Fault | None:
+    """The fault of a region without an endpoint, for which boto3 derives Amazon's; None if Amazon has it."""
+    amazon = catalog.load("amazon_s3")
+    if text in amazon.regions or _AMAZON_REGION.fullmatch(text) or text == "aws-global":
+        return None
+    return Fault(
+        "region-not-endpoints",
+        f"without an endpoint boto3 connects to Amazon, at s3.{text}.amazonaws.com, and Amazon has no region {text!r}: "
+        "every request fails, unless AWS_ENDPOINT_URL is set",
+        "Set endpoint_url to the store's URL, or, for Amazon S3, write the bucket's region.",
+    )
+
+
 def provider_of(endpoint: str) -> tuple[catalog.Provider, str] | None:
     """The provider and region of an endpoint, by the catalog's patterns; None if none matches."""
     host = (split(endpoint).hostname or "").removesuffix(".")
@@ -330,6 +361,36 @@ def provider_of(endpoint: str) -> tuple[catalog.Provider, str] | None:
         fits = pattern.fullmatch(host) or pattern.fullmatch(plain)
         if fits:
             return provider, fits[1]
+    return None
+
+
+@cache
+def _hosts() -> tuple[tuple[catalog.Provider, re.Pattern[str]], ...]:
+    """The providers with a fixed list of regions to sign for, and the pattern of their endpoints' hosts."""
+    found = [provider for provider in map(catalog.load, catalog.names()) if provider.value("endpoint_host")]
+    return tuple((provider, re.compile(provider.value("endpoint_host"))) for provider in found)
+
+
+@cache
+def _other_hosts() -> tuple[tuple[catalog.Provider, re.Pattern[str], str, str], ...]:
+    """(provider, pattern of host and port, what it is, what to write) of the hosts mistaken for an endpoint."""
+    return tuple(
+        (provider, re.compile(other["host"]), other["what"], other["write"])
+        for provider in map(catalog.load, catalog.names())
+        for other in provider.value("other_hosts", ())
+    )
+
+
+def other_host(text: str) -> Fault | None:
+    """The fault of an endpoint at a vendor's host that does not serve S3; None if it is not known as one."""
+    place = split(text).netloc.rpartition("@")[2].lower()
+    for provider, pattern, what, write in _other_hosts():
+        if pattern.fullmatch(place):
+            return Fault(
+                "endpoint-not-s3",
+                f"{place} is no S3 endpoint of {provider.title} but {what}: every request fails",
+                f"Write {write}.",
+            )
     return None
 
 
@@ -346,8 +407,29 @@ def _patterns() -> tuple[tuple[catalog.Provider, re.Pattern[str]], ...]:
 # ---- storage class, prefix, public URL
 
 
-def storage_class(text: str, method: str) -> Fault | None:
-    """The fault of a storage class, as the module asserts it: it accepts four, and not ""."""
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+"""Classes whose objects can't be read until they are restored:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html
+"""
+
+
+def storage_class(text: str, method: str, endpoint: str = "") -> Fault | None:
+    """The fault of a storage class. The module accepts four, and not ""; matrix-media-repo passes on what is set."""
+    if method == MEDIA_REPO and text.upper() in _ARCHIVES:
+        return Fault(
+            "storage-class-refused",
+            f"uploads into {text.upper()} work, but every download fails (InvalidObjectState): its objects must be "
+            "restored before they can be read",
+            "Choose a class that can be read at once, such as STANDARD, or GLACIER_IR at Amazon. Restore what was "
+            "stored, and copy it to that class.",
+        )
+    host = (split(endpoint).hostname or "").removesuffix(".")
+    if method == MEDIA_REPO and text != text.upper() and host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return Fault(
+            "storage-class-refused",
+            f"Amazon refuses {text!r} (InvalidStorageClass): every upload fails",
+            f"Write {text.upper()}.",
+        )
     allowed = METHODS[MODULE].storage_classes or ()
     if method != MODULE or text in allowed:
         return None

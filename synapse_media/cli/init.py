@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import secrets
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from synapse_media import catalog, settings, stackfile
-from synapse_media.errors import UsageError
+from synapse_media.errors import SettingsError, UsageError
 from synapse_media.methods import METHODS
 
 from . import credentials, new_project, stacks
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{path} exists already, or is an example's: edit it, or choose another name")
     store = _answers(arguments)
     server_name = str(store.pop("server_name"))
-    made = settings.parse({server_name: store})[server_name]
+    made = _parsed(server_name, store)
     extra = catalog.load(made.provider).extra if made.uses_store else ""
     written = new_project.make(here, extra, arguments.ci) if project is None else new_project.Written()
     _write(path, server_name, store)
@@ -99,6 +101,23 @@ def run(arguments: argparse.Namespace) -> int:
         stacks.say(finding)
     print("Next:\n" + "\n".join(f"  {line}" for line in steps))
     return 0
+
+
+def _parsed(server_name: str, store: dict[str, Any]) -> settings.StoreSettings:
+    """The settings. Raises SettingsError, which names the options of this command in place of lines of a stack file."""
+    try:
+        return settings.parse({server_name: store})[server_name]
+    except SettingsError as error:
+        raise SettingsError(
+            replace(problem, next_step=_SETTING.sub(_as_option, problem.next_step)) for problem in error.problems
+        ) from None
+
+
+_SETTING = re.compile(r"\b([Ss])et (\w+): (\w+)")
+
+
+def _as_option(line: re.Match[str]) -> str:
+    return f"{'Pass' if line[1] == 'S' else 'pass'} --set {line[2]}={line[3]}"
 
 
 def _next(name: str, store: settings.StoreSettings) -> list[str]:

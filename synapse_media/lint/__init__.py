@@ -6,7 +6,7 @@ several.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,18 +59,21 @@ def check(paths: Sequence[Path]) -> Report:
     Raises:
         UsageError: a path does not exist, no file was recognised, or the files are of two homeservers.
     """
-    given = [(read(path), in_directory) for path, in_directory in _files(paths)]
+    found, without = _files(paths)
+    given = [(read(path), in_directory) for path, in_directory in found]
     documents = [(part, inside) for document, inside in given for part in _parts(document)]
     usable = [(part, inside) for part, inside in documents if not (part.problem or part.template)]
     configs, unknown = group(usable)
     _refuse_two_homeservers([config for config in configs if not config.documents[0].place])
     templates = [document for document, _ in documents if document.template]
-    hidden = bool(templates) or any(document.encrypted or embedded.is_sealed(document) for document, _ in given)
+    hidden = bool(templates) or any(_is_elsewhere(document) for document, _ in given)
     pins = versions.of(document for document, _ in given)
     configs = [replace(config, hidden=hidden, pins=versions.of(config.documents).over(pins)) for config in configs]
     configs = [replace(config, stores=stores.of(config)) for config in configs]
     broken = [document for document, _ in documents if document.problem]
-    if not (configs or broken or hidden or pins):
+    named = (Kind.SYNAPSE, Kind.MEDIA_REPO)
+    empty = any(_not_looked_into(each) == _EMPTY and Path(each.path).name in named for each in unknown)
+    if not (configs or broken or hidden or pins or empty):
         raise UsageError(
             f"{', '.join(document.path for document in unknown)}: not a homeserver.yaml, variables of the playbook "
             "or a media-repo.yaml, and none is embedded in it"
@@ -88,6 +91,7 @@ def check(paths: Sequence[Path]) -> Report:
     files = {document.path: _not_looked_into(document) for document in unknown} | files
     files |= {document.path: document.template for document in templates}
     files |= {document.path: "unreadable" for document in broken}
+    files |= {str(directory): _NO_FILES for directory in without}
     return Report(tuple(findings), dict(sorted(files.items())))
 
 
@@ -105,13 +109,25 @@ def _parts(document: Document) -> list[Document]:
     return [document]
 
 
+def _is_elsewhere(document: Document) -> bool:
+    """Whether settings of a file are encrypted or in a Secret."""
+    return document.encrypted or embedded.is_sealed(document) or embedded.is_in_secret(document)
+
+
 def _not_looked_into(document: Document) -> str:
     if document.encrypted or embedded.is_sealed(document):
         return "encrypted"
+    if embedded.is_in_secret(document):
+        return _REFERRED
+    if not document.source.strip():
+        return _EMPTY
     return "versions" if versions.of([document]) else "not recognised"
 
 
-NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE)
+_NO_FILES = "no *.yaml or *.yml file"
+_REFERRED = "its configuration is in a Secret"
+_EMPTY = "empty"
+NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE, _NO_FILES, _REFERRED, _EMPTY)
 """Kinds of files that are not checked."""
 
 
@@ -124,22 +140,28 @@ def _broken(document: Document) -> Hit:
     )
 
 
-def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
-    """Every file once, and whether it was found in a directory."""
-    seen: set[Path] = set()
+def _files(paths: Iterable[Path]) -> tuple[list[tuple[Path, bool]], list[Path]]:
+    """Every file once, and whether it was found in a directory; and the directories without any.
+
+    Raises:
+        UsageError: a path does not exist, or there is no file at all.
+    """
+    files: dict[Path, tuple[Path, bool]] = {}
+    without: list[Path] = []
     for path in paths:
         if path.is_dir():
             found = [(file, True) for place in (path, path / "conf.d") for file in _in(place)]
             if not found:
-                raise UsageError(f"{path} has no *.yaml or *.yml file")
+                without.append(path)
         elif path.exists() or path.is_symlink():
             found = [(path, False)]
         else:
             raise UsageError(f"{path} does not exist")
         for file, inside in found:
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
-                yield file, inside
+            files.setdefault(file.resolve(), (file, inside))
+    if without and not files:
+        raise UsageError(f"{', '.join(map(str, without))} has no *.yaml or *.yml file")
+    return list(files.values()), without
 
 
 def _in(directory: Path) -> list[Path]:

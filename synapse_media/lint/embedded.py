@@ -51,6 +51,19 @@ def is_sealed(document: Document) -> bool:
     return any(kind in _SEALED for kind in kinds) or any("sops" in root.items for root in roots)
 
 
+def is_in_secret(document: Document) -> bool:
+    """Whether Helm values take a configuration from a Secret, as ess-helm's `configSecret` does."""
+    roots = document.parts or ((document.root,) if document.root else ())
+    return any(_names_secret(root) for root in roots)
+
+
+def _names_secret(value: Value) -> bool:
+    named = value.items.get("configSecret")
+    if named is not None and isinstance(named.data, str):
+        return True
+    return any(_names_secret(item) for item in (*value.items.values(), *value.entries))
+
+
 _ELSEWHERE = ("oidc_providers", "oidc_config", "saml2_config", "cas_config", "jwt_config", "sso", "email", "modules")
 """Settings of Synapse in which templates are normal values."""
 
@@ -80,7 +93,8 @@ def _in(value: Value, document: Document, *, filled: bool) -> Iterator[Document]
         for name, item in value.items.items():
             if is_manifest(value) and name in ("data", "binaryData"):
                 for each in item.items.values():
-                    yield from _in(_decoded(each, value), document, filled=filled)
+                    coded = name == "binaryData" or str(value.items["kind"].data) == "Secret"
+                    yield from _in(_decoded(each) if coded else each, document, filled=filled)
             else:
                 yield from _in(_as_providers(name, item), document, filled=filled)
         for item in value.entries:
@@ -108,9 +122,9 @@ def _is_configuration(value: Value) -> bool:
     )
 
 
-def _decoded(value: Value, manifest: Value) -> Value:
-    """The decoded value of a Secret's `data`; anything else unchanged."""
-    if str(manifest.items["kind"].data) != "Secret" or not isinstance(value.data, str):
+def _decoded(value: Value) -> Value:
+    """The decoded value of a Secret's `data` or a ConfigMap's `binaryData`; unchanged if it is not one of a text."""
+    if not isinstance(value.data, str):
         return value
     try:
         text = base64.b64decode("".join(value.data.split()), validate=True).decode("utf-8")

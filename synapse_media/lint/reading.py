@@ -123,6 +123,8 @@ def _judged(path: Path, text: str, mode: int) -> Document:
     template = "" if is_list_of_pins(path) else _template_by_name(path)
     if template or is_list_of_pins(path):
         return Document(shown, template=template, mode=mode, source=text)
+    if _YTT.search(text):
+        return Document(shown, template=TEMPLATE, mode=mode, source=text)
     if text.lstrip()[:1] == "{":
         text = text.replace("\t", " ")  # JSON, in which no string may contain a tab
     try:
@@ -143,8 +145,15 @@ def _judged(path: Path, text: str, mode: int) -> Document:
     return Document(shown, root, parts=several, mode=mode, duplicates=duplicates, source=text)
 
 
-_TEMPLATES = (".j2", ".jinja", ".jinja2", ".tmpl", ".tpl", ".ctmpl", ".gotmpl", ".template", ".erb", ".envsubst", ".in")
+_TEMPLATES = (
+    *(".j2", ".jinja", ".jinja2", ".tmpl", ".tpl", ".ctmpl", ".gotmpl", ".template", ".erb", ".envsubst"),
+    *(".tftpl", ".in"),
+)
 _PLAYBOOK = re.compile(r"^matrix_[a-z]\w*:", re.MULTILINE)
+# ytt writes its code into comments, which leaves valid YAML.
+_YTT = re.compile(
+    r"^\s*#@ *(?:load\(|if |if/end|for |for/end|def |end\b|data\.|overlay/)|[:-] +#@ ?[\w\"'({[]", re.MULTILINE
+)
 _BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|<%)", re.MULTILINE)
 
 

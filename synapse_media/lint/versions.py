@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from synapse_media import values
@@ -22,6 +22,10 @@ _PINS = {
         re.IGNORECASE,
     ),
 }
+_ARGUMENTS = re.compile(r"\s*(?:ARG|ENV)\s", re.IGNORECASE)
+_ARGUMENT = re.compile(r"\s(\w+)=(\"[^\"]*\"|'[^']*'|\S+)")
+_USE = re.compile(r"\$\{(\w+)(?::?-[^{}]*)?\}|\$(\w+)")
+"""The ARG and ENV of a Dockerfile, and their use."""
 _VARIABLES = {
     "module": (playbook.MODULE_VERSION,),
     "synapse": playbook.SYNAPSE_VERSIONS,
@@ -67,8 +71,14 @@ def of(documents: Iterable[Document]) -> Pins:
 
 
 def _written(document: Document) -> Iterator[tuple[str, Pin]]:
+    arguments: dict[str, str] = {}
     for number, line in enumerate(document.source.splitlines(), 1):
         code = re.sub(r"(?:^|\s)#.*", "", line)
+        if _ARGUMENTS.match(code):
+            # Their defaults; a build may be given others.
+            arguments |= {name: value.strip("\"'") for name, value in _ARGUMENT.findall(code)}
+        elif arguments:
+            code = _resolved(code, arguments)
         for what, pattern in _PINS.items():
             for match in pattern.finditer(code):
                 text = next(group for group in match.groups() if group)
@@ -76,6 +86,10 @@ def _written(document: Document) -> Iterator[tuple[str, Pin]]:
                 if numbers:
                     setting = synapse.MODULE_DISTRIBUTION if what == "module" else "Synapse"
                     yield what, Pin(numbers, Value(None, document.path, number), setting)
+
+
+def _resolved(code: str, arguments: Mapping[str, str]) -> str:
+    return _USE.sub(lambda use: arguments.get(use[1] or use[2], use[0]), code)
 
 
 def _of_images(document: Document) -> Iterator[tuple[str, Pin]]:

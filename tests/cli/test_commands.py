@@ -303,6 +303,34 @@ def test_init_writes_a_stack_file_that_can_be_used(
     assert main(["init", "prod", "--server-name", "example.com", *arguments]) == 64
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--region", "eu-central-1"], "Cloudflare R2 refuses requests signed for 'eu-central-1'; allowed: auto, "),
+        (["--endpoint", "https://pub-0123.r2.dev"], "is no S3 endpoint of Cloudflare R2"),
+    ],
+)
+def test_init_refuses_what_the_provider_does(
+    project: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--provider", "cloudflare_r2", "--server-name", "example.com", "--set", "existing_key=true"]
+    endpoint = ["--endpoint", "https://0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com"]
+    assert main(["init", "prod", *words, *endpoint, *arguments]) == 1
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("provider", ["google_cloud_storage", "tigris", "dreamobjects", "akamai"])
+def test_init_names_its_own_option_for_a_store_without_an_iam_api(
+    project: Path, provider: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--provider", provider, "--server-name", "example.com", "--region", "us-east-1"]
+    assert main(["init", "prod", *words]) == 1
+    shown = capsys.readouterr().err
+    assert "--set existing_key=true" in shown
+    assert "existing_key: true" not in shown
+    assert main(["init", "prod", *words, "--set", "existing_key=true"]) == 0
+
+
 def test_init_tells_what_must_be_exported_and_what_may_be(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--server-name", "example.com", "--provider", "amazon_s3", "--region", "eu-central-1"]
     assert main(["init", "prod", *arguments]) == 0

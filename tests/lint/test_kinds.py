@@ -69,6 +69,10 @@ def sealed_data(text: str) -> str:
     return f"apiVersion: v1\nkind: Secret\nmetadata: {{name: synapse}}\ndata:\n  homeserver.yaml: {encoded}\n"
 
 
+def binary_data(text: str) -> str:
+    return sealed_data(text).replace("Secret", "ConfigMap").replace("\ndata:", "\nbinaryData:")
+
+
 def s3_opts(*lines: str) -> str:
     """The good media-repo.yaml with lines in place of those of their name, or beside them."""
     text = GOOD_DATASTORES
@@ -199,6 +203,11 @@ LOSES: list[tuple[str, str, str, set[str]]] = [
     ("no local storage", HOME, synapse(more="enable_local_media_storage: true\n"), set()),
 ]
 
+NO_ENDPOINT = "\n".join(
+    line for line in synapse("region_name: REGION").splitlines() if not line.strip().startswith("endpoint_url")
+)
+_R2, _R2_EU = (f"https://{'0123456789abcdef' * 2}{place}.r2.cloudflarestorage.com" for place in ("", ".eu"))
+_AMAZON = ("endpoint: s3.eu-central-1.amazonaws.com", "region: eu-central-1")
 VALUES: list[tuple[str, str, str, set[str]]] = [
     ("storage class", HOME, synapse('storage_class: ""'), {"storage-class-refused"}),
     ("storage class", HOME, synapse("storage_class:"), {"storage-class-refused"}),
@@ -212,6 +221,42 @@ VALUES: list[tuple[str, str, str, set[str]]] = [
     ("storage class", HOME, synapse("storage_class: INTELLIGENT_TIERING"), set()),
     ("storage class", VARS, module(f"{M}config_storage_class: '{{{{ storage_class }}}}'"), set()),
     ("storage class", REPO, s3_opts('storageClass: ""'), set()),
+    ("comment", HOME, "#@ mine\n" + synapse("bucket: a/b"), {"bucket-name"}),
+    ("storage class", REPO, s3_opts("storageClass: GLACIER"), {"storage-class-refused"}),
+    ("storage class", REPO, s3_opts("storageClass: DEEP_ARCHIVE"), {"storage-class-refused"}),
+    ("storage class", VARS, variables(f"{R}s3_opts_storage_class: GLACIER"), {"storage-class-refused"}),
+    ("storage class", REPO, s3_opts("storageClass: standard", *_AMAZON), {"storage-class-refused"}),
+    ("storage class", REPO, s3_opts("storageClass: GLACIER_IR", *_AMAZON), set()),
+    ("storage class", REPO, s3_opts("storageClass: standard"), set()),
+    *(
+        ("not S3", HOME, synapse(f"endpoint_url: {endpoint}"), {"endpoint-not-s3"})
+        for endpoint in (
+            "https://pub-0123456789abcdef.r2.dev",
+            "https://api.backblazeb2.com",
+            "https://f003.backblazeb2.com",
+            "https://link.storjshare.io",
+            "https://digitaloceanspaces.com",
+            "https://s3.console.aws.amazon.com",
+            "http://minio:9001",
+        )
+    ),
+    ("not S3", REPO, s3_opts("endpoint: api.backblazeb2.com"), {"endpoint-not-s3"}),
+    ("not S3", VARS, module(f"{M}config_endpoint_url: https://link.storjshare.io"), {"endpoint-not-s3"}),
+    ("not S3", HOME, synapse("endpoint_url: http://minio:9000"), set()),
+    ("not S3", HOME, synapse("endpoint_url: https://gateway.storjshare.io"), set()),
+    ("R2", HOME, synapse(f"endpoint_url: {_R2}\nregion_name: eu-central-1"), {"region-not-endpoints"}),
+    ("R2", HOME, synapse(f"endpoint_url: {_R2_EU}\nregion_name: eu"), {"region-not-endpoints"}),
+    *(
+        ("R2", HOME, synapse(f"endpoint_url: {_R2}\nregion_name: {name}"), set())
+        for name in ("auto", "weur", "us-east-1")
+    ),
+    ("no endpoint", HOME, synapse("endpoint_url:\nregion_name: gra"), {"region-not-endpoints"}),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "fr-par"), {"region-not-endpoints"}),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "us-central-1"), {"region-not-endpoints"}),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "eu-central-1"), set()),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "cn-north-1"), set()),
+    ("no endpoint", HOME, NO_ENDPOINT.replace("REGION", "us-gov-west-1"), set()),
+    ("no endpoint", VARS, custom_module("endpoint_url:\nregion_name: garage"), {"region-not-endpoints"}),
     ("nothing", HOME, synapse("access_key_id:\nsecret_access_key:"), {"no-value"}),
     ("nothing", HOME, synapse("access_key_id: null\nsecret_access_key: ~"), {"no-value"}),
     ("nothing", HOME, synapse('access_key_id: ""\nsecret_access_key: ""'), {"no-value"}),
@@ -426,6 +471,37 @@ PLACEHOLDERS: list[tuple[str, str, str, set[str]]] = [
     ("variable", HOME, synapse("secret_access_key: file:///etc/synapse/s3"), {"not-expanded"}),
     ("variable", VARS, module(f"{M}config_secret_access_key: $S3_SECRET"), {"not-expanded"}),
     ("variable", REPO, s3_opts("accessSecret: ${S3_SECRET}"), {"not-expanded"}),
+    *(
+        ("variable", HOME, synapse(f"bucket: '{written}'\nsecret_access_key: '{written}'"), {"not-expanded"})
+        for written in (
+            "@@S3@@",
+            "@s3_key@",
+            "%%S3%%",
+            "#{S3}#",
+            "%(s3_key)s",
+            "$$S3_KEY",
+            "$env:S3",
+            "/var/lib/s3/key",
+        )
+    ),
+    *(
+        ("placeholder", HOME, synapse(f"bucket: '{written}'\nsecret_access_key: '{written}'"), {"placeholder"})
+        for written in ("ENTER_BUCKET", "fill_me_in", "none", "N/A")
+    ),
+    ("variable", HOME, synapse("endpoint_url: 'https://s3.#{REGION}#.example.net'"), {"not-expanded"}),
+    ("placeholder", HOME, synapse("bucket: enter-matrix"), set()),
+    ("variable", HOME, synapse("prefix: /mnt/media/"), {"prefix-form"}),
+    ("placeholder", HOME, synapse("bucket: none-of-it"), set()),
+    *(
+        ("secret", HOME, synapse(f"secret_access_key: '{secret}'"), set())
+        for secret in (
+            "q8Zp3LxkT7wN2vRb5YdF9hJmC4sGaE6uKoWi1XtB",
+            "/var+ib/secretsAbCdEfGh0123456789+/AbCdE",
+            "ENTERabcdefghijklmnopqrstuvwxyz012345678",
+            "NoneAbCdEfGh/123456789+AbCdEfGhIjKlMnOp1",
+            "p@ss@word%%x#{y",
+        )
+    ),
     # A secret may have the sign.
     ("variable", HOME, synapse("secret_access_key: 'pa$$word${'"), set()),
     ("variable", HOME, synapse("secret_access_key: '$ecret'"), set()),
@@ -640,6 +716,23 @@ MEDIA_REPO: list[tuple[str, str, str, set[str]]] = [
 
 PLAYBOOK_SYNAPSE = "matrix_synapse_version: v1.139.0"
 VERSIONS: list[tuple[str, str, str, set[str]]] = [
+    *(
+        ("argument", "Dockerfile", text, {"version-pair"})
+        for text in (
+            "ARG SYNAPSE_VERSION=v1.130.0\nFROM ghcr.io/element-hq/synapse:${SYNAPSE_VERSION}\n"
+            "RUN pip install synapse-s3-storage-provider==1.7.0\n",
+            "ARG TAG=v1.145.0\nFROM matrixdotorg/synapse:$TAG\nARG S3=1.4.0\n"
+            "RUN pip install synapse-s3-storage-provider==${S3}\n",
+            'ARG A="v1.130.0" B=1.7.0\nFROM matrixdotorg/synapse:${A:-latest}\nENV S3=1.7.0\n'
+            'RUN pip install "synapse-s3-storage-provider==${S3}"\n',
+        )
+    ),
+    (
+        "argument",
+        "Dockerfile",
+        "ARG TAG=v1.146.0\nFROM matrixdotorg/synapse:${TAG}\nRUN pip install synapse-s3-storage-provider==1.7.0\n",
+        set(),
+    ),
     ("versions", VARS, module(f"{M}version: 1.4.0"), {"module-old"}),
     ("versions", VARS, module(f'{M}version: "1.5.0"'), {"module-old"}),
     ("versions", VARS, module(f"{M}version: 1.6.1"), {"module-old"}),
@@ -808,6 +901,9 @@ CONTAINERS: list[tuple[str, str, str, set[str]]] = [
         {"version-pair"},
     ),
     ("helm", "values.yaml", ESS + indent(DROP_IN, "        "), set()),
+    ("binary", "cm.yaml", binary_data(BASE + BAD_DROP_IN), {"endpoint-without-scheme"}),
+    ("binary", "cm.yaml", binary_data(BASE + DROP_IN), set()),
+    ("binary", "cm.yaml", config_map(BASE + DROP_IN) + "binaryData: {logo.png: iVBORw0KGgo=}\n", set()),
     (
         "helm",
         "values.yaml",
@@ -826,7 +922,7 @@ CONTAINERS: list[tuple[str, str, str, set[str]]] = [
                         "store_local": True,
                         "store_remote": True,
                         "store_synchronous": True,
-                        "config": {"bucket": "b-b", "region_name": "eu-1", "endpoint_url": "s3.example.net"},
+                        "config": {"bucket": "b-b", "region_name": "eu-west-1", "endpoint_url": "s3.example.net"},
                     }
                 ],
             }
@@ -845,7 +941,7 @@ CONTAINERS: list[tuple[str, str, str, set[str]]] = [
                         "store_local": False,
                         "store_remote": True,
                         "store_synchronous": True,
-                        "config": {"bucket": "bbb", "region_name": "eu-1"},
+                        "config": {"bucket": "bbb", "region_name": "eu-west-1"},
                     }
                 ],
             },
@@ -886,6 +982,9 @@ TEMPLATES: dict[str, tuple[str, str]] = {
     ),
     "by its name": ("homeserver.yaml.j2", synapse("bucket: a/b")),
     "Go, by its name": ("homeserver.yaml.gotmpl", synapse("bucket: a/b")),
+    "Terraform, by its name": ("homeserver.yaml.tftpl", synapse("secret_access_key: ${s3}")),
+    "ytt, load": (HOME, '#@ load("@ytt:data", "data")\n' + synapse()),
+    "ytt, value": (HOME, synapse("secret_access_key: #@ data.values.secret")),
     "ERB": (HOME, BASE + "media_storage_providers:\n<% if @s3 %>\n- module: x\n<% end %>\n"),
     "matrix-media-repo": (REPO, GOOD_DATASTORES.replace("acme-media", "{{ .Bucket }}")),
     "in the middle of its name": ("homeserver.tmpl.yaml", synapse("bucket: a/b")),
@@ -973,6 +1072,32 @@ def test_pins_in_one_file_are_those_of_a_configuration_in_another(tmp_path: Path
     report = lint.check([tmp_path / HOME, tmp_path / "requirements.txt"])
     assert [finding.rule for finding in report.findings] == ["module-old"]
     assert report.files[str(tmp_path / "requirements.txt")] == "versions"
+
+
+def test_a_directory_without_configuration_does_not_keep_other_files_from_being_checked(tmp_path: Path) -> None:
+    (tmp_path / HOME).write_text(synapse("bucket: a/b"))
+    (tmp_path / HOME).chmod(0o600)
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "s3.yaml.bak").write_text(DROP_IN)
+    report = lint.check([tmp_path / HOME, tmp_path / "conf.d"])
+    assert [finding.rule for finding in report.findings] == ["bucket-name"]
+    assert report.files[str(tmp_path / "conf.d")] == "no *.yaml or *.yml file"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("values.yaml", ESS.replace("config: |", "configSecret: synapse-s3"), "its configuration is in a Secret"),
+        (HOME, "", "empty"),
+        (HOME, "\n\n", "empty"),
+    ],
+)
+def test_a_file_without_a_configuration_of_its_own_is_listed(
+    tmp_path: Path, name: str, text: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert cli.main(["check", str(tmp_path / name)]) == 0
+    assert f"{name}: {what}: not looked into" in capsys.readouterr().out
 
 
 def test_the_parts_of_one_playbook_are_no_two_homeservers(tmp_path: Path) -> None:

@@ -101,6 +101,13 @@ _JUDGED: tuple[tuple[str, Severity, str, str, tuple[Kind, ...]], ...] = (
         _MODULE_KINDS,
     ),
     (
+        "endpoint-not-s3",
+        Severity.BREAKS,
+        "The endpoint is a vendor's console, public address or other API, not its S3 endpoint.",
+        references.PLAYBOOK_S3,
+        EVERYWHERE,
+    ),
+    (
         "region-form",
         Severity.BREAKS,
         "An availability zone instead of a region, or a region that boto3 rejects.",
@@ -117,9 +124,9 @@ _JUDGED: tuple[tuple[str, Severity, str, str, tuple[Kind, ...]], ...] = (
     (
         "storage-class-refused",
         Severity.BREAKS,
-        "The module accepts four storage classes; with any other, or an empty value, Synapse does not start.",
+        "A storage class that the module does not accept, or from which matrix-media-repo can't read.",
         references.MODULE,
-        _MODULE_KINDS,
+        EVERYWHERE,
     ),
     (
         "prefix-form",
@@ -150,9 +157,12 @@ def _judge(config: Config, store: ConfiguredStore, field: str, found: Field) -> 
     nothing = (field == "storage_class", field == "endpoint" and found.given)
     if not found.text and (not any(nothing) or found.setting in REQUIRED):
         return None
-    return values.judge(
-        field, found.text, store.method, endpoint=store.fields["endpoint"].text, module=config.module_version
-    )
+    endpoint = store.fields["endpoint"]
+    fault = values.judge(field, found.text, store.method, endpoint=endpoint.text, module=config.module_version)
+    nowhere = store.method == methods.MODULE and not endpoint.given and endpoint.setting not in REQUIRED
+    if fault is None and field == "region" and nowhere:
+        return values.region_at_amazon(found.text)
+    return fault
 
 
 for _name, _severity, _summary, _link, _kinds in _JUDGED:
