@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -99,6 +100,58 @@ LOSES: list[tuple[str, str, str, set[str]]] = [
     ("store_local", VARS, module(f"{M}store_local: false"), {"playbook-local-not-stored"}),
     ("store_local", VARS, module(f"{M}store_local: 'no'"), {"playbook-local-not-stored"}),
     ("store_local", VARS, custom_module().replace("store_local: true", "store_local: false"), {"local-not-stored"}),
+    # Synapse counts a switch without a value as false.
+    ("store_local", HOME, in_provider("store_local:"), {"partly-stored"}),
+    ("store_local", HOME, in_provider("store_local: ~"), {"partly-stored"}),
+    ("store_local", HOME, in_provider('store_local: ""'), {"partly-stored"}),
+    ("store_local", HOME, synapse().replace("store_remote: true", "store_remote: null"), {"partly-stored"}),
+    (
+        "store_local",
+        HOME,
+        in_provider("store_local: false").replace("te: true", "te:"),
+        {"local-not-stored", "partly-stored"},
+    ),
+    ("store_local", HOME, in_provider("").replace("te: true", "te:"), {"nothing-stored"}),
+    ("store_local", HOME, re.sub(r"(store_\w+): true", r"\1:", synapse()), {"nothing-stored"}),
+    ("store_local", HOME, synapse().replace("synchronous: true", "synchronous:"), {"not-synchronous"}),
+    ("store_local", VARS, custom_module().replace("store_local: true", "store_local:"), {"partly-stored"}),
+    ("store_local", VARS, module(f"{M}store_local:"), {"playbook-local-not-stored"}),
+    ("store_local", VARS, module(f"{M}store_local: ~"), {"playbook-local-not-stored"}),
+    ("store_local", VARS, module(f"{M}store_local: ''"), {"playbook-local-not-stored"}),
+    ("store_local", VARS, module(f"{M}store_local:", f"{M}store_remote: null"), {"playbook-nothing-stored"}),
+    ("store_local", VARS, module(f"{M}store_local: '{{{{ my_switch }}}}'"), set()),
+    (
+        "temporary",
+        HOME,
+        in_provider("store_local:").replace(BASE, BASE + "media_store_path: /tmp\n"),
+        {"partly-stored", "media-store-temporary"},
+    ),
+    (
+        "store_local",
+        "values.yaml",
+        "synapse:\n  additional:\n    s3.yaml:\n      config: |\n"
+        + indent(in_provider("store_local:").removeprefix(BASE), "        "),
+        {"partly-stored"},
+    ),
+    (
+        "store_local",
+        "homeserver.json",
+        json.dumps({"server_name": "a.example", "media_storage_providers": [FINE_PROVIDER | {"store_local": None}]}),
+        {"partly-stored"},
+    ),
+    # A string or number counts as true, unless it is empty or 0.
+    ("switch", HOME, in_provider("store_local: 1"), set()),
+    ("switch", HOME, in_provider('store_local: "true"'), set()),
+    ("switch", HOME, in_provider('store_local: "false"'), {"not-a-switch"}),
+    ("switch", HOME, in_provider("store_local: 'off'"), {"not-a-switch"}),
+    ("switch", HOME, synapse().replace("synchronous: true", "synchronous: 'no'"), {"not-a-switch"}),
+    ("switch", HOME, in_provider("store_local: 0"), {"local-not-stored"}),
+    (
+        "switch",
+        HOME,
+        in_provider('store_local: "false"').replace(BASE, BASE + "media_store_path: /tmp\n"),
+        {"not-a-switch"},
+    ),
     # Media fetched from other servers can be fetched again: a choice.
     ("store_local", HOME, in_provider("store_local: true").replace("store_remote: true", "store_remote: false"), set()),
     ("store_local", VARS, module(f"{M}store_remote: false"), set()),
