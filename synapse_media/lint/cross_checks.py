@@ -12,6 +12,7 @@ from . import references, stores
 from .config import Config, ConfiguredStore, Kind
 from .findings import RULES as FOUND
 from .findings import Finding, Hit, Rule, Severity
+from .rules.synapse import NO_STORAGE, UNLESS_ELSEWHERE
 
 SHARED_BUCKET = Rule(
     "two-methods-one-bucket",
@@ -75,7 +76,10 @@ def _set_beside(configs: Sequence[Config]) -> Iterator[Finding]:
         beside = [each for each in configs if each.kind is Kind.PLAYBOOK and path in [at.path for at in each.documents]]
         local = config.settings.get(synapse.ENABLE_LOCAL_STORAGE)
         uses = any(store.method == methods.MODULE and store.enabled for each in beside for store in each.stores)
-        if local is not None and uses and config.flag(synapse.ENABLE_LOCAL_STORAGE, default=True) is False:
+        off = config.flag(synapse.ENABLE_LOCAL_STORAGE, default=True) is False
+        if local is not None and off and not any(stores.has_any(each) for each in (config, *beside)):
+            yield FOUND["no-storage"].finding(Hit(local, place, NO_STORAGE, f"Set it to true.{UNLESS_ELSEWHERE}"))
+        if local is not None and off and uses:
             reason = "the module is enabled, and reads each file from the local store, which is disabled"
             yield FOUND["no-local-storage"].finding(
                 Hit(local, place, f"{reason}: every upload fails", "Set it to true.")

@@ -30,7 +30,11 @@ _SEALED = ("SealedSecret", "ExternalSecret", "ClusterExternalSecret", "SecretPro
 def within(document: Document) -> list[Document]:
     """The configurations embedded in a file of another kind."""
     roots = document.parts or ((document.root,) if document.root else ())
-    return [found for root in roots for found in _in(root, document, filled=True)]
+    return [
+        replace(found, alone=not (is_manifest(root) or found.place or "secret" in document.source.lower()))
+        for root in roots
+        for found in _in(root, document, filled=True)
+    ]
 
 
 def within_variables(document: Document) -> list[Document]:

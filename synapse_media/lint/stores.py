@@ -32,6 +32,13 @@ def providers(config: Config) -> Iterator[tuple[str, Value]]:
             yield f"{name}[{number}]", entry
 
 
+def has_any(config: Config) -> bool:
+    """Whether there may be a storage provider, of any module, or another store."""
+    names = [name for name in config.settings if synapse.PROVIDERS in name or name == synapse.BACKUP_PATH]
+    enabled = any(store.enabled is not False for store in config.stores)
+    return config.hidden or enabled or any(config.settings[name].data for name in names)
+
+
 def host(endpoint: str) -> str:
     """The host of an endpoint. All of Amazon's count as one, as does none: bucket names are globally unique there."""
     try:

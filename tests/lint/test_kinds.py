@@ -596,6 +596,35 @@ PLACES: list[tuple[str, str, str, set[str]]] = [
 PLACES += [
     ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  enable_local_media_storage: false\n", {"no-local-storage"}),
     ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  enable_local_media_storage: true\n", set()),
+    ("extension", VARS, f"{EXTENSION}: |\n  enable_local_media_storage: false\n", {"no-storage"}),
+    ("extension", VARS, f"{EXTENSION}:\n  enable_local_media_storage: false\n", {"no-storage"}),
+    (
+        "extension",
+        "hosts.yml",
+        f"all:\n  hosts:\n    a.example.org:\n      {EXTENSION}: |\n        enable_local_media_storage: false\n",
+        {"no-storage"},
+    ),
+    (
+        "extension",
+        VARS,
+        f"{M}enabled: false\n{EXTENSION}: |\n  enable_local_media_storage: false\n",
+        {"no-storage"},
+    ),
+    ("extension", VARS, f"{EXTENSION}: |\n  enable_local_media_storage: true\n", set()),
+    (
+        "extension",
+        VARS,
+        f"{EXTENSION}: |\n  enable_local_media_storage: false\n  media_storage_providers:\n"
+        "  - module: file_system\n    store_local: true\n    config: {directory: /b}\n",
+        set(),
+    ),
+    (
+        "extension",
+        VARS,
+        "matrix_synapse_media_storage_providers_custom: [{module: file_system, config: {directory: /b}}]\n"
+        f"{EXTENSION}: |\n  enable_local_media_storage: false\n",
+        set(),
+    ),
     ("extension", VARS, GOOD_GOOFYS + f"{EXTENSION}: |\n  media_store_path: /data/media\n", {"store-path-elsewhere"}),
     ("extension", VARS, GOOD_GOOFYS + f"{EXTENSION}: |\n  media_store_path: /matrix-media-store-parent/m\n", set()),
     (
@@ -837,6 +866,17 @@ CONTAINERS: list[tuple[str, str, str, set[str]]] = [
         set(),
     ),
     ("helm", "values.yaml", ESS + indent(BAD_DROP_IN, "        "), {"endpoint-without-scheme"}),
+    ("helm", "values.yaml", f"{ESS}        enable_local_media_storage: false\n", {"no-storage"}),
+    ("helm", "values.yaml", "extraConfig:\n  enable_local_media_storage: false\n", {"no-storage"}),
+    # The provider, with its key, is in a Secret; or in another ConfigMap.
+    (
+        "helm",
+        "values.yaml",
+        f"{ESS}        enable_local_media_storage: false\n"
+        "    keys.yaml: {configSecret: s3, configSecretKey: s3.yaml}\n",
+        set(),
+    ),
+    ("kubernetes", "configmap.yaml", config_map("enable_local_media_storage: false\n", name="local.yaml"), set()),
     ("helm", "values.yaml", ESS.replace("|", "|-") + indent(BAD_DROP_IN, "        "), {"endpoint-without-scheme"}),
     ("helm", "values.yaml", "extraConfig:\n" + indent(BAD_DROP_IN, "  "), {"endpoint-without-scheme"}),
     (

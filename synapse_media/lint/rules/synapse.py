@@ -441,14 +441,16 @@ def no_local_storage(config: Config) -> Iterable[Hit]:
 )
 def no_storage(config: Config) -> Iterable[Hit]:
     at = _local_storage_off(config)
-    if at is None or config.hidden or any(store.enabled is not False for store in config.stores):
+    if at is None or stores.has_any(config):
         return
-    if config.kind is Kind.SYNAPSE and "server_name" not in config.settings:
+    alone = any(document.alone for document in config.documents)
+    if config.kind is Kind.SYNAPSE and "server_name" not in config.settings and not alone:
         return  # a drop-in alone: the rest is elsewhere
-    replaced = [name for name in config.settings if synapse.PROVIDERS in name or name == synapse.BACKUP_PATH]
-    if any(config.settings[name].data for name in replaced):
-        return
-    yield Hit(at[0], at[1], "there is no storage provider either: media is not stored anywhere", "Set it to true.")
+    yield Hit(at[0], at[1], NO_STORAGE, "Set it to true." + UNLESS_ELSEWHERE * alone)
+
+
+NO_STORAGE = "there is no storage provider either: media is not stored anywhere"
+UNLESS_ELSEWHERE = " If another file has a storage provider, pass that file to this command as well."
 
 
 def _local_storage_off(config: Config) -> tuple[Value, str] | None:
