@@ -587,6 +587,29 @@ PLACES: list[tuple[str, str, str, set[str]]] = [
         + f"{EXTENSION}: |\n  media_storage_providers:\n  - module: file_system\n    config: {{directory: /b}}\n",
         {"providers-overridden"},
     ),
+    # The module with another store than that of its variables, to which the nightly job uploads.
+    *(
+        ("extension", VARS, variables_text + f"{EXTENSION}: |\n" + indent(drop_in, "  "), rules)
+        for variables_text, drop_in, rules in (
+            (GOOD_MODULE, DROP_IN.replace("acme-media", "other-media"), {"providers-overridden"}),
+            (GOOD_MODULE, DROP_IN.replace("s3.example.com", "s3.example.net"), {"providers-overridden"}),
+            (GOOD_MODULE, DROP_IN + "    prefix: synapse/\n", {"providers-overridden"}),
+            (GOOD_MODULE, re.sub(r"(?m)^.*_key.*\n", "", DROP_IN), {"providers-overridden"}),
+            (GOOD_MODULE, DROP_IN.replace("acme-media", '"{{ my_bucket }}"'), set()),
+            (module(f"{M}config_bucket: '{{{{ my_bucket }}}}'"), DROP_IN, set()),
+            (module(f"-{M}config_bucket"), DROP_IN, {"setting-required"}),
+            (
+                module(
+                    f"{M}config_ec2_instance_profile: true",
+                    f"-{M}config_access_key_id",
+                    f"-{M}config_secret_access_key",
+                ),
+                re.sub(r"(?m)^.*_key.*\n", "", DROP_IN),
+                set(),
+            ),
+            (module(f"{M}enabled: false"), DROP_IN.replace("acme-media", "other-media"), set()),
+        )
+    ),
     ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  max_upload_size: 100M\n  media_retention: {{}}\n", set()),
     ("extension", VARS, f"{EXTENSION}: |\n" + indent(DROP_IN, "  "), set()),
     ("extension", VARS, f"{EXTENSION}: |\n" + indent(DROP_IN.replace(SECRET, '"{{ vault_secret }}"'), "  "), set()),

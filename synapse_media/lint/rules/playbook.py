@@ -548,7 +548,7 @@ def removed_variable(config: Config) -> Iterable[Hit]:
 @rule(
     "providers-overridden",
     Severity.BREAKS,
-    "The playbook's own list of storage providers is overridden, so the module is never loaded.",
+    "The playbook's list of storage providers is overridden: the module is not loaded, or not with this store and key.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )
