@@ -13,6 +13,9 @@ from .reading import Value
 
 SECRETS = ("secret_access_key", "session_token", "customer_key")
 
+PLAYBOOK_MODULES = f"{playbook.SYNAPSE}modules"
+"""The playbook's variable for Synapse's `modules`."""
+
 
 def of(config: Config) -> tuple[ConfiguredStore, ...]:
     """All stores, enabled or not."""

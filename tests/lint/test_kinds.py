@@ -52,6 +52,7 @@ FINE_PROVIDER = {
         "secret_access_key": "<SOPS:4567abcd:PLACEHOLDER>",
     },
 }
+MODULES = "modules:\n- module: s3_storage_provider.S3StorageProviderBackend\n  config: {bucket: acme-media}\n"
 PROVIDER = {"module": "s3_storage_provider.S3StorageProviderBackend", "config": {"bucket": "aaa"}}
 
 
@@ -560,6 +561,23 @@ PLACES: list[tuple[str, str, str, set[str]]] = [
         config_map(BASE + DROP_IN.replace("media_storage_providers", "modules")),
         {"module-misplaced"},
     ),
+    *(
+        ("modules", name, text, {"module-misplaced"})
+        for name, text in (
+            (HOME, MODULES),
+            (VARS, f"{EXTENSION}: |\n" + indent(MODULES, "  ")),
+            (VARS, "matrix_synapse_configuration_extension:\n" + indent(MODULES, "  ")),
+            (VARS, f"matrix_synapse_{MODULES}"),
+            (VARS, f"{GOOD_MODULE}matrix_synapse_{MODULES}"),
+            ("hosts.yml", "all:\n  hosts:\n    a.example.org:\n" + indent(f"matrix_synapse_{MODULES}", " " * 6)),
+            ("configmap.yaml", config_map(MODULES)),
+            ("secret.yaml", sealed_data(MODULES)),
+            ("values.yaml", "synapse:\n  additional:\n    s.yaml:\n      config: |\n" + indent(MODULES, " " * 8)),
+            ("values.yaml", "extraConfig:\n" + indent(MODULES, "  ")),
+            ("homeserver.json", json.dumps({"modules": [PROVIDER]})),
+        )
+    ),
+    ("modules", VARS, "matrix_synapse_modules:\n- {module: synapse_http_antispam.HTTPAntispam, config: {}}\n", set()),
     ("modules", HOME, synapse(more="modules:\n- {module: synapse_http_antispam.HTTPAntispam, config: {}}\n"), set()),
     ("extension", VARS, f"{EXTENSION}: |\n" + indent(BAD_DROP_IN, "  "), {"endpoint-without-scheme"}),
     (

@@ -213,9 +213,20 @@ def media_store_temporary(config: Config) -> Iterable[Hit]:
     Severity.BREAKS,
     "The S3 module or media_storage_providers is where Synapse does not look for it.",
     references.PROVIDERS,
-    _ONLY,
+    _BOTH,
 )
 def module_misplaced(config: Config) -> Iterable[Hit]:
+    if config.kind is Kind.PLAYBOOK:
+        for entry in config.settings.get(stores.PLAYBOOK_MODULES, config.start).entries:
+            if stores.is_module(entry):
+                yield Hit(
+                    entry.items["module"],
+                    stores.PLAYBOOK_MODULES,
+                    f"the S3 module is under {stores.PLAYBOOK_MODULES}, where Synapse does not load it as a storage provider: it does "
+                    "not start, or nothing is stored",
+                    f"Remove it, and set {playbook.MODULE_ENABLED}: true and the variables of the store.",
+                )
+        return
     for name, value in config.settings.items():
         if name == synapse.PROVIDERS:
             continue
