@@ -270,8 +270,20 @@ VALUES: list[tuple[str, str, str, set[str]]] = [
     ("nothing", HOME, synapse("access_key_id: null\nsecret_access_key: ~"), {"no-value"}),
     ("nothing", HOME, synapse('access_key_id: ""\nsecret_access_key: ""'), {"no-value"}),
     ("nothing", HOME, synapse("access_key_id:\n-secret_access_key"), {"no-value"}),
-    ("nothing", HOME, synapse("access_key_id:"), {"key-half"}),
-    ("nothing", HOME, synapse("secret_access_key:"), {"key-half"}),
+    ("nothing", HOME, synapse("access_key_id:"), {"no-value"}),
+    ("nothing", HOME, synapse('access_key_id: ""'), {"no-value"}),
+    ("nothing", HOME, synapse("secret_access_key:"), {"no-value"}),
+    ("nothing", HOME, synapse("-access_key_id"), {"key-half"}),
+    ("nothing", VARS, custom_module("access_key_id:"), {"no-value"}),
+    ("nothing", VARS, module(f"{M}config_access_key_id:"), {"key-half"}),
+    ("nothing", VARS, custom_module("access_key_id:") + f"{M}version: 1.5.0\n", {"key-half", "module-old"}),
+    ("a list", HOME, synapse("bucket: [acme-media]"), {"read-as-other"}),
+    ("a list", HOME, synapse("bucket: []"), {"read-as-other"}),
+    ("a list", HOME, synapse("storage_class: [STANDARD]"), {"read-as-other"}),
+    ("a list", HOME, synapse("endpoint_url: [https://s3.example.com]"), {"read-as-other"}),
+    ("a list", VARS, custom_module("bucket: [acme-media]"), {"read-as-other"}),
+    ("a list", VARS, module(f"{M}config_bucket: [acme-media]"), {"read-as-other"}),
+    ("a list", VARS, module(f"{M}config_storage_class: [STANDARD]"), {"read-as-other"}),
     ("nothing", HOME, synapse("region_name:"), {"no-value"}),
     ("nothing", HOME, synapse('region_name: ""'), {"no-value"}),
     ("nothing", HOME, synapse("sse_customer_key:"), {"no-value"}),
@@ -1112,6 +1124,13 @@ def test_pins_in_one_file_are_those_of_a_configuration_in_another(tmp_path: Path
 def test_the_parts_of_one_playbook_are_no_two_homeservers(tmp_path: Path) -> None:
     report = found(tmp_path, VARS, GOOD_MODULE + f"{EXTENSION}: |\n" + indent(DROP_IN, "  "))
     assert report.findings == ()
+
+
+def test_a_key_without_a_value_is_reported_on_its_own_line(tmp_path: Path) -> None:
+    text = synapse("access_key_id:")
+    (finding,) = found(tmp_path, HOME, text).findings
+    assert text.splitlines()[finding.line - 1].strip() == "access_key_id:"
+    assert "'None', with which every request is signed" in finding.reason
 
 
 def test_mends_name_what_is_to_be_written(tmp_path: Path) -> None:

@@ -208,6 +208,9 @@ def media_store_temporary(config: Config) -> Iterable[Hit]:
         )
 
 
+_NOT_LOADED = "where Synapse does not load it as a storage provider: it does not start, or nothing is stored"
+
+
 @rule(
     "module-misplaced",
     Severity.BREAKS,
@@ -222,8 +225,7 @@ def module_misplaced(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     entry.items["module"],
                     stores.PLAYBOOK_MODULES,
-                    f"the S3 module is under {stores.PLAYBOOK_MODULES}, where Synapse does not load it as a storage provider: it does "
-                    "not start, or nothing is stored",
+                    f"the S3 module is under {stores.PLAYBOOK_MODULES}, {_NOT_LOADED}",
                     f"Remove it, and set {playbook.MODULE_ENABLED}: true and the variables of the store.",
                 )
         return
@@ -235,8 +237,7 @@ def module_misplaced(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     entry.items["module"],
                     name,
-                    f"the S3 module is under {name}, where Synapse does not load it as a storage provider: it does "
-                    "not start, or nothing is stored",
+                    f"the S3 module is under {name}, {_NOT_LOADED}",
                     f"Move it to {synapse.PROVIDERS}, with store_local, store_remote and store_synchronous: true.",
                 )
             elif synapse.PROVIDERS in entry.items:
