@@ -16,6 +16,7 @@ from synapse_media.errors import StoreError
 from synapse_media.plugin import families, keyring
 from synapse_media.schema import resources
 from synapse_media.schema.resources import AccessKey
+from tests.plugin.direct import URN
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted({family.plugin for family in catalog.families()})
@@ -90,4 +91,4 @@ def test_a_time_of_last_use_does_not_confirm_that_a_key_may_go(used: datetime | 
     family = SimpleNamespace(last_used=lambda _: used)
     old = AccessKey(access_key_id="AKIAFORMER", created_at="2026-11-01T00:00:00Z")
     with pytest.raises(StoreError, match=said):
-        keyring._require_confirmed(family, old, confirmed=False)  # type: ignore[arg-type]
+        keyring._require_confirmed(family, old, URN, confirmed=False)  # type: ignore[arg-type]

@@ -380,6 +380,8 @@ def test_admin_keys_that_will_not_do(double: B2Double, monkeypatch: pytest.Monke
         monkeypatch.setenv("B2_APPLICATION_KEY", key["applicationKey"])
         [finding] = credentials.findings(store)
         assert why in finding
+    # A bucket that a key of somebody's opens is not deleted.
+    _delete_key(double, limited["applicationKeyId"])
     monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
     monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
     B2Bucket().delete("refused-media", made, Context(lambda _: None))

@@ -43,7 +43,9 @@ class At:
 
     @property
     def context(self) -> Context:
-        return Context(warn=self.said.append)
+        return Context(
+            warn=self.said.append, urn="urn:pulumi:prod::synapse-media::s3store:index:StorjKeyRing::example.com"
+        )
 
     def connection(self, **changes: Any) -> Values:
         return {
