@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from synapse_media import catalog, values
-from synapse_media.homeserver.synapse import MEDIA_SETTINGS, MODULE_VERSION
+from synapse_media.homeserver.synapse import MEDIA_SETTINGS, MODULE_PACKAGE, MODULE_VERSION
 
 from .reading import FILLED, Document, Value
 from .versions import Pins
@@ -52,11 +52,18 @@ def misspelt_media_setting(name: str) -> str:
     return misspelt(name, MEDIA_SETTINGS) if "media" in name.lower() else ""
 
 
+def lists_module(value: Value | None) -> bool:
+    """Whether this is a list with the S3 module."""
+    modules = [entry.items["module"] for entry in (value.entries if value else ()) if "module" in entry.items]
+    return any(MODULE_PACKAGE in str(module.data) for module in modules)
+
+
 def kind_of(document: Document) -> Kind | None:
     """The kind of a document by its top-level keys; None if they don't determine it."""
     names = list(document.root.items) if document.root else []
+    misplaced = document.root is not None and lists_module(document.root.items.get("modules"))
     scores = {
-        Kind.SYNAPSE: sum(name in _SYNAPSE or bool(misspelt_media_setting(name)) for name in names),
+        Kind.SYNAPSE: sum(name in _SYNAPSE or bool(misspelt_media_setting(name)) for name in names) + misplaced,
         Kind.PLAYBOOK: sum(bool(re.match(r"(?:matrix|devture)_[a-z]", name)) for name in names),
         Kind.MEDIA_REPO: sum(name.lower() in _MEDIA_REPO for name in names),
     }

@@ -12,6 +12,7 @@ from . import references, stores
 from .config import Config, ConfiguredStore, Kind
 from .findings import RULES as FOUND
 from .findings import Finding, Hit, Rule, Severity
+from .rules.synapse import NO_STORAGE, UNLESS_ELSEWHERE
 
 SHARED_BUCKET = Rule(
     "two-methods-one-bucket",
@@ -75,7 +76,10 @@ def _set_beside(configs: Sequence[Config]) -> Iterator[Finding]:
         beside = [each for each in configs if each.kind is Kind.PLAYBOOK and path in [at.path for at in each.documents]]
         local = config.settings.get(synapse.ENABLE_LOCAL_STORAGE)
         uses = any(store.method == methods.MODULE and store.enabled for each in beside for store in each.stores)
-        if local is not None and uses and config.flag(synapse.ENABLE_LOCAL_STORAGE, default=True) is False:
+        off = config.flag(synapse.ENABLE_LOCAL_STORAGE, default=True) is False
+        if local is not None and off and not any(stores.has_any(each) for each in (config, *beside)):
+            yield FOUND["no-storage"].finding(Hit(local, place, NO_STORAGE, f"Set it to true.{UNLESS_ELSEWHERE}"))
+        if local is not None and off and uses:
             reason = "the module is enabled, and reads each file from the local store, which is disabled"
             yield FOUND["no-local-storage"].finding(
                 Hit(local, place, f"{reason}: every upload fails", "Set it to true.")
@@ -102,10 +106,43 @@ def _overridden(configs: Sequence[Config]) -> Iterator[Finding]:
         for other in configs:
             if other.kind is Kind.PLAYBOOK and config.documents[0].path in [each.path for each in other.documents]:
                 used = [store for store in other.stores if store.method == methods.MODULE and store.enabled]
-                if used and not any(stores.is_module(entry) for entry in found.entries):
-                    reason = f"{place} replaces the list to which the playbook adds the module: Synapse never loads it"
+                own = [store for store in config.stores if store.method == methods.MODULE]
+                effect = _effect(used, own)
+                if effect:
+                    reason = f"{place} replaces the list to which the playbook adds the module: {effect}"
                     mend = f"Use {playbook.PROVIDERS_CUSTOM} for providers of your own."
                     yield FOUND["providers-overridden"].finding(Hit(found, place, reason, mend))
+
+
+def _effect(used: Sequence[ConfiguredStore], listed: Sequence[ConfiguredStore]) -> str:
+    """What a list that replaces the playbook's changes for the module; "" if nothing."""
+    if not listed:
+        return "Synapse never loads it" if used else ""
+    generated = next((store for store in used if store.fields["bucket"].setting.startswith(playbook.MODULE)), None)
+    if generated is None:
+        return ""
+    same = [store for store in listed if _may_be_same(store, generated)]
+    if not same:
+        return (
+            f"Synapse uses the store listed here, and not that of {generated.fields['bucket'].setting}, to which the "
+            "playbook's migration job uploads before it deletes the local files"
+        )
+    key = generated.fields["access_key_id"]
+    if key.given and not generated.keyless and all(store.keyless for store in same):
+        return f"the module listed here has no key, and does not get that of {key.setting}"
+    return ""
+
+
+def _may_be_same(listed: ConfiguredStore, generated: ConfiguredStore) -> bool:
+    """Whether two stores have the same endpoint, bucket and prefix, as far as these are literals."""
+    for name in ("endpoint", "bucket", "prefix"):
+        found = listed.fields[name], generated.fields[name]
+        if name != "prefix" and generated.fields[name].empty:
+            continue  # the playbook requires it, so another file sets it
+        texts = {stores.host(each.text) if name == "endpoint" else each.text for each in found}
+        if all(each.literal for each in found) and len(texts) > 1:
+            return False
+    return True
 
 
 def _pairs(configs: Iterable[Config]) -> Iterator[tuple[ConfiguredStore, ConfiguredStore, bool]]:

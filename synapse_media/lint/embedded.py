@@ -16,7 +16,7 @@ from synapse_media import values
 from synapse_media.homeserver import media_repo, playbook, synapse
 
 from . import stores
-from .config import kind_of
+from .config import kind_of, lists_module
 from .reading import FILLED, TEMPLATE, Document, UnreadableError, Value, is_manifest, parse
 
 _MARKS = (synapse.PROVIDERS, synapse.ENABLE_LOCAL_STORAGE, synapse.BACKUP_PATH, synapse.MEDIA_STORE_PATH)
@@ -30,7 +30,11 @@ _SEALED = ("SealedSecret", "ExternalSecret", "ClusterExternalSecret", "SecretPro
 def within(document: Document) -> list[Document]:
     """The configurations embedded in a file of another kind."""
     roots = document.parts or ((document.root,) if document.root else ())
-    return [found for root in roots for found in _in(root, document, filled=True)]
+    return [
+        replace(found, alone=not (is_manifest(root) or found.place or "secret" in document.source.lower()))
+        for root in roots
+        for found in _in(root, document, filled=True)
+    ]
 
 
 def within_variables(document: Document) -> list[Document]:
@@ -110,11 +114,11 @@ def _as_providers(name: str, value: Value) -> Value:
 
 def _has_variables(value: Value) -> bool:
     """Whether these are variables of the playbook, in an inventory or a play."""
-    return any(name in playbook.KNOWN for name in value.items)
+    return any(name in playbook.KNOWN for name in value.items) or lists_module(value.items.get(stores.PLAYBOOK_MODULES))
 
 
 def _is_configuration(value: Value) -> bool:
-    if any(name in value.items for name in _MARKS):
+    if any(name in value.items for name in _MARKS) or lists_module(value.items.get("modules")):
         return True
     datastores = value.items.get("datastores")
     return datastores is not None and any(

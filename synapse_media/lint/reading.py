@@ -67,6 +67,7 @@ class Document:
         place: the place within its file, for an embedded configuration.
         mode: its permissions.
         duplicates: (key, line) of keys set twice in one mapping.
+        alone: it is in the values of a chart, which name no Secret that could have more of the configuration.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Document:
     place: str = ""
     mode: int = 0o600
     duplicates: tuple[tuple[str, int], ...] = ()
+    alone: bool = False
     source: str = field(default="", repr=False)
 
 

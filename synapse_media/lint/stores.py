@@ -13,6 +13,9 @@ from .reading import Value
 
 SECRETS = ("secret_access_key", "session_token", "customer_key")
 
+PLAYBOOK_MODULES = f"{playbook.SYNAPSE}modules"
+"""The playbook's variable for Synapse's `modules`."""
+
 
 def of(config: Config) -> tuple[ConfiguredStore, ...]:
     """All stores, enabled or not."""
@@ -30,6 +33,13 @@ def providers(config: Config) -> Iterator[tuple[str, Value]]:
         found = config.settings.get(name)
         for number, entry in enumerate(found.entries if found else ()):
             yield f"{name}[{number}]", entry
+
+
+def has_any(config: Config) -> bool:
+    """Whether there may be a storage provider, of any module, or another store."""
+    names = [name for name in config.settings if synapse.PROVIDERS in name or name == synapse.BACKUP_PATH]
+    enabled = any(store.enabled is not False for store in config.stores)
+    return config.hidden or enabled or any(config.settings[name].data for name in names)
 
 
 def host(endpoint: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -51,6 +52,7 @@ FINE_PROVIDER = {
         "secret_access_key": "<SOPS:4567abcd:PLACEHOLDER>",
     },
 }
+MODULES = "modules:\n- module: s3_storage_provider.S3StorageProviderBackend\n  config: {bucket: acme-media}\n"
 PROVIDER = {"module": "s3_storage_provider.S3StorageProviderBackend", "config": {"bucket": "aaa"}}
 
 
@@ -103,6 +105,58 @@ LOSES: list[tuple[str, str, str, set[str]]] = [
     ("store_local", VARS, module(f"{M}store_local: false"), {"playbook-local-not-stored"}),
     ("store_local", VARS, module(f"{M}store_local: 'no'"), {"playbook-local-not-stored"}),
     ("store_local", VARS, custom_module().replace("store_local: true", "store_local: false"), {"local-not-stored"}),
+    # Synapse counts a switch without a value as false.
+    ("store_local", HOME, in_provider("store_local:"), {"partly-stored"}),
+    ("store_local", HOME, in_provider("store_local: ~"), {"partly-stored"}),
+    ("store_local", HOME, in_provider('store_local: ""'), {"partly-stored"}),
+    ("store_local", HOME, synapse().replace("store_remote: true", "store_remote: null"), {"partly-stored"}),
+    (
+        "store_local",
+        HOME,
+        in_provider("store_local: false").replace("te: true", "te:"),
+        {"local-not-stored", "partly-stored"},
+    ),
+    ("store_local", HOME, in_provider("").replace("te: true", "te:"), {"nothing-stored"}),
+    ("store_local", HOME, re.sub(r"(store_\w+): true", r"\1:", synapse()), {"nothing-stored"}),
+    ("store_local", HOME, synapse().replace("synchronous: true", "synchronous:"), {"not-synchronous"}),
+    ("store_local", VARS, custom_module().replace("store_local: true", "store_local:"), {"partly-stored"}),
+    ("store_local", VARS, module(f"{M}store_local:"), {"playbook-local-not-stored"}),
+    ("store_local", VARS, module(f"{M}store_local: ~"), {"playbook-local-not-stored"}),
+    ("store_local", VARS, module(f"{M}store_local: ''"), {"playbook-local-not-stored"}),
+    ("store_local", VARS, module(f"{M}store_local:", f"{M}store_remote: null"), {"playbook-nothing-stored"}),
+    ("store_local", VARS, module(f"{M}store_local: '{{{{ my_switch }}}}'"), set()),
+    (
+        "temporary",
+        HOME,
+        in_provider("store_local:").replace(BASE, BASE + "media_store_path: /tmp\n"),
+        {"partly-stored", "media-store-temporary"},
+    ),
+    (
+        "store_local",
+        "values.yaml",
+        "synapse:\n  additional:\n    s3.yaml:\n      config: |\n"
+        + indent(in_provider("store_local:").removeprefix(BASE), "        "),
+        {"partly-stored"},
+    ),
+    (
+        "store_local",
+        "homeserver.json",
+        json.dumps({"server_name": "a.example", "media_storage_providers": [FINE_PROVIDER | {"store_local": None}]}),
+        {"partly-stored"},
+    ),
+    # A string or number counts as true, unless it is empty or 0.
+    ("switch", HOME, in_provider("store_local: 1"), set()),
+    ("switch", HOME, in_provider('store_local: "true"'), set()),
+    ("switch", HOME, in_provider('store_local: "false"'), {"not-a-switch"}),
+    ("switch", HOME, in_provider("store_local: 'off'"), {"not-a-switch"}),
+    ("switch", HOME, synapse().replace("synchronous: true", "synchronous: 'no'"), {"not-a-switch"}),
+    ("switch", HOME, in_provider("store_local: 0"), {"local-not-stored"}),
+    (
+        "switch",
+        HOME,
+        in_provider('store_local: "false"').replace(BASE, BASE + "media_store_path: /tmp\n"),
+        {"not-a-switch"},
+    ),
     # Media fetched from other servers can be fetched again: a choice.
     ("store_local", HOME, in_provider("store_local: true").replace("store_remote: true", "store_remote: false"), set()),
     ("store_local", VARS, module(f"{M}store_remote: false"), set()),
@@ -261,8 +315,20 @@ VALUES: list[tuple[str, str, str, set[str]]] = [
     ("nothing", HOME, synapse("access_key_id: null\nsecret_access_key: ~"), {"no-value"}),
     ("nothing", HOME, synapse('access_key_id: ""\nsecret_access_key: ""'), {"no-value"}),
     ("nothing", HOME, synapse("access_key_id:\n-secret_access_key"), {"no-value"}),
-    ("nothing", HOME, synapse("access_key_id:"), {"key-half"}),
-    ("nothing", HOME, synapse("secret_access_key:"), {"key-half"}),
+    ("nothing", HOME, synapse("access_key_id:"), {"no-value"}),
+    ("nothing", HOME, synapse('access_key_id: ""'), {"no-value"}),
+    ("nothing", HOME, synapse("secret_access_key:"), {"no-value"}),
+    ("nothing", HOME, synapse("-access_key_id"), {"key-half"}),
+    ("nothing", VARS, custom_module("access_key_id:"), {"no-value"}),
+    ("nothing", VARS, module(f"{M}config_access_key_id:"), {"key-half"}),
+    ("nothing", VARS, custom_module("access_key_id:") + f"{M}version: 1.5.0\n", {"key-half", "module-old"}),
+    ("a list", HOME, synapse("bucket: [acme-media]"), {"read-as-other"}),
+    ("a list", HOME, synapse("bucket: []"), {"read-as-other"}),
+    ("a list", HOME, synapse("storage_class: [STANDARD]"), {"read-as-other"}),
+    ("a list", HOME, synapse("endpoint_url: [https://s3.example.com]"), {"read-as-other"}),
+    ("a list", VARS, custom_module("bucket: [acme-media]"), {"read-as-other"}),
+    ("a list", VARS, module(f"{M}config_bucket: [acme-media]"), {"read-as-other"}),
+    ("a list", VARS, module(f"{M}config_storage_class: [STANDARD]"), {"read-as-other"}),
     ("nothing", HOME, synapse("region_name:"), {"no-value"}),
     ("nothing", HOME, synapse('region_name: ""'), {"no-value"}),
     ("nothing", HOME, synapse("sse_customer_key:"), {"no-value"}),
@@ -583,6 +649,23 @@ PLACES: list[tuple[str, str, str, set[str]]] = [
         config_map(BASE + DROP_IN.replace("media_storage_providers", "modules")),
         {"module-misplaced"},
     ),
+    *(
+        ("modules", name, text, {"module-misplaced"})
+        for name, text in (
+            (HOME, MODULES),
+            (VARS, f"{EXTENSION}: |\n" + indent(MODULES, "  ")),
+            (VARS, "matrix_synapse_configuration_extension:\n" + indent(MODULES, "  ")),
+            (VARS, f"matrix_synapse_{MODULES}"),
+            (VARS, f"{GOOD_MODULE}matrix_synapse_{MODULES}"),
+            ("hosts.yml", "all:\n  hosts:\n    a.example.org:\n" + indent(f"matrix_synapse_{MODULES}", " " * 6)),
+            ("configmap.yaml", config_map(MODULES)),
+            ("secret.yaml", sealed_data(MODULES)),
+            ("values.yaml", "synapse:\n  additional:\n    s.yaml:\n      config: |\n" + indent(MODULES, " " * 8)),
+            ("values.yaml", "extraConfig:\n" + indent(MODULES, "  ")),
+            ("homeserver.json", json.dumps({"modules": [PROVIDER]})),
+        )
+    ),
+    ("modules", VARS, "matrix_synapse_modules:\n- {module: synapse_http_antispam.HTTPAntispam, config: {}}\n", set()),
     ("modules", HOME, synapse(more="modules:\n- {module: synapse_http_antispam.HTTPAntispam, config: {}}\n"), set()),
     ("extension", VARS, f"{EXTENSION}: |\n" + indent(BAD_DROP_IN, "  "), {"endpoint-without-scheme"}),
     (
@@ -610,6 +693,29 @@ PLACES: list[tuple[str, str, str, set[str]]] = [
         + f"{EXTENSION}: |\n  media_storage_providers:\n  - module: file_system\n    config: {{directory: /b}}\n",
         {"providers-overridden"},
     ),
+    # The module with another store than that of its variables, to which the nightly job uploads.
+    *(
+        ("extension", VARS, variables_text + f"{EXTENSION}: |\n" + indent(drop_in, "  "), rules)
+        for variables_text, drop_in, rules in (
+            (GOOD_MODULE, DROP_IN.replace("acme-media", "other-media"), {"providers-overridden"}),
+            (GOOD_MODULE, DROP_IN.replace("s3.example.com", "s3.example.net"), {"providers-overridden"}),
+            (GOOD_MODULE, DROP_IN + "    prefix: synapse/\n", {"providers-overridden"}),
+            (GOOD_MODULE, re.sub(r"(?m)^.*_key.*\n", "", DROP_IN), {"providers-overridden"}),
+            (GOOD_MODULE, DROP_IN.replace("acme-media", '"{{ my_bucket }}"'), set()),
+            (module(f"{M}config_bucket: '{{{{ my_bucket }}}}'"), DROP_IN, set()),
+            (module(f"-{M}config_bucket"), DROP_IN, {"setting-required"}),
+            (
+                module(
+                    f"{M}config_ec2_instance_profile: true",
+                    f"-{M}config_access_key_id",
+                    f"-{M}config_secret_access_key",
+                ),
+                re.sub(r"(?m)^.*_key.*\n", "", DROP_IN),
+                set(),
+            ),
+            (module(f"{M}enabled: false"), DROP_IN.replace("acme-media", "other-media"), set()),
+        )
+    ),
     ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  max_upload_size: 100M\n  media_retention: {{}}\n", set()),
     ("extension", VARS, f"{EXTENSION}: |\n" + indent(DROP_IN, "  "), set()),
     ("extension", VARS, f"{EXTENSION}: |\n" + indent(DROP_IN.replace(SECRET, '"{{ vault_secret }}"'), "  "), set()),
@@ -619,6 +725,35 @@ PLACES: list[tuple[str, str, str, set[str]]] = [
 PLACES += [
     ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  enable_local_media_storage: false\n", {"no-local-storage"}),
     ("extension", VARS, GOOD_MODULE + f"{EXTENSION}: |\n  enable_local_media_storage: true\n", set()),
+    ("extension", VARS, f"{EXTENSION}: |\n  enable_local_media_storage: false\n", {"no-storage"}),
+    ("extension", VARS, f"{EXTENSION}:\n  enable_local_media_storage: false\n", {"no-storage"}),
+    (
+        "extension",
+        "hosts.yml",
+        f"all:\n  hosts:\n    a.example.org:\n      {EXTENSION}: |\n        enable_local_media_storage: false\n",
+        {"no-storage"},
+    ),
+    (
+        "extension",
+        VARS,
+        f"{M}enabled: false\n{EXTENSION}: |\n  enable_local_media_storage: false\n",
+        {"no-storage"},
+    ),
+    ("extension", VARS, f"{EXTENSION}: |\n  enable_local_media_storage: true\n", set()),
+    (
+        "extension",
+        VARS,
+        f"{EXTENSION}: |\n  enable_local_media_storage: false\n  media_storage_providers:\n"
+        "  - module: file_system\n    store_local: true\n    config: {directory: /b}\n",
+        set(),
+    ),
+    (
+        "extension",
+        VARS,
+        "matrix_synapse_media_storage_providers_custom: [{module: file_system, config: {directory: /b}}]\n"
+        f"{EXTENSION}: |\n  enable_local_media_storage: false\n",
+        set(),
+    ),
     ("extension", VARS, GOOD_GOOFYS + f"{EXTENSION}: |\n  media_store_path: /data/media\n", {"store-path-elsewhere"}),
     ("extension", VARS, GOOD_GOOFYS + f"{EXTENSION}: |\n  media_store_path: /matrix-media-store-parent/m\n", set()),
     (
@@ -877,6 +1012,17 @@ CONTAINERS: list[tuple[str, str, str, set[str]]] = [
         set(),
     ),
     ("helm", "values.yaml", ESS + indent(BAD_DROP_IN, "        "), {"endpoint-without-scheme"}),
+    ("helm", "values.yaml", f"{ESS}        enable_local_media_storage: false\n", {"no-storage"}),
+    ("helm", "values.yaml", "extraConfig:\n  enable_local_media_storage: false\n", {"no-storage"}),
+    # The provider, with its key, is in a Secret; or in another ConfigMap.
+    (
+        "helm",
+        "values.yaml",
+        f"{ESS}        enable_local_media_storage: false\n"
+        "    keys.yaml: {configSecret: s3, configSecretKey: s3.yaml}\n",
+        set(),
+    ),
+    ("kubernetes", "configmap.yaml", config_map("enable_local_media_storage: false\n", name="local.yaml"), set()),
     ("helm", "values.yaml", ESS.replace("|", "|-") + indent(BAD_DROP_IN, "        "), {"endpoint-without-scheme"}),
     ("helm", "values.yaml", "extraConfig:\n" + indent(BAD_DROP_IN, "  "), {"endpoint-without-scheme"}),
     (
@@ -1103,6 +1249,13 @@ def test_a_file_without_a_configuration_of_its_own_is_listed(
 def test_the_parts_of_one_playbook_are_no_two_homeservers(tmp_path: Path) -> None:
     report = found(tmp_path, VARS, GOOD_MODULE + f"{EXTENSION}: |\n" + indent(DROP_IN, "  "))
     assert report.findings == ()
+
+
+def test_a_key_without_a_value_is_reported_on_its_own_line(tmp_path: Path) -> None:
+    text = synapse("access_key_id:")
+    (finding,) = found(tmp_path, HOME, text).findings
+    assert text.splitlines()[finding.line - 1].strip() == "access_key_id:"
+    assert "'None', with which every request is signed" in finding.reason
 
 
 def test_mends_name_what_is_to_be_written(tmp_path: Path) -> None:

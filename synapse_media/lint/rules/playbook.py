@@ -139,6 +139,12 @@ def _clean_up_days(config: Config) -> int | None:
     return int(found.text) if found.text.isascii() and found.text.isdigit() else None
 
 
+def _switch(config: Config, name: str) -> bool | None:
+    """A switch of the module, by default true; a null or empty one is passed on, and counts as false for Synapse."""
+    found = config.field(name)
+    return False if found.value is not None and found.empty else config.flag(name, default=True)
+
+
 @rule(
     "playbook-not-synchronous",
     Severity.WARNS,
@@ -150,7 +156,7 @@ def playbook_not_synchronous(config: Config) -> Iterable[Hit]:
     name = playbook.STORE_SYNCHRONOUS
     if _store(config, methods.MODULE) is None or config.hidden:
         return
-    local = config.flag(playbook.STORE_LOCAL, default=True)
+    local = _switch(config, playbook.STORE_LOCAL)
     if local is not False and config.flag(name, default=False) is False:
         yield Hit(
             config.settings.get(name) or config.settings[playbook.MODULE_ENABLED],
@@ -168,7 +174,7 @@ def playbook_not_synchronous(config: Config) -> Iterable[Hit]:
     _ONLY,
 )
 def playbook_local_not_stored(config: Config) -> Iterable[Hit]:
-    local, remote = (config.flag(name, default=True) for name in (playbook.STORE_LOCAL, playbook.STORE_REMOTE))
+    local, remote = (_switch(config, name) for name in (playbook.STORE_LOCAL, playbook.STORE_REMOTE))
     if _store(config, methods.MODULE) and local is False and remote is not False:
         yield Hit(config.settings[playbook.STORE_LOCAL], playbook.STORE_LOCAL, LOCAL_NOT_STORED, "Set it to true.")
 
@@ -297,7 +303,7 @@ def goofys_migrating(config: Config) -> Iterable[Hit]:
 )
 def playbook_nothing_stored(config: Config) -> Iterable[Hit]:
     names = [playbook.STORE_LOCAL, playbook.STORE_REMOTE]
-    if _store(config, methods.MODULE) and all(config.flag(name, default=True) is False for name in names):
+    if _store(config, methods.MODULE) and all(_switch(config, name) is False for name in names):
         yield Hit(
             config.settings[names[0]],
             names[0],
@@ -542,7 +548,7 @@ def removed_variable(config: Config) -> Iterable[Hit]:
 @rule(
     "providers-overridden",
     Severity.BREAKS,
-    "The playbook's own list of storage providers is overridden, so the module is never loaded.",
+    "The playbook's list of storage providers is overridden: the module is not loaded, or not with this store and key.",
     references.PLAYBOOK_DEFAULTS,
     _ONLY,
 )

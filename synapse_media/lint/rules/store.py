@@ -30,7 +30,7 @@ def _fields(config: Config, *names: str) -> Iterator[tuple[ConfiguredStore, Fiel
     for store in _in_use(config):
         for name in names:
             found = store.fields.get(name)
-            if found is not None and found.text:
+            if found is not None and found.text and not isinstance(found.value and found.value.data, tuple):
                 yield store, found
 
 
@@ -151,7 +151,7 @@ def _finds(name: str) -> Find:
 
 
 def _judge(config: Config, store: ConfiguredStore, field: str, found: Field) -> values.Fault | None:
-    if found.value is None or not found.literal:
+    if found.value is None or not found.literal or isinstance(found.value.data, tuple):
         return None
     # An empty value: the module asserts a storage class, and boto3 parses "" as a URL. no-value reports the others.
     nothing = (field == "storage_class", field == "endpoint" and found.given)
@@ -184,7 +184,7 @@ def no_value(config: Config) -> Iterable[Hit]:
                 yield _hit(
                     found,
                     store,
-                    _valueless(found, field, "secret_access_key" in found.setting),
+                    _valueless(store, field),
                     "Set a value, or remove the line if the machine's role or the environment provides the key."
                     if "key" in field and field != "customer_key"
                     else "Set a value, or remove the line.",
@@ -197,9 +197,6 @@ def _is_valueless(config: Config, store: ConfiguredStore, field: str) -> bool:
     found = store.fields[field]
     if store.method != methods.MODULE or found.value is None or not found.empty or found.setting in config.settings:
         return False
-    other = {"access_key_id": "secret_access_key", "secret_access_key": "access_key_id"}.get(field)
-    if other and not store.fields[other].empty:
-        return False  # reported by key-half
     makes_text = _makes_text(config)
     if not found.given and not makes_text:
         return False  # passed on as None, which has the same effect as no line
@@ -213,18 +210,21 @@ def _makes_text(config: Config) -> bool:
     return config.module_version is None or config.module_version >= synapse.THREADPOOL_SINCE
 
 
-def _valueless(found: Field, field: str, secret: bool) -> str:
+def _valueless(store: ConfiguredStore, field: str) -> str:
+    found = store.fields[field]
     if field == "customer_key":
         return "every request has an algorithm but no key, which the store rejects"
     if found.given:
         return "it is an empty string, with which every request is signed"
-    if secret:
+    if field == "secret_access_key":
         return "with an access key ID but no secret, boto3 raises PartialCredentialsError on every request"
-    return "the module turns it into the string 'None'" + (
-        ", and boto3 raises PartialCredentialsError on every request"
-        if field == "access_key_id"
-        else ", for which every request is signed"
-    )
+    if field == "region":
+        effect = "for which every request is signed"
+    elif store.fields["secret_access_key"].given:
+        effect = "with which every request is signed"
+    else:
+        effect = "and boto3 raises PartialCredentialsError on every request"
+    return f"the module turns it into the string 'None', {effect}"
 
 
 @rule(
@@ -280,6 +280,8 @@ def key_half(config: Config) -> Iterable[Hit]:
         if not store.enabled or identity.empty == secret.empty or config.hidden:
             continue
         there, missing = (secret, identity) if identity.empty else (identity, secret)
+        if _is_valueless(config, store, "access_key_id" if identity.empty else "secret_access_key"):
+            continue  # reported by no-value, on its own line
         yield _hit(
             there,
             store,
@@ -412,13 +414,20 @@ def region_missing(config: Config) -> Iterable[Hit]:
 @rule(
     "read-as-other",
     Severity.BREAKS,
-    "An unquoted value is parsed as a number, a date or a boolean: 0123 becomes 83.",
+    "A value is a list, or is parsed as a number, a date or a boolean, as it is unquoted: 0123 becomes 83.",
     references.YAML_11,
 )
 def read_as_other(config: Config) -> Iterable[Hit]:
     for store in config.stores:
         for name, found in store.fields.items():
             value = found.value
+            if value is not None and isinstance(value.data, tuple) and store.method == methods.MODULE:
+                asserted = name in ("bucket", "storage_class")
+                effect = "Synapse does not start" if asserted else "every request for media fails"
+                yield _hit(
+                    found, store, f"it is a list, not a string: {effect}", "Write the value without [ ] or '- '."
+                )
+                continue
             if value is None or value.quoted or value.tag or not value.text or value.data is None:
                 continue
             if config.kind is Kind.MEDIA_REPO:

@@ -24,6 +24,18 @@ def _modules(config: Config) -> Iterator[tuple[str, Value]]:
     return ((setting, entry) for setting, entry in stores.providers(config) if stores.is_module(entry))
 
 
+def _unset(entry: Value, name: str) -> bool:
+    """Whether a switch of a provider is not set or has no value, which Synapse counts as false."""
+    value = entry.items.get(name)
+    return value is None or value.data in (None, "")
+
+
+def _switch(entry: Value, name: str, kind: Kind) -> bool | None:
+    """Whether a switch of a provider counts as true, as any non-empty string does; None if it can't be determined."""
+    found = field_of("", entry.items.get(name), kind)
+    return bool(found.value and found.value.data) if found.literal else None
+
+
 @rule(
     "misspelt-setting",
     Severity.BREAKS,
@@ -77,17 +89,21 @@ def provider_form(config: Config) -> Iterable[Hit]:
 @rule(
     "nothing-stored",
     Severity.BREAKS,
-    "Neither store_local nor store_remote is set: both default to false, so nothing is ever uploaded.",
+    "Neither store_local nor store_remote has a value: both count as false, so nothing is ever uploaded.",
     references.PROVIDERS,
     _BOTH,
 )
 def nothing_stored(config: Config) -> Iterable[Hit]:
     for setting, entry in _modules(config):
-        if synapse.STORE_LOCAL not in entry.items and synapse.STORE_REMOTE not in entry.items:
+        if _unset(entry, synapse.STORE_LOCAL) and _unset(entry, synapse.STORE_REMOTE):
+            at = entry.items.get(synapse.STORE_LOCAL)
             yield Hit(
-                entry,
+                at or entry,
                 f"{setting}.store_local",
                 "store_local and store_remote are not set, and default to false: nothing is ever uploaded, and "
+                "nothing is logged"
+                if at is None
+                else "store_local and store_remote have no value, which counts as false: nothing is ever uploaded, and "
                 "nothing is logged",
                 "Set store_local, store_remote and store_synchronous to true.",
             )
@@ -96,26 +112,27 @@ def nothing_stored(config: Config) -> Iterable[Hit]:
 @rule(
     "partly-stored",
     Severity.WARNS,
-    "Only one of store_local and store_remote is set, or both are false: some media never reaches the bucket.",
+    "Only one of store_local and store_remote has a value, or both are false: some media never reaches the bucket.",
     references.PROVIDERS,
     _BOTH,
 )
 def partly_stored(config: Config) -> Iterable[Hit]:
     for setting, entry in _modules(config):
-        missing = [name for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE) if name not in entry.items]
+        missing = [name for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE) if _unset(entry, name)]
         if len(missing) == 1:
+            at = entry.items.get(missing[0])
+            reason = "it is not set, and defaults to" if at is None else "it has no value, which counts as"
             kind = "uploads of your users" if missing == [synapse.STORE_LOCAL] else "media fetched from other servers"
             yield Hit(
-                entry,
+                at or entry,
                 f"{setting}.{missing[0]}",
-                f"it is not set, and defaults to false: {kind} never reach the bucket",
+                f"{reason} false: {kind} never reach the bucket",
                 "Set it to true."
                 if missing == [synapse.STORE_LOCAL]
                 else "Set it to true, or to false if that is intended.",
             )
         elif not missing and all(
-            as_flag(field_of("", entry.items[name], config.kind)) is False
-            for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE)
+            _switch(entry, name, config.kind) is False for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE)
         ):
             yield Hit(
                 entry.items[synapse.STORE_LOCAL],
@@ -140,11 +157,10 @@ LOCAL_NOT_STORED = (
 )
 def local_not_stored(config: Config) -> Iterable[Hit]:
     for setting, entry in _modules(config):
-        local, remote = (
-            as_flag(field_of("", entry.items.get(name), config.kind))
-            for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE)
-        )
-        if local is False and (remote is not False or synapse.STORE_REMOTE not in entry.items):
+        local, remote = (_switch(entry, name, config.kind) for name in (synapse.STORE_LOCAL, synapse.STORE_REMOTE))
+        if _unset(entry, synapse.STORE_LOCAL):
+            continue  # reported by partly-stored and nothing-stored
+        if local is False and (remote is not False or _unset(entry, synapse.STORE_REMOTE)):
             yield Hit(
                 entry.items[synapse.STORE_LOCAL],
                 f"{setting}.{synapse.STORE_LOCAL}",
@@ -180,10 +196,7 @@ def media_store_temporary(config: Config) -> Iterable[Hit]:
         return
     drop_in = "server_name" not in config.settings and synapse.PROVIDERS not in config.settings
     kept = [
-        entry
-        for _, entry in stores.providers(config)
-        if as_flag(field_of("", entry.items.get(synapse.STORE_LOCAL), config.kind)) is not False
-        and synapse.STORE_LOCAL in entry.items
+        entry for _, entry in stores.providers(config) if _switch(entry, synapse.STORE_LOCAL, config.kind) is not False
     ]
     if not (kept or drop_in or config.hidden):
         yield Hit(
@@ -195,14 +208,27 @@ def media_store_temporary(config: Config) -> Iterable[Hit]:
         )
 
 
+_NOT_LOADED = "where Synapse does not load it as a storage provider: it does not start, or nothing is stored"
+
+
 @rule(
     "module-misplaced",
     Severity.BREAKS,
     "The S3 module or media_storage_providers is where Synapse does not look for it.",
     references.PROVIDERS,
-    _ONLY,
+    _BOTH,
 )
 def module_misplaced(config: Config) -> Iterable[Hit]:
+    if config.kind is Kind.PLAYBOOK:
+        for entry in config.settings.get(stores.PLAYBOOK_MODULES, config.start).entries:
+            if stores.is_module(entry):
+                yield Hit(
+                    entry.items["module"],
+                    stores.PLAYBOOK_MODULES,
+                    f"the S3 module is under {stores.PLAYBOOK_MODULES}, {_NOT_LOADED}",
+                    f"Remove it, and set {playbook.MODULE_ENABLED}: true and the variables of the store.",
+                )
+        return
     for name, value in config.settings.items():
         if name == synapse.PROVIDERS:
             continue
@@ -211,8 +237,7 @@ def module_misplaced(config: Config) -> Iterable[Hit]:
                 yield Hit(
                     entry.items["module"],
                     name,
-                    f"the S3 module is under {name}, where Synapse does not load it as a storage provider: it does "
-                    "not start, or nothing is stored",
+                    f"the S3 module is under {name}, {_NOT_LOADED}",
                     f"Move it to {synapse.PROVIDERS}, with store_local, store_remote and store_synchronous: true.",
                 )
             elif synapse.PROVIDERS in entry.items:
@@ -270,7 +295,7 @@ def option_too_new(config: Config) -> Iterable[Hit]:
 @rule(
     "not-a-switch",
     Severity.BREAKS,
-    "store_* is a string: every non-empty string counts as true.",
+    'store_* is a string that does not mean true, such as "false": every non-empty string counts as true.',
     references.PROVIDERS,
     _BOTH,
 )
@@ -278,9 +303,10 @@ def not_a_switch(config: Config) -> Iterable[Hit]:
     for setting, entry in _modules(config):
         for name in _STORE:
             found = field_of(f"{setting}.{name}", entry.items.get(name), config.kind)
-            if found.given and found.literal and found.value and not isinstance(found.value.data, bool):
+            counts = _switch(entry, name, config.kind)
+            if counts and as_flag(found) is not True:
                 yield Hit(
-                    found.value,
+                    found.value or entry,
                     found.setting,
                     "it is not a boolean, so it counts as true",
                     "Write true or false without quotes.",
@@ -296,12 +322,13 @@ def not_a_switch(config: Config) -> Iterable[Hit]:
 )
 def not_synchronous(config: Config) -> Iterable[Hit]:
     for setting, entry in _modules(config):
-        if synapse.STORE_LOCAL not in entry.items and synapse.STORE_REMOTE not in entry.items:
+        unset = _unset(entry, synapse.STORE_LOCAL)
+        if unset and _unset(entry, synapse.STORE_REMOTE):
             continue
-        found = field_of(f"{setting}.store_synchronous", entry.items.get(synapse.STORE_SYNCHRONOUS), config.kind)
-        local = as_flag(field_of("", entry.items.get(synapse.STORE_LOCAL), config.kind))
-        if local is not False and (not found.given or as_flag(found) is False):
-            yield Hit(found.value or entry, found.setting, NOT_SYNCHRONOUS, "Set it to true.")
+        local = unset or _switch(entry, synapse.STORE_LOCAL, config.kind)
+        if local is not False and _switch(entry, synapse.STORE_SYNCHRONOUS, config.kind) is False:
+            at = entry.items.get(synapse.STORE_SYNCHRONOUS)
+            yield Hit(at or entry, f"{setting}.store_synchronous", NOT_SYNCHRONOUS, "Set it to true.")
 
 
 NOT_SYNCHRONOUS = (
@@ -426,14 +453,16 @@ def no_local_storage(config: Config) -> Iterable[Hit]:
 )
 def no_storage(config: Config) -> Iterable[Hit]:
     at = _local_storage_off(config)
-    if at is None or config.hidden or any(store.enabled is not False for store in config.stores):
+    if at is None or stores.has_any(config):
         return
-    if config.kind is Kind.SYNAPSE and "server_name" not in config.settings:
+    alone = any(document.alone for document in config.documents)
+    if config.kind is Kind.SYNAPSE and "server_name" not in config.settings and not alone:
         return  # a drop-in alone: the rest is elsewhere
-    replaced = [name for name in config.settings if synapse.PROVIDERS in name or name == synapse.BACKUP_PATH]
-    if any(config.settings[name].data for name in replaced):
-        return
-    yield Hit(at[0], at[1], "there is no storage provider either: media is not stored anywhere", "Set it to true.")
+    yield Hit(at[0], at[1], NO_STORAGE, "Set it to true." + UNLESS_ELSEWHERE * alone)
+
+
+NO_STORAGE = "there is no storage provider either: media is not stored anywhere"
+UNLESS_ELSEWHERE = " If another file has a storage provider, pass that file to this command as well."
 
 
 def _local_storage_off(config: Config) -> tuple[Value, str] | None:
