@@ -136,6 +136,12 @@ def project_settings(project: Path) -> Mapping[str, Any]:
     return read_yaml(project / "Pulumi.yaml")
 
 
+def files_in(directory: Path) -> dict[str, Path]:
+    """{stack: its file} of the stack files in a directory, examples included, by name."""
+    found = {path.name[len("Pulumi.") : -len(".yaml")]: path for path in directory.glob("Pulumi.*.yaml")}
+    return dict(sorted(found.items()))
+
+
 def is_example(stack: str) -> bool:
     """Whether a stack's file is a tracked example, which no command writes to: those are named as providers."""
     return stack.replace("-", "_") in catalog.names()
@@ -176,10 +182,8 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     try:
         raw = _load(_text(path))
     except FileNotFoundError:
-        stacks = sorted(item.name[len("Pulumi.") : -len(".yaml")] for item in path.parent.glob("Pulumi.*.yaml"))
-        raise StackFileError(
-            f"{path} does not exist; stacks here: {', '.join(stacks) or 'none'}. `synapse-media init` makes one."
-        ) from None
+        stacks = ", ".join(files_in(path.parent)) or "none"
+        raise StackFileError(f"{path} does not exist; stacks here: {stacks}. `synapse-media init` makes one.") from None
     except (OSError, ValueError, OverflowError, yaml.YAMLError) as error:
         first = " ".join(str(error).split())[:300]
         raise StackFileError(f"{path} can't be read as YAML: {first}") from None

@@ -228,6 +228,11 @@ def split(endpoint: str) -> SplitResult:
         return urlsplit("")
 
 
+def _host(endpoint: str) -> str:
+    """The host of an endpoint, in lower case; "" if it is malformed."""
+    return (split(endpoint).hostname or "").removesuffix(".")
+
+
 def shown(endpoint: str) -> str:
     """An endpoint without user and password."""
     return endpoint.rpartition("@")[2]
@@ -309,7 +314,7 @@ def region(text: str, method: str) -> Fault | None:
 
 def region_at(text: str, endpoint: str) -> Fault | None:
     """The fault of a region that does not match its endpoint; None if it does, or can't be compared."""
-    host = (split(endpoint).hostname or "").removesuffix(".")
+    host = _host(endpoint)
     for named, pattern in _hosts():
         signed = named.value("signed_region", ())
         if text and text not in signed and pattern.fullmatch(host):
@@ -355,7 +360,7 @@ def region_at_amazon(text: str) -> Fault | None:
 
 def provider_of(endpoint: str) -> tuple[catalog.Provider, str] | None:
     """The provider and region of an endpoint, by the catalog's patterns; None if none matches."""
-    host = (split(endpoint).hostname or "").removesuffix(".")
+    host = _host(endpoint)
     plain = re.sub(r"^(?:.+\.)?s3[.-](?:dualstack\.)?(?=[a-z])", "s3.", host)
     for provider, pattern in _patterns():
         fits = pattern.fullmatch(host) or pattern.fullmatch(plain)
@@ -423,7 +428,7 @@ def storage_class(text: str, method: str, endpoint: str = "") -> Fault | None:
             "Choose a class that can be read at once, such as STANDARD, or GLACIER_IR at Amazon. Restore what was "
             "stored, and copy it to that class.",
         )
-    host = (split(endpoint).hostname or "").removesuffix(".")
+    host = _host(endpoint)
     if method == MEDIA_REPO and text != text.upper() and host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
         return Fault(
             "storage-class-refused",

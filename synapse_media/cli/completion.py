@@ -41,6 +41,5 @@ def _stacks(**_: object) -> list[str]:
     """The stacks that have a stack file. Nothing is asked: a shell waits for it."""
     with contextlib.suppress(SynapseMediaError):
         project = stackfile.find_project()
-        files = (project / stackfile.config_dir(project)).glob("Pulumi.*.yaml")
-        return sorted(path.name[len("Pulumi.") : -len(".yaml")] for path in files)
+        return list(stackfile.files_in(project / stackfile.config_dir(project)))
     return []

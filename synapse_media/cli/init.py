@@ -140,8 +140,7 @@ def _next(name: str, store: settings.StoreSettings) -> list[str]:
 
 
 def _answers(arguments: argparse.Namespace) -> dict[str, Any]:
-    titles = {name: catalog.load(name).title for name in catalog.names()}
-    provider = catalog.load(arguments.provider or _ask("provider", allowed=titles))
+    provider = catalog.load(arguments.provider or _ask_provider())
     server_name = arguments.server_name or _ask("server_name")
     bucket = arguments.bucket or _bucket_of(server_name, provider)
     store: dict[str, Any] = {"server_name": server_name, "provider": provider.name, "bucket": bucket}
@@ -189,6 +188,10 @@ def _bucket_of(server_name: str, provider: catalog.Provider) -> str:
             f"{fault.words}. Name one with --bucket."
         )
     return made
+
+
+def _ask_provider() -> str:
+    return _ask("provider", allowed={name: catalog.load(name).title for name in catalog.names()})
 
 
 def _ask(name: str, default: str = "", allowed: Mapping[str, str] = MappingProxyType({})) -> str:

@@ -57,8 +57,7 @@ def all_stacks(project: Path) -> list[Overview]:
     """Every stack with a stack file of its own or in the backend, by name; the examples are none."""
     engine = Engine(project, (), {}, stacks.say, makes_passphrase=False)
     known = {stackfile.short_name(str(item["name"])): item for item in engine.stacks()}
-    folder = project / stackfile.config_dir(project)
-    files = {path.name[len("Pulumi.") : -len(".yaml")]: path for path in folder.glob("Pulumi.*.yaml")}
+    files = stackfile.files_in(project / stackfile.config_dir(project))
     names = {name for name in files if not stackfile.is_example(name)} | set(known)
     return [_of(project, name, files.get(name), known.get(name, {})) for name in sorted(names)]
 

@@ -193,6 +193,17 @@ class Applied:
     declared: bool = False
     connection: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def retiring_key(self, slot: str) -> str:
+        """The ID of a slot's key that is being retired, and may not become the active one again; "" for any other.
+
+        The key that was last handed out may: a run that was to replace it was interrupted.
+        """
+        ring = self.ring
+        if ring is None or not ring.active or slot == ring.active:
+            return ""
+        key = ring.keys.get(slot, "")
+        return "" if key == str(self.outputs.get("access_key_id") or "") else key
+
     @property
     def provider(self) -> str:
         """The provider's name in the catalog; "" where the state does not tell."""

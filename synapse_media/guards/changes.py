@@ -23,6 +23,7 @@ from synapse_media.urn import Urn, short
 from . import key_rights
 from .applied import (
     EXISTING_KEY,
+    OURS,
     PROOF,
     RING,
     Applied,
@@ -364,7 +365,6 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-_OF_OUR_PLUGIN = "s3store:"
 _NOT_SHOWN = frozenset({"tagsAll"})
 """Outputs that follow from inputs which are shown."""
 _DOCUMENTS = ("policy", "assumeRolePolicy")
@@ -458,7 +458,7 @@ def _without_detail(verb: str, kind: str, before: Mapping[str, Any], after: Mapp
     """Of a change whose plugin tells no input."""
     if verb == "replace":
         yield "is made anew, as it is"
-    elif kind.startswith(_OF_OUR_PLUGIN):
+    elif kind.startswith(OURS):
         yield "finishes what an earlier run left unfinished"
     else:
         # The plugin of dynamic providers says only that something changes.
@@ -834,15 +834,20 @@ def to_json(
 
 def refusal(refused: Iterable[tuple[Change, Danger]], path: str) -> str:
     """The message of an `up` that does not go on."""
+    refused = tuple(refused)
     lines = [f"{change}: {danger.why}" for change, danger in refused]
-    words = sorted({entry(change.store, danger.word) for change, danger in refused if not danger.waits_for})
     text = "nothing was changed, because this can lose media or cut access:\n  " + "\n  ".join(lines)
     first = advice_first(danger for _, danger in refused)
     if first:
         text += f"\n{first}"
-    if words:
-        text += f"\nTo have it made all the same, put {', '.join(words)} into synapse-media:allow in {path}."
+    if entries := entries_for(refused):
+        text += f"\nTo have it made all the same, put {', '.join(entries)} into synapse-media:allow in {path}."
     return text
+
+
+def entries_for(refused: Iterable[tuple[Change, Danger]]) -> list[str]:
+    """The entries of `allow` that permit them; none for what waits for another resource."""
+    return sorted({entry(change.store, danger.word) for change, danger in refused if not danger.waits_for})
 
 
 def advice_first(dangers: Iterable[Danger]) -> str:

@@ -266,10 +266,9 @@ def _keys_refused(was: Applied, will: StoreSettings) -> Iterator[str]:
     ring, keys = was.ring, will.keys
     if ring is None or not ring.active or will.options.get("existing_key"):
         return
-    handed_out = str(was.outputs.get("access_key_id") or "")
-    if keys.active in ring.keys and keys.active != ring.active and ring.keys[keys.active] != handed_out:
+    if retiring := was.retiring_key(keys.active):
         yield (
-            f"stores.{will.server_name}.keys makes slot {keys.active} active, whose key {ring.keys[keys.active]} is "
+            f"stores.{will.server_name}.keys makes slot {keys.active} active, whose key {retiring} is "
             f"being retired: a key that was replaced is not used again. Set keys: {_line(ring.active, ring.retiring)}, "
             f"as it is, and go on with `synapse-media rotate --stack {Urn.parse(ring.urn).stack} --server "
             f"{will.server_name} --finish --confirm`; after that `rotate` makes a new key."

@@ -12,9 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from synapse_media.allow import entry
-
-from .changes import Change, advice_first
+from .changes import Change, advice_first, entries_for
 from .danger import Danger
 
 FROM_NOTHING = "From nothing: what `up` would make where there is nothing yet. No state was read, no store was asked."
@@ -57,11 +55,9 @@ def section(
         first = advice_first(danger for _, danger in refused)
         if first:
             parts.append(code(first))
-        words = sorted({entry(change.store, danger.word) for change, danger in refused if not danger.waits_for})
-        if words:
-            parts.append(
-                f"`up` refuses it, unless `synapse-media:allow` of the stack file names {', '.join(map(code, words))}."
-            )
+        if entries := entries_for(refused):
+            named = ", ".join(map(code, entries))
+            parts.append(f"`up` refuses it, unless `synapse-media:allow` of the stack file names {named}.")
     let = [(change, danger) for change in changes for danger in change.dangers if (change, danger) not in refused]
     if let:
         parts.append("Can lose media or cut access, and `synapse-media:allow` lets it:")

@@ -45,10 +45,10 @@ def _of_programs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> Iterat
 def _used_again(name: str, was: Applied, inputs: Mapping[str, Any]) -> Iterator[str]:
     """A key that is being retired never becomes the active one again."""
     ring, active = was.ring, str(inputs.get("active") or "")
-    handed_out = str(was.outputs.get("access_key_id") or "")
-    if ring and ring.active and active in ring.keys and active != ring.active and ring.keys[active] != handed_out:
+    retiring = was.retiring_key(active)
+    if ring and retiring:
         yield (
-            f"keys of {name} makes slot {active} active, whose key {ring.keys[active]} is being retired: a key that "
+            f"keys of {name} makes slot {active} active, whose key {retiring} is being retired: a key that "
             f"was replaced is not used again. Set active {ring.active!r} and retiring {list(ring.retiring)!r}, as it "
             "is; once Synapse uses that key, remove the other from retiring, and after that let a new one take its "
             "slot."

@@ -29,10 +29,9 @@ _SEALED = ("SealedSecret", "ExternalSecret", "ClusterExternalSecret", "SecretPro
 
 def within(document: Document) -> list[Document]:
     """The configurations embedded in a file of another kind."""
-    roots = document.parts or ((document.root,) if document.root else ())
     return [
         replace(found, alone=not (is_manifest(root) or found.place or "secret" in document.source.lower()))
-        for root in roots
+        for root in document.roots
         for found in _in(root, document, filled=True)
     ]
 
@@ -50,15 +49,13 @@ def within_variables(document: Document) -> list[Document]:
 
 def is_sealed(document: Document) -> bool:
     """Whether a file only has secrets that are encrypted or kept elsewhere, so there is nothing to check."""
-    roots = document.parts or ((document.root,) if document.root else ())
-    kinds = [str(root.items["kind"].data) for root in roots if is_manifest(root)]
-    return any(kind in _SEALED for kind in kinds) or any("sops" in root.items for root in roots)
+    kinds = [str(root.items["kind"].data) for root in document.roots if is_manifest(root)]
+    return any(kind in _SEALED for kind in kinds) or any("sops" in root.items for root in document.roots)
 
 
 def is_in_secret(document: Document) -> bool:
     """Whether Helm values take a configuration from a Secret, as ess-helm's `configSecret` does."""
-    roots = document.parts or ((document.root,) if document.root else ())
-    return any(_names_secret(root) for root in roots)
+    return any(_names_secret(root) for root in document.roots)
 
 
 def _names_secret(value: Value) -> bool:

@@ -83,6 +83,11 @@ class Document:
     alone: bool = False
     source: str = field(default="", repr=False)
 
+    @property
+    def roots(self) -> tuple[Value, ...]:
+        """All mappings of the file, however many documents it has."""
+        return self.parts or ((self.root,) if self.root else ())
+
 
 class UnreadableError(Exception):
     """A text that can't be parsed. The message has nothing of its content."""

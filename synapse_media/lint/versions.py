@@ -94,7 +94,7 @@ def _resolved(code: str, arguments: Mapping[str, str]) -> str:
 
 def _of_images(document: Document) -> Iterator[tuple[str, Pin]]:
     """`image: {repository: …/synapse, tag: v1.130.0}`, as charts have it."""
-    for root in document.parts or ((document.root,) if document.root else ()):
+    for root in document.roots:
         for value in _mappings(root, ""):
             path, items = value
             tag, repository = items.items.get("tag"), items.items.get("repository")

@@ -332,5 +332,5 @@ All commands are for the namespace that Synapse runs in (ess-helm's guide calls 
 
 {textwrap.indent(chr(10).join(delete), "    ")}
 
-The module never deletes from the bucket: media that is purged or redacted in Synapse stays there.
+{module.NEVER_DELETES}
 """

@@ -219,5 +219,5 @@ After another key was rendered, put its file in place of the old one and `sudo s
 
 {" ".join(what.undo)}
 {remove}
-The module never deletes from the bucket: media that is purged or redacted in Synapse stays there.
+{module.NEVER_DELETES}
 """

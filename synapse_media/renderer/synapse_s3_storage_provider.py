@@ -36,6 +36,7 @@ _ENVIRONMENT_FILE = "synapse-media.env"
 _UNIT_DROP_IN = f"{synapse.UNIT_DROP_INS}/synapse-media.conf"
 
 
+NEVER_DELETES = "The module never deletes from the bucket: media that is purged or redacted in Synapse stays there."
 UNDO_KEEPS = "Local copies stay, so no media is lost as long as nobody cleaned the local disk up."
 
 
@@ -343,6 +344,6 @@ With Docker, beside compose.yaml:
     rm -rf compose.override.yaml synapse-media
     docker compose up -d synapse
 {"" if request.store.keyless else HOLDS_THE_KEY}
-The module never deletes from the bucket: media that is purged or redacted in Synapse stays there.
+{NEVER_DELETES}
 synapse-media.env is for tools that copy or check the bucket by hand: `set -a; . ./synapse-media.env`.
 """

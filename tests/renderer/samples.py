@@ -36,6 +36,27 @@ _COMPATIBLE = replace(
 )
 
 
+def providers(outputs: StorageOutputs) -> dict[str, Any]:
+    """What Synapse has to read for a store: its list of storage providers, without the key."""
+    return {
+        "media_storage_providers": [
+            {
+                "module": "s3_storage_provider.S3StorageProviderBackend",
+                "store_local": True,
+                "store_remote": True,
+                "store_synchronous": True,
+                "config": {
+                    "bucket": outputs.bucket,
+                    "region_name": outputs.region,
+                    "endpoint_url": outputs.endpoint_url,
+                    "storage_class": "STANDARD",
+                    **({"prefix": outputs.prefix} if outputs.prefix else {}),
+                },
+            }
+        ]
+    }
+
+
 def _at(provider: catalog.Provider) -> StorageOutputs:
     """A store there, as its catalog entry has it."""
     region = next(iter(provider.regions), provider.value("default_region"))

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from synapse_media.renderer import render
 from tests.renderer import readers
 from tests.renderer.readers import changes, rendered
-from tests.renderer.samples import CASES, SECRET, store
+from tests.renderer.samples import CASES, SECRET, providers, store
 
 odd = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 VALUES = ("ess/values.yaml", "ess/values-own-image.yaml")
@@ -33,26 +33,6 @@ def parsed(text: str) -> Any:
     found = readers.yaml_1_2(text)
     assert readers.yaml_1_1(text) == found
     return found
-
-
-def expected(outputs: Any) -> dict[str, Any]:
-    return {
-        "media_storage_providers": [
-            {
-                "module": "s3_storage_provider.S3StorageProviderBackend",
-                "store_local": True,
-                "store_remote": True,
-                "store_synchronous": True,
-                "config": {
-                    "bucket": outputs.bucket,
-                    "region_name": outputs.region,
-                    "endpoint_url": outputs.endpoint_url,
-                    "storage_class": "STANDARD",
-                    **({"prefix": outputs.prefix} if outputs.prefix else {}),
-                },
-            }
-        ]
-    }
 
 
 @odd
@@ -71,7 +51,7 @@ def test_the_manifests_say_what_the_store_is(changed: dict[str, str], case: str)
     for text in configurations:
         # ess-helm puts environment variables in place of what looks like one.
         assert "$" not in text
-        assert parsed(text) == expected(outputs)
+        assert parsed(text) == providers(outputs)
     assert ("secret.yaml" in files) is not outputs.keyless
     if not outputs.keyless:
         reader = configparser.RawConfigParser()
@@ -146,7 +126,7 @@ def test_the_chart_takes_the_values(case: str, path: str, tmp_path: Path) -> Non
     (secret,) = (
         found for found in documents if found["kind"] == "Secret" and found["metadata"]["name"] == "ess-synapse"
     )
-    assert parsed(base64.b64decode(secret["data"]["user-synapse-media"]).decode()) == expected(outputs)
+    assert parsed(base64.b64decode(secret["data"]["user-synapse-media"]).decode()) == providers(outputs)
     sets = [
         found for found in documents if found["kind"] == "StatefulSet" and "ess-synapse" in found["metadata"]["name"]
     ]

@@ -17,7 +17,7 @@ from synapse_media import renderer
 from synapse_media.renderer import RenderError, quoting, render
 from tests.renderer import readers
 from tests.renderer.readers import changes, rendered
-from tests.renderer.samples import CASES, SECRET, store
+from tests.renderer.samples import CASES, SECRET, providers, store
 
 needs_nix = pytest.mark.skipif(readers.NIX is None, reason="Nix is not on this machine (Debian's package: nix-bin)")
 odd = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -76,23 +76,7 @@ def test_the_module_says_what_the_store_is(changed: dict[str, str], case: str, s
     found = evaluated(module)
     assert found["services"]["matrix-synapse"] == {
         "plugins": ["the plugin"],
-        "settings": {
-            "media_storage_providers": [
-                {
-                    "module": "s3_storage_provider.S3StorageProviderBackend",
-                    "store_local": True,
-                    "store_remote": True,
-                    "store_synchronous": True,
-                    "config": {
-                        "bucket": outputs.bucket,
-                        "region_name": outputs.region,
-                        "endpoint_url": outputs.endpoint_url,
-                        "storage_class": "STANDARD",
-                        **({"prefix": outputs.prefix} if outputs.prefix else {}),
-                    },
-                }
-            ]
-        },
+        "settings": providers(outputs),
     }
     names = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
     environment = dict.fromkeys(names, "when_required") if outputs.checksums == "when_required" else {}
