@@ -399,7 +399,7 @@ def test_an_imported_bucket_is_taken_over_and_said_to_be(begin: Callable[[], Lif
     assert code == 1
     assert "set adopt: true" in printed
     new.store(adopt=True)
-    assert "settings are changed only where `allow` names them" in new.command("diff")[1]
+    assert "only settings that `allow` permits are changed" in new.command("diff")[1]
     code, printed = new.command("up", "--yes")
     assert code == 0, printed
     code, printed = new.command("diff", "--refresh")
