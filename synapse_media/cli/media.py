@@ -13,7 +13,7 @@ from synapse_media.methods import METHODS
 from . import media_copy
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
-    "copy": frozenset({"shard", "bwlimit", "checksum", "dry_run"}),
+    "copy": frozenset({"shard", "bwlimit", "checksum", "min_age", "dry_run"}),
     "restore": frozenset({"bwlimit", "dry_run"}),
 }
 """{action: the options that only some actions have, by their names in the namespace}."""
