@@ -10,7 +10,7 @@ from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
 from synapse_media.methods import METHODS
 
-from . import media_verify
+from . import media_copy, media_verify
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "copy": frozenset({"shard", "bwlimit", "checksum", "dry_run"}),
@@ -37,26 +37,17 @@ def add_parser(commands: Any) -> None:
     source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
     parser.add_argument("--server", metavar="NAME", help="the homeserver; needed if the stack has several")
     parser.add_argument("--json", action="store_true", help="for programs")
-    _add_copy(parser)
+    media_copy.add_options(parser)
     media_verify.add_options(parser)
-
-
-def _add_copy(parser: Any) -> None:
-    parser.add_argument(
-        "--shard", metavar="N/M", help="copy: part N of M, so that M servers with the same directory share the work"
-    )
-    parser.add_argument("--bwlimit", metavar="RATE", help="copy, restore: at most so much a second: 10M is 10 MiB")
-    parser.add_argument(
-        "--checksum", action="store_true", help="copy: compare content, too, where size and time are as they should be"
-    )
-    parser.add_argument("--dry-run", "-n", action="store_true", help="copy, restore: only say what would be done")
 
 
 def run(arguments: argparse.Namespace) -> int:
     _refuse_foreign_options(arguments)
     actions: Mapping[str, Callable[[argparse.Namespace, StorageOutputs], int]] = {
+        "copy": media_copy.copy,
         "verify": media_verify.verify,
         "free": media_verify.free,
+        "restore": media_copy.restore,
     }
     return actions[arguments.action](arguments, _store(arguments))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
 
+from . import programs
 from .abort_uploads import age
+from .media_copy import counted
 
 if TYPE_CHECKING:
     from synapse_media.media.bucket import Bucket
@@ -91,7 +92,7 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             read_all=arguments.read_all,
             say=_say,
         )
-    print(json.dumps(found.to_json(), indent=2) if arguments.json else "\n".join(_verified(found)))
+    print(programs.text(found.to_json()) if arguments.json else "\n".join(_verified(found)))
     return 1 if found.failed else 0
 
 
@@ -125,7 +126,7 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             delete=arguments.delete,
             say=_say,
         )
-    print(json.dumps(done.to_json(), indent=2) if arguments.json else "\n".join(_freed(done)))
+    print(programs.text(done.to_json()) if arguments.json else "\n".join(_freed(done)))
     return 1 if done.failed else 0
 
 
@@ -171,7 +172,7 @@ def _verified(found: Result) -> Iterator[str]:
         if not isinstance(kind, Found) or not (kind.count or each.name == "verified"):
             continue
         small = f", {kind.thumbnails} of them thumbnails" if kind.thumbnails else ""
-        yield f"{_counted(kind.count, kind.size)}: {_KINDS[each.name]}{small}"
+        yield f"{counted(kind.count, kind.size)}: {_KINDS[each.name]}{small}"
         if each.name in ("verified", "recent", "extra"):
             continue
         reasons = dict(found.reasons)
@@ -185,28 +186,15 @@ def _freed(done: Freed) -> Iterator[str]:
     from synapse_media.media.free import Outcome
 
     freed = done.counts[Outcome.FREED]
-    yield f"{_counted(freed.files, freed.size)}: {'deleted here' if done.deleted else 'to be deleted, with --delete'}"
+    yield f"{counted(freed.files, freed.size)}: {'deleted here' if done.deleted else 'to be deleted, with --delete'}"
     if done.quarantined.files:
         yield f"  {done.quarantined.files} of them quarantined: they stay in the bucket, and quarantined"
     for name, words in _OUTCOMES.items():
         count = done.counts[Outcome(name)]
         if count.files:
-            yield f"{_counted(count.files, count.size)}: {words}"
+            yield f"{counted(count.files, count.size)}: {words}"
     yield from (f"  {path}: {why}" for path, why in done.failures)
     if not done.by_database:
         yield "Age is that of the files, since no database was read: reading them may not have changed it (noatime)."
     if done.verification is not None and done.verification.failed:
         yield "FAILED: not everything is in the bucket as it is here; `synapse-media media verify` names what is not"
-
-
-def _counted(count: int, size: int) -> str:
-    return f"{count} file{'' if count == 1 else 's'}, {_bytes(size)}"
-
-
-def _bytes(size: int) -> str:
-    amount = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +68,52 @@ class RemoteObject:
     md5: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a transfer is: files and bytes that arrived, and bytes a second of late."""
+
+    files: int = 0
+    size: int = 0
+    rate: float = 0
+
+    @classmethod
+    def of(cls, stats: Mapping[str, Any]) -> Progress:
+        """Of the `stats` in rclone's log: https://rclone.org/rc/#core-stats."""
+        return cls(int(stats.get("transfers") or 0), int(stats.get("bytes") or 0), float(stats.get("speed") or 0))
+
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(self.files + other.files, self.size + other.size, other.rate)
+
+
+class _Copying:
+    """What a run of `rclone copy` tells of each file."""
+
+    def __init__(self, before: Progress, show: Callable[[Progress], None]) -> None:
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.progress = before
+        self._before, self._show = before, show
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        name = event.get("object")
+        if isinstance(name, str) and "Copied (" in event["msg"]:
+            self.done.add(name)
+        elif isinstance(name, str) and event["level"] in _ERRORS:
+            self.failed[name] = redacted(str(event["msg"])).partition("\n")[0][:300]
+        if isinstance(event.get("stats"), Mapping):
+            self.progress = self._before + Progress.of(event["stats"])
+            self._show(self.progress)
+
+
+_COPY: Final = (
+    # What is to be copied was found out by a listing already: neither HEAD nor listing asks for it once more.
+    *("--no-check-dest", "--no-traverse", "--no-unicode-normalization"),
+    *("--transfers", str(TRANSFERS), "--checkers", str(TRANSFERS), "--buffer-size", "1M"),
+    # Of its own accord rclone would begin anew with all of them. Single requests it does repeat.
+    *("--retries", "1", "--stats", "1s"),
+)
+
+
 class Rclone:
     """rclone with one store as its remote."""
 
@@ -120,6 +166,44 @@ class Rclone:
             if path.partition("/")[0] in FOLDERS and not PROOF_NAME.search(path):
                 modified = datetime.fromisoformat(item["ModTime"]).timestamp()
                 yield RemoteObject(path, item["Size"], modified, (item.get("Hashes") or {}).get("md5") or None)
+
+    def copy(
+        self,
+        source: str,
+        target: str,
+        names: Collection[str],
+        *options: str,
+        show: Callable[[Progress], None] = lambda _: None,
+    ) -> dict[str, str]:
+        """Copy these files from one directory to the other, whatever is in the other; {path: why} of those that failed.
+
+        The content of each is compared by its hash on arrival. One that did not arrive is tried three times.
+
+        Args:
+            source, target: a directory of this machine, or a path of `remote`.
+            options: further ones of rclone.
+            show: is told once a second how far it is.
+
+        Raises RcloneError where not one of them could be copied.
+        """
+        left, failed = set(names), dict[str, str]()
+        before = Progress()
+        for attempt in range(1, 4):
+            run = _Copying(before, show)
+            trouble: RcloneError | None = None
+            try:
+                # In the order that they were given in, whoever is left.
+                wanted = (name for name in names if name in left)
+                self.run("copy", *_COPY, *options, "--", source, target, names=wanted, on_event=run.note)
+            except RcloneError as error:
+                trouble = error
+            left -= run.done
+            failed, before = run.failed, run.progress
+            if not left:
+                break
+            if trouble is not None and len(left) == len(names) and attempt == 3:
+                raise trouble
+        return {name: failed.get(name, "rclone did not say why") for name in names if name in left}
 
     def run(
         self,

@@ -5,12 +5,14 @@ The layout is that of https://github.com/element-hq/synapse/blob/develop/synapse
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
@@ -145,6 +147,11 @@ class Tree:
             elif at.exists():
                 yield from self._walk(folder, shard)
 
+    def md5(self, file: MediaFile) -> str:
+        """Of a file's content, in hexadecimal, as stores tell it of an object. Raises OSError."""
+        with (self.path / file.path).open("rb") as content:
+            return md5_of(content)
+
     def _walk(self, folder: str, shard: Shard | None) -> Iterator[MediaFile]:
         """Depth first, without recursion: directories nest as deep as somebody likes."""
         stack: list[Iterator[tuple[str, os.DirEntry[str]]]] = [self._entries(folder)]
@@ -195,6 +202,11 @@ class Tree:
         self.left_out.append(LeftOut(_shown(path), why))
 
 
+def md5_of(content: BufferedReader) -> str:
+    """The MD5 of an open file, in hexadecimal."""
+    return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def name_fault(path: str) -> str:
     """Why a file of this name can't be copied under the same name; "" where it can."""
     try:
@@ -206,14 +218,6 @@ def name_fault(path: str) -> str:
     if _QUOTE in path:
         return f"has {_QUOTE} (U+201B) in its name, which rclone would store under another one"
     return ""
-
-
-def each_left_out(tree: Tree, say: Callable[[str], None], limit: int = 20) -> None:
-    """Name what was left out, the first ones of many."""
-    for left in tree.left_out[:limit]:
-        say(f"left out: {left.path} {left.why}")
-    if len(tree.left_out) > limit:
-        say(f"left out: {len(tree.left_out) - limit} more")
 
 
 def _recognised(directory: Path, *, may_be_empty: bool) -> Path:
