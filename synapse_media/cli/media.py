@@ -13,7 +13,7 @@ from synapse_media.methods import METHODS
 from . import media_copy, media_verify
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
-    "copy": frozenset({"shard", "bwlimit", "checksum", "dry_run"}),
+    "copy": frozenset({"shard", "bwlimit", "checksum", "min_age", "dry_run"}),
     "verify": frozenset({"config", "database", "report", "read_all"}),
     "free": frozenset({"config", "database", "report", "older_than", "delete"}),
     "restore": frozenset({"bwlimit", "dry_run"}),

@@ -38,6 +38,13 @@ def add_options(parser: Any) -> None:
     parser.add_argument(
         "--checksum", action="store_true", help="copy: compare content, too, where size and time are as they should be"
     )
+    parser.add_argument(
+        "--min-age",
+        type=int,
+        metavar="SECONDS",
+        help="copy: leave for the next run what was written so short a time ago (default: 60); 0 where Synapse is "
+        "stopped",
+    )
     parser.add_argument("--dry-run", "-n", action="store_true", help="copy, restore: only say what would be done")
 
 
@@ -62,6 +69,7 @@ def copy(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             _rclone(store),
             shard=shard,
             checksum=arguments.checksum,
+            min_age=media.MIN_AGE if arguments.min_age is None else arguments.min_age,
             bwlimit=arguments.bwlimit or "",
             dry_run=arguments.dry_run,
             show=show,

@@ -12,8 +12,8 @@ from .plan import Amount, Named, Plan
 from .rclone import Progress, Rclone, RemoteObject
 from .tree import MediaFile, Shard, Tree
 
-YOUNG_SECONDS: Final = 60
-"""A file that was written so short a time ago may not be whole: Synapse writes it in its place."""
+MIN_AGE: Final = 60
+"""Seconds. A file that was written so short a time ago may not be whole: Synapse writes it in its place."""
 
 
 @dataclass(slots=True)
@@ -23,11 +23,11 @@ class Copied:
     Attributes:
         same: in the bucket already.
         planned: what was missing or differed; as much of it arrived as `copied` says.
-        young: changed less than YOUNG_SECONDS ago, so left for the next run.
+        young: written so short a time ago that it may not be whole, so left for the next run.
         changing: was written to while it was read, so left for the next run.
         larger: the bucket has more under its name than the disk, which may be a file that was cut off: left alone.
         uncompared: of the right size, and `checksum` was wanted, but the store does not tell the content's hash.
-        failed: did not arrive.
+        failed: did not arrive. Where none of many did, no more were tried.
         left_out: what can't be copied.
     """
 
@@ -58,6 +58,7 @@ def copy(
     *,
     shard: Shard | None = None,
     checksum: bool = False,
+    min_age: float = MIN_AGE,
     bwlimit: str = "",
     dry_run: bool = False,
     show: Callable[[Progress, Amount], None] = lambda _, __: None,
@@ -70,6 +71,7 @@ def copy(
     Args:
         shard: the part of the media to see to.
         checksum: compare the content's MD5 as well, which reads every file.
+        min_age: seconds since a file was written; 0 where nothing writes.
         bwlimit: as rclone takes it, such as 10M.
         show: is told how far it is, and of how much.
 
@@ -78,7 +80,7 @@ def copy(
     """
     report = Copied()
     with Plan() as plan:
-        _plan(tree, rclone, plan, report, shard=shard, checksum=checksum)
+        _plan(tree, rclone, plan, report, shard=shard, checksum=checksum, min_age=min_age)
         report.planned = plan.amount
         for left in tree.left_out:
             report.left_out.add(left.path, left.why)
@@ -87,7 +89,9 @@ def copy(
     return report
 
 
-def _plan(tree: Tree, rclone: Rclone, plan: Plan, report: Copied, *, shard: Shard | None, checksum: bool) -> None:
+def _plan(
+    tree: Tree, rclone: Rclone, plan: Plan, report: Copied, *, shard: Shard | None, checksum: bool, min_age: float
+) -> None:
     for file, found in pairs(tree.files(shard=shard), _of(rclone.listing(hashes=checksum), shard)):
         if file is None:
             continue
@@ -95,7 +99,7 @@ def _plan(tree: Tree, rclone: Rclone, plan: Plan, report: Copied, *, shard: Shar
             report.same.add(file.size)
         elif found is not None and found.size > file.size:
             report.larger.add(file.path, f"has {file.size} bytes, and its object {found.size}")
-        elif abs(time.time() - max(file.modified, file.changed)) < YOUNG_SECONDS:
+        elif abs(time.time() - file.modified) < min_age:
             report.young.add(file.size)
         else:
             plan.add(file.path, file.size)
@@ -145,16 +149,19 @@ def _transfer(
                 report.copied.add(size)
             elif not (tree.path / path).exists():
                 continue  # Synapse deleted it meanwhile
-            elif _was_changed(tree, path, size):
+            elif _was_written(tree, path, size):
                 report.changing.add(path, "was changed while it was read")
             else:
                 report.failed.add(path, failed[path])
         before = Progress(report.copied.files, report.copied.size)
+        if len(failed) == len(batch):
+            return  # a store that takes none of so many takes none of the rest
 
 
-def _was_changed(tree: Tree, path: str, size: int) -> bool:
+def _was_written(tree: Tree, path: str, size: int) -> bool:
+    """Whether a file was written to since the plan was made."""
     try:
         status = (tree.path / path).stat()
     except OSError:
         return False
-    return status.st_size != size or time.time() - max(status.st_mtime, status.st_ctime) < YOUNG_SECONDS
+    return status.st_size != size or time.time() - status.st_mtime < MIN_AGE

@@ -85,6 +85,9 @@ class Progress:
         return Progress(self.files + other.files, self.size + other.size, other.rate)
 
 
+_ATTEMPTS: Final = 3
+
+
 class _Copying:
     """What a run of `rclone copy` tells of each file."""
 
@@ -184,11 +187,11 @@ class Rclone:
             options: further ones of rclone.
             show: is told once a second how far it is.
 
-        Raises RcloneError where not one of them could be copied.
+        Raises RcloneError where rclone failed, and not because of one of them.
         """
         left, failed = set(names), dict[str, str]()
         before = Progress()
-        for attempt in range(1, 4):
+        for attempt in range(1, _ATTEMPTS + 1):
             run = _Copying(before, show)
             trouble: RcloneError | None = None
             try:
@@ -201,7 +204,7 @@ class Rclone:
             failed, before = run.failed, run.progress
             if not left:
                 break
-            if trouble is not None and len(left) == len(names) and attempt == 3:
+            if trouble is not None and not failed and attempt == _ATTEMPTS:
                 raise trouble
         return {name: failed.get(name, "rclone did not say why") for name in names if name in left}
 
