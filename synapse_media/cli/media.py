@@ -10,10 +10,12 @@ from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
 from synapse_media.methods import METHODS
 
-from . import media_copy
+from . import media_copy, media_verify
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "copy": frozenset({"shard", "bwlimit", "checksum", "min_age", "dry_run"}),
+    "verify": frozenset({"config", "database", "report", "read_all"}),
+    "free": frozenset({"config", "database", "report", "older_than", "delete"}),
     "restore": frozenset({"bwlimit", "dry_run"}),
 }
 """{action: the options that only some actions have, by their names in the namespace}."""
@@ -22,8 +24,9 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "media",
-        help="existing media: copy it to the store, restore it",
-        description="copy: what is missing or differs in the bucket. restore: what is missing on the disk. Run it on "
+        help="existing media: copy it to the store, verify it there, free the disk, restore it",
+        description="copy: what is missing or differs in the bucket. verify: whether all of it is there, by content. "
+        "free: delete old local files that were verified. restore: what is missing on the disk. Run it on "
         "the server, with the store.json that `render` left there, as root or as the user of Synapse; rclone does the "
         "transfers.",
     )
@@ -35,12 +38,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--server", metavar="NAME", help="the homeserver; needed if the stack has several")
     parser.add_argument("--json", action="store_true", help="for programs")
     media_copy.add_options(parser)
+    media_verify.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     _refuse_foreign_options(arguments)
     actions: Mapping[str, Callable[[argparse.Namespace, StorageOutputs], int]] = {
         "copy": media_copy.copy,
+        "verify": media_verify.verify,
+        "free": media_verify.free,
         "restore": media_copy.restore,
     }
     return actions[arguments.action](arguments, _store(arguments))

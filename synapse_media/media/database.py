@@ -239,13 +239,10 @@ class Database:
                 "homeserver who has uploaded media"
             )
 
-    def of_room(self, room_id: str, server_name: str) -> Iterator[Known]:
+    def of_room(self, room_id: str) -> Iterator[Known]:
         """What the events of a room show, as `media`: as Synapse itself finds it (get_media_mxcs_in_room), each once.
 
         Media of encrypted rooms is named in what only its members can read, and is not found.
-
-        Args:
-            server_name: of this homeserver, as in user IDs.
 
         Raises UsageError where the room is not known here.
         """
@@ -256,6 +253,9 @@ class Database:
                 f"--room is {room_id!r}, which {self.source.said} does not know; allowed: the ID of a room of this "
                 "homeserver"
             )
+        # All users in this table are of this homeserver.
+        users = self._rows("SELECT name FROM users LIMIT 1", ())
+        server_name = users[0][0].partition(":")[2] if users else ""
         seen: set[tuple[str, str]] = set()
         for origin, media_id in self._shown_in(room_id):
             if (origin, media_id) in seen:

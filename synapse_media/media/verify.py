@@ -361,7 +361,7 @@ def read_back(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneErr
     while left:
         try:
             printed = rclone.run(
-                *("hashsum", "MD5", "--download", "--transfers", "8", "--buffer-size", "1M", "--", rclone.remote()),
+                *("md5sum", "--download", "--transfers", "8", "--buffer-size", "1M", "--", rclone.remote()),
                 names=left,
             )
         except RcloneError as error:
@@ -374,7 +374,7 @@ def read_back(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneErr
             continue
         sums = dict(_sums(printed))
         for path in left:
-            got[path] = sums.get(path) or RcloneError("rclone hashsum did not tell of it")
+            got[path] = sums.get(path) or RcloneError("rclone md5sum did not tell of it")
         return got
     return got
 

@@ -18,7 +18,6 @@ from synapse_media.media import database
 from synapse_media.media.database import Database, DatabaseError, Source, of_option, of_settings
 from tests.end_to_end import postgresql, synapse
 
-SERVER = "example.com"
 ROOM = "!room:example.com"
 _NAMES = """
 import json, sys
@@ -115,6 +114,7 @@ def fill(connection: Any, mark: str) -> None:
         filesystem_id="FILEid2",
         **small,
     )
+    insert("users", name="@alice:example.com")
     insert("rooms", room_id=ROOM, creator="@alice:example.com")
     shown = [
         {"url": "mxc://example.com/AAbbCCdd", "info": {"thumbnail_url": "mxc://example.com/bobsMedia"}},
@@ -188,7 +188,7 @@ def test_the_media_of_a_user(source: Source) -> None:
 
 def test_the_media_of_a_room(source: Source) -> None:
     with Database(source) as found:
-        assert sorted(each.path for each in found.of_room(ROOM, SERVER)) == [
+        assert sorted(each.path for each in found.of_room(ROOM)) == [
             "local_content/AA/bb/CCdd",
             "local_content/bo/bs/Media",
             "local_thumbnails/AA/bb/CCdd/32-24-image-png-crop",
@@ -196,9 +196,9 @@ def test_the_media_of_a_room(source: Source) -> None:
             "remote_thumbnail/a.example.org/FI/LE/id2/32-24-image-png-crop",
         ]
         with pytest.raises(UsageError, match=r"--room is '#alias:example\.com'; allowed: a room ID"):
-            list(found.of_room("#alias:example.com", SERVER))
+            list(found.of_room("#alias:example.com"))
         with pytest.raises(UsageError, match="does not know"):
-            list(found.of_room("!other:example.com", SERVER))
+            list(found.of_room("!other:example.com"))
 
 
 def test_nothing_can_be_written(source: Source) -> None:
