@@ -201,8 +201,8 @@ def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Progress, Amount
 def _how_far(progress: Progress, of: Amount) -> str:
     left = f", {_span((of.size - progress.size) / progress.rate)} left" if progress.rate >= 1 else ""
     return (
-        f"{progress.files} of {of.files} files, {in_bytes(progress.size)} of {in_bytes(of.size)}, "
-        f"{in_bytes(progress.rate)}/s{left}"
+        f"{progress.files} of {of.files} files, {terminal.in_bytes(progress.size)} of {terminal.in_bytes(of.size)}, "
+        f"{terminal.in_bytes(progress.rate)}/s{left}"
     )
 
 
@@ -212,31 +212,17 @@ def _span(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
-def in_bytes(size: float) -> str:
-    """A size for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
-def counted(files: int, size: int) -> str:
-    """A number of files and their size, for people."""
-    return f"{files} file{'' if files == 1 else 's'}, {in_bytes(size)}"
-
-
 def _copied(done: Copied, *, dry_run: bool) -> Iterator[str]:
     amount = done.planned if dry_run else done.copied
-    yield f"{counted(amount.files, amount.size)}: {'to be copied' if dry_run else 'copied'}"
-    yield f"{counted(done.same.files, done.same.size)}: in the bucket already"
+    yield f"{terminal.counted(amount.files, amount.size)}: {'to be copied' if dry_run else 'copied'}"
+    yield f"{terminal.counted(done.same.files, done.same.size)}: in the bucket already"
     if done.uncompared.files:
         yield (
-            f"{counted(done.uncompared.files, done.uncompared.size)}: of these compared by size and time alone: the "
-            "store does not tell their hash; `media verify` reads them"
+            f"{terminal.counted(done.uncompared.files, done.uncompared.size)}: of these compared by size and time "
+            "alone, since the store does not tell their hash; `media verify` reads them"
         )
     if done.young.files:
-        yield f"{counted(done.young.files, done.young.size)}: written a moment ago; left for the next run"
+        yield f"{terminal.counted(done.young.files, done.young.size)}: written a moment ago; left for the next run"
     yield from _named(done.changing, "written to while read; left for the next run")
     yield from _named(done.larger, "larger in the bucket than here: left alone, for the file here may be cut off")
     yield from _named(done.left_out, "left out")
@@ -245,8 +231,8 @@ def _copied(done: Copied, *, dry_run: bool) -> Iterator[str]:
 
 def _restored(done: Restored, *, dry_run: bool) -> Iterator[str]:
     amount = done.planned if dry_run else done.restored
-    yield f"{counted(amount.files, amount.size)}: {'to be restored' if dry_run else 'restored'}"
-    yield f"{counted(done.kept.files, done.kept.size)}: here already"
+    yield f"{terminal.counted(amount.files, amount.size)}: {'to be restored' if dry_run else 'restored'}"
+    yield f"{terminal.counted(done.kept.files, done.kept.size)}: here already"
     yield from _named(done.differs, "here with another size than in the bucket: kept as they are")
     yield from _named(done.failed, "FAILED")
 

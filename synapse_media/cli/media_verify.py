@@ -15,7 +15,7 @@ from synapse_media.errors import UsageError
 
 from . import programs
 from .abort_uploads import age
-from .media_copy import counted
+from .terminal import counted
 
 if TYPE_CHECKING:
     from synapse_media.media.bucket import Bucket
