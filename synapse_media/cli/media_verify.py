@@ -86,7 +86,8 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     media.require_media_of_synapse(store)
     with database_of(arguments, homeserver_of(arguments, default=False)) as database:
         found = media.verify(
-            Tree(arguments.directory),
+            # Beside a database it tells something of a directory that was wiped, too.
+            Tree(arguments.directory, may_be_empty=database is not None),
             _bucket(store),
             database=database,
             report=Path(arguments.report) if arguments.report else None,

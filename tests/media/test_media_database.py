@@ -6,7 +6,6 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,6 @@ for name, arguments in json.load(sys.stdin):
         answers.append("")
 print(json.dumps(answers))
 """
-
-
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[postgresql.Server]:
-    at = postgresql.programs()
-    if at is None:
-        pytest.skip("no PostgreSQL here (Debian: apt install postgresql)")
-    with postgresql.running(at) as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
