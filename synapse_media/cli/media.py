@@ -13,10 +13,10 @@ from synapse_media.methods import METHODS
 from . import media_copy, media_verify
 
 _OPTIONS: Mapping[str, frozenset[str]] = {
-    "copy": frozenset({"shard", "bwlimit", "checksum", "min_age", "dry_run"}),
+    "copy": frozenset({"config", "shard", "bwlimit", "checksum", "min_age", "dry_run"}),
     "verify": frozenset({"config", "database", "report", "read_all"}),
     "free": frozenset({"config", "database", "report", "older_than", "delete"}),
-    "restore": frozenset({"bwlimit", "dry_run"}),
+    "restore": frozenset({"config", "database", "user", "room", "bwlimit", "dry_run"}),
 }
 """{action: the options that only some actions have, by their names in the namespace}."""
 

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
-from synapse_media.errors import UsageError
+from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.methods import MEDIA_REPO
 
-from . import programs, terminal
+from . import media_verify, programs, terminal
 
 if TYPE_CHECKING:
     from synapse_media.media.copy import Copied
     from synapse_media.media.plan import Amount, Named
     from synapse_media.media.rclone import Progress, Rclone
     from synapse_media.media.restore import Restored
+    from synapse_media.media.tree import Tree
 
 _EVERY_SECONDS = 15
 """Between two lines on how far it is, where there is no terminal."""
@@ -45,6 +46,9 @@ def add_options(parser: Any) -> None:
         help="copy: leave for the next run what was written so short a time ago (default: 60); 0 where Synapse is "
         "stopped",
     )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--user", metavar="@U:S", help="restore: what this user uploaded; needs the database")
+    only.add_argument("--room", metavar="ID", help="restore: what this room's events show; needs the database")
     parser.add_argument("--dry-run", "-n", action="store_true", help="copy, restore: only say what would be done")
 
 
@@ -63,6 +67,7 @@ def copy(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     _refuse_media_repo(store, "export_synapse_for_import of the old repository, and gdpr_import of the new one")
     shard = Shard.parse(arguments.shard) if arguments.shard else None
     tree = Tree(arguments.directory)
+    _refuse_media_of_another(arguments, store, tree)
     with _explained(store), _shown(arguments) as show:
         done = media.copy(
             tree,
@@ -87,9 +92,10 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
 
     _refuse_media_repo(store, "gdpr_export of it, and import_to_synapse")
     tree = Tree(arguments.directory, may_be_empty=True)
+    only = _only(arguments)
     with _explained(store), _shown(arguments) as show:
         done = media.restore(
-            tree, _rclone(store), bwlimit=arguments.bwlimit or "", dry_run=arguments.dry_run, show=show
+            tree, _rclone(store), only=only, bwlimit=arguments.bwlimit or "", dry_run=arguments.dry_run, show=show
         )
     if arguments.json:
         print(programs.text({**_place(arguments, store), **done.to_json()}))
@@ -104,6 +110,36 @@ def _refuse_media_repo(store: StorageOutputs, programs_of_it: str) -> None:
             f"{store.server_name}: {MEDIA_REPO} keeps its media under names of its own, and has programs for it: "
             f"{programs_of_it}. `synapse-media switch` prints the way, with its commands."
         )
+
+
+def _refuse_media_of_another(arguments: argparse.Namespace, store: StorageOutputs, tree: Tree) -> None:
+    """Raise SynapseMediaError where --config says that this is not the directory, the store or the homeserver."""
+    from synapse_media.renderer import domain
+
+    homeserver = media_verify.homeserver_of(arguments, default=False)
+    if homeserver is None:
+        return
+    homeserver.require_store(store, tree.path)
+    if homeserver.server_name not in ("", store.server_name, domain(store.server_name)):
+        raise SynapseMediaError(
+            f"{homeserver.said}: server_name is {homeserver.server_name!r}, and --store is of {store.server_name}: "
+            "media of two homeservers must not be mixed. Name the store.json of this homeserver."
+        )
+
+
+def _only(arguments: argparse.Namespace) -> Callable[[str], bool]:
+    """Which paths are to be restored: all of them, or a user's or a room's as the database knows them."""
+    if not (arguments.user or arguments.room):
+        return lambda _: True
+    with media_verify.database_of(arguments, media_verify.homeserver_of(arguments, default=True)) as database:
+        if database is None:
+            raise UsageError(
+                f"{'--user' if arguments.user else '--room'} needs the homeserver's database: name its homeserver.yaml "
+                "with --config, or the database with --database"
+            )
+        known = database.of_user(arguments.user) if arguments.user else database.of_room(arguments.room)
+        paths = {path for each in known for path in (each.path, each.former)}
+    return paths.__contains__
 
 
 def _rclone(store: StorageOutputs) -> Rclone:
@@ -165,8 +201,8 @@ def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Progress, Amount
 def _how_far(progress: Progress, of: Amount) -> str:
     left = f", {_span((of.size - progress.size) / progress.rate)} left" if progress.rate >= 1 else ""
     return (
-        f"{progress.files} of {of.files} files, {in_bytes(progress.size)} of {in_bytes(of.size)}, "
-        f"{in_bytes(progress.rate)}/s{left}"
+        f"{progress.files} of {of.files} files, {terminal.in_bytes(progress.size)} of {terminal.in_bytes(of.size)}, "
+        f"{terminal.in_bytes(progress.rate)}/s{left}"
     )
 
 
@@ -176,31 +212,17 @@ def _span(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
-def in_bytes(size: float) -> str:
-    """A size for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
-def counted(files: int, size: int) -> str:
-    """A number of files and their size, for people."""
-    return f"{files} file{'' if files == 1 else 's'}, {in_bytes(size)}"
-
-
 def _copied(done: Copied, *, dry_run: bool) -> Iterator[str]:
     amount = done.planned if dry_run else done.copied
-    yield f"{counted(amount.files, amount.size)}: {'to be copied' if dry_run else 'copied'}"
-    yield f"{counted(done.same.files, done.same.size)}: in the bucket already"
+    yield f"{terminal.counted(amount.files, amount.size)}: {'to be copied' if dry_run else 'copied'}"
+    yield f"{terminal.counted(done.same.files, done.same.size)}: in the bucket already"
     if done.uncompared.files:
         yield (
-            f"{counted(done.uncompared.files, done.uncompared.size)}: of these compared by size and time alone: the "
-            "store does not tell their hash; `media verify` reads them"
+            f"{terminal.counted(done.uncompared.files, done.uncompared.size)}: of these compared by size and time "
+            "alone, since the store does not tell their hash; `media verify` reads them"
         )
     if done.young.files:
-        yield f"{counted(done.young.files, done.young.size)}: written a moment ago; left for the next run"
+        yield f"{terminal.counted(done.young.files, done.young.size)}: written a moment ago; left for the next run"
     yield from _named(done.changing, "written to while read; left for the next run")
     yield from _named(done.larger, "larger in the bucket than here: left alone, for the file here may be cut off")
     yield from _named(done.left_out, "left out")
@@ -209,8 +231,8 @@ def _copied(done: Copied, *, dry_run: bool) -> Iterator[str]:
 
 def _restored(done: Restored, *, dry_run: bool) -> Iterator[str]:
     amount = done.planned if dry_run else done.restored
-    yield f"{counted(amount.files, amount.size)}: {'to be restored' if dry_run else 'restored'}"
-    yield f"{counted(done.kept.files, done.kept.size)}: here already"
+    yield f"{terminal.counted(amount.files, amount.size)}: {'to be restored' if dry_run else 'restored'}"
+    yield f"{terminal.counted(done.kept.files, done.kept.size)}: here already"
     yield from _named(done.differs, "here with another size than in the bucket: kept as they are")
     yield from _named(done.failed, "FAILED")
 

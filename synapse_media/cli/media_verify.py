@@ -15,7 +15,7 @@ from synapse_media.errors import UsageError
 
 from . import programs
 from .abort_uploads import age
-from .media_copy import counted
+from .terminal import counted
 
 if TYPE_CHECKING:
     from synapse_media.media.bucket import Bucket
@@ -54,13 +54,14 @@ def add_options(parser: Any) -> None:
         "--config",
         action="append",
         metavar="PATH",
-        help="verify, free: homeserver.yaml and each file that Synapse reads after it, or their directory; free needs "
-        "it (default: /etc/matrix-synapse), and both take the database from it",
+        help="homeserver.yaml and each file that Synapse reads after it, or their directory. copy: refuse unless it "
+        "names this directory, store and prefix. free needs it (default: /etc/matrix-synapse); verify, free and "
+        "restore take the database from it",
     )
     parser.add_argument(
         "--database",
         metavar="WHERE",
-        help="verify, free: the homeserver's database, where --config has it not: a file of SQLite or "
+        help="verify, free, restore: the homeserver's database, where --config has it not: a file of SQLite or "
         "postgresql://USER@HOST/NAME; it is only read",
     )
     parser.add_argument(
@@ -83,7 +84,7 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     from synapse_media.media.tree import Tree
 
     media.require_media_of_synapse(store)
-    with _database(arguments, _homeserver(arguments, default=False)) as database:
+    with database_of(arguments, homeserver_of(arguments, default=False)) as database:
         found = media.verify(
             # Beside a database it tells something of a directory that was wiped, too.
             Tree(arguments.directory, may_be_empty=database is not None),
@@ -109,13 +110,13 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
         raise UsageError(
             "--older-than is missing; allowed: an age such as 30d, since when nobody asked for a file that goes"
         )
-    homeserver = _homeserver(arguments, default=True)
+    homeserver = homeserver_of(arguments, default=True)
     if homeserver is None:
         raise UsageError(
             "--config is missing, and there is no /etc/matrix-synapse; allowed: the homeserver.yaml of this media, and "
             "each file that Synapse reads after it. Nothing is deleted before it names this store."
         )
-    with _database(arguments, homeserver) as database:
+    with database_of(arguments, homeserver) as database:
         done = media.free(
             Tree(arguments.directory),
             _bucket(store),
@@ -131,7 +132,7 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     return 1 if done.failed else 0
 
 
-def _homeserver(arguments: argparse.Namespace, *, default: bool) -> Homeserver | None:
+def homeserver_of(arguments: argparse.Namespace, *, default: bool) -> Homeserver | None:
     from synapse_media.media import homeserver
 
     if arguments.config:
@@ -140,7 +141,7 @@ def _homeserver(arguments: argparse.Namespace, *, default: bool) -> Homeserver |
 
 
 @contextlib.contextmanager
-def _database(arguments: argparse.Namespace, homeserver: Homeserver | None) -> Iterator[Database | None]:
+def database_of(arguments: argparse.Namespace, homeserver: Homeserver | None) -> Iterator[Database | None]:
     from synapse_media.media.database import Database, of_option
 
     source = of_option(arguments.database) if arguments.database else homeserver.database() if homeserver else None

@@ -84,3 +84,17 @@ def bar() -> Iterator[Callable[[float, float, str], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("", total=None)
         yield lambda done, of, words: shown.update(task, completed=done, total=of, description=words)
+
+
+def in_bytes(size: float) -> str:
+    """A size for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def counted(files: int, size: int) -> str:
+    """A number of files and their size, for people."""
+    return f"{files} file{'' if files == 1 else 's'}, {in_bytes(size)}"
