@@ -116,8 +116,8 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     homeserver = homeserver_of(arguments, default=True)
     if homeserver is None:
         raise UsageError(
-            f"--config is missing, and there is no {synapse.CONFIGURATION}; allowed: the homeserver.yaml of this media, "
-            "and each file that Synapse reads after it. Nothing is deleted before it names this store."
+            f"--config is missing, and there is no {synapse.CONFIGURATION}; allowed: the homeserver.yaml of this "
+            "media, and each file that Synapse reads after it. Nothing is deleted before it names this store."
         )
     with database_of(arguments, homeserver) as database:
         done = media.free(
