@@ -707,6 +707,9 @@ class B2Administrator:
         decoys = [bucket for bucket in listed if bucket.name.startswith(DECOY) and bucket.name != decoy]
         return [bucket.name for bucket in decoys if is_marked(_mark_of(bucket), inputs)]
 
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # B2 has no bucket policies
+
     def clear(self, inputs: ProofInputs, own: str) -> None:
         api, prefix = account(inputs.connection), inputs.prefix + PROOF_OBJECT
         with _calling(inputs.connection, inputs.bucket):

@@ -362,6 +362,9 @@ class SpacesAdministrator:
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         return []
 
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # the token is of another API
+
     def clear(self, inputs: ProofInputs, own: str) -> None:
         clear_with_proved_key(inputs, own)
 

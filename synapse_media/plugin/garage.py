@@ -624,6 +624,9 @@ class GarageAdministrator:
         # The admin API lists names and ids without marks.
         return []
 
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # Garage has no bucket policies
+
     def clear(self, inputs: ProofInputs, own: str) -> None:
         clear_with_proved_key(inputs, own)
 

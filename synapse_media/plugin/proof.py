@@ -49,6 +49,9 @@ class ProofAdministrator(Protocol):
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         """The store's other decoys, left by interrupted runs; [] if the provider can't find them."""
 
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        """The bucket's policy; "" for none, None if the administrator can't read it."""
+
     def clear(self, inputs: ProofInputs, own: str) -> None:
         """Remove what the proof wrote, and what earlier ones left.
 
@@ -162,6 +165,7 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
                 inputs.prefix,
                 expected,
                 decoy=decoy,
+                policy=administrator.bucket_policy(inputs) if inputs.admin else None,
                 settle_seconds=inputs.settle_seconds,
                 own=own,
             )

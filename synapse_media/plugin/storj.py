@@ -278,6 +278,9 @@ class StorjAdministrator:
         # A short-lived key is restricted to its bucket.
         return []
 
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # Storj has no bucket policies
+
     def clear(self, inputs: ProofInputs, own: str) -> None:
         s3 = administrator(inputs.connection, inputs.bucket)
         clear_proof(s3, inputs.bucket, inputs.prefix, own)
