@@ -600,7 +600,7 @@ class _Keys(NamedKeys):
         # Until the nonce alone told whose a key is, the name depended on the owner too.
         self._former_names = frozenset(f"{user}-{former}-{slot}" for slot in SLOTS)
         self._nonce = inputs.nonce
-        self.shared_names = inputs.adopt and not inputs.nonce
+        self.shared_names = inputs.retained or (inputs.adopt and not inputs.nonce)
         self._capabilities: dict[str, frozenset[str]] = {}
 
     @property

@@ -542,7 +542,7 @@ class _Keys(NamedKeys):
         self._nonce = inputs.nonce
         names = {slot: f"{inputs.owner}/{inputs.user_name}/{slot}" for slot in SLOTS}
         self.names = {slot: f"{name}/{inputs.nonce}" if inputs.nonce else name for slot, name in names.items()}
-        self.shared_names = inputs.adopt and not inputs.nonce
+        self.shared_names = inputs.retained or (inputs.adopt and not inputs.nonce)
         self._permissions: Mapping[str, Mapping[str, bool]] = {}
 
     def found(self) -> list[NamedKey]:
