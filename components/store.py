@@ -456,7 +456,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
                 expected={operation.value: value.value for operation, value in expected.items()},
                 admin=admin,
                 decoy=admin and self.provider.can("decoy_bucket") is not False,
-                lender=self.provider.lender,
+                administrator=self.provider.administrator,
                 owner=self.owner,
                 former_owner=self.former_owner or None,
                 user_name=user,

@@ -170,7 +170,11 @@ def read(project: Path, stack: str, copy: Path | None = None, *, stores_required
         raise StackFileError(f"{path}: `config:` in it is no object; `synapse-media init` writes one to start from")
     allow = settings.from_text(config.get(f"{settings.PROJECT}:allow"))
     wanted = config.get(f"{settings.PROJECT}:stores")
-    stores = settings.parse(wanted, allow) if stores_required or wanted is not None else {}
+    stores = {}
+    if stores_required or wanted is not None:
+        stores = settings.parse(wanted, allow)
+    else:
+        settings.check_allow(allow)
     entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
     return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or ""))
 

@@ -12,7 +12,7 @@ from synapse_media.allow import Word, settles_media, words_of
 from synapse_media.engine.options import has_targets
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SynapseMediaError
-from synapse_media.guards import changes, refusals
+from synapse_media.guards import changes, entries, refusals
 from synapse_media.guards.applied import PROOF, Applied, is_bucket
 from synapse_media.guards.changes import Change
 from synapse_media.guards.danger import DangerError
@@ -136,7 +136,8 @@ def _apply(
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview, state)
         found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps)
-        terminal.write_changes(changes.lines(found, changes.warnings(preview)), sys.stderr)
+        notes = (*changes.warnings(preview), *entries.of_no_store(stack.allow, stack.stores, state, preview))
+        terminal.write_changes(changes.lines(found, notes), sys.stderr)
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
             raise DangerError(changes.refusal(refused, str(stack.path)))

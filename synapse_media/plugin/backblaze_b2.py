@@ -683,7 +683,7 @@ class B2KeyRing(RingBase[B2KeyRingInputs, B2KeyRingState]):
 class B2Administrator:
     """The proof's administrator at Backblaze B2, through the native API, since the master key can't be used with S3."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         api = account(inputs.connection)
         with _calling(inputs.connection, decoy):
             found = _find(api, decoy)

@@ -353,7 +353,7 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
 class SpacesAdministrator:
     """Has no decoy, since a deleted bucket's name stays blocked for a week, and cleans up with the proved key."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         return False
 
     def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:

@@ -605,7 +605,7 @@ class GarageKeyRing(RingBase[GarageKeyRingInputs, GarageKeyRingState]):
 class GarageAdministrator:
     """The proof's administrator at Garage, through the admin API, which has no S3 key."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         api = admin(inputs.connection)
         found = _info(api, globalAlias=decoy) or _made_bucket(api, decoy)
         mark = _mark_of(found, marks_of(inputs))

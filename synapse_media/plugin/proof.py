@@ -36,7 +36,7 @@ def decoy_name(connection: Connection, bucket: str) -> str:
 class ProofAdministrator(Protocol):
     """The operations of a proof that need the admin credential. Every method may raise StoreError."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         """Create an empty bucket that the key must not reach, or find the one of an earlier run.
 
         It has the store's ownership mark if the provider has marks; one with another mark is refused. False if this
@@ -113,12 +113,12 @@ def _say_left(decoy: str, why: StoreError, context: Context) -> None:
 
 def _delete_left(state: ProofState, context: Context) -> list[str]:
     """Delete the decoys of earlier runs with the inputs they were created with; the names of those that remain."""
-    administrator = families.proof_administrator(state.inputs.lender)
+    administrator = families.proof_administrator(state.inputs.administrator)
     left = []
     for decoy in state.decoys_left:
         try:
-            # lend_decoy checks by the mark that it is this store's.
-            if not administrator.lend_decoy(state.inputs, decoy):
+            # ensure_decoy checks by the mark that it is this store's.
+            if not administrator.ensure_decoy(state.inputs, decoy):
                 continue
         except StoreError as error:
             _say_left(decoy, error, context)
@@ -137,7 +137,7 @@ def _decoy(administrator: ProofAdministrator, inputs: ProofInputs, left: list[st
         left: receives the names of decoys that could not be deleted.
     """
     decoy = decoy_name(inputs.connection, inputs.bucket)
-    if not (inputs.admin and inputs.decoy and administrator.lend_decoy(inputs, decoy)):
+    if not (inputs.admin and inputs.decoy and administrator.ensure_decoy(inputs, decoy)):
         yield ""
         return
     try:
@@ -151,7 +151,7 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
     credential = Credential(inputs.access_key_id, inputs.secret_access_key)
     expected = {Operation(name): Expected(value) for name, value in inputs.expected.items()}
     state = ProofState(inputs=inputs)
-    administrator = families.proof_administrator(inputs.lender)
+    administrator = families.proof_administrator(inputs.administrator)
     left: list[str] = []
     own = own_object(inputs.prefix)
     try:

@@ -31,7 +31,7 @@ def check_admin(asked: AdminCheck) -> None:
 class S3Administrator:
     """An administrator with an S3 key."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         s3 = s3_client(inputs.connection)
         try:
             create_bucket(s3, decoy, inputs.connection.region)

@@ -256,7 +256,7 @@ def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
 class StorjAdministrator:
     """The proof's administrator, through short-lived keys."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         grant = parent(inputs.bucket, OBJECTS)
         if grant.fault(decoy, OBJECTS, datetime.now(UTC)):
             # A grant for this bucket alone can't create a decoy: the proof reports "not tested".

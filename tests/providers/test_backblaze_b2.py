@@ -691,12 +691,12 @@ def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(
     made = _create(double, monkeypatch, double.key_id, double.key)
     administrator = B2Administrator()
     inputs = model.read(ProofInputs, {"owner": made["owner"], "connection": made["connection"]})
-    assert administrator.lend_decoy(inputs, "a-decoy-bucket")
+    assert administrator.ensure_decoy(inputs, "a-decoy-bucket")
     there = double.bucket_name_to_bucket["a-decoy-bucket"]
     assert there.bucket_info == {"synapse-media-stack": made["owner"]}
     there.bucket_info["synapse-media-stack"] = OTHER
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        administrator.lend_decoy(inputs, "a-decoy-bucket")
+        administrator.ensure_decoy(inputs, "a-decoy-bucket")
     administrator.delete_decoy(inputs, "a-decoy-bucket")
     administrator.delete_decoy(inputs, "a-decoy-bucket")
     B2Bucket().delete("refused-media", made, Context(lambda _: None))

@@ -449,7 +449,7 @@ def test_the_mark_of_a_stack_in_a_project_of_any_name_is_recognised(double: Doub
         with pytest.raises(StoreError, match="marked as that of another stack"):
             GarageBucket().delete("double-media", outputs, context)
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        GarageAdministrator().lend_decoy(model.read(ProofInputs, double.inputs()), "decoy")
+        GarageAdministrator().ensure_decoy(model.read(ProofInputs, double.inputs()), "decoy")
     assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
 
 
@@ -732,12 +732,12 @@ def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None
 def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(double: Double) -> None:
     double.answers = {"GetBucketInfo": [NO_BUCKET], "CreateBucket": [(200, FRESH)]}
     inputs = model.read(ProofInputs, double.inputs())
-    assert GarageAdministrator().lend_decoy(inputs, "decoy")
+    assert GarageAdministrator().ensure_decoy(inputs, "decoy")
     assert double.asked[-1] == ("UpdateBucket", "b1")
     theirs = {**FRESH, "lifecycleRules": [{"ID": "synapse-media/other/x", "Status": "Enabled"}]}
     double.answers = {"GetBucketInfo": [(200, theirs)]}
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        GarageAdministrator().lend_decoy(inputs, "decoy")
+        GarageAdministrator().ensure_decoy(inputs, "decoy")
 
 
 def test_a_key_that_empties_a_bucket_and_was_left_is_deleted_first(double: Double) -> None:
