@@ -240,7 +240,7 @@ def _realm(connection: Connection) -> str:
 
 
 def _admin(connection: Connection, *, once: bool = False, needed: tuple[str, ...] = NEEDED) -> Any:
-    """`account`. Raises StoreError, before anything is done, if its key is limited to a bucket or lacks a capability."""
+    """`account`. Raises StoreError, before anything else, if its key is limited to a bucket or lacks capabilities."""
     api = account(connection, once=once)
     allowed = api.account_info.get_allowed()
     lacking = [name for name in needed if name not in allowed["capabilities"]]
