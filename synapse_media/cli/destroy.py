@@ -15,7 +15,6 @@ from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import current_names
 
 from . import stacks
-from .up import confirm
 
 
 def add_parser(commands: Any) -> None:
@@ -64,7 +63,7 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
         )
     stacks.refuse_keys_of_others(session, applied.values())
     if not arguments.yes:
-        confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
+        stacks.confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
     # To destroy a stack is to say that its keys may go.
     keys = [entry(name, Word.RETIRE_KEY) for name in applied]
     with stacks.opening_state(session, state, keys), stacks.changing(session):

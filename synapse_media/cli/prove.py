@@ -23,7 +23,8 @@ def add_parser(commands: Any) -> None:
         "and deletes it where the key may; where not, 1 KiB stays.",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")
+    stacks.add_stacks(source, "the stores of a stack; default: the selected one")
+    stacks.add_parallel(parser)
     source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
     parser.add_argument("--json", action="store_true", help="for programs")
 

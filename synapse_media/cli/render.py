@@ -31,7 +31,10 @@ def add_parser(commands: Any) -> None:
         "on the server take with --store. All at 0600; a file that would not change is not touched.",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")
+    from . import stacks
+
+    stacks.add_stacks(source, "the stores of a stack; default: the selected one")
+    stacks.add_parallel(parser)
     source.add_argument("--store", metavar="FILE", help="a store.json written by an earlier `render`")
     parser.add_argument("--server", metavar="NAME", help="this homeserver of the stack alone")
     parser.add_argument(

@@ -70,13 +70,63 @@ def waiting(what: str) -> contextlib.AbstractContextManager[None]:
     return engine_session.waiting(say, what)
 
 
-def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
-    """The arguments of every command on a stack."""
-    parser.add_argument("--stack", "-s", metavar="S", help=STACK_HELP)
+def add_stack(parser: argparse.ArgumentParser, *, options: bool = True, several: bool = False) -> None:
+    """The arguments of every command on a stack.
+
+    Args:
+        several: it takes several, and runs them side by side.
+    """
+    if several:
+        add_stacks(parser, STACK_HELP)
+        add_parallel(parser)
+    else:
+        parser.add_argument("--stack", "-s", metavar="S", help=STACK_HELP)
     if options:
         parser.add_argument(
             "options", nargs="*", metavar="-- PULUMI OPTION", help="passed to pulumi: --target, --replace …"
         )
+
+
+def add_stacks(parser: argparse._ActionsContainer, what: str) -> None:
+    """The option that names several stacks; a list, until the command line was read."""
+    parser.add_argument(
+        "--stack",
+        "-s",
+        metavar="S",
+        action="append",
+        help=f"{what}; several, side by side: repeat it, or give a pattern such as 'shard-*'",
+    )
+
+
+def add_parallel(parser: argparse.ArgumentParser) -> None:
+    """The option of a command that takes several stacks."""
+    parser.add_argument(
+        "--parallel",
+        type=_at_once,
+        metavar="N",
+        default=min(4, os.cpu_count() or 1),
+        help="with several stacks: how many at once (default: the number of cores, at most 4)",
+    )
+
+
+def _at_once(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; allowed: a number of processes, 1 or more")
+    return number
+
+
+def require_terminal() -> None:
+    """Raise SynapseMediaError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise SynapseMediaError("nothing was changed: this is no terminal to ask on. Add --yes.")
+
+
+def confirm(question: str) -> None:
+    """Ask on a terminal; elsewhere `--yes` has to say it."""
+    require_terminal()
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise SynapseMediaError("nothing was changed")
 
 
 def add_ci(parser: argparse.ArgumentParser, otherwise: str) -> None:

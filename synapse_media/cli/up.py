@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
@@ -33,7 +34,7 @@ def add_parser(commands: Any) -> None:
         description="Previews, refuses what can lose media unless the stack file's `allow` names it, then "
         "runs `pulumi up`.",
     )
-    stacks.add_stack(parser)
+    stacks.add_stack(parser, several=True)
     parser.add_argument("--refresh", action="store_true", help="find and mend what was changed by hand")
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
     parser.add_argument(
@@ -42,6 +43,8 @@ def add_parser(commands: Any) -> None:
         default="",
         help="go on only if the changes are those whose digest `diff` showed",
     )
+    # Of several stacks: what would be changed, as one object, and nothing is; asked about once for all.
+    parser.add_argument("--review", action="store_true", help=argparse.SUPPRESS)
     stacks.add_ci(parser, "it fails")
     parser.add_argument("--json", action="store_true", help="for programs: what there is then")
 
@@ -52,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"nothing was changed: the state of {arguments.stack} can't be read: {'; '.join(lacks)}"
         )
     session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options, stores_required=False)
-    stacks.quiet_for_json(session, as_json=arguments.json)
+    stacks.quiet_for_json(session, as_json=arguments.json or arguments.review)
+    if arguments.review:
+        return _review(session, arguments)
     apply(
         session,
         refresh=arguments.refresh,
@@ -71,6 +76,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+class _ReviewedError(Exception):
+    """In place of an answer: what would be changed is to be shown elsewhere."""
+
+    def __init__(self, found: Sequence[Change]) -> None:
+        super().__init__()
+        self.found = found
+
+
+def _review(session: stacks.Session, arguments: argparse.Namespace) -> int:
+    """Everything up to the question, and nothing after it: the changes as `cli.several` asks about them."""
+
+    def ask(_: stacks.Session, found: Sequence[Change]) -> None:
+        raise _ReviewedError(found)
+
+    try:
+        apply(session, refresh=arguments.refresh, yes=False, options=arguments.options, ask=ask)
+    except _ReviewedError as review:
+        lines = [[line.text, line.kind] for line in changes.lines(review.found)]
+        print(json.dumps({"digest": what_was_reviewed.digest(review.found), "lines": lines}))
+        return 2
+    return 0
+
+
 def apply(
     session: stacks.Session,
     *,
@@ -80,16 +108,27 @@ def apply(
     allow: Sequence[str] = (),
     begin: Callable[[], None] = lambda: None,
     reviewed: str = "",
+    ask: Callable[[stacks.Session, Sequence[Change]], None] | None = None,
 ) -> None:
     """Preview, guard, ask, and do what was previewed.
 
     Args:
+        ask: called with the changes, in place of the question; whatever it raises is as a refusal.
         reviewed: the digest of the changes that were agreed to; "" for none.
         allow: what this command confirms beside the stack file's `allow`.
         begin: called when everything was agreed to, just before the first change.
     """
     with stacks.alone(session):
-        _apply(session, refresh=refresh, yes=yes, options=options, allow=allow, begin=begin, reviewed=reviewed)
+        _apply(
+            session,
+            refresh=refresh,
+            yes=yes,
+            options=options,
+            allow=allow,
+            begin=begin,
+            reviewed=reviewed,
+            ask=ask or _ask,
+        )
 
 
 def _apply(
@@ -101,6 +140,7 @@ def _apply(
     allow: Sequence[str],
     begin: Callable[[], None],
     reviewed: str,
+    ask: Callable[[stacks.Session, Sequence[Change]], None],
 ) -> None:
     engine, stack = session.engine, session.stack
     cut_off = stacks.was_cut_off(session)
@@ -145,8 +185,8 @@ def _apply(
         _refuse_media(session, applied, found, preview)
         _refuse_keys(session, applied, steps)
         stacks.refuse_taken_buckets(session, preview)
-        if found and not yes:
-            _ask(session)
+        if (found or cut_off) and not yes:
+            ask(session, found)
         _say_what_is_slow(session, found)
         with stacks.changing(session, confirmed, begin):
             shown = ["--refresh"] if refresh else []
@@ -172,10 +212,12 @@ def _judged(session: stacks.Session, applied: Mapping[str, Applied], confirmed: 
     return verdict
 
 
-def _ask(session: stacks.Session) -> None:
+def _ask(session: stacks.Session, found: Sequence[Change]) -> None:
     """Ask whether to go on, and stop where it is no longer what was asked about."""
+    if not found:
+        return
     reviewed = session.state()
-    confirm("Make these changes?")
+    stacks.confirm("Make these changes?")
     if session.state()["deployment"] != reviewed["deployment"]:
         raise SynapseMediaError(
             "nothing was changed: another run changed the state meanwhile, so that this is no longer what was "
@@ -242,11 +284,3 @@ def _refuse_keys(session: stacks.Session, applied: Mapping[str, Applied], steps:
     users = {step.store for step in steps if step.kind.endswith("User") and step.verb in ("delete", "replace")}
     now = renamed(applied, session.stack.stores).items()
     stacks.refuse_keys_of_others(session, [was for name, was in now if name in users])
-
-
-def confirm(question: str) -> None:
-    """Ask on a terminal; elsewhere `--yes` has to say it."""
-    if not sys.stdin.isatty():
-        raise SynapseMediaError("nothing was changed: this is no terminal to ask on. Add --yes.")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise SynapseMediaError("nothing was changed")

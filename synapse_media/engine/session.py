@@ -449,12 +449,12 @@ class Engine:
             return []
         home = backend / ".pulumi"
         for attributes in (*home.glob("stacks/*/*.attrs"), *home.glob("locks/*/*/*/*.attrs")):
-            if _json_in(attributes) is None:
+            if _is_truncated(attributes):
                 attributes.unlink(missing_ok=True)
         restored = []
         project = self.project_name
         for state in (home / "stacks" / project).glob("*.json"):
-            if _json_in(state) is not None:
+            if not _is_truncated(state):
                 continue
             older = sorted((home / "backups" / project / state.stem).glob("*.json"), reverse=True)
             for copy in (state.with_name(f"{state.name}.bak"), *older):
@@ -540,6 +540,14 @@ def _json_in(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
+
+
+def _is_truncated(path: Path) -> bool:
+    """Whether a file is not JSON; no longer there, it was one of another stack, which is being changed."""
+    try:
+        return _json_in(path) is None
+    except FileNotFoundError:
+        return False
 
 
 def _diagnostics(stdout: str) -> str:
