@@ -81,10 +81,6 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         )
 
     @property
-    def keyless(self) -> bool:
-        return bool(self.store.options.get("keyless"))
-
-    @property
     def own_endpoint(self) -> bool:
         """A private endpoint, or a stand-in: not the one of the catalog."""
         if "endpoint" in self.store.later:
