@@ -1,6 +1,5 @@
-"""What no word lets through, judged by the steps of a preview: of stores that a program declares, no stack file tells
-it.
-"""
+"""What no word lets through, judged by the steps of a preview: which of them read the environment, and what becomes of
+stores that a program declares, no stack file tells."""
 
 from __future__ import annotations
 
@@ -113,23 +112,21 @@ def _admin_keys(preview: Mapping[str, Any], state: Mapping[str, Any]) -> Iterato
     resources = state.get("deployment", {}).get("resources") or ()
     steps = preview.get("steps") or ()
     homeservers = Homeservers.of_steps(steps, resources)
-    makers = {
-        variable: homeservers.of_resource(one)
-        for one in resources
-        if _makes_keys(one["urn"])
-        for variable in _read(one)
-    }
+    makers = {variable: one for one in resources if _makes_keys(one["urn"]) for variable in _read(one)}
     for step in steps:
         # What stays the same, or is deleted, does not read the environment.
         if Urn.parse(step["urn"]).kind != EXISTING_KEY or step["op"] in ("same", "delete") or not step.get("newState"):
             continue
         shared = [variable for variable in _read(step["newState"]) if variable in makers]
         if shared:
-            name, of = homeservers.of(step["urn"]), makers[shared[0]]
+            name, maker = homeservers.of(step["urn"]), makers[shared[0]]
+            of = homeservers.of_resource(maker)
+            component = str(maker.get("parent") or "") or Urn.parse(maker["urn"]).of_parent
+            leaves = "remove its component" if homeservers.is_declared(component) else "set method: filesystem for it"
             yield (
                 f"existing_key of {name} takes the key in {', '.join(shared)} for Synapse. The administrator's has to "
-                f"be there, which deletes the keys of {of}. First give {of} up with that: remove its component, put "
-                f"{of}/retain-bucket, {of}/retire-key and {of}/narrow-policy into allow, and run `up`. Then declare "
+                f"be there, which deletes the keys of {of}. First give {of} up with that: {leaves}, put "
+                f"{of}/retain-bucket, {of}/retire-key and {of}/narrow-policy into allow, and run `up`. Then have "
                 f"{name} with existing_key, with the key for Synapse in the environment."
             )
 

@@ -361,8 +361,16 @@ def test_the_credential_that_deletes_keys_is_not_read_as_synapses(op: str, kind:
     key = of_component("ExistingKey", "two", S3_VARIABLES)
     declared = {"op": "create", "urn": component("two", "")["urn"], "newState": component("two", server_name)}
     read = {"op": op, "urn": key["urn"], "newState": key}
-    with pytest.raises(DangerError, match=f"existing_key of {server_name} takes the key in S3_ACCESS_KEY_ID"):
+    said = (
+        f"existing_key of {server_name} takes the key in S3_ACCESS_KEY_ID.*one.example.com up .*: remove its component"
+    )
+    with pytest.raises(DangerError, match=said):
         refusals.refuse({"steps": [declared, read]}, state)
+    # A stack file's store is given up by its method.
+    state = {"deployment": {"resources": [of_component(kind, "one.example.com", S3_VARIABLES)]}}
+    key = of_component("ExistingKey", server_name, S3_VARIABLES)
+    with pytest.raises(DangerError, match=r"give one\.example\.com up with that: set method: filesystem for it"):
+        refusals.refuse({"steps": [{"op": op, "urn": key["urn"], "newState": key}]}, state)
 
 
 def test_a_key_of_synapses_own_is_read() -> None:
