@@ -275,6 +275,12 @@ class KeyRingInputs(AnyRingInputs):
 
     adopt: bool = prop("The user may be somebody else's.", default=False, transient=True)
     mark: UserMark | None = prop("Whose the user has to be.", default=None, transient=True)
+    user_takes_keys: bool = prop(
+        "Whether the user's deletion deletes every key it has, whoever made it: then the ring is deleted only if the "
+        "user has no key that the state does not know.",
+        default=False,
+        transient=True,
+    )
     other_policies: tuple[str, ...] = prop("Inline policies beside this store's.", default=(), drift=True)
     attached_policies: tuple[str, ...] = prop("ARNs of policies attached to the user.", default=(), drift=True)
     groups: tuple[str, ...] = prop("Groups that the user is in.", default=(), drift=True)
