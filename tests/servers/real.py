@@ -81,7 +81,8 @@ def _with_cargo() -> None:
         raise ObtainError(
             "cargo is not on PATH; it builds s3s-fs. Install Rust: https://rustup.rs/ (Debian: apt install cargo)."
         )
-    with tempfile.TemporaryDirectory(dir=cache_dir() / "engine", prefix=".s3s-fs-") as staging:
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".s3s-fs-") as staging:
         command = ["cargo", "install", "s3s-fs", "--version", S3S_FS, "--locked", "--features", "binary"]
         if subprocess.run([*command, "--root", staging], check=False).returncode:
             raise ObtainError("cargo could not build s3s-fs: see above.")
