@@ -12,7 +12,7 @@ STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up down clean check test preview bench live docs garage faults audit lock FORCE
+.PHONY: help setup up down clean check test preview bench live docs garage servers faults audit lock FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: setup check ## all checks and all tests, with coverage
 
 garage: $(READY) ## build Garage with cargo, once, for its tests (10 to 40 minutes)
 	@$(BIN)/python -m tests.providers.garage_server
+
+servers: $(READY) ## build MinIO, s3s-fs and SeaweedFS, once, for their tests (5 to 15 minutes each; NAMES="…" builds some)
+	@$(BIN)/python -m tests.servers.real $(NAMES)
 
 preview: setup ## preview every example stack from nothing, with no credentials, beside what it was (UPDATE_GOLDEN=1 accepts)
 	$(BIN)/python -m pytest tests/previews

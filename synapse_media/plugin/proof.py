@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Final, Protocol
 
 from synapse_media.contract import Proof, fingerprint, secret_sha256
 from synapse_media.errors import StoreError
-from synapse_media.methods import Expected, Operation
+from synapse_media.methods import METHODS, Expected, Operation
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import PROOF, ProofInputs, ProofLine, ProofState
 from synapse_media.store.answers import ApiError
@@ -147,6 +148,14 @@ def _decoy(administrator: ProofAdministrator, inputs: ProofInputs, left: list[st
         left.extend(name for name in names if not _delete_decoy(administrator, inputs, name, context))
 
 
+def _as_its_reader(inputs: ProofInputs) -> Connection:
+    """The connection, with the bucket named in URLs as the method's program does."""
+    method, connection = METHODS.get(inputs.method), inputs.connection
+    if method is None:
+        return connection
+    return replace(connection, addressing=method.addressing(connection.endpoint, inputs.bucket))
+
+
 def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, context: Context) -> ProofState:
     credential = Credential(inputs.access_key_id, inputs.secret_access_key)
     expected = {Operation(name): Expected(value) for name, value in inputs.expected.items()}
@@ -159,7 +168,7 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
             left += _delete_left(old, context)
         with _decoy(administrator, inputs, left, context) as decoy:
             lines = prove(
-                inputs.connection,
+                _as_its_reader(inputs),
                 credential,
                 inputs.bucket,
                 inputs.prefix,

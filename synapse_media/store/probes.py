@@ -331,7 +331,8 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
 
 
 def _leave_little(at: _Try, *, deleted: bool) -> None:
-    """Delete what was written, or, where the key may not, let 1 KiB of it stay."""
+    """Delete what was written, or, where the key may not, let 1 KiB of it stay (and an old version, where
+    versions are kept: a key that may not delete can't remove it)."""
     with suppress(ApiError):
         if deleted:
             remove_versions(at.s3, at.bucket, at.key)
