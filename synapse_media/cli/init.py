@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import re
 import secrets
 import sys
@@ -18,7 +17,7 @@ from synapse_media import catalog, settings, stackfile
 from synapse_media.errors import SettingsError, UsageError
 from synapse_media.methods import METHODS
 
-from . import credentials, new_project, stacks
+from . import credentials, new_project, programs, stacks
 
 _ASKED = {
     "provider": "Provider",
@@ -90,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             "findings": findings,
             "next": steps,
         }
-        print(json.dumps(shown, indent=2))
+        print(programs.text(shown))
         return 0
     for name in written.files:
         print(f"wrote {here / name}")
