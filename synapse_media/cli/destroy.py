@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Collection
 from typing import Any
 
@@ -14,7 +13,7 @@ from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import current_names
 
-from . import stacks
+from . import programs, stacks
 
 
 def add_parser(commands: Any) -> None:
@@ -73,7 +72,8 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
         engine.clear_pending_creates(stack.name)
     if arguments.json:
         left = {bucket.urn for store in read_applied(session.state()).values() for bucket in store.buckets}
-        print(json.dumps({name: _became(words[name], kept=urn in left) for urn, name in buckets.items()}, indent=2))
+        became = {name: _became(words[name], kept=urn in left) for urn, name in buckets.items()}
+        print(programs.text({"buckets": became}))
     return 0
 
 

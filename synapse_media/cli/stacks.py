@@ -51,7 +51,7 @@ from synapse_media.store import tracing
 from synapse_media.store.clients import s3_client
 from synapse_media.urn import Urn, short
 
-from . import terminal
+from . import programs, terminal
 from .stores import own_key
 
 EMBEDDED = "embedded"
@@ -764,7 +764,7 @@ def report(stores: Iterable[contract.StorageOutputs]) -> dict[str, Any]:
 
 def show(stores: Iterable[contract.StorageOutputs], *, as_json: bool) -> None:
     """Say what exists now."""
-    print(json.dumps(report(stores), indent=2) if as_json else summary(list(stores)))
+    print(programs.text({"stores": report(stores)}) if as_json else summary(list(stores)))
 
 
 def quiet_for_json(session: Session, *, as_json: bool) -> None:
