@@ -394,6 +394,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             connection=self.connection(),
             adopt=self.store.adopt,
             adopt_key=self.store.adopt_key or None,
+            retained=self.opts.retain_on_delete or None,
         )
 
     def _created_at(self, keys: pulumi.Output[Mapping[str, Mapping[str, str]]]) -> pulumi.Output[str]:
@@ -455,7 +456,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
                 expected={operation.value: value.value for operation, value in expected.items()},
                 admin=admin,
                 decoy=admin and self.provider.can("decoy_bucket") is not False,
-                lender=self.provider.lender,
+                administrator=self.provider.administrator,
                 owner=self.owner,
                 former_owner=self.former_owner or None,
                 user_name=user,

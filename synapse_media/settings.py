@@ -291,6 +291,14 @@ def check(server_name: str, raw: Mapping[str, Any], allow: Collection[str] = (),
     return store
 
 
+def check_allow(allow: object) -> None:
+    """Raise SettingsError with every problem of a stack file's `allow`, where the program declares the stores."""
+    problems: list[Problem] = []
+    _parse_allow(allow, problems)
+    if problems:
+        raise SettingsError(problems)
+
+
 def check_together(stores: Collection[tuple[str, StoreSettings]]) -> None:
     """Raise SettingsError where two stores of one program exclude each other.
 

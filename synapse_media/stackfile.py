@@ -169,7 +169,11 @@ def read(project: Path, stack: str, copy: Path | None = None, *, stores_required
     if not isinstance(config, Mapping):
         raise StackFileError(f"{path}: `config:` in it is no object; `synapse-media init` writes one to start from")
     wanted, allow, defaults = values(raw)
-    stores = settings.parse(wanted, allow, defaults) if stores_required or wanted is not None else {}
+    stores = {}
+    if stores_required or wanted is not None:
+        stores = settings.parse(wanted, allow, defaults)
+    else:
+        settings.check_allow(allow)
     entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
     return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or ""))
 

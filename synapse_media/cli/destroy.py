@@ -9,6 +9,7 @@ from typing import Any
 
 from synapse_media.allow import Word, entry, gives_bucket_up, retains_bucket, settles_media, words_of
 from synapse_media.errors import SynapseMediaError
+from synapse_media.guards import entries
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import current_names
@@ -43,6 +44,8 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
     words = {name: words_of(name, stack.allow, now) for name, now in names.items()}
     buckets = {bucket.urn: name for name, store in applied.items() for bucket in store.buckets}
     kept = [name for name in buckets.values() if not gives_bucket_up(words[name])]
+    for note in entries.of_no_store(stack.allow, stack.stores, state, {}):
+        stacks.say(note)
     if kept:
         raise DangerError(
             f"nothing was destroyed: the media of {', '.join(kept)} is protected. Put into synapse-media:allow in "

@@ -13,7 +13,7 @@ from synapse_media.allow import Word, settles_media, words_of
 from synapse_media.engine.options import has_targets
 from synapse_media.engine.session import EngineError
 from synapse_media.errors import SynapseMediaError
-from synapse_media.guards import changes, refusals
+from synapse_media.guards import changes, entries, refusals
 from synapse_media.guards.applied import PROOF, Applied, is_bucket
 from synapse_media.guards.changes import Change
 from synapse_media.guards.danger import DangerError
@@ -176,12 +176,13 @@ def _apply(
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview, state)
         found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps)
-        terminal.write_changes(changes.lines(found, changes.warnings(preview)), sys.stderr)
+        notes = (*changes.warnings(preview), *entries.of_no_store(stack.allow, stack.stores, state, preview))
+        terminal.write_changes(changes.lines(found, notes), sys.stderr)
         refused = changes.refused(found, [*stack.allow, *confirmed])
         if refused:
             raise DangerError(changes.refusal(refused, str(stack.path)))
         what_was_reviewed.require(found, reviewed, stack.name)
-        _refuse_media(session, applied, found)
+        _refuse_media(session, applied, found, preview)
         _refuse_keys(session, applied, steps)
         stacks.refuse_taken_buckets(session, preview)
         if (found or cut_off) and not yes:
@@ -248,10 +249,12 @@ def _stays(store: StoreSettings | None) -> TypeGuard[StoreSettings]:
     return store is not None and store.uses_store
 
 
-def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found: Sequence[Change]) -> None:
+def _refuse_media(
+    session: stacks.Session, applied: Mapping[str, Applied], found: Sequence[Change], preview: Mapping[str, Any]
+) -> None:
     """Look before anything goes: the plugin would be refused the bucket when Synapse's key is gone already."""
     stack = session.stack
-    ending = {x.store for x in found if x.verb in ("delete", "replace") and is_bucket(x.kind)}
+    ending = changes.ending_buckets(preview)
     moving = {
         x.store for x in found if any(danger.word is Word.REPLACE_BUCKET for danger in x.dangers if x.kind == STORE)
     }
@@ -264,8 +267,9 @@ def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found
                 f"nothing was changed: the bucket of {name} would be replaced by one of the same name at the same "
                 "place, which is made first and deleted after. Leave the option out that has it replaced."
             )
-        if name in ending and not settles_media(words_of(name, stack.allow)):
-            full += [(name, why) for why in (stacks.media_in(session, bucket, was) for bucket in was.buckets) if why]
+        if not settles_media(words_of(name, stack.allow)):
+            going = (bucket for bucket in was.buckets if (bucket.urn, bucket.name) in ending)
+            full += [(name, why) for why in (stacks.media_in(session, bucket, was) for bucket in going) if why]
     if full:
         raise SynapseMediaError(
             f"nothing was changed: {'; '.join(why for _, why in full)}. Undo this change of "

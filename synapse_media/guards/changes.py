@@ -150,6 +150,22 @@ def proofs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, st
     return found
 
 
+def ending_buckets(preview: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """(URN in the state, name) of each bucket that a preview deletes, replaces or gives up.
+
+    An entry that an interrupted run left to be deleted may have the URN of the one that stays.
+    """
+    ending = (step.get("oldState") for step in preview.get("steps") or () if step["op"] in _ENDING)
+    return frozenset(
+        (str(old["urn"]), str(_name({**_inputs(old), **(old.get("outputs") or {})})))
+        for old in ending
+        if old and is_bucket(Urn.parse(old["urn"]).kind)
+    )
+
+
+_ENDING = ("delete", "delete-replaced", "replace", "create-replacement")
+
+
 def _sources(new: Mapping[str, Any]) -> list[str]:
     """The URNs of the resources that the inputs of a resource are made of."""
     by_input: Mapping[str, list[str] | None] = new.get("propertyDependencies") or {}

@@ -131,6 +131,17 @@ def test_nothing_is_rendered_from_a_key_that_was_not_proved(tmp_path: Path, run:
     assert not out.exists() or not list(out.rglob("*"))
 
 
+def test_a_store_that_can_not_be_asked_for_its_key_does_not_stop_render(tmp_path: Path, run: Run) -> None:
+    file, out = tmp_path / "store.json", tmp_path / "out"
+    away = store(endpoint_url="http://127.0.0.1:9")
+    proof = Proof(away.made_for(), (ProofLine("put", "allowed", "allowed"),))
+    file.write_text(json.dumps({**contract.to_json(away), "proof": contract.to_json(store(proof=proof))["proof"]}))
+    code, _, error = run("render", "--store", str(file), "--out", str(out))
+    assert code == 0
+    assert "the store could not be asked whether the key is accepted" in error
+    assert list(out.rglob("store.json"))
+
+
 def test_the_end_of_the_input_is_no_answer(project: Path) -> None:
     """Ctrl-D on a terminal."""
     ours, theirs = pty.openpty()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from synapse_media.guards import applied, changes, refusals
+from synapse_media.guards import applied, changes, entries, refusals
 from synapse_media.guards.danger import DangerError
 from tests.core.test_changes import NAME, preview, step
 
@@ -68,6 +68,22 @@ def test_the_refusal_says_what_would_let_it_through() -> None:
     assert "the bucket media would be deleted" in text
     assert f"put {NAME}/delete-bucket into synapse-media:allow in stacks/Pulumi.prod.yaml" in text
     assert changes.to_json(found, (), refused)["refused"] == [f"{NAME}/delete-bucket"]
+
+
+def test_an_entry_of_allow_for_no_store_is_reported() -> None:
+    component = "urn:pulumi:prod::acme::synapse-media:index:S3Compatible::media"
+    declared = {"urn": component, "type": "synapse-media:index:S3Compatible", "inputs": {"serverName": "example.com"}}
+    created = {"steps": [{"op": "create", "urn": component, "newState": declared}]}
+    state = {"deployment": {"resources": [declared]}}
+    allow = ["examle.com/delete-bucket", "example.com/delete-bucket", "local.example/retire-key"]
+    for seen in ((state, {}), ({}, created)):
+        (found,) = entries.of_no_store(allow, {"local.example"}, *seen)
+        assert found == (
+            "synapse-media:allow has examle.com/delete-bucket, but this stack has no store examle.com; "
+            "it has example.com, local.example. Did you mean example.com/delete-bucket?"
+        )
+    (found,) = entries.of_no_store(["gone.test/retire-key"], (), {}, {})
+    assert found.endswith("it has none. Remove it if its store is gone.")
 
 
 # ---- whose a resource is

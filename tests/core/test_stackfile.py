@@ -120,6 +120,13 @@ def test_a_file_of_a_program_that_declares_its_stores_itself(project: Path, text
         stackfile.read(project, "s")
 
 
+def test_the_allow_list_of_such_a_file_is_checked_too(project: Path) -> None:
+    write(project, "config: {synapse-media:allow: [example.com/delete-buckt, delete-bucket]}")
+    with pytest.raises(SettingsError, match=r"Did you mean example\.com/delete-bucket\?") as refused:
+        stackfile.read(project, "s", stores_required=False)
+    assert [problem.value for problem in refused.value.problems] == ["example.com/delete-buckt", "delete-bucket"]
+
+
 def test_settings_are_checked_all_at_once(project: Path) -> None:
     write(
         project, "config: {synapse-media:stores: {a: {provider: x, bucket: Y}}, synapse-media:allow: a/delete-bucket}"
