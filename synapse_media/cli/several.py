@@ -116,7 +116,10 @@ class Run:
         mark = f"synapse-media {self.command}: "
         at = max(said.rfind(f"\n{mark}") + 1, 0)
         if said.startswith(mark, at):
-            return redacted(said[at + len(mark) :].strip())
+            told = said[at + len(mark) :].strip()
+            # What pulumi showed as it went.
+            errors = [line.strip() for line in _read(self.output).splitlines() if "error:" in line]
+            return redacted("\n".join([told, *errors[-3:]] if told.endswith("see above.") else [told]))
         if self.code > INTERRUPTED:
             return f"signal {self.code - INTERRUPTED} ended it"
         return redacted("\n".join(said.strip().splitlines()[-3:])) if self.failed else ""

@@ -449,6 +449,19 @@ def _set(values: dict[str, Any], name: str, *, value: bool) -> bool:
     return True
 
 
+def fingerprint(state: Mapping[str, Any]) -> frozenset[tuple[str, str, str]]:
+    """What tells a state from one that another run changed: each resource's URN, id, and time of its last change."""
+    return frozenset((one["urn"], str(one.get("id")), str(one.get("modified"))) for one in _resources(state))
+
+
+def changed_meanwhile() -> SynapseMediaError:
+    """What is judged and agreed to holds for the state that was looked at alone."""
+    return SynapseMediaError(
+        "nothing was changed: another run changed the state meanwhile, so that this is no longer what was reviewed. "
+        "Run it again to see what it would do now."
+    )
+
+
 def say_calls(preview: Mapping[str, Any]) -> None:
     """The API calls of a preview, where they were asked for (-v)."""
     for item in preview.get("diagnostics") or ():
@@ -490,7 +503,10 @@ def alone(session: Session) -> Iterator[None]:
 
 @contextlib.contextmanager
 def changing(
-    session: Session, confirmed: Sequence[str] = (), begin: Callable[[], None] = lambda: None
+    session: Session,
+    confirmed: Sequence[str] = (),
+    begin: Callable[[], None] = lambda: None,
+    judged: frozenset[tuple[str, str, str]] | None = None,
 ) -> Iterator[None]:
     """Around whatever changes a store. What does not come to its end leaves a mark (`was_cut_off`).
 
@@ -499,7 +515,13 @@ def changing(
     Args:
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
         begin: called before the first change; where it fails, nothing was begun.
+        judged: the `fingerprint` of the state that was judged; None: it makes no difference.
+
+    Raises SynapseMediaError where another machine changed the state since.
     """
+    # `alone` keeps other runs of this machine away, and no others reach a state on this machine.
+    if judged is not None and not session.engine.is_local and fingerprint(session.state()) != judged:
+        raise changed_meanwhile()
     mark = _mark(session.engine, session.stack.name)
     before = mark.read_text(encoding="utf-8") if mark.exists() else None
     noted = {

@@ -166,7 +166,9 @@ def _apply(
                 preview = previewed(refresh=False)
         else:
             preview = previewed(refresh)
+        judged = stacks.fingerprint(state)
         if stacks.forget_duplicates(session, preview):
+            judged = stacks.fingerprint(session.state())
             preview = previewed(refresh)
         stacks.say_calls(preview)
         refusals.refuse(preview, state)
@@ -188,7 +190,7 @@ def _apply(
         if (found or cut_off) and not yes:
             ask(session, found)
         _say_what_is_slow(session, found)
-        with stacks.changing(session, confirmed, begin):
+        with stacks.changing(session, confirmed, begin, judged):
             shown = ["--refresh"] if refresh else []
             engine.up(stack.name, [*shown, *options, *again], config=session.config)
             if look_again:
@@ -219,10 +221,7 @@ def _ask(session: stacks.Session, found: Sequence[Change]) -> None:
     reviewed = session.state()
     stacks.confirm("Make these changes?")
     if session.state()["deployment"] != reviewed["deployment"]:
-        raise SynapseMediaError(
-            "nothing was changed: another run changed the state meanwhile, so that this is no longer what was "
-            "reviewed. Run it again to see what it would do now."
-        )
+        raise stacks.changed_meanwhile()
 
 
 def _say_what_is_slow(session: stacks.Session, found: Sequence[Change]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -238,7 +239,7 @@ class Engine:
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if capture else self.shown_on,
-                stderr=subprocess.PIPE if capture else None,
+                stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
                 # So that Ctrl-C reaches pulumi once, from _Relay, and not from the terminal as well.
@@ -246,14 +247,17 @@ class Engine:
             ) as child,
         ):
             relay.to(child.pid)
-            # Captured output shows no progress.
-            with waiting(self.say, f"`pulumi {args[0]}`") if capture else contextlib.nullcontext():
-                stdout, stderr = child.communicate()
+            if capture:
+                # Captured output shows no progress.
+                with waiting(self.say, f"`pulumi {args[0]}`"):
+                    stdout, stderr = child.communicate()
+            else:
+                stdout, stderr = "", _shown(child)
         if relay.received:
             raise KeyboardInterrupt if relay.received == signal.SIGINT else SystemExit(128 + relay.received)
         done = subprocess.CompletedProcess(command, child.returncode, stdout or "", stderr or "")
         if check and done.returncode:
-            raise self._error(args, done)
+            raise self._error(args, done, shown=not capture)
         return done
 
     def has_stack(self, stack: str) -> bool:
@@ -474,6 +478,11 @@ class Engine:
         self.run(["refresh", "--yes", "--clear-pending-creates", "--stack", stack])
         return True
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the state is in a directory, and not where other machines reach it."""
+        return self._file_backend() is not None
+
     def _file_backend(self) -> Path | None:
         url = self.environment.get("PULUMI_BACKEND_URL", "")
         if not url.startswith("file://"):
@@ -485,7 +494,9 @@ class Engine:
         loaded: dict[str, Any] = json.loads(self.run(args).stdout)
         return loaded
 
-    def _error(self, args: Sequence[str], done: subprocess.CompletedProcess[str]) -> EngineError:
+    def _error(
+        self, args: Sequence[str], done: subprocess.CompletedProcess[str], *, shown: bool = False
+    ) -> EngineError:
         output = readable_errors(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
         what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
         if "incorrect passphrase" in output:
@@ -497,6 +508,8 @@ class Engine:
                 "that belongs to "
                 "another passphrase has the same effect: remove that line if there is no `secure:` value."
             )
+        if locked := _LOCKED.search(output):
+            return EngineError(f"{what} failed: {_about_the_lock(locked, args)}")
         if "no resource plugin 'pulumi-resource-s3store'" in output:
             own = Path(sys.executable).parent
             return EngineError(
@@ -509,7 +522,8 @@ class Engine:
                 f"{what} failed: the vendor's plugin {missing[1]} {missing[2]} is not installed. With access to the "
                 f'vendor: eval "$(synapse-media env)" && pulumi plugin install resource {missing[1]} {missing[2]}'
             )
-        tail = "\n".join(output.splitlines()[-30:]) or "see above."
+        # What was shown as it went is not said again.
+        tail = "see above." if shown else "\n".join(output.splitlines()[-30:]) or "see above."
         return EngineError(f"{what} failed (code {done.returncode}): {tail}")
 
     def _clean(self, text: str) -> str:
@@ -517,6 +531,33 @@ class Engine:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "[secret]")
         return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+_LOCKED = re.compile(r"(?P<lock>\S+): created by (?P<owner>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<since>\S+)")
+"""A lock as pulumi names it (pkg/backend/diy/lock.go)."""
+
+
+def _about_the_lock(lock: re.Match[str], args: Sequence[str]) -> str:
+    """Who holds the lock of a stack, and what to do."""
+    stack = args[args.index("--stack") + 1] if "--stack" in args else ""
+    return (
+        f"the stack {stack} is locked by another run: of {lock['owner']} on the machine {lock['host']}, process "
+        f"{lock['pid']}, since {lock['since']}. This run did not begin. Wait for the end of that one, and run this "
+        f"again. A lock is never removed for you, since nobody here sees whether that process still runs: where it is "
+        f'dead for sure, eval "$(synapse-media env)" && pulumi cancel --stack {stack} removes the lock. If it is not, '
+        "both runs then write the state, and what one of them made is missing in it."
+    )
+
+
+def _shown(child: subprocess.Popen[str]) -> str:
+    """Show a child's standard error as it comes, and wait for its end; the last of it."""
+    last: collections.deque[str] = collections.deque(maxlen=100)
+    for line in child.stderr or ():
+        sys.stderr.write(line)
+        sys.stderr.flush()
+        last.append(line)
+    child.wait()
+    return "".join(last)
 
 
 def _is_same(one: str, other: str) -> bool:
