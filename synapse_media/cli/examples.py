@@ -77,6 +77,13 @@ OF: Mapping[str, Examples] = {
         (("switch --stack prod --to filesystem", "back to the local disk"),
          ("switch --stack prod --to goofys", "to another method")),
     ),
+    "media": Examples(
+        "media.md",
+        (
+            ("media copy /var/lib/matrix-synapse/media --store store.json", "what is missing or differs in the bucket"),
+            ("media restore /var/lib/matrix-synapse/media --store store.json", "what is missing on the disk"),
+        ),
+    ),
     "doctor": Examples("changes.md", (("doctor --stack prod", "permissions, versions, credentials, the state"),)),
     "destroy": Examples("changes.md", (("destroy --stack prod", "as far as the stack file's `allow` says"),)),
     "abort-uploads": Examples(

@@ -1,16 +1,17 @@
-"""`python -m synapse_media.engine`: obtain the engine and the embedded store; prints nothing if both are installed."""
+"""`python -m synapse_media.engine`: obtain the engine, the embedded store, rclone; prints nothing if they are there."""
 
 from __future__ import annotations
 
 import sys
 
-from synapse_media.engine.obtain import obtain_pulumi, obtain_versitygw
+from synapse_media.engine.obtain import obtain_pulumi, obtain_rclone, obtain_versitygw
 from synapse_media.errors import SynapseMediaError
 
 
 def main() -> int:
     try:
         obtain_versitygw()
+        obtain_rclone()
         obtain_pulumi()
     except SynapseMediaError as error:
         print(error, file=sys.stderr)

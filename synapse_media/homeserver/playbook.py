@@ -155,6 +155,7 @@ KNOWN = frozenset(
 STORAGE = "/matrix/synapse/storage"
 """STORAGE_PATH by default."""
 MEDIA_STORE = "/matrix/synapse/storage/media-store"
+HOMESERVER_CONFIGURATION = "/matrix/synapse/config/homeserver.yaml"
 GOOFYS_MIGRATION_MOUNT = "/matrix/s3-media-store"
 """Where the playbook's guide mounts the bucket during the migration, beside the media store."""
 MEDIA_REPO_BASE = "/matrix/matrix-media-repo"

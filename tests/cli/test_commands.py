@@ -272,7 +272,7 @@ def test_a_vendors_sdk_that_is_not_installed_is_named_before_anything_is_called(
 
 def test_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(extras.MODULES) == set(declared) - {"all", "pictures", "vault"}
+    assert set(extras.MODULES) == set(declared) - {"all", "pictures", "postgres", "vault"}
     assert declared["all"] == [f"synapse-media[{','.join(sorted(set(declared) - {'all'}))}]"]
     allowed = catalog.schema()["properties"]["extra"]["enum"]
     assert set(allowed) == {entry.extra for entry in map(catalog.load, catalog.names()) if entry.extra}
