@@ -81,6 +81,14 @@ OF: Mapping[str, Examples] = {
         "media.md",
         (
             ("media copy /var/lib/matrix-synapse/media --store store.json", "what is missing or differs in the bucket"),
+            (
+                "media verify /var/lib/matrix-synapse/media --store store.json --config /etc/matrix-synapse",
+                "is all of it there, by content",
+            ),
+            (
+                "media free /var/lib/matrix-synapse/media --store store.json --older-than 30d",
+                "what could be deleted here; --delete deletes it",
+            ),
             ("media restore /var/lib/matrix-synapse/media --store store.json", "what is missing on the disk"),
         ),
     ),

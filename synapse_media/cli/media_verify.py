@@ -181,6 +181,8 @@ def _verified(found: Result) -> Iterator[str]:
         yield from (f"  {path}{f': {reasons[path]}' if reasons.get(path) else ''}" for path in kind.paths)
         if kind.count > len(kind.paths):
             yield f"  … and {kind.count - len(kind.paths)} more: --report keeps all of them"
+    if not found.has_database:
+        yield "No database was read, so what is lost was not looked for: --config or --database names it."
     yield "FAILED: not everything is in the bucket as it is here" if found.failed else "passed"
 
 

@@ -31,7 +31,17 @@ from .homeserver import Homeserver
 from .report import ACCESSED, Report, State
 from .root import Root
 from .tree import FOLDERS, Tree
-from .verify import BEING_WRITTEN, SHOWN, ChangedError, Result, content, fill, require_media_of_synapse, result
+from .verify import (
+    BEING_WRITTEN,
+    SHOWN,
+    ChangedError,
+    Result,
+    content,
+    fill,
+    now_and_then,
+    require_media_of_synapse,
+    result,
+)
 
 _OF_BUCKETS: Final = ("goofys", "geesefs", "rclone", "s3fs", "mountpoint-s3", "juicefs", "s3backer", "s3ql")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
@@ -161,7 +171,7 @@ def free(
             with reports.writing(None, store, root) as now:
                 say(f"listing {bucket.said} again")
                 now.add_remote(bucket.objects(), store.prefix)
-                freed = _Freeing(root, found, now, folders, older_than, delete=delete).all()
+                freed = _Freeing(root, found, now, folders, older_than, delete=delete).all(now_and_then(say))
     return replace(freed, verification=verification)
 
 
@@ -209,7 +219,7 @@ class _Freeing:
         self._before = time.time() - older_than.total_seconds()
         self._written_before = time.time() - BEING_WRITTEN
 
-    def all(self) -> Freed:
+    def all(self, tell: Callable[[str], None]) -> Freed:
         counts, quarantined = dict.fromkeys(Outcome, Count()), Count()
         failures: list[tuple[str, str]] = []
         for page in self._found.pages(_COLUMNS, "1"):
@@ -220,6 +230,8 @@ class _Freeing:
                     quarantined += file.size
                 if outcome is Outcome.FAILED and len(failures) < SHOWN:
                     failures.append((file.path, why))
+            done = counts[Outcome.FREED]
+            tell(f"{done.files} files, {done.size} bytes {'deleted' if self._delete else 'to be deleted'} so far")
         by_database = self._found.has_database
         return Freed(counts, quarantined, tuple(failures), by_database=by_database, deleted=self._delete)
 

@@ -32,6 +32,8 @@ FORMAT_VERSION: Final = 1
 RECENT: Final = 24 * 3600
 """Seconds for which a report is taken."""
 PAGE: Final = 1_000
+_CACHE: Final = 64 * 1024
+"""KiB of memory for the tables."""
 _MARK: Final = 0x53594D52
 """`application_id` of the file, by which SQLite's files are told apart."""
 
@@ -245,8 +247,9 @@ def _new(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
     try:
         # Until it is renamed it is worth nothing, so that nothing of it has to outlive a power failure.
         connection.executescript(
-            f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; "
-            f"PRAGMA application_id = {_MARK}; PRAGMA user_version = {FORMAT_VERSION}; {_TABLES}"
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; "
+            f"PRAGMA cache_size = -{_CACHE}; PRAGMA application_id = {_MARK}; "
+            f"PRAGMA user_version = {FORMAT_VERSION}; {_TABLES}"
         )
         report = Report(connection, time.time())
         about = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
@@ -39,6 +40,8 @@ _CHUNK: Final = 1 << 20
 _READERS: Final = 4
 _READ_BACK: Final = 64
 """Objects that are read back by one rclone."""
+EVERY: Final = 15
+"""Seconds between two lines on how far it is."""
 SHOWN: Final = 20
 """Paths of a kind that are named outside of the report."""
 _THUMBNAILS: Final = ("local_thumbnails/", "remote_thumbnail/")
@@ -179,7 +182,7 @@ def fill(
     if database is not None:
         _require_same_homeserver(found, database.source, bucket.store)
     say("comparing contents")
-    _compare(found, root, read_all=read_all)
+    _compare(found, root, say, read_all=read_all)
     _read_back(found, bucket, say)
 
 
@@ -283,12 +286,27 @@ class _Parts:
 
 def parts_of(etag: str, size: int) -> tuple[int, ...]:
     """The bytes that a part may have had, of an object of this ETag and size."""
-    match = re.fullmatch(r"[0-9a-f]{32}-([0-9]+)", etag)
+    match = re.fullmatch(r"[0-9a-fA-F]{32}-([0-9]+)", etag)
     return tuple(part for part in _PARTS if match and -(-size // part) == int(match[1]))
 
 
-def _compare(found: Report, root: Root, *, read_all: bool) -> None:
+def now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, for what is often to be told: it is, every EVERY seconds."""
+    last = time.monotonic()
+
+    def told(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            say(line)
+
+    return told
+
+
+def _compare(found: Report, root: Root, say: Callable[[str], None], *, read_all: bool) -> None:
     """Judge every local file by the listing and its own content; what can't be judged so is to be read back."""
+    (count,) = found.one("SELECT count(*) FROM local")
+    done, tell = 0, now_and_then(say)
     with ThreadPoolExecutor(_READERS) as pool:
         for page in found.pages("local.path, local.size, local.modified, remote.size, remote.etag, remote.class", "1"):
             judged = pool.map(lambda row: _judged(root, found.started, row, read_all=read_all), page)
@@ -297,6 +315,8 @@ def _compare(found: Report, root: Root, *, read_all: bool) -> None:
                     "UPDATE local SET state = ?, how = ?, why = ?, md5 = ?, inode = ?, modified_ns = ? WHERE path = ?",
                     list(judged),
                 )
+            done += len(page)
+            tell(f"compared {done} of {count} files")
 
 
 def _judged(root: Root, started: float, row: tuple[Any, ...], *, read_all: bool) -> tuple[Any, ...]:
@@ -323,7 +343,7 @@ def _judged(root: Root, started: float, row: tuple[Any, ...], *, read_all: bool)
     if here.size != size:
         return (State.RECENT, "", "it was written meanwhile", *none)
     facts = (here.md5, here.inode, here.modified_ns, path)
-    if not read_all and etag in here.etags.values():
+    if not read_all and etag.lower() in here.etags.values():
         return (State.VERIFIED, "parts" if "-" in etag else "etag", "", *facts)
     return (State.READ_BACK, "", "", *facts)
 
@@ -337,6 +357,7 @@ def _read_back(found: Report, bucket: Bucket, say: Callable[[str], None]) -> Non
         return
     say(f"reading {count} objects back, {int(size)} bytes")
     engine = bucket.rclone()
+    done, tell = 0, now_and_then(say)
     for page in found.pages("local.path, local.md5", "local.state = ?", State.READ_BACK):
         for start in range(0, len(page), _READ_BACK):
             wanted: dict[str, str] = dict(page[start : start + _READ_BACK])
@@ -344,6 +365,8 @@ def _read_back(found: Report, bucket: Bucket, say: Callable[[str], None]) -> Non
             rows = [_compared(path, wanted[path], got[path]) for path in wanted]
             with found.connection:
                 found.connection.executemany("UPDATE local SET state = ?, how = ?, why = ? WHERE path = ?", rows)
+            done += len(wanted)
+            tell(f"read {done} of {count} objects back")
 
 
 def _compared(path: str, md5: str, got: str | RcloneError) -> tuple[str, str, str, str]:
