@@ -62,11 +62,13 @@ def _rate(text: str) -> str:
 
 def copy(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     from synapse_media.media import copy as media
+    from synapse_media.media.mounts import refuse_mount
     from synapse_media.media.tree import Shard, Tree
 
     _refuse_media_repo(store, "export_synapse_for_import of the old repository, and gdpr_import of the new one")
     shard = Shard.parse(arguments.shard) if arguments.shard else None
     tree = Tree(arguments.directory)
+    refuse_mount(tree.path)
     _refuse_media_of_another(arguments, store, tree)
     with _explained(store), _shown(arguments) as show:
         done = media.copy(

@@ -81,9 +81,11 @@ def add_options(parser: Any) -> None:
 
 def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     from synapse_media.media import verify as media
+    from synapse_media.media.mounts import refuse_mount
     from synapse_media.media.tree import Tree
 
-    media.require_media_of_synapse(store)
+    media.require_media_of_synapse(store, to_delete=False)
+    refuse_mount(Tree(arguments.directory).path)
     with database_of(arguments, homeserver_of(arguments, default=False)) as database:
         found = media.verify(
             # Beside a database it tells something of a directory that was wiped, too.
@@ -105,7 +107,7 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
 
     from .prove import prove
 
-    require_media_of_synapse(store)
+    require_media_of_synapse(store, to_delete=True)
     if arguments.older_than is None:
         raise UsageError(
             "--older-than is missing; allowed: an age such as 30d, since when nobody asked for a file that goes"

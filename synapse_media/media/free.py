@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -21,13 +20,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from synapse_media.contract import ProofLine
-from synapse_media.errors import SynapseMediaError
 from synapse_media.store.probes import advice
 
 from . import report as reports
 from .bucket import Bucket
 from .database import Database
 from .homeserver import Homeserver
+from .mounts import RefusedError, refuse_mount
 from .report import ACCESSED, Report, State
 from .root import Root
 from .tree import FOLDERS, Tree
@@ -42,13 +41,6 @@ from .verify import (
     require_media_of_synapse,
     result,
 )
-
-_OF_BUCKETS: Final = ("goofys", "geesefs", "rclone", "s3fs", "mountpoint-s3", "juicefs", "s3backer", "s3ql")
-_MOUNTS: Final = Path("/proc/self/mountinfo")
-
-
-class RefusedError(SynapseMediaError):
-    """Nothing was deleted, since it could have been lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +141,7 @@ def free(
         StoreError: the store was not reached.
     """
     store = bucket.store
-    require_media_of_synapse(store)
+    require_media_of_synapse(store, to_delete=True)
     with Root(tree.path) as root:
         folders = homeserver.require_store(store, tree.path)
         refuse_mount(tree.path)
@@ -282,43 +274,6 @@ class _Freeing:
 
 
 # ---- the directory and the bucket may be one
-
-
-def refuse_mount(directory: Path, mounts: Path = _MOUNTS) -> None:
-    """Raise RefusedError where a directory, or one below it, is a bucket that is mounted.
-
-    Args:
-        mounts: proc(5), /proc/PID/mountinfo.
-    """
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        # Not Linux's /proc: the bucket itself is asked before the first deletion.
-        return
-    over: tuple[int, Path, str, str] | None = None
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        kind, source, *_ = [*after.split(), "", ""]
-        place = Path(_unescaped(before.split()[4]))
-        if directory.is_relative_to(place) and (over is None or len(place.parts) >= over[0]):
-            over = (len(place.parts), place, kind, source)
-        if place.is_relative_to(directory):
-            _refuse_kind(directory, place, kind, source)
-    if over is not None:
-        _refuse_kind(directory, *over[1:])
-
-
-def _refuse_kind(directory: Path, place: Path, kind: str, source: str) -> None:
-    program = kind.removeprefix("fuse.")
-    if kind.startswith("fuse") and (program in _OF_BUCKETS or any(name in source.lower() for name in _OF_BUCKETS)):
-        raise RefusedError(
-            f"{directory}: {place} is a bucket, mounted by {program}: what is deleted there is deleted in the bucket. "
-            "Nothing was deleted. Name the media store on the server's own disk."
-        )
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
 def refuse_bucket_itself(directory: Path, bucket: Bucket) -> None:

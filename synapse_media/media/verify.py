@@ -117,11 +117,22 @@ class Result:
 _BY_DATABASE: Final = ("damaged", "lost", "elsewhere", "orphans", "unknown")
 
 
-def require_media_of_synapse(store: StorageOutputs) -> None:
-    """Raise UsageError for a store in which the media is not under the names that it has in the media store."""
+def require_media_of_synapse(store: StorageOutputs, *, to_delete: bool) -> None:
+    """Raise UsageError for a store in which the media is not under the names that it has in the media store.
+
+    Args:
+        to_delete: local files are to go: not where they are the bucket's own, as with Goofys. A directory beside the
+            mount may be compared with the bucket.
+    """
     why = {
-        GOOFYS: "the bucket is mounted as the media store, so that both are one: there is nothing to compare, and "
-        "whatever is deleted there is deleted in the bucket",
+        **(
+            {
+                GOOFYS: "the bucket is mounted as the media store, so that both are one, and whatever is deleted there "
+                "is deleted in the bucket"
+            }
+            if to_delete
+            else {}
+        ),
         MEDIA_REPO: "matrix-media-repo keeps its media under names of its own",
         FILESYSTEM: "there is no bucket",
     }.get(store.method)
@@ -154,7 +165,7 @@ def verify(
         StoreError: the bucket can't be listed, or the store is not reached.
         ReportError: the report can't be written.
     """
-    require_media_of_synapse(bucket.store)
+    require_media_of_synapse(bucket.store, to_delete=False)
     with Root(tree.path) as root, reports.writing(report, bucket.store, root) as found:
         fill(found, tree, root, bucket, database=database, read_all=read_all, say=say)
         return result(found, tree)

@@ -57,13 +57,13 @@ def test_what_a_runbook_copies_is_compared_by_content_and_comes_back(prefix: str
     half = (media / "local_content/aa/bb/one").read_bytes()[:50_000]
     admin.client("s3").put_object(Bucket=store.bucket, Key=f"{prefix}local_content/aa/bb/one", Body=half)
     assert follow(there, "Compare") != 0
-    assert follow(there, "Copy", "Compare") == 0
+    assert follow(there, "Copy the existing", "Compare") == 0
     assert admin.objects(store.bucket) == {f"{prefix}{name}": digest for name, digest in stored.items()}
-    assert follow(there, "Copy") == 0
+    assert follow(there, "Copy the existing") == 0
 
     for name in ("local_content/aa", "remote_content/example.org"):
         shutil.rmtree(media / name)
-    assert follow(back, "Copy", "Compare") == 0
+    assert follow(back, "Copy back", "Compare") == 0
     assert digests(media) == before
 
     (media / "local_content/aa/bb/one").write_bytes(os.urandom(100_000))

@@ -21,7 +21,7 @@ from synapse_media.engine.embedded import Running
 from synapse_media.media import restore
 from synapse_media.media.tree import STAGING
 from tests.doubles import proxy
-from tests.media.test_media_copy import NAMES, contents, counts, many
+from tests.media.test_media_copy import NAMES, SHAPES, contents, counts, many
 from tests.media.worlds import World, world
 
 _MAIN = "import sys; from synapse_media.cli import main; sys.exit(main())"
@@ -57,6 +57,7 @@ def test_all_of_it_comes_back(at: World) -> None:
     assert at.files() == set()
     code, answer, _ = at.run("restore")
     assert (code, counts(answer)) == (0, {"planned": len(wanted), "restored": len(wanted)})
+    assert SHAPES.is_valid(answer)
     assert contents(at) == wanted
     assert {path: (at.media / path).stat().st_mtime for path in wanted} == pytest.approx(times, abs=0.01)
     assert not (at.media / STAGING).exists()
@@ -98,6 +99,7 @@ def test_what_arrives_damaged_does_not_appear(one: World) -> None:
         code, answer, _ = one.run("restore")
     assert (code, counts(answer)) == (1, {"planned": 2, "restored": 1, "failed": 1})
     assert one.files() == {"local_content/aa/bb/fine"}
+    one.save(one.store)
     assert one.run("restore")[0] == 0
     assert (one.media / "local_content/aa/bb/cc").read_bytes() == b"content"
 

@@ -21,6 +21,7 @@ from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODUL
 from synapse_media.renderer import Form, render
 from synapse_media.renderer.writing import write
 from synapse_media.runbook import DangerousOrderError, Effect, RunbookError, migrations, require_safe, runbook
+from synapse_media.runbook.media import COMMAND
 from synapse_media.runbook.rclone import Remote
 from synapse_media.runbook.site import Site
 from tests.cli.shapes import answer
@@ -245,9 +246,9 @@ def test_media_goes_between_the_disk_and_a_store_by_our_own_command(name: str, f
     """It compares by content, and its exit code tells; what is printed of it must be what it takes."""
     current, to, target = ENDS[name]
     steps = runbook(current, to, form=form, target=target).steps  # type: ignore[arg-type]
-    commands = [command for step in steps for command in step.commands if " media " in command]
+    commands = [command for step in steps for command in step.commands if f"{COMMAND} media " in command]
     for command in commands:
-        words = shlex.split(re.sub(r"\$\w+", "X", command))
+        words = shlex.split(command.replace("\\\n", " "))
         parsed = parser().parse_args(words[words.index("media") :])
         assert parsed.store in ("/root/synapse-media/old/store.json", "/root/synapse-media/new/store.json")
     # The keys are removed when nothing needs them any more.
