@@ -20,8 +20,8 @@ from synapse_media.guards.judge import STORE, Verdict, judge, renamed
 from synapse_media.settings import StoreSettings
 from synapse_media.urn import short
 
+from . import checkpoints, stacks, terminal
 from . import reviewed as what_was_reviewed
-from . import stacks, terminal
 
 PROOF_KIND = short(PROOF)
 
@@ -147,9 +147,12 @@ def _apply(
         if found and not yes:
             _ask(session)
         _say_what_is_slow(session, found)
-        with stacks.changing(session, confirmed, begin):
+        at_end = not look_again and checkpoints.of_up(session, preview, state)
+        with stacks.changing(session, confirmed, begin, at_end=at_end):
             shown = ["--refresh"] if refresh else []
-            engine.up(stack.name, [*shown, *options, *again], config=session.config)
+            engine.up(stack.name, [*shown, *options, *again], config=session.config, at_end=at_end)
+            if at_end or cut_off:
+                checkpoints.settle(session, preview, everything=cut_off)
             if look_again:
                 apply(session, refresh=True, yes=yes, options=options, allow=allow)
             engine.clear_pending_creates(stack.name)
