@@ -1,17 +1,30 @@
-"""`python -m synapse_media.engine`: obtain the engine and the embedded store; prints nothing if both are installed."""
+"""`python -m synapse_media.engine`: obtain the engine and the embedded store; prints nothing if both are installed.
+
+The two are built side by side, the store in a process of its own (`python -m synapse_media.engine store`): most of the
+time of either is one thread that links.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 
-from synapse_media.engine.obtain import obtain_pulumi, obtain_versitygw
+from synapse_media.engine.obtain import ObtainError, has_versitygw, obtain_pulumi, obtain_versitygw
 from synapse_media.errors import SynapseMediaError
+
+_STORE = "store"
 
 
 def main() -> int:
     try:
-        obtain_versitygw()
-        obtain_pulumi()
+        if sys.argv[1:] == [_STORE]:
+            obtain_versitygw()
+        else:
+            with _store_beside():
+                obtain_pulumi()
     except SynapseMediaError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -19,6 +32,30 @@ def main() -> int:
         print("Interrupted. No partial files are left; the next run continues from Go's cache.", file=sys.stderr)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _store_beside() -> Iterator[None]:
+    """Build the embedded store meanwhile, and show what it said at the end. Raises ObtainError."""
+    if has_versitygw():
+        yield
+        return
+    print("Building the embedded store beside the engine …", file=sys.stderr, flush=True)
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-m", "synapse_media.engine", _STORE]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as child:
+            try:
+                yield
+                child.wait()
+            finally:
+                # Nothing where it is done. Else it removes what it had begun.
+                child.terminate()
+        said.seek(0)
+        text = said.read().decode(errors="replace").strip()
+    if child.returncode:
+        raise ObtainError(text or f"the embedded store could not be built (code {child.returncode})")
+    if text:
+        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":
