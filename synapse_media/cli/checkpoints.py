@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Final
 
 from synapse_media.errors import StoreError, SynapseMediaError, UsageError
-from synapse_media.guards.applied import PROOF, is_bucket
-from synapse_media.schema import model, resources
+from synapse_media.guards.applied import OURS, PROOF, is_bucket
+from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
 from synapse_media.urn import Urn
 
@@ -32,8 +33,7 @@ _WORTH_IT: Final = 10_000
 _CHANGING: Final = frozenset({"create", "update", "replace", "create-replacement"})
 _HARMLESS: Final = frozenset({"same", "refresh", "delete", "delete-replaced"})
 """Done once more, they do nothing more."""
-_OURS: Final = {kind.token: kind for kind in resources.RESOURCES}
-_NEITHER: Final = ("pulumi:pulumi:Stack", f"pulumi:providers:{resources.PLUGIN}")
+_NEITHER: Final = ("pulumi:pulumi:Stack", f"pulumi:providers:{OURS.partition(':')[0]}")
 
 
 def of_up(session: stacks.Session, preview: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
@@ -103,14 +103,21 @@ def _is_found_again(step: Mapping[str, Any]) -> bool:
     custom = (step.get("newState") or step.get("oldState") or {}).get("custom")
     if kind in _NEITHER or not custom:
         return True
-    if step["op"] in _HARMLESS:
-        return kind in _OURS
-    return step["op"] in _CHANGING and kind in _OURS and _OURS[kind].found_again
+    known = _found_again()
+    return kind in known and (step["op"] in _HARMLESS or (step["op"] in _CHANGING and known[kind]))
 
 
 def _is_ours(urn: str) -> bool:
     kind = Urn.parse(urn).kind
-    return kind in _OURS or kind in _NEITHER
+    return kind in _found_again() or kind in _NEITHER
+
+
+@cache
+def _found_again() -> dict[str, bool]:
+    """{type of our plugin's resources: whether it is found again}. Loaded here: `--help` has no use for the schema."""
+    from synapse_media.schema.resources import RESOURCES
+
+    return {kind.token: kind.found_again for kind in RESOURCES}
 
 
 def _marks_are_kept(session: stacks.Session, steps: Iterable[Mapping[str, Any]]) -> bool:

@@ -48,9 +48,29 @@ EDITED = (
     Trial("destroy", "hang up", 2, 0.0, 1),
 )
 
+AT_END = (
+    Trial("up", "kill engine", 44, 0.2, 1),
+    Trial("rotate", "kill engine", 26, 0.1, 1),
+    Trial("finish", "kill command", 8, 0.0, 1),
+    Trial("destroy", "kill engine", 5, 0.0, 1),
+)
+"""For a state that is written at the end of a run only."""
 
-@pytest.mark.parametrize("trials", [KILLED, DISTURBED, EDITED], ids=["killed", "disturbed", "edited"])
-def test_a_life_full_of_faults(trials: tuple[Trial, ...], here: World, own_directories: Path, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize(
+    ("trials", "saved"),
+    [(KILLED, ""), (DISTURBED, ""), (EDITED, ""), (AT_END, "at-end")],
+    ids=["killed", "disturbed", "edited", "at-end"],
+)
+def test_a_life_full_of_faults(
+    trials: tuple[Trial, ...],
+    saved: str,
+    here: World,
+    own_directories: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SYNAPSE_MEDIA_CHECKPOINTS", saved)
     told: list[tuple[str, str]] = []
     rendered: dict[Path, str] = {}
 
