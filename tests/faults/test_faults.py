@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from synapse_media.cli import checkpoints
 from synapse_media.renderer import inventory_host
 from tests.faults import __main__ as faults
 from tests.faults import trial
@@ -68,9 +69,8 @@ def test_a_life_full_of_faults(
     here: World,
     own_directories: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SYNAPSE_MEDIA_CHECKPOINTS", saved)
+    here.environment = {checkpoints.VARIABLE: saved}
     told: list[tuple[str, str]] = []
     rendered: dict[Path, str] = {}
 
@@ -137,8 +137,8 @@ def test_whatever_breaks_is_counted_by_its_kind(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
-    def nothing(*_: object) -> Iterator[None]:
-        yield
+    def nothing(*_: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace()
 
     def fails(_: object, trial: Trial) -> bool:
         raise ConnectionError("the store can't be asked")
