@@ -13,7 +13,7 @@ from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import current_names
 
-from . import programs, stacks
+from . import checkpoints, programs, stacks
 
 
 def add_parser(commands: Any) -> None:
@@ -39,6 +39,8 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
     engine, stack = session.engine, session.stack
     state = session.state()
     applied = stacks.applied(session, state)
+    stacks.refuse_what_is_in_no_state(session)
+    at_end = checkpoints.of_destroy(session, state)
     names = current_names(applied, stack.stores)
     words = {name: words_of(name, stack.allow, now) for name, now in names.items()}
     buckets = {bucket.urn: name for name, store in applied.items() for bucket in store.buckets}
@@ -68,7 +70,7 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
     with stacks.opening_state(session, state, keys), stacks.changing(session):
         for store in applied.values():
             stacks.forget_gone_buckets(session, store)
-        engine.destroy(stack.name, arguments.options)
+        engine.destroy(stack.name, arguments.options, at_end=at_end)
         engine.clear_pending_creates(stack.name)
     if arguments.json:
         left = {bucket.urn for store in read_applied(session.state()).values() for bucket in store.buckets}

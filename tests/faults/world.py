@@ -93,6 +93,7 @@ class World:
         stores: the first is the one that is changed; the others must not notice.
         media: the buckets that media was put into: whatever happens, it stays there.
         issued: every secret access key that the store ever handed out, whether or not anybody received it.
+        environment: variables of the commands beside this process's own.
     """
 
     stack: Stack
@@ -104,6 +105,7 @@ class World:
     runs: int = 0
     media: set[str] = field(default_factory=set)
     issued: set[str] = field(default_factory=set)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def first(self) -> Kept:
@@ -165,6 +167,7 @@ class World:
             return subprocess.Popen(
                 [COMMAND, arguments[0], "--stack", self.stack.name, *arguments[1:]],
                 cwd=self.stack.engine.project,
+                env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
