@@ -521,7 +521,8 @@ class Engine:
                 "another passphrase has the same effect: remove that line if there is no `secure:` value."
             )
         if locked := _LOCKED.search(output):
-            return EngineError(f"{what} failed: {_about_the_lock(locked, args)}")
+            here = self.is_local and locked["host"] == socket.gethostname()
+            return EngineError(f"{what} failed: {_about_the_lock(locked, args, here=here)}")
         if "no resource plugin 'pulumi-resource-s3store'" in output:
             own = Path(sys.executable).parent
             return EngineError(
@@ -549,13 +550,22 @@ _LOCKED = re.compile(r"(?P<lock>\S+): created by (?P<owner>\S+)@(?P<host>\S+) \(
 """A lock as pulumi names it (pkg/backend/diy/lock.go)."""
 
 
-def _about_the_lock(lock: re.Match[str], args: Sequence[str]) -> str:
-    """Who holds the lock of a stack, and what to do."""
+def _about_the_lock(lock: re.Match[str], args: Sequence[str], *, here: bool) -> str:
+    """Who holds the lock of a stack, and what to do.
+
+    Args:
+        here: a process of this machine holds it, which lives: `unlock_if_dead` has looked.
+    """
     stack = args[args.index("--stack") + 1] if "--stack" in args else ""
-    return (
+    told = (
         f"the stack {stack} is locked by another run: of {lock['owner']} on the machine {lock['host']}, process "
         f"{lock['pid']}, since {lock['since']}. This run did not begin. Wait for the end of that one, and run this "
-        f"again. A lock is never removed for you, since nobody here sees whether that process still runs: where it is "
+        "again."
+    )
+    if here:
+        return told
+    return (
+        f"{told} The lock is not removed for you, since nobody here sees whether that process still runs: where it is "
         f'dead for sure, eval "$(synapse-media env)" && pulumi cancel --stack {stack} removes the lock. If it is not, '
         "both runs then write the state, and what one of them made is missing in it."
     )
