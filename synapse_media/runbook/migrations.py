@@ -187,6 +187,30 @@ def _stop(site: Site, why: str, also: str = "") -> Step:
     )
 
 
+def _copy_new(commands: tuple[str, ...], undo: str, why: str = "Media that arrived since the first copy.") -> Step:
+    return Step(
+        "Copy new media",
+        SERVER,
+        why,
+        "rclone ends with 0 errors.",
+        undo,
+        commands=commands,
+        effects=(Effect.COPIED,),
+    )
+
+
+def _compare(what: str, commands: tuple[str, ...], undo: str, more: str = rclone.COUNTS) -> Step:
+    return Step(
+        "Compare the content",
+        SERVER,
+        f"{what}, with the same content: both are read.",
+        f"{SAME} {more}",
+        undo,
+        commands=commands,
+        effects=(Effect.VERIFIED,),
+    )
+
+
 def _disable_clean_up(site: Site) -> tuple[Step, ...]:
     """Disable clean-up jobs, which delete local files by name, including those just copied back."""
     if site.plain:
@@ -336,14 +360,11 @@ def _from_module(site: Site, old: Remote) -> Migration:
             commands=rclone.download(site, old),
             effects=(Effect.COPIED,),
         ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything in the bucket must be on the disk, with the same content: both are read.",
-            f"{SAME} Otherwise do not continue, and inspect the files that differ. {rclone.COUNTS}",
+        _compare(
+            "Everything in the bucket must be on the disk",
+            (rclone.compare(old.path, rclone.word(site.media)),),
             "Nothing to undo.",
-            commands=(rclone.compare(old.path, rclone.word(site.media)),),
-            effects=(Effect.VERIFIED,),
+            more=f"Otherwise do not continue, and inspect the files that differ. {rclone.COUNTS}",
         ),
         Step(
             "Disable the module",
@@ -381,23 +402,11 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
             commands=rclone.upload(site, new),
         ),
         _stop(site, "With Goofys, media is in the bucket alone, so nothing may be written during the last copy."),
-        Step(
-            "Copy new media",
-            SERVER,
-            "Media that arrived since the first copy.",
-            "rclone ends with 0 errors.",
+        _copy_new(rclone.upload(site, new), "Start Synapse again."),
+        _compare(
+            "Everything on the disk must be in the bucket",
+            (rclone.compare(rclone.word(site.media), new.path),),
             "Start Synapse again.",
-            commands=rclone.upload(site, new),
-            effects=(Effect.COPIED,),
-        ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything on the disk must be in the bucket, with the same content: both are read.",
-            f"{SAME} {rclone.COUNTS}",
-            "Start Synapse again.",
-            commands=(rclone.compare(rclone.word(site.media), new.path),),
-            effects=(Effect.VERIFIED,),
         ),
         Step(
             "Mount the bucket and start",
@@ -465,23 +474,15 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             "Media is in the bucket alone, so nothing may be written during the last copy. Goofys writes a file on "
             "close.",
         ),
-        Step(
-            "Copy new media",
-            SERVER,
+        _copy_new(
+            rclone.download(site, old, target),
+            "Start Synapse again: the mount is started with it.",
             "Media that arrived since. --ignore-existing is safe: media files never change.",
-            "rclone ends with 0 errors.",
-            "Start Synapse again: the mount is started with it.",
-            commands=rclone.download(site, old, target),
-            effects=(Effect.COPIED,),
         ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything in the bucket must be on the disk, with the same content: both are read.",
-            f"{SAME} {rclone.COUNTS}",
+        _compare(
+            "Everything in the bucket must be on the disk",
+            (rclone.compare(old.path, rclone.word(target)),),
             "Start Synapse again: the mount is started with it.",
-            commands=(rclone.compare(old.path, rclone.word(target)),),
-            effects=(Effect.VERIFIED,),
         ),
         Step(
             "Unmount the bucket and start",
@@ -785,23 +786,12 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             site,
             "The module and a mount of its bucket must never exist at the same time: its job would delete the objects.",
         ),
-        Step(
-            "Copy new media",
-            SERVER,
-            "Media that arrived since the first copy.",
-            "rclone ends with 0 errors.",
+        _copy_new(rclone.upload(site, old), "Start Synapse again: the module is still in use."),
+        _compare(
+            "Everything on the disk must be in the bucket",
+            (rclone.compare(rclone.word(site.media), old.path),),
             "Start Synapse again: the module is still in use.",
-            commands=rclone.upload(site, old),
-            effects=(Effect.COPIED,),
-        ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything on the disk must be in the bucket, with the same content: both are read.",
-            f"{SAME} The bucket may have more: files that are no longer on the disk.",
-            "Start Synapse again: the module is still in use.",
-            commands=(rclone.compare(rclone.word(site.media), old.path),),
-            effects=(Effect.VERIFIED,),
+            more="The bucket may have more: files that are no longer on the disk.",
         ),
         Step(
             "Remove the module",
@@ -940,23 +930,15 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
             "New media goes to the old bucket, so none may arrive during the last copy.",
             f"systemctl stop {media_repo.UNIT}" if method == MEDIA_REPO else "",
         ),
-        Step(
-            "Copy new media",
-            SERVER,
+        _copy_new(
+            last_copy,
+            "Start Synapse again: the old bucket is still in use.",
             "Media that arrived since the first copy" + (", and what is only on the disk." if local else "."),
-            "rclone ends with 0 errors.",
-            "Start Synapse again: the old bucket is still in use.",
-            commands=last_copy,
-            effects=(Effect.COPIED,),
         ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything in the old place must be in the new bucket, with the same content: both are read.",
-            f"{SAME} {rclone.COUNTS}",
+        _compare(
+            "Everything in the old place must be in the new bucket",
+            compared,
             "Start Synapse again: the old bucket is still in use.",
-            commands=compared,
-            effects=(Effect.VERIFIED,),
         ),
         Step(
             "Use the new bucket and start",
