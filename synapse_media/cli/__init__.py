@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(made)
+    terminal.tolerate(sys.stdout)
     parsed = made.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     with contextlib.ExitStack() as directory:
         return _run(parsed, directory)
