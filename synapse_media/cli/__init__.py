@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(made)
+    terminal.tolerate(sys.stdout)
     words = _joined(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = made.parse_args(words)
