@@ -30,7 +30,12 @@ OF: Mapping[str, Examples] = {
     ),
     "list": Examples("state.md", (("list", "stacks, homeservers, when each was last changed"),)),
     "show": Examples(
-        "state.md", (("show", "everything that exists"), ("show --stack prod --json", "of one stack, for programs"))
+        "state.md",
+        (
+            ("show", "everything that exists"),
+            ("show --stack prod --drift", "and what was changed by hand"),
+            ("show --stack prod --json", "of one stack, for programs"),
+        ),
     ),
     "diff": Examples(
         "changes.md",

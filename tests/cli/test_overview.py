@@ -112,6 +112,41 @@ def test_what_exists_is_said_and_nothing_is_changed(
     assert as_json(capfd, "show", "--stack", name)[name]["stores"][SERVER]["bucket"] == life.bucket
 
 
+def test_drift_is_shown_if_asked_for_and_not_what_the_stack_file_changes(
+    begin: Callable[[], Life], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    life = begin()
+    name = life.stack.name
+    life.store()
+    (life.stack.engine.project / "stacks/Pulumi.later.yaml").write_text("config: {}\n")
+    assert life.command("up", "--yes")[0] == 0
+    assert "drift: none" in said(capfd, "show", "--drift", "--stack", name)
+
+    (policy,) = life.iam.list_user_policies(UserName=life.user)["PolicyNames"]
+    life.iam.delete_user_policy(UserName=life.user, PolicyName=policy)
+    # Pending, but no drift.
+    life.store(abort_days=9)
+    assert "Bucket" in life.command("diff")[1]
+    shown = as_json(capfd, "show", "--drift")
+    assert {change["kind"] for change in shown[name]["drift"]} == {"UserPolicy"}
+    assert shown[name]["drift_fault"] == ""
+    # Of one that was not made there is none.
+    assert "drift" not in shown["later"]
+    words = said(capfd, "show", "--drift", "--stack", name)
+    assert f"`synapse-media up --refresh --stack {name}` would mend it by" in words
+    assert "UserPolicy" in words
+    # It was only looked at.
+    assert life.iam.list_user_policies(UserName=life.user)["PolicyNames"] == []
+
+    monkeypatch.delenv("S3_SECRET_ACCESS_KEY")
+    capfd.readouterr()
+    assert main(["show", "--drift", "--json"]) == 1
+    found = answer("show", capfd.readouterr().out)["stacks"][name]
+    assert found["drift"] is None
+    assert "S3_SECRET_ACCESS_KEY" in found["drift_fault"]
+    assert found["stores"][SERVER]["bucket"] == life.bucket
+
+
 def test_an_unknown_stack_is_answered_with_those_there_are(
     begin: Callable[[], Life], capfd: pytest.CaptureFixture[str]
 ) -> None:
