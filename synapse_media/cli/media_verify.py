@@ -86,11 +86,12 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     from synapse_media.media.tree import Tree
 
     media.require_media_of_synapse(store, to_delete=False)
-    refuse_mount(Tree(arguments.directory).path)
     with database_of(arguments, homeserver_of(arguments, default=False)) as database:
+        # Beside a database it tells something of a directory that was wiped, too.
+        tree = Tree(arguments.directory, may_be_empty=database is not None)
+        refuse_mount(tree.path)
         found = media.verify(
-            # Beside a database it tells something of a directory that was wiped, too.
-            Tree(arguments.directory, may_be_empty=database is not None),
+            tree,
             _bucket(store),
             database=database,
             report=Path(arguments.report) if arguments.report else None,

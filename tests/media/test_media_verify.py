@@ -284,6 +284,16 @@ class TestWithTheDatabase:
         code, answer, _ = one.run("verify", "--config", one.config)
         assert (code, answer["lost"]["files"]) == (0, 0)
 
+    def test_a_directory_that_was_wiped(self, one: World) -> None:
+        database = one.know(aabbfreed=(7, 0), aabblost=(7, 0))
+        one.put("local_content/aa/bb/freed")
+        (one.media / "local_content").rmdir()
+        code, answer, _ = one.run("verify", "--database", database)
+        assert (code, answer["lost"]["first"]) == (1, ["local_content/aa/bb/lost"])
+        code, _, said = one.run("verify")
+        assert code == 1
+        assert "is not Synapse's media store" in said
+
 
 class TestTheReport:
     def test_it_is_private_whole_and_can_be_asked(self, one: World) -> None:
