@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
@@ -185,7 +186,8 @@ def _place(arguments: argparse.Namespace, store: StorageOutputs) -> dict[str, An
 @contextlib.contextmanager
 def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Progress, Amount], None]]:
     """How far a transfer is: one bar on a terminal, a line now and then elsewhere."""
-    if terminal.shows_colour(sys.stderr) and not arguments.json:
+    # A server need not have what draws it.
+    if terminal.shows_colour(sys.stderr) and not arguments.json and find_spec("rich"):
         with terminal.bar() as draw:
             yield lambda progress, of: draw(progress.size, of.size, _how_far(progress, of))
         return

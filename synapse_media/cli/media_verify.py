@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
+from synapse_media.homeserver import synapse
 
 from . import programs
 from .abort_uploads import age
@@ -55,7 +56,7 @@ def add_options(parser: Any) -> None:
         action="append",
         metavar="PATH",
         help="homeserver.yaml and each file that Synapse reads after it, or their directory. copy: refuse unless it "
-        "names this directory, store and prefix. free needs it (default: /etc/matrix-synapse); verify, free and "
+        f"names this directory, store and prefix. free needs it (default: {synapse.CONFIGURATION}); verify, free and "
         "restore take the database from it",
     )
     parser.add_argument(
@@ -116,8 +117,8 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     homeserver = homeserver_of(arguments, default=True)
     if homeserver is None:
         raise UsageError(
-            "--config is missing, and there is no /etc/matrix-synapse; allowed: the homeserver.yaml of this media, and "
-            "each file that Synapse reads after it. Nothing is deleted before it names this store."
+            f"--config is missing, and there is no {synapse.CONFIGURATION}; allowed: the homeserver.yaml of this "
+            "media, and each file that Synapse reads after it. Nothing is deleted before it names this store."
         )
     with database_of(arguments, homeserver) as database:
         done = media.free(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from synapse_media.contract import ContractError, StorageOutputs, from_json
 from synapse_media.errors import UsageError
+from synapse_media.methods import METHODS
 from synapse_media.renderer import secret_variable
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
     connection = Connection(
         endpoint=store.endpoint_url,
         region=store.region,
-        addressing=store.addressing,
+        addressing=METHODS[store.method].addressing(store.endpoint_url, store.bucket),
         checksums=store.checksums,
         ca_file=store.ca_file,
     )

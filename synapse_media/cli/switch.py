@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from synapse_media.methods import FILESYSTEM
 from synapse_media.renderer import forms
+
+from . import programs
 
 
 def add_parser(commands: Any) -> None:
@@ -63,5 +64,5 @@ def run(arguments: argparse.Namespace) -> int:
         new_stack=arguments.to_stack or "",
         media_path=arguments.media_path,
     )
-    print(json.dumps(plan.to_json(), indent=2) if arguments.json else plan, end="\n" if arguments.json else "")
+    print(programs.text(plan.to_json()) if arguments.json else plan, end="\n" if arguments.json else "")
     return 0

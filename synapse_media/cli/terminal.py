@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -31,6 +32,23 @@ _STYLES = {
 def shows_colour(stream: TextIO) -> bool:
     """Whether what is written to a stream is read on a terminal by somebody who has not turned colours off."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _substituted(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What a stream's encoding lacks: a byte of a path as it is, else "?"."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    if all("\udc80" <= character <= "\udcff" for character in bad):
+        return bytes(ord(character) - 0xDC00 for character in bad), error.end
+    return "?" * len(bad), error.end
+
+
+def tolerate(stream: TextIO) -> None:
+    """Have a stream take any text: its encoding may lack characters (a locale of Latin-1), or a path be no text."""
+    if isinstance(stream, io.TextIOWrapper):
+        codecs.register_error("synapse-media", _substituted)
+        stream.reconfigure(errors="synapse-media")
 
 
 def write(lines: Iterable[tuple[str, str]], stream: TextIO) -> None:

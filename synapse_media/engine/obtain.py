@@ -106,6 +106,29 @@ def say_on_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+class _Progress:
+    """How far a build is: on a terminal one line that changes, elsewhere a line every half minute."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._in_place = say is say_on_stderr and sys.stderr.isatty()
+        self._shown = time.monotonic()
+
+    def show(self, text: Callable[[], str]) -> None:
+        """`text` is asked for only where it is shown."""
+        if time.monotonic() - self._shown < (1 if self._in_place else 30):
+            return
+        self._shown = time.monotonic()
+        if self._in_place:
+            print(f"\r\x1b[K{text()}", end="", file=sys.stderr, flush=True)
+        else:
+            self._say(text())
+
+    def clear(self) -> None:
+        if self._in_place:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
 def obtain_pulumi(say: Say = say_on_stderr) -> Toolchain:
     """The engine, installed if necessary.
 
@@ -142,8 +165,16 @@ def obtain_pulumi(say: Say = say_on_stderr) -> Toolchain:
 
 def obtain_versitygw(say: Say = say_on_stderr) -> Path:
     """The embedded store's program, built if necessary. Raises ObtainError."""
-    home = _engine_dir() / f"versitygw-{versions.VERSITYGW}"
-    return build_once(VERSITYGW, home, say)
+    return build_once(VERSITYGW, _home_of_versitygw(), say)
+
+
+def has_versitygw() -> bool:
+    """Whether the embedded store's program was built before."""
+    return (_home_of_versitygw() / VERSITYGW.name).exists()
+
+
+def _home_of_versitygw() -> Path:
+    return _engine_dir() / f"versitygw-{versions.VERSITYGW}"
 
 
 def obtain_rclone(say: Say = say_on_stderr) -> Path:
@@ -339,19 +370,25 @@ def go_build(program: GoProgram, output: Path, say: Say) -> None:
     with _writable(program.source) as module:
         version = _go_version(module)
         say(f"Building {program.name} with Go {version}{program.note} …")
-        began = shown = time.monotonic()
+        began = time.monotonic()
         log = output.with_name(f"{output.name}.log")
+        progress = _Progress(say)
+
+        def reached() -> str:
+            # Go prints the name of each package that it compiles, and not how many there are.
+            packages = log.read_bytes().count(b"\n")
+            return f"  {program.name}: {packages} packages in {time.monotonic() - began:.0f} s"
 
         def watch() -> str:
-            nonlocal shown
-            if time.monotonic() - shown >= 5:
-                shown = time.monotonic()
-                say(f"  {program.name}: {shown - began:.0f} s, {_tail(log, 1)}")
+            progress.show(reached)
             return ""
 
         ldflags = f"-s -w -X {program.stamp}" if program.stamp else "-s -w"
         command = ["go", "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", str(output), program.package]
-        why = _run_watched(command, log, env=_go_environment(), cwd=module, watch=watch)
+        try:
+            why = _run_watched(command, log, env=_go_environment(), cwd=module, watch=watch)
+        finally:
+            progress.clear()
         if why is not None:
             output.unlink(missing_ok=True)
             raise ObtainError(f"Building {program.name} failed: {why}.\n{_tail(log, 15)}\n{_hint(log)}".rstrip())

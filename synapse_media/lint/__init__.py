@@ -1,7 +1,7 @@
 """Finds what in existing configuration files breaks or loses media. Needs no Pulumi, no store and no network.
 
 `check` reads the files and applies the rules. `rules` has those on a single configuration, `cross_checks` those on
-several.
+several, `jobs` those on what uploads at night.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from synapse_media.errors import UsageError
 
-from . import cross_checks, embedded, stores, version_rules, versions
+from . import cross_checks, embedded, jobs, stores, version_rules, versions
 from . import rules as _rules  # noqa: F401  (each module registers its rules)
 from .config import Config, Kind, group, kind_of
 from .findings import RULES, Finding, Hit, Rule, Severity
@@ -28,7 +28,7 @@ UNREADABLE = Rule(
     "https://yaml.org/spec/1.1/",
     lambda _: (),
 )
-ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *cross_checks.RULES, *version_rules.RULES, UNREADABLE)
+ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *cross_checks.RULES, *version_rules.RULES, *jobs.RULES, UNREADABLE)
 """All rules of `check`."""
 
 _ORDER = list(Severity)
@@ -70,23 +70,26 @@ def check(paths: Sequence[Path]) -> Report:
     broken = [document for document, _ in documents if document.problem]
     named = (Kind.SYNAPSE, Kind.MEDIA_REPO)
     empty = any(_not_looked_into(each) == _EMPTY and Path(each.path).name in named for each in unknown)
-    if not (configs or broken or hidden or pins or empty):
+    with_jobs = [document for document, _ in given if jobs.has_any(document)]
+    if not (configs or broken or hidden or pins or empty or with_jobs):
         raise UsageError(
             f"{', '.join(document.path for document in unknown)}: not a homeserver.yaml, variables of the playbook "
             "or a media-repo.yaml, and none is embedded in it"
         )
     findings = [UNREADABLE.finding(_broken(document)) for document in broken]
     findings += version_rules.find(configs, pins)
+    findings += jobs.find(with_jobs)
     for config in configs:
         for rule in RULES.values():
             findings += rule.apply(config)
-    findings += cross_checks.find(configs)
+    findings = list(dict.fromkeys([*findings, *cross_checks.find(configs)]))  # variables of a group are every host's
     findings.sort(key=lambda found: (_ORDER.index(found.severity), found.file, found.line, found.rule, found.setting))
     files = {
         document.path: config.kind.value for config in configs for document in (*config.documents, *config.ignored)
     }
     files = {document.path: _not_looked_into(document) for document in unknown} | files
     files |= {document.path: document.template for document in templates}
+    files |= {document.path: _JOB for document in with_jobs if files[document.path] in NOT_LOOKED_INTO}
     files |= {document.path: "unreadable" for document in broken}
     files |= {str(directory): _NO_FILES for directory in without}
     return Report(tuple(findings), dict(sorted(files.items())))
@@ -159,6 +162,7 @@ def _not_looked_into(document: Document) -> str:
 _NO_FILES = "no *.yaml or *.yml file"
 _REFERRED = "its configuration is in a Secret"
 _EMPTY = "empty"
+_JOB = f"a job with {jobs.PROGRAM}"
 NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE, _NO_FILES, _REFERRED, _EMPTY)
 """Kinds of files that are not checked."""
 

@@ -200,6 +200,27 @@ def _stop(site: Site, why: str, also: str = "") -> Step:
     )
 
 
+def _copy_new(
+    commands: tuple[str, ...],
+    undo: str,
+    why: str = "Media that arrived since the first copy.",
+    check: str = media.ARRIVED,
+) -> Step:
+    return Step("Copy new media", SERVER, why, check, undo, commands=commands, effects=(Effect.COPIED,))
+
+
+def _compare(what: str, commands: tuple[str, ...], undo: str, check: str = media.PASSED) -> Step:
+    return Step(
+        "Compare the content",
+        SERVER,
+        f"{what}, with the same content.",
+        check,
+        undo,
+        commands=commands,
+        effects=(Effect.VERIFIED,),
+    )
+
+
 def _disable_clean_up(site: Site) -> tuple[Step, ...]:
     """Disable clean-up jobs, which delete local files by name, including those just copied back."""
     if site.plain:
@@ -337,14 +358,11 @@ def _from_module(site: Site, old: Remote) -> Migration:
             commands=(media.restore(site.media, old),),
             effects=(Effect.COPIED,),
         ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything in the bucket must be on the disk, with the same content.",
-            f"{_RESTORED} Otherwise do not continue, and inspect the files that differ.",
+        _compare(
+            "Everything in the bucket must be on the disk",
+            (media.restore(site.media, old), media.verify(site.media, old)),
             "Nothing to undo.",
-            commands=(media.restore(site.media, old), media.verify(site.media, old)),
-            effects=(Effect.VERIFIED,),
+            f"{_RESTORED} Otherwise do not continue, and inspect the files that differ.",
         ),
         Step(
             "Disable the module",
@@ -383,23 +401,11 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
             commands=(media.copy(site.media, new),),
         ),
         _stop(site, "With Goofys, media is in the bucket alone, so nothing may be written during the last copy."),
-        Step(
-            "Copy new media",
-            SERVER,
-            "Media that arrived since the first copy.",
-            media.ARRIVED,
+        _copy_new((media.copy(site.media, new, "--min-age 0"),), "Start Synapse again."),
+        _compare(
+            "Everything on the disk must be in the bucket",
+            (media.verify(site.media, new),),
             "Start Synapse again.",
-            commands=(media.copy(site.media, new, "--min-age 0"),),
-            effects=(Effect.COPIED,),
-        ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything on the disk must be in the bucket, with the same content.",
-            media.PASSED,
-            "Start Synapse again.",
-            commands=(media.verify(site.media, new),),
-            effects=(Effect.VERIFIED,),
         ),
         Step(
             "Mount the bucket and start",
@@ -467,23 +473,16 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             "Media is in the bucket alone, so nothing may be written during the last copy. Goofys writes a file on "
             "close.",
         ),
-        Step(
-            "Copy new media",
-            SERVER,
+        _copy_new(
+            (media.restore(target, old),),
+            "Start Synapse again: the mount is started with it.",
             "Media that arrived since. What is there is kept: media files never change.",
-            media.ARRIVED,
-            "Start Synapse again: the mount is started with it.",
-            commands=(media.restore(target, old),),
-            effects=(Effect.COPIED,),
         ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything in the bucket must be on the disk, with the same content.",
-            _RESTORED,
+        _compare(
+            "Everything in the bucket must be on the disk",
+            (media.restore(target, old), media.verify(target, old)),
             "Start Synapse again: the mount is started with it.",
-            commands=(media.restore(target, old), media.verify(target, old)),
-            effects=(Effect.VERIFIED,),
+            _RESTORED,
         ),
         Step(
             "Unmount the bucket and start",
@@ -787,23 +786,12 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             site,
             "The module and a mount of its bucket must never exist at the same time: its job would delete the objects.",
         ),
-        Step(
-            "Copy new media",
-            SERVER,
-            "Media that arrived since the first copy.",
-            media.ARRIVED,
+        _copy_new((media.copy(site.media, old, "--min-age 0"),), "Start Synapse again: the module is still in use."),
+        _compare(
+            "Everything on the disk must be in the bucket",
+            (media.verify(site.media, old),),
             "Start Synapse again: the module is still in use.",
-            commands=(media.copy(site.media, old, "--min-age 0"),),
-            effects=(Effect.COPIED,),
-        ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything on the disk must be in the bucket, with the same content.",
             f"{media.PASSED} The bucket may have more: files that are no longer on the disk.",
-            "Start Synapse again: the module is still in use.",
-            commands=(media.verify(site.media, old),),
-            effects=(Effect.VERIFIED,),
         ),
         Step(
             "Remove the module",
@@ -940,23 +928,17 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
             "New media goes to the old bucket, so none may arrive during the last copy.",
             f"systemctl stop {media_repo.UNIT}" if method == MEDIA_REPO else "",
         ),
-        Step(
-            "Copy new media",
-            SERVER,
+        _copy_new(
+            last_copy,
+            "Start Synapse again: the old bucket is still in use.",
             "Media that arrived since the first copy" + (", and what is only on the disk." if local else "."),
             "rclone ends with 0 errors.",
-            "Start Synapse again: the old bucket is still in use.",
-            commands=last_copy,
-            effects=(Effect.COPIED,),
         ),
-        Step(
-            "Compare the content",
-            SERVER,
-            "Everything in the old place must be in the new bucket, with the same content: both are read.",
-            f"{SAME} {rclone.COUNTS}",
+        _compare(
+            "Everything in the old place must be in the new bucket",
+            compared,
             "Start Synapse again: the old bucket is still in use.",
-            commands=compared,
-            effects=(Effect.VERIFIED,),
+            f"{SAME} {rclone.COUNTS}",
         ),
         Step(
             "Use the new bucket and start",

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from synapse_media.engine import __main__ as engine_main
 from synapse_media.engine import embedded, obtain, versions
 from synapse_media.engine.obtain import GoProgram, ObtainError, Toolchain
 from synapse_media.engine.paths import private_dir
@@ -541,3 +542,35 @@ def test_a_read_only_source_is_built(own_cache: Path, stand_in_module: GoProgram
     program = GoProgram("stand-in", frozen, ".")
     assert obtain.build_once(program, own_cache / "stand-in-1", said).exists()
     frozen.chmod(0o755)
+
+
+def test_the_store_is_built_beside_the_engine_and_its_failure_is_the_whole_s(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    only_on_path(monkeypatch, tmp_path)
+    asked: list[str] = []
+    monkeypatch.setattr(engine_main, "obtain_pulumi", lambda: asked.append("engine"))
+    monkeypatch.setattr("sys.argv", ["engine"])
+    assert engine_main.main() == ObtainError.exit_code
+    assert asked == ["engine"]
+    assert "`go` is not on PATH" in capfd.readouterr().err
+    monkeypatch.setattr(engine_main, "has_versitygw", lambda: True)
+    assert engine_main.main() == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_a_build_is_one_line_on_a_terminal_and_a_few_elsewhere(
+    said: Said, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    terminal, file = obtain._Progress(obtain.say_on_stderr), obtain._Progress(said)
+    for number in range(1, 61):
+        now = float(number)
+        for progress in (terminal, file):
+            progress.show(lambda shown=now: f"{shown:.0f} s")  # type: ignore[misc]
+    terminal.clear()
+    printed = capsys.readouterr().err
+    assert printed == "".join(f"\r\x1b[K{number} s" for number in range(1, 61)) + "\r\x1b[K"
+    assert said.lines == ["30 s", "60 s"]

@@ -143,7 +143,7 @@ class TestAServerThatMisbehaves:
     @pytest.mark.parametrize(
         "fault",
         [proxy.truncated, proxy.lost_answer, proxy.slow_down, proxy.html(), proxy.EMPTY],
-        ids=["truncated", "lost-answer", "slow-down", "web-page", "empty"],
+        ids=["truncated", "lost answer", "slow down", "HTML", "empty"],
     )
     def test_a_listing_that_fails_is_no_verification(
         self, one: World, fault: proxy.Fault, monkeypatch: pytest.MonkeyPatch

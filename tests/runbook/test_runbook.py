@@ -24,6 +24,7 @@ from synapse_media.runbook import DangerousOrderError, Effect, RunbookError, mig
 from synapse_media.runbook.media import COMMAND
 from synapse_media.runbook.rclone import Remote
 from synapse_media.runbook.site import Site
+from tests.cli.shapes import answer
 from tests.renderer.samples import S3_ID, SECRET, store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -319,7 +320,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert text.startswith("matrix.example.com: from synapse-s3-storage-provider at amazon_s3 to filesystem")
     assert SECRET not in text
     assert cli.main(["switch", "--store", str(old), "--to", "backblaze_b2", "--to-store", str(new), "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
+    plan = answer("switch", capsys.readouterr().out)
     assert plan["to"] == "synapse-s3-storage-provider at backblaze_b2"
     assert any("new-media" in command for step in plan["steps"] for command in step["commands"])
     assert cli.main(["switch", "--store", str(old), "--to", "synapse-s3-storage-provider"]) == 1
