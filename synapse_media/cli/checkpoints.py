@@ -77,7 +77,7 @@ def settle(session: stacks.Session, preview: Mapping[str, Any], *, everything: b
         inputs = model.read(ProofInputs, {**one["inputs"], "secretAccessKey": ""})
         try:
             with session.credentials():
-                families.proof_administrator(inputs.lender).note_known(inputs)
+                families.proof_administrator(inputs.administrator).note_known(inputs)
         except StoreError as error:
             raise SynapseMediaError(
                 f"everything was made and proved, but the note on the key {inputs.access_key_id} of user "

@@ -1,7 +1,7 @@
-"""`python -m synapse_media.engine`: obtain the engine and the embedded store; prints nothing if both are installed.
+"""`python -m synapse_media.engine`: obtain the engine, the embedded store, rclone; prints nothing if they are there.
 
-The two are built side by side, the store in a process of its own (`python -m synapse_media.engine store`): most of the
-time of either is one thread that links.
+The other two are built beside the engine, in a process of its own (`python -m synapse_media.engine beside`): most of
+the time of each is one thread that links.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from synapse_media.engine.obtain import ObtainError, has_versitygw, obtain_pulumi, obtain_versitygw
+from synapse_media.engine.obtain import ObtainError, has_versitygw, obtain_pulumi, obtain_rclone, obtain_versitygw
 from synapse_media.errors import SynapseMediaError
 
-_STORE = "store"
+_BESIDE = "beside"
 
 
 def main() -> int:
     try:
-        if sys.argv[1:] == [_STORE]:
+        if sys.argv[1:] == [_BESIDE]:
             obtain_versitygw()
+            obtain_rclone()
         else:
-            with _store_beside():
+            with _others_beside():
                 obtain_pulumi()
+            obtain_rclone()
     except SynapseMediaError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -35,14 +37,14 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def _store_beside() -> Iterator[None]:
-    """Build the embedded store meanwhile, and show what it said at the end. Raises ObtainError."""
+def _others_beside() -> Iterator[None]:
+    """Build the embedded store and rclone meanwhile, and show what was said at the end. Raises ObtainError."""
     if has_versitygw():
         yield
         return
-    print("Building the embedded store beside the engine …", file=sys.stderr, flush=True)
+    print("Building the embedded store and rclone beside the engine …", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile() as said:
-        command = [sys.executable, "-m", "synapse_media.engine", _STORE]
+        command = [sys.executable, "-m", "synapse_media.engine", _BESIDE]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as child:
             try:
                 yield
@@ -53,7 +55,7 @@ def _store_beside() -> Iterator[None]:
         said.seek(0)
         text = said.read().decode(errors="replace").strip()
     if child.returncode:
-        raise ObtainError(text or f"the embedded store could not be built (code {child.returncode})")
+        raise ObtainError(text or f"the embedded store or rclone could not be built (code {child.returncode})")
     if text:
         print(text, file=sys.stderr)
 

@@ -1,7 +1,8 @@
-"""Install the engine and the embedded store's program, without root and only into the cache directory.
+"""Install the engine, the embedded store's program and rclone, without root and only into the cache directory.
 
 The engine is the `pulumi` on PATH if it is new enough, else one installed before, else downloaded with the vendor's
-installer, else built with Go from the pinned modules in `sources/`. The embedded store is always built.
+installer, else built with Go from the pinned modules in `sources/`. The embedded store is always built; rclone is the
+one on PATH if it is new enough, else built.
 """
 
 from __future__ import annotations
@@ -91,6 +92,13 @@ VERSITYGW = GoProgram(
     "github.com/versity/versitygw/cmd/versitygw",
     f"main.Version={versions.VERSITYGW}",
 )
+RCLONE = GoProgram(
+    "rclone",
+    _source("rclone"),
+    ".",  # a main of our own: with every backend the program is five times as large, and takes as much longer
+    f"github.com/rclone/rclone/fs.Version=v{versions.RCLONE}",
+    ", with what copying media needs; the first time takes 1 to 5 minutes",
+)
 
 
 def say_on_stderr(text: str) -> None:
@@ -167,6 +175,45 @@ def has_versitygw() -> bool:
 
 def _home_of_versitygw() -> Path:
     return _engine_dir() / f"versitygw-{versions.VERSITYGW}"
+
+
+def obtain_rclone(say: Say = say_on_stderr) -> Path:
+    """rclone: the one on PATH if it is new enough, else one of our own, built if necessary. Raises ObtainError."""
+    found, why_not = _rclone_on_path()
+    if found:
+        return found
+    home = _engine_dir() / f"rclone-{versions.RCLONE}"
+    if why_not and not home.exists():
+        say(f"Not using the rclone on PATH: {why_not}")
+    try:
+        return build_once(RCLONE, home, say)
+    except ObtainError as error:
+        wanted = ".".join(map(str, versions.MINIMUM_RCLONE))
+        raise ObtainError(
+            f"{why_not or 'There is no rclone on PATH.'} Install {wanted} or newer (Debian: apt install rclone; "
+            f"https://rclone.org/install/). It could not be built here either: {error}"
+        ) from None
+
+
+def _rclone_on_path() -> tuple[Path | None, str]:
+    """The `rclone` on PATH, or why it can't be used ("" if there is none)."""
+    found = shutil.which("rclone")
+    if found is None:
+        return None, ""
+    # rclone 1.60 does not start at all with this variable.
+    env = {name: value for name, value in environment().items() if name != "AWS_CA_BUNDLE"}
+    try:
+        answer = subprocess.run(
+            [found, "version", "--config="], capture_output=True, text=True, timeout=30, check=True, env=env
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"{found} does not answer `rclone version` ({type(error).__name__})."
+    match = re.match(r"rclone v(\d+)\.(\d+)", answer)
+    if match is None or (int(match[1]), int(match[2])) < versions.MINIMUM_RCLONE:
+        wanted = ".".join(map(str, versions.MINIMUM_RCLONE))
+        first = answer.strip().partition("\n")[0]
+        return None, f"{found} is {first or 'of no version'}; {wanted} or newer is needed."
+    return Path(found), ""
 
 
 def build_once(program: GoProgram, home: Path, say: Say) -> Path:

@@ -254,7 +254,7 @@ def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
 class StorjAdministrator:
     """The proof's administrator, through short-lived keys."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         grant = parent(inputs.bucket, OBJECTS)
         if grant.fault(decoy, OBJECTS, datetime.now(UTC)):
             # A grant for this bucket alone can't create a decoy: the proof reports "not tested".
@@ -275,6 +275,9 @@ class StorjAdministrator:
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         # A short-lived key is restricted to its bucket.
         return []
+
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # Storj has no bucket policies
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         s3 = administrator(inputs.connection, inputs.bucket)

@@ -241,6 +241,12 @@ class AnyRingInputs:
     adopt_key: str | None = prop(
         "ID of an existing key that becomes the first; its secret is in the environment.", default=None, transient=True
     )
+    retained: bool = prop(
+        "Whether a replacement keeps the keys of the former ring (`retainOnDelete`), so that keys which the state does "
+        "not know may be in use.",
+        default=False,
+        transient=True,
+    )
 
 
 RingIn = TypeVar("RingIn", bound=AnyRingInputs)
@@ -269,6 +275,12 @@ class KeyRingInputs(AnyRingInputs):
 
     adopt: bool = prop("The user may be somebody else's.", default=False, transient=True)
     mark: UserMark | None = prop("Whose the user has to be.", default=None, transient=True)
+    user_takes_keys: bool = prop(
+        "Whether the user's deletion deletes every key it has, whoever made it: then the ring is deleted only if the "
+        "user has no key that the state does not know.",
+        default=False,
+        transient=True,
+    )
     other_policies: tuple[str, ...] = prop("Inline policies beside this store's.", default=(), drift=True)
     attached_policies: tuple[str, ...] = prop("ARNs of policies attached to the user.", default=(), drift=True)
     groups: tuple[str, ...] = prop("Groups that the user is in.", default=(), drift=True)
@@ -421,7 +433,11 @@ class ProofInputs:
     policy_sha256: str = prop("SHA-256 of the key's policy; empty where there is none.", default="")
     admin: bool = prop("There is an administrator, who clears up.", default=False)
     decoy: bool = prop("The administrator may make an empty bucket that the key must not reach.", default=False)
-    lender: str = prop("The provider family that makes it; empty: an administrator with an S3 key.", default="")
+    administrator: str = prop(
+        "The provider family whose administrator creates the decoy and cleans up; empty: one with an S3 key.",
+        default="",
+        former="lender",
+    )
     owner: str = prop(_OWNER, default="")
     former_owner: str | None = prop(_FORMER_OWNER, default=None, transient=True)
     user_name: str = prop("The IAM user; empty where there is none.", default="")

@@ -63,6 +63,7 @@ class _Try:
 
     Attributes:
         decoy: an existing bucket the key must not reach; "" if there is none.
+        policy: the bucket's policy, "" for none; None if only the key itself may be able to read it.
         large: keys of the objects of 9 MiB that were written.
     """
 
@@ -70,6 +71,7 @@ class _Try:
     bucket: str
     key: str
     decoy: str
+    policy: str | None = None
     large: list[str] = field(default_factory=list)
     small: bytes = field(default_factory=lambda: _filler(1024))
     uploads: list[str] = field(default_factory=list)
@@ -183,7 +185,7 @@ def _delete(at: _Try) -> None:
 
 
 def _put_bucket_policy(at: _Try) -> None:
-    former = _policy(at)
+    former = _policy(at) if at.policy is None else at.policy
     try:
         call(at.s3, "put_bucket_policy", Bucket=at.bucket, Policy=_NO_POLICY)
     except ApiError as error:
@@ -197,11 +199,22 @@ def _put_bucket_policy(at: _Try) -> None:
 
 
 def _policy(at: _Try) -> str:
-    """The bucket's policy; "" if there is none, or the key may not read it."""
+    """The bucket's policy, as the key reads it; "" if there is none."""
     try:
         document = str(call(at.s3, "get_bucket_policy", Bucket=at.bucket)["Policy"])
         return document if isinstance(json.loads(document), dict) else ""
-    except (ApiError, ValueError):
+    except ApiError as error:
+        if error.code == "NoSuchBucketPolicy":
+            return ""
+        if error.lacking:
+            raise _NotTestedError("this store has no bucket policies") from None
+        if error.denied:
+            raise _NotTestedError(
+                "the key may not read the bucket's policy, which would have to be put back if the store took the "
+                "probe's malformed one"
+            ) from None
+        raise
+    except ValueError:
         return ""
 
 
@@ -276,6 +289,7 @@ def prove(
     expected: Mapping[Operation, Expected],
     *,
     decoy: str = "",
+    policy: str | None = None,
     settle_seconds: float = 0,
     own: str = "",
 ) -> tuple[ProofLine, ...]:
@@ -283,10 +297,11 @@ def prove(
 
     Args:
         prefix: the store's prefix, put before each key as it is.
+        policy: the bucket's policy as an administrator reads it; None if there is none to ask.
         own: the key of the object to write; by default, one that no other proof has.
         settle_seconds: a key or policy made just now may need so long until the store knows it.
     """
-    at = _Try(s3_client(connection, credential), bucket, own or own_object(prefix), decoy)
+    at = _Try(s3_client(connection, credential), bucket, own or own_object(prefix), decoy, policy)
     deadline = time.monotonic() + settle_seconds
     while True:
         lines = tuple(_lines(at, expected))
@@ -324,7 +339,8 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
 
 
 def _leave_little(at: _Try, *, deleted: bool) -> None:
-    """Delete what was written, or, where the key may not, let 1 KiB of it stay."""
+    """Delete what was written, or, where the key may not, let 1 KiB of it stay (and an old version, where
+    versions are kept: a key that may not delete can't remove it)."""
     with suppress(ApiError):
         if deleted:
             remove_versions(at.s3, at.bucket, at.key)

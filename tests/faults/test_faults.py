@@ -46,6 +46,7 @@ EDITED = (
     Trial("rename", "kill engine", 8, 0.0, 1),
     Trial("endpoint", "kill command", 12, 0.0, 1),
     Trial("bucket", "kill engine", 30, 0.0, 1),
+    Trial("region", "kill plugin", 12, 0.0, 1),
     Trial("destroy", "hang up", 2, 0.0, 1),
 )
 
