@@ -138,7 +138,9 @@ def test_an_object_that_can_not_be_read_at_once_is_not_verified(one: World) -> N
 
 class TestAServerThatMisbehaves:
     @pytest.mark.parametrize(
-        "fault", [proxy.truncated, proxy.lost_answer, proxy.slow_down, proxy.html(), proxy.EMPTY], ids=str
+        "fault",
+        [proxy.truncated, proxy.lost_answer, proxy.slow_down, proxy.html(), proxy.EMPTY],
+        ids=["truncated", "lost answer", "slow down", "HTML", "empty"],
     )
     def test_a_listing_that_fails_is_no_verification(
         self, one: World, fault: proxy.Fault, monkeypatch: pytest.MonkeyPatch
