@@ -19,7 +19,10 @@ from . import stores
 from .config import kind_of, lists_module
 from .reading import FILLED, TEMPLATE, Document, UnreadableError, Value, is_manifest, parse
 
-_MARKS = (synapse.PROVIDERS, synapse.ENABLE_LOCAL_STORAGE, synapse.BACKUP_PATH, synapse.MEDIA_STORE_PATH)
+_MARKS = (
+    *(synapse.PROVIDERS, synapse.ENABLE_LOCAL_STORAGE, synapse.BACKUP_PATH, synapse.MEDIA_STORE_PATH),
+    synapse.RETENTION,
+)
 _WORD = re.compile(
     rf"\b(?:{'|'.join((*_MARKS, synapse.MODULE_PACKAGE))}|datastores|media_store(?:age)?_providers)\b\"?\s*:"
     rf"|{synapse.MODULE_CLASS}"
@@ -55,14 +58,8 @@ def is_sealed(document: Document) -> bool:
 
 def is_in_secret(document: Document) -> bool:
     """Whether Helm values take a configuration from a Secret, as ess-helm's `configSecret` does."""
-    return any(_names_secret(root) for root in document.roots)
-
-
-def _names_secret(value: Value) -> bool:
-    named = value.items.get("configSecret")
-    if named is not None and isinstance(named.data, str):
-        return True
-    return any(_names_secret(item) for item in (*value.items.values(), *value.entries))
+    named = (each.items.get("configSecret") for root in document.roots for each in root.all())
+    return any(name is not None and isinstance(name.data, str) for name in named)
 
 
 _ELSEWHERE = ("oidc_providers", "oidc_config", "saml2_config", "cas_config", "jwt_config", "sso", "email", "modules")
@@ -72,13 +69,8 @@ _ELSEWHERE = ("oidc_providers", "oidc_config", "saml2_config", "cas_config", "jw
 def is_filled_in(document: Document) -> bool:
     """Whether a homeserver.yaml or media-repo.yaml is a template with quoted expressions."""
     items = document.root.items if document.root else {}
-    return any(_has_expression(value) for name, value in items.items() if name not in _ELSEWHERE)
-
-
-def _has_expression(value: Value) -> bool:
-    if isinstance(value.data, str):
-        return re.search(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>", value.data) is not None
-    return any(_has_expression(item) for item in (*value.items.values(), *value.entries))
+    within = (each.data for name, value in items.items() if name not in _ELSEWHERE for each in value.all())
+    return any(isinstance(data, str) and re.search(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>", data) for data in within)
 
 
 def _in(value: Value, document: Document, *, filled: bool) -> Iterator[Document]:
@@ -104,7 +96,7 @@ def _in(value: Value, document: Document, *, filled: bool) -> Iterator[Document]
 
 def _as_providers(name: str, value: Value) -> Value:
     """Rename a list of storage providers under a chart's own key to Synapse's; return anything else unchanged."""
-    if name == "modules" or not any(stores.is_module(entry) for entry in value.entries):
+    if name == "modules" or not lists_module(value):
         return value
     return replace(value, data={synapse.PROVIDERS: value})
 

@@ -53,6 +53,12 @@ class Value:
         """The entries of a list; empty for anything else."""
         return self.data if isinstance(self.data, tuple) else ()
 
+    def all(self) -> Iterator[Value]:
+        """This value and every value in it, at any depth."""
+        yield self
+        for child in (*self.items.values(), *self.entries):
+            yield from child.all()
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -137,6 +143,8 @@ def _judged(path: Path, text: str, mode: int) -> Document:
     try:
         parts, duplicates = parse(text, shown)
     except UnreadableError as error:
+        if _INI.search(text):
+            return Document(shown, template=OTHER_LANGUAGE, mode=mode, source=text)
         if _is_template(text) and not _PLAYBOOK.search(text):
             return Document(shown, template=TEMPLATE, mode=mode, source=text)
         return Document(shown, problem=error.problem, line=error.line, mode=mode, source=text)
@@ -161,7 +169,8 @@ _PLAYBOOK = re.compile(r"^matrix_[a-z]\w*:", re.MULTILINE)
 _YTT = re.compile(
     r"^\s*#@ *(?:load\(|if |if/end|for |for/end|def |end\b|data\.|overlay/)|[:-] +#@ ?[\w\"'({[]", re.MULTILINE
 )
-_BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|<%)", re.MULTILINE)
+_BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|<%)|^\s*@(?:if|foreach|isset|php)\b", re.MULTILINE)
+_INI = re.compile(r"\A(?:\s*[#;][^\n]*\n|\s*\n)*\[[\w:.-]+\]\s*$", re.MULTILINE)
 
 
 TEMPLATE = "a template"
@@ -187,18 +196,15 @@ def is_list_of_pins(path: Path) -> bool:
 
 
 def _is_template(text: str) -> bool:
-    """Whether invalid YAML has template syntax outside quotes: Jinja, Go, consul-template, ERB."""
+    """Whether invalid YAML has template syntax outside quotes: Jinja, Go, consul-template, ERB, Blade."""
     return _BEFORE_QUOTES.search(text) is not None
 
 
 def _expressions(value: Value) -> Iterator[Value]:
     """Where `{{ }}` is unquoted: YAML parses it as a mapping that is the key of a mapping."""
-    for name, item in value.items.items():
-        if name == NO_SCALAR:
-            yield Value(None, value.file, item.line)
-        yield from _expressions(item)
-    for item in value.entries:
-        yield from _expressions(item)
+    for each in value.all():
+        if NO_SCALAR in each.items:
+            yield Value(None, value.file, each.items[NO_SCALAR].line)
 
 
 def parse(

@@ -609,7 +609,7 @@ class _Keys(NamedKeys):
         # Until the nonce alone told whose a key is, the name depended on the owner too.
         self._former_names = frozenset(f"{user}-{former}-{slot}" for slot in SLOTS)
         self._nonce = inputs.nonce
-        self.shared_names = inputs.adopt and not inputs.nonce
+        self.shared_names = inputs.retained or (inputs.adopt and not inputs.nonce)
         self._capabilities: dict[str, frozenset[str]] = {}
 
     @property
@@ -692,7 +692,7 @@ class B2KeyRing(RingBase[B2KeyRingInputs, B2KeyRingState]):
 class B2Administrator:
     """The proof's administrator at Backblaze B2, through the native API, since the master key can't be used with S3."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         api = _admin(inputs.connection)
         with _calling(inputs.connection, decoy):
             found = _find(api, decoy)
@@ -715,6 +715,9 @@ class B2Administrator:
             listed = api.list_buckets(use_cache=False)
         decoys = [bucket for bucket in listed if bucket.name.startswith(DECOY) and bucket.name != decoy]
         return [bucket.name for bucket in decoys if is_marked(_mark_of(bucket), inputs)]
+
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # B2 has no bucket policies
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         api, prefix = account(inputs.connection), inputs.prefix + PROOF_OBJECT

@@ -594,6 +594,26 @@ def test_moto_a_policy_that_can_not_be_put_back_is_no_refusal(moto_url: str, dir
     assert "could not be put back: do that by hand" in line.detail
 
 
+def test_a_policy_that_can_not_be_read_is_not_overwritten(moto_url: str, direct: Direct) -> None:
+    key = Credential("testing", "testing")
+    s3 = connections.s3_client(direct.parsed(endpoint=moto_url, region="us-east-1"), key)
+    s3.create_bucket(Bucket=direct.name)
+    s3.put_bucket_policy(Bucket=direct.name, Policy=FORMER)
+    with proxy.in_front_of(moto_url) as double:
+        there = direct.parsed(endpoint=double.url, region="us-east-1")
+        denied = lambda request, _: proxy.error(request, 403, "AccessDenied", "no")  # noqa: E731
+        double.misbehave(denied, when=lambda request: request.method == "GET" and "policy" in request.query)
+        expected = {Operation.PUT_BUCKET_POLICY: Expected.REFUSED}
+        [line] = probes.prove(there, key, direct.name, "", expected)
+        assert line.outcome == "not tested"
+        assert "may not read the bucket's policy" in line.detail
+        assert s3.get_bucket_policy(Bucket=direct.name)["Policy"] == FORMER
+        # An administrator can.
+        [line] = probes.prove(there, key, direct.name, "", expected, policy=FORMER)
+    assert line.outcome == "allowed"
+    assert s3.get_bucket_policy(Bucket=direct.name)["Policy"] == FORMER
+
+
 # ---- the resource
 
 

@@ -659,6 +659,22 @@ def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
     B2Bucket().delete("refused-media", bucket, context)
 
 
+def test_a_key_that_a_former_ring_left_is_not_deleted(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `retain_on_delete`, where the user was edited, or the ring made anew: Synapse may have it."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    left = ring.create(_ring_of(bucket, "a", retained=True), context)[1]["accessKeyId"]
+    made = ring.create({**_ring_of(bucket, "a", retained=True), "userName": "other"}, context)[1]
+    assert set(_keys(double)) == {left, made["accessKeyId"]}
+    assert made["unknownKeys"] == [left]
+    # Nor later on, where the program says that no more.
+    rotated = ring.update("other", made, {**_ring_of(bucket, "a", "b"), "userName": "other"}, context)
+    assert set(_keys(double)) == {left, *(key["accessKeyId"] for key in rotated["keys"].values())}
+    rotated = ring.update("other", rotated, {**_ring_of(bucket, "a", "b"), "userName": "other"}, context)
+    ring.delete("other", {**rotated, "retireConfirmed": True}, context)
+    assert set(_keys(double)) == {left}
+
+
 def test_a_key_of_a_killed_run_under_the_name_of_an_earlier_version_is_replaced(
     double: B2Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -718,12 +734,12 @@ def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(
     made = _create(double, monkeypatch, double.key_id, double.key)
     administrator = B2Administrator()
     inputs = model.read(ProofInputs, {"owner": made["owner"], "connection": made["connection"]})
-    assert administrator.lend_decoy(inputs, "a-decoy-bucket")
+    assert administrator.ensure_decoy(inputs, "a-decoy-bucket")
     there = double.bucket_name_to_bucket["a-decoy-bucket"]
     assert there.bucket_info == {"synapse-media-stack": made["owner"]}
     there.bucket_info["synapse-media-stack"] = OTHER
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        administrator.lend_decoy(inputs, "a-decoy-bucket")
+        administrator.ensure_decoy(inputs, "a-decoy-bucket")
     administrator.delete_decoy(inputs, "a-decoy-bucket")
     administrator.delete_decoy(inputs, "a-decoy-bucket")
     B2Bucket().delete("refused-media", made, Context(lambda _: None))
