@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
+from synapse_media.engine import live
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
 from synapse_media.engine.options import selecting_options
@@ -227,28 +228,41 @@ class Engine:
         return self._run(args, capture=capture, check=check, cwd=self.project, env=self.environment)
 
     def _run(
-        self, args: Sequence[str], *, capture: bool, check: bool, cwd: Path, env: Mapping[str, str]
+        self,
+        args: Sequence[str],
+        *,
+        capture: bool,
+        check: bool,
+        cwd: Path,
+        env: Mapping[str, str],
+        is_live: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        command = [str(self.toolchain.pulumi), "--non-interactive", *args]
-        with (
-            _Relay() as relay,
-            subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if capture else self.shown_on,
-                stderr=subprocess.PIPE if capture else None,
-                encoding="utf-8",
-                errors="replace",
-                # So that Ctrl-C reaches pulumi once, from _Relay, and not from the terminal as well.
-                process_group=0,
-            ) as child,
-        ):
+        command = [str(self.toolchain.pulumi), *(() if is_live else ("--non-interactive",)), *args]
+        stdout = stderr = ""
+        with contextlib.ExitStack() as context:
+            ours, theirs = context.enter_context(live.pair()) if is_live else (-1, -1)
+            relay = context.enter_context(_Relay())
+            child = context.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env=env,
+                    stdin=theirs if is_live else subprocess.DEVNULL,
+                    stdout=theirs if is_live else subprocess.PIPE if capture else self.shown_on,
+                    stderr=theirs if is_live else subprocess.PIPE if capture else None,
+                    encoding="utf-8",
+                    errors="replace",
+                    # So that Ctrl-C reaches pulumi once, from _Relay, and not from the terminal as well.
+                    process_group=0,
+                )
+            )
             relay.to(child.pid)
-            # Captured output shows no progress.
-            with waiting(self.say, f"`pulumi {args[0]}`") if capture else contextlib.nullcontext():
-                stdout, stderr = child.communicate()
+            if is_live:
+                live.show(child, ours, theirs)
+            else:
+                # Captured output shows no progress.
+                with waiting(self.say, f"`pulumi {args[0]}`") if capture else contextlib.nullcontext():
+                    stdout, stderr = child.communicate()
         if relay.received:
             raise KeyboardInterrupt if relay.received == signal.SIGINT else SystemExit(128 + relay.received)
         done = subprocess.CompletedProcess(command, child.returncode, stdout or "", stderr or "")
@@ -380,21 +394,28 @@ class Engine:
             "--yes",
             "--skip-preview",
             "--suppress-outputs",
-            "--suppress-progress",
             "--stack",
             stack,
             *options,
         ]
         args += ["--config-file", str(config)] if config else []
-        self.run(args, capture=False)
+        self._run_shown(args)
 
     def destroy(self, stack: str, options: Sequence[str] = ()) -> None:
         """`pulumi destroy` with its output shown."""
-        self.run(["destroy", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False)
+        self._run_shown(["destroy", "--yes", "--stack", stack, *options])
 
     def refresh(self, stack: str, options: Sequence[str] = ()) -> None:
         """`pulumi refresh`, shown as it goes."""
-        self.run(["refresh", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False)
+        self._run_shown(["refresh", "--yes", "--stack", stack, *options])
+
+    def _run_shown(self, args: Sequence[str]) -> None:
+        """Run a command with its output shown: live on a terminal, line by line elsewhere."""
+        if self._by_passphrase:
+            _require_passphrase(self.environment)
+        is_live = self.shown_on is None and "--suppress-progress" not in args and live.possible()
+        words = [*args, *(() if is_live or "--suppress-progress" in args else ("--suppress-progress",))]
+        self._run(words, capture=False, check=True, cwd=self.project, env=self.environment, is_live=is_live)
 
     def remove_stack(self, stack: str, *, with_resources: bool = False) -> None:
         """Remove a stack and its backups from the backend; its stack file stays.
