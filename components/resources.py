@@ -175,11 +175,13 @@ class AnyRingArgs:
     adopt: pulumi.Input[bool] | None = None
     retire_confirmed: pulumi.Input[bool] | None = None
     adopt_key: pulumi.Input[str] | None = None
+    retained: pulumi.Input[bool] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRingArgs(AnyRingArgs):
     mark: pulumi.Input[UserMarkArgs] | None = None
+    user_takes_keys: pulumi.Input[bool] | None = None
 
 
 class AnyRing(Declared[Args]):
@@ -311,7 +313,7 @@ class ProofArgs:
     policy_sha256: pulumi.Input[str] | None = None
     admin: pulumi.Input[bool] | None = None
     decoy: pulumi.Input[bool] | None = None
-    lender: pulumi.Input[str] | None = None
+    administrator: pulumi.Input[str] | None = None
     owner: pulumi.Input[str] | None = None
     former_owner: pulumi.Input[str] | None = None
     user_name: pulumi.Input[str] | None = None

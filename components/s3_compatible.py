@@ -58,7 +58,7 @@ class S3Compatible(S3IamStore[S3CompatibleArgs]):
             key,
             bucket,
             lacks=lacks,
-            # The only key there is can't lend itself a decoy.
+            # The only key there is can't create a decoy for itself.
             admin=False,
             cannot_refuse=sorted(NEVER | {Operation.DELETE}),
         )

@@ -52,7 +52,7 @@ class Provider:
         component: the family that provisions it: the name of the family's own entry, and of its module of `components`.
         component_class: the class in that module.
         plugin: the module of `synapse_media.plugin` that serves the family.
-        lender: what the input `lender` of the family's proofs calls that module, in states too.
+        administrator: the value of the input `administrator` of the family's proofs, which states hold too.
         extra: the extra of this package with the vendor's SDK that the family needs; "": it needs none.
     """
 
@@ -62,7 +62,7 @@ class Provider:
     facts: Mapping[str, Fact]
     component_class: str
     plugin: str
-    lender: str
+    administrator: str
     extra: str
 
     def value(self, fact: str, default: Any = None) -> Any:
@@ -152,7 +152,7 @@ def load(name: str) -> Provider:
         facts=facts,
         component_class=raw["class"],
         plugin=raw.get("plugin", "s3"),
-        lender=raw.get("lender", ""),
+        administrator=raw.get("administrator", ""),
         extra=raw.get("extra", ""),
     )
 

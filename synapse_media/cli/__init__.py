@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from synapse_media import stackfile
@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(made)
+    terminal.tolerate(sys.stdout)
     words = _joined(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = made.parse_args(words)
@@ -74,17 +75,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(programs.error(error.command, error.message, UsageError.exit_code))
         raise
     with contextlib.ExitStack() as directory:
-        return _run(parsed, directory)
+        return _run(parsed, made.commands, directory)
 
 
-def _run(parsed: argparse.Namespace, directory: contextlib.ExitStack) -> int:
+def _run(
+    parsed: argparse.Namespace, commands: Mapping[str, argparse.ArgumentParser], directory: contextlib.ExitStack
+) -> int:
     if parsed.verbose:
         # It is the plugin that calls, two processes further.
         os.environ[tracing.VARIABLE] = "1"
     try:
         if parsed.cwd is not None:
             directory.enter_context(contextlib.chdir(parsed.cwd))
-        _name_stacks(parsed)
+        several = _name_stacks(parsed)
+        if several:
+            from .several import run
+
+            return run(parsed, commands[parsed.command], several)
         code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
     except SynapseMediaError as error:
         style = terminal.DANGER if isinstance(error, DangerError) else ""
@@ -119,13 +126,25 @@ def _failed(
     return exit_code
 
 
-def _name_stacks(parsed: argparse.Namespace) -> None:
-    """Fill in the stack that was selected where none was named; write every name as it is known here."""
+def _name_stacks(parsed: argparse.Namespace) -> list[str]:
+    """Fill in the stack that was selected where none was named; write every name as it is known here.
+
+    Returns the stacks, where there are several.
+    """
     from . import stacks
 
     named = vars(parsed)
+    # The name `list` is that of a command here.
+    if isinstance(named.get("stack"), Sequence) and not isinstance(parsed.stack, str):
+        from .several import names
+
+        found = names(stackfile.find_project(), parsed.stack)
+        if len(found) > 1:
+            return found
+        parsed.stack = found[0]
     if "stack" in named and named["stack"] is None and named.get("store") is None:
         parsed.stack = stacks.selected(or_store="store" in named)
     for option in ("stack", "to_stack"):
         if named.get(option) is not None:
             setattr(parsed, option, stackfile.without_placeholder(stackfile.find_project(), named[option]))
+    return []

@@ -25,6 +25,7 @@ COMMANDS = (
     "prove",
     "rotate",
     "switch",
+    "media",
     "doctor",
     "destroy",
     "abort_uploads",

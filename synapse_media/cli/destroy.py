@@ -8,12 +8,12 @@ from typing import Any
 
 from synapse_media.allow import Word, entry, gives_bucket_up, retains_bucket, settles_media, words_of
 from synapse_media.errors import SynapseMediaError
+from synapse_media.guards import entries
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import current_names
 
-from . import programs, stacks
-from .up import confirm
+from . import checkpoints, programs, stacks
 
 
 def add_parser(commands: Any) -> None:
@@ -39,10 +39,14 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
     engine, stack = session.engine, session.stack
     state = session.state()
     applied = stacks.applied(session, state)
+    stacks.refuse_what_is_in_no_state(session)
+    at_end = checkpoints.of_destroy(session, state)
     names = current_names(applied, stack.stores)
     words = {name: words_of(name, stack.allow, now) for name, now in names.items()}
     buckets = {bucket.urn: name for name, store in applied.items() for bucket in store.buckets}
     kept = [name for name in buckets.values() if not gives_bucket_up(words[name])]
+    for note in entries.of_no_store(stack.allow, stack.stores, state, {}):
+        stacks.say(note)
     if kept:
         raise DangerError(
             f"nothing was destroyed: the media of {', '.join(kept)} is protected. Put into synapse-media:allow in "
@@ -60,13 +64,13 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
         )
     stacks.refuse_keys_of_others(session, applied.values())
     if not arguments.yes:
-        confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
+        stacks.confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
     # To destroy a stack is to say that its keys may go.
     keys = [entry(name, Word.RETIRE_KEY) for name in applied]
     with stacks.opening_state(session, state, keys), stacks.changing(session):
         for store in applied.values():
             stacks.forget_gone_buckets(session, store)
-        engine.destroy(stack.name, arguments.options)
+        engine.destroy(stack.name, arguments.options, at_end=at_end)
         engine.clear_pending_creates(stack.name)
     if arguments.json:
         left = {bucket.urn for store in read_applied(session.state()).values() for bucket in store.buckets}

@@ -9,7 +9,7 @@ from typing import Any
 from synapse_media import stackfile
 from synapse_media.engine.session import Engine, EngineError
 from synapse_media.errors import SynapseMediaError, UsageError
-from synapse_media.guards import changes, markdown, refusals
+from synapse_media.guards import changes, entries, markdown, refusals
 from synapse_media.guards.judge import Verdict, judge
 
 from . import programs, reviewed, stacks, terminal
@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
         description="A real preview in plain words. Exit code 0: nothing, 2: changes, 3: changes that can lose media "
         "or cut access and that the stack file's `allow` does not name.",
     )
-    stacks.add_stack(parser)
+    stacks.add_stack(parser, several=True)
     parser.add_argument(
         "--refresh", action="store_true", help="look at the store first: finds what was changed by hand"
     )
@@ -50,22 +50,24 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         why = _lacking(arguments)
         try:
-            allow, verdict, preview, state = _preview(arguments)
+            stack, verdict, preview, state = _preview(arguments)
         except EngineError as error:
             # Where the machine might have had the credential without a variable, pulumi's answer tells that it has not.
             if not arguments.ci or arguments.refresh or not (perhaps := stacks.access_of(arguments.stack).perhaps):
                 raise
             why = [_FROM_NOTHING_SINCE + "; ".join([*perhaps, str(error)])]
             arguments.from_nothing = True
-            allow, verdict, preview, state = _preview(arguments)
+            stack, verdict, preview, state = _preview(arguments)
     except SynapseMediaError as error:
         if arguments.format == "markdown":
             print(markdown.failure(arguments.stack, str(error)))
         raise
     stacks.say_calls(preview)
     found = changes.combined(verdict.changes, changes.of_preview(preview, state))
-    refused = changes.refused(found, allow)
+    refused = changes.refused(found, stack.allow)
     warnings = changes.warnings(preview)
+    if state is not None:
+        warnings += entries.of_no_store(stack.allow, stack.stores, state, preview)
     nothing: bool = arguments.from_nothing
     mark = "" if nothing else reviewed.digest(found)
     if arguments.format == "json":
@@ -106,14 +108,14 @@ def _lacking(arguments: argparse.Namespace) -> list[str]:
 
 def _preview(
     arguments: argparse.Namespace,
-) -> tuple[tuple[str, ...], Verdict, dict[str, Any], dict[str, Any] | None]:
-    """What the stack file allows, what its changes mean for the stores, what the engine says, and the state."""
+) -> tuple[stackfile.StackFile, Verdict, dict[str, Any], dict[str, Any] | None]:
+    """The stack file, what its changes mean for the stores, what the engine says, and the state."""
     if arguments.from_nothing:
         project = stackfile.find_project()
         stack = stackfile.read(project, arguments.stack, stores_required=False)
         stacks.require_extras(stack)
         preview = Engine(project, (), {}, stacks.say).preview_from_nothing(stack.name)
-        return stack.allow, Verdict(), preview, None
+        return stack, Verdict(), preview, None
     session = stacks.open_stack(
         arguments.stack, credentials=arguments.refresh, options=arguments.options, stores_required=False
     )
@@ -125,4 +127,4 @@ def _preview(
         arguments.stack, refresh=arguments.refresh, options=arguments.options, config=session.config
     )
     refusals.refuse(preview, state)
-    return session.stack.allow, verdict.without_declared(preview, session.stack.stores), preview, state
+    return session.stack, verdict.without_declared(preview, session.stack.stores), preview, state

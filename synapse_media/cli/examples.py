@@ -23,6 +23,7 @@ OF: Mapping[str, Examples] = {
         (
             ("init prod --provider wasabi --server-name example.com --region eu-central-1",
              "a stack file, and a project"),
+            ("init prod --store two.example.com", "another store in the same stack file"),
             ("init prod --provider s3_compatible --server-name example.com --endpoint https://s3.example.net "
              "--set existing_key=true", "a store without an IAM API"),
         ),
@@ -42,6 +43,7 @@ OF: Mapping[str, Examples] = {
             ("diff --stack prod", "what `up` would change"),
             ("diff --stack prod --refresh", "what was changed by hand"),
             ("diff --stack prod --from-nothing", "without state and credentials"),
+            ("diff --stack 'shard-*'", "of several stacks, side by side"),
         ),
     ),
     "up": Examples(
@@ -49,6 +51,7 @@ OF: Mapping[str, Examples] = {
         (
             ("up --stack prod", "previews, asks, makes it"),
             ("up --stack prod --refresh", "mends what was changed by hand"),
+            ("up --stack 'shard-*' --parallel 2", "several stacks; asks once for all"),
         ),
     ),
     "check": Examples(
@@ -78,6 +81,21 @@ OF: Mapping[str, Examples] = {
         "switching.md",
         (("switch --stack prod --to filesystem", "back to the local disk"),
          ("switch --stack prod --to goofys", "to another method")),
+    ),
+    "media": Examples(
+        "media.md",
+        (
+            ("media copy /var/lib/matrix-synapse/media --store store.json", "what is missing or differs in the bucket"),
+            (
+                "media verify /var/lib/matrix-synapse/media --store store.json --config /etc/matrix-synapse",
+                "is all of it there, by content",
+            ),
+            (
+                "media free /var/lib/matrix-synapse/media --store store.json --older-than 30d",
+                "what could be deleted here; --delete deletes it",
+            ),
+            ("media restore /var/lib/matrix-synapse/media --store store.json", "what is missing on the disk"),
+        ),
     ),
     "doctor": Examples("changes.md", (("doctor --stack prod", "permissions, versions, credentials, the state"),)),
     "destroy": Examples("changes.md", (("destroy --stack prod", "as far as the stack file's `allow` says"),)),

@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
         description="First a second key is made and proved, and becomes the one that `render` writes; the old one "
         "still works. After Synapse was restarted with it, `--finish` retires the old one.",
     )
-    stacks.add_stack(parser, options=False)
+    stacks.add_stack(parser, options=False, several=True)
     parser.add_argument("--server", metavar="NAME", help="the homeserver; needed if the stack has several")
     parser.add_argument("--finish", action="store_true", help="retire the old key")
     parser.add_argument("--confirm", action="store_true", help="with --finish: Synapse was restarted with the new key")

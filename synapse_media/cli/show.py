@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 from synapse_media import stackfile
@@ -23,7 +24,9 @@ def add_parser(commands: Any) -> None:
         "proved, and what it may do. Reads the state alone: no store is asked and nothing is decrypted, so neither an "
         "admin credential nor the passphrase is needed, unless --drift asks the stores. Changes nothing.",
     )
-    parser.add_argument("--stack", "-s", metavar="S", dest="only", help="one stack; default: all of this project")
+    parser.add_argument(
+        "--stack", "-s", metavar="S", dest="only", help="one stack, or a pattern; default: all of this project"
+    )
     parser.add_argument(
         "--drift", action="store_true", help="ask the stores as well, and show what was changed there by hand"
     )
@@ -36,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.only is not None:
         wanted = stackfile.short_name(stackfile.without_placeholder(project, arguments.only))
         names = [one.name for one in found]
-        found = [one for one in found if one.name == wanted]
+        found = [one for one in found if fnmatchcase(one.name, wanted)]
         if not found:
             raise UsageError(f"--stack is {arguments.only!r}; stacks here: {', '.join(names) or 'none'}")
     stores = {one.name: list(overview.existing(project, one)) for one in found}

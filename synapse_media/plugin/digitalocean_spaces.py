@@ -353,7 +353,7 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
 class SpacesAdministrator:
     """Has no decoy, since a deleted bucket's name stays blocked for a week, and cleans up with the proved key."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         return False
 
     def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
@@ -361,6 +361,9 @@ class SpacesAdministrator:
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         return []
+
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # the token is of another API
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         clear_with_proved_key(inputs, own)

@@ -57,13 +57,13 @@ def resources() -> list[Resource]:
     return [ProofResource(), *(resource for family in every() for resource in family.resources)]
 
 
-def proof_administrator(lender: str) -> ProofAdministrator:
+def proof_administrator(name: str) -> ProofAdministrator:
     """The administrator of a proof.
 
     Args:
-        lender: the input of that name, which recorded states have. Raises StoreError if no family has it.
+        name: the proof's input `administrator`. Raises StoreError if no family has it.
     """
-    modules = {family.lender: family.plugin for family in catalog.families()}
-    if lender not in modules:
-        raise StoreError(f"lender: is {lender!r}; allowed: {', '.join(map(repr, modules))}")
-    return _family(modules[lender]).proof_administrator
+    modules = {family.administrator: family.plugin for family in catalog.families()}
+    if name not in modules:
+        raise StoreError(f"administrator: is {name!r}; allowed: {', '.join(map(repr, modules))}")
+    return _family(modules[name]).proof_administrator

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -192,8 +191,7 @@ def _wait_until_known(s3: Client, bucket: str, pause: Callable[[float], None]) -
 class StorjFamily(S3Family[StorjBucketInputs]):
     """A bucket, through a key that is valid for an hour and restricted to it."""
 
-    @cached_property
-    def s3(self) -> Client:
+    def administrator(self) -> Client:
         return administrator(self.inputs.connection, self.bucket)
 
 
@@ -256,7 +254,7 @@ def _refuse_other(bucket: str, grant: Grant, fingerprint: str) -> None:
 class StorjAdministrator:
     """The proof's administrator, through short-lived keys."""
 
-    def lend_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
+    def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
         grant = parent(inputs.bucket, OBJECTS)
         if grant.fault(decoy, OBJECTS, datetime.now(UTC)):
             # A grant for this bucket alone can't create a decoy: the proof reports "not tested".
@@ -277,6 +275,9 @@ class StorjAdministrator:
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         # A short-lived key is restricted to its bucket.
         return []
+
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # Storj has no bucket policies
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         s3 = administrator(inputs.connection, inputs.bucket)

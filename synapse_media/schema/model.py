@@ -43,6 +43,7 @@ class Meta:
         choices: the values there are; (): any of the type.
         sparse: left out on the wire where it is empty.
         pending: while a state has it, the next `up` looks again though no input changed.
+        former: its wire name in states of earlier releases; "" if it had no other.
     """
 
     doc: str
@@ -53,6 +54,7 @@ class Meta:
     sparse: bool = False
     pending: bool = False
     choices: tuple[str, ...] = ()
+    former: str = ""
 
 
 def prop(
@@ -66,9 +68,10 @@ def prop(
     sparse: bool = False,
     pending: bool = False,
     choices: Sequence[str] = (),
+    former: str = "",
 ) -> Any:
     """A field of a description; without a default it is required. See Meta for the arguments."""
-    meta = {_META: Meta(doc, secret, replaces, transient, drift, sparse, pending, tuple(choices))}
+    meta = {_META: Meta(doc, secret, replaces, transient, drift, sparse, pending, tuple(choices), former)}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -146,7 +149,9 @@ def read(kind: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         WireError: a value is of another type.
     """
-    found = {one.name: _read(one.type, values.get(one.wire), one) for one in properties(kind)}
+    found = {
+        one.name: _read(one.type, values.get(one.wire, values.get(one.meta.former)), one) for one in properties(kind)
+    }
     return kind(**found)
 
 

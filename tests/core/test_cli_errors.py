@@ -132,6 +132,17 @@ def test_nothing_is_rendered_from_a_key_that_was_not_proved(tmp_path: Path, run:
     assert not out.exists() or not list(out.rglob("*"))
 
 
+def test_a_store_that_can_not_be_asked_for_its_key_does_not_stop_render(tmp_path: Path, run: Run) -> None:
+    file, out = tmp_path / "store.json", tmp_path / "out"
+    away = store(endpoint_url="http://127.0.0.1:9")
+    proof = Proof(away.made_for(), (ProofLine("put", "allowed", "allowed"),))
+    file.write_text(json.dumps({**contract.to_json(away), "proof": contract.to_json(store(proof=proof))["proof"]}))
+    code, _, error = run("render", "--store", str(file), "--out", str(out))
+    assert code == 0
+    assert "the store could not be asked whether the key is accepted" in error
+    assert list(out.rglob("store.json"))
+
+
 def test_the_end_of_the_input_is_no_answer(project: Path) -> None:
     """Ctrl-D on a terminal."""
     ours, theirs = pty.openpty()
@@ -251,6 +262,29 @@ def test_a_reader_that_went_away_is_no_traceback() -> None:
     with child.stderr:
         assert child.stderr.read() == b""
     assert child.wait(timeout=60) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_the_terminal_can_not_show_is_no_traceback(encoding: str) -> None:
+    """In a locale of Latin-1, for example. A path that is no text keeps its bytes."""
+    program = (
+        "import sys; from synapse_media import cli; from synapse_media.cli import env; "
+        "env.run = lambda _: print('… \\u0141 \\udcff') or 0; sys.exit(cli.main(['env']))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=False)
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    dots, letter = ("…".encode(), "\u0141".encode()) if encoding == "utf-8" else (b"?", b"?")
+    assert answer.stdout == dots + b" " + letter + b" \xff\n"
+
+
+def test_a_project_whose_path_is_no_text_is_refused(tmp_path: Path, run: Run) -> None:
+    project = tmp_path / "\udce4"
+    project.mkdir()
+    (project / "Pulumi.yaml").write_text("name: synapse-media\n")
+    code, _, said = run("-C", str(project), "list")
+    assert code == 64
+    assert "is not UTF-8" in said
 
 
 def test_the_command_needs_no_cloud_sdk_to_say_its_help() -> None:

@@ -138,6 +138,10 @@ def test_the_program_of_the_guide(example: Callable[[str], Example], embedded_st
     stack = acme.home / "Pulumi.prod.yaml"
     named = f"config:\n  synapse-media:allow: [{SERVER}/delete-bucket]\n"
     before = stack.read_text(encoding="utf-8")
+    for wrong in (f"x{SERVER}/delete-bucket", f"{SERVER}/delete-bucke"):
+        stack.write_text(before + named.replace(f"{SERVER}/delete-bucket", wrong), encoding="utf-8")
+        said = acme.command("diff", "--stack", "prod", code=0 if wrong.endswith("t") else 1)
+        assert f"Did you mean {SERVER}/delete-bucket?" in said
     stack.write_text(before + named, encoding="utf-8")
     acme.command("destroy", "--stack", "prod", "--yes")
     assert not has_bucket(embedded_store, bucket)

@@ -20,8 +20,8 @@ from tests.plugin.direct import URN
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted({family.plugin for family in catalog.families()})
-LENDERS = {"": "s3", "backblaze_b2": "backblaze_b2", "garage": "garage", "spaces": "digitalocean_spaces"}
-LENDERS["storj"] = "storj"
+ADMINISTRATORS = {"": "s3", "backblaze_b2": "backblaze_b2", "garage": "garage", "spaces": "digitalocean_spaces"}
+ADMINISTRATORS["storj"] = "storj"
 
 
 def test_every_resource_is_served_by_exactly_one_family() -> None:
@@ -30,17 +30,17 @@ def test_every_resource_is_served_by_exactly_one_family() -> None:
     assert sorted(resource.pulumi_type for resource in families.resources()) == sorted([*served, resources.PROOF.token])
 
 
-@pytest.mark.parametrize("lender", LENDERS)
-def test_a_recorded_state_finds_the_administrator_of_its_proof(lender: str) -> None:
-    found = families.proof_administrator(lender)
-    assert type(found).__module__ == f"synapse_media.plugin.{LENDERS[lender]}"
+@pytest.mark.parametrize("administrator", ADMINISTRATORS)
+def test_a_recorded_state_finds_the_administrator_of_its_proof(administrator: str) -> None:
+    found = families.proof_administrator(administrator)
+    assert type(found).__module__ == f"synapse_media.plugin.{ADMINISTRATORS[administrator]}"
 
 
-def test_every_family_has_a_lender_of_its_own() -> None:
-    modules = {family.lender: family.plugin for family in catalog.families()}
-    assert LENDERS.items() <= modules.items()
+def test_every_family_has_an_administrator_of_its_own() -> None:
+    modules = {family.administrator: family.plugin for family in catalog.families()}
+    assert ADMINISTRATORS.items() <= modules.items()
     assert len(modules) == len(MODULES)
-    with pytest.raises(StoreError, match=r"lender: is 'nobody'; allowed: .*'garage'"):
+    with pytest.raises(StoreError, match=r"administrator: is 'nobody'; allowed: .*'garage'"):
         families.proof_administrator("nobody")
 
 

@@ -449,7 +449,7 @@ def test_the_mark_of_a_stack_in_a_project_of_any_name_is_recognised(double: Doub
         with pytest.raises(StoreError, match="marked as that of another stack"):
             GarageBucket().delete("double-media", outputs, context)
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        GarageAdministrator().lend_decoy(model.read(ProofInputs, double.inputs()), "decoy")
+        GarageAdministrator().ensure_decoy(model.read(ProofInputs, double.inputs()), "decoy")
     assert {operation for operation, _ in double.asked} == {"GetBucketInfo"}
 
 
@@ -631,6 +631,22 @@ def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
     assert made["unknownKeys"] == [theirs["accessKeyId"]]
 
 
+def test_a_key_that_a_former_ring_left_is_not_deleted(double: Double, keys: list[dict[str, Any]]) -> None:
+    """By `retain_on_delete`, where the user was edited, or the ring made anew: Synapse may have it."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    bucket = double.make_bucket()
+    left = ring.create(ring_of(double, bucket, "a", retained=True), context)[1]["accessKeyId"]
+    made = ring.create({**ring_of(double, bucket, "a", retained=True), "userName": "other"}, context)[1]
+    assert ids(keys) == {left, made["accessKeyId"]}
+    assert made["unknownKeys"] == [left]
+    # Nor later on, where the program says that no more.
+    rotated = ring.update("other", made, {**ring_of(double, bucket, "a", "b"), "userName": "other"}, context)
+    assert ids(keys) == {left, *(key["accessKeyId"] for key in rotated["keys"].values())}
+    rotated = ring.update("other", rotated, {**ring_of(double, bucket, "a", "b"), "userName": "other"}, context)
+    ring.delete("other", {**rotated, "retireConfirmed": True}, context)
+    assert ids(keys) == {left}
+
+
 def test_a_key_of_a_run_killed_before_it_had_access_is_replaced_whatever_was_edited_since(double: Double) -> None:
     left = {"id": "GKleft", "name": "ours/former/a/fedcba9876543210", "expired": False}
     theirs = {"id": "GKtheirs", "name": "ours/former/a/0123456789abcdef", "expired": False}
@@ -716,12 +732,12 @@ def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None
 def test_a_decoy_is_marked_and_one_of_another_stack_is_not_used(double: Double) -> None:
     double.answers = {"GetBucketInfo": [NO_BUCKET], "CreateBucket": [(200, FRESH)]}
     inputs = model.read(ProofInputs, double.inputs())
-    assert GarageAdministrator().lend_decoy(inputs, "decoy")
+    assert GarageAdministrator().ensure_decoy(inputs, "decoy")
     assert double.asked[-1] == ("UpdateBucket", "b1")
     theirs = {**FRESH, "lifecycleRules": [{"ID": "synapse-media/other/x", "Status": "Enabled"}]}
     double.answers = {"GetBucketInfo": [(200, theirs)]}
     with pytest.raises(StoreError, match="marked as that of another stack"):
-        GarageAdministrator().lend_decoy(inputs, "decoy")
+        GarageAdministrator().ensure_decoy(inputs, "decoy")
 
 
 def test_a_key_that_empties_a_bucket_and_was_left_is_deleted_first(double: Double) -> None:

@@ -187,7 +187,7 @@ def test_a_parent_of_no_use(storj: Stack, auth: AuthDouble) -> None:
 def test_a_grant_for_the_one_bucket_and_a_gateway_of_ones_own(
     storj: Stack, auth: AuthDouble, embedded_store: Running
 ) -> None:
-    """No decoy can be lent then, which is said; the gateway is the one that the stack file names."""
+    """No decoy can be created then, and the proof says so; the gateway is that of the stack file."""
     storj.engine.environment["UPLINK_ACCESS"] = PARENTS["the-bucket"]
     with proxy.in_front_of(embedded_store.endpoint) as gateway:
         storj.store(["delete-bucket"], **_settings(auth, bucket="media", endpoint=gateway.url))

@@ -71,6 +71,14 @@ def _some(one: model.Property) -> object:
     return {"str": "x"}.get(getattr(one.type, "__name__", ""), {} if "dict" in str(one.type) else None)
 
 
+def test_a_renamed_property_is_read_by_its_former_name_too() -> None:
+    [proof] = [kind for kind in RESOURCES if kind.name == "Proof"]
+    for name in ("lender", "administrator"):
+        found = model.read(proof.inputs, {name: "garage"})
+        assert model.write(found)["administrator"] == "garage"
+        assert "lender" not in model.write(found)
+
+
 def test_a_wrong_type_is_named_and_its_value_is_not() -> None:
     [bucket] = [kind for kind in RESOURCES if kind.name == "Bucket"]
     for name, value in {
