@@ -40,6 +40,15 @@ def test_it_may_change_the_mode_of_its_terminal(tmp_path: Path) -> None:
     assert (code, shown.split()) == (0, ["changed", "ended", "with", "0"])
 
 
+def test_ctrl_c_is_passed_on_once_and_its_end_is_waited_for(tmp_path: Path) -> None:
+    relay = "from synapse_media.engine.session import _Relay\nwith _Relay() as relay, live.pair()"
+    program = PROGRAM.replace("with live.pair()", relay)
+    program = program.replace("    live.show(", "    relay.to(child.pid)\n    live.show(")
+    script = "trap 'echo stopping; sleep 0.5; echo stopped; exit 5' INT; kill -INT $PPID; while :; do sleep 0.1; done"
+    code, shown = run_on_terminal(program, script, cwd=tmp_path)
+    assert (code, shown.splitlines()) == (0, ["stopping", "stopped", "ended with 5"])
+
+
 def test_what_it_left_behind_is_not_waited_for(tmp_path: Path) -> None:
     code, shown = run_on_terminal(PROGRAM, "sleep 600 & echo $! >pid; echo done", cwd=tmp_path)
     assert (code, shown.split()) == (0, ["done", "ended", "with", "0"])
