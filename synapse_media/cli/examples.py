@@ -76,6 +76,7 @@ OF: Mapping[str, Examples] = {
         (
             ("rotate --stack prod", "a second key; then render, restart Synapse, and"),
             ("rotate --stack prod --finish --confirm", "retire the former one"),
+            ("rotate --stack 'shard-*' --all", "every key of several stacks"),
         ),
     ),
     "switch": Examples(
