@@ -142,7 +142,9 @@ def test_certificates_are_read_once_for_all_connections(own_directories: Path, m
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", counted)
     key = Credential(running.access_key_id, running.secret_access_key)
     try:
-        client = s3_client(Connection(endpoint=running.endpoint, region="us-east-1", ca_file=str(running.ca_file)), key, 1)
+        client = s3_client(
+            Connection(endpoint=running.endpoint, region="us-east-1", ca_file=str(running.ca_file)), key, 1
+        )
         for _ in range(3):
             call(client, "list_buckets")
         assert loads == [str(running.ca_file)]
