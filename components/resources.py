@@ -181,6 +181,7 @@ class AnyRingArgs:
 @dataclass(frozen=True, kw_only=True)
 class KeyRingArgs(AnyRingArgs):
     mark: pulumi.Input[UserMarkArgs] | None = None
+    user_takes_keys: pulumi.Input[bool] | None = None
 
 
 class AnyRing(Declared[Args]):

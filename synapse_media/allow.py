@@ -86,11 +86,6 @@ def retires_key(words: Collection[str]) -> bool:
     return Word.RETIRE_KEY in words
 
 
-def sets_encryption(words: Collection[str]) -> bool:
-    """Whether the encryption of an adopted bucket is changed."""
-    return Word.SET_ENCRYPTION in words
-
-
 def owns_bucket(words: Collection[str]) -> bool:
     """Whether an adopted bucket may become a fully managed one."""
     return Word.OWN_BUCKET in words

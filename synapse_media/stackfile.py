@@ -70,6 +70,10 @@ def find_project(start: Path | None = None) -> Path:
     here = (start or Path.cwd()).resolve()
     found = project_above(here)
     if found is not None:
+        try:
+            str(found).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"the path {str(found)!r} is not UTF-8, which Pulumi can't be told: rename it") from None
         return found
     raise UsageError(
         f"no Pulumi.yaml in {here} or above it: go to your project's directory, or name it with -C DIR. "

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from synapse_media import stackfile
-from synapse_media.errors import SynapseMediaError
+from synapse_media.errors import Problem, SettingsError, SynapseMediaError, UsageError
 from synapse_media.guards.danger import DangerError
 from synapse_media.redaction import redacted
 from synapse_media.store import tracing
 
 from . import programs, terminal
-from .commandline import parser
+from .commandline import WrongUsageError, parser
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -66,7 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(made)
-    parsed = made.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    terminal.tolerate(sys.stdout)
+    words = _joined(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = made.parse_args(words)
+    except WrongUsageError as error:
+        if "--json" in words:
+            print(programs.error(error.command, error.message, UsageError.exit_code))
+        raise
     with contextlib.ExitStack() as directory:
         return _run(parsed, made.commands, directory)
 
@@ -88,32 +95,35 @@ def _run(
         code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
     except SynapseMediaError as error:
         style = terminal.DANGER if isinstance(error, DangerError) else ""
-        terminal.write([(f"synapse-media {parsed.command}: {error}", style)], sys.stderr)
-        if programs.wanted(parsed):
-            print(programs.error(parsed.command, error))
-        return error.exit_code
+        problems = error.problems if isinstance(error, SettingsError) else ()
+        return _failed(parsed, str(error), error.exit_code, problems, style)
     except BrokenPipeError:
         # Who read it has seen enough; Python itself would complain when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(redacted(f"synapse-media {parsed.command}: {where}{error.strerror or error}"), file=sys.stderr)
-        return 1
+        return _failed(parsed, redacted(f"{where}{error.strerror or error}"))
     except EOFError:
         # The end of the input (Ctrl-D) in place of an answer.
-        print(f"synapse-media {parsed.command}: nothing was changed: there was no answer", file=sys.stderr)
-        return 1
+        return _failed(parsed, "nothing was changed: there was no answer")
     except KeyboardInterrupt:
-        print(f"synapse-media {parsed.command}: interrupted; run it again to go on", file=sys.stderr)
-        return 130
+        return _failed(parsed, "interrupted; run it again to go on", 130)
     except ModuleNotFoundError as error:
-        print(f"synapse-media {parsed.command}: {_lacking(error)}", file=sys.stderr)
-        return 1
+        return _failed(parsed, _lacking(error))
     except Exception as error:  # noqa: BLE001 - what it says may hold a secret, so it is not shown
-        print(f"synapse-media {parsed.command}: {_defect(error)}", file=sys.stderr)
-        return 1
+        return _failed(parsed, _defect(error))
     return code
+
+
+def _failed(
+    parsed: argparse.Namespace, message: str, exit_code: int = 1, problems: Sequence[Problem] = (), style: str = ""
+) -> int:
+    """Say why a command failed: in words, and in JSON as well if it was asked for. Returns the exit code."""
+    terminal.write([(f"synapse-media {parsed.command}: {message}", style)], sys.stderr)
+    if programs.wanted(parsed):
+        print(programs.error(parsed.command, message, exit_code, problems))
+    return exit_code
 
 
 def _name_stacks(parsed: argparse.Namespace) -> list[str]:

@@ -30,7 +30,12 @@ OF: Mapping[str, Examples] = {
     ),
     "list": Examples("state.md", (("list", "stacks, homeservers, when each was last changed"),)),
     "show": Examples(
-        "state.md", (("show", "everything that exists"), ("show --stack prod --json", "of one stack, for programs"))
+        "state.md",
+        (
+            ("show", "everything that exists"),
+            ("show --stack prod --drift", "and what was changed by hand"),
+            ("show --stack prod --json", "of one stack, for programs"),
+        ),
     ),
     "diff": Examples(
         "changes.md",
@@ -77,6 +82,21 @@ OF: Mapping[str, Examples] = {
         "switching.md",
         (("switch --stack prod --to filesystem", "back to the local disk"),
          ("switch --stack prod --to goofys", "to another method")),
+    ),
+    "media": Examples(
+        "media.md",
+        (
+            ("media copy /var/lib/matrix-synapse/media --store store.json", "what is missing or differs in the bucket"),
+            (
+                "media verify /var/lib/matrix-synapse/media --store store.json --config /etc/matrix-synapse",
+                "is all of it there, by content",
+            ),
+            (
+                "media free /var/lib/matrix-synapse/media --store store.json --older-than 30d",
+                "what could be deleted here; --delete deletes it",
+            ),
+            ("media restore /var/lib/matrix-synapse/media --store store.json", "what is missing on the disk"),
+        ),
     ),
     "doctor": Examples("changes.md", (("doctor --stack prod", "permissions, versions, credentials, the state"),)),
     "destroy": Examples("changes.md", (("destroy --stack prod", "as far as the stack file's `allow` says"),)),

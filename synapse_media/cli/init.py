@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import re
 import secrets
 import sys
@@ -19,7 +18,7 @@ from synapse_media.errors import SettingsError, UsageError
 from synapse_media.methods import METHODS
 from synapse_media.settings import StoreSettings
 
-from . import credentials, new_project, stacks
+from . import credentials, new_project, programs, stacks
 
 _ASKED = {
     "provider": "Provider",
@@ -92,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     findings = _findings(made)
     steps = _next(arguments.name, made)
     if arguments.json:
-        print(json.dumps(_shown(arguments.name, path, findings, steps, written.files), indent=2))
+        print(programs.text(_shown(arguments.name, path, findings, steps, written.files)))
         return 0
     for name in written.files:
         print(f"wrote {here / name}")
@@ -122,7 +121,7 @@ def _add(arguments: argparse.Namespace) -> int:
     findings = _findings(made)
     steps = _next(arguments.name, made)
     if arguments.json:
-        print(json.dumps(_shown(arguments.name, path, findings, steps, ()), indent=2))
+        print(programs.text(_shown(arguments.name, path, findings, steps, ())))
         return 0
     print(f"added {arguments.store} to {path}")
     _say(findings, steps)

@@ -16,6 +16,8 @@ from synapse_media.errors import UsageError
 from synapse_media.renderer import writing
 from synapse_media.store.clients import s3_client
 
+from . import programs
+
 if TYPE_CHECKING:
     from synapse_media.renderer.vault import Vault
 
@@ -111,11 +113,12 @@ def run(arguments: argparse.Namespace) -> int:
             [store.secret_access_key for store in selected],
             reveal=vault.decrypt if vault else str,
         )
-        print(json.dumps({"difference": shown}) + "\n" if arguments.json else shown, end="")
+        print(programs.text({"difference": shown}) + "\n" if arguments.json else shown, end="")
         return 2 if shown else 0
     report = writing.write(files, out)
     if arguments.json:
-        print(json.dumps({store.server_name: _report(store, arguments, report, out) for store in selected}, indent=2))
+        rendered = {store.server_name: _report(store, arguments, report, out) for store in selected}
+        print(programs.text({"rendered": rendered}))
         return 0
     for store in selected:
         print(_in_words(store, arguments, report, files, out, host=hosts[store.server_name]))
@@ -142,8 +145,8 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
     loaded = [stores.load_file(arguments.store)] if arguments.store else stacks.load(arguments.stack)
     if arguments.store:
         advice = (
-            "Where the stack is, run `synapse-media up --refresh` and `synapse-media render`, and copy the new "
-            f"store.json to {arguments.store}."
+            "Where the stack is, run `synapse-media up --refresh --stack S` and `synapse-media render --stack S`, and "
+            f"copy the new store.json to {arguments.store}."
         )
     else:
         advice = f"Run `synapse-media up --refresh --stack {arguments.stack}`, and render again."

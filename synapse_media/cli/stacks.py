@@ -51,7 +51,7 @@ from synapse_media.store import tracing
 from synapse_media.store.clients import s3_client
 from synapse_media.urn import Urn, short
 
-from . import terminal
+from . import programs, terminal
 from .stores import own_key
 
 EMBEDDED = "embedded"
@@ -507,6 +507,8 @@ def changing(
     confirmed: Sequence[str] = (),
     begin: Callable[[], None] = lambda: None,
     judged: frozenset[tuple[str, str, str]] | None = None,
+    *,
+    at_end: bool = False,
 ) -> Iterator[None]:
     """Around whatever changes a store. What does not come to its end leaves a mark (`was_cut_off`).
 
@@ -516,6 +518,7 @@ def changing(
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
         begin: called before the first change; where it fails, nothing was begun.
         judged: the `fingerprint` of the state that was judged; None: it makes no difference.
+        at_end: things are made that the state has at the end only.
 
     Raises SynapseMediaError where another machine changed the state since.
     """
@@ -525,6 +528,7 @@ def changing(
     mark = _mark(session.engine, session.stack.name)
     before = mark.read_text(encoding="utf-8") if mark.exists() else None
     noted = {
+        _MISSING: at_end or _state_may_lack(session),
         "confirmed": list(confirmed),
         CONFIRMED: session.engine.environment.get(CONFIRMED, ""),
         "wanted": _wanted(session),
@@ -540,6 +544,27 @@ def changing(
         raise
     yield
     mark.unlink(missing_ok=True)
+
+
+def refuse_what_is_in_no_state(session: Session) -> None:
+    """Raise SynapseMediaError where the state may lack what a run made that was cut off: it would be left behind."""
+    if _state_may_lack(session):
+        raise SynapseMediaError(
+            "nothing was destroyed: the last `up` was cut off before it wrote what it had made into the state, so that "
+            f"this would leave it behind. Run `synapse-media up --stack {session.stack.name}` first, which finds it. "
+            f"If there is no store any more: delete {_mark(session.engine, session.stack.name)}."
+        )
+
+
+_MISSING = "made and not in the state"
+
+
+def _state_may_lack(session: Session) -> bool:
+    try:
+        noted = json.loads(_mark(session.engine, session.stack.name).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(noted.get(_MISSING))
 
 
 def was_cut_off(session: Session) -> bool:
@@ -786,7 +811,7 @@ def report(stores: Iterable[contract.StorageOutputs]) -> dict[str, Any]:
 
 def show(stores: Iterable[contract.StorageOutputs], *, as_json: bool) -> None:
     """Say what exists now."""
-    print(json.dumps(report(stores), indent=2) if as_json else summary(list(stores)))
+    print(programs.text({"stores": report(stores)}) if as_json else summary(list(stores)))
 
 
 def quiet_for_json(session: Session, *, as_json: bool) -> None:

@@ -19,10 +19,11 @@ from synapse_media.guards.changes import Change
 from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import STORE, Verdict, judge, renamed
 from synapse_media.settings import StoreSettings
+from synapse_media.stackfile import StackFile
 from synapse_media.urn import short
 
+from . import checkpoints, stacks, terminal
 from . import reviewed as what_was_reviewed
-from . import stacks, terminal
 
 PROOF_KIND = short(PROOF)
 
@@ -180,22 +181,41 @@ def _apply(
         found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps)
         notes = (*changes.warnings(preview), *entries.of_no_store(stack.allow, stack.stores, state, preview))
         terminal.write_changes(changes.lines(found, notes), sys.stderr)
-        refused = changes.refused(found, [*stack.allow, *confirmed])
-        if refused:
-            raise DangerError(changes.refusal(refused, str(stack.path)))
+        _refuse_dangers(stack, found, confirmed)
         what_was_reviewed.require(found, reviewed, stack.name)
-        _refuse_media(session, applied, found, preview)
-        _refuse_keys(session, applied, steps)
-        stacks.refuse_taken_buckets(session, preview)
+        _refuse_what_the_store_has(session, applied, found, steps, preview)
         if (found or cut_off) and not yes:
             ask(session, found)
         _say_what_is_slow(session, found)
-        with stacks.changing(session, confirmed, begin, judged):
+        at_end = not look_again and checkpoints.of_up(session, preview, state)
+        with stacks.changing(session, confirmed, begin, judged, at_end=at_end):
             shown = ["--refresh"] if refresh else []
-            engine.up(stack.name, [*shown, *options, *again], config=session.config)
+            engine.up(stack.name, [*shown, *options, *again], config=session.config, at_end=at_end)
+            if at_end or cut_off:
+                checkpoints.settle(session, preview, everything=cut_off)
             if look_again:
                 apply(session, refresh=True, yes=yes, options=options, allow=allow)
             engine.clear_pending_creates(stack.name)
+
+
+def _refuse_dangers(stack: StackFile, found: Sequence[Change], confirmed: Sequence[str]) -> None:
+    """Raise DangerError for what neither `allow` nor the command names."""
+    refused = changes.refused(found, [*stack.allow, *confirmed])
+    if refused:
+        raise DangerError(changes.refusal(refused, str(stack.path)))
+
+
+def _refuse_what_the_store_has(
+    session: stacks.Session,
+    applied: Mapping[str, Applied],
+    found: Sequence[Change],
+    steps: Sequence[Change],
+    preview: Mapping[str, Any],
+) -> None:
+    """Raise where the store has media, keys or buckets that these changes would take away or take over."""
+    _refuse_media(session, applied, found, preview)
+    _refuse_keys(session, applied, steps)
+    stacks.refuse_taken_buckets(session, preview)
 
 
 def _judged(session: stacks.Session, applied: Mapping[str, Applied], confirmed: Sequence[str]) -> Verdict:

@@ -217,15 +217,26 @@ class Engine:
         self.environment |= more
         self._secrets |= _secrets_among(more)
 
-    def run(self, args: Sequence[str], *, capture: bool = True, check: bool = True) -> subprocess.CompletedProcess[str]:
+    @property
+    def has_file_backend(self) -> bool:
+        """Whether the state is in files of this machine."""
+        return self._file_backend() is not None
+
+    def run(
+        self, args: Sequence[str], *, capture: bool = True, check: bool = True, at_end: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Run `pulumi <args>` in the project. Raises EngineError if it fails, unless `check` is False.
 
         On Ctrl-C (or SIGTERM) pulumi is asked to stop after its current step, and this call still waits for it: killing
         it would leave the stack locked.
+
+        Args:
+            at_end: write the state at the end only, not after every step. After a kill it is that of before.
         """
         if self._by_passphrase:
             _require_passphrase(self.environment)
-        return self._run(args, capture=capture, check=check, cwd=self.project, env=self.environment)
+        env = {**self.environment, **({"PULUMI_SKIP_CHECKPOINTS": "true"} if at_end else {})}
+        return self._run(args, capture=capture, check=check, cwd=self.project, env=env)
 
     def _run(
         self, args: Sequence[str], *, capture: bool, check: bool, cwd: Path, env: Mapping[str, str]
@@ -370,7 +381,7 @@ class Engine:
             loaded: dict[str, Any] = json.loads(done.stdout)
             return loaded
 
-    def up(self, stack: str, options: Sequence[str] = (), *, config: Path | None = None) -> None:
+    def up(self, stack: str, options: Sequence[str] = (), *, config: Path | None = None, at_end: bool = False) -> None:
         """`pulumi up` with its output shown; `options` are passed to pulumi.
 
         Not constrained by a plan of the preview (`--plan`): on a mismatch pulumi prints outputs with secrets in plain
@@ -378,6 +389,7 @@ class Engine:
 
         Args:
             config: the copy of the stack file that was previewed.
+            at_end: see `run`.
         """
         args = [
             "up",
@@ -390,11 +402,11 @@ class Engine:
             *options,
         ]
         args += ["--config-file", str(config)] if config else []
-        self.run(args, capture=False)
+        self.run(args, capture=False, at_end=at_end)
 
-    def destroy(self, stack: str, options: Sequence[str] = ()) -> None:
-        """`pulumi destroy` with its output shown."""
-        self.run(["destroy", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False)
+    def destroy(self, stack: str, options: Sequence[str] = (), *, at_end: bool = False) -> None:
+        """`pulumi destroy` with its output shown. `at_end`: see `run`."""
+        self.run(["destroy", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False, at_end=at_end)
 
     def refresh(self, stack: str, options: Sequence[str] = ()) -> None:
         """`pulumi refresh`, shown as it goes."""

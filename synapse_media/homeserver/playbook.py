@@ -96,7 +96,7 @@ PROVIDERS_CUSTOM = f"{PROVIDERS}_custom"
 LOCAL_STORAGE = f"{SYNAPSE}enable_local_media_storage"
 SYNAPSE_GIVES_MEDIA_AWAY = f"{SYNAPSE}ext_media_repo_enabled"
 """Whether Synapse's own media repository is off, since matrix-media-repo has taken its place."""
-BASE_PATH, STORAGE_PATH, STORE_PATH = (f"{SYNAPSE}{name}_path" for name in ("base", "storage", "media_store"))
+STORAGE_PATH, STORE_PATH = (f"{SYNAPSE}{name}_path" for name in ("storage", "media_store"))
 """STORE_PATH is the operator's, but Synapse's container sees STORAGE_PATH alone, and looks for the last part of
 STORE_PATH there (matrix_synapse_media_store_directory_name, templates/synapse/systemd/matrix-synapse.service.j2)."""
 DATA_PATHS = ("matrix_base_data_path", "matrix_synapse_base_path")
@@ -155,6 +155,7 @@ KNOWN = frozenset(
 STORAGE = "/matrix/synapse/storage"
 """STORAGE_PATH by default."""
 MEDIA_STORE = "/matrix/synapse/storage/media-store"
+HOMESERVER_CONFIGURATION = "/matrix/synapse/config/homeserver.yaml"
 GOOFYS_MIGRATION_MOUNT = "/matrix/s3-media-store"
 """Where the playbook's guide mounts the bucket during the migration, beside the media store."""
 MEDIA_REPO_BASE = "/matrix/matrix-media-repo"

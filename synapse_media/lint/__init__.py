@@ -18,7 +18,7 @@ from .config import Config, Kind, group, kind_of
 from .findings import RULES, Finding, Hit, Rule, Severity
 from .reading import OTHER_LANGUAGE, TEMPLATE, Document, Value, is_manifest, read
 
-__all__ = ["ALL_RULES", "RULES", "Finding", "Kind", "Report", "Rule", "Severity", "check"]
+__all__ = ["ALL_RULES", "RULES", "Finding", "Kind", "Report", "Rule", "Severity", "check", "synapse_config"]
 
 UNREADABLE = Rule(
     "unreadable",
@@ -61,10 +61,7 @@ def check(paths: Sequence[Path]) -> Report:
     """
     found, without = _files(paths)
     given = [(read(path), in_directory) for path, in_directory in found]
-    documents = [(part, inside) for document, inside in given for part in _parts(document)]
-    usable = [(part, inside) for part, inside in documents if not (part.problem or part.template)]
-    configs, unknown = group(usable)
-    _refuse_two_homeservers([config for config in configs if not config.documents[0].place])
+    documents, configs, unknown = _grouped(given)
     templates = [document for document, _ in documents if document.template]
     hidden = bool(templates) or any(_is_elsewhere(document) for document, _ in given)
     pins = versions.of(document for document, _ in given)
@@ -96,6 +93,41 @@ def check(paths: Sequence[Path]) -> Report:
     files |= {document.path: "unreadable" for document in broken}
     files |= {str(directory): _NO_FILES for directory in without}
     return Report(tuple(findings), dict(sorted(files.items())))
+
+
+def synapse_config(paths: Sequence[Path]) -> Config:
+    """Synapse's configuration as it reads these files and directories, with its stores; nothing of it is judged.
+
+    Raises:
+        UsageError: a path does not exist or can't be read, none of the files is Synapse's, or they are of two
+            homeservers.
+    """
+    given = [(read(path), in_directory) for path, in_directory in _files(paths)[0]]
+    documents, configs, _ = _grouped(given)
+    # In a directory there may be other files of YAML; one that is named is meant.
+    named = {str(path) for path in paths}
+    for document, _ in documents:
+        if document.problem and document.path in named:
+            raise UsageError(f"{document.path} {document.problem}")
+    of_synapse = [config for config in configs if config.kind is Kind.SYNAPSE and not config.documents[0].place]
+    if not of_synapse:
+        raise UsageError(
+            f"{', '.join(map(str, paths))}: no configuration of Synapse; allowed: its homeserver.yaml and the files "
+            "that it reads after it, or their directory"
+        )
+    (config,) = of_synapse
+    return replace(config, stores=stores.of(config))
+
+
+def _grouped(
+    given: Iterable[tuple[Document, bool]],
+) -> tuple[list[tuple[Document, bool]], list[Config], list[Document]]:
+    """The documents of files and whether each is of a directory, the configurations, and documents of no known kind."""
+    documents = [(part, inside) for document, inside in given for part in _parts(document)]
+    usable = [(part, inside) for part, inside in documents if not (part.problem or part.template)]
+    configs, unknown = group(usable)
+    _refuse_two_homeservers([config for config in configs if not config.documents[0].place])
+    return documents, configs, unknown
 
 
 def _parts(document: Document) -> list[Document]:

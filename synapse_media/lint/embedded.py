@@ -58,14 +58,8 @@ def is_sealed(document: Document) -> bool:
 
 def is_in_secret(document: Document) -> bool:
     """Whether Helm values take a configuration from a Secret, as ess-helm's `configSecret` does."""
-    return any(_names_secret(root) for root in document.roots)
-
-
-def _names_secret(value: Value) -> bool:
-    named = value.items.get("configSecret")
-    if named is not None and isinstance(named.data, str):
-        return True
-    return any(_names_secret(item) for item in (*value.items.values(), *value.entries))
+    named = (each.items.get("configSecret") for root in document.roots for each in root.all())
+    return any(name is not None and isinstance(name.data, str) for name in named)
 
 
 _ELSEWHERE = ("oidc_providers", "oidc_config", "saml2_config", "cas_config", "jwt_config", "sso", "email", "modules")
@@ -75,13 +69,8 @@ _ELSEWHERE = ("oidc_providers", "oidc_config", "saml2_config", "cas_config", "jw
 def is_filled_in(document: Document) -> bool:
     """Whether a homeserver.yaml or media-repo.yaml is a template with quoted expressions."""
     items = document.root.items if document.root else {}
-    return any(_has_expression(value) for name, value in items.items() if name not in _ELSEWHERE)
-
-
-def _has_expression(value: Value) -> bool:
-    if isinstance(value.data, str):
-        return re.search(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>", value.data) is not None
-    return any(_has_expression(item) for item in (*value.items.values(), *value.entries))
+    within = (each.data for name, value in items.items() if name not in _ELSEWHERE for each in value.all())
+    return any(isinstance(data, str) and re.search(r"\{\{.*?\}\}|\{%.*?%\}|<%.*?%>", data) for data in within)
 
 
 def _in(value: Value, document: Document, *, filled: bool) -> Iterator[Document]:

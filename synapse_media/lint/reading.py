@@ -53,6 +53,12 @@ class Value:
         """The entries of a list; empty for anything else."""
         return self.data if isinstance(self.data, tuple) else ()
 
+    def all(self) -> Iterator[Value]:
+        """This value and every value in it, at any depth."""
+        yield self
+        for child in (*self.items.values(), *self.entries):
+            yield from child.all()
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -196,12 +202,9 @@ def _is_template(text: str) -> bool:
 
 def _expressions(value: Value) -> Iterator[Value]:
     """Where `{{ }}` is unquoted: YAML parses it as a mapping that is the key of a mapping."""
-    for name, item in value.items.items():
-        if name == NO_SCALAR:
-            yield Value(None, value.file, item.line)
-        yield from _expressions(item)
-    for item in value.entries:
-        yield from _expressions(item)
+    for each in value.all():
+        if NO_SCALAR in each.items:
+            yield Value(None, value.file, each.items[NO_SCALAR].line)
 
 
 def parse(

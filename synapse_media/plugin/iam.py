@@ -694,6 +694,20 @@ class KeyRing(RingBase[KeyRingInputs, KeyRingState]):
         context.warn(f"user {user}: removed {extras}, which granted its keys more than this store's policy")
         return state
 
+    def remove(self, resource_id: str, state: KeyRingState, last: KeyRingInputs, context: Context) -> None:
+        if state.inputs.user_takes_keys or last.user_takes_keys:
+            known = [key.access_key_id for key in state.keys.values()]
+            user = state.inputs.user_name or resource_id
+            keys = unknown_keys(user, state.inputs.connection, known)
+            if keys:
+                raise StoreError(
+                    f"user {user} has the key {', '.join(keys)}, which the state does not know. It may be in use, and "
+                    "would be deleted with the user. Nothing was deleted. Delete the keys that nobody uses at the "
+                    "provider, and run this again. To keep the user and all its keys, remove the key ring, the policy "
+                    "and the user from the state first (docs/state.md)."
+                )
+        super().remove(resource_id, state, last, context)
+
 
 def _extras(iam: Client, user: str, context: Context) -> _Extras:
     """What grants a user permissions beside our policy. Many stores support inline policies only."""

@@ -47,7 +47,8 @@ class S3Administrator:
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         s3 = s3_client(inputs.connection)
         try:
-            listed = [bucket["Name"] for bucket in call(s3, "list_buckets").get("Buckets", [])]
+            # A store that knows the prefix sends no list of thousands of buckets for every proof.
+            listed = [bucket["Name"] for bucket in call(s3, "list_buckets", Prefix=DECOY).get("Buckets", [])]
         except ApiError as error:
             if not (error.denied or error.lacking):
                 raise

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -192,8 +191,7 @@ def _wait_until_known(s3: Client, bucket: str, pause: Callable[[float], None]) -
 class StorjFamily(S3Family[StorjBucketInputs]):
     """A bucket, through a key that is valid for an hour and restricted to it."""
 
-    @cached_property
-    def s3(self) -> Client:
+    def administrator(self) -> Client:
         return administrator(self.inputs.connection, self.bucket)
 
 

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -178,8 +179,12 @@ class JsonClient:
             ) from None
 
 
+@cache
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """A TLS context that trusts the certificates of a PEM file, or those of the system for "". Raises StoreError."""
+    """A TLS context that trusts the certificates of a PEM file, or those of the system for "". Raises StoreError.
+
+    Made once: to parse a system's certificates takes longer than a call.
+    """
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:

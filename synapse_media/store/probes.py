@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 from synapse_media.contract import PROOF_OBJECT, ProofLine
@@ -27,13 +29,24 @@ from .objects import create_bucket, remove_versions
 PART: Final = 8 * 1024 * 1024
 """The part size of boto3 for larger uploads, and so of Synapse's module and its script."""
 _BIG: Final = PART + 1024 * 1024
+_transfers = threading.BoundedSemaphore(2)
+"""Held while an object of 9 MiB is sent and read: so many are in memory at once, however many stores are proved."""
 
+_CHUNK: Final = 256 * 1024
+"""Bytes that are read of an object at once."""
 _NO_POLICY: Final = "not a policy"
 _HOPELESS: Final = frozenset({"NoSuchBucket", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"})
 
 
 class _NotTestedError(Exception):
     """An operation that can't be tried here, with the reason."""
+
+
+@cache
+def _filler(size: int) -> bytes:
+    """Deterministic, incompressible bytes, which all proofs share."""
+    block = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(2048))
+    return (block * (size // len(block) + 1))[:size]
 
 
 @dataclass(slots=True)
@@ -56,25 +69,21 @@ class _Try:
     uploads: list[str] = field(default_factory=list)
 
 
-def _filler(size: int) -> bytes:
-    """Deterministic, incompressible bytes."""
-    block = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(2048))
-    return (block * (size // len(block) + 1))[:size]
-
-
-def _expect_bytes(got: bytes, sent: bytes, what: str) -> None:
-    if got != sent:
-        raise ApiError("WrongContent", 200, f"{what} came back with other content ({len(got)} of {len(sent)} bytes)")
-
-
-def _read(s3: Client, bucket: str, key: str) -> bytes:
+def _expect(s3: Client, bucket: str, key: str, sent: bytes, what: str) -> None:
+    """Raises ApiError where the object is not what was sent. It is compared as it comes, and not held."""
     import botocore.exceptions as faults
 
+    body = call(s3, "get_object", Bucket=bucket, Key=key)["Body"]
+    size, same = 0, True
     try:
-        body: bytes = call(s3, "get_object", Bucket=bucket, Key=key)["Body"].read(2 * _BIG)
+        while size <= len(sent) and (piece := body.read(_CHUNK)):
+            same = same and sent[size : size + len(piece)] == piece
+            size += len(piece)
     except (faults.BotoCoreError, OSError, TooMuchError) as error:
         raise ApiError("Truncated", 200, f"get_object {bucket}: the answer broke off: {type(error).__name__}") from None
-    return body
+    if not same or size != len(sent):
+        body.close()
+        raise ApiError("WrongContent", 200, f"{what} came back with other content ({size} of {len(sent)} bytes)")
 
 
 def _put(at: _Try) -> None:
@@ -94,7 +103,7 @@ def _head(at: _Try) -> None:
 
 
 def _get(at: _Try) -> None:
-    _expect_bytes(_read(at.s3, at.bucket, at.key), at.small, "the object")
+    _expect(at.s3, at.bucket, at.key, at.small, "the object")
 
 
 def _list(at: _Try) -> None:
@@ -119,19 +128,19 @@ def _upload(at: _Try, key: str) -> str:
 
 
 def _multipart(at: _Try) -> None:
-    body = _filler(_BIG)
-    upload = _upload(at, at.key)
-    parts = []
-    for number, start in enumerate(range(0, len(body), PART), start=1):
-        piece = body[start : start + PART]
+    with _transfers:
+        body = _filler(_BIG)
+        upload = _upload(at, at.key)
         where = {"Bucket": at.bucket, "Key": at.key, "UploadId": upload}
-        part = call(at.s3, "upload_part", **where, PartNumber=number, Body=piece)
-        parts.append({"PartNumber": number, "ETag": part["ETag"]})
-    where = {"Bucket": at.bucket, "Key": at.key, "UploadId": upload}
-    call(at.s3, "complete_multipart_upload", **where, MultipartUpload={"Parts": parts})
-    at.uploads.remove(upload)
-    at.large.append(at.key)
-    _expect_bytes(_read(at.s3, at.bucket, at.key), body, "the object of 9 MiB")
+        parts = []
+        for number, start in enumerate(range(0, len(body), PART), start=1):
+            piece = body[start : start + PART]
+            part = call(at.s3, "upload_part", **where, PartNumber=number, Body=piece)
+            parts.append({"PartNumber": number, "ETag": part["ETag"]})
+        call(at.s3, "complete_multipart_upload", **where, MultipartUpload={"Parts": parts})
+        at.uploads.remove(upload)
+        at.large.append(at.key)
+        _expect(at.s3, at.bucket, at.key, body, "the object of 9 MiB")
 
 
 def _abort(at: _Try) -> None:
@@ -322,7 +331,8 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
 
 
 def _leave_little(at: _Try, *, deleted: bool) -> None:
-    """Delete what was written, or, where the key may not, let 1 KiB of it stay."""
+    """Delete what was written, or, where the key may not, let 1 KiB of it stay (and an old version, where
+    versions are kept: a key that may not delete can't remove it)."""
     with suppress(ApiError):
         if deleted:
             remove_versions(at.s3, at.bucket, at.key)

@@ -25,6 +25,7 @@ from synapse_media.engine.embedded import Running
 from synapse_media.engine.obtain import obtain_pulumi
 from synapse_media.engine.session import Engine
 from synapse_media.settings import StoreSettings
+from tests.cli.shapes import answer
 from tests.providers.project import ROOT
 from tests.storj.vectors import PARENTS
 
@@ -139,7 +140,8 @@ def test_what_env_says_can_be_had_as_json(project: Path, capsys: pytest.CaptureF
     assert main(["env"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert main(["env", "--json"]) == 0
-    assert lines == [f"export {name}={shlex.quote(it)}" for name, it in json.loads(capsys.readouterr().out).items()]
+    variables = answer("env", capsys.readouterr().out)["variables"]
+    assert lines == [f"export {name}={shlex.quote(it)}" for name, it in variables.items()]
 
 
 @pytest.mark.usefixtures("own_directories")
@@ -149,7 +151,9 @@ def test_env_needs_no_project(
     """A program on the Automation API has none, and needs the same engine, state and passphrase."""
     monkeypatch.chdir(tmp_path)
     assert main(["env", "--json"]) == 0
-    assert {"PATH", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"} <= set(json.loads(capsys.readouterr().out))
+    assert {"PATH", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"} <= set(
+        json.loads(capsys.readouterr().out)["variables"]
+    )
 
 
 def test_the_environment_of_a_checkout_makes_no_project_elsewhere(
@@ -167,7 +171,7 @@ def test_the_environment_of_a_checkout_makes_no_project_elsewhere(
 def test_what_init_wrote_can_be_had_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--provider", "wasabi", "--region", "eu-central-2", "--server-name", "example.com"]
     assert main(["init", "prod", *words, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = answer("init", capsys.readouterr().out)
     assert found["file"] == str(project / "stacks/Pulumi.prod.yaml")
     assert all(" is not set: " in line for line in found["findings"])
     assert found["next"][0].startswith("synapse-media diff --stack prod")
@@ -268,7 +272,7 @@ def test_a_vendors_sdk_that_is_not_installed_is_named_before_anything_is_called(
 
 def test_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(extras.MODULES) == set(declared) - {"all", "pictures", "vault"}
+    assert set(extras.MODULES) == set(declared) - {"all", "pictures", "postgres", "vault"}
     assert declared["all"] == [f"synapse-media[{','.join(sorted(set(declared) - {'all'}))}]"]
     allowed = catalog.schema()["properties"]["extra"]["enum"]
     assert set(allowed) == {entry.extra for entry in map(catalog.load, catalog.names()) if entry.extra}

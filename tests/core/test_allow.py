@@ -23,7 +23,6 @@ NAMED = re.compile(r"(?:<homeserver>|matrix\.example\.com)/([a-z]+-[a-z]+)\b")
         (allow.deletes_media, {Word.DELETE_MEDIA}),
         (allow.settles_media, {Word.DELETE_MEDIA, Word.RETAIN_BUCKET}),
         (allow.retires_key, {Word.RETIRE_KEY}),
-        (allow.sets_encryption, {Word.SET_ENCRYPTION}),
         (allow.owns_bucket, {Word.OWN_BUCKET}),
     ],
 )

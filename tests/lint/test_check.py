@@ -13,6 +13,7 @@ from synapse_media import cli, lint, renderer
 from synapse_media.errors import UsageError
 from synapse_media.lint.reading import MAX_BYTES
 from synapse_media.renderer.vault import Vault
+from tests.cli.shapes import answer
 from tests.end_to_end import synapse as real_synapse
 from tests.lint.test_kinds import ALL
 from tests.lint.test_rules import (
@@ -405,7 +406,7 @@ def test_exit_codes_and_the_report_for_programs(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().out.endswith("1 file: 1 warns\n")
     write(tmp_path, {"homeserver.yaml": synapse("prefix: media\nstorage_class: GLACIER")})
     assert cli.main(["check", "--json", str(file)]) == 1
-    report = json.loads(capsys.readouterr().out)
+    report = answer("check", capsys.readouterr().out)
     assert report["files"] == {str(file): "homeserver.yaml"}
     # The worst first.
     assert [(found["rule"], found["severity"]) for found in report["findings"]] == [

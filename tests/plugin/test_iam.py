@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -280,6 +281,24 @@ def sign_in(owner: Direct, key_id: str, secret: str) -> bool:
     except ClientError as error:
         return error.response["Error"]["Code"] not in ("InvalidAccessKeyId", "SignatureDoesNotMatch")
     return True
+
+
+def test_keys_of_others_keep_a_ring_whose_user_takes_them_along(owner: Direct) -> None:
+    """As the vendor's plugin for Amazon deletes a user. The inputs of the last `up` tell, too."""
+    made = RING.create(ring_inputs(owner, "a"), owner.context)[1]
+    by_hand = owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"]
+    keys = owner.key_ids()
+    takes = ring_inputs(owner, "a", userTakesKeys=True)
+    for outputs, context in (
+        ({**confirmed(made), "userTakesKeys": True}, owner.context),
+        (confirmed(made), replace(owner.context, inputs=takes)),
+    ):
+        with pytest.raises(StoreError, match=f"has the key {by_hand}, which the state does not know.*docs/state.md"):
+            RING.delete(owner.name, outputs, context)
+        assert owner.key_ids() == keys
+    # A user of our plugin's is not deleted with it.
+    RING.delete(owner.name, confirmed(made), owner.context)
+    assert owner.key_ids() == {by_hand}
 
 
 def test_a_ring_makes_a_key_for_each_slot(owner: Direct) -> None:
