@@ -1,4 +1,4 @@
-"""Fixtures for every room: directories of the run's own, the engine, and an embedded store of the run's own."""
+"""Fixtures for all tests: directories, the engine, and an embedded store, separate for each run."""
 
 from __future__ import annotations
 

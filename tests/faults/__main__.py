@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
                 with world(Path(folder), f"walk-{number}", wanted.stores) as here:
                     seed = f"{wanted.seed}/{number}"
                     walk(here, [draw(seed, action, wanted.stores) for action in life(seed)], tell)
-            except Exception as error:  # noqa: BLE001 - whatever it is, what was counted is told
+            except Exception as error:  # noqa: BLE001 - whatever it is, the counts are reported
                 words = str(error) if isinstance(error, BrokenError) else traceback.format_exc()
                 broken.append(f"seed {wanted.seed}, {wanted.stores} stores, walk {number}: {words}")
                 print(f"  {words}", flush=True)
