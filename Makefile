@@ -12,7 +12,7 @@ STALE := $(shell $(BIN)/python -c '' 2>/dev/null || echo FORCE)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup up down clean check test preview bench live docs garage faults audit lock FORCE
+.PHONY: help setup up down clean check test preview bench live docs garage servers faults audit lock FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test: setup check ## all checks and all tests, with coverage
 garage: $(READY) ## build Garage with cargo, once, for its tests (10 to 40 minutes)
 	@$(BIN)/python -m tests.providers.garage_server
 
+servers: $(READY) ## build MinIO, s3s-fs and SeaweedFS, once, for their tests (5 to 15 minutes each; NAMES="…" builds some)
+	@$(BIN)/python -m tests.servers.real $(NAMES)
+
 preview: setup ## preview every example stack from nothing, with no credentials, beside what it was (UPDATE_GOLDEN=1 accepts)
 	$(BIN)/python -m pytest tests/previews
 
@@ -55,11 +58,12 @@ docs: $(READY) ## generate what follows from the code (numbers, schemas, classes
 	@$(BIN)/python docs/pages.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-bench: setup ## what it costs, beside an empty Pulumi program (STORES="1 50")
-	@$(BIN)/python -m tests.bench $(if $(STORES),--stores $(STORES))
+bench: setup ## what it costs, beside an empty Pulumi program (STORES="1 10 50 150 500 1000"; PUBLISH=1: plot and table in docs/), and beside other programs that copy media (FILES=5000)
+	@$(BIN)/python -m tests.bench $(if $(STORES),--stores $(STORES)) $(if $(PUBLISH),--publish)
+	@$(BIN)/python -m tests.bench.media $(if $(FILES),--files $(FILES))
 
-faults: setup ## kill and disturb every command at random moments, N=100 times (STORES=3; SEED=… of an earlier run)
-	@$(BIN)/python -m tests.faults $(if $(N),-n $(N)) $(if $(STORES),--stores $(STORES)) $(if $(SEED),--seed $(SEED))
+faults: setup ## kill and disturb every command at random moments, N=100 times (STORES=3; SAVED=at-end; SEED=… of an earlier run)
+	@$(BIN)/python -m tests.faults $(if $(N),-n $(N)) $(if $(STORES),--stores $(STORES)) $(if $(SAVED),--saved $(SAVED)) $(if $(SEED),--seed $(SEED))
 
 audit: $(READY) ## ask PyPI's vulnerability service about every locked dependency
 	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock || { code=$$?; \

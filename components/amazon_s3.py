@@ -81,10 +81,6 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         )
 
     @property
-    def keyless(self) -> bool:
-        return bool(self.store.options.get("keyless"))
-
-    @property
     def own_endpoint(self) -> bool:
         """A private endpoint, or a stand-in: not the one of the catalog."""
         if "endpoint" in self.store.later:
@@ -278,6 +274,10 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         )
         self.finish_keyless(policy=document, lacks=lacks)
 
+    @property
+    def user_takes_keys(self) -> bool:
+        return not self.store.adopt
+
     def make_user(self, bucket: pulumi.Resource) -> pulumi.Resource:
         if self.store.adopt:
             return super().make_user(bucket)
@@ -285,7 +285,8 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
             self.name,
             name=self.setting("user"),
             path=self.path,
-            # A key somebody made by hand must not stand in the way of deleting the user.
+            # For what our plugin does not look after, such as a password or an MFA device; a key that the state does
+            # not know keeps the key ring (`user_takes_keys`), and so the user.
             force_destroy=True,
             tags=self.tags,
             opts=self.under_path(bucket),

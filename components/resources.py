@@ -175,11 +175,13 @@ class AnyRingArgs:
     adopt: pulumi.Input[bool] | None = None
     retire_confirmed: pulumi.Input[bool] | None = None
     adopt_key: pulumi.Input[str] | None = None
+    retained: pulumi.Input[bool] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRingArgs(AnyRingArgs):
     mark: pulumi.Input[UserMarkArgs] | None = None
+    user_takes_keys: pulumi.Input[bool] | None = None
 
 
 class AnyRing(Declared[Args]):

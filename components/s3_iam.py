@@ -26,6 +26,11 @@ def user_path(owner: str, bucket: str) -> str:
 class S3IamStore(Store[Args]):
     """Bucket, user under this store's path, its keys and its single inline policy. The key is the only secret."""
 
+    @property
+    def user_takes_keys(self) -> bool:
+        """Whether the user's deletion deletes every key it has. Our plugin's does not."""
+        return False
+
     def provision(self) -> None:
         made, lacks = self.make_bucket()
         self.make_key(made, lacks)
@@ -42,7 +47,9 @@ class S3IamStore(Store[Args]):
         policy = self.make_user_policy(user, given(policies.to_json, document))
         ring = resources.KeyRing(
             self.name,
-            resources.KeyRingArgs(**vars(self.any_ring()), mark=self.mark(user)),
+            resources.KeyRingArgs(
+                **vars(self.any_ring()), mark=self.mark(user), user_takes_keys=self.user_takes_keys or None
+            ),
             # Depends on the policy, so that it is deleted first: if a key can't be deleted, the policy stays too.
             self.child(user, policy),
         )

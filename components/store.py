@@ -142,18 +142,35 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             where = f"{component} {name!r}" if isinstance(name, str) and name else component
             raise ArgumentsError([dataclasses.replace(one, setting=f"{where}: {one.setting}") for one in problems])
 
-    def _said_to_commands(self) -> dict[str, str]:
+    def _said_to_commands(self) -> dict[str, Any]:
         """What no part of the store tells of it, for the guards on a preview, which has no outputs of a component."""
-        said = {
+        said: dict[str, Any] = {
             "serverName": self.server_name,
             "renamedFrom": self.store.renamed_from,
             "s3DatastoreId": self.store.media_repo.get("s3_datastore_id", ""),
         }
-        return {name: value for name, value in said.items() if value}
+        if self.keyless:
+            # A store without a key has no proof, which says this of every other.
+            places = {"endpointUrl": "endpoint", "region": "region", "bucket": "bucket", "prefix": "prefix"}
+            place = {name: self.setting(setting) for name, setting in places.items()}
+            said["keylessPlace"] = {**place, "method": self.store.method}
+        return {name: value for name, value in said.items() if value != ""}
+
+    @property
+    def keyless(self) -> bool:
+        """Whether a machine's role signs in place of a key."""
+        return bool(self.store.options.get("keyless"))
 
     def provision(self) -> None:
         """Create the resources, and call `finish` at the end."""
         raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        # Made only for who asks: an Output of every value in it is a tenth of what a store's program takes.
+        if name != "outputs" or "storage_outputs" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        self.outputs = pulumi.Output.from_input(self.storage_outputs)
+        return self.outputs
 
     # ---- arguments
 
@@ -414,6 +431,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             connection=self.connection(),
             adopt=self.store.adopt,
             adopt_key=self.store.adopt_key or None,
+            retained=self.opts.retain_on_delete or None,
         )
 
     def _created_at(self, keys: pulumi.Output[Mapping[str, Mapping[str, str]]]) -> pulumi.Output[str]:
@@ -537,7 +555,6 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             setattr(self, name, pulumi.Output.from_input(self.storage_outputs[name]))
         shown = None if proof is None else {name: value for name, value in proof.items() if name != "secret_sha256"}
         self.proof = pulumi.Output.from_input(shown)
-        self.outputs = pulumi.Output.from_input(self.storage_outputs)
         self.register_outputs({"outputs": self.storage_outputs})
 
 

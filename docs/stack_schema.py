@@ -30,21 +30,22 @@ Schema = dict[str, Any]
 def schema() -> str:
     """The text of `stack-file.schema.json`."""
     providers = catalog.names()
+    choices: Schema = {
+        "provider": {
+            "description": "Where the media is.",
+            "enum": list(providers),
+            "enumDescriptions": [catalog.load(name).title for name in providers],
+        },
+        "method": {
+            "description": "How Synapse reaches the store. The key's permissions follow from it.",
+            "enum": list(METHODS),
+            "enumDescriptions": [method.title for method in METHODS.values()],
+            "default": MODULE,
+        },
+    }
     store: Schema = {
         "type": "object",
-        "properties": {
-            "provider": {
-                "description": "Where the media is.",
-                "enum": list(providers),
-                "enumDescriptions": [catalog.load(name).title for name in providers],
-            },
-            "method": {
-                "description": "How Synapse reaches the store. The key's permissions follow from it.",
-                "enum": list(METHODS),
-                "enumDescriptions": [method.title for method in METHODS.values()],
-                "default": MODULE,
-            },
-        },
+        "properties": choices,
         "if": _says("method", *(name for name, method in METHODS.items() if not method.uses_store)),
         # What the store had may stay there, for the way back.
         "then": {"propertyNames": {"enum": sorted(_known(providers))}},
@@ -86,12 +87,26 @@ def schema() -> str:
             "config": {
                 "type": "object",
                 "properties": {
+                    f"{settings.PROJECT}:defaults": {
+                        "description": "What every store has that does not say otherwise: settings of a store, except "
+                        f"those of one homeserver alone ({', '.join(sorted(settings.per_store()))}); {text}.",
+                        "type": ["object", "string", "null"],
+                        # A value is checked in the stores that take it, which may be none.
+                        "properties": {
+                            name: {
+                                "description": item["description"],
+                                **({"examples": item["enum"]} if "enum" in item else {}),
+                            }
+                            for name, item in sorted(_any_provider(choices).items())
+                            if name not in settings.per_store()
+                        },
+                        "propertyNames": {"enum": sorted(_known(providers) - settings.per_store().keys())},
+                    },
                     f"{settings.PROJECT}:stores": {
                         "description": f"A store for each homeserver, by its name; {text}.",
                         "type": ["object", "string"],
                         "minProperties": 1,
                         "propertyNames": {"pattern": _whole(settings._SERVER_NAME.pattern)},
-                        "additionalProperties": {"$ref": "#/definitions/store"},
                     },
                     f"{settings.PROJECT}:allow": {
                         "description": f"What may pass a guard, as <homeserver>/<word>; {text}.",
@@ -99,11 +114,48 @@ def schema() -> str:
                         "items": {"type": "string", "pattern": f"^.+/({'|'.join(Word)})$"},
                     },
                 },
+                # What a store lacks there, its defaults may have.
+                "if": {"required": [f"{settings.PROJECT}:defaults"]},
+                "then": _stores_are("store_with_defaults"),
+                "else": _stores_are("store"),
             },
         },
-        "definitions": {"store": store, **{name: _of_provider(catalog.load(name)) for name in providers}},
+        "definitions": {
+            "store": store,
+            "store_with_defaults": _with_defaults(choices),
+            **{name: _of_provider(catalog.load(name)) for name in providers},
+        },
     }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+
+
+def _stores_are(definition: str) -> Schema:
+    each = {"additionalProperties": {"$ref": f"#/definitions/{definition}"}}
+    return {"properties": {f"{settings.PROJECT}:stores": each}}
+
+
+def _any_provider(choices: Schema) -> Schema:
+    """Every setting of every provider, with no more than its type and form: the rest depends on other settings."""
+    found = {**choices, **_common()}
+    for name in catalog.names():
+        for setting, rule in catalog.load(name).value("settings", {}).items():
+            if setting not in found:
+                found[setting] = _own(rule)
+            elif setting not in settings._COMMON and found[setting] != _own(rule):
+                # Another provider has one of the same name with other values.
+                found[setting] = {"description": found[setting]["description"]}
+    return {name: item for name, item in found.items() if name in settings._COMMON or "description" in item}
+
+
+def _with_defaults(choices: Schema) -> Schema:
+    """A store of which the defaults may have everything but its own."""
+    return {
+        "type": "object",
+        "properties": {"method": choices["method"]},
+        "propertyNames": {"enum": sorted(_known(catalog.names()))},
+        "if": _says("method", *(name for name, method in METHODS.items() if not method.uses_store)),
+        "else": {"properties": _any_provider(choices)},
+    }
 
 
 def _common() -> dict[str, Schema]:

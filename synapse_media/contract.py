@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from .errors import SynapseMediaError
-from .methods import ACCESS, METHODS, NOT_TESTED, Expected
+from .methods import ACCESS, METHODS, NOT_TESTED, Addressing, Expected
 
 VERSION = 1
 
@@ -23,7 +23,6 @@ PROOF_OBJECT = "synapse-media-proof"
 PROOF_NAME = re.compile(re.escape(PROOF_OBJECT) + r"(?:-[0-9a-f]{12})?(?:-copy)?\Z")
 """Objects of such a name don't count when a bucket is asked whether it is empty."""
 
-Addressing = Literal["path", "virtual"]
 Checksums = Literal["when_required", "when_supported"]
 
 

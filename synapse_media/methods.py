@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
+from urllib.parse import urlsplit
 
 Access = Literal["least", "full"]
+Addressing = Literal["path", "virtual"]
 ACCESS: tuple[Access, ...] = ("least", "full")
 
 
@@ -82,7 +84,8 @@ class Method:
     `storage_classes` are the ones the method's program accepts (None: any, () : it takes none);
     `needs` is empty for the method that uses no store; `keyless`: its program can sign by the machine's own role;
     `datastore_ids`: it keeps media under ids of its own, which the settings name (`media_repo`);
-    `folders`: where its media lies in the bucket, after the prefix (empty: under names of its own).
+    `folders`: where its media lies in the bucket, after the prefix (empty: under names of its own);
+    `virtual_hosts`: ends of the hosts before which its program puts the bucket's name (elsewhere it is in the path).
     """
 
     name: str
@@ -94,10 +97,22 @@ class Method:
     keyless: bool = True
     datastore_ids: bool = False
     folders: tuple[str, ...] = ()
+    virtual_hosts: tuple[str, ...] = ()
 
     @property
     def uses_store(self) -> bool:
         return bool(self.needs)
+
+    def addressing(self, endpoint: str, bucket: str) -> Addressing:
+        """How its program names the bucket in a URL: the proof has to do the same.
+
+        The module (boto3, with an endpoint) and Goofys (without --subdomain) always put it in the path.
+        """
+        parts = urlsplit(endpoint)
+        host = f".{parts.hostname or ''}"
+        # A certificate for *.host is not for names with two more labels.
+        fits = parts.scheme == "http" or "." not in bucket
+        return "virtual" if fits and any(host.endswith(f".{end}") for end in self.virtual_hosts) else "path"
 
 
 _MODULE_NEEDS = frozenset(
@@ -158,6 +173,8 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
                 limits=("replaces Synapse's media repository: routes change", "a datastore id can never be changed"),
                 keyless=False,
                 datastore_ids=True,
+                # minio-go 7.0.91, pkg/s3utils/utils.go: IsVirtualHostSupported.
+                virtual_hosts=("amazonaws.com", "amazonaws.com.cn", "storage.googleapis.com", "aliyuncs.com"),
             ),
             Method(
                 name="filesystem",

@@ -1,6 +1,7 @@
 """The stack file, read and checked: every error of every store at once, before any call.
 
-The stack file's `synapse-media:stores` has a key per homeserver; `synapse-media:allow` names what may pass a guard.
+The stack file's `synapse-media:stores` has a key per homeserver, `synapse-media:defaults` the settings that those
+stores have where they don't say otherwise; `synapse-media:allow` names what may pass a guard.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -48,6 +50,16 @@ _COMMON = {
     "abort_days",
     "media_repo",
     "renamed_from",
+}
+
+_PER_STORE: Mapping[str, str] = {
+    "bucket": "a bucket is of one homeserver",
+    "user": "a user is of one homeserver",
+    "keys": "`synapse-media rotate` edits it, store by store",
+    "adopt": "a bucket is taken over by name",
+    "adopt_key": "a key is of one homeserver",
+    "media_repo": "the ids of its datastores are of one homeserver",
+    "renamed_from": "a former name is of one homeserver",
 }
 
 
@@ -141,20 +153,27 @@ def from_text(value: object) -> object:
         return value
 
 
-def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
+def parse(stores: object, allow: object = None, defaults: object = None) -> dict[str, StoreSettings]:
     """The settings of a stack by homeserver. Raises SettingsError with every problem there is.
 
     Args:
         stores: the value of `synapse-media:stores`: an object, or JSON text of one.
         allow: the value of `synapse-media:allow`: a list, or JSON text of one; None for none.
+        defaults: the value of `synapse-media:defaults`: an object, or JSON text of one; None for none.
     """
     problems: list[Problem] = []
-    stores, allow = from_text(stores), from_text(allow)
+    stores, allow, defaults = from_text(stores), from_text(allow), from_text(defaults)
     _refuse_secure(f"{PROJECT}:stores", stores, problems)
+    _refuse_secure(f"{PROJECT}:defaults", defaults, problems)
     if problems:
         # What a command sees of it is ciphertext: nothing else can be said of its store.
         raise SettingsError(problems)
+    shared = usable_defaults(defaults, problems)
+    if problems:
+        # Every store would lack what could not be taken from there.
+        raise SettingsError(problems)
     words = _parse_allow(allow, problems)
+    inherited = _Inherited()
     parsed: dict[str, StoreSettings] = {}
     if not isinstance(stores, Mapping) or not stores:
         problems.append(
@@ -169,16 +188,78 @@ def parse(stores: object, allow: object = None) -> dict[str, StoreSettings]:
         )
         raise SettingsError(problems)
     for server_name, raw in stores.items():
-        reader = _Reader(f"stores.{server_name}", raw, problems)
+        reader = _Reader(f"stores.{server_name}", raw, problems, defaults=shared, inherited=inherited)
         if not isinstance(server_name, str) or not _SERVER_NAME.fullmatch(server_name):
             reader.add("", server_name, _A_SERVER_NAME, "It is the key of the store.")
         store = _parse_store(str(server_name), reader, words.get(str(server_name), frozenset()))
         if store is not None:
             parsed[store.server_name] = store
+    problems += inherited.problems()
     _check_together([(f"stores.{name}", store) for name, store in parsed.items()], problems)
     if problems:
         raise SettingsError(problems)
     return parsed
+
+
+def per_store() -> dict[str, str]:
+    """The settings that are no default for several stores, each with the reason."""
+    own = (catalog.load(name).value("settings", {}).items() for name in catalog.names())
+    return {**_PER_STORE, **{key: rule["per_store"] for items in own for key, rule in items if "per_store" in rule}}
+
+
+def usable_defaults(defaults: object, problems: list[Problem]) -> Mapping[str, Any]:
+    """The settings under `synapse-media:defaults` that a store may take, by name; what is wrong with others is added.
+
+    A value replaces, or is replaced, as a whole: also one with entries of its own, such as `tags`.
+    """
+    if defaults is None:
+        return {}
+    name = f"{PROJECT}:defaults"
+    if not isinstance(defaults, Mapping):
+        step = "Write it as key: value lines, as in a store."
+        problems.append(Problem(name, defaults, "an object with settings of a store", step))
+        return {}
+    reasons = per_store()
+    known = _COMMON.union(*(catalog.load(provider).value("settings", {}) for provider in catalog.names()))
+    allowed = sorted(known - reasons.keys())
+    usable = {}
+    for setting, value in defaults.items():
+        if setting in reasons:
+            step = f"Set it in each store: {reasons[setting]}."
+            problems.append(Problem(f"defaults.{setting}", Described("no default"), ", ".join(allowed), step))
+        elif setting not in allowed:
+            guess = catalog.nearest(str(setting), allowed)
+            step = f"Did you mean {guess!r}?" if guess else "Remove it."
+            problems.append(Problem(f"defaults.{setting}", NO_SETTING, ", ".join(allowed), step))
+        elif setting == "method" and isinstance(value, str) and value in METHODS and not METHODS[value].uses_store:
+            using = ", ".join(name for name, method in METHODS.items() if method.uses_store)
+            step = f"Set {value} in each store: a store is given up by name."
+            problems.append(Problem("defaults.method", value, using, step))
+        else:
+            usable[setting] = value
+    return usable
+
+
+class _Inherited:
+    """What is wrong with defaults, each said once however many stores take it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], tuple[Problem, dict[str, None]]] = {}
+
+    def add(self, problem: Problem, store: str) -> None:
+        key = (problem.setting, problem.allowed, problem.next_step)
+        self._found.setdefault(key, (problem, {}))[1][store] = None
+
+    def problems(self) -> list[Problem]:
+        return [
+            replace(problem, next_step=f"{problem.next_step} It is the default of {_first_of(list(stores))}.")
+            for problem, stores in self._found.values()
+        ]
+
+
+def _first_of(names: list[str]) -> str:
+    others = len(names) - 1
+    return names[0] if not others else f"{names[0]} and {others} other{'s' if others > 1 else ''}"
 
 
 def check(server_name: str, raw: Mapping[str, Any], allow: Collection[str] = (), *, where: str) -> StoreSettings:
@@ -259,18 +340,37 @@ class _Reader:
     """The raw settings of one store, and where its problems go.
 
     Attributes:
+        raw: the store's own, and the defaults where it has none of that name.
         in_file: they are a stack file's, and not a program's arguments: how to write a value follows from it.
+        told: how many problems were found so far.
     """
 
-    def __init__(self, where: str, raw: object, problems: list[Problem], *, in_file: bool = True) -> None:
+    def __init__(
+        self,
+        where: str,
+        raw: object,
+        problems: list[Problem],
+        *,
+        in_file: bool = True,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+        inherited: _Inherited | None = None,
+    ) -> None:
         self.where = where
         self.in_file = in_file
         self.problems = problems
-        self.raw: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
+        own: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
+        self.raw: Mapping[str, Any] = {**defaults, **own}
+        self.told = 0
+        self._inherited = inherited
+        self._from_defaults = defaults.keys() - own.keys()
         if not isinstance(raw, Mapping):
             self.add("", raw, "an object with at least provider, bucket and method", "Write it as key: value lines.")
 
     def add(self, name: str, value: object, allowed: str, next_step: str) -> None:
+        self.told += 1
+        if self._inherited is not None and name.partition(".")[0] in self._from_defaults:
+            self._inherited.add(Problem(f"defaults.{name}", value, allowed, next_step), self.where)
+            return
         setting = f"{self.where}.{name}" if name else self.where
         self.problems.append(Problem(setting, value, allowed, next_step))
 
@@ -496,9 +596,9 @@ def _check_bucket(reader: _Reader, provider: catalog.Provider) -> str:
     if "bucket" not in reader.raw:
         reader.add("bucket", None, allowed, "Choose a name that nobody else has at this provider.")
         return ""
-    told = len(reader.problems)
+    told = reader.told
     bucket = reader.text("bucket")
-    if len(reader.problems) > told:
+    if reader.told > told:
         return ""
     fault = catalog.bucket_name_fault(bucket, provider)
     if fault is None:
@@ -627,9 +727,9 @@ def _check_user(reader: _Reader, bucket: str) -> str:
     """The name of the user; "" where it follows from a bucket that has none."""
     if "user" not in reader.raw or reader.later("user"):
         return f"synapse-media-{bucket}"[:64] if bucket else ""
-    told = len(reader.problems)
+    told = reader.told
     user = reader.text("user")
-    if len(reader.problems) == told and not _USER.fullmatch(user):
+    if reader.told == told and not _USER.fullmatch(user):
         reader.add("user", user, "1 to 64 letters, digits and +=,.@_-", "It names the user that owns the key.")
     return user
 

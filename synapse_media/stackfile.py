@@ -70,6 +70,10 @@ def find_project(start: Path | None = None) -> Path:
     here = (start or Path.cwd()).resolve()
     found = project_above(here)
     if found is not None:
+        try:
+            str(found).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"the path {str(found)!r} is not UTF-8, which Pulumi can't be told: rename it") from None
         return found
     raise UsageError(
         f"no Pulumi.yaml in {here} or above it: go to your project's directory, or name it with -C DIR. "
@@ -168,15 +172,23 @@ def read(project: Path, stack: str, copy: Path | None = None, *, stores_required
     config = raw.get("config", {})
     if not isinstance(config, Mapping):
         raise StackFileError(f"{path}: `config:` in it is no object; `synapse-media init` writes one to start from")
-    allow = settings.from_text(config.get(f"{settings.PROJECT}:allow"))
-    wanted = config.get(f"{settings.PROJECT}:stores")
+    wanted, allow, defaults = values(raw)
     stores = {}
     if stores_required or wanted is not None:
-        stores = settings.parse(wanted, allow)
+        stores = settings.parse(wanted, allow, defaults)
     else:
         settings.check_allow(allow)
     entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
     return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or ""))
+
+
+def values(raw: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """A stack file's stores, `allow` and defaults, as it has them; None for what it has not."""
+    config = raw.get("config", {})
+    stores, allow, defaults = (
+        settings.from_text(config.get(f"{settings.PROJECT}:{part}")) for part in ("stores", "allow", "defaults")
+    )
+    return stores, allow, defaults
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
@@ -300,7 +312,7 @@ def editing(path: Path, like: Path | None = None) -> Iterator[Any]:
     except YAMLError as error:
         raise StackFileError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:300]}") from None
     config = document.get("config") if isinstance(document, dict) else None
-    for name in (f"{settings.PROJECT}:stores", f"{settings.PROJECT}:allow"):
+    for name in (f"{settings.PROJECT}:{part}" for part in ("stores", "defaults", "allow")):
         if isinstance(config, dict) and isinstance(config.get(name), str):
             config[name] = settings.from_text(config[name])
             unchanged = io.StringIO()
@@ -309,12 +321,73 @@ def editing(path: Path, like: Path | None = None) -> Iterator[Any]:
     yield document
     text = io.StringIO()
     yaml.dump(document, text)
-    if text.getvalue() == before:
-        return
+    if text.getvalue() != before:
+        _write(path, text.getvalue())
+
+
+def add_store(path: Path, server_name: str, store: Mapping[str, Any]) -> None:
+    """Add a store after the last one of a stack file; every other line stays as it is. Raises StackFileError.
+
+    `editing` would put it below the comment that stands before what follows the stores.
+    """
+    import yaml
+
+    key = f"{settings.PROJECT}:stores"
+    text = _text(path)
+    place = _after_the_stores(yaml.compose(text, yaml.SafeLoader), key)
+    if place is not None:
+        line, indent, step = place
+        block = yaml.safe_dump({server_name: dict(store)}, sort_keys=False, allow_unicode=True, indent=step, width=4096)
+        lines = text.splitlines(keepends=True)
+        lines[:line] = [item if item.endswith("\n") else f"{item}\n" for item in lines[:line]]
+        lines[line:line] = [" " * indent + item for item in block.splitlines(keepends=True)]
+        wanted = _load(text)
+        wanted["config"][key][server_name] = dict(store)
+        if _load("".join(lines)) == wanted:
+            _write(path, "".join(lines))
+            return
+    # In JSON text, within braces, or with an anchor at the end.
+    with editing(path) as document:
+        document["config"][key][server_name] = dict(store)
+
+
+def _after_the_stores(document: Any, key: str) -> tuple[int, int, int] | None:
+    """Where another store goes: its line (from 0), its indentation, and that of what is below it; None: no such place.
+
+    Args:
+        document: the file's root node.
+    """
+    stores = _below(_below(document, "config"), key)
+    if not _is_block(stores) or not all(_is_block(value) for _, value in stores.value):
+        return None
+    first, below = stores.value[0]
+    last = stores.value[-1][1]
+    while last.value and _is_block(last):
+        last = last.value[-1][1]
+    indent: int = first.start_mark.column
+    return last.end_mark.line + 1, indent, max(2, below.start_mark.column - indent)
+
+
+def _is_block(node: Any) -> bool:
+    """Whether a node is a mapping with entries, on lines of their own."""
+    import yaml
+
+    return isinstance(node, yaml.MappingNode) and not node.flow_style and bool(node.value)
+
+
+def _below(node: Any, key: str) -> Any:
+    import yaml
+
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return next((value for name, value in pairs if name.value == key), None)
+
+
+def _write(path: Path, text: str) -> None:
+    """A stack file as a whole, or not at all; its mode stays. Raises StackFileError."""
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:

@@ -38,7 +38,7 @@ def judge(field: str, text: str, method: str, *, endpoint: str = "", module: Ver
     """The fault of a non-empty value; None if there is none.
 
     Args:
-        field: bucket, region, endpoint, prefix, storage_class, or one of SECRETS.
+        field: bucket, region, endpoint, prefix, storage_class, or one of SECRETS, of which customer_key is judged.
         method: the method whose program reads it.
         endpoint: the store's endpoint, which a region is compared with.
         module: the version of Synapse's module, if known.
@@ -56,13 +56,14 @@ def judge(field: str, text: str, method: str, *, endpoint: str = "", module: Ver
         return storage_class(text, method, endpoint)
     if field == "prefix":
         return prefix(text, method, module)
-    return None
+    return customer_key(text) if field == "customer_key" else None
 
 
 # ---- placeholders and unexpanded variables
 
 _NAMES = (
-    r"(?:AWS_|S3_|B2_|MY_)*(?:ACCESS|SECRET)(?:_ACCESS)?_?KEY(?:_ID)?|(?:S3_|MY_)*BUCKET(?:_?NAME)?"
+    r"(?:AWS_|S3_|B2_|MINIO_|MY_)*(?:ACCESS|SECRET)(?:_?ACCESS)?_?KEY(?:_?ID)?|(?:S3_|MY_)*BUCKET(?:_?NAME)?"
+    r"|(?:AWS_|S3_|B2_|MINIO_)+(?:SECRET|TOKEN|PASSWORD|USER|KEY(?:_?ID)?)"
     r"|(?:AWS_|S3_|MY_)*(?:DEFAULT_)?REGION(?:_?NAME)?|(?:S3_|MY_)*ENDPOINT(?:_?URL)?|SESSION_TOKEN|ACCOUNT_?ID"
 )
 _WHOLE = re.compile(
@@ -73,7 +74,7 @@ _WHOLE = re.compile(
     r"|(?:fill|set)[-_ ]?(?:me|in|this)(?:[-_ ](?:in|up|here))?"
     r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|.*[-_. ]here|some-region-name"
     r"|(?:AKIA|ASIA|DO00|GK|SCW|K00\d?)?(?:x{3,}|\*{3,}|\.{3,}|…)|(?:to-?do|tbd|fix-?me)(?:[: ].*)?"
-    r"|(?:my-?)?placeholder|redacted|(?:my[-_])?bucket[-_]?name|key[-_](?:id|secret)"
+    r"|(?:my-?)?placeholder|redacted|(?:my[-_])?bucket[-_]?name|key[-_]?id|key[-_]secret|application[-_]?key"
     r"|(?:(?:my|aws|s3|b2|minio)[-_ ])*(?:access|secret)[-_ ](?:access[-_ ])?key(?:[-_ ]id)?)",
 )
 _LABEL = re.compile(rf"(?i:your[-_](?!objectstorage).*)|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+")
@@ -217,6 +218,22 @@ def bucket(text: str, method: str) -> Fault | None:
 
 # ---- endpoint
 
+
+def customer_key(text: str) -> Fault | None:
+    """The fault of a key that encrypts objects, which boto3 encodes itself (botocore.handlers.sse_md5)."""
+    size = len(text.encode())
+    if size == CUSTOMER_KEY_BYTES:
+        return None
+    return Fault(
+        "customer-key-length",
+        f"it has {size} bytes, but AES256 takes {CUSTOMER_KEY_BYTES}: the store rejects every request"
+        + (", since boto3 encodes the key again" if re.fullmatch(r"[A-Za-z0-9+/]{43}=", text) else ""),
+        f"Use {CUSTOMER_KEY_BYTES} characters. If objects are stored with another key, keep that one.",
+    )
+
+
+CUSTOMER_KEY_BYTES = 32
+
 _BOTO_HOST = re.compile(r"((?!-)[A-Z\d-]{1,63}(?<!-)\.)*((?!-)[A-Z\d-]{1,63}(?<!-))", re.IGNORECASE)
 
 
@@ -314,6 +331,8 @@ def region(text: str, method: str) -> Fault | None:
 
 def region_at(text: str, endpoint: str) -> Fault | None:
     """The fault of a region that does not match its endpoint; None if it does, or can't be compared."""
+    if other_host(endpoint) is not None:
+        return None  # reported for the endpoint
     host = _host(endpoint)
     for named, pattern in _hosts():
         signed = named.value("signed_region", ())

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: directories, the engine, and an embedded store, separate for each run."""
+"""Fixtures for all tests: directories, the engine, an embedded store and PostgreSQL, separate for each run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from synapse_media import catalog
 from synapse_media.engine import embedded
 from synapse_media.engine.obtain import Toolchain, obtain_pulumi
+from tests.end_to_end import postgresql
 
 # On a busy machine an example may take any time: no test is one of speed.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,3 +50,13 @@ def embedded_store(own_directories: Path) -> Iterator[embedded.Running]:
     running = embedded.start(name="tests")
     yield running
     embedded.wipe(name="tests")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """A real PostgreSQL, shared by the run: empty its database before use."""
+    at = postgresql.programs()
+    if at is None:
+        pytest.skip("no PostgreSQL here (Debian: apt install postgresql)")
+    with postgresql.running(at) as server:
+        yield server

@@ -8,17 +8,17 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from synapse_media import stackfile
-from synapse_media.errors import SynapseMediaError
+from synapse_media.errors import Problem, SettingsError, SynapseMediaError, UsageError
 from synapse_media.guards.danger import DangerError
 from synapse_media.redaction import redacted
 from synapse_media.store import tracing
 
 from . import programs, terminal
-from .commandline import parser
+from .commandline import WrongUsageError, parser
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -66,57 +66,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(made)
-    parsed = made.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    terminal.tolerate(sys.stdout)
+    words = _joined(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = made.parse_args(words)
+    except WrongUsageError as error:
+        if "--json" in words:
+            print(programs.error(error.command, error.message, UsageError.exit_code))
+        raise
     with contextlib.ExitStack() as directory:
-        return _run(parsed, directory)
+        return _run(parsed, made.commands, directory)
 
 
-def _run(parsed: argparse.Namespace, directory: contextlib.ExitStack) -> int:
+def _run(
+    parsed: argparse.Namespace, commands: Mapping[str, argparse.ArgumentParser], directory: contextlib.ExitStack
+) -> int:
     if parsed.verbose:
         # It is the plugin that calls, two processes further.
         os.environ[tracing.VARIABLE] = "1"
     try:
         if parsed.cwd is not None:
             directory.enter_context(contextlib.chdir(parsed.cwd))
-        _name_stacks(parsed)
+        several = _name_stacks(parsed)
+        if several:
+            from .several import run
+
+            return run(parsed, commands[parsed.command], several)
         code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
     except SynapseMediaError as error:
         style = terminal.DANGER if isinstance(error, DangerError) else ""
-        terminal.write([(f"synapse-media {parsed.command}: {error}", style)], sys.stderr)
-        if programs.wanted(parsed):
-            print(programs.error(parsed.command, error))
-        return error.exit_code
+        problems = error.problems if isinstance(error, SettingsError) else ()
+        return _failed(parsed, str(error), error.exit_code, problems, style)
     except BrokenPipeError:
         # Who read it has seen enough; Python itself would complain when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(redacted(f"synapse-media {parsed.command}: {where}{error.strerror or error}"), file=sys.stderr)
-        return 1
+        return _failed(parsed, redacted(f"{where}{error.strerror or error}"))
     except EOFError:
         # The end of the input (Ctrl-D) in place of an answer.
-        print(f"synapse-media {parsed.command}: nothing was changed: there was no answer", file=sys.stderr)
-        return 1
+        return _failed(parsed, "nothing was changed: there was no answer")
     except KeyboardInterrupt:
-        print(f"synapse-media {parsed.command}: interrupted; run it again to go on", file=sys.stderr)
-        return 130
+        return _failed(parsed, "interrupted; run it again to go on", 130)
     except ModuleNotFoundError as error:
-        print(f"synapse-media {parsed.command}: {_lacking(error)}", file=sys.stderr)
-        return 1
+        return _failed(parsed, _lacking(error))
     except Exception as error:  # noqa: BLE001 - what it says may hold a secret, so it is not shown
-        print(f"synapse-media {parsed.command}: {_defect(error)}", file=sys.stderr)
-        return 1
+        return _failed(parsed, _defect(error))
     return code
 
 
-def _name_stacks(parsed: argparse.Namespace) -> None:
-    """Fill in the stack that was selected where none was named; write every name as it is known here."""
+def _failed(
+    parsed: argparse.Namespace, message: str, exit_code: int = 1, problems: Sequence[Problem] = (), style: str = ""
+) -> int:
+    """Say why a command failed: in words, and in JSON as well if it was asked for. Returns the exit code."""
+    terminal.write([(f"synapse-media {parsed.command}: {message}", style)], sys.stderr)
+    if programs.wanted(parsed):
+        print(programs.error(parsed.command, message, exit_code, problems))
+    return exit_code
+
+
+def _name_stacks(parsed: argparse.Namespace) -> list[str]:
+    """Fill in the stack that was selected where none was named; write every name as it is known here.
+
+    Returns the stacks, where there are several.
+    """
     from . import stacks
 
     named = vars(parsed)
+    # The name `list` is that of a command here.
+    if isinstance(named.get("stack"), Sequence) and not isinstance(parsed.stack, str):
+        from .several import names
+
+        found = names(stackfile.find_project(), parsed.stack)
+        if len(found) > 1:
+            return found
+        parsed.stack = found[0]
     if "stack" in named and named["stack"] is None and named.get("store") is None:
         parsed.stack = stacks.selected(or_store="store" in named)
     for option in ("stack", "to_stack"):
         if named.get(option) is not None:
             setattr(parsed, option, stackfile.without_placeholder(stackfile.find_project(), named[option]))
+    return []

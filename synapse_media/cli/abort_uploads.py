@@ -6,7 +6,6 @@ For stores without lifecycle rules: an unfinished upload is invisible there, is 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Client, Credential, call, s3_client, server_time
+
+from . import programs
 
 _AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments,
         )
     if arguments.json:
-        print(json.dumps(report, indent=2))
+        print(programs.text({"uploads": report}))
     return 0
 
 

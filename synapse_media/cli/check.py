@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from . import programs
 
 if TYPE_CHECKING:
     from synapse_media import lint
@@ -30,7 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     report = lint.check([Path(file) for file in arguments.files])
     if arguments.json:
-        print(json.dumps({"findings": [found.to_json() for found in report.findings], "files": report.files}, indent=2))
+        findings = [found.to_json() for found in report.findings]
+        print(programs.text({"findings": findings, "files": report.files}))
     else:
         print(_in_words(report))
     failing = len(report.findings) - (0 if arguments.strict else report.count(lint.Severity.WARNS))

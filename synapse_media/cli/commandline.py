@@ -25,6 +25,7 @@ COMMANDS = (
     "prove",
     "rotate",
     "switch",
+    "media",
     "doctor",
     "destroy",
     "abort_uploads",
@@ -37,12 +38,22 @@ COMMANDS = (
 """Each is a module of this package with `add_parser(subparsers)` and `run(arguments) -> exit code`."""
 
 
+class WrongUsageError(SystemExit):
+    """A command line that can't be read; it was said on standard error. `command` is "" if none was named."""
+
+    def __init__(self, message: str, prog: str) -> None:
+        super().__init__(UsageError.exit_code)
+        self.message = message
+        self.command = prog.partition(" ")[2]
+
+
 class _Parser(argparse.ArgumentParser):
     """Errors end with exit code 64, and name what was probably meant."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n")
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        raise WrongUsageError(message, self.prog)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = list(action.choices or ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from synapse_media.errors import UsageError
 from synapse_media.homeserver.playbook import MEDIA_STORE
+
+from . import programs
 
 if TYPE_CHECKING:
     from synapse_media.cost.measure import Measured
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         notes.append(f"Not compared, since the catalog has no price for them: {'; '.join(unpriced)}.")
     found = study(offers, usage, today, near, notes)
     if args.json:
-        print(json.dumps(as_json(found) | {"measured": _measured_json(measured)}, indent=2, ensure_ascii=False))
+        print(programs.text(as_json(found) | {"measured": _measured_json(measured)}))
     elif args.markdown:
         print(markdown.costs(found))
     else:
@@ -142,7 +143,7 @@ def _run_fit(console: Any, args: argparse.Namespace, near: tuple[float, float] |
     prices.known(args.provider)
     found = fit.fits(args.provider, near)
     if args.json:
-        print(json.dumps({"version": 1, "fit": [asdict(item) for item in found]}, indent=2, ensure_ascii=False))
+        print(programs.text({"fit": [asdict(item) for item in found]}))
     elif args.markdown:
         print(markdown.aspects(found))
     else:

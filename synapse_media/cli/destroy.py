@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Collection
 from typing import Any
 
@@ -14,8 +13,7 @@ from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import current_names
 
-from . import stacks
-from .up import confirm
+from . import checkpoints, programs, stacks
 
 
 def add_parser(commands: Any) -> None:
@@ -41,6 +39,8 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
     engine, stack = session.engine, session.stack
     state = session.state()
     applied = stacks.applied(session, state)
+    stacks.refuse_what_is_in_no_state(session)
+    at_end = checkpoints.of_destroy(session, state)
     names = current_names(applied, stack.stores)
     words = {name: words_of(name, stack.allow, now) for name, now in names.items()}
     buckets = {bucket.urn: name for name, store in applied.items() for bucket in store.buckets}
@@ -64,17 +64,18 @@ def _destroy(session: stacks.Session, arguments: argparse.Namespace) -> int:
         )
     stacks.refuse_keys_of_others(session, applied.values())
     if not arguments.yes:
-        confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
+        stacks.confirm(f"Destroy stack {stack.name} with the buckets of {', '.join(buckets.values()) or 'no store'}?")
     # To destroy a stack is to say that its keys may go.
     keys = [entry(name, Word.RETIRE_KEY) for name in applied]
     with stacks.opening_state(session, state, keys), stacks.changing(session):
         for store in applied.values():
             stacks.forget_gone_buckets(session, store)
-        engine.destroy(stack.name, arguments.options)
+        engine.destroy(stack.name, arguments.options, at_end=at_end)
         engine.clear_pending_creates(stack.name)
     if arguments.json:
         left = {bucket.urn for store in read_applied(session.state()).values() for bucket in store.buckets}
-        print(json.dumps({name: _became(words[name], kept=urn in left) for urn, name in buckets.items()}, indent=2))
+        became = {name: _became(words[name], kept=urn in left) for urn, name in buckets.items()}
+        print(programs.text({"buckets": became}))
     return 0
 
 

@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
         description="A real preview in plain words. Exit code 0: nothing, 2: changes, 3: changes that can lose media "
         "or cut access and that the stack file's `allow` does not name.",
     )
-    stacks.add_stack(parser)
+    stacks.add_stack(parser, several=True)
     parser.add_argument(
         "--refresh", action="store_true", help="look at the store first: finds what was changed by hand"
     )

@@ -17,7 +17,7 @@ from synapse_media.homeserver import synapse
 from synapse_media.methods import MODULE
 from synapse_media.settings import StoreSettings
 
-from . import credentials, stacks
+from . import credentials, programs, stacks
 
 _SECRET_NAME = re.compile(
     r"secret|token|passw|grant|private_?key|application_?key$|^ending$",  # "ending": Storj's grants to be revoked
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif any(store.method == MODULE for store in stack.stores.values()):
         stacks.say(f"{MODULE} was not looked at: --synapse-python FILE names the Python that runs Synapse")
     if arguments.json:
-        print(json.dumps({"needs": needs, "known": known, "findings": findings}, indent=2))
+        print(programs.text({"needs": needs, "known": known, "findings": findings}))
     else:
         for name, need in needs.items():
             print(f"{name}: the admin credential needs")

@@ -25,7 +25,7 @@ from synapse_media.guards.applied import read as read_applied
 from synapse_media.methods import METHODS
 from synapse_media.settings import PROJECT
 
-from . import env, stacks, up
+from . import env, programs, stacks, up
 
 SERVER_NAME = "matrix.example.com"
 BUCKET = "matrix-example-com-media"
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "stop":
         stopped = embedded.stop()
         if arguments.json:
-            print(json.dumps({"running": False, "stopped": stopped}, indent=2))
+            print(programs.text({"running": False, "stopped": stopped}))
         else:
             print("the embedded store was stopped; its data stays" if stopped else "the embedded store does not run")
         return 0
@@ -102,7 +102,7 @@ def _show(running: embedded.Running | None, *, as_json: bool) -> int:
                 "ca_file": str(running.ca_file or ""),
                 "data_dir": str(running.data_dir),
             }
-        print(json.dumps(shown, indent=2))
+        print(programs.text(shown))
     elif running is None:
         print("the embedded store does not run")
     else:
@@ -138,7 +138,7 @@ def _up(*, tls: bool | None, method: str | None, as_json: bool) -> int:
                     "the store is there and proved, but its configuration was not rendered: see above"
                 )
     if as_json:
-        print(json.dumps({"stores": stacks.report(stores), "rendered": str(out)}, indent=2))
+        print(programs.text({"stores": stacks.report(stores), "rendered": str(out)}))
         return 0
     print(stacks.summary(stores))
     print(
@@ -235,7 +235,7 @@ def _clean(*, named: Sequence[str], yes: bool, as_json: bool) -> int:
     embedded.wipe()
     shutil.rmtree(project / "out" / stacks.EMBEDDED, ignore_errors=True)
     if as_json:
-        print(json.dumps({"running": False, "deleted": True}, indent=2))
+        print(programs.text({"running": False, "deleted": True}))
     else:
         print("the embedded stack, its server and its data are gone")
     return 0

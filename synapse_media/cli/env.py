@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 from synapse_media import stackfile
 from synapse_media.engine import session
 
-from . import stacks
+from . import programs, stacks
 
 
 def add_parser(commands: Any) -> None:
@@ -46,7 +45,7 @@ def missing_here() -> dict[str, str]:
 def show(variables: Mapping[str, str], *, as_json: bool) -> None:
     """Print variables as lines for a shell, or for programs."""
     if as_json:
-        print(json.dumps(variables, indent=2))
+        print(programs.text({"variables": variables}))
     else:
         for name, value in variables.items():
             print(f"export {name}={shlex.quote(value)}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import synapse_media
+from synapse_media.homeserver import synapse
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,19 @@ OF: Mapping[str, Examples] = {
         (
             ("init prod --provider wasabi --server-name example.com --region eu-central-1",
              "a stack file, and a project"),
+            ("init prod --store two.example.com", "another store in the same stack file"),
             ("init prod --provider s3_compatible --server-name example.com --endpoint https://s3.example.net "
              "--set existing_key=true", "a store without an IAM API"),
         ),
     ),
     "list": Examples("state.md", (("list", "stacks, homeservers, when each was last changed"),)),
     "show": Examples(
-        "state.md", (("show", "everything that exists"), ("show --stack prod --json", "of one stack, for programs"))
+        "state.md",
+        (
+            ("show", "everything that exists"),
+            ("show --stack prod --drift", "and what was changed by hand"),
+            ("show --stack prod --json", "of one stack, for programs"),
+        ),
     ),
     "diff": Examples(
         "changes.md",
@@ -37,6 +44,7 @@ OF: Mapping[str, Examples] = {
             ("diff --stack prod", "what `up` would change"),
             ("diff --stack prod --refresh", "what was changed by hand"),
             ("diff --stack prod --from-nothing", "without state and credentials"),
+            ("diff --stack 'shard-*'", "of several stacks, side by side"),
         ),
     ),
     "up": Examples(
@@ -44,11 +52,12 @@ OF: Mapping[str, Examples] = {
         (
             ("up --stack prod", "previews, asks, makes it"),
             ("up --stack prod --refresh", "mends what was changed by hand"),
+            ("up --stack 'shard-*' --parallel 2", "several stacks; asks once for all"),
         ),
     ),
     "check": Examples(
         "check.md",
-        (("check /etc/matrix-synapse/homeserver.yaml", "what in it breaks or loses media"),
+        ((f"check {synapse.CONFIGURATION}/homeserver.yaml", "what in it breaks or loses media"),
          ("check --strict vars.yml", "warnings count, too")),
     ),
     "render": Examples(
@@ -67,12 +76,28 @@ OF: Mapping[str, Examples] = {
         (
             ("rotate --stack prod", "a second key; then render, restart Synapse, and"),
             ("rotate --stack prod --finish --confirm", "retire the former one"),
+            ("rotate --stack 'shard-*' --all", "every key of several stacks"),
         ),
     ),
     "switch": Examples(
         "switching.md",
         (("switch --stack prod --to filesystem", "back to the local disk"),
          ("switch --stack prod --to goofys", "to another method")),
+    ),
+    "media": Examples(
+        "media.md",
+        (
+            (f"media copy {synapse.MEDIA_STORE} --store store.json", "what is missing or differs in the bucket"),
+            (
+                f"media verify {synapse.MEDIA_STORE} --store store.json --config {synapse.CONFIGURATION}",
+                "is all of it there, by content",
+            ),
+            (
+                f"media free {synapse.MEDIA_STORE} --store store.json --older-than 30d",
+                "what could be deleted here; --delete deletes it",
+            ),
+            (f"media restore {synapse.MEDIA_STORE} --store store.json", "what is missing on the disk"),
+        ),
     ),
     "doctor": Examples("changes.md", (("doctor --stack prod", "permissions, versions, credentials, the state"),)),
     "destroy": Examples("changes.md", (("destroy --stack prod", "as far as the stack file's `allow` says"),)),
@@ -84,7 +109,7 @@ OF: Mapping[str, Examples] = {
     "cost": Examples(
         "choosing.md",
         (("cost --stored 400GB --growth 10GB/month", "every provider, side by side"),
-         ("cost --media /var/lib/matrix-synapse/media_store", "from the media that is there")),
+         (f"cost --media {synapse.MEDIA_STORE}", "from the media that is there")),
     ),
     "embedded": Examples(
         "engine.md",

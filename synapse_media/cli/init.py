@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import re
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,8 +16,9 @@ from typing import Any
 from synapse_media import catalog, settings, stackfile
 from synapse_media.errors import SettingsError, UsageError
 from synapse_media.methods import METHODS
+from synapse_media.settings import StoreSettings
 
-from . import credentials, new_project, stacks
+from . import credentials, new_project, programs, stacks
 
 _ASKED = {
     "provider": "Provider",
@@ -42,7 +42,14 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("name", metavar="NAME", nargs="?", default="prod", help="the stack's name (default: prod)")
     parser.add_argument("--provider", choices=catalog.names())
-    parser.add_argument("--server-name", metavar="HOST", help="the homeserver whose media it is")
+    homeserver = parser.add_mutually_exclusive_group()
+    homeserver.add_argument("--server-name", metavar="HOST", help="the homeserver whose media it is")
+    homeserver.add_argument(
+        "--store",
+        metavar="HOST",
+        help="add a store for this homeserver to the stack file that is there; what its `synapse-media:defaults` have "
+        "is neither asked for nor repeated",
+    )
     parser.add_argument("--bucket", help="default: made from the server name")
     parser.add_argument("--region")
     parser.add_argument("--endpoint", metavar="URL")
@@ -63,6 +70,8 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.store is not None:
+        return _add(arguments)
     here = Path.cwd()
     project = stackfile.project_above(here)
     if project is None:
@@ -70,43 +79,78 @@ def run(arguments: argparse.Namespace) -> int:
     directory = here / new_project.STACKS if project is None else project / stackfile.config_dir(project)
     path = directory / stackfile.file_name(arguments.name)
     if path.exists() or stackfile.is_example(arguments.name):
-        raise UsageError(f"{path} exists already, or is an example's: edit it, or choose another name")
-    store = _answers(arguments)
+        raise UsageError(
+            f"{path} exists already, or is an example's: edit it, add a store with --store HOST, or choose another name"
+        )
+    store = _answers(arguments, {})
     server_name = str(store.pop("server_name"))
-    made = _parsed(server_name, store)
+    made = _parsed({server_name: store})[server_name]
     extra = catalog.load(made.provider).extra if made.uses_store else ""
     written = new_project.make(here, extra, arguments.ci) if project is None else new_project.Written()
     _write(path, server_name, store)
-    findings = []
-    if made.uses_store:
-        with stacks.waiting(f"{made.provider}: is the admin credential accepted?"):
-            findings = credentials.findings(made)
+    findings = _findings(made)
     steps = _next(arguments.name, made)
     if arguments.json:
-        shown = {
-            "stack": arguments.name,
-            "file": str(path),
-            "project": list(written.files),
-            "findings": findings,
-            "next": steps,
-        }
-        print(json.dumps(shown, indent=2))
+        print(programs.text(_shown(arguments.name, path, findings, steps, written.files)))
         return 0
     for name in written.files:
         print(f"wrote {here / name}")
     print(f"wrote {path}")
     for name, lines in written.kept.items():
         stacks.say(f"{here / name} was there and is left as it is" + "".join(f"\n  it lacks: {line}" for line in lines))
-    for finding in findings:
-        stacks.say(finding)
-    print("Next:\n" + "\n".join(f"  {line}" for line in steps))
+    _say(findings, steps)
     return 0
 
 
-def _parsed(server_name: str, store: dict[str, Any]) -> settings.StoreSettings:
+def _add(arguments: argparse.Namespace) -> int:
+    """Add a store to a stack file that is there."""
+    project = stackfile.find_project()
+    path = stackfile.path_of(project, arguments.name)
+    if stackfile.is_example(arguments.name):
+        raise UsageError(f"{path} is an example's, which is never changed: choose another stack")
+    if not path.exists():
+        raise UsageError(f"{path} does not exist: make it with --server-name {arguments.store} in place of --store")
+    there = stackfile.read(project, arguments.name).stores
+    if arguments.store in there:
+        raise UsageError(f"{path} has a store for {arguments.store} already: edit it there")
+    stores, allow, defaults = stackfile.values(stackfile.read_yaml(path))
+    store = _answers(arguments, defaults if isinstance(defaults, Mapping) else {})
+    del store["server_name"]
+    made = _parsed({**stores, arguments.store: store}, allow, defaults)[arguments.store]
+    stackfile.add_store(path, arguments.store, store)
+    findings = _findings(made)
+    steps = _next(arguments.name, made)
+    if arguments.json:
+        print(programs.text(_shown(arguments.name, path, findings, steps, ())))
+        return 0
+    print(f"added {arguments.store} to {path}")
+    _say(findings, steps)
+    return 0
+
+
+def _findings(made: StoreSettings) -> list[str]:
+    if not made.uses_store:
+        return []
+    with stacks.waiting(f"{made.provider}: is the admin credential accepted?"):
+        return credentials.findings(made)
+
+
+def _shown(
+    stack: str, path: Path, findings: Sequence[str], steps: Sequence[str], project: Sequence[str]
+) -> dict[str, Any]:
+    return {"stack": stack, "file": str(path), "project": list(project), "findings": findings, "next": steps}
+
+
+def _say(findings: Sequence[str], steps: Sequence[str]) -> None:
+    for finding in findings:
+        stacks.say(finding)
+    print("Next:\n" + "\n".join(f"  {line}" for line in steps))
+
+
+def _parsed(stores: Mapping[str, Any], allow: object = None, defaults: object = None) -> dict[str, StoreSettings]:
     """The settings. Raises SettingsError, which names the options of this command in place of lines of a stack file."""
     try:
-        return settings.parse({server_name: store})[server_name]
+        return settings.parse(stores, allow, defaults)
     except SettingsError as error:
         raise SettingsError(
             replace(problem, next_step=_SETTING.sub(_as_option, problem.next_step)) for problem in error.problems
@@ -120,7 +164,7 @@ def _as_option(line: re.Match[str]) -> str:
     return f"{'Pass' if line[1] == 'S' else 'pass'} --set {line[2]}={line[3]}"
 
 
-def _next(name: str, store: settings.StoreSettings) -> list[str]:
+def _next(name: str, store: StoreSettings) -> list[str]:
     """The commands from here to a configuration."""
     exports = []
     if store.uses_store:
@@ -139,28 +183,26 @@ def _next(name: str, store: settings.StoreSettings) -> list[str]:
     ]
 
 
-def _answers(arguments: argparse.Namespace) -> dict[str, Any]:
-    provider = catalog.load(arguments.provider or _ask_provider())
-    server_name = arguments.server_name or _ask("server_name")
-    bucket = arguments.bucket or _bucket_of(server_name, provider)
-    store: dict[str, Any] = {"server_name": server_name, "provider": provider.name, "bucket": bucket}
-    if provider.value("endpoint_from_account", False):
-        # Nothing is asked for; what is said is compared with the account's.
-        store |= {name: said for name in ("region", "endpoint") if (said := getattr(arguments, name))}
-    else:
-        region = (
-            arguments.region
-            or str(provider.value("default_region", ""))
-            or _ask("region", allowed=dict.fromkeys(provider.regions, ""))
-        )
-        store["region"] = region
-        if arguments.endpoint or not provider.endpoint(region):
-            store["endpoint"] = arguments.endpoint or _ask("endpoint")
+def _answers(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The store and its server name.
+
+    Args:
+        defaults: those of the stack file: neither asked for nor written, unless the command line says otherwise.
+    """
+    named = arguments.provider or defaults.get("provider") or _ask_provider()
+    provider = catalog.load(str(named))
+    server_name = arguments.store or arguments.server_name or _ask("server_name")
+    store: dict[str, Any] = {
+        "server_name": server_name,
+        "provider": provider.name,
+        "bucket": arguments.bucket or _bucket_of(server_name, provider),
+        **_place(arguments, provider, defaults),
+    }
     if arguments.iam_endpoint:
         store["iam_endpoint"] = arguments.iam_endpoint
-    store["method"] = arguments.method or _METHOD
+    store["method"] = arguments.method or defaults.get("method") or _METHOD
     # Who names the provider on the command line gives all that is not the default there.
-    if arguments.method is None and arguments.provider is None:
+    if arguments.method is None and not (arguments.provider or defaults):
         titles = {name: method.title for name, method in METHODS.items()}
         store["method"] = _ask("method", _METHOD, titles)
         if METHODS[store["method"]].datastore_ids and not any(x.startswith("media_repo=") for x in arguments.set):
@@ -174,7 +216,20 @@ def _answers(arguments: argparse.Namespace) -> dict[str, Any]:
         if not equals:
             raise UsageError(f"--set is {pair!r}; allowed: SETTING=VALUE, the value in YAML")
         store[name] = stackfile.scalar(value)
-    return store
+    return {name: value for name, value in store.items() if name not in defaults or defaults[name] != value}
+
+
+def _place(arguments: argparse.Namespace, provider: catalog.Provider, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Region and endpoint, as far as the provider needs to be told."""
+    said = {name: value for name in ("region", "endpoint") if (value := getattr(arguments, name))}
+    if provider.value("endpoint_from_account", False):
+        # Nothing is asked for; what is said is compared with the account's.
+        return said
+    region = said.get("region") or defaults.get("region") or str(provider.value("default_region", ""))
+    region = region or _ask("region", allowed=dict.fromkeys(provider.regions, ""))
+    if "endpoint" in said or "endpoint" in defaults or provider.endpoint(str(region)):
+        return {"region": region, **said}
+    return {"region": region, "endpoint": _ask("endpoint")}
 
 
 def _bucket_of(server_name: str, provider: catalog.Provider) -> str:

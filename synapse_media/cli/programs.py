@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from synapse_media.errors import NO_SETTING, Problem, SettingsError, SynapseMediaError
+from synapse_media.errors import NO_SETTING, Problem
 from synapse_media.redaction import redacted
 
 FORMAT_VERSION = 1
@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 
 def text(shown: Mapping[str, Any]) -> str:
     """An answer, with the version of its form."""
-    return json.dumps({"format_version": FORMAT_VERSION, **shown}, indent=2)
+    return json.dumps({"format_version": FORMAT_VERSION, **shown}, indent=2, ensure_ascii=False)
 
 
 def wanted(parsed: argparse.Namespace) -> bool:
@@ -24,13 +24,12 @@ def wanted(parsed: argparse.Namespace) -> bool:
     return bool(getattr(parsed, "json", False)) or getattr(parsed, "format", "") == "json"
 
 
-def error(command: str, failed: SynapseMediaError) -> str:
+def error(command: str, message: str, exit_code: int, problems: Iterable[Problem] = ()) -> str:
     """Why a command failed: in words, and every problem of a stack file apart. No secret is in it."""
-    problems = failed.problems if isinstance(failed, SettingsError) else ()
     told = {
         "command": command,
-        "message": str(failed),
-        "exit_code": failed.exit_code,
+        "message": message,
+        "exit_code": exit_code,
         "problems": [_problem(problem) for problem in problems],
     }
     return text({"error": told})

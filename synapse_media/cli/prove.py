@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from synapse_media import catalog, contract
 from synapse_media.methods import METHODS, expectations
 
-from . import stacks, terminal
+from . import programs, stacks, terminal
 
 
 def add_parser(commands: Any) -> None:
@@ -20,10 +19,12 @@ def add_parser(commands: Any) -> None:
         help="try a key again, here",
         description="Tries every operation with the issued key. `--store FILE` needs no Pulumi and no passphrase: run "
         "it on the server, with the store.json that `render` left there. It writes an object of its own, "
-        "and deletes it where the key may; where not, 1 KiB stays.",
+        "and deletes it where the key may; where not, 1 KiB stays (and 9 MiB as an old version, where versions are "
+        "kept) until a later proof of `up`.",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")
+    stacks.add_stacks(source, "the stores of a stack; default: the selected one")
+    stacks.add_parallel(parser)
     source.add_argument("--store", metavar="FILE", help="a store.json written by `render`")
     parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             "lines": [contract.line_to_json(line) for line in lines],
             "advice": advice(lines),
         }
-    print(json.dumps(report, indent=2) if arguments.json else _in_words(report, proofs))
+    print(programs.text({"proofs": report}) if arguments.json else _in_words(report, proofs))
     return 1 if failed else 0
 
 

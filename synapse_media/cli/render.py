@@ -16,6 +16,8 @@ from synapse_media.errors import UsageError
 from synapse_media.renderer import writing
 from synapse_media.store.clients import s3_client
 
+from . import programs
+
 if TYPE_CHECKING:
     from synapse_media.renderer.vault import Vault
 
@@ -31,7 +33,10 @@ def add_parser(commands: Any) -> None:
         "on the server take with --store. All at 0600; a file that would not change is not touched.",
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")
+    from . import stacks
+
+    stacks.add_stacks(source, "the stores of a stack; default: the selected one")
+    stacks.add_parallel(parser)
     source.add_argument("--store", metavar="FILE", help="a store.json written by an earlier `render`")
     parser.add_argument("--server", metavar="NAME", help="this homeserver of the stack alone")
     parser.add_argument(
@@ -108,11 +113,12 @@ def run(arguments: argparse.Namespace) -> int:
             [store.secret_access_key for store in selected],
             reveal=vault.decrypt if vault else str,
         )
-        print(json.dumps({"difference": shown}) + "\n" if arguments.json else shown, end="")
+        print(programs.text({"difference": shown}) + "\n" if arguments.json else shown, end="")
         return 2 if shown else 0
     report = writing.write(files, out)
     if arguments.json:
-        print(json.dumps({store.server_name: _report(store, arguments, report, out) for store in selected}, indent=2))
+        rendered = {store.server_name: _report(store, arguments, report, out) for store in selected}
+        print(programs.text({"rendered": rendered}))
         return 0
     for store in selected:
         print(_in_words(store, arguments, report, files, out, host=hosts[store.server_name]))
@@ -137,10 +143,16 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
     from . import stacks, stores
 
     loaded = [stores.load_file(arguments.store)] if arguments.store else stacks.load(arguments.stack)
-    if arguments.stack:
-        for store in loaded:
-            if arguments.server in (None, store.server_name):
-                _ask(store, arguments.stack)
+    if arguments.store:
+        advice = (
+            "Where the stack is, run `synapse-media up --refresh` and `synapse-media render`, and copy the new "
+            f"store.json to {arguments.store}."
+        )
+    else:
+        advice = f"Run `synapse-media up --refresh --stack {arguments.stack}`, and render again."
+    for store in loaded:
+        if arguments.server in (None, store.server_name):
+            _ask(store, advice)
     selected = [store for store in loaded if arguments.server in (None, store.server_name)]
     if not selected:
         names = ", ".join(store.server_name for store in loaded)
@@ -148,8 +160,13 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
     return selected
 
 
-def _ask(store: StorageOutputs, stack: str) -> None:
-    """Refuse a key that the store does not know, as after an older state was restored: it would be handed out dead."""
+def _ask(store: StorageOutputs, advice: str) -> None:
+    """Refuse a key that the store does not know, as after an older state was restored or in a file from before a
+    rotation: it would be handed out dead.
+
+    Args:
+        advice: what to do then.
+    """
     from synapse_media.store.answers import ApiError
     from synapse_media.store.clients import call
 
@@ -167,7 +184,7 @@ def _ask(store: StorageOutputs, stack: str) -> None:
         if error.bad_key or error.denied or error.code == "NoSuchBucket":
             raise ContractError(
                 f"store {store.server_name}: nothing was rendered, because the store does not accept what would be: "
-                f"{error} Run `synapse-media up --refresh --stack {stack}`, and render again."
+                f"{error} {advice}"
             ) from None
         stacks.say(f"{store.server_name}: the store could not be asked whether the key is accepted: {error}")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 from synapse_media import stackfile
-from synapse_media.errors import UsageError
+from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.guards import changes
+from synapse_media.guards.changes import Change
 
-from . import overview, programs, stacks
+from . import drift, overview, programs, stacks
 from .overview import Existing, Overview
 
 
@@ -19,9 +22,14 @@ def add_parser(commands: Any) -> None:
         help="what exists, and when its key was made and proved",
         description="What the state has of one stack, or of all: buckets, users, keys, when a key was made and last "
         "proved, and what it may do. Reads the state alone: no store is asked and nothing is decrypted, so neither an "
-        "admin credential nor the passphrase is needed. Changes nothing.",
+        "admin credential nor the passphrase is needed, unless --drift asks the stores. Changes nothing.",
     )
-    parser.add_argument("--stack", "-s", metavar="S", dest="only", help="one stack; default: all of this project")
+    parser.add_argument(
+        "--stack", "-s", metavar="S", dest="only", help="one stack, or a pattern; default: all of this project"
+    )
+    parser.add_argument(
+        "--drift", action="store_true", help="ask the stores as well, and show what was changed there by hand"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -31,21 +39,41 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.only is not None:
         wanted = stackfile.short_name(stackfile.without_placeholder(project, arguments.only))
         names = [one.name for one in found]
-        found = [one for one in found if one.name == wanted]
+        found = [one for one in found if fnmatchcase(one.name, wanted)]
         if not found:
             raise UsageError(f"--stack is {arguments.only!r}; stacks here: {', '.join(names) or 'none'}")
     stores = {one.name: list(overview.existing(project, one)) for one in found}
+    drifts = {one.name: _drift(one) for one in found if arguments.drift and one.known}
     if arguments.json:
-        shown = {one.name: _to_json(one, stores[one.name]) for one in found}
+        shown = {one.name: _to_json(one, stores[one.name], drifts.get(one.name)) for one in found}
         print(programs.text({"stacks": shown}))
     else:
-        print("\n\n".join(_in_words(one, stores[one.name]) for one in found) or "no stack yet")
-    return 0
+        told = [_in_words(one, stores[one.name], drifts.get(one.name)) for one in found]
+        print("\n\n".join(told) or "no stack yet")
+    return 1 if any(isinstance(each, SynapseMediaError) for each in drifts.values()) else 0
 
 
-def _to_json(one: Overview, stores: Iterable[Existing]) -> dict[str, Any]:
+Drift = tuple[Change, ...] | SynapseMediaError
+"""What was changed by hand, or why it can't be known."""
+
+
+def _drift(one: Overview) -> Drift:
+    try:
+        return drift.of(one.name)
+    except SynapseMediaError as error:
+        # The other stacks are shown all the same.
+        return error
+
+
+def _to_json(one: Overview, stores: Iterable[Existing], found: Drift | None) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+    if isinstance(found, SynapseMediaError):
+        asked = {"drift": None, "drift_fault": str(found)}
+    elif found is not None:
+        asked = {"drift": changes.to_json(found, (), ())["changes"], "drift_fault": ""}
     return {
         "made": bool(one.known),
+        **asked,
         "updated": one.updated,
         "stores": {
             store.record.server_name: {
@@ -64,7 +92,7 @@ def _to_json(one: Overview, stores: Iterable[Existing]) -> dict[str, Any]:
     }
 
 
-def _in_words(one: Overview, stores: Collection[Existing]) -> str:
+def _in_words(one: Overview, stores: Collection[Existing], found: Drift | None) -> str:
     lines = [f"stack {one.name}"]
     for store in stores:
         name, ring = store.record.server_name, store.record.ring
@@ -81,4 +109,11 @@ def _in_words(one: Overview, stores: Collection[Existing]) -> str:
             lines += [f"  retiring   {ring.keys[slot]}, {finish}" for slot in ring.retiring]
     if len(lines) == 1:
         lines.append(f"nothing yet; `synapse-media diff --stack {one.name}` says what would be made")
+    if isinstance(found, SynapseMediaError):
+        lines.append(f"drift: not known, since {found}")
+    elif found:
+        lines.append(f"drift: `synapse-media up --refresh --stack {one.name}` would mend it by")
+        lines += [f"  {line.text}" for line in changes.lines(found)]
+    elif found is not None:
+        lines.append("drift: none")
     return "\n".join(lines)

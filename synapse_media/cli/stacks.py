@@ -51,7 +51,7 @@ from synapse_media.store import tracing
 from synapse_media.store.clients import s3_client
 from synapse_media.urn import Urn, short
 
-from . import terminal
+from . import programs, terminal
 from .stores import own_key
 
 EMBEDDED = "embedded"
@@ -70,13 +70,63 @@ def waiting(what: str) -> contextlib.AbstractContextManager[None]:
     return engine_session.waiting(say, what)
 
 
-def add_stack(parser: argparse.ArgumentParser, *, options: bool = True) -> None:
-    """The arguments of every command on a stack."""
-    parser.add_argument("--stack", "-s", metavar="S", help=STACK_HELP)
+def add_stack(parser: argparse.ArgumentParser, *, options: bool = True, several: bool = False) -> None:
+    """The arguments of every command on a stack.
+
+    Args:
+        several: it takes several, and runs them side by side.
+    """
+    if several:
+        add_stacks(parser, STACK_HELP)
+        add_parallel(parser)
+    else:
+        parser.add_argument("--stack", "-s", metavar="S", help=STACK_HELP)
     if options:
         parser.add_argument(
             "options", nargs="*", metavar="-- PULUMI OPTION", help="passed to pulumi: --target, --replace …"
         )
+
+
+def add_stacks(parser: argparse._ActionsContainer, what: str) -> None:
+    """The option that names several stacks; a list, until the command line was read."""
+    parser.add_argument(
+        "--stack",
+        "-s",
+        metavar="S",
+        action="append",
+        help=f"{what}; several, side by side: repeat it, or give a pattern such as 'shard-*'",
+    )
+
+
+def add_parallel(parser: argparse.ArgumentParser) -> None:
+    """The option of a command that takes several stacks."""
+    parser.add_argument(
+        "--parallel",
+        type=_at_once,
+        metavar="N",
+        default=min(4, os.cpu_count() or 1),
+        help="with several stacks: how many at once (default: the number of cores, at most 4)",
+    )
+
+
+def _at_once(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; allowed: a number of processes, 1 or more")
+    return number
+
+
+def require_terminal() -> None:
+    """Raise SynapseMediaError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise SynapseMediaError("nothing was changed: this is no terminal to ask on. Add --yes.")
+
+
+def confirm(question: str) -> None:
+    """Ask on a terminal; elsewhere `--yes` has to say it."""
+    require_terminal()
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise SynapseMediaError("nothing was changed")
 
 
 def add_ci(parser: argparse.ArgumentParser, otherwise: str) -> None:
@@ -399,6 +449,19 @@ def _set(values: dict[str, Any], name: str, *, value: bool) -> bool:
     return True
 
 
+def fingerprint(state: Mapping[str, Any]) -> frozenset[tuple[str, str, str]]:
+    """What tells a state from one that another run changed: each resource's URN, id, and time of its last change."""
+    return frozenset((one["urn"], str(one.get("id")), str(one.get("modified"))) for one in _resources(state))
+
+
+def changed_meanwhile() -> SynapseMediaError:
+    """What is judged and agreed to holds for the state that was looked at alone."""
+    return SynapseMediaError(
+        "nothing was changed: another run changed the state meanwhile, so that this is no longer what was reviewed. "
+        "Run it again to see what it would do now."
+    )
+
+
 def say_calls(preview: Mapping[str, Any]) -> None:
     """The API calls of a preview, where they were asked for (-v)."""
     for item in preview.get("diagnostics") or ():
@@ -440,7 +503,12 @@ def alone(session: Session) -> Iterator[None]:
 
 @contextlib.contextmanager
 def changing(
-    session: Session, confirmed: Sequence[str] = (), begin: Callable[[], None] = lambda: None
+    session: Session,
+    confirmed: Sequence[str] = (),
+    begin: Callable[[], None] = lambda: None,
+    judged: frozenset[tuple[str, str, str]] | None = None,
+    *,
+    at_end: bool = False,
 ) -> Iterator[None]:
     """Around whatever changes a store. What does not come to its end leaves a mark (`was_cut_off`).
 
@@ -449,10 +517,18 @@ def changing(
     Args:
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
         begin: called before the first change; where it fails, nothing was begun.
+        judged: the `fingerprint` of the state that was judged; None: it makes no difference.
+        at_end: things are made that the state has at the end only.
+
+    Raises SynapseMediaError where another machine changed the state since.
     """
+    # `alone` keeps other runs of this machine away, and no others reach a state on this machine.
+    if judged is not None and not session.engine.is_local and fingerprint(session.state()) != judged:
+        raise changed_meanwhile()
     mark = _mark(session.engine, session.stack.name)
     before = mark.read_text(encoding="utf-8") if mark.exists() else None
     noted = {
+        _MISSING: at_end or _state_may_lack(session),
         "confirmed": list(confirmed),
         CONFIRMED: session.engine.environment.get(CONFIRMED, ""),
         "wanted": _wanted(session),
@@ -468,6 +544,27 @@ def changing(
         raise
     yield
     mark.unlink(missing_ok=True)
+
+
+def refuse_what_is_in_no_state(session: Session) -> None:
+    """Raise SynapseMediaError where the state may lack what a run made that was cut off: it would be left behind."""
+    if _state_may_lack(session):
+        raise SynapseMediaError(
+            "nothing was destroyed: the last `up` was cut off before it wrote what it had made into the state, so that "
+            f"this would leave it behind. Run `synapse-media up --stack {session.stack.name}` first, which finds it. "
+            f"If there is no store any more: delete {_mark(session.engine, session.stack.name)}."
+        )
+
+
+_MISSING = "made and not in the state"
+
+
+def _state_may_lack(session: Session) -> bool:
+    try:
+        noted = json.loads(_mark(session.engine, session.stack.name).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(noted.get(_MISSING))
 
 
 def was_cut_off(session: Session) -> bool:
@@ -714,7 +811,7 @@ def report(stores: Iterable[contract.StorageOutputs]) -> dict[str, Any]:
 
 def show(stores: Iterable[contract.StorageOutputs], *, as_json: bool) -> None:
     """Say what exists now."""
-    print(json.dumps(report(stores), indent=2) if as_json else summary(list(stores)))
+    print(programs.text({"stores": report(stores)}) if as_json else summary(list(stores)))
 
 
 def quiet_for_json(session: Session, *, as_json: bool) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synapse_media.contract import ContractError, StorageOutputs, from_json
+from synapse_media.errors import UsageError
+from synapse_media.methods import METHODS
 from synapse_media.renderer import secret_variable
 
 if TYPE_CHECKING:
@@ -48,6 +50,17 @@ def load_file(path: str) -> StorageOutputs:
     return replace(store, secret_access_key=secret)
 
 
+def choose(loaded: list[StorageOutputs], server: str | None) -> StorageOutputs:
+    """The one of a homeserver, or the only one. Raises UsageError."""
+    if server is None and len(loaded) == 1:
+        return loaded[0]
+    found = next((store for store in loaded if store.server_name == server), None)
+    if found is None:
+        names = ", ".join(store.server_name for store in loaded)
+        raise UsageError(f"--server is {server!r}; the stores there are: {names or 'none'}")
+    return found
+
+
 def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
     """How a store is reached, and its own key: Synapse's, or the machine's role where it has none.
 
@@ -60,7 +73,7 @@ def own_key(store: StorageOutputs) -> tuple[Connection, Credential]:
     connection = Connection(
         endpoint=store.endpoint_url,
         region=store.region,
-        addressing=store.addressing,
+        addressing=METHODS[store.method].addressing(store.endpoint_url, store.bucket),
         checksums=store.checksums,
         ca_file=store.ca_file,
     )

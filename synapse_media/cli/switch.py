@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from synapse_media.contract import StorageOutputs
-from synapse_media.errors import UsageError
 from synapse_media.methods import FILESYSTEM
 from synapse_media.renderer import forms
+
+from . import programs
 
 
 def add_parser(commands: Any) -> None:
@@ -50,12 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     from . import stacks, stores
 
     loaded = [stores.load_file(arguments.store)] if arguments.store else stacks.load(arguments.stack)
-    current = _choose(loaded, arguments.server)
+    current = stores.choose(loaded, arguments.server)
     target = None
     if arguments.to_store:
         target = stores.load_file(arguments.to_store)
     elif arguments.to_stack:
-        target = _choose(stacks.load(arguments.to_stack), current.server_name)
+        target = stores.choose(stacks.load(arguments.to_stack), current.server_name)
     plan = runbook(
         current,
         arguments.to,
@@ -65,15 +64,5 @@ def run(arguments: argparse.Namespace) -> int:
         new_stack=arguments.to_stack or "",
         media_path=arguments.media_path,
     )
-    print(json.dumps(plan.to_json(), indent=2) if arguments.json else plan, end="\n" if arguments.json else "")
+    print(programs.text(plan.to_json()) if arguments.json else plan, end="\n" if arguments.json else "")
     return 0
-
-
-def _choose(loaded: list[StorageOutputs], server: str | None) -> StorageOutputs:
-    if server is None and len(loaded) == 1:
-        return loaded[0]
-    found = next((store for store in loaded if store.server_name == server), None)
-    if found is None:
-        names = ", ".join(store.server_name for store in loaded)
-        raise UsageError(f"--server is {server!r}; the stores there are: {names or 'none'}")
-    return found

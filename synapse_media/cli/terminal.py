@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -30,6 +32,23 @@ _STYLES = {
 def shows_colour(stream: TextIO) -> bool:
     """Whether what is written to a stream is read on a terminal by somebody who has not turned colours off."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _substituted(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What a stream's encoding lacks: a byte of a path as it is, else "?"."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    if all("\udc80" <= character <= "\udcff" for character in bad):
+        return bytes(ord(character) - 0xDC00 for character in bad), error.end
+    return "?" * len(bad), error.end
+
+
+def tolerate(stream: TextIO) -> None:
+    """Have a stream take any text: its encoding may lack characters (a locale of Latin-1), or a path be no text."""
+    if isinstance(stream, io.TextIOWrapper):
+        codecs.register_error("synapse-media", _substituted)
+        stream.reconfigure(errors="synapse-media")
 
 
 def write(lines: Iterable[tuple[str, str]], stream: TextIO) -> None:
@@ -71,3 +90,29 @@ def proof(lines: Sequence[ProofLine]) -> str:
     with console.capture() as captured:
         console.print(table)
     return "\n".join(f"  {line}".rstrip() for line in captured.get().splitlines() if line.strip())
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Callable[[float, float, str], None]]:
+    """One progress bar on standard error: how much is done, of how much, and a line of words on it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda done, of, words: shown.update(task, completed=done, total=of, description=words)
+
+
+def in_bytes(size: float) -> str:
+    """A size for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def counted(files: int, size: int) -> str:
+    """A number of files and their size, for people."""
+    return f"{files} file{'' if files == 1 else 's'}, {in_bytes(size)}"

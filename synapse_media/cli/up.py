@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
@@ -18,10 +19,11 @@ from synapse_media.guards.changes import Change
 from synapse_media.guards.danger import DangerError
 from synapse_media.guards.judge import STORE, Verdict, judge, renamed
 from synapse_media.settings import StoreSettings
+from synapse_media.stackfile import StackFile
 from synapse_media.urn import short
 
+from . import checkpoints, stacks, terminal
 from . import reviewed as what_was_reviewed
-from . import stacks, terminal
 
 PROOF_KIND = short(PROOF)
 
@@ -33,7 +35,7 @@ def add_parser(commands: Any) -> None:
         description="Previews, refuses what can lose media unless the stack file's `allow` names it, then "
         "runs `pulumi up`.",
     )
-    stacks.add_stack(parser)
+    stacks.add_stack(parser, several=True)
     parser.add_argument("--refresh", action="store_true", help="find and mend what was changed by hand")
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
     parser.add_argument(
@@ -42,6 +44,8 @@ def add_parser(commands: Any) -> None:
         default="",
         help="go on only if the changes are those whose digest `diff` showed",
     )
+    # Of several stacks: what would be changed, as one object, and nothing is; asked about once for all.
+    parser.add_argument("--review", action="store_true", help=argparse.SUPPRESS)
     stacks.add_ci(parser, "it fails")
     parser.add_argument("--json", action="store_true", help="for programs: what there is then")
 
@@ -52,7 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"nothing was changed: the state of {arguments.stack} can't be read: {'; '.join(lacks)}"
         )
     session = stacks.open_stack(arguments.stack, credentials=True, options=arguments.options, stores_required=False)
-    stacks.quiet_for_json(session, as_json=arguments.json)
+    stacks.quiet_for_json(session, as_json=arguments.json or arguments.review)
+    if arguments.review:
+        return _review(session, arguments)
     apply(
         session,
         refresh=arguments.refresh,
@@ -71,6 +77,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+class _ReviewedError(Exception):
+    """In place of an answer: what would be changed is to be shown elsewhere."""
+
+    def __init__(self, found: Sequence[Change]) -> None:
+        super().__init__()
+        self.found = found
+
+
+def _review(session: stacks.Session, arguments: argparse.Namespace) -> int:
+    """Everything up to the question, and nothing after it: the changes as `cli.several` asks about them."""
+
+    def ask(_: stacks.Session, found: Sequence[Change]) -> None:
+        raise _ReviewedError(found)
+
+    try:
+        apply(session, refresh=arguments.refresh, yes=False, options=arguments.options, ask=ask)
+    except _ReviewedError as review:
+        lines = [[line.text, line.kind] for line in changes.lines(review.found)]
+        print(json.dumps({"digest": what_was_reviewed.digest(review.found), "lines": lines}))
+        return 2
+    return 0
+
+
 def apply(
     session: stacks.Session,
     *,
@@ -80,16 +109,27 @@ def apply(
     allow: Sequence[str] = (),
     begin: Callable[[], None] = lambda: None,
     reviewed: str = "",
+    ask: Callable[[stacks.Session, Sequence[Change]], None] | None = None,
 ) -> None:
     """Preview, guard, ask, and do what was previewed.
 
     Args:
+        ask: called with the changes, in place of the question; whatever it raises is as a refusal.
         reviewed: the digest of the changes that were agreed to; "" for none.
         allow: what this command confirms beside the stack file's `allow`.
         begin: called when everything was agreed to, just before the first change.
     """
     with stacks.alone(session):
-        _apply(session, refresh=refresh, yes=yes, options=options, allow=allow, begin=begin, reviewed=reviewed)
+        _apply(
+            session,
+            refresh=refresh,
+            yes=yes,
+            options=options,
+            allow=allow,
+            begin=begin,
+            reviewed=reviewed,
+            ask=ask or _ask,
+        )
 
 
 def _apply(
@@ -101,6 +141,7 @@ def _apply(
     allow: Sequence[str],
     begin: Callable[[], None],
     reviewed: str,
+    ask: Callable[[stacks.Session, Sequence[Change]], None],
 ) -> None:
     engine, stack = session.engine, session.stack
     cut_off = stacks.was_cut_off(session)
@@ -126,7 +167,9 @@ def _apply(
                 preview = previewed(refresh=False)
         else:
             preview = previewed(refresh)
+        judged = stacks.fingerprint(state)
         if stacks.forget_duplicates(session, preview):
+            judged = stacks.fingerprint(session.state())
             preview = previewed(refresh)
         stacks.say_calls(preview)
         refusals.refuse(preview, state)
@@ -138,22 +181,41 @@ def _apply(
         found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps)
         notes = (*changes.warnings(preview), *entries.of_no_store(stack.allow, stack.stores, state, preview))
         terminal.write_changes(changes.lines(found, notes), sys.stderr)
-        refused = changes.refused(found, [*stack.allow, *confirmed])
-        if refused:
-            raise DangerError(changes.refusal(refused, str(stack.path)))
+        _refuse_dangers(stack, found, confirmed)
         what_was_reviewed.require(found, reviewed, stack.name)
-        _refuse_media(session, applied, found)
-        _refuse_keys(session, applied, steps)
-        stacks.refuse_taken_buckets(session, preview)
-        if found and not yes:
-            _ask(session)
+        _refuse_what_the_store_has(session, applied, found, steps, preview)
+        if (found or cut_off) and not yes:
+            ask(session, found)
         _say_what_is_slow(session, found)
-        with stacks.changing(session, confirmed, begin):
+        at_end = not look_again and checkpoints.of_up(session, preview, state)
+        with stacks.changing(session, confirmed, begin, judged, at_end=at_end):
             shown = ["--refresh"] if refresh else []
-            engine.up(stack.name, [*shown, *options, *again], config=session.config)
+            engine.up(stack.name, [*shown, *options, *again], config=session.config, at_end=at_end)
+            if at_end or cut_off:
+                checkpoints.settle(session, preview, everything=cut_off)
             if look_again:
                 apply(session, refresh=True, yes=yes, options=options, allow=allow)
             engine.clear_pending_creates(stack.name)
+
+
+def _refuse_dangers(stack: StackFile, found: Sequence[Change], confirmed: Sequence[str]) -> None:
+    """Raise DangerError for what neither `allow` nor the command names."""
+    refused = changes.refused(found, [*stack.allow, *confirmed])
+    if refused:
+        raise DangerError(changes.refusal(refused, str(stack.path)))
+
+
+def _refuse_what_the_store_has(
+    session: stacks.Session,
+    applied: Mapping[str, Applied],
+    found: Sequence[Change],
+    steps: Sequence[Change],
+    preview: Mapping[str, Any],
+) -> None:
+    """Raise where the store has media, keys or buckets that these changes would take away or take over."""
+    _refuse_media(session, applied, found, preview)
+    _refuse_keys(session, applied, steps)
+    stacks.refuse_taken_buckets(session, preview)
 
 
 def _judged(session: stacks.Session, applied: Mapping[str, Applied], confirmed: Sequence[str]) -> Verdict:
@@ -172,15 +234,14 @@ def _judged(session: stacks.Session, applied: Mapping[str, Applied], confirmed: 
     return verdict
 
 
-def _ask(session: stacks.Session) -> None:
+def _ask(session: stacks.Session, found: Sequence[Change]) -> None:
     """Ask whether to go on, and stop where it is no longer what was asked about."""
+    if not found:
+        return
     reviewed = session.state()
-    confirm("Make these changes?")
+    stacks.confirm("Make these changes?")
     if session.state()["deployment"] != reviewed["deployment"]:
-        raise SynapseMediaError(
-            "nothing was changed: another run changed the state meanwhile, so that this is no longer what was "
-            "reviewed. Run it again to see what it would do now."
-        )
+        raise stacks.changed_meanwhile()
 
 
 def _say_what_is_slow(session: stacks.Session, found: Sequence[Change]) -> None:
@@ -207,10 +268,12 @@ def _stays(store: StoreSettings | None) -> TypeGuard[StoreSettings]:
     return store is not None and store.uses_store
 
 
-def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found: Sequence[Change]) -> None:
+def _refuse_media(
+    session: stacks.Session, applied: Mapping[str, Applied], found: Sequence[Change], preview: Mapping[str, Any]
+) -> None:
     """Look before anything goes: the plugin would be refused the bucket when Synapse's key is gone already."""
     stack = session.stack
-    ending = {x.store for x in found if x.verb in ("delete", "replace") and is_bucket(x.kind)}
+    ending = changes.ending_buckets(preview)
     moving = {
         x.store for x in found if any(danger.word is Word.REPLACE_BUCKET for danger in x.dangers if x.kind == STORE)
     }
@@ -223,8 +286,9 @@ def _refuse_media(session: stacks.Session, applied: Mapping[str, Applied], found
                 f"nothing was changed: the bucket of {name} would be replaced by one of the same name at the same "
                 "place, which is made first and deleted after. Leave the option out that has it replaced."
             )
-        if name in ending and not settles_media(words_of(name, stack.allow)):
-            full += [(name, why) for why in (stacks.media_in(session, bucket, was) for bucket in was.buckets) if why]
+        if not settles_media(words_of(name, stack.allow)):
+            going = (bucket for bucket in was.buckets if (bucket.urn, bucket.name) in ending)
+            full += [(name, why) for why in (stacks.media_in(session, bucket, was) for bucket in going) if why]
     if full:
         raise SynapseMediaError(
             f"nothing was changed: {'; '.join(why for _, why in full)}. Undo this change of "
@@ -239,11 +303,3 @@ def _refuse_keys(session: stacks.Session, applied: Mapping[str, Applied], steps:
     users = {step.store for step in steps if step.kind.endswith("User") and step.verb in ("delete", "replace")}
     now = renamed(applied, session.stack.stores).items()
     stacks.refuse_keys_of_others(session, [was for name, was in now if name in users])
-
-
-def confirm(question: str) -> None:
-    """Ask on a terminal; elsewhere `--yes` has to say it."""
-    if not sys.stdin.isatty():
-        raise SynapseMediaError("nothing was changed: this is no terminal to ask on. Add --yes.")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise SynapseMediaError("nothing was changed")

@@ -323,7 +323,6 @@ def as_json(found: Study) -> dict[str, Any]:
 
     usage = found.usage
     return {
-        "version": 1,
         "date": found.today.isoformat(),
         "caveat": CAVEAT,
         "usage": {

@@ -32,6 +32,8 @@ from synapse_media.engine.processes import end, identity
 from synapse_media.errors import SynapseMediaError
 
 REGION = "us-east-1"
+_IAM_REGION = "us-east-1"
+"""What IAM requests are signed for, whatever the store's region is."""
 _HOST = "127.0.0.1"
 # Below the kernel's ephemeral range, so that a port is still free after a restart.
 _PORTS = range(20000, 32000)
@@ -213,11 +215,11 @@ def _start(home: Path, server: _ServerState, program: Path) -> None:
         server.socket_dir = tempfile.mkdtemp(prefix="synapse-media-")
         sock = Path(server.socket_dir) / "iam.sock"
     sock.unlink(missing_ok=True)
-    common = ["--region", REGION, "--quiet"]
+    common = ["--quiet"]
     if server.tls:
         _make_certificate(private_dir(home / "tls"))
         common += ["--cert", str(home / "tls/cert.pem"), "--key", str(home / "tls/key.pem")]
-    iam = ["--port", f"{_HOST}:{server.iam_port}", *common]
+    iam = ["--port", f"{_HOST}:{server.iam_port}", "--region", _IAM_REGION, *common]
     iam += [
         "iam",
         "--dir",
@@ -228,7 +230,17 @@ def _start(home: Path, server: _ServerState, program: Path) -> None:
         "0600",
         "--quiet",
     ]
-    s3 = ["--port", f"{_HOST}:{server.s3_port}", *common, "--health", _HEALTH, "--iam-standalone-endpoint", str(sock)]
+    s3 = [
+        "--port",
+        f"{_HOST}:{server.s3_port}",
+        "--region",
+        REGION,
+        *common,
+        "--health",
+        _HEALTH,
+        "--iam-standalone-endpoint",
+        str(sock),
+    ]
     s3 += ["posix", "--dir-perms", "0700", "--file-perms", "0600"]
     s3 += ["--versioning-dir", str(private["versions"]), str(private["data"])]
     # versitygw reads many variables, so it gets none of the user's others.

@@ -1,7 +1,8 @@
-"""Install the engine and the embedded store's program, without root and only into the cache directory.
+"""Install the engine, the embedded store's program and rclone, without root and only into the cache directory.
 
 The engine is the `pulumi` on PATH if it is new enough, else one installed before, else downloaded with the vendor's
-installer, else built with Go from the pinned modules in `sources/`. The embedded store is always built.
+installer, else built with Go from the pinned modules in `sources/`. The embedded store is always built; rclone is the
+one on PATH if it is new enough, else built.
 """
 
 from __future__ import annotations
@@ -91,11 +92,41 @@ VERSITYGW = GoProgram(
     "github.com/versity/versitygw/cmd/versitygw",
     f"main.Version={versions.VERSITYGW}",
 )
+RCLONE = GoProgram(
+    "rclone",
+    _source("rclone"),
+    ".",  # a main of our own: with every backend the program is five times as large, and takes as much longer
+    f"github.com/rclone/rclone/fs.Version=v{versions.RCLONE}",
+    ", with what copying media needs; the first time takes 1 to 5 minutes",
+)
 
 
 def say_on_stderr(text: str) -> None:
     """Print progress on standard error: the default."""
     print(text, file=sys.stderr, flush=True)
+
+
+class _Progress:
+    """How far a build is: on a terminal one line that changes, elsewhere a line every half minute."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._in_place = say is say_on_stderr and sys.stderr.isatty()
+        self._shown = time.monotonic()
+
+    def show(self, text: Callable[[], str]) -> None:
+        """`text` is asked for only where it is shown."""
+        if time.monotonic() - self._shown < (1 if self._in_place else 30):
+            return
+        self._shown = time.monotonic()
+        if self._in_place:
+            print(f"\r\x1b[K{text()}", end="", file=sys.stderr, flush=True)
+        else:
+            self._say(text())
+
+    def clear(self) -> None:
+        if self._in_place:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def obtain_pulumi(say: Say = say_on_stderr) -> Toolchain:
@@ -134,8 +165,55 @@ def obtain_pulumi(say: Say = say_on_stderr) -> Toolchain:
 
 def obtain_versitygw(say: Say = say_on_stderr) -> Path:
     """The embedded store's program, built if necessary. Raises ObtainError."""
-    home = _engine_dir() / f"versitygw-{versions.VERSITYGW}"
-    return build_once(VERSITYGW, home, say)
+    return build_once(VERSITYGW, _home_of_versitygw(), say)
+
+
+def has_versitygw() -> bool:
+    """Whether the embedded store's program was built before."""
+    return (_home_of_versitygw() / VERSITYGW.name).exists()
+
+
+def _home_of_versitygw() -> Path:
+    return _engine_dir() / f"versitygw-{versions.VERSITYGW}"
+
+
+def obtain_rclone(say: Say = say_on_stderr) -> Path:
+    """rclone: the one on PATH if it is new enough, else one of our own, built if necessary. Raises ObtainError."""
+    found, why_not = _rclone_on_path()
+    if found:
+        return found
+    home = _engine_dir() / f"rclone-{versions.RCLONE}"
+    if why_not and not home.exists():
+        say(f"Not using the rclone on PATH: {why_not}")
+    try:
+        return build_once(RCLONE, home, say)
+    except ObtainError as error:
+        wanted = ".".join(map(str, versions.MINIMUM_RCLONE))
+        raise ObtainError(
+            f"{why_not or 'There is no rclone on PATH.'} Install {wanted} or newer (Debian: apt install rclone; "
+            f"https://rclone.org/install/). It could not be built here either: {error}"
+        ) from None
+
+
+def _rclone_on_path() -> tuple[Path | None, str]:
+    """The `rclone` on PATH, or why it can't be used ("" if there is none)."""
+    found = shutil.which("rclone")
+    if found is None:
+        return None, ""
+    # rclone 1.60 does not start at all with this variable.
+    env = {name: value for name, value in environment().items() if name != "AWS_CA_BUNDLE"}
+    try:
+        answer = subprocess.run(
+            [found, "version", "--config="], capture_output=True, text=True, timeout=30, check=True, env=env
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"{found} does not answer `rclone version` ({type(error).__name__})."
+    match = re.match(r"rclone v(\d+)\.(\d+)", answer)
+    if match is None or (int(match[1]), int(match[2])) < versions.MINIMUM_RCLONE:
+        wanted = ".".join(map(str, versions.MINIMUM_RCLONE))
+        first = answer.strip().partition("\n")[0]
+        return None, f"{found} is {first or 'of no version'}; {wanted} or newer is needed."
+    return Path(found), ""
 
 
 def build_once(program: GoProgram, home: Path, say: Say) -> Path:
@@ -292,19 +370,25 @@ def go_build(program: GoProgram, output: Path, say: Say) -> None:
     with _writable(program.source) as module:
         version = _go_version(module)
         say(f"Building {program.name} with Go {version}{program.note} …")
-        began = shown = time.monotonic()
+        began = time.monotonic()
         log = output.with_name(f"{output.name}.log")
+        progress = _Progress(say)
+
+        def reached() -> str:
+            # Go prints the name of each package that it compiles, and not how many there are.
+            packages = log.read_bytes().count(b"\n")
+            return f"  {program.name}: {packages} packages in {time.monotonic() - began:.0f} s"
 
         def watch() -> str:
-            nonlocal shown
-            if time.monotonic() - shown >= 5:
-                shown = time.monotonic()
-                say(f"  {program.name}: {shown - began:.0f} s, {_tail(log, 1)}")
+            progress.show(reached)
             return ""
 
         ldflags = f"-s -w -X {program.stamp}" if program.stamp else "-s -w"
         command = ["go", "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", str(output), program.package]
-        why = _run_watched(command, log, env=_go_environment(), cwd=module, watch=watch)
+        try:
+            why = _run_watched(command, log, env=_go_environment(), cwd=module, watch=watch)
+        finally:
+            progress.clear()
         if why is not None:
             output.unlink(missing_ok=True)
             raise ObtainError(f"Building {program.name} failed: {why}.\n{_tail(log, 15)}\n{_hint(log)}".rstrip())

@@ -8,13 +8,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from synapse_media.errors import UsageError
+
 _NAME = "synapse-media"
 
 
 def _base(variable: str, default: str) -> Path:
+    """Raises UsageError if there is no home directory, or the path is not UTF-8, which Pulumi can't be told."""
     # The specification says to ignore relative paths.
     value = os.environ.get(variable, "")
-    return Path(value) if value.startswith("/") else Path.home() / default
+    try:
+        path = Path(value) if value.startswith("/") else Path.home() / default
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(error.object).decode(errors="replace")
+        raise UsageError(f"the path {shown!r} is not UTF-8: set {variable} to one that is") from None
+    except RuntimeError:
+        # An account without an entry in /etc/passwd, as containers have.
+        raise UsageError(f"HOME is not set, and this account has no home directory: set HOME or {variable}") from None
+    return path
 
 
 def cache_dir() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -19,6 +20,7 @@ from types import FrameType
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
+from synapse_media.engine import live
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
 from synapse_media.engine.options import selecting_options
@@ -216,44 +218,76 @@ class Engine:
         self.environment |= more
         self._secrets |= _secrets_among(more)
 
-    def run(self, args: Sequence[str], *, capture: bool = True, check: bool = True) -> subprocess.CompletedProcess[str]:
+    @property
+    def has_file_backend(self) -> bool:
+        """Whether the state is in files of this machine."""
+        return self._file_backend() is not None
+
+    def run(
+        self,
+        args: Sequence[str],
+        *,
+        capture: bool = True,
+        check: bool = True,
+        at_end: bool = False,
+        is_live: bool = False,
+    ) -> subprocess.CompletedProcess[str]:
         """Run `pulumi <args>` in the project. Raises EngineError if it fails, unless `check` is False.
 
         On Ctrl-C (or SIGTERM) pulumi is asked to stop after its current step, and this call still waits for it: killing
         it would leave the stack locked.
+
+        Args:
+            at_end: write the state at the end only, not after every step. After a kill it is that of before.
+            is_live: show pulumi's live display, for which standard output must be a terminal.
         """
         if self._by_passphrase:
             _require_passphrase(self.environment)
-        return self._run(args, capture=capture, check=check, cwd=self.project, env=self.environment)
+        env = {**self.environment, **({"PULUMI_SKIP_CHECKPOINTS": "true"} if at_end else {})}
+        return self._run(args, capture=capture, check=check, cwd=self.project, env=env, is_live=is_live)
 
     def _run(
-        self, args: Sequence[str], *, capture: bool, check: bool, cwd: Path, env: Mapping[str, str]
+        self,
+        args: Sequence[str],
+        *,
+        capture: bool,
+        check: bool,
+        cwd: Path,
+        env: Mapping[str, str],
+        is_live: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        command = [str(self.toolchain.pulumi), "--non-interactive", *args]
-        with (
-            _Relay() as relay,
-            subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if capture else self.shown_on,
-                stderr=subprocess.PIPE if capture else None,
-                encoding="utf-8",
-                errors="replace",
-                # So that Ctrl-C reaches pulumi once, from _Relay, and not from the terminal as well.
-                process_group=0,
-            ) as child,
-        ):
+        command = [str(self.toolchain.pulumi), *(() if is_live else ("--non-interactive",)), *args]
+        with contextlib.ExitStack() as context:
+            ours, theirs = context.enter_context(live.pair()) if is_live else (-1, -1)
+            relay = context.enter_context(_Relay())
+            child = context.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env=env,
+                    stdin=theirs if is_live else subprocess.DEVNULL,
+                    stdout=theirs if is_live else subprocess.PIPE if capture else self.shown_on,
+                    stderr=subprocess.PIPE,
+                    encoding="utf-8",
+                    errors="replace",
+                    # So that Ctrl-C reaches pulumi once, from _Relay, and not from the terminal as well.
+                    process_group=0,
+                )
+            )
             relay.to(child.pid)
-            # Captured output shows no progress.
-            with waiting(self.say, f"`pulumi {args[0]}`") if capture else contextlib.nullcontext():
-                stdout, stderr = child.communicate()
+            if capture:
+                # Captured output shows no progress.
+                with waiting(self.say, f"`pulumi {args[0]}`"):
+                    stdout, stderr = child.communicate()
+            elif is_live:
+                stdout, stderr = "", _shown_live(child, ours, theirs)
+            else:
+                stdout, stderr = "", _shown(child)
         if relay.received:
             raise KeyboardInterrupt if relay.received == signal.SIGINT else SystemExit(128 + relay.received)
         done = subprocess.CompletedProcess(command, child.returncode, stdout or "", stderr or "")
         if check and done.returncode:
-            raise self._error(args, done)
+            raise self._error(args, done, shown=not capture)
         return done
 
     def has_stack(self, stack: str) -> bool:
@@ -366,7 +400,7 @@ class Engine:
             loaded: dict[str, Any] = json.loads(done.stdout)
             return loaded
 
-    def up(self, stack: str, options: Sequence[str] = (), *, config: Path | None = None) -> None:
+    def up(self, stack: str, options: Sequence[str] = (), *, config: Path | None = None, at_end: bool = False) -> None:
         """`pulumi up` with its output shown; `options` are passed to pulumi.
 
         Not constrained by a plan of the preview (`--plan`): on a mismatch pulumi prints outputs with secrets in plain
@@ -374,27 +408,34 @@ class Engine:
 
         Args:
             config: the copy of the stack file that was previewed.
+            at_end: see `run`.
         """
         args = [
             "up",
             "--yes",
             "--skip-preview",
             "--suppress-outputs",
-            "--suppress-progress",
             "--stack",
             stack,
             *options,
         ]
         args += ["--config-file", str(config)] if config else []
-        self.run(args, capture=False)
+        self._run_shown(args, at_end=at_end)
 
-    def destroy(self, stack: str, options: Sequence[str] = ()) -> None:
-        """`pulumi destroy` with its output shown."""
-        self.run(["destroy", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False)
+    def destroy(self, stack: str, options: Sequence[str] = (), *, at_end: bool = False) -> None:
+        """`pulumi destroy` with its output shown. `at_end`: see `run`."""
+        self._run_shown(["destroy", "--yes", "--stack", stack, *options], at_end=at_end)
 
     def refresh(self, stack: str, options: Sequence[str] = ()) -> None:
         """`pulumi refresh`, shown as it goes."""
-        self.run(["refresh", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False)
+        self._run_shown(["refresh", "--yes", "--stack", stack, *options])
+
+    def _run_shown(self, args: Sequence[str], *, at_end: bool = False) -> None:
+        """Run a command with its output shown: live on a terminal, line by line elsewhere."""
+        is_plain = "--suppress-progress" in args
+        is_live = self.shown_on is None and not is_plain and live.possible()
+        words = [*args, *(() if is_live or is_plain else ("--suppress-progress",))]
+        self.run(words, capture=False, at_end=at_end, is_live=is_live)
 
     def remove_stack(self, stack: str, *, with_resources: bool = False) -> None:
         """Remove a stack and its backups from the backend; its stack file stays.
@@ -449,12 +490,12 @@ class Engine:
             return []
         home = backend / ".pulumi"
         for attributes in (*home.glob("stacks/*/*.attrs"), *home.glob("locks/*/*/*/*.attrs")):
-            if _json_in(attributes) is None:
+            if _is_truncated(attributes):
                 attributes.unlink(missing_ok=True)
         restored = []
         project = self.project_name
         for state in (home / "stacks" / project).glob("*.json"):
-            if _json_in(state) is not None:
+            if not _is_truncated(state):
                 continue
             older = sorted((home / "backups" / project / state.stem).glob("*.json"), reverse=True)
             for copy in (state.with_name(f"{state.name}.bak"), *older):
@@ -474,6 +515,11 @@ class Engine:
         self.run(["refresh", "--yes", "--clear-pending-creates", "--stack", stack])
         return True
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the state is in a directory, and not where other machines reach it."""
+        return self._file_backend() is not None
+
     def _file_backend(self) -> Path | None:
         url = self.environment.get("PULUMI_BACKEND_URL", "")
         if not url.startswith("file://"):
@@ -485,7 +531,9 @@ class Engine:
         loaded: dict[str, Any] = json.loads(self.run(args).stdout)
         return loaded
 
-    def _error(self, args: Sequence[str], done: subprocess.CompletedProcess[str]) -> EngineError:
+    def _error(
+        self, args: Sequence[str], done: subprocess.CompletedProcess[str], *, shown: bool = False
+    ) -> EngineError:
         output = readable_errors(self._clean(_diagnostics(done.stdout) + "\n" + done.stderr))
         what = f"`pulumi {' '.join(args[:2] if args[0] in ('stack', 'config') else args[:1])}`"
         if "incorrect passphrase" in output:
@@ -497,6 +545,9 @@ class Engine:
                 "that belongs to "
                 "another passphrase has the same effect: remove that line if there is no `secure:` value."
             )
+        if locked := _LOCKED.search(output):
+            here = self.is_local and locked["host"] == socket.gethostname()
+            return EngineError(f"{what} failed: {_about_the_lock(locked, args, here=here)}")
         if "no resource plugin 'pulumi-resource-s3store'" in output:
             own = Path(sys.executable).parent
             return EngineError(
@@ -509,7 +560,8 @@ class Engine:
                 f"{what} failed: the vendor's plugin {missing[1]} {missing[2]} is not installed. With access to the "
                 f'vendor: eval "$(synapse-media env)" && pulumi plugin install resource {missing[1]} {missing[2]}'
             )
-        tail = "\n".join(output.splitlines()[-30:]) or "see above."
+        # What was shown as it went is not said again.
+        tail = "see above." if shown else "\n".join(output.splitlines()[-30:]) or "see above."
         return EngineError(f"{what} failed (code {done.returncode}): {tail}")
 
     def _clean(self, text: str) -> str:
@@ -517,6 +569,52 @@ class Engine:
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "[secret]")
         return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+_LOCKED = re.compile(r"(?P<lock>\S+): created by (?P<owner>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<since>\S+)")
+"""A lock as pulumi names it (pkg/backend/diy/lock.go)."""
+
+
+def _about_the_lock(lock: re.Match[str], args: Sequence[str], *, here: bool) -> str:
+    """Who holds the lock of a stack, and what to do.
+
+    Args:
+        here: a process of this machine holds it, which lives: `unlock_if_dead` has looked.
+    """
+    stack = args[args.index("--stack") + 1] if "--stack" in args else ""
+    told = (
+        f"the stack {stack} is locked by another run: of {lock['owner']} on the machine {lock['host']}, process "
+        f"{lock['pid']}, since {lock['since']}. This run did not begin. Wait for the end of that one, and run this "
+        "again."
+    )
+    if here:
+        return told
+    return (
+        f"{told} The lock is not removed for you, since nobody here sees whether that process still runs: where it is "
+        f'dead for sure, eval "$(synapse-media env)" && pulumi cancel --stack {stack} removes the lock. If it is not, '
+        "both runs then write the state, and what one of them made is missing in it."
+    )
+
+
+def _shown(child: subprocess.Popen[str]) -> str:
+    """Show a child's standard error as it comes, and wait for its end; the last of it."""
+    last: collections.deque[str] = collections.deque(maxlen=100)
+    for line in child.stderr or ():
+        sys.stderr.write(line)
+        sys.stderr.flush()
+        last.append(line)
+    child.wait()
+    return "".join(last)
+
+
+def _shown_live(child: subprocess.Popen[str], ours: int, theirs: int) -> str:
+    """Show a child's live display and its standard error, and wait for its end; the last of the latter."""
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.append(_shown(child)))
+    reader.start()
+    live.show(child, ours, theirs)
+    reader.join()
+    return said[0]
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -540,6 +638,14 @@ def _json_in(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
+
+
+def _is_truncated(path: Path) -> bool:
+    """Whether a file is not JSON; no longer there, it was one of another stack, which is being changed."""
+    try:
+        return _json_in(path) is None
+    except FileNotFoundError:
+        return False
 
 
 def _diagnostics(stdout: str) -> str:

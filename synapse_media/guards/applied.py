@@ -215,6 +215,15 @@ def former_name(inputs: Mapping[str, Any]) -> str:
     return str(inputs.get("formerOwner") or "").rpartition("/")[2]
 
 
+def keyless_place(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a store without a key is that a program declares, named as in a proof's inputs, by those of its component.
+
+    {} of every other store: its proof says it.
+    """
+    place = inputs.get("keylessPlace")
+    return place if isinstance(place, Mapping) else {}
+
+
 def read(export: Mapping[str, Any]) -> dict[str, Applied]:
     """The record of every store in a state, by homeserver.
 

@@ -32,6 +32,7 @@ from .applied import (
     is_bucket,
     is_component,
     is_ours,
+    keyless_place,
     read,
 )
 from .danger import Danger
@@ -121,14 +122,15 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
             was = records.get(store) or records.get(former_name(_inputs(new)))
             if homeservers.is_declared(Urn.parse(urn).of_parent):
                 # Of a stack file's the judge tells it.
+                component = Urn.parse(urn).parents[-1]
                 dangers = (*dangers, *_moves(_place(was, _inputs(old)), _inputs(new)))
-                dangers = (*dangers, *_another_kind(was, urn))
+                dangers = (*dangers, *_another_kind(was, component), *_another_method(was, _inputs(new)))
         if kind == PROOF and store in brought:
             dangers = (*dangers, *_another_key(_inputs(old), _inputs(new)))
         sources = tuple(one for one in _sources(new) if one in changing and not is_ours(one))
         dangers = tuple(replace(danger, waits_for=sources) if danger.unknown else danger for danger in dangers)
         found.append(Change(verb, store, short(kind), details, dangers))
-    return (*_other_datastores(steps, homeservers, records), *found)
+    return (*_by_components(steps, homeservers, records), *found)
 
 
 def proofs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, str]:
@@ -148,6 +150,22 @@ def proofs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, st
             kinds = "$".join((*urn.parents, PROOF))
             found[store] = f"urn:pulumi:{urn.stack}::{urn.project}::{kinds}::{urn.name}"
     return found
+
+
+def ending_buckets(preview: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """(URN in the state, name) of each bucket that a preview deletes, replaces or gives up.
+
+    An entry that an interrupted run left to be deleted may have the URN of the one that stays.
+    """
+    ending = (step.get("oldState") for step in preview.get("steps") or () if step["op"] in _ENDING)
+    return frozenset(
+        (str(old["urn"]), str(_name({**_inputs(old), **(old.get("outputs") or {})})))
+        for old in ending
+        if old and is_bucket(Urn.parse(old["urn"]).kind)
+    )
+
+
+_ENDING = ("delete", "delete-replaced", "replace", "create-replacement")
 
 
 def _sources(new: Mapping[str, Any]) -> list[str]:
@@ -516,22 +534,32 @@ def _running(steps: Iterable[Mapping[str, Any]], homeservers: Homeservers) -> di
     return found
 
 
-def _other_datastores(
+def _by_components(
     steps: Iterable[Mapping[str, Any]], homeservers: Homeservers, records: Mapping[str, Applied]
 ) -> Iterator[Change]:
-    """Of a store that a program declares, another id of matrix-media-repo's datastore: no part of the store has it."""
+    """Of a store that a program declares, what its component alone says: the id of matrix-media-repo's datastore, and
+    the place of one without a key, which has no proof."""
     for step in steps:
-        if not is_component(Urn.parse(step["urn"]).kind) or step["op"] == "delete":
+        kind = Urn.parse(step["urn"]).kind
+        if not is_component(kind) or step["op"] == "delete":
             continue
         store, inputs = homeservers.of(step["urn"]), _inputs(step.get("newState") or {})
         was = records.get(store) or records.get(str(inputs.get("renamedFrom") or ""))
-        before = was.place.datastore_id if was is not None and was.place is not None else ""
-        now = str(inputs.get("s3DatastoreId") or "")
+        if was is None or was.place is None:
+            continue
+        details, dangers = [], []
+        before, now = was.place.datastore_id, str(inputs.get("s3DatastoreId") or "")
         # The id belongs to matrix-media-repo: another method has none.
         if before and now and before != now:
             name = "media_repo.s3_datastore_id"
+            details.append(f"{name}: {before} -> {now}")
             why = f"{name} {before} becomes {now}: media that is there already is looked for elsewhere, and not found"
-            yield Change("change", store, "store", (f"{name}: {before} -> {now}",), (Danger(Word.MOVE_MEDIA, why),))
+            dangers.append(Danger(Word.MOVE_MEDIA, why))
+        after = keyless_place(inputs)
+        if after:
+            dangers += [*_moves(_place(was, {}), after), *_another_kind(was, kind), *_another_method(was, after)]
+        if dangers:
+            yield Change("change", store, "store", tuple(details), tuple(dangers))
 
 
 def _place(was: Applied | None, before: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -547,11 +575,27 @@ def _place(was: Applied | None, before: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"endpointUrl": place.endpoint, "region": place.region, "bucket": place.bucket, "prefix": place.prefix}
 
 
-def _another_kind(was: Applied | None, urn: str) -> Iterable[Danger]:
-    """Where another provider's component declares a store now."""
+def _another_method(was: Applied | None, after: Mapping[str, Any]) -> Iterable[Danger]:
+    """Where a store gets the method matrix-media-repo, or loses it: it finds no file of the others, nor they its."""
+    will = str(after.get("method") or "")
+    if was is None or was.method not in METHODS or will not in METHODS:
+        return
+    if METHODS[was.method].datastore_ids != METHODS[will].datastore_ids:
+        yield Danger(
+            Word.MOVE_MEDIA,
+            f"method {was.method} becomes {will}: media that is there already is looked for elsewhere, and not found",
+        )
+
+
+def _another_kind(was: Applied | None, now: str) -> Iterable[Danger]:
+    """Where another provider's component declares a store now.
+
+    Args:
+        now: the component's type.
+    """
     if was is None or was.place is None or was.place.provider not in catalog.names():
         return
-    before, now = catalog.load(was.place.provider).component.replace("_", ""), Urn.parse(urn).parents[-1]
+    before = catalog.load(was.place.provider).component.replace("_", "")
     if short(now).lower() != before:
         yield Danger(
             Word.REPLACE_BUCKET,

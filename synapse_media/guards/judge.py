@@ -61,11 +61,7 @@ def judge(applied: Mapping[str, Applied], wanted: Mapping[str, StoreSettings], a
         allow: entries `<homeserver>/<word>`, as the stack file has them now.
     """
     current = renamed(applied, wanted)
-    refused = [
-        *_one_user_one_store(current, wanted),
-        *_one_bucket_one_store(current, wanted),
-        *_no_admin_key_for_synapse(current, wanted),
-    ]
+    refused = [*_one_user_one_store(current, wanted), *_one_bucket_one_store(current, wanted)]
     changes = []
     for name, was in current.items():
         will = wanted.get(name)
@@ -296,29 +292,6 @@ def _one_user_one_store(current: Mapping[str, Applied], wanted: Mapping[str, Sto
             yield (
                 f"stores.{name}.user is {will.user!r}, the user of {owner}. {_rename(name, owner, wanted)}Otherwise "
                 "choose a user of its own."
-            )
-
-
-def _no_admin_key_for_synapse(current: Mapping[str, Applied], wanted: Mapping[str, StoreSettings]) -> Iterator[str]:
-    """What deletes issued keys is an administrator's, and may not be read as the key that goes to Synapse."""
-    makers = {
-        variable: name
-        for name, was in current.items()
-        if was.ring is not None and was.provider in catalog.names()
-        for variable in catalog.load(was.provider).admin_variables
-    }
-    for name, will in wanted.items():
-        if not will.options.get("existing_key"):
-            continue
-        shared = [variable for variable in catalog.load(will.provider).admin_variables if variable in makers]
-        if shared:
-            of = makers[shared[0]]
-            leaves = "remove its component from the program" if current[of].declared else "method: filesystem for it"
-            yield (
-                f"stores.{name}.existing_key takes the key in {', '.join(shared)} for Synapse. The administrator's "
-                f"has to be there, which deletes the keys of {of}. First give {of} up with that: {leaves}, "
-                f"{of}/retain-bucket, {of}/retire-key and {of}/narrow-policy in allow, and `up`. Then set "
-                "existing_key, with the key for Synapse in the environment."
             )
 
 

@@ -1,6 +1,5 @@
-"""What no word lets through, judged by the steps of a preview: of stores that a program declares, no stack file tells
-it.
-"""
+"""What no word lets through, judged by the steps of a preview: which of them read the environment, and what becomes of
+stores that a program declares, no stack file tells."""
 
 from __future__ import annotations
 
@@ -9,7 +8,19 @@ from typing import Any
 
 from synapse_media.urn import Urn
 
-from .applied import EXISTING_KEY, OURS, PROOF, RING, Applied, Homeservers, former_name, is_bucket, read
+from .applied import (
+    EXISTING_KEY,
+    OURS,
+    PROOF,
+    RING,
+    Applied,
+    Homeservers,
+    former_name,
+    is_bucket,
+    is_component,
+    keyless_place,
+    read,
+)
 from .danger import DangerError
 
 
@@ -30,16 +41,27 @@ def _of_programs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> Iterat
     records = read(state)
     steps = preview.get("steps") or ()
     homeservers = Homeservers.of_steps(steps, state.get("deployment", {}).get("resources") or ())
+    renamed = {
+        homeservers.of(step["urn"]): str(((step.get("newState") or {}).get("inputs") or {}).get("renamedFrom") or "")
+        for step in steps
+        if is_component(Urn.parse(step["urn"]).kind)
+    }
     for step in steps:
         kind = Urn.parse(step["urn"]).kind
         inputs = (step.get("newState") or {}).get("inputs") or {}
-        if step["op"] == "delete" or not inputs or not homeservers.is_declared(Urn.parse(step["urn"]).of_parent):
+        component = step["urn"] if is_component(kind) else Urn.parse(step["urn"]).of_parent
+        if step["op"] == "delete" or not inputs or not homeservers.is_declared(component):
             continue
         name = homeservers.of(step["urn"])
-        if kind.endswith(RING) and step["op"] == "update" and name in records:
-            yield from _used_again(name, records[name], inputs)
+        others = {owner: was for owner, was in records.items() if owner not in (name, renamed.get(name))}
+        if kind.endswith(RING):
+            yield from _anothers_user(name, others, inputs)
+            if step["op"] == "update" and name in records:
+                yield from _used_again(name, records[name], inputs)
         elif kind == PROOF:
-            yield from _anothers_bucket(name, records, inputs)
+            yield from _anothers_bucket(name, others, inputs)
+        elif place := keyless_place(inputs):
+            yield from _anothers_bucket(name, others, place)
 
 
 def _used_again(name: str, was: Applied, inputs: Mapping[str, Any]) -> Iterator[str]:
@@ -55,10 +77,22 @@ def _used_again(name: str, was: Applied, inputs: Mapping[str, Any]) -> Iterator[
         )
 
 
-def _anothers_bucket(name: str, records: Mapping[str, Applied], inputs: Mapping[str, Any]) -> Iterator[str]:
+def _anothers_user(name: str, others: Mapping[str, Applied], inputs: Mapping[str, Any]) -> Iterator[str]:
+    """A user belongs to one store: two would overwrite its policy and delete each other's key."""
+    connection, user = inputs.get("connection"), inputs.get("userName")
+    endpoint = connection.get("iamEndpoint") if isinstance(connection, Mapping) else ""
+    for owner, was in others.items():
+        if endpoint and user and (was.iam_endpoint, was.user) == (endpoint, user):
+            yield (
+                f"user of {name} is {user!r}, the user of {owner}. If the homeserver {owner} is now called {name}, set "
+                f"renamed_from: {owner} for it. Otherwise choose a user of its own."
+            )
+
+
+def _anothers_bucket(name: str, others: Mapping[str, Applied], inputs: Mapping[str, Any]) -> Iterator[str]:
     """A bucket belongs to one store: what deletes the one would delete the other's media."""
-    for owner, was in records.items():
-        if owner in (name, former_name(inputs)) or was.place is None:
+    for owner, was in others.items():
+        if owner == former_name(inputs) or was.place is None:
             continue
         if (was.place.endpoint, was.place.bucket) == (inputs.get("endpointUrl"), inputs.get("bucket")):
             yield (
@@ -78,23 +112,21 @@ def _admin_keys(preview: Mapping[str, Any], state: Mapping[str, Any]) -> Iterato
     resources = state.get("deployment", {}).get("resources") or ()
     steps = preview.get("steps") or ()
     homeservers = Homeservers.of_steps(steps, resources)
-    makers = {
-        variable: homeservers.of_resource(one)
-        for one in resources
-        if _makes_keys(one["urn"])
-        for variable in _read(one)
-    }
+    makers = {variable: one for one in resources if _makes_keys(one["urn"]) for variable in _read(one)}
     for step in steps:
         # What stays the same, or is deleted, does not read the environment.
         if Urn.parse(step["urn"]).kind != EXISTING_KEY or step["op"] in ("same", "delete") or not step.get("newState"):
             continue
         shared = [variable for variable in _read(step["newState"]) if variable in makers]
         if shared:
-            name, of = homeservers.of(step["urn"]), makers[shared[0]]
+            name, maker = homeservers.of(step["urn"]), makers[shared[0]]
+            of = homeservers.of_resource(maker)
+            component = str(maker.get("parent") or "") or Urn.parse(maker["urn"]).of_parent
+            leaves = "remove its component" if homeservers.is_declared(component) else "set method: filesystem for it"
             yield (
                 f"existing_key of {name} takes the key in {', '.join(shared)} for Synapse. The administrator's has to "
-                f"be there, which deletes the keys of {of}. First give {of} up with that: remove its component, put "
-                f"{of}/retain-bucket, {of}/retire-key and {of}/narrow-policy into allow, and run `up`. Then declare "
+                f"be there, which deletes the keys of {of}. First give {of} up with that: {leaves}, put "
+                f"{of}/retain-bucket, {of}/retire-key and {of}/narrow-policy into allow, and run `up`. Then have "
                 f"{name} with existing_key, with the key for Synapse in the environment."
             )
 

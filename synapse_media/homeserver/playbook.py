@@ -93,6 +93,7 @@ PROVIDERS_AUTO = f"{PROVIDERS}_auto"
 """The part of the list that the playbook fills in itself, the module among it."""
 PROVIDERS_CUSTOM = f"{PROVIDERS}_custom"
 """The part of the list that is the operator's own."""
+LOCAL_STORAGE = f"{SYNAPSE}enable_local_media_storage"
 SYNAPSE_GIVES_MEDIA_AWAY = f"{SYNAPSE}ext_media_repo_enabled"
 """Whether Synapse's own media repository is off, since matrix-media-repo has taken its place."""
 STORAGE_PATH, STORE_PATH = (f"{SYNAPSE}{name}_path" for name in ("storage", "media_store"))
@@ -101,6 +102,18 @@ STORE_PATH there (matrix_synapse_media_store_directory_name, templates/synapse/s
 DATA_PATHS = ("matrix_base_data_path", "matrix_synapse_base_path")
 STORE_IN_CONTAINER = "/matrix-media-store-parent"
 RETENTION = tuple(f"{SYNAPSE}media_retention_{kind}_media_lifetime" for kind in ("local", "remote"))
+
+AS_JSON = (STORE_LOCAL, STORE_REMOTE, STORE_SYNCHRONOUS, LOCAL_STORAGE)
+"""Switches that Synapse gets as they are (`| to_json`), so that the string 'no' counts as true there."""
+AS_BOOLEAN = (INSTANCE_PROFILE,)
+"""Switches that the playbook only reads with `| bool`, which knows 'no'."""
+ALSO_AS_BOOLEAN = (MODULE_ENABLED, GOOFYS_ENABLED, MEDIA_REPO_ENABLED)
+"""Switches that it reads with `| bool` in tasks, and without in templates, where 'no' counts as true."""
+SWITCHES = (
+    *(*AS_JSON, *ALSO_AS_BOOLEAN, GOOFYS_ENDPOINT_ENABLED, CUSTOMER_KEY_ENABLED, FILE_ENABLED, S3_ENABLED),
+    SYNAPSE_GIVES_MEDIA_AWAY,
+)
+"""All that a string doesn't switch off."""
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     MODULE: (
@@ -132,7 +145,7 @@ KNOWN = frozenset(
     (
         *(name for names in FAMILIES.values() for name in names),
         *(MEDIA_REPO_ENABLED, PROVIDERS, PROVIDERS_AUTO, PROVIDERS_CUSTOM, SYNAPSE_GIVES_MEDIA_AWAY, *RETENTION),
-        *(f"{SYNAPSE}{name}" for name in ("media_store_path", "enable_media_repo", "enable_local_media_storage")),
+        *(STORE_PATH, f"{SYNAPSE}enable_media_repo", LOCAL_STORAGE),
     )
 )
 """Every variable on media, so that a misspelt one is told from one of another part of the playbook."""
@@ -142,6 +155,7 @@ KNOWN = frozenset(
 STORAGE = "/matrix/synapse/storage"
 """STORAGE_PATH by default."""
 MEDIA_STORE = "/matrix/synapse/storage/media-store"
+HOMESERVER_CONFIGURATION = "/matrix/synapse/config/homeserver.yaml"
 GOOFYS_MIGRATION_MOUNT = "/matrix/s3-media-store"
 """Where the playbook's guide mounts the bucket during the migration, beside the media store."""
 MEDIA_REPO_BASE = "/matrix/matrix-media-repo"

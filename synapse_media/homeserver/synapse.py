@@ -44,6 +44,10 @@ DISTRIBUTION = "matrix-synapse"
 """As pip knows the two."""
 MODULE_PACKAGE = "s3_storage_provider"
 MODULE_CLASS = f"{MODULE_PACKAGE}.S3StorageProviderBackend"
+FILE_SYSTEM_MODULES = ("file_system", "synapse.rest.media.v1.storage_provider")
+"""Names of Synapse's own storage provider, which has a directory."""
+MEDIA_WORKER = "synapse.app.media_repository"
+"""The `worker_app` that keeps media where the main process does not."""
 MODULE_OPTIONS = {
     "bucket": "bucket",
     "prefix": "prefix",

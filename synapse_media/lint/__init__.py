@@ -1,7 +1,7 @@
 """Finds what in existing configuration files breaks or loses media. Needs no Pulumi, no store and no network.
 
 `check` reads the files and applies the rules. `rules` has those on a single configuration, `cross_checks` those on
-several.
+several, `jobs` those on what uploads at night.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from synapse_media.errors import UsageError
 
-from . import cross_checks, embedded, stores, version_rules, versions
+from . import cross_checks, embedded, jobs, stores, version_rules, versions
 from . import rules as _rules  # noqa: F401  (each module registers its rules)
 from .config import Config, Kind, group, kind_of
 from .findings import RULES, Finding, Hit, Rule, Severity
 from .reading import OTHER_LANGUAGE, TEMPLATE, Document, Value, is_manifest, read
 
-__all__ = ["ALL_RULES", "RULES", "Finding", "Kind", "Report", "Rule", "Severity", "check"]
+__all__ = ["ALL_RULES", "RULES", "Finding", "Kind", "Report", "Rule", "Severity", "check", "synapse_config"]
 
 UNREADABLE = Rule(
     "unreadable",
@@ -28,7 +28,7 @@ UNREADABLE = Rule(
     "https://yaml.org/spec/1.1/",
     lambda _: (),
 )
-ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *cross_checks.RULES, *version_rules.RULES, UNREADABLE)
+ALL_RULES: tuple[Rule, ...] = (*RULES.values(), *cross_checks.RULES, *version_rules.RULES, *jobs.RULES, UNREADABLE)
 """All rules of `check`."""
 
 _ORDER = list(Severity)
@@ -61,10 +61,7 @@ def check(paths: Sequence[Path]) -> Report:
     """
     found, without = _files(paths)
     given = [(read(path), in_directory) for path, in_directory in found]
-    documents = [(part, inside) for document, inside in given for part in _parts(document)]
-    usable = [(part, inside) for part, inside in documents if not (part.problem or part.template)]
-    configs, unknown = group(usable)
-    _refuse_two_homeservers([config for config in configs if not config.documents[0].place])
+    documents, configs, unknown = _grouped(given)
     templates = [document for document, _ in documents if document.template]
     hidden = bool(templates) or any(_is_elsewhere(document) for document, _ in given)
     pins = versions.of(document for document, _ in given)
@@ -73,26 +70,64 @@ def check(paths: Sequence[Path]) -> Report:
     broken = [document for document, _ in documents if document.problem]
     named = (Kind.SYNAPSE, Kind.MEDIA_REPO)
     empty = any(_not_looked_into(each) == _EMPTY and Path(each.path).name in named for each in unknown)
-    if not (configs or broken or hidden or pins or empty):
+    with_jobs = [document for document, _ in given if jobs.has_any(document)]
+    if not (configs or broken or hidden or pins or empty or with_jobs):
         raise UsageError(
             f"{', '.join(document.path for document in unknown)}: not a homeserver.yaml, variables of the playbook "
             "or a media-repo.yaml, and none is embedded in it"
         )
     findings = [UNREADABLE.finding(_broken(document)) for document in broken]
     findings += version_rules.find(configs, pins)
+    findings += jobs.find(with_jobs)
     for config in configs:
         for rule in RULES.values():
             findings += rule.apply(config)
-    findings += cross_checks.find(configs)
+    findings = list(dict.fromkeys([*findings, *cross_checks.find(configs)]))  # variables of a group are every host's
     findings.sort(key=lambda found: (_ORDER.index(found.severity), found.file, found.line, found.rule, found.setting))
     files = {
         document.path: config.kind.value for config in configs for document in (*config.documents, *config.ignored)
     }
     files = {document.path: _not_looked_into(document) for document in unknown} | files
     files |= {document.path: document.template for document in templates}
+    files |= {document.path: _JOB for document in with_jobs if files[document.path] in NOT_LOOKED_INTO}
     files |= {document.path: "unreadable" for document in broken}
     files |= {str(directory): _NO_FILES for directory in without}
     return Report(tuple(findings), dict(sorted(files.items())))
+
+
+def synapse_config(paths: Sequence[Path]) -> Config:
+    """Synapse's configuration as it reads these files and directories, with its stores; nothing of it is judged.
+
+    Raises:
+        UsageError: a path does not exist or can't be read, none of the files is Synapse's, or they are of two
+            homeservers.
+    """
+    given = [(read(path), in_directory) for path, in_directory in _files(paths)[0]]
+    documents, configs, _ = _grouped(given)
+    # In a directory there may be other files of YAML; one that is named is meant.
+    named = {str(path) for path in paths}
+    for document, _ in documents:
+        if document.problem and document.path in named:
+            raise UsageError(f"{document.path} {document.problem}")
+    of_synapse = [config for config in configs if config.kind is Kind.SYNAPSE and not config.documents[0].place]
+    if not of_synapse:
+        raise UsageError(
+            f"{', '.join(map(str, paths))}: no configuration of Synapse; allowed: its homeserver.yaml and the files "
+            "that it reads after it, or their directory"
+        )
+    (config,) = of_synapse
+    return replace(config, stores=stores.of(config))
+
+
+def _grouped(
+    given: Iterable[tuple[Document, bool]],
+) -> tuple[list[tuple[Document, bool]], list[Config], list[Document]]:
+    """The documents of files and whether each is of a directory, the configurations, and documents of no known kind."""
+    documents = [(part, inside) for document, inside in given for part in _parts(document)]
+    usable = [(part, inside) for part, inside in documents if not (part.problem or part.template)]
+    configs, unknown = group(usable)
+    _refuse_two_homeservers([config for config in configs if not config.documents[0].place])
+    return documents, configs, unknown
 
 
 def _parts(document: Document) -> list[Document]:
@@ -127,6 +162,7 @@ def _not_looked_into(document: Document) -> str:
 _NO_FILES = "no *.yaml or *.yml file"
 _REFERRED = "its configuration is in a Secret"
 _EMPTY = "empty"
+_JOB = f"a job with {jobs.PROGRAM}"
 NOT_LOOKED_INTO = ("encrypted", "not recognised", TEMPLATE, OTHER_LANGUAGE, _NO_FILES, _REFERRED, _EMPTY)
 """Kinds of files that are not checked."""
 

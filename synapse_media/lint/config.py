@@ -9,7 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from synapse_media import catalog, values
-from synapse_media.homeserver.synapse import MEDIA_SETTINGS, MODULE_PACKAGE, MODULE_VERSION
+from synapse_media.homeserver import playbook
+from synapse_media.homeserver.synapse import ENABLE_MEDIA_REPO, MEDIA_SETTINGS, MODULE_VERSION
 
 from .reading import FILLED, Document, Value
 from .versions import Pins
@@ -52,10 +53,18 @@ def misspelt_media_setting(name: str) -> str:
     return misspelt(name, MEDIA_SETTINGS) if "media" in name.lower() else ""
 
 
+_MODULE = re.compile(r"s3[-_. ]?storage[-_. ]?provider", re.IGNORECASE)
+
+
+def is_module(entry: Value) -> bool:
+    """Whether a storage provider is meant to be the S3 module, even if its name is misspelt."""
+    module = entry.items.get("module")
+    return module is not None and _MODULE.search(str(module.data)) is not None
+
+
 def lists_module(value: Value | None) -> bool:
     """Whether this is a list with the S3 module."""
-    modules = [entry.items["module"] for entry in (value.entries if value else ()) if "module" in entry.items]
-    return any(MODULE_PACKAGE in str(module.data) for module in modules)
+    return any(is_module(entry) for entry in (value.entries if value else ()))
 
 
 def kind_of(document: Document) -> Kind | None:
@@ -158,8 +167,12 @@ class Config:
     def flag(self, name: str, default: bool | None) -> bool | None:
         """A boolean as its program reads it; `default` if it is not set, None if it can't be determined."""
         found = self.field(name)
+        if self.kind is Kind.SYNAPSE and found.value is not None:
+            return counts(found, name) if found.literal else None
         if not found.given:
             return default
+        if self.kind is Kind.PLAYBOOK and found.literal and name not in playbook.AS_BOOLEAN and is_false_word(found):
+            return None if name in playbook.ALSO_AS_BOOLEAN else True
         return as_flag(found)
 
 
@@ -167,9 +180,23 @@ def field_of(setting: str, value: Value | None, kind: Kind) -> Field:
     literal = True
     if value is not None:
         kept_elsewhere = isinstance(value.data, str) and values.is_reference(value.data)
-        literal = value.tag == "!unsafe" or (value.tag not in ("!vault", FILLED) and not kept_elsewhere)
+        # Synapse's reader rejects any tag but YAML's own, which is reported by unknown-tag.
+        by_others = value.tag in ("!vault", FILLED) or (kind is Kind.SYNAPSE and value.tag != "")
+        literal = value.tag == "!unsafe" or not (by_others or kept_elsewhere)
         literal = literal and (kind is not Kind.SYNAPSE or not isinstance(value.data, dict | tuple))
     return Field(setting, value, literal)
+
+
+def counts(found: Field, name: str) -> bool:
+    """Whether Synapse counts a value as true: its media repository is disabled by false alone, the rest by any empty
+    value."""
+    data = found.value.data if found.value else None
+    return data is not False if name == ENABLE_MEDIA_REPO else bool(data)
+
+
+def is_false_word(found: Field) -> bool:
+    """Whether it is a string that means false, such as 'no', but is not one to a program that doesn't convert it."""
+    return isinstance(found.value.data if found.value else None, str) and bool(found.text) and not as_flag(found)
 
 
 def as_flag(found: Field) -> bool | None:
@@ -211,7 +238,8 @@ def group(found: Iterable[tuple[Document, bool]]) -> tuple[list[Config], list[Do
     """The configurations, and the documents of unknown kind.
 
     All of Synapse's files form one configuration, in their order; those of the playbook and of matrix-media-repo form
-    one per directory, in the order of their names.
+    one per directory, in the order of their names. An inventory has one per host, with the variables of its groups; a
+    file of matrix-media-repo for one domain is a configuration of its own.
 
     Args:
         found: documents, and whether each was found in a directory rather than named.
@@ -223,7 +251,7 @@ def group(found: Iterable[tuple[Document, bool]]) -> tuple[list[Config], list[Do
         if kind is None or document.root is None:
             unknown.append(document)
             continue
-        place = "" if kind is Kind.SYNAPSE else str(Path(document.path).parent)
+        place = "" if kind is Kind.SYNAPSE else _place(document, kind)
         if document.place:
             place = f"{document.path}:{document.place}"
         into = groups.setdefault((kind, place), _Group(kind))
@@ -231,12 +259,49 @@ def group(found: Iterable[tuple[Document, bool]]) -> tuple[list[Config], list[Do
             into.ignored.append(document)
         else:
             into.documents.append(document)
+    _add_group_variables(groups)
     configs = []
     for each in groups.values():
         if each.kind is not Kind.SYNAPSE:
-            each.documents.sort(key=lambda document: Path(document.path).name)
+            each.documents.sort(key=lambda document: (_rank(document), Path(document.path).name))
         configs.append(merge(each.kind, each.documents or each.ignored, each.ignored))
     return configs, unknown
+
+
+def _place(document: Document, kind: Kind) -> str:
+    """What the files of one configuration have in common: their directory, host or domain."""
+    path = Path(document.path)
+    domain = document.root.items.get("homeserver") if document.root else None
+    if kind is Kind.MEDIA_REPO and domain is not None and isinstance(domain.data, str):
+        return f"{path.parent}:{domain.data}"
+    of_host = path.parent.name == "host_vars"
+    return str(path.with_suffix("") if of_host and path.suffix in (".yml", ".yaml") else path.parent)
+
+
+def _rank(document: Document) -> int:
+    """Which variables Ansible prefers: those of a host to those of a group, and these to those of all."""
+    parts = Path(document.path).with_suffix("").parts
+    return 2 if "group_vars" not in parts else 1 if "all" not in parts else 0
+
+
+def _add_group_variables(groups: dict[tuple[Kind, str], _Group]) -> None:
+    """Add the variables of an inventory's groups to each of its hosts."""
+    hosts: dict[Path, list[_Group]] = {}
+    shared: dict[Path, list[tuple[Kind, str]]] = {}
+    for (kind, place), each in groups.items():
+        parts = Path(place).parts
+        for name in ("host_vars", "group_vars"):
+            if kind is Kind.PLAYBOOK and name in parts and not any(document.place for document in each.documents):
+                inventory = Path(*parts[: parts.index(name)])
+                if name == "host_vars":
+                    hosts.setdefault(inventory, []).append(each)
+                else:
+                    shared.setdefault(inventory, []).append((kind, place))
+    for inventory, of_hosts in hosts.items():
+        for key in shared.get(inventory, ()):
+            documents = groups.pop(key).documents
+            for each in of_hosts:
+                each.documents += documents
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from . import references, stores
 from .config import Config, ConfiguredStore, Kind
 from .findings import RULES as FOUND
 from .findings import Finding, Hit, Rule, Severity
-from .rules.synapse import NO_STORAGE, UNLESS_ELSEWHERE
+from .rules.synapse import NO_STORAGE, REMOVE_BY_HAND, RETENTION_STAYS, UNLESS_ELSEWHERE
 
 SHARED_BUCKET = Rule(
     "two-methods-one-bucket",
@@ -84,6 +84,9 @@ def _set_beside(configs: Sequence[Config]) -> Iterator[Finding]:
             yield FOUND["no-local-storage"].finding(
                 Hit(local, place, f"{reason}: every upload fails", "Set it to true.")
             )
+        retention = config.settings.get(synapse.RETENTION)
+        if retention is not None and retention.data and uses:
+            yield FOUND["retention-stays"].finding(Hit(retention, place, RETENTION_STAYS, REMOVE_BY_HAND))
         moved = config.settings.get(synapse.MEDIA_STORE_PATH)
         if moved is None or not isinstance(moved.data, str) or moved.data.startswith(playbook.STORE_IN_CONTAINER):
             continue

@@ -19,7 +19,10 @@ from . import stores
 from .config import kind_of, lists_module
 from .reading import FILLED, TEMPLATE, Document, UnreadableError, Value, is_manifest, parse
 
-_MARKS = (synapse.PROVIDERS, synapse.ENABLE_LOCAL_STORAGE, synapse.BACKUP_PATH, synapse.MEDIA_STORE_PATH)
+_MARKS = (
+    *(synapse.PROVIDERS, synapse.ENABLE_LOCAL_STORAGE, synapse.BACKUP_PATH, synapse.MEDIA_STORE_PATH),
+    synapse.RETENTION,
+)
 _WORD = re.compile(
     rf"\b(?:{'|'.join((*_MARKS, synapse.MODULE_PACKAGE))}|datastores|media_store(?:age)?_providers)\b\"?\s*:"
     rf"|{synapse.MODULE_CLASS}"
@@ -93,7 +96,7 @@ def _in(value: Value, document: Document, *, filled: bool) -> Iterator[Document]
 
 def _as_providers(name: str, value: Value) -> Value:
     """Rename a list of storage providers under a chart's own key to Synapse's; return anything else unchanged."""
-    if name == "modules" or not any(stores.is_module(entry) for entry in value.entries):
+    if name == "modules" or not lists_module(value):
         return value
     return replace(value, data={synapse.PROVIDERS: value})
 

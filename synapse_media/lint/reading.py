@@ -143,6 +143,8 @@ def _judged(path: Path, text: str, mode: int) -> Document:
     try:
         parts, duplicates = parse(text, shown)
     except UnreadableError as error:
+        if _INI.search(text):
+            return Document(shown, template=OTHER_LANGUAGE, mode=mode, source=text)
         if _is_template(text) and not _PLAYBOOK.search(text):
             return Document(shown, template=TEMPLATE, mode=mode, source=text)
         return Document(shown, problem=error.problem, line=error.line, mode=mode, source=text)
@@ -167,7 +169,8 @@ _PLAYBOOK = re.compile(r"^matrix_[a-z]\w*:", re.MULTILINE)
 _YTT = re.compile(
     r"^\s*#@ *(?:load\(|if |if/end|for |for/end|def |end\b|data\.|overlay/)|[:-] +#@ ?[\w\"'({[]", re.MULTILINE
 )
-_BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|<%)", re.MULTILINE)
+_BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|<%)|^\s*@(?:if|foreach|isset|php)\b", re.MULTILINE)
+_INI = re.compile(r"\A(?:\s*[#;][^\n]*\n|\s*\n)*\[[\w:.-]+\]\s*$", re.MULTILINE)
 
 
 TEMPLATE = "a template"
@@ -193,7 +196,7 @@ def is_list_of_pins(path: Path) -> bool:
 
 
 def _is_template(text: str) -> bool:
-    """Whether invalid YAML has template syntax outside quotes: Jinja, Go, consul-template, ERB."""
+    """Whether invalid YAML has template syntax outside quotes: Jinja, Go, consul-template, ERB, Blade."""
     return _BEFORE_QUOTES.search(text) is not None
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from synapse_media import methods
 from synapse_media.homeserver import media_repo, playbook, synapse
 
-from .config import Config, ConfiguredStore, Field, Kind, field_of
+from .config import Config, ConfiguredStore, Field, Kind, field_of, is_module
 from .reading import Value
 
 SECRETS = ("secret_access_key", "session_token", "customer_key")
@@ -53,12 +53,6 @@ def host(endpoint: str) -> str:
     return place.removesuffix(":443")
 
 
-def is_module(entry: Value) -> bool:
-    """Whether a storage provider is meant to be the S3 module."""
-    module = entry.items.get("module")
-    return module is not None and synapse.MODULE_PACKAGE in str(module.data)
-
-
 def datastores(config: Config) -> Iterator[tuple[str, Value]]:
     """(setting, entry) of the datastores of a media-repo.yaml."""
     found = config.settings.get("datastores")
@@ -68,10 +62,9 @@ def datastores(config: Config) -> Iterator[tuple[str, Value]]:
 
 def _providers(config: Config) -> Iterator[ConfiguredStore]:
     for setting, entry in providers(config):
-        if not is_module(entry):
-            continue
-        given = entry.items.get("config")
-        options = given.items if given else {}
+        options = entry.items.get("config", entry).items
+        if not is_module(entry) or options is entry.items or not options:
+            continue  # without a configuration Synapse does not start: reported by provider-form
         fields = {
             field: field_of(f"{setting}.config.{key}", options.get(key), config.kind)
             for field, key in synapse.MODULE_OPTIONS.items()

@@ -43,7 +43,8 @@ def find(configs: Sequence[Config], pins: Pins) -> Iterator[Finding]:
         fault = values.pair(default, homeserver.numbers if homeserver else None)
         if fault is not None and (module is not None or fault.rule == PAIR.name):
             rule = PAIR if fault.rule == PAIR.name else OLD
-            yield rule.finding(Hit(at.at, at.setting, fault.reason, fault.mend))
+            unpinned = "no release is pinned, so pip installs the newest: " if at.newest else ""
+            yield rule.finding(Hit(at.at, at.setting, unpinned + fault.reason, fault.mend))
 
 
 def _pair(config: Config) -> tuple[Pin | None, Pin | None]:

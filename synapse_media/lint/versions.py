@@ -22,6 +22,8 @@ _PINS = {
         re.IGNORECASE,
     ),
 }
+_UNPINNED = re.compile(r"(?:\bpip\d?\b.*\binstall\b.*|^)\bsynapse[-_]s3[-_]storage[-_]provider(?:\.git)?[\"']?(?:\s|$)")
+"""An installation of the module without a release."""
 _ARGUMENTS = re.compile(r"\s*(?:ARG|ENV)\s", re.IGNORECASE)
 _ARGUMENT = re.compile(r"\s(\w+)=(\"[^\"]*\"|'[^']*'|\S+)")
 _USE = re.compile(r"\$\{(\w+)(?::?-[^{}]*)?\}|\$(\w+)")
@@ -34,11 +36,12 @@ _VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A pinned release and its place."""
+    """A pinned release and its place. `newest`: none is pinned, so that pip installs the newest."""
 
     numbers: values.Version
     at: Value
     setting: str
+    newest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,9 @@ def _written(document: Document) -> Iterator[tuple[str, Pin]]:
                 if numbers:
                     setting = synapse.MODULE_DISTRIBUTION if what == "module" else "Synapse"
                     yield what, Pin(numbers, Value(None, document.path, number), setting)
+        if _UNPINNED.search(code.strip()) and not _PINS["module"].search(code):
+            newest = values.version(synapse.MODULE_VERSION) or ()
+            yield "module", Pin(newest, Value(None, document.path, number), synapse.MODULE_DISTRIBUTION, newest=True)
 
 
 def _resolved(code: str, arguments: Mapping[str, str]) -> str:

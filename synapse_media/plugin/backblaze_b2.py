@@ -74,6 +74,8 @@ NEEDED: Final = (
     "deleteFiles",
 )
 """The capabilities that the admin's key must have."""
+_NEEDED_TO_LOOK: Final = ("listBuckets", "readBucketEncryption", "listKeys")
+"""Those without which a refresh would find less than there is."""
 _NOT_EMPTY: Final = "cannot_delete_non_empty_bucket"
 """https://www.backblaze.com/apidocs/b2-delete-bucket"""
 _S3_URL = re.compile(r"https://s3\.([a-z0-9-]+)\.backblazeb2\.com/?")
@@ -237,16 +239,16 @@ def _realm(connection: Connection) -> str:
     return connection.realm or "production"
 
 
-def _admin(connection: Connection, *, once: bool = False) -> Any:
-    """`account`. Raises StoreError, before anything is created, if its key lacks capabilities."""
+def _admin(connection: Connection, *, once: bool = False, needed: tuple[str, ...] = NEEDED) -> Any:
+    """`account`. Raises StoreError, before anything else, if its key is limited to a bucket or lacks capabilities."""
     api = account(connection, once=once)
     allowed = api.account_info.get_allowed()
-    lacking = [name for name in NEEDED if name not in allowed["capabilities"]]
+    lacking = [name for name in needed if name not in allowed["capabilities"]]
     name = connection.variables[0]
     if allowed.get("buckets") or allowed.get("namePrefix"):
         raise StoreError(
-            f"{name} is a key limited to a bucket or a prefix, which can create neither buckets nor keys. Create an "
-            f"application key for all buckets, with {', '.join(NEEDED)}."
+            f"{name} is a key limited to a bucket or a prefix, which can neither create buckets nor list, create or "
+            f"delete keys. Create an application key for all buckets, with {', '.join(NEEDED)}."
         )
     if lacking:
         raise StoreError(
@@ -300,14 +302,14 @@ def _account_id(api: Any) -> str:
 
 
 def _same_account(connection: Connection, made_in: str) -> Any:
-    """`account`. Raises StoreError if it is not the account in which the resource was created.
+    """`_admin`, for a look. Raises StoreError if it is not the account in which the resource was created.
 
     In another account everything would seem to be deleted.
 
     Args:
         made_in: the ID of that account; "" if nothing was created yet.
     """
-    api = account(connection)
+    api = _admin(connection, needed=_NEEDED_TO_LOOK)
     if made_in and made_in != _account_id(api):
         raise StoreError(
             f"{connection.variables[0]} is a key of the account {_account_id(api)}, but this was created in the "
@@ -328,7 +330,6 @@ def _is_json(content: bytes) -> bool:
 @contextmanager
 def in_words(operation: str, where: str) -> Iterator[None]:
     """Turns b2sdk's errors into ApiError, with nothing of the response but the server's message."""
-    import requests
     from b2sdk.v3.exception import B2Error
 
     at = f"{operation} at Backblaze B2 ({where})"
@@ -346,7 +347,15 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
         hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
         raise ApiError(code, status, f"{at}: {code}: {message}{http}{hint}") from None
-    except (requests.RequestException, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+    except (
+        OSError,  # requests' errors are such, and those of a time that no clock shows
+        OverflowError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:
         kind = type(error).__name__
         raise ApiError("NotJson", 0, f"{at}: the response is not that of B2's API ({kind}): check realm") from None
 
@@ -600,7 +609,7 @@ class _Keys(NamedKeys):
         # Until the nonce alone told whose a key is, the name depended on the owner too.
         self._former_names = frozenset(f"{user}-{former}-{slot}" for slot in SLOTS)
         self._nonce = inputs.nonce
-        self.shared_names = inputs.adopt and not inputs.nonce
+        self.shared_names = inputs.retained or (inputs.adopt and not inputs.nonce)
         self._capabilities: dict[str, frozenset[str]] = {}
 
     @property
@@ -684,7 +693,7 @@ class B2Administrator:
     """The proof's administrator at Backblaze B2, through the native API, since the master key can't be used with S3."""
 
     def ensure_decoy(self, inputs: ProofInputs, decoy: str) -> bool:
-        api = account(inputs.connection)
+        api = _admin(inputs.connection)
         with _calling(inputs.connection, decoy):
             found = _find(api, decoy)
             if found is None:
@@ -706,6 +715,9 @@ class B2Administrator:
             listed = api.list_buckets(use_cache=False)
         decoys = [bucket for bucket in listed if bucket.name.startswith(DECOY) and bucket.name != decoy]
         return [bucket.name for bucket in decoys if is_marked(_mark_of(bucket), inputs)]
+
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # B2 has no bucket policies
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         api, prefix = account(inputs.connection), inputs.prefix + PROOF_OBJECT

@@ -166,7 +166,7 @@ def _wire(grants: Grants) -> list[dict[str, str]]:
 def _created(key: Mapping[str, Any]) -> str:
     try:
         return datetime.fromisoformat(str(key.get("created_at"))).astimezone(UTC).isoformat()
-    except ValueError:
+    except (ValueError, OverflowError):
         return datetime.now(UTC).replace(microsecond=0).isoformat()
 
 
@@ -361,6 +361,9 @@ class SpacesAdministrator:
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         return []
+
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # the token is of another API
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         clear_with_proved_key(inputs, own)

@@ -35,7 +35,7 @@ from synapse_media.schema.resources import (
     UserPolicyState,
     UserState,
 )
-from synapse_media.store.answers import ApiError
+from synapse_media.store.answers import ApiError, moment
 from synapse_media.store.clients import Client, call, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
@@ -694,6 +694,20 @@ class KeyRing(RingBase[KeyRingInputs, KeyRingState]):
         context.warn(f"user {user}: removed {extras}, which granted its keys more than this store's policy")
         return state
 
+    def remove(self, resource_id: str, state: KeyRingState, last: KeyRingInputs, context: Context) -> None:
+        if state.inputs.user_takes_keys or last.user_takes_keys:
+            known = [key.access_key_id for key in state.keys.values()]
+            user = state.inputs.user_name or resource_id
+            keys = unknown_keys(user, state.inputs.connection, known)
+            if keys:
+                raise StoreError(
+                    f"user {user} has the key {', '.join(keys)}, which the state does not know. It may be in use, and "
+                    "would be deleted with the user. Nothing was deleted. Delete the keys that nobody uses at the "
+                    "provider, and run this again. To keep the user and all its keys, remove the key ring, the policy "
+                    "and the user from the state first (docs/state.md)."
+                )
+        super().remove(resource_id, state, last, context)
+
 
 def _extras(iam: Client, user: str, context: Context) -> _Extras:
     """What grants a user permissions beside our policy. Many stores support inline policies only."""
@@ -813,7 +827,10 @@ def _read_entry(iam: Client, user: str, name: str) -> _Entry | None:
         return None
     if match is None:
         return None
-    at = datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    try:
+        at = moment("the journal", datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
+    except (ValueError, ApiError):
+        return None
     if match[3] is None:
         before = frozenset(map(_digest, (match[2] or "").split("x"))) - {_digest("")}
     else:

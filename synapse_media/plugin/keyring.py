@@ -132,7 +132,8 @@ class NamedKeys(KeyFamily):
 
     Attributes:
         names: {slot: name of its key}, of every possible slot.
-        shared_names: the store was adopted, so keys under `names` may be in use: they are only reported.
+        shared_names: the store was adopted, or a former ring of this state left its keys, so keys under `names` may be
+            in use: they are only reported.
     """
 
     names: Mapping[str, str]
@@ -217,6 +218,9 @@ class RingBase(SchemaResource[In, S]):
         if old.inputs.adopt:
             # Even if `adopt` was removed from the stack file since, the keys found at adoption may be in use elsewhere.
             inputs = replace(inputs, adopt=True)
+        if old.inputs.retained:
+            # So may the keys that a former ring left.
+            inputs = replace(inputs, retained=True)
         old.inputs = inputs
         return self._converge(old, context)
 

@@ -7,11 +7,12 @@ from functools import cache
 from typing import Any
 
 from synapse_media.errors import StoreError
+from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import s3_client
 
 from . import families
 from .bucket import BucketBase
-from .s3_bucket import Bucket
+from .s3_bucket import Bucket, has_tags
 
 _S3 = Bucket()
 
@@ -42,6 +43,21 @@ def is_gone(values: Mapping[str, Any]) -> bool:
         values: its `bucket` and `connection`.
     """
     return not _S3.family(_S3.read_state(values)).find()
+
+
+def keeps_marks(values: Mapping[str, Any]) -> bool:
+    """Whether the store of a bucket that is not there yet has tags, by which its stack is known; False if unknown.
+
+    Args:
+        values: `bucket`, `connection`.
+    """
+    inputs = _S3.read_inputs({"owner": "", **values})
+    try:
+        return has_tags(s3_client(inputs.connection), inputs.bucket)
+    except ApiError as error:
+        return error.absent
+    except StoreError:
+        return False
 
 
 def refuse_taken(values: Mapping[str, Any]) -> None:

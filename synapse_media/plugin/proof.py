@@ -6,13 +6,15 @@ With an admin credential, the proof uses a decoy bucket, which the key must not 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Final, Protocol
 
 from synapse_media.contract import Proof, fingerprint, secret_sha256
 from synapse_media.errors import StoreError
-from synapse_media.methods import Expected, Operation
+from synapse_media.methods import METHODS, Expected, Operation
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import PROOF, ProofInputs, ProofLine, ProofState
 from synapse_media.store.answers import ApiError
@@ -25,6 +27,14 @@ from .resource import Context, PartialError, SchemaResource
 
 DECOY: Final = "synapse-media-decoy-"
 """The prefix of the name of every decoy bucket."""
+
+
+def writes_at_end() -> bool:
+    """Whether the engine writes the state at the end of the run only: then no step knows what is in it.
+
+    https://github.com/pulumi/pulumi/blob/master/sdk/go/common/env/env.go
+    """
+    return os.environ.get("PULUMI_SKIP_CHECKPOINTS", "").lower() in ("1", "true")
 
 
 def decoy_name(connection: Connection, bucket: str) -> str:
@@ -48,6 +58,9 @@ class ProofAdministrator(Protocol):
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         """The store's other decoys, left by interrupted runs; [] if the provider can't find them."""
+
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        """The bucket's policy; "" for none, None if the administrator can't read it."""
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         """Remove what the proof wrote, and what earlier ones left.
@@ -144,6 +157,14 @@ def _decoy(administrator: ProofAdministrator, inputs: ProofInputs, left: list[st
         left.extend(name for name in names if not _delete_decoy(administrator, inputs, name, context))
 
 
+def _as_its_reader(inputs: ProofInputs) -> Connection:
+    """The connection, with the bucket named in URLs as the method's program does."""
+    method, connection = METHODS.get(inputs.method), inputs.connection
+    if method is None:
+        return connection
+    return replace(connection, addressing=method.addressing(connection.endpoint, inputs.bucket))
+
+
 def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, context: Context) -> ProofState:
     credential = Credential(inputs.access_key_id, inputs.secret_access_key)
     expected = {Operation(name): Expected(value) for name, value in inputs.expected.items()}
@@ -156,12 +177,13 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
             left += _delete_left(old, context)
         with _decoy(administrator, inputs, left, context) as decoy:
             lines = prove(
-                inputs.connection,
+                _as_its_reader(inputs),
                 credential,
                 inputs.bucket,
                 inputs.prefix,
                 expected,
                 decoy=decoy,
+                policy=administrator.bucket_policy(inputs) if inputs.admin else None,
                 settle_seconds=inputs.settle_seconds,
                 own=own,
             )
@@ -171,7 +193,8 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
                 administrator.clear(inputs, own)
         # The ring can't do this itself: what it returns is not in the state yet, and a run killed in between would
         # leave a key that nobody knows. Here the state has the key, or there were nothing to prove.
-        administrator.note_known(inputs)
+        if not writes_at_end():
+            administrator.note_known(inputs)
     except StoreError as error:
         raise PartialError(f"the proof could not be run: {error}", resource_id, state) from None
     finally:

@@ -15,7 +15,7 @@ from .existing_key import ExistingKey
 from .families import Family
 from .iam import KeyRing, User, UserPolicy, forget_journal
 from .proof import DECOY
-from .s3_bucket import Bucket, mark, mark_of
+from .s3_bucket import Bucket, mark, mark_of, read_policy
 
 
 def check_admin(asked: AdminCheck) -> None:
@@ -47,7 +47,8 @@ class S3Administrator:
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         s3 = s3_client(inputs.connection)
         try:
-            listed = [bucket["Name"] for bucket in call(s3, "list_buckets").get("Buckets", [])]
+            # A store that knows the prefix sends no list of thousands of buckets for every proof.
+            listed = [bucket["Name"] for bucket in call(s3, "list_buckets", Prefix=DECOY).get("Buckets", [])]
         except ApiError as error:
             if not (error.denied or error.lacking):
                 raise
@@ -64,6 +65,12 @@ class S3Administrator:
                 if not error.absent:
                     raise
         return found
+
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        try:
+            return read_policy(s3_client(inputs.connection), inputs.bucket)
+        except ApiError:
+            return None  # the key itself is asked then, and why it can't be read is in the proof
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         s3, bucket = s3_client(inputs.connection), inputs.bucket

@@ -73,12 +73,14 @@ class _S3Setting(Setting):
         put: makes it as the inputs say.
         may_be_refused: a store that knows the call, and refuses what is asked, is one that lacks it. Not so where the
             bucket would be open to others.
+        preset: some stores give it to every new bucket; else a bucket that was just made has nothing to be read.
         unlike: what a new bucket would not have, and `get` does not show, as text.
     """
 
     get: _Read
     put: Callable[[Any, BucketInputs], None]
     may_be_refused: bool = True
+    preset: bool = False
     unlike: Callable[[Any, BucketInputs], list[str]] = lambda _, __: []
 
 
@@ -326,14 +328,24 @@ _SETTINGS: Final = (
     _S3Setting(
         "versioning", ("versioning",), "versioning", _get_versioning, _put_versioning, unlike=_unlike_versioning
     ),
-    _S3Setting("access", ("public_access_block",), "public access block", _get_block, _put_block),
-    _S3Setting("access", ("acl",), "access control list", _get_acl, _put_acl, may_be_refused=False, unlike=_unlike_acl),
+    _S3Setting("access", ("public_access_block",), "public access block", _get_block, _put_block, preset=True),
+    _S3Setting(
+        "access",
+        ("acl",),
+        "access control list",
+        _get_acl,
+        _put_acl,
+        may_be_refused=False,
+        preset=True,
+        unlike=_unlike_acl,
+    ),
     _S3Setting(
         "encryption",
         ("encryption",),
         "default encryption",
         _get_encryption,
         _put_encryption,
+        preset=True,
         unlike=_unlike_encryption,
     ),
     _S3Setting(
@@ -405,12 +417,63 @@ def mark(s3: Client, bucket: str, marked: Marked, *, may_be_denied: bool = False
             raise
 
 
+def has_tags(s3: Client, bucket: str) -> bool:
+    """Whether the store has tags. Raises ApiError where it does not say, and for a bucket that is not there."""
+    return _tags_if_any(s3, bucket, may_be_denied=False) is not None
+
+
 def mark_of(s3: Client, bucket: str, *, may_be_denied: bool = False) -> str:
     """The mark of a bucket; "" if it has none or it can't be read."""
     return (_tags_if_any(s3, bucket, may_be_denied=may_be_denied) or {}).get(OWNER_TAG, "")
 
 
 # ---- the bucket
+
+
+class _Remembering:
+    """A client that asks for each setting of the bucket once, until something is written or `forget` is called.
+
+    It lives as long as one call of the engine. What is looked at, what is unlike a new bucket, and what is kept beside
+    what is written are then of one answer.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._answers: dict[tuple[str, str], Any] = {}
+
+    @property
+    def meta(self) -> Any:
+        """As boto3 has it."""
+        return self._client.meta
+
+    def forget(self) -> None:
+        """What is asked from here on is asked anew."""
+        self._answers.clear()
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        from botocore.exceptions import ClientError
+
+        method = getattr(self._client, operation)
+
+        def ask(**arguments: Any) -> Any:
+            about = (operation, repr(sorted(arguments.items())))
+            if about not in self._answers:
+                try:
+                    self._answers[about] = method(**arguments)
+                except ClientError as error:
+                    self._answers[about] = error
+            answer = self._answers[about]
+            if isinstance(answer, ClientError):
+                raise answer
+            return answer
+
+        def change(**arguments: Any) -> Any:
+            self.forget()
+            return method(**arguments)
+
+        if operation.startswith("get_") and operation != "get_object":
+            return ask
+        return method if operation.startswith("list_") else change
 
 
 class S3Family(BucketFamily[S3In, _S3Setting]):
@@ -424,10 +487,15 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         self.place = f"at {state.inputs.connection.endpoint}"
         self._tags: dict[str, str] | None = None
         self._made_at: float | None = None
+        self._is_new = False
 
     @cached_property
-    def s3(self) -> Client:
+    def s3(self) -> _Remembering:
         """The administrator's client."""
+        return _Remembering(self.administrator())
+
+    def administrator(self) -> Client:
+        """A new client that may do everything with the bucket."""
         return s3_client(self.inputs.connection)
 
     @property
@@ -466,6 +534,8 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             # A retry after a lost response finds the bucket of the first attempt.
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
+        else:
+            self._is_new, self._tags = True, {}
         self._made_at = time.monotonic()
         return True
 
@@ -526,6 +596,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
                 if not error.absent or self._made_at is None or time.monotonic() > self._made_at + SETTLE_SECONDS:
                     raise
                 time.sleep(_PAUSE)
+                self.s3.forget()
 
     def _apply(self) -> None:
         state = self.state
@@ -551,6 +622,8 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
 
     def _is_alike(self, setting: _S3Setting) -> bool:
         """Whether the bucket has a setting as the inputs say: then it is not written, as they don't show all of it."""
+        if self._is_new and not setting.preset:
+            return False
         try:
             has = self.read(setting, replace(self.inputs, expiring_rules=()))
         except ApiError as error:
@@ -576,6 +649,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
                 break
             # What was just written may be read a moment later only.
             time.sleep(patience)
+            self.s3.forget()
         return list(map(not_kept, lost))
 
     def media_elsewhere(self) -> Elsewhere | None:

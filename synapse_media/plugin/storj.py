@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -192,8 +191,7 @@ def _wait_until_known(s3: Client, bucket: str, pause: Callable[[float], None]) -
 class StorjFamily(S3Family[StorjBucketInputs]):
     """A bucket, through a key that is valid for an hour and restricted to it."""
 
-    @cached_property
-    def s3(self) -> Client:
+    def administrator(self) -> Client:
         return administrator(self.inputs.connection, self.bucket)
 
 
@@ -278,6 +276,9 @@ class StorjAdministrator:
         # A short-lived key is restricted to its bucket.
         return []
 
+    def bucket_policy(self, inputs: ProofInputs) -> str | None:
+        return None  # Storj has no bucket policies
+
     def clear(self, inputs: ProofInputs, own: str) -> None:
         s3 = administrator(inputs.connection, inputs.bucket)
         clear_proof(s3, inputs.bucket, inputs.prefix, own)
@@ -298,7 +299,7 @@ def _end_of_key(state: StorjKeyRingState, slot: str) -> datetime | None:
     with_grant = parse(state.grants[slot]).not_after
     try:
         of_itself = datetime.fromisoformat(state.ends[slot]).astimezone(UTC)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return with_grant
     return min(with_grant or of_itself, of_itself)
 

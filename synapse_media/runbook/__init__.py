@@ -139,13 +139,11 @@ def runbook(
     )
     needed = _migrations(site, current.method, method, old, new, same_store=to in METHODS and target is None)
     main = [step for migration in needed for step in migration.steps]
-    keys_copied = any("store.json" in command for step in main for command in step.commands)
-    steps = (
-        *main,
-        *((migrations.tidy_up(),) if keys_copied else ()),
-        # The old store is the backup, so deleting it comes last.
-        *(step for migration in reversed(needed) for step in migration.last),
-    )
+    # The old store is the backup, so deleting it comes last.
+    last = [step for migration in reversed(needed) for step in migration.last]
+    steps = (*main, *last)
+    if used := [number for number, step in enumerate(steps, 1) if any("store.json" in line for line in step.commands)]:
+        steps = (*steps[: used[-1]], migrations.tidy_up(), *steps[used[-1] :])
     after = f"{method} at {target.provider}" if target else (method if to in METHODS else f"{method} at {to}")
     return Runbook(
         server_name=current.server_name,
@@ -154,7 +152,7 @@ def runbook(
         after=after,
         notes=(
             *(METHODS[method].limits if method != current.method else ()),
-            *((_PREVIEWS,) if any("url_cache" in command for step in main for command in step.commands) else ()),
+            *((_PREVIEWS,) if any(_copies(command) for step in main for command in step.commands) else ()),
         ),
         steps=steps,
     )
@@ -164,6 +162,10 @@ _PREVIEWS = (
     "cached previews of links (url_cache) are not copied: Synapse makes them anew, and until then a picture may be "
     "missing in one"
 )
+
+
+def _copies(command: str) -> bool:
+    return "rclone copy" in command or "media copy" in command or "media restore" in command
 
 
 def _migrations(

@@ -5,14 +5,13 @@ All but the direct ones go through the local filesystem, where it is safe to sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from synapse_media.allow import Word, entry
 from synapse_media.homeserver import media_repo, playbook, synapse
 from synapse_media.methods import GOOFYS, MEDIA_REPO, MODULE
 
-from . import rclone
+from . import media, rclone
 from .rclone import KEYS, SAME, Remote
 from .site import HERE, SERVER, Site
 from .steps import Effect, Step, require_safe
@@ -25,6 +24,9 @@ _NO_CHANGE = "Nothing has changed yet: you can stop here."
 _MEDIA_WORKS = (
     "Open an old picture in a client, one that was not viewed today, and send a new one; the log has no media errors."
 )
+
+
+_RESTORED = f"restore says `0 files` to restore and none that differs: all of it is there. {media.PASSED}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +162,29 @@ def _copy_old_key(site: Site, old: Remote) -> Step:
     )
 
 
-def _configure_rclone(remotes: Iterable[Remote], more: str = "") -> Step:
-    found = tuple(remotes)
-    commands = [line for remote in found for line in remote.configuration]
+def _configure_rclone(*remotes: Remote) -> Step:
+    commands = [line for remote in remotes for line in remote.configuration]
     return Step(
-        "Configure rclone for the store" + ("s" if len(found) > 1 else ""),
+        "Configure rclone for the stores",
         SERVER,
-        "In a root shell (bash) that stays open for the following steps, with rclone 1.60 or newer. The key is only in "
-        f"the environment of that shell.{more}",
+        "In a root shell (bash) that stays open for the following steps, with rclone 1.60 or newer, which copies one "
+        "store to the other. The keys are only in the environment of that shell.",
         "The sizes are printed without an error.",
         "Close the shell.",
-        files=tuple(remote.json for remote in found),
-        commands=(*dict.fromkeys(commands), *(f"rclone size {remote.path}" for remote in found)),
+        files=tuple(remote.json for remote in remotes),
+        commands=(*dict.fromkeys(commands), *(f"rclone size {remote.path}" for remote in remotes)),
+    )
+
+
+def _prepare(*stores: Remote) -> Step:
+    return Step(
+        "Install synapse-media on the server",
+        SERVER,
+        "It copies and compares. It needs neither Pulumi nor a passphrase there, and reads the key from store.json.",
+        "prove ends with exit code 0: the key works from here.",
+        f"rm -r {KEYS}",
+        files=tuple(store.json for store in stores),
+        commands=(*media.INSTALL, *(f"{media.COMMAND} prove --store {store.json}" for store in stores)),
     )
 
 
@@ -187,24 +200,21 @@ def _stop(site: Site, why: str, also: str = "") -> Step:
     )
 
 
-def _copy_new(commands: tuple[str, ...], undo: str, why: str = "Media that arrived since the first copy.") -> Step:
-    return Step(
-        "Copy new media",
-        SERVER,
-        why,
-        "rclone ends with 0 errors.",
-        undo,
-        commands=commands,
-        effects=(Effect.COPIED,),
-    )
+def _copy_new(
+    commands: tuple[str, ...],
+    undo: str,
+    why: str = "Media that arrived since the first copy.",
+    check: str = media.ARRIVED,
+) -> Step:
+    return Step("Copy new media", SERVER, why, check, undo, commands=commands, effects=(Effect.COPIED,))
 
 
-def _compare(what: str, commands: tuple[str, ...], undo: str, more: str = rclone.COUNTS) -> Step:
+def _compare(what: str, commands: tuple[str, ...], undo: str, check: str = media.PASSED) -> Step:
     return Step(
         "Compare the content",
         SERVER,
-        f"{what}, with the same content: both are read.",
-        f"{SAME} {more}",
+        f"{what}, with the same content.",
+        check,
         undo,
         commands=commands,
         effects=(Effect.VERIFIED,),
@@ -244,17 +254,6 @@ def _install(site: Site) -> tuple[str, ...]:
     return (f"cp -r rendered/{site.host}/inventory .", *site.apply)
 
 
-def _check_space(old: Remote, directory: str) -> Step:
-    return Step(
-        "Check the free disk space",
-        SERVER,
-        "The whole bucket is copied to the local disk.",
-        "df shows more available space than rclone prints, with a reserve for new media.",
-        _NO_CHANGE,
-        commands=(f"rclone size {old.path}", f"df -h {directory}"),
-    )
-
-
 def _delete_old_bucket(site: Site, old: Remote) -> Step:
     return Step(
         "Delete the old bucket, after some weeks",
@@ -283,32 +282,31 @@ def _to_module(site: Site, new: Remote) -> Migration:
             site.operator,
             "From now on each new file is written to the disk and to the bucket. Older files are only on the disk "
             "and are served from there.",
-            "Send a picture: `rclone lsf` (next step) lists a folder below local_content. `synapse-media check` on "
-            "the server's files reports no findings.",
+            "Send a picture: Synapse's log has no error of the module. `synapse-media check` on the server's files "
+            "reports no findings.",
             f"Remove {site.configuration} and run the last command again: every file is still on the local disk.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=_install(site),
             effects=(Effect.ENTERED,),
         ),
-        _configure_rclone([new]),
+        _prepare(new),
         Step(
             "Copy the existing media",
             SERVER,
-            "While Synapse runs; the copy may be interrupted and restarted. url_cache is excluded: it is never read "
+            "While Synapse runs; the copy may be interrupted and restarted. url_cache is left out: it is never read "
             "from a bucket.",
-            "rclone ends with 0 errors.",
+            media.ARRIVED,
             "Nothing to undo: objects are only added.",
-            commands=rclone.upload(site, new),
+            commands=(media.copy(site.media, new),),
             effects=(Effect.COPIED,),
         ),
         Step(
             "Compare the content",
             SERVER,
-            "Both sides are read: only this detects an incomplete object with the right name.",
-            f"{SAME} Otherwise copy and compare again. {rclone.COUNTS}",
+            "Only the content tells an incomplete object with the right name.",
+            f"{media.PASSED} Then copy and compare again.",
             "Nothing to undo.",
-            files=(f"{KEYS}/same.txt, which it writes: the list of identical files",),
-            commands=(rclone.compare(rclone.word(site.media), new.path, f"--match {KEYS}/same.txt"),),
+            commands=(media.verify(site.media, new),),
             effects=(Effect.VERIFIED,),
         ),
         Step(
@@ -323,11 +321,11 @@ def _to_module(site: Site, new: Remote) -> Migration:
         Step(
             "Free the local disk, if you need to",
             SERVER,
-            "Only files on the list that the comparison wrote. Keeping everything is the best backup. Never use a "
-            "job that deletes by name.",
-            "df shows the free space; an old picture is still shown.",
-            f"rclone copy {new.path} {site.media} --ignore-existing   restores everything.",
-            commands=(f"rclone delete {site.media} --files-from-raw {KEYS}/same.txt",),
+            "Only what nobody asked for in a month, and what is compared once more: the first command counts, the "
+            "second deletes. Keeping everything is the best backup. Never use a job that deletes by name.",
+            "It ends with exit code 0; an old picture is still shown.",
+            f"{media.restore(site.media, new)}   restores everything.",
+            commands=media.free(site, new),
             effects=(Effect.LEFT, Effect.EMPTIED),
         ),
     )
@@ -349,22 +347,22 @@ def _from_module(site: Site, old: Remote) -> Migration:
     steps = (
         *_disable_clean_up(site),
         _copy_old_key(site, old),
-        _configure_rclone([old]),
-        _check_space(old, site.media),
+        _prepare(old),
         Step(
             "Copy back what is only in the bucket",
             SERVER,
-            "While Synapse runs: new media is on the disk anyway. Existing files are kept.",
-            "rclone ends with 0 errors.",
+            "While Synapse runs: new media is on the disk anyway. Existing files are kept. It refuses where the disk "
+            "has too little space.",
+            media.ARRIVED,
             "Nothing to undo: the bucket is only read.",
-            commands=rclone.download(site, old),
+            commands=(media.restore(site.media, old),),
             effects=(Effect.COPIED,),
         ),
         _compare(
             "Everything in the bucket must be on the disk",
-            (rclone.compare(old.path, rclone.word(site.media)),),
+            (media.restore(site.media, old), media.verify(site.media, old)),
             "Nothing to undo.",
-            more=f"Otherwise do not continue, and inspect the files that differ. {rclone.COUNTS}",
+            f"{_RESTORED} Otherwise do not continue, and inspect the files that differ.",
         ),
         Step(
             "Disable the module",
@@ -392,20 +390,21 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
     steps = (
         _create_store(new, GOOFYS, site),
         _render(site, new, GOOFYS),
-        _configure_rclone([new], " rclone writes directly to the bucket, which is faster than through a mount."),
+        _prepare(new),
         Step(
             "Copy the existing media",
             SERVER,
-            "While Synapse runs, to keep the downtime short.",
-            "rclone ends with 0 errors.",
+            "While Synapse runs, to keep the downtime short; directly to the bucket, which is faster than through a "
+            "mount.",
+            media.ARRIVED,
             "Nothing to undo: the local media is only read.",
-            commands=rclone.upload(site, new),
+            commands=(media.copy(site.media, new),),
         ),
         _stop(site, "With Goofys, media is in the bucket alone, so nothing may be written during the last copy."),
-        _copy_new(rclone.upload(site, new), "Start Synapse again."),
+        _copy_new((media.copy(site.media, new, "--min-age 0"),), "Start Synapse again."),
         _compare(
             "Everything on the disk must be in the bucket",
-            (rclone.compare(rclone.word(site.media), new.path),),
+            (media.verify(site.media, new),),
             "Start Synapse again.",
         ),
         Step(
@@ -459,15 +458,15 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
     )
     steps = (
         _copy_old_key(site, old),
-        _configure_rclone([old], " rclone reads the bucket directly, not through the mount."),
-        _check_space(old, str(target).rsplit("/", 1)[0]),
+        _prepare(old),
         Step(
             "Copy back the existing media",
             SERVER,
-            f"To {target}, which is not the mount, while Synapse runs. Existing files are kept.",
-            "rclone ends with 0 errors.",
+            f"To {target}, which is not the mount, while Synapse runs. The bucket is read directly. Existing files are "
+            "kept. It refuses where the disk has too little space.",
+            media.ARRIVED,
             _NO_CHANGE,
-            commands=(f"mkdir -p {target}", *rclone.download(site, old, target)),
+            commands=(f"mkdir -p {target} && chown {site.user} {target}", media.restore(target, old)),
         ),
         _stop(
             site,
@@ -475,14 +474,15 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             "close.",
         ),
         _copy_new(
-            rclone.download(site, old, target),
+            (media.restore(target, old),),
             "Start Synapse again: the mount is started with it.",
-            "Media that arrived since. --ignore-existing is safe: media files never change.",
+            "Media that arrived since. What is there is kept: media files never change.",
         ),
         _compare(
             "Everything in the bucket must be on the disk",
-            (rclone.compare(old.path, rclone.word(target)),),
+            (media.restore(target, old), media.verify(target, old)),
             "Start Synapse again: the mount is started with it.",
+            _RESTORED,
         ),
         Step(
             "Unmount the bucket and start",
@@ -769,14 +769,14 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
     steps = (
         *_disable_clean_up(site),
         _copy_old_key(site, old),
-        _configure_rclone([old]),
+        _prepare(old),
         Step(
             "Copy what is only on the disk",
             SERVER,
             "While Synapse runs, to keep the downtime short.",
-            "rclone ends with 0 errors.",
+            media.ARRIVED,
             "Nothing to undo: the local media is only read.",
-            commands=rclone.upload(site, old),
+            commands=(media.copy(site.media, old),),
         ),
         _change_method(
             site, old, GOOFYS, Word.WIDEN_POLICY, "Goofys deletes and renames objects, so its key must be allowed to."
@@ -786,12 +786,12 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             site,
             "The module and a mount of its bucket must never exist at the same time: its job would delete the objects.",
         ),
-        _copy_new(rclone.upload(site, old), "Start Synapse again: the module is still in use."),
+        _copy_new((media.copy(site.media, old, "--min-age 0"),), "Start Synapse again: the module is still in use."),
         _compare(
             "Everything on the disk must be in the bucket",
-            (rclone.compare(rclone.word(site.media), old.path),),
+            (media.verify(site.media, old),),
             "Start Synapse again: the module is still in use.",
-            more="The bucket may have more: files that are no longer on the disk.",
+            f"{media.PASSED} The bucket may have more: files that are no longer on the disk.",
         ),
         Step(
             "Remove the module",
@@ -901,11 +901,8 @@ def _change_method(site: Site, old: Remote, method: str, word: Word, why: str) -
 def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migration:
     """The same method on another store: object keys stay the same, so objects are copied from bucket to bucket."""
     local = method == MODULE
-    last_copy = (*(rclone.upload(site, new)[:1] if local else ()), *rclone.between(old, new))
-    compared = (
-        rclone.compare(old.path, new.path),
-        *((rclone.compare(rclone.word(site.media), new.path),) if local else ()),
-    )
+    last_copy = (*((media.copy(site.media, new, "--min-age 0"),) if local else ()), *rclone.between(old, new))
+    compared = (rclone.compare(old.path, new.path), *((media.verify(site.media, new),) if local else ()))
     ids = (
         " The datastore id must not change: matrix-media-repo finds each object by id and name."
         if method == MEDIA_REPO
@@ -916,7 +913,8 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
         _create_store(new, method, site, str(old.store.media_repo.get("s3_datastore_id", "")) if old.store else ""),
         _render(site, new, method),
         _copy_old_key(site, old),
-        _configure_rclone([old, new]),
+        *((_prepare(new),) if local else ()),
+        _configure_rclone(old, new),
         Step(
             "Copy the existing media",
             SERVER,
@@ -934,11 +932,13 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
             last_copy,
             "Start Synapse again: the old bucket is still in use.",
             "Media that arrived since the first copy" + (", and what is only on the disk." if local else "."),
+            "rclone ends with 0 errors.",
         ),
         _compare(
             "Everything in the old place must be in the new bucket",
             compared,
             "Start Synapse again: the old bucket is still in use.",
+            f"{SAME} {rclone.COUNTS}",
         ),
         Step(
             "Use the new bucket and start",

@@ -1,4 +1,4 @@
-"""rclone remotes, and the commands that copy between a store and the local disk or another store."""
+"""rclone remotes, and the commands that copy from one store to another."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from synapse_media.contract import PROOF_OBJECT, StorageOutputs
-
-from .site import Site
 
 KEYS = "/root/synapse-media"
 """The server's directory for the keys that the copy needs during the switch."""
@@ -50,13 +48,6 @@ class Remote:
         if self.store is None:
             return f'"${self.name.upper()}"'
         return word(f"{self.name}:{self.store.bucket}/{self.store.prefix}")
-
-    @property
-    def url(self) -> str:
-        """The URL for the AWS CLI, as a word of a shell."""
-        if self.store is None:
-            return f'"s3://${{{self.name.upper()}#*:}}"'
-        return word(f"s3://{self.store.bucket}/{self.store.prefix}")
 
     def _value(self, name: str) -> str:
         return word(str(getattr(self.store, name))) if self.store else f'"$(value {self.json} {name})"'
@@ -102,41 +93,14 @@ def lines(*pieces: str) -> str:
     return " \\\n    ".join(pieces)
 
 
-def upload(site: Site, to: Remote) -> tuple[str, ...]:
-    """Copy local files to a store, overwriting objects that differ; with the AWS CLI as an alternative in a comment."""
-    copy = lines(f"rclone copy {site.media} {to.path} --checksum {_PARALLEL}", _EXCLUDES)
-    if to.store is not None and to.store.keyless:
-        return (copy,)
-    variable = f"$RCLONE_CONFIG_{to.name.upper()}_"
-    checksums = "AWS_REQUEST_CHECKSUM_CALCULATION=when_required AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
-    needed = to.store is None or to.store.checksums == "when_required"
-    aws = lines(
-        f'AWS_ACCESS_KEY_ID="{variable}ACCESS_KEY_ID" AWS_SECRET_ACCESS_KEY="{variable}SECRET_ACCESS_KEY"',
-        *((checksums,) if needed else ()),
-        f"aws s3 sync {site.media} {to.url}",
-        f'--endpoint-url "{variable}ENDPOINT" --region "{variable}REGION"',
-        "--exclude 'url_cache/*' --exclude 'url_cache_thumbnails/*'",
-    )
-    return (copy, "# or, slower over a long distance:\n# " + aws.replace("\n", "\n# "))
-
-
-def download(site: Site, source: Remote, target: str = "") -> tuple[str, ...]:
-    """Copy a store to local files, keeping existing ones."""
-    directory = target or site.media
-    return (
-        lines(f"rclone copy {source.path} {directory} --ignore-existing {_PARALLEL}", _EXCLUDES),
-        f"chown -R {site.user} {directory}",
-    )
-
-
 def between(old: Remote, new: Remote) -> tuple[str, ...]:
     """Copy one store to another, through this machine."""
     return (lines(f"rclone copy {old.path} {new.path} --checksum {_PARALLEL}", _EXCLUDES),)
 
 
-def compare(one: str, other: str, *options: str) -> str:
+def compare(one: str, other: str) -> str:
     """Check that everything in `one` is in `other` with the same content, by reading both. Both are shell words."""
-    return lines(f"rclone check {one} {other} --one-way --download --transfers 32", *options, _EXCLUDES)
+    return lines(f"rclone check {one} {other} --one-way --download --transfers 32", _EXCLUDES)
 
 
 SAME = (

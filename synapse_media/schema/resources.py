@@ -241,6 +241,12 @@ class AnyRingInputs:
     adopt_key: str | None = prop(
         "ID of an existing key that becomes the first; its secret is in the environment.", default=None, transient=True
     )
+    retained: bool = prop(
+        "Whether a replacement keeps the keys of the former ring (`retainOnDelete`), so that keys which the state does "
+        "not know may be in use.",
+        default=False,
+        transient=True,
+    )
 
 
 RingIn = TypeVar("RingIn", bound=AnyRingInputs)
@@ -269,6 +275,12 @@ class KeyRingInputs(AnyRingInputs):
 
     adopt: bool = prop("The user may be somebody else's.", default=False, transient=True)
     mark: UserMark | None = prop("Whose the user has to be.", default=None, transient=True)
+    user_takes_keys: bool = prop(
+        "Whether the user's deletion deletes every key it has, whoever made it: then the ring is deleted only if the "
+        "user has no key that the state does not know.",
+        default=False,
+        transient=True,
+    )
     other_policies: tuple[str, ...] = prop("Inline policies beside this store's.", default=(), drift=True)
     attached_policies: tuple[str, ...] = prop("ARNs of policies attached to the user.", default=(), drift=True)
     groups: tuple[str, ...] = prop("Groups that the user is in.", default=(), drift=True)
@@ -453,6 +465,7 @@ class ResourceType:
 
     Attributes:
         one_of_a_name: its ID is its name at the store, and making it takes over what has the name and is this store's.
+        found_again: what a run made of it that was killed, and that is in no state, is found or removed by the next.
     """
 
     name: str
@@ -460,6 +473,7 @@ class ResourceType:
     inputs: type
     state: type[State[Any]]
     one_of_a_name: bool = False
+    found_again: bool = False
 
     @property
     def token(self) -> str:
@@ -475,7 +489,7 @@ class ResourceType:
 PLUGIN: Final = "s3store"
 
 BUCKET: Final = ResourceType(
-    "Bucket", "A private bucket over the S3 API.", BucketInputs, BucketState, one_of_a_name=True
+    "Bucket", "A private bucket over the S3 API.", BucketInputs, BucketState, one_of_a_name=True, found_again=True
 )
 STORJ_BUCKET: Final = ResourceType(
     "StorjBucket", "A private bucket at Storj.", StorjBucketInputs, StorjBucketState, one_of_a_name=True
@@ -486,11 +500,18 @@ B2_BUCKET: Final = ResourceType(
 GARAGE_BUCKET: Final = ResourceType(
     "GarageBucket", "A bucket at Garage.", GarageBucketInputs, GarageBucketState, one_of_a_name=True
 )
-USER: Final = ResourceType("User", "An IAM user.", UserInputs, UserState, one_of_a_name=True)
+USER: Final = ResourceType("User", "An IAM user.", UserInputs, UserState, one_of_a_name=True, found_again=True)
 USER_POLICY: Final = ResourceType(
-    "UserPolicy", "An inline policy of an IAM user.", UserPolicyInputs, UserPolicyState, one_of_a_name=True
+    "UserPolicy",
+    "An inline policy of an IAM user.",
+    UserPolicyInputs,
+    UserPolicyState,
+    one_of_a_name=True,
+    found_again=True,
 )
-KEY_RING: Final = ResourceType("KeyRing", "The access keys of an IAM user, by slot.", KeyRingInputs, KeyRingState)
+KEY_RING: Final = ResourceType(
+    "KeyRing", "The access keys of an IAM user, by slot.", KeyRingInputs, KeyRingState, found_again=True
+)
 B2_KEY_RING: Final = ResourceType(
     "B2KeyRing", "Backblaze B2's application keys for one bucket, by slot.", B2KeyRingInputs, B2KeyRingState
 )
@@ -514,12 +535,14 @@ EXISTING_KEY: Final = ResourceType(
     "A key that the operator has already, from the environment. It is never changed, and never deleted.",
     ExistingKeyInputs,
     ExistingKeyState,
+    found_again=True,
 )
 PROOF: Final = ResourceType(
     "Proof",
     "The key, tried: every operation that the method needs, and those that it must not be able to do.",
     ProofInputs,
     ProofState,
+    found_again=True,
 )
 
 RESOURCES: Final = tuple(found for found in tuple(globals().values()) if isinstance(found, ResourceType))

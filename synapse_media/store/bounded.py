@@ -10,10 +10,14 @@ import http.client
 import io
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
+from urllib.parse import urlsplit
+
+from . import pace, tracing
 
 LIMIT: Final = 8 * 1024 * 1024
 """Bytes of a body; a full page of a listing is about one million."""
@@ -119,11 +123,25 @@ def pools() -> dict[str, Any]:
     from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+    trusting: weakref.WeakSet[Any] = weakref.WeakSet()
+
     class Connection(AWSHTTPConnection):  # type: ignore[misc]
         response_class = BoundedResponse
 
     class SecureConnection(AWSHTTPSConnection):  # type: ignore[misc]
         response_class = BoundedResponse
+
+        ssl_context: Any
+        ca_certs: Any
+
+        def connect(self) -> None:
+            # urllib3 has the file parsed for every connection, which takes 30 ms of CPU. A client has one context and
+            # one file.
+            if self.ssl_context in trusting:
+                self.ca_certs = None
+            super().connect()
+            if self.ssl_context is not None and self.ca_certs:
+                trusting.add(self.ssl_context)
 
     class Pool(HTTPConnectionPool):
         ConnectionCls = Connection
@@ -150,10 +168,11 @@ def read(raw: Any) -> bytes:
 
 
 def bound(client: Any, *, own_connection: bool = False) -> None:
-    """Have a boto3 client refuse such answers, with a BotoCoreError that is not tried again.
+    """Have a boto3 client refuse such answers, with a BotoCoreError that is not tried again; and keep to the pace.
 
     Args:
-        own_connection: each call goes over a new connection. A server may close one that is kept at any moment, and a
+        own_connection: each call goes over a new connection, and is sent again only where the store itself said that it
+            was not executed. A server may close one that is kept at any moment, and a
             call that is not tried again would fail for nothing.
     """
     import urllib3.exceptions as transport
@@ -194,8 +213,10 @@ def bound(client: Any, *, own_connection: bool = False) -> None:
 
     def send(request: Any, **_: object) -> Any:
         try:
-            return sent(request)
-        except TooMuchError as error:
+            return pace.of(client.meta.endpoint_url).patiently(
+                lambda: sent(request), lambda answer: _asked_to_wait(request, answer, by_the_store=own_connection)
+            )
+        except (TooMuchError, pace.ThrottledError) as error:
             raise RefusedAnswerError(why=str(error)) from None
         except HTTPClientError as error:
             if isinstance(error.kwargs.get("error"), TooMuchError):
@@ -203,6 +224,22 @@ def bound(client: Any, *, own_connection: bool = False) -> None:
             raise
 
     client.meta.events.register_last(f"before-send.{service}", send)
+
+
+def _asked_to_wait(request: Any, response: Any, *, by_the_store: bool) -> float | None:
+    """How many seconds a throttled request is to be put off at least; None where it was taken."""
+    content = b"" if response.status_code < 300 else response.content
+    if not pace.throttled(response.status_code, content, by_the_store=by_the_store):
+        return None
+    tracing.say(f"{request.method} {urlsplit(request.url).netloc}: put off", time.monotonic(), response.status_code)
+    request.reset_stream()
+    return _seconds(response.headers.get("Retry-After"))
+
+
+def _seconds(header: object) -> float:
+    """What Retry-After asks for; 0 where it is a date, or nothing."""
+    text = str(header or "")[:6]
+    return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
 def within_pages(limit: int) -> Callable[[object], None]:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,7 +22,7 @@ from synapse_media.redaction import redacted, remember
 from synapse_media.schema.connection import Connection
 
 from . import credentials, tracing
-from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, require_document
+from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, moment, require_document
 from .bounded import bound, one_call
 
 if TYPE_CHECKING:
@@ -112,9 +112,11 @@ def admin_credential(connection: Connection) -> Credential:
 
 
 class Client(Protocol):
-    """A boto3 client, to be used with `call`."""
+    """A boto3 client that signs with one credential, to be used with `call`."""
 
-    meta: Any
+    @property
+    def meta(self) -> Any:
+        """As boto3 has it."""
 
 
 def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Client:
@@ -122,7 +124,7 @@ def s3_client(connection: Connection, credential: Credential | None = None, atte
 
     Where it is tried once, each call goes over a connection of its own.
     """
-    return _client("s3", connection, credential or admin_credential(connection), attempts)
+    return _Signing(_shared("s3", connection, attempts), credential or admin_credential(connection))
 
 
 def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Client:
@@ -130,7 +132,7 @@ def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Client:
 
     Amazon's and Wasabi's IAM is one service for all regions, with requests signed for us-east-1.
     """
-    return _client("iam", replace(connection, region="us-east-1"), admin_credential(connection), attempts)
+    return _Signing(_shared("iam", replace(connection, region="us-east-1"), attempts), admin_credential(connection))
 
 
 # botocore's format: (key in the config file, environment variable, default, conversion).
@@ -140,8 +142,53 @@ _NO_FILES: Final = {
     "credentials_file": (None, None, os.devnull, None),
 }
 
-_clients: dict[tuple[object, ...], Client] = {}
+_clients: dict[tuple[object, ...], Any] = {}
 _lock = threading.Lock()
+_signing = threading.local()
+"""The credential of the call that this thread makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Signing:
+    """A client that is shared by all credentials of an endpoint, and signs with one of them.
+
+    A client of its own for every key would have a copy of the service's model, a TLS context and connections of its
+    own: a third of a megabyte for each store of a stack.
+    """
+
+    shared: Any
+    credential: Credential
+
+    @property
+    def meta(self) -> Any:
+        return self.shared.meta
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        method = getattr(self.shared, operation)
+
+        def signed(**arguments: Any) -> Any:
+            before = getattr(_signing, "credential", None)
+            _signing.credential = self.credential
+            try:
+                return method(**arguments)
+            finally:
+                _signing.credential = before
+
+        return signed
+
+
+def _sign_with(context: dict[str, Any], **_: object) -> None:
+    """Have botocore sign the request with the credential of the call. Raises StoreError where there is none."""
+    from botocore.credentials import Credentials
+
+    credential: Credential | None = getattr(_signing, "credential", None)
+    if credential is None:
+        raise StoreError("a client was called by nobody's credential: nothing was sent")
+    signing = {
+        **context.get("signing", {}),
+        "request_credentials": Credentials(credential.access_key_id, credential.secret, credential.token or None),
+    }
+    context["signing"] = signing
 
 
 @cache
@@ -153,14 +200,17 @@ def _session() -> Any:
     return boto3.session.Session(botocore_session=botocore.session.Session(session_vars=_NO_FILES))
 
 
-def _client(service: str, connection: Connection, credential: Credential, attempts: int) -> Client:
-    """Cached by all its parameters. boto3 clients may be shared between threads, but not created concurrently."""
+def _shared(service: str, connection: Connection, attempts: int) -> Any:
+    """The one client of an endpoint, for the credential of whoever calls.
+
+    boto3 clients may be shared between threads, but not created concurrently.
+    """
     endpoint = connection.endpoint if service == "s3" else connection.iam_endpoint
     if not endpoint:
         # Without an endpoint boto3 would send any provider's credential to Amazon.
         name = "endpoint" if service == "s3" else "iam_endpoint"
         raise StoreError(f"{name} is missing: this store's {service.upper()} API has no address. Set {name}.")
-    key = (service, connection, credential.access_key_id, hash((credential.secret, credential.token)), attempts)
+    key = (service, replace(connection, variables=()), attempts)
     with _lock:
         if key not in _clients:
             from botocore.config import Config
@@ -180,22 +230,22 @@ def _client(service: str, connection: Connection, credential: Credential, attemp
                 service,
                 endpoint_url=endpoint,
                 region_name=connection.region or "us-east-1",
-                aws_access_key_id=credential.access_key_id,
-                aws_secret_access_key=credential.secret,
-                aws_session_token=credential.token or None,
+                # Replaced by `_sign_with`. Without any, botocore would look for credentials on this machine.
+                aws_access_key_id="none",
+                aws_secret_access_key="none",  # noqa: S106
                 config=config,
                 verify=connection.ca_file or None,
             )
             if service == "s3" and connection.checksums == "when_required":
                 for operation in _WANT_MD5:
                     client.meta.events.register(f"before-sign.s3.{operation}", _content_md5)
+            client.meta.events.register_first(f"before-call.{service}", _sign_with)
             tracing.watch(client, service)
             # Before botocore makes a 500 of what it can't read, and tries again.
             client.meta.events.register_first(f"before-parse.{service}", require_document)
             client.meta.events.register_first("needs-retry.s3", _stay_where_nothing_is_said)
             bound(client, own_connection=attempts == 1)
-            if _looks_swapped(credential):
-                client.meta.events.register(f"after-call.{service}", _say_swapped)
+            client.meta.events.register(f"after-call.{service}", _say_swapped)
             _clients[key] = client
         return _clients[key]
 
@@ -214,6 +264,8 @@ def _looks_swapped(credential: Credential) -> bool:
 
 def _say_swapped(parsed: dict[str, Any], **_: object) -> None:
     error = parsed.get("Error", {})
+    if not _looks_swapped(_signing.credential):
+        return
     # An ID with a '/' is rejected as a malformed header.
     if error.get("Code") in BAD_KEY | {"AuthorizationHeaderMalformed"}:
         error["Message"] = (
@@ -275,9 +327,18 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
 
 
 def server_time(answer: Mapping[str, Any]) -> datetime:
-    """When an answer was given, by the store's clock (UTC); by this machine's where the store does not tell."""
+    """When an answer was given, by the store's clock (UTC); by this machine's where the store does not tell.
+
+    Raises ApiError where it tells something else in the place of a date.
+    """
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
+    if not date:
+        return datetime.now(UTC)
+    try:
+        found = parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError):
+        found = datetime.max.replace(tzinfo=UTC)
+    return moment("the header Date", found)
 
 
 def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:

@@ -15,13 +15,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted
 
-from . import bounded, tracing
+from . import bounded, pace, tracing
 from .answers import ApiError
 
 SECONDS: Final = 30
@@ -111,16 +112,29 @@ class JsonClient:
             return self._tried(method, url, body, where, again=again)
 
     def _tried(self, method: str, url: str, body: Any, where: str, *, again: bool) -> Any:
-        for attempt in range(1, self.attempts + 1):
+        rhythm = pace.of(self.base)
+        attempt, put_off = 0, 0.0
+        while True:
             try:
-                return self._once(method, url, body, where)
+                with rhythm.call() as began:
+                    answer = self._once(method, url, body, where)
             except _TransientError as error:
+                if error.throttled and (again or error.by_the_api):
+                    wait = rhythm.slow_down(began, error.after)
+                    put_off += wait
+                    if put_off > pace.SECONDS:
+                        raise ApiError(error.code, error.status, f"{error}, for {pace.SECONDS:.0f} seconds") from None
+                    self.pause(wait)
+                    continue
+                attempt += 1
                 if not again or attempt == self.attempts:
                     tries = f", tried {attempt} times" if attempt > 1 else ""
                     raise ApiError(error.code, error.status, f"{error}{tries}") from None
                 backoff = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
                 self.pause(min(max(backoff, error.after), PATIENCE))
-        raise AssertionError("the last attempt returns or raises")
+            else:
+                rhythm.went_well()
+                return answer
 
     def _once(self, method: str, url: str, body: Any, where: str) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -165,8 +179,12 @@ class JsonClient:
             ) from None
 
 
+@cache
 def trusting(ca_file: str) -> ssl.SSLContext:
-    """A TLS context that trusts the certificates of a PEM file, or those of the system for "". Raises StoreError."""
+    """A TLS context that trusts the certificates of a PEM file, or those of the system for "". Raises StoreError.
+
+    Made once: to parse a system's certificates takes longer than a call.
+    """
     try:
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
@@ -177,11 +195,22 @@ def trusting(ca_file: str) -> ssl.SSLContext:
 
 
 class _TransientError(ApiError):
-    """An error worth a retry. `after`: seconds to wait, as requested by the server."""
+    """An error worth a retry.
 
-    def __init__(self, code: str, status: int, message: str, after: float = 0) -> None:
+    Attributes:
+        after: seconds to wait, as requested by the server.
+        by_the_api: the API's own document says so, and not somebody in between.
+    """
+
+    def __init__(self, code: str, status: int, message: str, after: float = 0, *, by_the_api: bool = False) -> None:
         super().__init__(code, status, message)
         self.after = after
+        self.by_the_api = by_the_api
+
+    @property
+    def throttled(self) -> bool:
+        """Whether it was not executed, for there being too many calls."""
+        return self.status == http.HTTPStatus.TOO_MANY_REQUESTS
 
 
 def _read(answer: Any) -> bytes:
@@ -227,7 +256,8 @@ def _refusal(error: urllib.error.HTTPError, where: str, *, plain: bool) -> ApiEr
     request_id = _request_id(error.headers) or redacted(str(told.get("request_id") or ""))[:100]
     words = f"{where}: {code}: {message} (HTTP {error.code}{f', request {request_id}' if request_id else ''})"
     if error.code in (408, 429) or error.code >= 500:
-        return _TransientError(code, error.code, words, _seconds(error.headers.get("Retry-After")))
+        after = _seconds(error.headers.get("Retry-After"))
+        return _TransientError(code, error.code, words, after, by_the_api=bool(told))
     return ApiError(code, error.code, words)
 
 

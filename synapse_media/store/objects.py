@@ -43,6 +43,39 @@ def look(s3: Client, bucket: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as a listing shows it.
+
+    Attributes:
+        etag: without its quotes; "" where the store does not tell.
+        modified: seconds since 1970, by the store's clock.
+        storage_class: "" where the store does not tell.
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+    storage_class: str
+
+
+def listed(s3: Client, bucket: str, prefix: str) -> Iterator[Listed]:
+    """Every object whose key begins so. Raises ApiError, also where the listing has no end."""
+    next_page = _counting(bucket, bounded.PAGES_OF_MEDIA)
+    token: dict[str, str] = {}
+    while True:
+        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
+        for item in page.get("Contents", []):
+            etag = str(item.get("ETag") or "").strip('"')
+            modified = item["LastModified"].timestamp()
+            yield Listed(item["Key"], item["Size"], etag, modified, str(item.get("StorageClass") or ""))
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
+        next_page(token)
+
+
+@dataclass(frozen=True, slots=True)
 class _Version:
     """An object's version, or a delete marker.
 

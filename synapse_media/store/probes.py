@@ -7,12 +7,15 @@ nevertheless; the bucket to be created exists.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 from synapse_media.contract import PROOF_OBJECT, ProofLine
@@ -27,7 +30,11 @@ from .objects import create_bucket, remove_versions
 PART: Final = 8 * 1024 * 1024
 """The part size of boto3 for larger uploads, and so of Synapse's module and its script."""
 _BIG: Final = PART + 1024 * 1024
+_transfers = threading.BoundedSemaphore(2)
+"""Held while an object of 9 MiB is sent and read: so many are in memory at once, however many stores are proved."""
 
+_CHUNK: Final = 256 * 1024
+"""Bytes that are read of an object at once."""
 _NO_POLICY: Final = "not a policy"
 _HOPELESS: Final = frozenset({"NoSuchBucket", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"})
 
@@ -36,12 +43,27 @@ class _NotTestedError(Exception):
     """An operation that can't be tried here, with the reason."""
 
 
+@cache
+def _filler(size: int) -> bytes:
+    """Deterministic, incompressible bytes, which all proofs share."""
+    block = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(2048))
+    return (block * (size // len(block) + 1))[:size]
+
+
+@cache
+def _pieces() -> tuple[bytes, ...]:
+    """The parts of the object of 9 MiB, which all proofs share too."""
+    body = _filler(_BIG)
+    return tuple(body[start : start + PART] for start in range(0, len(body), PART))
+
+
 @dataclass(slots=True)
 class _Try:
     """The parameters of a probe.
 
     Attributes:
         decoy: an existing bucket the key must not reach; "" if there is none.
+        policy: the bucket's policy, "" for none; None if only the key itself may be able to read it.
         large: keys of the objects of 9 MiB that were written.
     """
 
@@ -49,30 +71,27 @@ class _Try:
     bucket: str
     key: str
     decoy: str
+    policy: str | None = None
     large: list[str] = field(default_factory=list)
     small: bytes = field(default_factory=lambda: _filler(1024))
     uploads: list[str] = field(default_factory=list)
 
 
-def _filler(size: int) -> bytes:
-    """Deterministic, incompressible bytes."""
-    block = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(2048))
-    return (block * (size // len(block) + 1))[:size]
-
-
-def _expect_bytes(got: bytes, sent: bytes, what: str) -> None:
-    if got != sent:
-        raise ApiError("WrongContent", 200, f"{what} came back with other content ({len(got)} of {len(sent)} bytes)")
-
-
-def _read(s3: Client, bucket: str, key: str) -> bytes:
+def _expect(s3: Client, bucket: str, key: str, sent: bytes, what: str) -> None:
+    """Raises ApiError where the object is not what was sent. It is compared as it comes, and not held."""
     import botocore.exceptions as faults
 
+    body = call(s3, "get_object", Bucket=bucket, Key=key)["Body"]
+    size, same = 0, True
     try:
-        body: bytes = call(s3, "get_object", Bucket=bucket, Key=key)["Body"].read(2 * _BIG)
+        while size <= len(sent) and (piece := body.read(_CHUNK)):
+            same = same and sent[size : size + len(piece)] == piece
+            size += len(piece)
     except (faults.BotoCoreError, OSError, TooMuchError) as error:
         raise ApiError("Truncated", 200, f"get_object {bucket}: the answer broke off: {type(error).__name__}") from None
-    return body
+    if not same or size != len(sent):
+        body.close()
+        raise ApiError("WrongContent", 200, f"{what} came back with other content ({size} of {len(sent)} bytes)")
 
 
 def _put(at: _Try) -> None:
@@ -92,7 +111,7 @@ def _head(at: _Try) -> None:
 
 
 def _get(at: _Try) -> None:
-    _expect_bytes(_read(at.s3, at.bucket, at.key), at.small, "the object")
+    _expect(at.s3, at.bucket, at.key, at.small, "the object")
 
 
 def _list(at: _Try) -> None:
@@ -117,19 +136,19 @@ def _upload(at: _Try, key: str) -> str:
 
 
 def _multipart(at: _Try) -> None:
-    body = _filler(_BIG)
-    upload = _upload(at, at.key)
-    parts = []
-    for number, start in enumerate(range(0, len(body), PART), start=1):
-        piece = body[start : start + PART]
+    with _transfers:
+        body = _filler(_BIG)
+        upload = _upload(at, at.key)
         where = {"Bucket": at.bucket, "Key": at.key, "UploadId": upload}
-        part = call(at.s3, "upload_part", **where, PartNumber=number, Body=piece)
-        parts.append({"PartNumber": number, "ETag": part["ETag"]})
-    where = {"Bucket": at.bucket, "Key": at.key, "UploadId": upload}
-    call(at.s3, "complete_multipart_upload", **where, MultipartUpload={"Parts": parts})
-    at.uploads.remove(upload)
-    at.large.append(at.key)
-    _expect_bytes(_read(at.s3, at.bucket, at.key), body, "the object of 9 MiB")
+        parts = []
+        for number, piece in enumerate(_pieces(), start=1):
+            # As a file it is sent in blocks; bytes would be copied behind the head of the request.
+            part = call(at.s3, "upload_part", **where, PartNumber=number, Body=io.BytesIO(piece))
+            parts.append({"PartNumber": number, "ETag": part["ETag"]})
+        call(at.s3, "complete_multipart_upload", **where, MultipartUpload={"Parts": parts})
+        at.uploads.remove(upload)
+        at.large.append(at.key)
+        _expect(at.s3, at.bucket, at.key, body, "the object of 9 MiB")
 
 
 def _abort(at: _Try) -> None:
@@ -166,7 +185,7 @@ def _delete(at: _Try) -> None:
 
 
 def _put_bucket_policy(at: _Try) -> None:
-    former = _policy(at)
+    former = _policy(at) if at.policy is None else at.policy
     try:
         call(at.s3, "put_bucket_policy", Bucket=at.bucket, Policy=_NO_POLICY)
     except ApiError as error:
@@ -180,11 +199,22 @@ def _put_bucket_policy(at: _Try) -> None:
 
 
 def _policy(at: _Try) -> str:
-    """The bucket's policy; "" if there is none, or the key may not read it."""
+    """The bucket's policy, as the key reads it; "" if there is none."""
     try:
         document = str(call(at.s3, "get_bucket_policy", Bucket=at.bucket)["Policy"])
         return document if isinstance(json.loads(document), dict) else ""
-    except (ApiError, ValueError):
+    except ApiError as error:
+        if error.code == "NoSuchBucketPolicy":
+            return ""
+        if error.lacking:
+            raise _NotTestedError("this store has no bucket policies") from None
+        if error.denied:
+            raise _NotTestedError(
+                "the key may not read the bucket's policy, which would have to be put back if the store took the "
+                "probe's malformed one"
+            ) from None
+        raise
+    except ValueError:
         return ""
 
 
@@ -259,6 +289,7 @@ def prove(
     expected: Mapping[Operation, Expected],
     *,
     decoy: str = "",
+    policy: str | None = None,
     settle_seconds: float = 0,
     own: str = "",
 ) -> tuple[ProofLine, ...]:
@@ -266,10 +297,11 @@ def prove(
 
     Args:
         prefix: the store's prefix, put before each key as it is.
+        policy: the bucket's policy as an administrator reads it; None if there is none to ask.
         own: the key of the object to write; by default, one that no other proof has.
         settle_seconds: a key or policy made just now may need so long until the store knows it.
     """
-    at = _Try(s3_client(connection, credential), bucket, own or own_object(prefix), decoy)
+    at = _Try(s3_client(connection, credential), bucket, own or own_object(prefix), decoy, policy)
     deadline = time.monotonic() + settle_seconds
     while True:
         lines = tuple(_lines(at, expected))
@@ -307,7 +339,8 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
 
 
 def _leave_little(at: _Try, *, deleted: bool) -> None:
-    """Delete what was written, or, where the key may not, let 1 KiB of it stay."""
+    """Delete what was written, or, where the key may not, let 1 KiB of it stay (and an old version, where
+    versions are kept: a key that may not delete can't remove it)."""
     with suppress(ApiError):
         if deleted:
             remove_versions(at.s3, at.bucket, at.key)

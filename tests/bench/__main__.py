@@ -1,47 +1,34 @@
 """`make bench`: what the product costs, beside an empty Pulumi program in the same run. Prints, never judges.
 
-CPU seconds are those of the children (engine, language host, program, plugin); compare ratios, not machines.
+CPU seconds are those of the children (engine, language host, program, plugin); compare ratios, not machines. The plot
+over the number of stores goes to docs/pictures, the table under it to docs/running.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
+import platform
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from synapse_media import contract
+from synapse_media.cli import checkpoints
 from synapse_media.engine import embedded
 from synapse_media.methods import METHODS, expectations
 from synapse_media.renderer import forms, render
+from tests.bench import pictures
+from tests.bench.measured import PROCESSES, Cost, measured
 from tests.doubles import proxy
-from tests.providers.project import Stack, stack
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Seconds of one command."""
-
-    wall: float
-    cpu: float
-
-    def __str__(self) -> str:
-        return f"{self.wall:6.2f} s wall {self.cpu:6.2f} s CPU"
-
-
-def measured(action: Callable[[], object]) -> Cost:
-    """Wall clock, and CPU of the children, of one action."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    action()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Cost(time.monotonic() - start, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+from tests.providers.project import ROOT, Stack, stack
 
 
 def imports() -> None:
@@ -110,36 +97,78 @@ def _stores(running: embedded.Running, count: int, endpoint: str, iam_endpoint: 
     }
 
 
-def _life(found: Stack) -> dict[str, Cost]:
+def _life(found: Stack, count: int) -> dict[str, Cost]:
     engine, name = found.engine, found.name
     quiet = ["--skip-preview", "--suppress-outputs", "--suppress-progress"]
     up = ["up", "--yes", *quiet, "--stack", name]
-    return {
-        "up": measured(lambda: engine.run(up)),
+    destroy = ["destroy", "--yes", "--skip-preview", "--suppress-progress", "--stack", name]
+    # As the commands decide it.
+    at_end = checkpoints.is_worth_it((7 * count) ** 2)
+    costs = {
+        "up": measured(lambda: engine.run(up, at_end=at_end)),
         "up again": measured(lambda: engine.run(up)),
         "diff": measured(lambda: engine.preview(name)),
         "diff --refresh": measured(lambda: engine.preview(name, refresh=True)),
-        "destroy": measured(lambda: engine.run(["destroy", "--yes", "--skip-preview", "--stack", name])),
     }
+    found.let_keys_go()
+    return {**costs, "destroy": measured(lambda: engine.run(destroy, at_end=at_end))}
 
 
-def lives(running: embedded.Running, counts: list[int]) -> None:
-    """Each command with 1 and 50 stores, as a ratio to the empty program's in the same run."""
+def lives(running: embedded.Running, counts: list[int]) -> dict[int, dict[str, Cost]]:
+    """Each command with so many stores, as a ratio to the empty program's in the same run, and to one of fewer stores.
+
+    Returns {number of stores: {command: what it took}}.
+    """
     environment = {"S3_ACCESS_KEY_ID": running.access_key_id, "S3_SECRET_ACCESS_KEY": running.secret_access_key}
+    done: dict[int, dict[str, Cost]] = {}
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         (base / "empty").mkdir()
         empty = stack(base / "empty", "empty", environment)
         (base / "empty/__main__.py").write_text("", encoding="utf-8")
-        beside = _life(empty)
+        beside = _life(empty, 0)
         for count in counts:
             (base / str(count)).mkdir()
             found = stack(base / str(count), f"bench{count}", environment)
             stores = _stores(running, count, "", "")
             found.write(stores, [f"{server}/delete-bucket" for server in stores])
-            for what, cost in _life(found).items():
+            done[count] = _life(found, count)
+            for what, cost in done[count].items():
+                parts = ", ".join(f"{name} {part.cpu:.1f} s {part.memory} MiB" for name, part in cost.parts.items())
                 ratio = cost.cpu / beside[what].cpu
-                print(f"{count:3} stores {what:<15}{cost}   {ratio:5.1f} x the empty program's CPU")
+                print(
+                    f"{count:4} stores {what:<15}{cost} {cost.cpu / count:6.3f} s a store {ratio:6.1f} x empty; {parts}"
+                )
+        for fewer, more in pairwise(sorted(done)):
+            grown = ", ".join(f"{what} {done[more][what].cpu / cost.cpu:.1f}" for what, cost in done[fewer].items())
+            print(f"{more / fewer:.1f} x the stores ({fewer} to {more}), x the CPU: {grown}")
+    return done
+
+
+_TABLE = re.compile(r"<!-- bench -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def publish(lives: Mapping[int, Mapping[str, Cost]]) -> None:
+    """The plot and the table in docs/, with date and machine."""
+    cores, load = os.cpu_count(), os.getloadavg()[2]
+    caption = (
+        f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores ({platform.machine()}), Python {platform.python_version()}, "
+        f"load {load:.0f}: CPU seconds and memory of the commands on the embedded store, without the server's"
+    )
+    commands = list(next(iter(lives.values())))
+    rows = [
+        f"| {count} | {' | '.join(f'{costs[name].cpu:.1f} ({costs[name].cpu / count:.3f})' for name in commands)} | "
+        f"{' / '.join(str(max(cost.parts[one].memory for cost in costs.values())) for one in PROCESSES)} |"
+        for count, costs in lives.items()
+    ]
+    head = f"| stores | {' | '.join(commands)} | most memory, MiB: {' / '.join(PROCESSES)} |"
+    table = "\n".join([f"{caption}.\n", head, "| --- " * (len(commands) + 2) + "|", *rows])
+    page = ROOT / "docs/running.md"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(_TABLE.sub(lambda _: f"<!-- bench -->\n{table}\n<!-- end -->", text), encoding="utf-8")
+    for path in pictures.save(lives, ROOT / "docs/pictures", caption):
+        print(f"wrote {path.relative_to(ROOT)}")
+    print(f"wrote {page.relative_to(ROOT)}")
 
 
 def calls(running: embedded.Running) -> None:
@@ -169,7 +198,8 @@ def calls(running: embedded.Running) -> None:
 def main() -> None:
     """Measure all of it on an embedded store of the run's own."""
     parser = argparse.ArgumentParser(prog="make bench", description=main.__doc__)
-    parser.add_argument("--stores", type=int, nargs="*", default=[1, 50])
+    parser.add_argument("--stores", type=int, nargs="*", default=[1, 10, 50, 150])
+    parser.add_argument("--publish", action="store_true", help="write the plot and the table in docs/")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as state:
         os.environ["XDG_STATE_HOME"] = state
@@ -180,9 +210,11 @@ def main() -> None:
         running = embedded.start(name="bench")
         try:
             calls(running)
-            lives(running, arguments.stores)
+            done = lives(running, arguments.stores)
         finally:
             embedded.wipe(name="bench")
+    if arguments.publish:
+        publish(done)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping
@@ -191,7 +192,7 @@ TEMPLATES = [ROOT / "ci" / name for name in ("preview.yml", "forgejo.yml")]
 def test_workflows_are_lint_free() -> None:
     actionlint = go_program(HERE / "actionlint", "github.com/rhysd/actionlint/cmd/actionlint")
     files = sorted(WORKFLOWS.glob("*.yml"))
-    assert {file.stem for file in files} == {"preview", "drift", "stack", "test", "lock", "release"}
+    assert {file.stem for file in files} == {"preview", "drift", "stack", "shards", "test", "lock", "release"}
     # Other linters are used where somebody has them, or nobody could say what was checked. "docker" is a label of
     # Forgejo's and Gitea's own runners.
     options = ["-no-color", "-shellcheck=", "-pyflakes=", "-ignore", 'label "docker" is unknown']
@@ -232,15 +233,16 @@ def test_an_admin_credential_is_where_something_is_made_alone() -> None:
     """Every one that the catalog names; and none in a preview, which asks no store."""
     names = {name for entry in catalog.names() for name in catalog.load(entry).admin_variables}
     state = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
-    for file in (WORKFLOWS / "stack.yml", ROOT / "ci/forgejo.yml"):
+    for file in (WORKFLOWS / "stack.yml", WORKFLOWS / "shards.yml", ROOT / "ci/forgejo.yml"):
         jobs = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"]
         given = {job: {name for step in jobs[job]["steps"] for name in step.get("env", ())} for job in jobs}
         assert names <= given["up"]
         assert given["preview"] & names == state
-    called = yaml.safe_load((WORKFLOWS / "stack.yml").read_text(encoding="utf-8"))
-    # YAML reads the key `on` as true.
-    assert names < set(called[True]["workflow_call"]["secrets"])
-    assert called["jobs"]["up"]["environment"] == "${{ inputs.environment }}"
+    for name in ("stack.yml", "shards.yml"):
+        called = yaml.safe_load((WORKFLOWS / name).read_text(encoding="utf-8"))
+        # YAML reads the key `on` as true.
+        assert names < set(called[True]["workflow_call"]["secrets"])
+        assert called["jobs"]["up"]["environment"] == "${{ inputs.environment }}"
 
 
 def steps_of(system: str) -> dict[str, str]:
@@ -301,3 +303,65 @@ def test_every_system_fails_where_a_preview_does(system: str, code: int, passes:
         assert (tmp_path / "commented").read_text(encoding="utf-8") == "-m synapse_media.ci.comment out/preview\n"
     assert run(steps["up"]) == 0
     assert (tmp_path / "made").read_text(encoding="utf-8") == "prod 0123\n"
+
+
+def shards(step: str, tmp_path: Path, **environment: str) -> tuple[int, dict[str, str]]:
+    """Run a step of the matrix workflow; its exit code, and what it gives to later jobs."""
+    jobs = yaml.safe_load((WORKFLOWS / "shards.yml").read_text(encoding="utf-8"))["jobs"]
+    script = next(s["run"] for job in jobs.values() for s in job["steps"] if s.get("name") == step)
+    outputs = tmp_path / "outputs"
+    outputs.write_text("", encoding="utf-8")
+    own = {"PATH": os.environ["PATH"], "GITHUB_OUTPUT": str(outputs), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    command = ["bash", "-e", "-o", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env={**own, **environment}, check=False)
+    found: dict[str, str] = {}
+    lines = iter(outputs.read_text(encoding="utf-8").splitlines())
+    for line in lines:
+        if line.endswith("<<END"):
+            found[line.removesuffix("<<END")] = "\n".join(iter(lambda: next(lines), "END"))
+        else:
+            name, _, value = line.partition("=")
+            found[name] = value
+    return done.returncode, found
+
+
+def test_the_matrix_has_a_job_for_each_shard(tmp_path: Path) -> None:
+    (tmp_path / "stacks").mkdir()
+    for name in ("shard-01", "shard-02", "prod", "wasabi", 'shard-"x', "shard-x y"):
+        (tmp_path / f"stacks/Pulumi.{name}.yaml").touch()
+    code, found = shards("List", tmp_path, STACKS="shard-* prod")
+    assert (code, json.loads(found["stacks"])) == (0, ["prod", "shard-01", "shard-02"])
+    code, found = shards("List", tmp_path, STACKS="shrad-*")
+    assert (code, found) == (1, {})
+    for number in range(257):
+        (tmp_path / f"stacks/Pulumi.many-{number}.yaml").touch()
+    assert shards("List", tmp_path, STACKS="many-*")[0] == 1
+
+
+def test_the_matrix_makes_what_was_shown_of_each_shard_and_no_other(tmp_path: Path) -> None:
+    scripts = {
+        "ci/preview.sh": 'echo "$@" >>asked; mkdir -p out/preview; exit 2',
+        "ci/up.sh": "cat >made",
+    }
+    for name, text in scripts.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        path.chmod(0o755)
+    assert shards("Preview", tmp_path, STACK="shard-1") == (0, {"code": "2"})
+    assert (tmp_path / "asked").read_text(encoding="utf-8") == "shard-1\n"
+    assert [shards("Outcome", tmp_path, CODE=str(code))[0] == 0 for code in range(4)] == [True, False, True, False]
+
+    # As the jobs' artifacts come: of a shard that failed there is no digest, of one without changes nothing at all.
+    assert shards("Collect", tmp_path) == (0, {"digests": "", "changed": "[]"})
+    for name in ("shard-1", "shard-10", "shard-2"):
+        place = tmp_path / f"out/shards/preview-{name}"
+        place.mkdir(parents=True)
+        (place / f"{name}.md").write_text(f"## {name}\n", encoding="utf-8")
+        if name != "shard-2":
+            (place / "digests").write_text(f"{name} 0{name[-1]}\n", encoding="utf-8")
+    code, found = shards("Collect", tmp_path)
+    assert (code, json.loads(found["changed"])) == (0, ["shard-1", "shard-10"])
+    assert {path.name for path in (tmp_path / "out/preview").iterdir()} == {"shard-1.md", "shard-10.md", "shard-2.md"}
+    assert shards("Up", tmp_path, STACK="shard-1", DIGESTS=found["digests"])[0] == 0
+    assert (tmp_path / "made").read_text(encoding="utf-8") == "shard-1 01\n"

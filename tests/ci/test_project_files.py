@@ -178,3 +178,16 @@ def test_the_forms_for_issues_are_whole() -> None:
         for item in form["body"]:
             assert item["type"] in {"markdown", "textarea", "input", "dropdown", "checkboxes"}
             assert "value" in item["attributes"] or item["attributes"]["label"]
+
+
+def test_the_site_is_published_from_what_make_docs_builds_and_by_no_stored_token() -> None:
+    text = (ROOT / ".github/workflows/site.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(text)["jobs"]
+    runs = [step["run"] for step in jobs["build"]["steps"] if "run" in step]
+    # What was not generated anew before the merge is no documentation of it.
+    assert runs == ["make docs", "git diff --exit-code"]
+    (path,) = (step["with"]["path"] for step in jobs["build"]["steps"] if "pages-artifact" in step.get("uses", ""))
+    assert path == yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nplugins:")[0])["site_dir"]
+    assert jobs["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
+    assert "permissions" not in jobs["build"]
+    assert "secrets." not in text

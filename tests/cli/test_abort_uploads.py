@@ -21,6 +21,7 @@ from synapse_media.engine.embedded import Running
 from synapse_media.errors import SynapseMediaError
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Credential
+from tests.cli.shapes import answer
 from tests.doubles import proxy
 from tests.renderer import samples
 
@@ -103,7 +104,7 @@ def test_a_dry_run_only_says(place: Place, capsys: pytest.CaptureFixture[str]) -
     assert place.left() == {"old"}
     assert "would abort old, begun " in capsys.readouterr().out
     assert place.run("--older-than", "4w", "--dry-run", "--json") == 0
-    [found] = json.loads(capsys.readouterr().out).values()
+    [found] = answer("abort-uploads", capsys.readouterr().out)["uploads"].values()
     assert (found["bucket"], found["aborted"]) == (place.bucket, False)
     assert [upload["key"] for upload in found["uploads"]] == ["old"]
 

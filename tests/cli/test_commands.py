@@ -25,6 +25,7 @@ from synapse_media.engine.embedded import Running
 from synapse_media.engine.obtain import obtain_pulumi
 from synapse_media.engine.session import Engine
 from synapse_media.settings import StoreSettings
+from tests.cli.shapes import answer
 from tests.providers.project import ROOT
 from tests.storj.vectors import PARENTS
 
@@ -139,7 +140,8 @@ def test_what_env_says_can_be_had_as_json(project: Path, capsys: pytest.CaptureF
     assert main(["env"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert main(["env", "--json"]) == 0
-    assert lines == [f"export {name}={shlex.quote(it)}" for name, it in json.loads(capsys.readouterr().out).items()]
+    variables = answer("env", capsys.readouterr().out)["variables"]
+    assert lines == [f"export {name}={shlex.quote(it)}" for name, it in variables.items()]
 
 
 @pytest.mark.usefixtures("own_directories")
@@ -149,7 +151,9 @@ def test_env_needs_no_project(
     """A program on the Automation API has none, and needs the same engine, state and passphrase."""
     monkeypatch.chdir(tmp_path)
     assert main(["env", "--json"]) == 0
-    assert {"PATH", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"} <= set(json.loads(capsys.readouterr().out))
+    assert {"PATH", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"} <= set(
+        json.loads(capsys.readouterr().out)["variables"]
+    )
 
 
 def test_the_environment_of_a_checkout_makes_no_project_elsewhere(
@@ -167,7 +171,7 @@ def test_the_environment_of_a_checkout_makes_no_project_elsewhere(
 def test_what_init_wrote_can_be_had_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--provider", "wasabi", "--region", "eu-central-2", "--server-name", "example.com"]
     assert main(["init", "prod", *words, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = answer("init", capsys.readouterr().out)
     assert found["file"] == str(project / "stacks/Pulumi.prod.yaml")
     assert all(" is not set: " in line for line in found["findings"])
     assert found["next"][0].startswith("synapse-media diff --stack prod")
@@ -268,7 +272,7 @@ def test_a_vendors_sdk_that_is_not_installed_is_named_before_anything_is_called(
 
 def test_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(extras.MODULES) == set(declared) - {"all", "pictures", "vault"}
+    assert set(extras.MODULES) == set(declared) - {"all", "pictures", "postgres", "vault"}
     assert declared["all"] == [f"synapse-media[{','.join(sorted(set(declared) - {'all'}))}]"]
     allowed = catalog.schema()["properties"]["extra"]["enum"]
     assert set(allowed) == {entry.extra for entry in map(catalog.load, catalog.names()) if entry.extra}
@@ -317,6 +321,61 @@ def test_init_refuses_what_the_provider_does(
     endpoint = ["--endpoint", "https://0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com"]
     assert main(["init", "prod", *words, *endpoint, *arguments]) == 1
     assert reason in capsys.readouterr().err
+
+
+SHARED = """\
+config:
+  synapse-media:defaults:
+    provider: wasabi
+    region: eu-central-1
+    storage_class: STANDARD
+  synapse-media:stores:
+    one.example.com:
+      bucket: one-media
+
+  # What may pass a guard.
+  synapse-media:allow: []
+"""
+
+
+def test_init_adds_a_store_with_what_the_defaults_leave_open(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = project / "stacks/Pulumi.shard.yaml"
+    path.write_text(SHARED, encoding="utf-8")
+    assert main(["init", "shard", "--store", "two.example.com"]) == 0
+    printed = capsys.readouterr()
+    assert f"added two.example.com to {path}" in printed.out
+    assert "WASABI_ACCESS_KEY_ID" in printed.err
+    added = "    two.example.com:\n      bucket: two-example-com-media\n      method: synapse-s3-storage-provider\n"
+    assert path.read_text(encoding="utf-8") == SHARED.replace("one-media\n", f"one-media\n{added}")
+    assert main(["init", "shard", "--store", "three.example.com", "--region", "eu-central-2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["file"] == str(path)
+    stores = stackfile.read(project, "shard").stores
+    assert [(store.bucket, store.region) for store in stores.values()] == [
+        ("one-media", "eu-central-1"),
+        ("two-example-com-media", "eu-central-1"),
+        ("three-example-com-media", "eu-central-2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["init", "shard", "--store", "one.example.com"], 64, "has a store for one.example.com already: edit it"),
+        (["init", "other", "--store", "x.example.com"], 64, "make it with --server-name x.example.com in place of"),
+        (["init", "wasabi", "--store", "x.example.com"], 64, "is an example's, which is never changed"),
+        (["init", "shard", "--store", "x.example.com", "--bucket", "one-media"], 1, "stores.one.example.com uses it"),
+        (["init", "shard", "--store", "x.example.com", "--set", "tags={}"], 1, "stores.x.example.com.tags is no"),
+        (["init", "shard"], 64, "add a store with --store HOST"),
+    ],
+)
+def test_init_adds_no_store_that_would_be_refused(
+    project: Path, arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project / "stacks/Pulumi.shard.yaml"
+    path.write_text(SHARED, encoding="utf-8")
+    assert main(arguments) == code
+    assert said in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == SHARED
 
 
 @pytest.mark.parametrize("provider", ["google_cloud_storage", "tigris", "dreamobjects", "akamai"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import pytest
 from jsonschema import Draft7Validator
 
 from synapse_media.cli import main
+from synapse_media.cli.commandline import parser
+from tests.cli.shapes import SCHEMA, answer
 from tests.life.conftest import begin as begin  # noqa: PLC0414 - a fixture
 from tests.life.life import SERVER, Life
 from tests.providers.project import ROOT
 
-SHAPES = Draft7Validator(json.loads((ROOT / "synapse_media/cli/shapes.schema.json").read_text(encoding="utf-8")))
+SHAPES = Draft7Validator(SCHEMA)
 
 
 def everything(*places: Path) -> dict[str, str]:
@@ -36,9 +39,7 @@ def said(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def as_json(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    found = json.loads(said(capfd, *arguments, "--json"))
-    assert list(SHAPES.iter_errors(found)) == []
-    stacks: dict[str, Any] = found["stacks"]
+    stacks: dict[str, Any] = answer(arguments[0], said(capfd, *arguments, "--json"))["stacks"]
     return stacks
 
 
@@ -57,7 +58,7 @@ def test_what_exists_is_said_and_nothing_is_changed(
     for more in ([], ["--from-nothing"]):
         capfd.readouterr()
         assert main(["diff", "--stack", name, "--json", *more]) == 2
-        assert list(SHAPES.iter_errors(json.loads(capfd.readouterr().out))) == []
+        answer("diff", capfd.readouterr().out)
 
     # Nothing was made yet: neither is a stack by being looked at.
     before = everything(project, backend)
@@ -70,7 +71,11 @@ def test_what_exists_is_said_and_nothing_is_changed(
     assert everything(project, backend) == before
 
     assert life.command("up", "--yes")[0] == 0
-    assert life.command("rotate", "--yes")[0] == 0
+    capfd.readouterr()
+    assert main(["rotate", "--stack", name, "--yes", "--json"]) == 0
+    assert answer("rotate", capfd.readouterr().out)["stores"][SERVER]["bucket"] == life.bucket
+    assert main(["prove", "--stack", name, "--json"]) == 0
+    assert answer("prove", capfd.readouterr().out)["proofs"][SERVER]["passed"] is True
     secrets = life.stack.engine.run(["stack", "output", "--json", "--show-secrets", "--stack", name]).stdout
     secret = json.loads(secrets)["store_secrets"][SERVER]["secret_access_key"]
     former, active = sorted(life.keys(), key=lambda key: key == life.stack.outputs().access_key_id)
@@ -107,6 +112,41 @@ def test_what_exists_is_said_and_nothing_is_changed(
     assert as_json(capfd, "show", "--stack", name)[name]["stores"][SERVER]["bucket"] == life.bucket
 
 
+def test_drift_is_shown_if_asked_for_and_not_what_the_stack_file_changes(
+    begin: Callable[[], Life], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    life = begin()
+    name = life.stack.name
+    life.store()
+    (life.stack.engine.project / "stacks/Pulumi.later.yaml").write_text("config: {}\n")
+    assert life.command("up", "--yes")[0] == 0
+    assert "drift: none" in said(capfd, "show", "--drift", "--stack", name)
+
+    (policy,) = life.iam.list_user_policies(UserName=life.user)["PolicyNames"]
+    life.iam.delete_user_policy(UserName=life.user, PolicyName=policy)
+    # Pending, but no drift.
+    life.store(abort_days=9)
+    assert "Bucket" in life.command("diff")[1]
+    shown = as_json(capfd, "show", "--drift")
+    assert {change["kind"] for change in shown[name]["drift"]} == {"UserPolicy"}
+    assert shown[name]["drift_fault"] == ""
+    # Of one that was not made there is none.
+    assert "drift" not in shown["later"]
+    words = said(capfd, "show", "--drift", "--stack", name)
+    assert f"`synapse-media up --refresh --stack {name}` would mend it by" in words
+    assert "UserPolicy" in words
+    # It was only looked at.
+    assert life.iam.list_user_policies(UserName=life.user)["PolicyNames"] == []
+
+    monkeypatch.delenv("S3_SECRET_ACCESS_KEY")
+    capfd.readouterr()
+    assert main(["show", "--drift", "--json"]) == 1
+    found = answer("show", capfd.readouterr().out)["stacks"][name]
+    assert found["drift"] is None
+    assert "S3_SECRET_ACCESS_KEY" in found["drift_fault"]
+    assert found["stores"][SERVER]["bucket"] == life.bucket
+
+
 def test_an_unknown_stack_is_answered_with_those_there_are(
     begin: Callable[[], Life], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,8 +156,7 @@ def test_an_unknown_stack_is_answered_with_those_there_are(
     printed = capfd.readouterr()
     assert life.stack.name in printed.err
     # For programs there is the same as JSON.
-    found = json.loads(printed.out)
-    assert list(SHAPES.iter_errors(found)) == []
+    found = answer("error", printed.out)
     assert found["error"]["exit_code"] == 64
     assert life.stack.name in found["error"]["message"]
 
@@ -133,10 +172,21 @@ def test_every_problem_of_a_stack_file_is_told_to_a_program(
         capfd.readouterr()
         assert main([*arguments, "--stack", life.stack.name]) == 1
         printed = capfd.readouterr()
-        found = json.loads(printed.out)
-        assert list(SHAPES.iter_errors(found)) == []
+        found = answer("error", printed.out)
         assert {problem["setting"].rpartition(".")[2] for problem in found["error"]["problems"]} == {"bukcet", "access"}
         assert secret not in printed.out + printed.err
+
+
+def test_every_command_for_programs_has_a_shape() -> None:
+    answering = {name for name, command in parser().commands.items() if "--json" in command.format_help()}
+    # And what is of any command, or of none alone.
+    answers, parts = {"error", "several"}, {"store", "amount", "named"}
+    assert answering | answers | parts == set(SCHEMA["definitions"])
+    assert {shape["$ref"].rpartition("/")[2] for shape in SCHEMA["anyOf"]} == answering | answers
+    for file in (ROOT / "synapse_media/cli").glob("*.py"):
+        # The version of the form is in all of them; what `up --review` prints is for `several` alone.
+        if file.name != "up.py":
+            assert not re.search(r"print\(\s*json\.dumps", file.read_text(encoding="utf-8")), file
 
 
 def test_the_shapes_tell_what_is_none_of_them() -> None:

@@ -19,6 +19,7 @@ from synapse_media.guards.applied import Applied, Bucket
 from synapse_media.guards.changes import Change
 from synapse_media.plugin import look
 from synapse_media.store import probes
+from tests.cli.shapes import answer
 from tests.cli.test_commands import project as project  # noqa: PLC0414 - a fixture
 from tests.renderer import samples
 
@@ -70,7 +71,7 @@ def test_the_look_at_the_admin_credential(
     monkeypatch.setattr(doctor, "state_findings", lambda *_: [])
     assert main(["init", "prod", "--provider", "wasabi", "--region", "eu-central-2", "--server-name", "a.example"]) == 0
     assert main(["doctor", "--stack", "prod", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.partition("--out DIR\n")[2])["findings"] == []
+    assert answer("doctor", capsys.readouterr().out.partition("--out DIR\n")[2])["findings"] == []
 
 
 def test_what_takes_long_at_a_provider_is_said_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:

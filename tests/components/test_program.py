@@ -84,6 +84,25 @@ def test_a_setting_by_path_is_read_and_an_encrypted_one_is_named(tmp_path: Path,
     assert "Traceback" not in str(refused.value)
 
 
+def test_the_program_gives_its_stores_the_defaults(tmp_path: Path, embedded_store: Running) -> None:
+    made = stack(tmp_path, "by-default", {})
+    shared = _settings(embedded_store, "by-default-media")
+    own = {"bucket": shared.pop("bucket")}
+    config = {STORES: {SERVER: own}, "synapse-media:defaults": shared}
+    made.path.write_text(json.dumps({"config": config}), encoding="utf-8")
+    steps = made.engine.preview("by-default")["steps"]
+    assert any("by-default-media" in json.dumps(step["newState"].get("inputs", {})) for step in steps)
+
+    shared["method"] = "goofy"
+    made.path.write_text(json.dumps({"config": config}), encoding="utf-8")
+    with pytest.raises(EngineError, match=re.escape("defaults.method is 'goofy'; allowed: ")):
+        made.engine.run(["preview", "--stack", "by-default"])
+    _set(made, "--path", "--secret", "synapse-media:defaults.access", "least")
+    with pytest.raises(EngineError) as refused:
+        made.engine.run(["preview", "--stack", "by-default"])
+    assert "synapse-media:defaults is an object with a `secure:` value in it; allowed: plain" in str(refused.value)
+
+
 def test_pulumi_finds_the_locked_versions() -> None:
     """Its pip toolchain installs `requirements.txt`, and nothing where there is none."""
     named = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]

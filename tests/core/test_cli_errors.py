@@ -18,6 +18,7 @@ from synapse_media import cli, contract
 from synapse_media.contract import Proof, ProofLine, StorageOutputs
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards.danger import DangerError
+from tests.cli.shapes import answer
 
 SECRET = "wJalrXUtnFEMI/K7MDENG"
 
@@ -129,6 +130,17 @@ def test_nothing_is_rendered_from_a_key_that_was_not_proved(tmp_path: Path, run:
     assert code == 1
     assert "proof" in error or "proved" in error
     assert not out.exists() or not list(out.rglob("*"))
+
+
+def test_a_store_that_can_not_be_asked_for_its_key_does_not_stop_render(tmp_path: Path, run: Run) -> None:
+    file, out = tmp_path / "store.json", tmp_path / "out"
+    away = store(endpoint_url="http://127.0.0.1:9")
+    proof = Proof(away.made_for(), (ProofLine("put", "allowed", "allowed"),))
+    file.write_text(json.dumps({**contract.to_json(away), "proof": contract.to_json(store(proof=proof))["proof"]}))
+    code, _, error = run("render", "--store", str(file), "--out", str(out))
+    assert code == 0
+    assert "the store could not be asked whether the key is accepted" in error
+    assert list(out.rglob("store.json"))
 
 
 def test_the_end_of_the_input_is_no_answer(project: Path) -> None:
@@ -252,6 +264,29 @@ def test_a_reader_that_went_away_is_no_traceback() -> None:
     assert child.wait(timeout=60) == 1
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_the_terminal_can_not_show_is_no_traceback(encoding: str) -> None:
+    """In a locale of Latin-1, for example. A path that is no text keeps its bytes."""
+    program = (
+        "import sys; from synapse_media import cli; from synapse_media.cli import env; "
+        "env.run = lambda _: print('… \\u0141 \\udcff') or 0; sys.exit(cli.main(['env']))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=False)
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    dots, letter = ("…".encode(), "\u0141".encode()) if encoding == "utf-8" else (b"?", b"?")
+    assert answer.stdout == dots + b" " + letter + b" \xff\n"
+
+
+def test_a_project_whose_path_is_no_text_is_refused(tmp_path: Path, run: Run) -> None:
+    project = tmp_path / "\udce4"
+    project.mkdir()
+    (project / "Pulumi.yaml").write_text("name: synapse-media\n")
+    code, _, said = run("-C", str(project), "list")
+    assert code == 64
+    assert "is not UTF-8" in said
+
+
 def test_the_command_needs_no_cloud_sdk_to_say_its_help() -> None:
     program = (
         "import sys; from synapse_media import cli; cli.parser(); "
@@ -279,3 +314,42 @@ def test_a_stack_is_summed_up_without_its_secret() -> None:
     assert "  not tested other-bucket, create-bucket\n" in told
     assert "lacks      default encryption" in told
     assert isinstance(stacks.summary([store(method="filesystem")]), str)
+
+
+def test_a_program_is_told_whatever_went_wrong(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    from synapse_media.cli import env
+
+    for error, code, words in (
+        (OSError(28, "No space left on device", "/tmp/x"), 1, "/tmp/x: No space left on device"),
+        (EOFError(), 1, "there was no answer"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ModuleNotFoundError("x", name="yaml"), 1, "needs the package PyYAML"),
+        (KeyError(SECRET), 1, "a defect of synapse-media"),
+        (SynapseMediaError("refused"), 1, "refused"),
+    ):
+
+        def failing(_: object, error: BaseException = error) -> int:
+            raise error
+
+        monkeypatch.setattr(env, "run", failing)
+        ended, printed, told = run("env", "--json")
+        found = answer("error", printed)["error"]
+        assert (ended, found["exit_code"], found["command"], found["problems"]) == (code, code, "env", [])
+        assert words in found["message"]
+        assert words in told
+        assert SECRET not in printed + told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"), [(("diff", "--nonesuch", "--json"), "diff"), (("--json",), ""), (("dif", "--json"), "")]
+)
+def test_a_program_is_told_of_a_command_line_that_can_not_be_read(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], command: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 64
+    printed = capsys.readouterr()
+    found = answer("error", printed.out)["error"]
+    assert (found["command"], found["exit_code"]) == (command, 64)
+    assert found["message"] in printed.err

@@ -239,6 +239,98 @@ def test_whatever_its_component_is_called_a_programs_store_moves_by_its_word(
     assert moved == ({("example.com", word)} if word else set())
 
 
+MODULE = "synapse-s3-storage-provider"
+
+
+@pytest.mark.parametrize("name", ["media", "another-name"])
+@pytest.mark.parametrize(
+    ("before", "after", "dangerous"),
+    [
+        (MODULE, "goofys", False),
+        (MODULE, "matrix-media-repo", True),
+        ("matrix-media-repo", "goofys", True),
+        ("matrix-media-repo", "matrix-media-repo", False),
+    ],
+)
+def test_a_program_has_the_method_changed_by_its_word(name: str, before: str, after: str, *, dangerous: bool) -> None:
+    state = made()
+    state["deployment"]["resources"][0]["outputs"]["outputs"] |= {"method": before}
+    found = changes.of_preview(planned(*program(name, method=after), state=state), state)
+    whys = [danger.why for one in found for danger in one.dangers if danger.word == "move-media"]
+    assert [f"method {before} becomes {after}" in why for why in whys] == [True] * dangerous
+
+
+def test_another_datastore_id_after_other_methods_has_the_word_of_the_method() -> None:
+    """The id is not remembered while another method is in use, but neither finds the other's files."""
+    state = made()
+    state["deployment"]["resources"][0]["outputs"]["outputs"] |= {"method": "goofys", "media_repo": {}}
+    found = changes.of_preview(planned(*program(ids="two", method="matrix-media-repo"), state=state), state)
+    assert "move-media" in {danger.word for one in found for danger in one.dangers}
+
+
+def keyless(name: str = "media", **inputs: str) -> dict[str, Any]:
+    """The component of a store without a key, as the step of a preview has it."""
+    place = {
+        "method": MODULE,
+        "endpointUrl": "https://s3.example.com",
+        "region": "us-east-1",
+        "bucket": "media",
+        "prefix": "",
+    }
+    names = {name: value for name, value in inputs.items() if name not in place}
+    place |= {name: value for name, value in inputs.items() if name in place}
+    said = {"serverName": "example.com", **names, "keylessPlace": place}
+    return {**component(name, "example.com"), "inputs": said}
+
+
+@pytest.mark.parametrize("name", ["media", "another-name"])
+@pytest.mark.parametrize(
+    ("edit", "word"),
+    [
+        ({}, ""),
+        ({"prefix": "other/"}, "move-media"),
+        ({"method": "matrix-media-repo"}, "move-media"),
+        ({"region": "eu-west-1"}, "replace-bucket"),
+        ({"bucket": "other"}, "replace-bucket"),
+        ({"endpointUrl": "https://elsewhere.example.com"}, "replace-bucket"),
+    ],
+)
+def test_a_programs_store_without_a_key_moves_by_its_word(name: str, edit: dict[str, str], word: str) -> None:
+    """It has no proof; whatever the steps of the vendor's plugin are, its place is judged."""
+    state = made()
+    state["deployment"]["resources"][0]["outputs"]["outputs"] |= {"method": MODULE, "media_repo": {}}
+    found = changes.of_preview(planned(keyless(name, **edit), state=state), state)
+    moved = {(one.store, danger.word) for one in found for danger in one.dangers if "looked for" in danger.why}
+    assert moved == ({("example.com", word)} if word else set())
+    with pytest.raises(DangerError, match="the bucket of example\\.com"):
+        refusals.refuse(planned(keyless(name, serverName="new.example.com"), state=state), state)
+    renamed = keyless(name, serverName="new.example.com", renamedFrom="example.com")
+    refusals.refuse(planned(renamed, state=state), state)
+
+
+def test_a_user_of_another_store_is_not_shared_by_a_program() -> None:
+    state = made()
+    iam = {"variables": [], "iamEndpoint": "https://iam.example.com"}
+    state["deployment"]["resources"][1]["outputs"]["connection"] = iam
+
+    def declared(name: str, user: str, endpoint: str, **said: str) -> list[dict[str, Any]]:
+        root, ring, proof = program(name, "new.example.com", bucket="its-own")
+        connection = {"variables": [], "iamEndpoint": endpoint}
+        root["inputs"] |= said
+        return [root, {**ring, "inputs": {**ring["inputs"], "userName": user, "connection": connection}}, proof]
+
+    for after in (
+        [*program(), *declared("other", "u", iam["iamEndpoint"])],
+        declared("media", "u", iam["iamEndpoint"]),
+    ):
+        with pytest.raises(DangerError, match="user of new\\.example\\.com is 'u', the user of example\\.com"):
+            refusals.refuse(planned(*after, state=state), state)
+    for user, endpoint in (("its-own", iam["iamEndpoint"]), ("u", "https://iam.elsewhere.example.com"), ("u", "")):
+        refusals.refuse(planned(*program(), *declared("other", user, endpoint), state=state), state)
+    moved = declared("media", "u", iam["iamEndpoint"], renamedFrom="example.com")
+    refusals.refuse(planned(*moved, state=state), state)
+
+
 def test_another_providers_component_is_another_place() -> None:
     state = made()
     other = json.loads(json.dumps(program("other")).replace("index:S3Compatible", "index:Wasabi"))
@@ -297,8 +389,16 @@ def test_the_credential_that_deletes_keys_is_not_read_as_synapses(op: str, kind:
     key = of_component("ExistingKey", "two", S3_VARIABLES)
     declared = {"op": "create", "urn": component("two", "")["urn"], "newState": component("two", server_name)}
     read = {"op": op, "urn": key["urn"], "newState": key}
-    with pytest.raises(DangerError, match=f"existing_key of {server_name} takes the key in S3_ACCESS_KEY_ID"):
+    said = (
+        f"existing_key of {server_name} takes the key in S3_ACCESS_KEY_ID.*one.example.com up .*: remove its component"
+    )
+    with pytest.raises(DangerError, match=said):
         refusals.refuse({"steps": [declared, read]}, state)
+    # A stack file's store is given up by its method.
+    state = {"deployment": {"resources": [of_component(kind, "one.example.com", S3_VARIABLES)]}}
+    key = of_component("ExistingKey", server_name, S3_VARIABLES)
+    with pytest.raises(DangerError, match=r"give one\.example\.com up with that: set method: filesystem for it"):
+        refusals.refuse({"steps": [{"op": op, "urn": key["urn"], "newState": key}]}, state)
 
 
 def test_a_key_of_synapses_own_is_read() -> None:

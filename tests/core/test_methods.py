@@ -89,3 +89,24 @@ def test_the_leave_to_write_a_policy_is_not_asked_where_there_are_none(access: A
     with_policies, without = (expectations(METHODS["goofys"], access, bucket_policies=there) for there in (True, False))
     left_out = set(with_policies) - set(without)
     assert left_out == ({Operation.PUT_BUCKET_POLICY} if access == "full" else set())
+
+
+@pytest.mark.parametrize(
+    ("method", "endpoint", "bucket", "addressing"),
+    [
+        # boto3 with an endpoint, and Goofys without --subdomain.
+        ("synapse-s3-storage-provider", "https://s3.eu-central-1.amazonaws.com", "media", "path"),
+        ("goofys", "https://s3.eu-central-1.amazonaws.com", "media", "path"),
+        # minio-go, pkg/s3utils/utils.go: IsVirtualHostSupported.
+        ("matrix-media-repo", "https://s3.eu-central-1.amazonaws.com", "media", "virtual"),
+        ("matrix-media-repo", "https://s3.eu-central-1.amazonaws.com", "media.example.com", "path"),
+        ("matrix-media-repo", "https://storage.googleapis.com", "media", "virtual"),
+        ("matrix-media-repo", "https://amazonaws.com.example.net", "media", "path"),
+        ("matrix-media-repo", "https://s3.example.com", "media", "path"),
+        ("matrix-media-repo", "http://[::1]:9000", "media", "path"),
+    ],
+)
+def test_a_bucket_is_named_as_the_methods_program_does(
+    method: str, endpoint: str, bucket: str, addressing: str
+) -> None:
+    assert METHODS[method].addressing(endpoint, bucket) == addressing

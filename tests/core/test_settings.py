@@ -800,3 +800,76 @@ def test_a_tag_that_amazon_refuses_is_named(tags: object, said: str) -> None:
 def test_a_bucket_is_not_its_own_log() -> None:
     with pytest.raises(SettingsError, match=r"log_bucket is .*; allowed: another bucket than the store's own"):
         settings.parse({NAME: {**AMAZON, "log_bucket": AMAZON["bucket"]}})
+
+
+DEFAULTS: dict[str, Any] = {"provider": "wasabi", "region": "eu-central-1", "access": "full", "prefix": "media/"}
+
+
+def with_defaults(defaults: object, *stores: dict[str, Any]) -> list[settings.StoreSettings]:
+    named = {f"{number}.example.com": {"bucket": f"media-{number}", **store} for number, store in enumerate(stores)}
+    return list(settings.parse(named, None, defaults).values())
+
+
+def problems_with_defaults(defaults: object, *stores: dict[str, Any]) -> list[str]:
+    with pytest.raises(SettingsError) as refused:
+        with_defaults(defaults, *stores)
+    return [str(problem) for problem in refused.value.problems]
+
+
+def test_a_store_takes_what_it_does_not_say_from_the_defaults() -> None:
+    plain, other = with_defaults(DEFAULTS, {}, {"region": "us-east-1", "access": "least", "prefix": ""})
+    assert (plain.provider, plain.region, plain.access, plain.prefix) == ("wasabi", "eu-central-1", "full", "media/")
+    assert plain.endpoint == "https://s3.eu-central-1.wasabisys.com"
+    assert (other.provider, other.region, other.access, other.prefix) == ("wasabi", "us-east-1", "least", "")
+    assert with_defaults(json.dumps(DEFAULTS), {}) == [plain]
+    assert with_defaults(None, {**DEFAULTS}) == with_defaults({}, {**DEFAULTS}) == [plain]
+
+
+def test_an_object_of_the_defaults_is_replaced_as_a_whole() -> None:
+    defaults = {"provider": "amazon_s3", "region": "eu-central-1", "tags": {"team": "matrix", "stage": "live"}}
+    plain, other = with_defaults(defaults, {}, {"tags": {"team": "chat"}})
+    assert plain.options["tags"] == {"team": "matrix", "stage": "live"}
+    assert other.options["tags"] == {"team": "chat"}
+
+
+@pytest.mark.parametrize("name", sorted(settings.per_store()))
+def test_what_is_of_one_homeserver_is_no_default(name: str) -> None:
+    [problem] = problems_with_defaults({**DEFAULTS, name: "hunter2hunter2"}, {}, {})
+    assert problem.startswith(f"defaults.{name} is no default; allowed: abort_days, access, ")
+    assert f"Set it in each store: {settings.per_store()[name]}." in problem
+    assert "hunter2" not in problem
+
+
+def test_a_default_is_of_the_settings() -> None:
+    assert settings.per_store().keys() >= {"bucket", "user", "keys", "adopt", "existing_key"}
+    [problem] = problems_with_defaults({"regoin": "eu-central-1", "provider": "wasabi"}, {}, {})
+    assert problem.startswith("defaults.regoin is no setting; allowed: ")
+    assert problem.endswith("Did you mean 'region'?")
+    [problem] = problems_with_defaults([DEFAULTS], {})
+    assert problem.startswith("synapse-media:defaults is [{'provider': 'wasabi'")
+    [problem] = problems_with_defaults({**DEFAULTS, "method": "filesystem"}, {}, {})
+    assert problem.startswith("defaults.method is 'filesystem'; allowed: synapse-s3-storage-provider, goofys, ")
+    [problem] = problems_with_defaults({"region": {"secure": "v1:abc"}}, {})
+    assert problem.startswith("synapse-media:defaults.region is a `secure:` value")
+
+
+def test_what_is_wrong_with_a_default_is_said_once() -> None:
+    stores = [{} for _ in range(200)]
+    [problem] = problems_with_defaults({**DEFAULTS, "region": "eu-centrall-1"}, *stores)
+    assert problem.startswith("defaults.region is 'eu-centrall-1'; allowed: ")
+    assert "Did you mean 'eu-central-1'?" in problem
+    assert problem.endswith("It is the default of stores.0.example.com and 199 others.")
+    # A store that says otherwise does not have it; of what a store says itself, the store is named.
+    [of_default, of_store] = sorted(
+        problems_with_defaults({**DEFAULTS, "access": "all"}, {"access": "least"}, {}, {"region": "x"})
+    )
+    assert of_default.startswith("defaults.access is 'all'")
+    assert of_default.endswith("It is the default of stores.1.example.com and 1 other.")
+    assert of_store.startswith("stores.2.example.com.region is 'x'")
+
+
+def test_a_default_that_one_provider_does_not_know_names_its_store() -> None:
+    defaults = {"provider": "amazon_s3", "region": "eu-central-1", "tags": {"team": "matrix"}}
+    [problem] = problems_with_defaults(defaults, {}, {}, {"provider": "wasabi"})
+    assert problem.startswith("defaults.tags is no setting; ")
+    assert problem.endswith("It is the default of stores.2.example.com.")

@@ -200,6 +200,51 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
     return {**draw(st.sampled_from(BASES)), **adopted, **{name: draw(VALUES[name]) for name in names}}
 
 
+DEFAULTS = "synapse-media:defaults"
+
+
+def faults_with(defaults: object, store: object) -> list[str]:
+    whole = {"config": {DEFAULTS: defaults, "synapse-media:stores": {NAME: store}}}
+    return [error.message for error in VALIDATOR.iter_errors(whole)]
+
+
+def test_what_the_defaults_have_a_store_may_lack() -> None:
+    defaults = {"provider": "wasabi", "region": "eu-central-1"}
+    own = {"bucket": "example-com-media"}
+    settings.parse({NAME: own}, None, defaults)
+    assert faults_with(defaults, own) == []
+    assert faults({NAME: own})
+
+
+@pytest.mark.parametrize(
+    ("defaults", "store"),
+    [
+        ({"bucket": "example-com-media"}, GOOD),
+        ({"existing_key": True}, GOOD),
+        ({"regoin": "eu-central-1"}, GOOD),
+        ([], GOOD),
+        ({}, {**GOOD, "bukcet": "x"}),
+        ({"provider": "wasabi", "region": "eu-central-1"}, {"bucket": "example-com-media", "access": "more"}),
+    ],
+)
+def test_what_the_settings_refuse_beside_defaults_is_marked(defaults: Any, store: Any) -> None:
+    with pytest.raises(SettingsError):
+        settings.parse({NAME: store}, None, defaults)
+    assert faults_with(defaults, store)
+
+
+@given(changed(), st.sets(st.sampled_from(sorted(VALUES)), max_size=5))
+@settings_of_the_run(max_examples=400)
+def test_nothing_is_marked_beside_defaults_that_the_settings_accept(store: dict[str, Any], moved: set[str]) -> None:
+    defaults = {name: value for name, value in store.items() if name in moved}
+    own = {name: value for name, value in store.items() if name not in moved}
+    try:
+        settings.parse({NAME: own}, None, defaults)
+    except SettingsError:
+        return
+    assert faults_with(defaults, own) == []
+
+
 @given(changed())
 @settings_of_the_run(max_examples=400)
 def test_nothing_is_marked_that_the_settings_accept(store: dict[str, Any]) -> None:

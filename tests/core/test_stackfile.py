@@ -188,3 +188,63 @@ def test_no_project_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no Pulumi\.yaml in") as refused:
         stackfile.find_project(tmp_path)
     assert refused.value.exit_code == 64
+
+
+SHARED = """\
+# Of all homeservers.
+config:
+  synapse-media:defaults:   # of every store
+    provider: wasabi
+    region: eu-central-1
+  synapse-media:stores:
+    # the first
+    one.example.com:
+      bucket: one-media  # never change this
+
+    two.example.com:
+      bucket: two-media
+      keys:
+        active: a
+        retiring: []
+
+  # What may pass a guard.
+  synapse-media:allow: []
+"""
+
+
+def test_defaults_are_those_of_every_store(project: Path) -> None:
+    write(project, SHARED)
+    stores = stackfile.read(project, "s").stores
+    assert {(store.provider, store.region) for store in stores.values()} == {("wasabi", "eu-central-1")}
+
+
+def test_a_store_is_added_after_the_last_one_and_every_other_line_stays(project: Path) -> None:
+    write(project, SHARED)
+    path = project / "stacks/Pulumi.s.yaml"
+    path.chmod(0o640)
+    stackfile.add_store(path, "three.example.com", {"bucket": "three-media", "tags": {"a": "é"}})
+    added = "    three.example.com:\n      bucket: three-media\n      tags:\n        a: é\n"
+    before, after = SHARED.split("        retiring: []\n")
+    assert path.read_text(encoding="utf-8") == f"{before}        retiring: []\n{added}{after}"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        'config:\n  synapse-media:stores: \'{"local.example.com": {"method": "filesystem"}}\'\n',
+        "config:\n  synapse-media:stores: {local.example.com: {method: filesystem}}",
+        "config:\n    synapse-media:stores:\n        local.example.com:\n            method: filesystem",
+        "config:\n  synapse-media:stores:\n    local.example.com: &usual\n      method: filesystem\n"
+        "    other.example.com: *usual\n",
+        "config:\n  synapse-media:stores:\n    local.example.com:\n      method: |-\n        filesystem\n# end\n",
+    ],
+)
+def test_a_store_is_added_however_the_file_is_written(project: Path, text: str) -> None:
+    write(project, text)
+    before = stackfile.read(project, "s").stores
+    stackfile.add_store(project / "stacks/Pulumi.s.yaml", "new.example.com", {"method": "filesystem"})
+    after = stackfile.read(project, "s").stores
+    assert after.keys() == before.keys() | {"new.example.com"}
+    assert {name: after[name] for name in before} == before

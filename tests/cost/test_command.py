@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from synapse_media.cli import main
+from tests.cli.shapes import answer
 
 MEDIUM = ["--stored", "400GB", "--growth", "10GB/month", "--egress", "50GB/month", "--files", "900k"]
 DATE = ["--date", "2026-11-23"]
@@ -92,7 +93,7 @@ def test_what_is_not_compared_is_said(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, *MEDIUM, *DATE, "--json", "--provider", "wasabi", "--deleted", "10GB/month")
-    found = json.loads(out)
+    found = answer("cost", out)
     assert (code, err) == (0, "")
     (wasabi,) = found["currencies"]["USD"]
     assert wasabi["month"]["dominant"] == "minimum storage"
@@ -194,7 +195,7 @@ def test_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     assert len(out.splitlines()) < 20
     assert "cannot         • deny delete" in out
     code, out, _ = run(capsys, "--fit", "--json", "--provider", "storj")
-    assert json.loads(out)["fit"][0]["layout"] == "distributed"
+    assert answer("cost", out)["fit"][0]["layout"] == "distributed"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_neither_pulumi_nor_boto_nor_matplotlib_is_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["version"] == 1
+    assert json.loads(done.stdout)["format_version"] == 1
 
 
 def test_the_progress_is_silent_off_a_terminal(capsys: pytest.CaptureFixture[str], media: Path) -> None:

@@ -10,6 +10,7 @@ import http.client
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -219,6 +220,27 @@ def slow_down(request: Request, _: Upstream) -> Answer:
     if request.action:
         return error(request, 400, "Throttling", "Rate exceeded")
     return error(request, 503, "SlowDown", "Please reduce your request rate.")
+
+
+def at_most(per_second: float) -> Fault:
+    """A store with a limit: a request that comes sooner than its share after the last one taken is throttled.
+
+    S3 says 503 SlowDown, IAM a 429 with a document of its own. The same fault in front of both is one limit.
+    """
+    lock = threading.Lock()
+    taken = 0.0
+
+    def fault(request: Request, upstream: Upstream) -> Answer | None:
+        nonlocal taken
+        with lock:
+            now = time.monotonic()
+            if now < taken + 1 / per_second:
+                code, status = ("Throttling", 429) if request.action else ("SlowDown", 503)
+                return error(request, status, code, "Please reduce your request rate.")
+            taken = now
+        return upstream.ask(request)
+
+    return fault
 
 
 def internal_error(request: Request, _: Upstream) -> Answer:

@@ -106,15 +106,17 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A homeserver's directory: base configuration, SQLite database, signing key, media.
+    """A homeserver's directory: base configuration, database, signing key, media.
 
     Attributes:
         media: the local media store, inside `directory` unless it is a mount of its own.
+        database: `database` of the configuration; None: SQLite in `directory`.
     """
 
     python: Path
     directory: Path
     media: Path
+    database: Mapping[str, Any] | None = None
 
     @property
     def base(self) -> Path:
@@ -123,6 +125,10 @@ class Home:
     @property
     def log(self) -> Path:
         return self.directory / "homeserver.log"
+
+    @property
+    def sqlite(self) -> Path:
+        return self.directory / "homeserver.db"
 
     def load(self, *drop_ins: Path, environment: Mapping[str, str] | None = None) -> Loaded:
         """What Synapse's own loader makes of base and drop-ins, without a start. Raises ConfigError."""
@@ -187,7 +193,7 @@ class Home:
             "server_name": SERVER_NAME,
             "report_stats": False,
             "listeners": [listener],
-            "database": {"name": "sqlite3", "args": {"database": str(self.directory / "homeserver.db")}},
+            "database": self.database or {"name": "sqlite3", "args": {"database": str(self.sqlite)}},
             "media_store_path": str(self.media),
             "signing_key_path": str(self.directory / "signing.key"),
             "trusted_key_servers": [],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from synapse_media.engine import files, paths
+from synapse_media.errors import UsageError
 
 
 def mode(path: Path) -> int:
@@ -62,3 +63,22 @@ def test_a_base_directory_that_is_not_absolute_is_ignored(
     monkeypatch.setenv("XDG_CACHE_HOME", value)
     assert paths.state_dir() == tmp_path / ".local/state/synapse-media"
     assert paths.cache_dir() == tmp_path / ".cache/synapse-media"
+
+
+def test_an_account_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's random user ID, for which /etc/passwd has no entry."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UsageError, match="set HOME or XDG_STATE_HOME"):
+        paths.state_dir()
+
+
+def test_a_base_directory_whose_name_is_no_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/\udcff")
+    with pytest.raises(UsageError, match="is not UTF-8: set XDG_STATE_HOME"):
+        paths.state_dir()
+    assert list(tmp_path.iterdir()) == []

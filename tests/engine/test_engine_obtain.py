@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from synapse_media.engine import __main__ as engine_main
 from synapse_media.engine import embedded, obtain, versions
 from synapse_media.engine.obtain import GoProgram, ObtainError, Toolchain
 from synapse_media.engine.paths import private_dir
@@ -62,6 +63,7 @@ def test_the_real_engine_answers_with_its_version(engine_toolchain: Toolchain) -
 def test_what_is_there_is_found_without_a_word(engine_toolchain: Toolchain, said: Said) -> None:
     assert obtain.obtain_pulumi(said) == engine_toolchain
     assert obtain.obtain_versitygw(said).name == "versitygw"
+    assert obtain.obtain_rclone(said).name == "rclone"
     assert said.lines == []
 
 
@@ -77,6 +79,7 @@ def test_the_real_versitygw_is_the_pinned_one() -> None:
         (obtain.PULUMI, "github.com/pulumi/pulumi/sdk/v3", versions.PULUMI),
         (obtain.LANGUAGE_HOST, "github.com/pulumi/pulumi/sdk/v3", versions.LANGUAGE_HOST),
         (obtain.VERSITYGW, "github.com/versity/versitygw", versions.VERSITYGW),
+        (obtain.RCLONE, "github.com/rclone/rclone", versions.RCLONE),
     ],
 )
 def test_the_pins_are_those_of_go_mod(program: GoProgram, module: str, version: str) -> None:
@@ -85,6 +88,52 @@ def test_the_pins_are_those_of_go_mod(program: GoProgram, module: str, version: 
     minimum = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
     assert minimum
     assert tuple(map(int, minimum.groups())) == versions.MINIMUM_GO
+
+
+def test_the_rclone_that_is_built_is_the_pinned_one_and_has_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(obtain, "_rclone_on_path", lambda: (None, ""))
+    program = obtain.obtain_rclone()
+    answer = subprocess.run([program, "version"], capture_output=True, text=True, check=True)
+    assert f"rclone v{versions.RCLONE}\n" in answer.stdout
+    answer = subprocess.run([program, "help"], capture_output=True, text=True, check=True)
+    for command in ("check", "copy", "lsjson", "md5sum"):
+        assert re.search(rf"^  {command} ", answer.stdout, re.MULTILINE)
+    assert program.stat().st_size < 60 << 20, "two backends, not all of them"
+
+
+@pytest.mark.parametrize(
+    ("answer", "taken"),
+    [
+        ("rclone v1.60.1-DEV\n- os/version: debian 12", True),
+        ("rclone v1.75.0\n", True),
+        ("rclone v1.59.2\n", False),
+        ("rclone v0.99\n", False),
+        ("something else\n", False),
+    ],
+)
+def test_an_rclone_on_path_is_used_if_it_is_new_enough(
+    answer: str, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin/rclone"
+    program.parent.mkdir()
+    # As 1.60, it does not start with this variable.
+    program.write_text(f"#!/bin/sh\n[ -z \"$AWS_CA_BUNDLE\" ] || exit 1\nprintf '{answer}'\n")
+    program.chmod(0o755)
+    only_on_path(monkeypatch, program.parent)
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ca.pem")
+    found, why_not = obtain._rclone_on_path()
+    assert (found == program) is taken
+    assert bool(why_not) is not taken
+    assert taken or "1.60 or newer is needed" in why_not
+
+
+def test_without_rclone_and_go_it_is_said_how_to_install_it(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    only_on_path(monkeypatch)
+    with pytest.raises(ObtainError, match="apt install rclone") as caught:
+        obtain.obtain_rclone(said)
+    assert "There is no rclone on PATH" in str(caught.value)
 
 
 # Building.
@@ -493,3 +542,35 @@ def test_a_read_only_source_is_built(own_cache: Path, stand_in_module: GoProgram
     program = GoProgram("stand-in", frozen, ".")
     assert obtain.build_once(program, own_cache / "stand-in-1", said).exists()
     frozen.chmod(0o755)
+
+
+def test_the_store_is_built_beside_the_engine_and_its_failure_is_the_whole_s(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    only_on_path(monkeypatch, tmp_path)
+    asked: list[str] = []
+    monkeypatch.setattr(engine_main, "obtain_pulumi", lambda: asked.append("engine"))
+    monkeypatch.setattr("sys.argv", ["engine"])
+    assert engine_main.main() == ObtainError.exit_code
+    assert asked == ["engine"]
+    assert "`go` is not on PATH" in capfd.readouterr().err
+    monkeypatch.setattr(engine_main, "has_versitygw", lambda: True)
+    assert engine_main.main() == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_a_build_is_one_line_on_a_terminal_and_a_few_elsewhere(
+    said: Said, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    terminal, file = obtain._Progress(obtain.say_on_stderr), obtain._Progress(said)
+    for number in range(1, 61):
+        now = float(number)
+        for progress in (terminal, file):
+            progress.show(lambda shown=now: f"{shown:.0f} s")  # type: ignore[misc]
+    terminal.clear()
+    printed = capsys.readouterr().err
+    assert printed == "".join(f"\r\x1b[K{number} s" for number in range(1, 61)) + "\r\x1b[K"
+    assert said.lines == ["30 s", "60 s"]

@@ -411,7 +411,9 @@ def running_up(project: Project, own_state: Path, tmp_path: Path, said: Said) ->
 def test_a_live_lock_is_kept_and_a_dead_ones_work_is_finished(running_up: Cut) -> None:
     engine = running_up.engine
     assert engine.unlock_if_dead("slow") is False
-    with pytest.raises(EngineError, match=r"currently locked by 1 lock"):
+    with pytest.raises(
+        EngineError, match=r"the stack slow is locked by another run: of .* process \d+, since .* and run this again\.$"
+    ):
         engine.run(["up", "--yes", "--skip-preview", "--stack", "slow"])
     beneath = {pid: identity(pid) for pid in descendants(running_up.pid)}
     os.kill(running_up.pid, signal.SIGKILL)

@@ -3,6 +3,8 @@
     make faults                       100 trials
     make faults N=20 SEED=1234        the first 20 of a run that is known by its seed
     make faults STORES=3              three stores in the stack: one is changed, the others must not notice
+    make faults SAVED=at-end          with the state written at the end of each run only (each-step: after every step)
+    make faults PATIENCE=900          on a busy machine: a command that takes longer is counted as broken (240 s)
     python -m tests.faults --seed 1234 --walk 7      one walk of it: a store's life, with a fault in each step
 
 Exit code 1 if anything that must hold did not.
@@ -21,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from synapse_media.cli import checkpoints
 from tests.conftest import _FOREIGN
 from tests.faults.trial import KINDS, Trial, attempt, draw, life
 from tests.faults.world import BrokenError, World, world
@@ -54,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-n", type=int, default=100, help="how many faults must have struck (100)")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="of an earlier run, to have it again")
     parser.add_argument("--stores", type=int, default=1, help="how many the stack has (1)")
+    parser.add_argument(
+        "--saved", default="", choices=("each-step", "at-end"), help="how often the state is written (decided)"
+    )
     parser.add_argument("--walk", type=int, help="only this walk")
     wanted = parser.parse_args(arguments)
     print(f"seed {wanted.seed}", flush=True)
@@ -72,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="synapse-media-faults-") as folder:
             try:
                 with world(Path(folder), f"walk-{number}", wanted.stores) as here:
+                    here.environment = {checkpoints.VARIABLE: wanted.saved}
                     seed = f"{wanted.seed}/{number}"
                     walk(here, [draw(seed, action, wanted.stores) for action in life(seed)], tell)
             except Exception as error:  # noqa: BLE001 - whatever it is, the counts are reported

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from synapse_media.cli import checkpoints
 from synapse_media.renderer import inventory_host
 from tests.faults import __main__ as faults
 from tests.faults import trial
@@ -45,12 +46,32 @@ EDITED = (
     Trial("rename", "kill engine", 8, 0.0, 1),
     Trial("endpoint", "kill command", 12, 0.0, 1),
     Trial("bucket", "kill engine", 30, 0.0, 1),
+    Trial("region", "kill plugin", 12, 0.0, 1),
     Trial("destroy", "hang up", 2, 0.0, 1),
 )
 
+AT_END = (
+    Trial("up", "kill engine", 44, 0.2, 1),
+    Trial("rotate", "kill engine", 26, 0.1, 1),
+    Trial("finish", "kill command", 8, 0.0, 1),
+    Trial("destroy", "kill engine", 5, 0.0, 1),
+)
+"""For a state that is written at the end of a run only."""
 
-@pytest.mark.parametrize("trials", [KILLED, DISTURBED, EDITED], ids=["killed", "disturbed", "edited"])
-def test_a_life_full_of_faults(trials: tuple[Trial, ...], here: World, own_directories: Path, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize(
+    ("trials", "saved"),
+    [(KILLED, ""), (DISTURBED, ""), (EDITED, ""), (AT_END, "at-end")],
+    ids=["killed", "disturbed", "edited", "at-end"],
+)
+def test_a_life_full_of_faults(
+    trials: tuple[Trial, ...],
+    saved: str,
+    here: World,
+    own_directories: Path,
+    tmp_path: Path,
+) -> None:
+    here.environment = {checkpoints.VARIABLE: saved}
     told: list[tuple[str, str]] = []
     rendered: dict[Path, str] = {}
 
@@ -117,8 +138,8 @@ def test_whatever_breaks_is_counted_by_its_kind(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @contextmanager
-    def nothing(*_: object) -> Iterator[None]:
-        yield
+    def nothing(*_: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace()
 
     def fails(_: object, trial: Trial) -> bool:
         raise ConnectionError("the store can't be asked")

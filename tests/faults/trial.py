@@ -35,12 +35,14 @@ class Action:
         edit: settings of the first store that change before it.
         words: what `allow` has to name for it, of that store.
         command: of the tool; with `--server` where it needs one.
+        everywhere: it is of all stores.
     """
 
     requests: int
     edit: Edit = field(default_factory=dict)
     words: tuple[str, ...] = ()
     command: tuple[str, ...] = UP
+    everywhere: bool = False
 
 
 ACTIONS: Final[Mapping[str, Action]] = {
@@ -49,6 +51,10 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "finish": Action(28, command=("rotate", "--finish", "--confirm", "--yes")),
     "to goofys": Action(33, {"method": "goofys"}, ("widen-policy",)),
     "from goofys": Action(25, {"method": MODULE}, ("narrow-policy",)),
+    "to matrix-media-repo": Action(
+        33, {"method": "matrix-media-repo", "media_repo": {"s3_datastore_id": "id"}}, ("move-media", "widen-policy")
+    ),
+    "from matrix-media-repo": Action(25, {"method": MODULE, "media_repo": None}, ("move-media", "narrow-policy")),
     "to filesystem": Action(8, {"method": "filesystem"}, GIVES_UP),
     "from filesystem": Action(46, {"method": MODULE, **BACK}),
     "remove": Action(8, {"managed": False}, GIVES_UP),
@@ -58,17 +64,20 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "prefix": Action(25, {"prefix": "media/"}, ("move-media", "widen-policy", "narrow-policy")),
     "no prefix": Action(25, {"prefix": ""}, ("move-media", "widen-policy", "narrow-policy")),
     "bucket": Action(55, {"bucket": "another", "adopt": False}, (*GIVES_UP, "replace-bucket", "widen-policy")),
-    "destroy": Action(10, words=("retain-bucket",), command=("destroy", "--yes")),
+    "region": Action(40, {"region": "eu-west-1"}, ("replace-bucket", "retire-key"), everywhere=True),
+    "destroy": Action(10, words=("retain-bucket",), command=("destroy", "--yes"), everywhere=True),
 }
 CHAPTERS: Final = (
     ("rotate", "finish"),
     ("to goofys", "from goofys"),
+    ("to matrix-media-repo", "from matrix-media-repo"),
     ("to filesystem", "from filesystem"),
     ("remove", "add again"),
     ("rename",),
     ("endpoint",),
     ("prefix", "no prefix"),
     ("bucket",),
+    ("region",),
 )
 """What may happen in a store's life, in any order, between the `up` that begins it and the `destroy` at its end."""
 
@@ -122,7 +131,8 @@ def draw(seed: str, action: str, stores: int = 1) -> Trial:
     """The trial of a seed.
 
     Args:
-        stores: how many the stack has: all of them are made and destroyed, and one is changed in between.
+        stores: how many the stack has: all of them are made, moved to another region and destroyed, and one is
+            changed otherwise.
     """
     chance = random.Random(f"{seed}/{action}")
     kind = chance.choices(KINDS, WEIGHTS)[0]
@@ -130,7 +140,7 @@ def draw(seed: str, action: str, stores: int = 1) -> Trial:
     amount = chance.choice((1, 2, 3, 8))
     if kind == "disk full":
         amount = chance.choice((0, 1000, 8000, 20000))
-    requests = ACTIONS[action].requests * (stores if action in ("up", "destroy") else 1)
+    requests = ACTIONS[action].requests * (stores if action == "up" or ACTIONS[action].everywhere else 1)
     return Trial(action, kind, chance.randint(0 if kind in KILLS else 1, requests), after, amount)
 
 
@@ -142,9 +152,8 @@ def attempt(world: World, trial: Trial) -> bool:
     """
     action = ACTIONS[trial.action]
     held = world.held()
-    world.edit(action.edit)
-    everything = trial.action == "destroy"
-    world.write(*action.words, everywhere=everything)
+    world.edit(action.edit, everywhere=action.everywhere)
+    world.write(*action.words, everywhere=action.everywhere)
     which = ("--server", world.first.name) if action.command[0] == "rotate" else ()
     child = world.start(*action.command, *which)
     struck = threading.Event()
@@ -160,14 +169,15 @@ def attempt(world: World, trial: Trial) -> bool:
     # What outlives a killed command or engine must be gone soon, or it could act beside the next run.
     leftovers(beneath)
     world.behave()
-    if everything:
+    destroyed = trial.action == "destroy"
+    if destroyed:
         # Everything went but the buckets with the media.
         world.edit(BACK, everywhere=True)
         world.write()
     world.recover((*action.command, *which))
     world.write()
     world.settled()
-    if not everything:
+    if not destroyed and not (action.everywhere and "retire-key" in action.words):
         world.still_works(held, but="retire-key" in action.words)
     return struck.is_set()
 

@@ -33,8 +33,8 @@ from tests.providers.project import SERVER, Stack, stack
 
 COMMAND = Path(sys.executable).parent / "synapse-media"
 MEDIA = {"local_content/ab/cd/photo": b"a photo" * 1000, "local_thumbnails/ab/cd/photo/32": b"a thumbnail"}
-PATIENCE = 240
-"""Seconds that a command may take: more than all its retries together."""
+PATIENCE = float(os.environ.get("PATIENCE", "240"))
+"""Seconds that a command may take: more than all its retries together, on a machine that is not busy otherwise."""
 
 
 class BrokenError(Exception):
@@ -55,8 +55,9 @@ class _Hearing(Upstream):
 
 
 Edit = Mapping[str, Any]
-"""Settings of a store that change, as the stack file has them; beside these: `name`, `managed` (it is in the stack
-file), `route` (by which address the server is reached), and of `bucket` only what makes it another."""
+"""Settings of a store that change, as the stack file has them, None for one that goes; beside these: `name`, `managed`
+(it is in the stack file), `route` (by which address the server is reached), `region` (the server's, and so that of all
+stores), and of `bucket` only what makes it another."""
 
 
 @dataclass(slots=True)
@@ -93,6 +94,7 @@ class World:
         stores: the first is the one that is changed; the others must not notice.
         media: the buckets that media was put into: whatever happens, it stays there.
         issued: every secret access key that the store ever handed out, whether or not anybody received it.
+        environment: variables of the commands beside this process's own.
     """
 
     stack: Stack
@@ -104,6 +106,7 @@ class World:
     runs: int = 0
     media: set[str] = field(default_factory=set)
     issued: set[str] = field(default_factory=set)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def first(self) -> Kept:
@@ -117,6 +120,10 @@ class World:
 
     def edit(self, edit: Edit, *, everywhere: bool = False) -> None:
         """What `write` writes from now on."""
+        if "region" in edit:
+            embedded.stop(name=self.store_name)
+            embedded.REGION = str(edit["region"])
+            self.store = embedded.start(name=self.store_name, say=lambda _: None)
         for one in self.stores if everywhere else [self.first]:
             changed = dict(edit)
             if "name" in changed:
@@ -125,7 +132,8 @@ class World:
                 one.bucket = f"{one.bucket}-{changed.pop('bucket')}"
             one.route = changed.pop("route", one.route)
             one.managed = changed.pop("managed", one.managed)
-            one.settings |= changed
+            merged = one.settings | changed
+            one.settings = {setting: value for setting, value in merged.items() if value is not None}
 
     def write(self, *words: str, everywhere: bool = False) -> None:
         """The stack file; which keys it wants stays."""
@@ -165,6 +173,7 @@ class World:
             return subprocess.Popen(
                 [COMMAND, arguments[0], "--stack", self.stack.name, *arguments[1:]],
                 cwd=self.stack.engine.project,
+                env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -189,7 +198,7 @@ class World:
         return boto3.client(
             service,
             endpoint_url=self.store.endpoint if service == "s3" else self.store.iam_endpoint,
-            region_name=self.store.region,
+            region_name=self.store.region if service == "s3" else "us-east-1",
             aws_access_key_id=key or self.store.access_key_id,
             aws_secret_access_key=secret or self.store.secret_access_key,
             config=Config(s3={"addressing_style": "path"}),
@@ -328,6 +337,7 @@ def world(folder: Path, name: str, stores: int = 1, store_name: str = "faults") 
     credentials = {"S3_ACCESS_KEY_ID": running.access_key_id, "S3_SECRET_ACCESS_KEY": running.secret_access_key}
     before = {variable: os.environ.get(variable) for variable in credentials}
     os.environ.update(credentials)
+    region = embedded.REGION
     project, logs = folder / "project", folder / "logs"
     project.mkdir()
     logs.mkdir(mode=0o700)
@@ -354,6 +364,7 @@ def world(folder: Path, name: str, stores: int = 1, store_name: str = "faults") 
             else:
                 os.environ[variable] = value
         embedded.wipe(name=store_name)
+        embedded.REGION = region
 
 
 # ---- processes: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
@@ -397,7 +408,7 @@ def ended(child: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         for pid in (child.pid, *descendants(child.pid)):
             kill(pid)
-        raise BrokenError(f"the command did not end within {PATIENCE} s") from None
+        raise BrokenError(f"the command did not end within {PATIENCE:g} s") from None
 
 
 def kill(pid: int) -> None:

@@ -274,8 +274,14 @@ def test_another_existing_key_than_before(begin: Callable[[], Life], monkeypatch
     done(new)
     for name, value in administrators.items():
         monkeypatch.setenv(name, value)
-    assert new.command("diff", "--refresh")[0] == 3
-    refused(new, f"{first} becomes {administrators['S3_ACCESS_KEY_ID']}", command=("up", "--refresh", "--yes"))
+    # No word lets it through.
+    new.s3.create_bucket(Bucket=f"{new.bucket}-2")
+    new.stack.write({SERVER: settings()}, [f"{SERVER}/widen-policy"])
+    for command in (("diff", "--refresh"), ("up", "--refresh", "--yes")):
+        code, printed = new.command(*command)
+        assert code == 1, printed
+        assert "an administrator's key is not handed to Synapse" in printed
+    new.stack.store((), **settings())
     # As a plain `up` does after a run that was cut off.
     done(new)
     assert new.stack.outputs().access_key_id == first

@@ -15,6 +15,7 @@ from synapse_media import stackfile
 from synapse_media.cli import embedded as command
 from synapse_media.cli import main
 from synapse_media.engine import embedded
+from tests.cli.shapes import answer
 from tests.providers.project import stack
 
 
@@ -77,14 +78,14 @@ def test_up_again_another_method_down_and_clean(
     assert main(["embedded", "stop"]) == 0
     capfd.readouterr()
     assert main(["embedded", "stop", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out) == {"running": False, "stopped": False}
+    assert answer("embedded", capfd.readouterr().out)["stopped"] is False
     assert main(["embedded", "status"]) == 1
     assert main(["diff", "--stack", "embedded"]) == 1
     assert "start it with" in capfd.readouterr().err
     assert main(["embedded", "up", "--json"]) == 0
     printed = capfd.readouterr()
     assert "no changes" in printed.err
-    found = json.loads(printed.out)
+    found = answer("embedded", printed.out)
     assert found["stores"][command.SERVER_NAME]["method"] == "goofys"
     assert found["rendered"] == str(rendered)
 
@@ -93,7 +94,7 @@ def test_up_again_another_method_down_and_clean(
     assert rendered.exists()
     monkeypatch.setenv("YES", "embedded")
     assert main(["embedded", "clean", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out) == {"running": False, "deleted": True}
+    assert answer("embedded", capfd.readouterr().out)["deleted"] is True
     assert embedded.status() is None
     assert not rendered.exists()
     assert not (project / "stacks/Pulumi.embedded.yaml").exists()

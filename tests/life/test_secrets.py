@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from synapse_media.store import tracing
+from tests.cli.shapes import answer
 from tests.life.life import Life
 
 COMMAND = str(Path(sys.executable).parent / "synapse-media")
@@ -125,7 +125,7 @@ def test_what_there_is_can_be_had_as_json_without_a_secret(life: Life) -> None:
         check=True,
     )
     outputs = life.stack.outputs()
-    found = json.loads(done.stdout)[outputs.server_name]
+    found = answer("up", done.stdout)["stores"][outputs.server_name]
     assert found["access_key_id"] == outputs.access_key_id
     assert found["proof"]["put"] == "allowed"
     assert "no changes" in done.stderr

@@ -89,7 +89,7 @@ def test_two_ups_at_once_on_a_state_in_a_bucket(shared: Life, state_bucket: str,
             go_on.set()
         told, _ = first.communicate(timeout=300)
     assert second.returncode == 1
-    assert "currently locked" in said
+    assert "is locked by another run: of " in said
     assert first.returncode == 0, told
     assert shared.command("up", "--yes")[0] == 0
     outputs = shared.stack.outputs()

@@ -615,6 +615,23 @@ def test_an_older_state_is_noticed_by_asking_the_store(life: Life, tmp_path: Pat
     works(life)
 
 
+def test_a_store_file_with_a_key_that_is_gone_is_not_rendered(
+    life: Life, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", "--stack", life.stack.name, "--out", str(tmp_path / "first")]) == 0
+    [file] = (tmp_path / "first").rglob("store.json")
+    again = ["render", "--store", str(file), "--out", str(tmp_path / "again")]
+    assert main(again) == 0
+    rotated(life)
+    assert life.command("rotate", "--finish", "--confirm", "--yes")[0] == 0
+    refused = ["render", "--store", str(file), "--out", str(tmp_path / "refused")]
+    capfd.readouterr()
+    assert main(refused) == 1
+    assert "does not accept" in (said := capfd.readouterr().err)
+    assert f"copy the new store.json to {file}" in said
+    assert not (tmp_path / "refused").exists()
+
+
 # ---- one thing under two entries of the state
 
 
@@ -665,6 +682,37 @@ def test_a_bucket_that_is_back_is_not_deleted_as_the_one_that_was_left(life: Lif
     export["deployment"]["resources"].append({**bucket, "delete": True, "protect": False})
     life.stack.engine.replace_state(life.stack.name, export)
     life.store("replace-bucket", "delete-bucket", "delete-media", noncurrent_days=31)
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    assert media(life) == PHOTO
+    works(life)
+    assert life.command("diff", "--refresh")[0] == 0
+
+
+def test_media_that_stays_is_not_said_to_be_deleted_where_a_move_is_taken_back(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_media(life)
+    wide = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [wide]})
+    life.iam.put_user_policy(UserName=life.user, PolicyName="by-hand", PolicyDocument=document)
+    allow = ("replace-bucket", "delete-bucket", "widen-policy", "narrow-policy")
+    begun = f"{life.bucket}-2"
+    with monkeypatch.context() as patched:
+        patched.setattr(stacks, "media_in", lambda *_: "")  # uploaded after the look
+        life.store(*allow, bucket=begun, user=life.user)
+        code, printed = life.command("up", "--yes")
+    assert code == 1, printed
+    assert "the proof failed" in printed
+    life.iam.delete_user_policy(UserName=life.user, PolicyName="by-hand")
+    put_media(life, begun)
+    life.store(*allow, user=life.user)
+    code, printed = life.command("up", "--yes")
+    assert code == 1, printed
+    assert f"the bucket {begun} holds media" in printed
+    assert f"the bucket {life.bucket} holds media" not in printed
+    for version in life.s3.list_object_versions(Bucket=begun).get("Versions", []):
+        life.s3.delete_object(Bucket=begun, Key=version["Key"], VersionId=version["VersionId"])
     code, printed = life.command("up", "--yes")
     assert code == 0, printed
     assert media(life) == PHOTO

@@ -13,6 +13,7 @@ from synapse_media import cli, lint, renderer
 from synapse_media.errors import UsageError
 from synapse_media.lint.reading import MAX_BYTES
 from synapse_media.renderer.vault import Vault
+from tests.cli.shapes import answer
 from tests.end_to_end import synapse as real_synapse
 from tests.lint.test_kinds import ALL
 from tests.lint.test_rules import (
@@ -104,6 +105,50 @@ def test_host_vars_are_read_by_name_and_apart_from_each_other(tmp_path: Path) ->
     assert names(lint.check([tmp_path / "a"])) == ["nightly-clean-up"]
     found = lint.check([tmp_path / "a", tmp_path / "b"])
     assert names(found) == ["nightly-clean-up", "two-methods-one-bucket"]
+
+
+def test_variables_of_groups_are_those_of_each_host(tmp_path: Path) -> None:
+    without = GOOD_MODULE.replace(f"{M}enabled: true\n", "").replace(f"{M}store_synchronous: true\n", "")
+    write(
+        tmp_path,
+        {
+            "inventory/group_vars/all.yml": f"{M}enabled: true\n{M}store_synchronous: false\n",
+            "inventory/group_vars/matrix_servers/media.yml": f"{M}store_synchronous: true\n{M}config_endpoint_url: x\n",
+            "inventory/host_vars/a/vars.yml": without,
+            "inventory/host_vars/b.yml": without.replace("acme-media", "other-media").replace(
+                f"{M}config_endpoint_url: https://s3.example.com\n", ""
+            ),
+        },
+    )
+    inventory = tmp_path / "inventory"
+    groups = [inventory / "group_vars", inventory / "group_vars/matrix_servers"]
+    assert lint.check([*groups, inventory / "host_vars/a"]).findings == ()
+    # The endpoint of the group is that of the host that has none, and is found once.
+    found = lint.check([*groups, inventory / "host_vars/a", inventory / "host_vars"])
+    assert [(finding.rule, Path(finding.file).name) for finding in found.findings] == [
+        ("endpoint-without-scheme", "media.yml")
+    ]
+    # Alone they are checked as they are.
+    assert "endpoint-without-scheme" in names(lint.check(groups[1:]))
+
+
+def test_a_domain_of_matrix_media_repo_replaces_the_datastores_for_itself_alone(tmp_path: Path) -> None:
+    own = "homeserver: b.example\n" + GOOD_DATASTORES.removeprefix("repo: {port: 8000}\n")
+    write(
+        tmp_path,
+        {"00-main.yaml": GOOD_DATASTORES, "b.yaml": own.replace('"one"', '"three"').replace('"two"', '"four"')},
+    )
+    assert names(lint.check([tmp_path])) == []
+    write(tmp_path, {"b.yaml": own.replace("[all]", "[local_media]")})
+    assert names(lint.check([tmp_path])) == ["kind-unstored"]
+
+
+def test_a_job_is_listed_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, {"upload.sh": "cd /x\ns3_media_upload upload /data/media acme-media --delete\n"})
+    assert cli.main(["check", "--json", str(tmp_path / "upload.sh")]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["files"] == {str(tmp_path / "upload.sh"): "a job with s3_media_upload"}
+    assert [(found["rule"], found["line"]) for found in answer["findings"]] == [("upload-deletes", 2)]
 
 
 def test_two_homeservers_in_one_run_are_refused(tmp_path: Path) -> None:
@@ -361,7 +406,7 @@ def test_exit_codes_and_the_report_for_programs(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().out.endswith("1 file: 1 warns\n")
     write(tmp_path, {"homeserver.yaml": synapse("prefix: media\nstorage_class: GLACIER")})
     assert cli.main(["check", "--json", str(file)]) == 1
-    report = json.loads(capsys.readouterr().out)
+    report = answer("check", capsys.readouterr().out)
     assert report["files"] == {str(file): "homeserver.yaml"}
     # The worst first.
     assert [(found["rule"], found["severity"]) for found in report["findings"]] == [

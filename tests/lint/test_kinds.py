@@ -14,6 +14,7 @@ from textwrap import dedent, indent
 import pytest
 
 from synapse_media import cli, lint
+from tests.lint.more_kinds import MORE
 from tests.lint.test_rules import (
     BASE,
     GOOD_CONFIG,
@@ -103,7 +104,7 @@ LOSES: list[tuple[str, str, str, set[str]]] = [
         {"local-not-stored"} | {"partly-stored"},
     ),
     ("store_local", VARS, module(f"{M}store_local: false"), {"playbook-local-not-stored"}),
-    ("store_local", VARS, module(f"{M}store_local: 'no'"), {"playbook-local-not-stored"}),
+    ("store_local", VARS, module(f"{M}store_local: 'no'"), {"not-a-switch"}),
     ("store_local", VARS, custom_module().replace("store_local: true", "store_local: false"), {"local-not-stored"}),
     # Synapse counts a switch without a value as false.
     ("store_local", HOME, in_provider("store_local:"), {"partly-stored"}),
@@ -1104,6 +1105,8 @@ CONTAINERS: list[tuple[str, str, str, set[str]]] = [
 ]
 
 TEMPLATES: dict[str, tuple[str, str]] = {
+    "an inventory in INI": ("hosts", "# all of them\n[matrix_servers]\nmatrix.example.org ansible_host=192.0.2.1\n"),
+    "Blade": (HOME, BASE + "@if($bucket)\nmedia_storage_providers:\n@endif\n"),
     "consul-template": (
         HOME,
         BASE + "media_store_path: /tmp\nmedia_storage_providers:\n"
@@ -1138,7 +1141,7 @@ TEMPLATES: dict[str, tuple[str, str]] = {
     "Nix": ("synapse.nix", "{ services.matrix-synapse.settings.media_storage_providers = [ ]; }\n"),
 }
 
-ALL = [*LOSES, *VALUES, *PLACEHOLDERS, *PLACES, *MEDIA_REPO, *VERSIONS, *CONTAINERS]
+ALL = [*LOSES, *VALUES, *PLACEHOLDERS, *PLACES, *MEDIA_REPO, *VERSIONS, *CONTAINERS, *MORE]
 
 
 def found(tmp_path: Path, name: str, text: str) -> lint.Report:

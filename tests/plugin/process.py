@@ -75,12 +75,12 @@ class EngineDouble(engine_pb2_grpc.EngineServicer):
         self.calls: list[str] = []
 
     def Log(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        if request.severity == engine_pb2.WARNING or request.ephemeral:
-            self.said.append((request.urn, request.message))
-            if not request.ephemeral:
-                self.warnings.append(request.message)
-        else:
+        if request.message.startswith("api: "):
             self.calls.append(request.message)
+        else:
+            self.said.append((request.urn, request.message))
+            if request.severity == engine_pb2.WARNING:
+                self.warnings.append(request.message)
         return empty_pb2.Empty()
 
 

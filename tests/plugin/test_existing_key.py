@@ -73,3 +73,25 @@ def test_a_key_that_sees_other_buckets_is_said(direct: Direct) -> None:
     direct.s3.create_bucket(Bucket=f"other-{direct.name}"[:60])
     KEY.create(inputs_of(direct), direct.context)
     assert any("it may be an administrator's" in said for said in direct.said)
+
+
+def test_a_key_that_sees_more_than_synapses_is_not_handed_over(scoped: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The administrator's, in the same variables."""
+    direct = scoped
+    direct.s3.create_bucket(Bucket=f"other-{direct.name}"[:60])
+    inputs = inputs_of(direct)
+    _, former = KEY.create(inputs, direct.context)
+    for name, value in zip(VARIABLES, (direct.running.access_key_id, direct.running.secret_access_key), strict=True):
+        monkeypatch.setenv(name, value)
+    for step in (
+        lambda: KEY.read("existing-key", inputs, former, direct.context),
+        lambda: KEY.update("existing-key", former, {**inputs, "active": "b"}, direct.context),
+    ):
+        with pytest.raises(StoreError, match="an administrator's key is not handed to Synapse") as refused:
+            step()
+        assert former["accessKeyId"] in str(refused.value)
+        assert direct.running.secret_access_key not in str(refused.value)
+    # What Synapse had is gone, so that nothing can be compared: the operator is warned, and the guards ask.
+    gone = {**former, "accessKeyId": "AKIAGONE0000000"}
+    assert KEY.read("existing-key", inputs, gone, direct.context) is not None
+    assert any("it may be an administrator's" in said for said in direct.said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from synapse_media.plugin.iam import JOURNAL, POLICY_NAME, KeyRing, User, UserPo
 from synapse_media.plugin.resource import PartialError, Values
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connections
+from synapse_media.store import pace
 from synapse_media.store.answers import ApiError
 from tests.doubles import proxy
 from tests.plugin.direct import Direct, allow
@@ -281,6 +283,24 @@ def sign_in(owner: Direct, key_id: str, secret: str) -> bool:
     return True
 
 
+def test_keys_of_others_keep_a_ring_whose_user_takes_them_along(owner: Direct) -> None:
+    """As the vendor's plugin for Amazon deletes a user. The inputs of the last `up` tell, too."""
+    made = RING.create(ring_inputs(owner, "a"), owner.context)[1]
+    by_hand = owner.iam.create_access_key(UserName=owner.name)["AccessKey"]["AccessKeyId"]
+    keys = owner.key_ids()
+    takes = ring_inputs(owner, "a", userTakesKeys=True)
+    for outputs, context in (
+        ({**confirmed(made), "userTakesKeys": True}, owner.context),
+        (confirmed(made), replace(owner.context, inputs=takes)),
+    ):
+        with pytest.raises(StoreError, match=f"has the key {by_hand}, which the state does not know.*docs/state.md"):
+            RING.delete(owner.name, outputs, context)
+        assert owner.key_ids() == keys
+    # A user of our plugin's is not deleted with it.
+    RING.delete(owner.name, confirmed(made), owner.context)
+    assert owner.key_ids() == {by_hand}
+
+
 def test_a_ring_makes_a_key_for_each_slot(owner: Direct) -> None:
     resource_id, outputs = RING.create(ring_inputs(owner, "a", "b", active="b"), owner.context)
     assert resource_id == owner.name
@@ -493,7 +513,6 @@ def black_hole(request: proxy.Request, upstream: proxy.Upstream) -> None:
     ("fault", "made"),
     [
         (proxy.internal_error, 0),
-        (proxy.slow_down, 0),
         (proxy.html(502), 0),
         (proxy.lost_answer, 1),
         (proxy.truncated, 1),
@@ -522,6 +541,43 @@ def test_making_a_key_is_tried_once_and_an_orphan_is_replaced(
     assert sign_in(owner, finished["accessKeyId"], finished["secretAccessKey"])
     told = [said for said in owner.said if "created by an interrupted run and never handed out, was deleted" in said]
     assert len(told) == made
+
+
+def test_making_a_key_is_put_off_where_the_store_itself_says_that_it_did_nothing(owner: Direct) -> None:
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        slow = double.misbehave(proxy.slow_down, when=lambda request: request.action == "CreateAccessKey", times=2)
+        there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
+        _, outputs = RING.create(there, owner.context)
+        asked = [one.action for one in double.exchanges].count("CreateAccessKey")
+    assert (slow.hits, asked) == (2, 3)
+    assert owner.key_ids() == {outputs["accessKeyId"]}
+
+
+def too_many(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer:
+    """Of a gateway, which may have passed it on: the key is made."""
+    upstream.ask(request)
+    return proxy.Answer(429, (("Content-Type", "text/html"),), b"<html>Too many requests</html>")
+
+
+def test_making_a_key_is_not_repeated_where_somebody_in_between_throttles(owner: Direct) -> None:
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        rule = double.misbehave(too_many, when=lambda request: request.action == "CreateAccessKey")
+        there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
+        with pytest.raises(PartialError):
+            RING.create(there, owner.context)
+    assert rule.hits == 1
+    assert len(owner.key_ids()) == 1
+
+
+def test_a_store_that_throttles_for_too_long_is_said_to(owner: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "SECONDS", 0)
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        double.misbehave(proxy.slow_down, when=lambda request: request.action == "CreateAccessKey")
+        there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
+        with pytest.raises(PartialError) as stopped:
+            RING.create(there, owner.context)
+    assert "too many requests. Nothing was done by this call. Run this again later" in str(stopped.value)
+    assert owner.key_ids() == set()
 
 
 def test_what_was_reached_before_a_failure_is_kept(owner: Direct) -> None:

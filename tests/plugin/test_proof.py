@@ -18,13 +18,16 @@ from moto.server import ThreadedMotoServer
 
 from components import policies
 from synapse_media import contract
-from synapse_media.contract import PROOF_OBJECT, ProofLine
+from synapse_media.cli.stores import own_key
+from synapse_media.contract import PROOF_OBJECT, ProofLine, StorageOutputs
 from synapse_media.errors import StoreError
 from synapse_media.methods import METHODS, Access, Expected, Operation, expectations
 from synapse_media.plugin import proof
-from synapse_media.plugin.resource import PartialError, Values
+from synapse_media.plugin.resource import Context, PartialError, Values
 from synapse_media.plugin.s3_bucket import OWNER_TAG
+from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
+from synapse_media.schema.resources import ProofInputs
 from synapse_media.store import clients as connections
 from synapse_media.store import objects, probes
 from synapse_media.store.clients import Credential
@@ -123,6 +126,49 @@ def test_without_an_administrator_one_object_stays_and_no_decoy_is_tried(direct:
     tried(direct, Credential(*issued_again(direct)))
     assert len(set(direct.keys_in())) == 2
     assert objects.is_empty(direct.s3, direct.name)
+
+
+@pytest.mark.parametrize(
+    ("method", "addressing"), [(MODULE, "path"), ("goofys", "path"), ("matrix-media-repo", "virtual")]
+)
+def test_the_bucket_is_addressed_as_its_reader_does(
+    monkeypatch: pytest.MonkeyPatch, method: str, addressing: str
+) -> None:
+    """Whichever way the administrator goes, in `up` and in `prove --store`."""
+    asked = []
+
+    def none(connection: Connection, *_: object, **__: object) -> tuple[ProofLine, ...]:
+        asked.append(connection.addressing)
+        return ()
+
+    monkeypatch.setattr(proof, "prove", none)
+    amazon = Connection(endpoint="https://s3.eu-central-1.amazonaws.com", region="eu-central-1", addressing="virtual")
+    inputs = ProofInputs(
+        connection=amazon,
+        bucket="media",
+        method=method,
+        access="least",
+        endpoint_url=amazon.endpoint,
+        region=amazon.region,
+        access_key_id="AKIA0000000000000000",
+        secret_access_key="s" * 40,
+        expected={},
+    )
+    with pytest.raises(PartialError):
+        proof.ProofResource().make(inputs, Context(lambda _: None))
+    store = StorageOutputs(
+        server_name="example.com",
+        provider="amazon_s3",
+        method=method,
+        access="least",
+        bucket="media",
+        region=amazon.region,
+        endpoint_url=amazon.endpoint,
+        access_key_id=inputs.access_key_id,
+        secret_access_key=inputs.secret_access_key,
+        addressing="virtual",
+    )
+    assert [*asked, own_key(store)[0].addressing] == [addressing] * 2
 
 
 def test_proofs_at_once_do_not_see_each_other(direct: Direct) -> None:
@@ -546,6 +592,26 @@ def test_moto_a_policy_that_can_not_be_put_back_is_no_refusal(moto_url: str, dir
         [line] = probes.prove(there, key, direct.name, "", {Operation.PUT_BUCKET_POLICY: Expected.REFUSED})
     assert line.outcome == "failed (PolicyLeft)"
     assert "could not be put back: do that by hand" in line.detail
+
+
+def test_a_policy_that_can_not_be_read_is_not_overwritten(moto_url: str, direct: Direct) -> None:
+    key = Credential("testing", "testing")
+    s3 = connections.s3_client(direct.parsed(endpoint=moto_url, region="us-east-1"), key)
+    s3.create_bucket(Bucket=direct.name)
+    s3.put_bucket_policy(Bucket=direct.name, Policy=FORMER)
+    with proxy.in_front_of(moto_url) as double:
+        there = direct.parsed(endpoint=double.url, region="us-east-1")
+        denied = lambda request, _: proxy.error(request, 403, "AccessDenied", "no")  # noqa: E731
+        double.misbehave(denied, when=lambda request: request.method == "GET" and "policy" in request.query)
+        expected = {Operation.PUT_BUCKET_POLICY: Expected.REFUSED}
+        [line] = probes.prove(there, key, direct.name, "", expected)
+        assert line.outcome == "not tested"
+        assert "may not read the bucket's policy" in line.detail
+        assert s3.get_bucket_policy(Bucket=direct.name)["Policy"] == FORMER
+        # An administrator can.
+        [line] = probes.prove(there, key, direct.name, "", expected, policy=FORMER)
+    assert line.outcome == "allowed"
+    assert s3.get_bucket_policy(Bucket=direct.name)["Policy"] == FORMER
 
 
 # ---- the resource

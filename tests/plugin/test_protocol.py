@@ -426,7 +426,7 @@ def test_what_the_plugin_says_reaches_the_user_at_its_resource(plugin: Plugin, d
     direct.iam.create_user(UserName=direct.name)
     plugin.call("Create", urn=urn("KeyRing", direct.name), properties=ring_inputs(direct, "a"))
     [said] = [message for at, message in plugin.engine.said if at == urn("KeyRing", direct.name)]
-    # To make a key is what was asked for: it is said while it is made, and is no warning.
+    # To make a key is what was asked for: it is said, and is no warning.
     assert plugin.engine.warnings == []
     assert "is new. Render, and restart Synapse" in said
 

@@ -424,6 +424,12 @@ def test_a_user_with_a_key_made_by_hand_is_not_deleted(
         assert iam.list_access_keys(UserName=user)["AccessKeyMetadata"] == keys
 
     refused("destroy", "--yes")
+    # Plain pulumi too, where the state lets the store's own key go.
+    keys = iam.list_access_keys(UserName=user)["AccessKeyMetadata"]
+    with pytest.raises(EngineError, match=f"has the key {by_hand}, which the state does not know"):
+        amazon.destroy()
+    assert iam.list_access_keys(UserName=user)["AccessKeyMetadata"] == keys
+    assert iam.get_user_policy(UserName=user, PolicyName="synapse-media")
     allow = [f"{SERVER}/{word}" for word in ("delete-bucket", "retire-key", "narrow-policy")]
     amazon.write({SERVER: {"method": "filesystem"}}, allow)
     refused("up", "--yes")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pulumi
 import pytest
+from pulumi.runtime import set_mocks, test
 
+from components.amazon_s3 import AmazonS3, AmazonS3Args
 from synapse_media import contract
 from synapse_media.errors import SettingsError, StoreError
 from synapse_media.renderer import RenderError, render
@@ -130,6 +133,37 @@ def test_a_role_in_place_of_a_key() -> None:
     outputs.require_proof()
     files = "".join(render(outputs, form="plain").values())
     assert "secret_access_key" not in files
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+def test_a_programs_component_says_where_a_store_without_a_key_is(*, keyless: bool) -> None:
+    """For the guards on a preview: it has no proof, which says it of every other."""
+    recorder = Declared()
+    set_mocks(recorder, project="acme", stack="mocked", preview=False)
+
+    @test  # type: ignore[untyped-decorator]
+    def program() -> pulumi.Output[Any]:
+        bucket = pulumi.Output.from_input("example-com-media")
+        args = AmazonS3Args(
+            server_name=SERVER,
+            region="eu-central-1",
+            bucket=bucket,
+            prefix="media/",
+            method="synapse-s3-storage-provider",
+            keyless=keyless,
+        )
+        return AmazonS3("media", args).outputs
+
+    program()
+    [said] = [inputs for kind, _, inputs in recorder.resources if kind == "synapse-media:index:AmazonS3"]
+    place = {
+        "method": "synapse-s3-storage-provider",
+        "endpointUrl": "https://s3.eu-central-1.amazonaws.com",
+        "region": "eu-central-1",
+        "bucket": "example-com-media",
+        "prefix": "media/",
+    }
+    assert said == {"serverName": SERVER, **({"keylessPlace": place} if keyless else {})}
 
 
 def test_a_program_that_needs_a_key_gets_no_role() -> None:

@@ -387,6 +387,49 @@ def test_admin_keys_that_will_not_do(double: B2Double, monkeypatch: pytest.Monke
     B2Bucket().delete("refused-media", made, Context(lambda _: None))
 
 
+@pytest.mark.parametrize("bucket", ["limited-media", "another-media"])
+def test_a_key_of_one_bucket_looks_at_nothing_and_changes_nothing(b2: Stack, double: B2Double, bucket: str) -> None:
+    """An administrator's key that is limited to a bucket, its own or another: refused by the same words everywhere."""
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.create_bucket(double.API_URL, token, double.key_id, "another-media", "allPrivate")
+    b2.store(["delete-bucket"], **_settings(double, "limited-media"))
+    b2.up()
+    right = dict(b2.engine.environment)
+    where = double.bucket_name_to_bucket[bucket].bucket_id
+    limited = double.create_key(double.API_URL, token, double.key_id, list(NEEDED), "l", None, [where], None)
+    b2.engine.environment |= {
+        "B2_APPLICATION_KEY_ID": limited["applicationKeyId"],
+        "B2_APPLICATION_KEY": limited["applicationKey"],
+    }
+    for run in (lambda: b2.preview(refresh=True), lambda: b2.up(refresh=True), b2.destroy):
+        with pytest.raises(EngineError, match="B2_APPLICATION_KEY_ID is a key limited to a bucket") as raised:
+            run()
+        assert "unauthorized" not in str(raised.value)
+    _delete_key(double, limited["applicationKeyId"])
+    b2.engine.environment |= right
+    # Nothing is at the store of a proof, which was the first to go.
+    assert [change.kind for change in b2.preview(refresh=True)] == ["Proof"]
+    b2.destroy()
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.delete_bucket(double.API_URL, token, double.key_id, double.bucket_name_to_bucket["another-media"].bucket_id)
+
+
+def test_a_key_that_may_not_read_the_encryption_finds_no_drift(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _create(double, monkeypatch, double.key_id, double.key)
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    few = ["listBuckets", "listKeys"]
+    weak = double.create_key(double.API_URL, token, double.key_id, few, "w", None, None, None)
+    monkeypatch.setenv("B2_APPLICATION_KEY_ID", weak["applicationKeyId"])
+    monkeypatch.setenv("B2_APPLICATION_KEY", weak["applicationKey"])
+    with pytest.raises(StoreError, match="is a key without readBucketEncryption"):
+        B2Bucket().read("refused-media", made, made, Context(lambda _: None))
+    monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
+    monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
+    B2Bucket().delete("refused-media", made, Context(lambda _: None))
+
+
 def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
     token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
     rule = {"fileNamePrefix": "", "daysFromHidingToDeleting": 90}
@@ -614,6 +657,22 @@ def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
         B2Bucket().delete("refused-media", {**bucket, "forceDestroy": True}, context)
     _delete_key(double, theirs["accessKeyId"])
     B2Bucket().delete("refused-media", bucket, context)
+
+
+def test_a_key_that_a_former_ring_left_is_not_deleted(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `retain_on_delete`, where the user was edited, or the ring made anew: Synapse may have it."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    left = ring.create(_ring_of(bucket, "a", retained=True), context)[1]["accessKeyId"]
+    made = ring.create({**_ring_of(bucket, "a", retained=True), "userName": "other"}, context)[1]
+    assert set(_keys(double)) == {left, made["accessKeyId"]}
+    assert made["unknownKeys"] == [left]
+    # Nor later on, where the program says that no more.
+    rotated = ring.update("other", made, {**_ring_of(bucket, "a", "b"), "userName": "other"}, context)
+    assert set(_keys(double)) == {left, *(key["accessKeyId"] for key in rotated["keys"].values())}
+    rotated = ring.update("other", rotated, {**_ring_of(bucket, "a", "b"), "userName": "other"}, context)
+    ring.delete("other", {**rotated, "retireConfirmed": True}, context)
+    assert set(_keys(double)) == {left}
 
 
 def test_a_key_of_a_killed_run_under_the_name_of_an_earlier_version_is_replaced(

@@ -631,6 +631,22 @@ def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
     assert made["unknownKeys"] == [theirs["accessKeyId"]]
 
 
+def test_a_key_that_a_former_ring_left_is_not_deleted(double: Double, keys: list[dict[str, Any]]) -> None:
+    """By `retain_on_delete`, where the user was edited, or the ring made anew: Synapse may have it."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    bucket = double.make_bucket()
+    left = ring.create(ring_of(double, bucket, "a", retained=True), context)[1]["accessKeyId"]
+    made = ring.create({**ring_of(double, bucket, "a", retained=True), "userName": "other"}, context)[1]
+    assert ids(keys) == {left, made["accessKeyId"]}
+    assert made["unknownKeys"] == [left]
+    # Nor later on, where the program says that no more.
+    rotated = ring.update("other", made, {**ring_of(double, bucket, "a", "b"), "userName": "other"}, context)
+    assert ids(keys) == {left, *(key["accessKeyId"] for key in rotated["keys"].values())}
+    rotated = ring.update("other", rotated, {**ring_of(double, bucket, "a", "b"), "userName": "other"}, context)
+    ring.delete("other", {**rotated, "retireConfirmed": True}, context)
+    assert ids(keys) == {left}
+
+
 def test_a_key_of_a_run_killed_before_it_had_access_is_replaced_whatever_was_edited_since(double: Double) -> None:
     left = {"id": "GKleft", "name": "ours/former/a/fedcba9876543210", "expired": False}
     theirs = {"id": "GKtheirs", "name": "ours/former/a/0123456789abcdef", "expired": False}

@@ -12,6 +12,7 @@ import pytest
 from synapse_media.cli import main, render, stacks, stores
 from synapse_media.contract import ContractError, to_json
 from synapse_media.errors import UsageError
+from tests.cli.shapes import answer
 from tests.renderer.samples import SECRET, store
 
 
@@ -53,11 +54,11 @@ def test_what_was_rendered_can_be_had_as_json(
 ) -> None:
     words = ["render", "--store", str(store_file), "--out", str(tmp_path / "out"), "--json"]
     assert main([*words, "--diff"]) == 2
-    assert "example-com-media" in json.loads(capsys.readouterr().out)["difference"]
+    assert "example-com-media" in answer("render", capsys.readouterr().out)["difference"]
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert SECRET not in printed
-    found = json.loads(printed)["matrix.example.com"]
+    found = answer("render", printed)["rendered"]["matrix.example.com"]
     assert found["directory"] == str(tmp_path / "out/matrix.example.com")
     assert "matrix.example.com/store.json" in found["written"]
     assert found["does"]

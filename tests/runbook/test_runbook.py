@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +14,17 @@ from pathlib import Path
 import pytest
 
 from synapse_media import cli
+from synapse_media.cli.commandline import parser
 from synapse_media.contract import StorageOutputs, to_json
 from synapse_media.errors import UsageError
 from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 from synapse_media.renderer import Form, render
 from synapse_media.renderer.writing import write
 from synapse_media.runbook import DangerousOrderError, Effect, RunbookError, migrations, require_safe, runbook
+from synapse_media.runbook.media import COMMAND
 from synapse_media.runbook.rclone import Remote
 from synapse_media.runbook.site import Site
+from tests.cli.shapes import answer
 from tests.renderer.samples import S3_ID, SECRET, store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -219,15 +224,38 @@ def test_ends_that_do_not_fit_are_wrong_usage() -> None:
 
 
 def test_the_names_of_the_store_stand_in_the_commands() -> None:
-    text = str(runbook(store("compatible", MODULE), FILESYSTEM, media_path="/srv/media/"))
-    assert 'rclone copy "old:acme-media/media/" /srv/media --ignore-existing' in text
+    def on(**changes: str) -> str:
+        case = "keyless" if changes.pop("keyless", "") else "compatible"
+        return str(runbook(store(case, MODULE, **changes), "wasabi", media_path="/srv/media/"))
+
+    text = on()
+    assert 'rclone copy "old:acme-media/media/" "$NEW" --checksum' in text
+    assert "media copy /srv/media --store /root/synapse-media/new/store.json --min-age 0" in text
     assert 'RCLONE_CONFIG_OLD_ENDPOINT="http://127.0.0.1:7070"' in text
-    keyless = str(runbook(store("keyless", MODULE), FILESYSTEM))
+    keyless = on(keyless="yes")
     assert "RCLONE_CONFIG_OLD_ENV_AUTH=true" in keyless
-    assert "access_key_id" not in keyless
-    private = str(runbook(store("amazon", MODULE, ca_file="/etc/ca.pem", addressing="virtual"), FILESYSTEM))
+    assert "OLD_ACCESS_KEY_ID" not in keyless
+    private = on(ca_file="/etc/ca.pem", addressing="virtual")
     assert "RCLONE_CA_CERT=/etc/ca.pem" in private
     assert "FORCE_PATH_STYLE=false" in private
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ENDS)
+def test_media_goes_between_the_disk_and_a_store_by_our_own_command(name: str, form: str) -> None:
+    """It compares by content, and its exit code tells; what is printed of it must be what it takes."""
+    current, to, target = ENDS[name]
+    steps = runbook(current, to, form=form, target=target).steps  # type: ignore[arg-type]
+    commands = [command for step in steps for command in step.commands if f"{COMMAND} media " in command]
+    for command in commands:
+        words = shlex.split(command.replace("\\\n", " "))
+        parsed = parser().parse_args(words[words.index("media") :])
+        assert parsed.store in ("/root/synapse-media/old/store.json", "/root/synapse-media/new/store.json")
+    # The keys are removed when nothing needs them any more.
+    needed = [number for number, step in enumerate(steps) if any("store.json" in line for line in step.commands)]
+    assert not needed or steps[needed[-1]].title == "Remove the keys from the server"
+    text = " ".join(command for step in steps for command in step.commands)
+    assert not re.search(r"rclone (copy|check|delete|sync) /", text)
 
 
 REACHING_THE_OLD = [
@@ -292,7 +320,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert text.startswith("matrix.example.com: from synapse-s3-storage-provider at amazon_s3 to filesystem")
     assert SECRET not in text
     assert cli.main(["switch", "--store", str(old), "--to", "backblaze_b2", "--to-store", str(new), "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
+    plan = answer("switch", capsys.readouterr().out)
     assert plan["to"] == "synapse-s3-storage-provider at backblaze_b2"
     assert any("new-media" in command for step in plan["steps"] for command in step["commands"])
     assert cli.main(["switch", "--store", str(old), "--to", "synapse-s3-storage-provider"]) == 1

@@ -68,9 +68,18 @@ def _datastores(config: Config) -> Iterator[_Datastore]:
             yield _Datastore(found.setting, at, kinds)
 
 
-def _kinds(value: Value | None, default: tuple[str, ...]) -> tuple[str, ...]:
+NO_LIST = "it must be a list, or matrix-media-repo rejects the file, and does not start"
+
+
+def _is_no_list(value: Value) -> bool:
+    return value.data is not None and not isinstance(value.data, tuple)
+
+
+def _kinds(value: Value | None, default: tuple[str, ...]) -> tuple[str, ...] | None:
     if value is None:
         return default
+    if _is_no_list(value):
+        return None
     named = tuple(str(entry.data) for entry in value.entries)
     return media_repo.KINDS if "all" in named else named
 
@@ -109,6 +118,10 @@ def kinds_overlap(config: Config) -> Iterable[Hit]:
 )
 def kind_unstored(config: Config) -> Iterable[Hit]:
     found = list(_datastores(config))
+    listed = config.settings.get("datastores")
+    if not found and listed is not None and not listed.data and not config.hidden:
+        reason = "there is no datastore: uploads fail with `unable to locate a usable datastore`"
+        yield Hit(listed, "datastores", reason, "Add one, with each of the four kinds.")
     if not found or any(datastore.kinds is None for datastore in found) or config.hidden:
         return
     taken = {kind for datastore in found for kind in datastore.kinds or ()}
@@ -286,8 +299,14 @@ def datastore_form(config: Config) -> Iterable[Hit]:
             yield Hit(
                 value, name, "it is silently ignored: matrix-media-repo's keys are case-sensitive", "Write datastores."
             )
+    listed = config.settings.get("datastores")
+    if listed is not None and listed.data is not None and not isinstance(listed.data, tuple):
+        yield Hit(listed, "datastores", "it must be a list, or the file is rejected", "Begin each datastore with '- '.")
     for setting, entry in stores.datastores(config):
         yield from _unknown(setting, entry, _KEYS)
+        kinds = entry.items.get(media_repo.FOR_KINDS)
+        if kinds is not None and _is_no_list(kinds):
+            yield Hit(kinds, f"{setting}.{media_repo.FOR_KINDS}", NO_LIST, f"Write [{kinds.text[:40]}].")
         kind, opts = entry.items.get("type"), entry.items.get("opts")
         known = _OPTIONS.get(str(kind.data)) if kind is not None else None
         if known is None:

@@ -10,6 +10,7 @@ from synapse_media.homeserver import playbook, synapse
 from synapse_media.lint import references, stores
 from synapse_media.lint.config import Config, ConfiguredStore, Kind, misspelt, nearest
 from synapse_media.lint.findings import Hit, Severity, rule
+from synapse_media.lint.rules.media_repo import NO_LIST
 from synapse_media.lint.rules.synapse import LOCAL_NOT_STORED, NOT_SYNCHRONOUS
 
 _ONLY = (Kind.PLAYBOOK,)
@@ -543,6 +544,20 @@ def removed_variable(config: Config) -> Iterable[Hit]:
                 "the playbook rejects it: its settings have variables of their own now, or were removed",
                 "Remove it, and set those variables that you need. Keep each datastore's id.",
             )
+
+
+@rule(
+    "kinds-form",
+    Severity.BREAKS,
+    "The kinds of a datastore are not a list: matrix-media-repo does not start.",
+    references.MEDIA_REPO_SAMPLE,
+    _ONLY,
+)
+def kinds_form(config: Config) -> Iterable[Hit]:
+    for name in (playbook.FILE_KINDS, playbook.S3_KINDS):
+        found = config.field(name)
+        if found.given and found.literal and found.value and not isinstance(found.value.data, tuple):
+            yield Hit(found.value, name, NO_LIST, f"Write [{found.text[:40]}].")
 
 
 @rule(

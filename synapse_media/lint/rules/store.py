@@ -129,6 +129,13 @@ _JUDGED: tuple[tuple[str, Severity, str, str, tuple[Kind, ...]], ...] = (
         EVERYWHERE,
     ),
     (
+        "customer-key-length",
+        Severity.BREAKS,
+        "sse_customer_key does not have 32 characters: the store rejects every request.",
+        references.MODULE,
+        _MODULE_KINDS,
+    ),
+    (
         "prefix-form",
         Severity.WARNS,
         "The prefix is prepended to each key unchanged: without a trailing '/', media becomes medialocal_content/.",
@@ -358,6 +365,8 @@ def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
         parts = values.split(found.text)
         host = (parts.hostname or "").lower()
         in_path = bucket in parts.path.strip("/").split("/") and store.method != methods.MEDIA_REPO
+        if values.other_host(found.text) is not None:
+            continue
         if bucket and (in_path or host.startswith(f"{bucket.lower()}.")):
             yield _hit(
                 found,

@@ -8,9 +8,18 @@ from collections.abc import Iterable, Iterator
 from synapse_media import methods, values
 from synapse_media.homeserver import media_repo, playbook, synapse
 from synapse_media.lint import references, stores
-from synapse_media.lint.config import Config, Kind, as_flag, field_of, misspelt_media_setting, nearest
+from synapse_media.lint.config import (
+    Config,
+    Kind,
+    as_flag,
+    field_of,
+    is_false_word,
+    is_module,
+    misspelt_media_setting,
+    nearest,
+)
 from synapse_media.lint.findings import Hit, Severity, rule
-from synapse_media.lint.reading import Value
+from synapse_media.lint.reading import FILLED, Value
 
 _BOTH = (Kind.SYNAPSE, Kind.PLAYBOOK)
 _ONLY = (Kind.SYNAPSE,)
@@ -21,7 +30,7 @@ _CONFIG_KEYS = (*synapse.MODULE_OPTIONS.values(), synapse.CUSTOMER_KEY_ALGORITHM
 
 
 def _modules(config: Config) -> Iterator[tuple[str, Value]]:
-    return ((setting, entry) for setting, entry in stores.providers(config) if stores.is_module(entry))
+    return ((setting, entry) for setting, entry in stores.providers(config) if is_module(entry))
 
 
 def _unset(entry: Value, name: str) -> bool:
@@ -53,14 +62,19 @@ def misspelt_setting(config: Config) -> Iterable[Hit]:
 @rule(
     "provider-form",
     Severity.BREAKS,
-    "A storage provider without module or config, or no list: Synapse does not start.",
+    "A storage provider without module or config, a misspelt module, or no list: Synapse does not start.",
     references.PROVIDERS,
     _BOTH,
 )
 def provider_form(config: Config) -> Iterable[Hit]:
-    found = config.settings.get(synapse.PROVIDERS)
-    if found is not None and found.data is not None and not isinstance(found.data, tuple):
-        yield Hit(found, synapse.PROVIDERS, "it must be a list", "Begin each provider with '- '.")
+    name = playbook.PROVIDERS_CUSTOM if config.kind is Kind.PLAYBOOK else synapse.PROVIDERS
+    found = config.settings.get(name)
+    of_chart = any(document.alone for document in config.documents)
+    if found is not None and found.data is None and not of_chart and _has_repository(config):
+        mend = "Write [] if there is none, or remove the line."
+        yield Hit(found, name, "it has no value, and Synapse does not start: it must be a list", mend)
+    elif found is not None and found.data is not None and not _is_list(found) and not _is_from_elsewhere(found):
+        yield Hit(found, name, "it must be a list, and Synapse does not start", "Begin each provider with '- '.")
     for setting, entry in stores.providers(config):
         module = entry.items.get("module")
         if module is None:
@@ -70,20 +84,45 @@ def provider_form(config: Config) -> Iterable[Hit]:
                 "with a provider without a module, Synapse does not start",
                 "Add the module.",
             )
-        elif stores.is_module(entry) and module.data != synapse.MODULE_CLASS:
+        elif is_module(entry) and module.data != synapse.MODULE_CLASS:
             yield Hit(
                 module,
                 f"{setting}.module",
                 "the module has no such class, and Synapse does not start",
                 f"Write {synapse.MODULE_CLASS}.",
             )
-        if stores.is_module(entry) and not entry.items.get("config", Value(None, "", 0)).items:
+        options = entry.items.get("config", Value(None, "", 0)).items
+        if is_module(entry) and not options:
             yield Hit(
                 entry,
                 f"{setting}.config",
                 "the module has no bucket, and Synapse does not start",
                 "Put bucket, endpoint_url and region_name under `config:`, indented below the module.",
             )
+        elif module is not None and module.data in synapse.FILE_SYSTEM_MODULES and "directory" not in options:
+            yield Hit(
+                entry,
+                f"{setting}.config.directory",
+                "the provider has no directory, and Synapse does not start",
+                "Add config: and, indented below it, directory:.",
+            )
+
+
+def _has_repository(config: Config) -> bool:
+    """Whether the process with this configuration reads settings of media."""
+    worker = config.settings.get("worker_app")
+    return config.flag(synapse.ENABLE_MEDIA_REPO, default=True) is True or (
+        worker is not None and worker.data == synapse.MEDIA_WORKER
+    )
+
+
+def _is_list(value: Value) -> bool:
+    return isinstance(value.data, tuple)
+
+
+def _is_from_elsewhere(value: Value) -> bool:
+    """Whether another tool replaces a value before its program reads it."""
+    return value.tag not in ("", "!unsafe") or (isinstance(value.data, str) and values.is_reference(value.data))
 
 
 @rule(
@@ -208,6 +247,70 @@ def media_store_temporary(config: Config) -> Iterable[Hit]:
         )
 
 
+@rule(
+    "media-store-path",
+    Severity.BREAKS,
+    "media_store_path has no value, or is an address, or has a `$X` or `~` that Synapse does not expand.",
+    f"{references.SYNAPSE}#{synapse.MEDIA_STORE_PATH}",
+    _ONLY,
+)
+def media_store_path(config: Config) -> Iterable[Hit]:
+    found = config.settings.get(synapse.MEDIA_STORE_PATH)
+    if found is None or _is_from_elsewhere(found) or not _has_repository(config):
+        return
+    path = found.data
+    if not isinstance(path, str):
+        if not any(document.alone for document in config.documents):
+            reason = "it has no value" if path is None else "it is not a string"
+            yield Hit(found, synapse.MEDIA_STORE_PATH, f"{reason}, and Synapse does not start", "Set it to a path.")
+        return
+    if "://" in path:
+        yield Hit(
+            found,
+            synapse.MEDIA_STORE_PATH,
+            "it is an address, not a directory: Synapse makes a directory of that name where it is started, and no "
+            "media reaches the store",
+            f"Set it to a directory, and add the store to {synapse.PROVIDERS}.",
+        )
+    elif re.match(r"~|\$\w|\$\{", path) or re.search(r"\$\{[^{}]*\}|/\$[A-Za-z_]\w*", path):
+        yield Hit(
+            found,
+            synapse.MEDIA_STORE_PATH,
+            "Synapse does not expand it, and keeps media in a directory of exactly that name where it is started: in "
+            "a container it is lost when that is recreated",
+            "Write the whole path.",
+        )
+
+
+@rule(
+    "unknown-tag",
+    Severity.BREAKS,
+    "A YAML tag such as !include or !env, which Synapse's reader rejects.",
+    references.SYNAPSE,
+    _ONLY,
+)
+def unknown_tag(config: Config) -> Iterable[Hit]:
+    if any(document.alone or document.place for document in config.documents):
+        return
+    for name, value in config.settings.items():
+        tagged = next(_tagged(value), None)
+        if tagged is not None:
+            yield Hit(
+                tagged,
+                name,
+                f"the tag {tagged.tag[:40]} is not one of YAML's own: Synapse rejects the file, and does not start",
+                "Write the value itself, or name the file as a template if a tool replaces the tag.",
+            )
+
+
+def _tagged(value: Value) -> Iterator[Value]:
+    # Ansible resolves !vault and !unsafe, and has done so before Synapse reads the file.
+    if value.tag and value.tag not in ("!vault", "!unsafe", FILLED):
+        yield value
+    for item in (*value.items.values(), *value.entries):
+        yield from _tagged(item)
+
+
 _NOT_LOADED = "where Synapse does not load it as a storage provider: it does not start, or nothing is stored"
 
 
@@ -221,7 +324,7 @@ _NOT_LOADED = "where Synapse does not load it as a storage provider: it does not
 def module_misplaced(config: Config) -> Iterable[Hit]:
     if config.kind is Kind.PLAYBOOK:
         for entry in config.settings.get(stores.PLAYBOOK_MODULES, config.start).entries:
-            if stores.is_module(entry):
+            if is_module(entry):
                 yield Hit(
                     entry.items["module"],
                     stores.PLAYBOOK_MODULES,
@@ -233,7 +336,7 @@ def module_misplaced(config: Config) -> Iterable[Hit]:
         if name == synapse.PROVIDERS:
             continue
         for entry in (*value.entries, value):
-            if stores.is_module(entry):
+            if is_module(entry):
                 yield Hit(
                     entry.items["module"],
                     name,
@@ -295,11 +398,22 @@ def option_too_new(config: Config) -> Iterable[Hit]:
 @rule(
     "not-a-switch",
     Severity.BREAKS,
-    'store_* is a string that does not mean true, such as "false": every non-empty string counts as true.',
+    'A switch is a string that does not mean true, such as "false": a non-empty string counts as true.',
     references.PROVIDERS,
     _BOTH,
 )
 def not_a_switch(config: Config) -> Iterable[Hit]:
+    of_synapse = (synapse.ENABLE_LOCAL_STORAGE, synapse.ENABLE_MEDIA_REPO)
+    for name in of_synapse if config.kind is Kind.SYNAPSE else playbook.SWITCHES:
+        found = config.field(name)
+        if found.value is not None and found.literal and is_false_word(found):
+            where = "the playbook's templates count it" if name not in playbook.AS_JSON else "Synapse counts it"
+            yield Hit(
+                found.value,
+                name,
+                f"it is a string, not a boolean: {where} as true, whatever it says",
+                "Write true or false without quotes.",
+            )
     for setting, entry in _modules(config):
         for name in _STORE:
             found = field_of(f"{setting}.{name}", entry.items.get(name), config.kind)
@@ -466,7 +580,7 @@ UNLESS_ELSEWHERE = " If another file has a storage provider, pass that file to t
 
 
 def _local_storage_off(config: Config) -> tuple[Value, str] | None:
-    name = playbook.SYNAPSE * (config.kind is Kind.PLAYBOOK) + synapse.ENABLE_LOCAL_STORAGE
+    name = playbook.LOCAL_STORAGE if config.kind is Kind.PLAYBOOK else synapse.ENABLE_LOCAL_STORAGE
     if config.flag(name, default=True) is not False:
         return None
     return config.settings[name], name
@@ -498,7 +612,7 @@ def list_replaced(config: Config) -> Iterable[Hit]:
 
 def _keeps_media(entry: Value) -> bool:
     options = entry.items.get("config", Value(None, "", 0)).items
-    return "module" in entry.items and (not stores.is_module(entry) or "bucket" in options)
+    return "module" in entry.items and (not is_module(entry) or "bucket" in options)
 
 
 _PLACE = ("bucket", "prefix", "directory")
@@ -528,9 +642,8 @@ def retention_stays(config: Config) -> Iterable[Hit]:
     for name in names:
         value = config.settings.get(name)
         if value is not None and value.data:
-            yield Hit(
-                value,
-                name,
-                "the module never deletes: expired, purged or erased media stays in the bucket, and is billed",
-                "Remove such objects by hand, or with a suitable lifecycle rule.",
-            )
+            yield Hit(value, name, RETENTION_STAYS, REMOVE_BY_HAND)
+
+
+RETENTION_STAYS = "the module never deletes: expired, purged or erased media stays in the bucket, and is billed"
+REMOVE_BY_HAND = "Remove such objects by hand, or with a suitable lifecycle rule."

@@ -1,0 +1,262 @@
+"""`synapse-media media copy` and `restore`: to the bucket, and back."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from synapse_media.contract import StorageOutputs
+from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.methods import MEDIA_REPO
+
+from . import media_verify, programs, terminal
+
+if TYPE_CHECKING:
+    from synapse_media.media.copy import Copied
+    from synapse_media.media.plan import Amount, Named
+    from synapse_media.media.rclone import Progress, Rclone
+    from synapse_media.media.restore import Restored
+    from synapse_media.media.tree import Tree
+
+_EVERY_SECONDS = 15
+"""Between two lines on how far it is, where there is no terminal."""
+_NAMED = 20
+"""Paths of a kind that are named to people."""
+
+
+def add_options(parser: Any) -> None:
+    parser.add_argument(
+        "--shard", metavar="N/M", help="copy: part N of M, so that M servers with the same directory share the work"
+    )
+    parser.add_argument(
+        "--bwlimit", metavar="RATE", type=_rate, help="copy, restore: at most so much a second: 500K, 10M"
+    )
+    parser.add_argument(
+        "--checksum", action="store_true", help="copy: compare content, too, where size and time are as they should be"
+    )
+    parser.add_argument(
+        "--min-age",
+        type=int,
+        metavar="SECONDS",
+        help="copy: leave for the next run what was written so short a time ago (default: 60); 0 where Synapse is "
+        "stopped",
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--user", metavar="@U:S", help="restore: what this user uploaded; needs the database")
+    only.add_argument("--room", metavar="ID", help="restore: what this room's events show; needs the database")
+    parser.add_argument("--dry-run", "-n", action="store_true", help="copy, restore: only say what would be done")
+
+
+def _rate(text: str) -> str:
+    if not re.fullmatch(r"[0-9]+(?:\.[0-9]+)?[KMG]", text) or float(text[:-1]) == 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no rate; allowed: a number and K, M or G, KiB, MiB or GiB a second"
+        )
+    return text
+
+
+def copy(arguments: argparse.Namespace, store: StorageOutputs) -> int:
+    from synapse_media.media import copy as media
+    from synapse_media.media.mounts import refuse_mount
+    from synapse_media.media.tree import Shard, Tree
+
+    _refuse_media_repo(store, "export_synapse_for_import of the old repository, and gdpr_import of the new one")
+    shard = Shard.parse(arguments.shard) if arguments.shard else None
+    tree = Tree(arguments.directory)
+    refuse_mount(tree.path)
+    _refuse_media_of_another(arguments, store, tree)
+    with _explained(store), _shown(arguments) as show:
+        done = media.copy(
+            tree,
+            _rclone(store),
+            shard=shard,
+            checksum=arguments.checksum,
+            min_age=media.MIN_AGE if arguments.min_age is None else arguments.min_age,
+            bwlimit=arguments.bwlimit or "",
+            dry_run=arguments.dry_run,
+            show=show,
+        )
+    if arguments.json:
+        print(programs.text({**_place(arguments, store), **done.to_json(), "unknown": list(tree.unknown)}))
+    else:
+        print("\n".join([*_copied(done, dry_run=arguments.dry_run), *_beside(tree.unknown)]))
+    return 0 if done.complete else 1
+
+
+def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
+    from synapse_media.media import restore as media
+    from synapse_media.media.tree import Tree
+
+    _refuse_media_repo(store, "gdpr_export of it, and import_to_synapse")
+    tree = Tree(arguments.directory, may_be_empty=True)
+    only = _only(arguments)
+    with _explained(store), _shown(arguments) as show:
+        done = media.restore(
+            tree, _rclone(store), only=only, bwlimit=arguments.bwlimit or "", dry_run=arguments.dry_run, show=show
+        )
+    if not (done.planned.files or done.kept.files):
+        _ask(store)  # rclone takes an answer without a listing in it for a bucket without objects
+    if arguments.json:
+        print(programs.text({**_place(arguments, store), **done.to_json()}))
+    else:
+        print("\n".join(_restored(done, dry_run=arguments.dry_run)))
+    return 0 if done.complete else 1
+
+
+def _refuse_media_repo(store: StorageOutputs, programs_of_it: str) -> None:
+    if store.method == MEDIA_REPO:
+        raise UsageError(
+            f"{store.server_name}: {MEDIA_REPO} keeps its media under names of its own, and has programs for it: "
+            f"{programs_of_it}. `synapse-media switch` prints the way, with its commands."
+        )
+
+
+def _refuse_media_of_another(arguments: argparse.Namespace, store: StorageOutputs, tree: Tree) -> None:
+    """Raise SynapseMediaError where --config says that this is not the directory, the store or the homeserver."""
+    from synapse_media.renderer import domain
+
+    homeserver = media_verify.homeserver_of(arguments, default=False)
+    if homeserver is None:
+        return
+    homeserver.require_store(store, tree.path)
+    if homeserver.server_name not in ("", store.server_name, domain(store.server_name)):
+        raise SynapseMediaError(
+            f"{homeserver.said}: server_name is {homeserver.server_name!r}, and --store is of {store.server_name}: "
+            "media of two homeservers must not be mixed. Name the store.json of this homeserver."
+        )
+
+
+def _only(arguments: argparse.Namespace) -> Callable[[str], bool]:
+    """Which paths are to be restored: all of them, or a user's or a room's as the database knows them."""
+    if not (arguments.user or arguments.room):
+        return lambda _: True
+    with media_verify.database_of(arguments, media_verify.homeserver_of(arguments, default=True)) as database:
+        if database is None:
+            raise UsageError(
+                f"{'--user' if arguments.user else '--room'} needs the homeserver's database: name its homeserver.yaml "
+                "with --config, or the database with --database"
+            )
+        known = database.of_user(arguments.user) if arguments.user else database.of_room(arguments.room)
+        paths = {path for each in known for path in (each.path, each.former)}
+    return paths.__contains__
+
+
+def _rclone(store: StorageOutputs) -> Rclone:
+    from synapse_media.media.rclone import Rclone
+
+    from .stores import own_key
+
+    if not store.keyless:
+        own_key(store)  # says how the secret is given, where there is none
+    return Rclone(store)
+
+
+@contextlib.contextmanager
+def _explained(store: StorageOutputs) -> Iterator[None]:
+    """Where rclone failed, ask the store itself: its answer is one that people can act on."""
+    from synapse_media.media.rclone import RcloneError
+
+    try:
+        yield
+    except RcloneError:
+        _ask(store)
+        raise
+
+
+def _ask(store: StorageOutputs) -> None:
+    """Raise ApiError, in words that people can act on, where the store does not answer as one does."""
+    from synapse_media.store import objects
+    from synapse_media.store.clients import s3_client
+
+    from .stores import own_key
+
+    objects.look(s3_client(*own_key(store)), store.bucket)
+
+
+def _place(arguments: argparse.Namespace, store: StorageOutputs) -> dict[str, Any]:
+    return {
+        "action": arguments.action,
+        "server_name": store.server_name,
+        "bucket": store.bucket,
+        "prefix": store.prefix,
+        "directory": arguments.directory,
+        "dry_run": arguments.dry_run,
+    }
+
+
+@contextlib.contextmanager
+def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Progress, Amount], None]]:
+    """How far a transfer is: one bar on a terminal, a line now and then elsewhere."""
+    # A server need not have what draws it.
+    if terminal.shows_colour(sys.stderr) and not arguments.json and find_spec("rich"):
+        with terminal.bar() as draw:
+            yield lambda progress, of: draw(progress.size, of.size, _how_far(progress, of))
+        return
+    last = time.monotonic()
+
+    def line(progress: Progress, of: Amount) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _EVERY_SECONDS:
+            last = time.monotonic()
+            print(_how_far(progress, of), file=sys.stderr, flush=True)
+
+    yield line
+
+
+def _how_far(progress: Progress, of: Amount) -> str:
+    left = f", {_span((of.size - progress.size) / progress.rate)} left" if progress.rate >= 1 else ""
+    return (
+        f"{progress.files} of {of.files} files, {terminal.in_bytes(progress.size)} of {terminal.in_bytes(of.size)}, "
+        f"{terminal.in_bytes(progress.rate)}/s{left}"
+    )
+
+
+def _span(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def _copied(done: Copied, *, dry_run: bool) -> Iterator[str]:
+    amount = done.planned if dry_run else done.copied
+    yield f"{terminal.counted(amount.files, amount.size)}: {'to be copied' if dry_run else 'copied'}"
+    yield f"{terminal.counted(done.same.files, done.same.size)}: in the bucket already"
+    if done.uncompared.files:
+        yield (
+            f"{terminal.counted(done.uncompared.files, done.uncompared.size)}: of these compared by size and time "
+            "alone, since the store does not tell their hash; `media verify` reads them"
+        )
+    if done.young.files:
+        yield f"{terminal.counted(done.young.files, done.young.size)}: written a moment ago; left for the next run"
+    yield from _named(done.changing, "written to while read; left for the next run")
+    yield from _named(done.larger, "larger in the bucket than here: left alone, for the file here may be cut off")
+    yield from _named(done.left_out, "left out")
+    yield from _named(done.failed, "FAILED")
+
+
+def _restored(done: Restored, *, dry_run: bool) -> Iterator[str]:
+    amount = done.planned if dry_run else done.restored
+    yield f"{terminal.counted(amount.files, amount.size)}: {'to be restored' if dry_run else 'restored'}"
+    yield f"{terminal.counted(done.kept.files, done.kept.size)}: here already"
+    yield from _named(done.differs, "here with another size than in the bucket: kept as they are")
+    yield from _named(done.failed, "FAILED")
+
+
+def _named(found: Named, what: str) -> Iterator[str]:
+    if found.count:
+        yield f"{found.count} file{'' if found.count == 1 else 's'}: {what}"
+        yield from (f"  {path}: {why}" for path, why in found.first[:_NAMED])
+        if found.count > _NAMED:
+            yield f"  … and {found.count - _NAMED} more; --json names up to 1000"
+
+
+def _beside(unknown: tuple[str, ...]) -> Iterator[str]:
+    if unknown:
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        yield f"beside the media, and not Synapse's: {', '.join(unknown[:_NAMED])}{more}"

@@ -1,0 +1,167 @@
+"""`media copy`: from the directory to the bucket what is missing there, or differs. Nothing is deleted anywhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .pairs import pairs
+from .plan import Amount, Named, Plan
+from .rclone import Progress, Rclone, RemoteObject
+from .tree import MediaFile, Shard, Tree
+
+MIN_AGE: Final = 60
+"""Seconds. A file that was written so short a time ago may not be whole: Synapse writes it in its place."""
+
+
+@dataclass(slots=True)
+class Copied:
+    """What came of a copy.
+
+    Attributes:
+        same: in the bucket already.
+        planned: what was missing or differed; as much of it arrived as `copied` says.
+        young: written so short a time ago that it may not be whole, so left for the next run.
+        changing: was written to while it was read, so left for the next run.
+        larger: the bucket has more under its name than the disk, which may be a file that was cut off: left alone.
+        uncompared: of the right size, and `checksum` was wanted, but the store does not tell the content's hash.
+        failed: did not arrive. Where none of many did, no more were tried.
+        left_out: what can't be copied.
+    """
+
+    same: Amount = field(default_factory=Amount)
+    planned: Amount = field(default_factory=Amount)
+    copied: Amount = field(default_factory=Amount)
+    young: Amount = field(default_factory=Amount)
+    uncompared: Amount = field(default_factory=Amount)
+    changing: Named = field(default_factory=Named)
+    larger: Named = field(default_factory=Named)
+    failed: Named = field(default_factory=Named)
+    left_out: Named = field(default_factory=Named)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is in the bucket that can be now: what is young or changing the next run takes."""
+        return not (self.failed.count or self.left_out.count or self.larger.count)
+
+    def to_json(self) -> dict[str, Any]:
+        amounts = ("same", "planned", "copied", "young", "uncompared")
+        named = ("changing", "larger", "failed", "left_out")
+        return {name: getattr(self, name).to_json() for name in (*amounts, *named)}
+
+
+def copy(
+    tree: Tree,
+    rclone: Rclone,
+    *,
+    shard: Shard | None = None,
+    checksum: bool = False,
+    min_age: float = MIN_AGE,
+    bwlimit: str = "",
+    dry_run: bool = False,
+    show: Callable[[Progress, Amount], None] = lambda _, __: None,
+) -> Copied:
+    """Copy what is missing or differs. May be killed at any time and begun anew; several may run at once.
+
+    An object is taken for the file's where it has its size and was written after it; of another size, it is replaced
+    unless it is the larger one.
+
+    Args:
+        shard: the part of the media to see to.
+        checksum: compare the content's MD5 as well, which reads every file.
+        min_age: seconds since a file was written; 0 where nothing writes.
+        bwlimit: as rclone takes it, such as 10M.
+        show: is told how far it is, and of how much.
+
+    Raises:
+        RcloneError: the store can't be listed, or takes nothing.
+    """
+    report = Copied()
+    with Plan() as plan:
+        _plan(tree, rclone, plan, report, shard=shard, checksum=checksum, min_age=min_age)
+        report.planned = plan.amount
+        for left in tree.left_out:
+            report.left_out.add(left.path, left.why)
+        if not dry_run:
+            _transfer(tree, rclone, plan, report, bwlimit=bwlimit, show=show)
+    return report
+
+
+def _plan(
+    tree: Tree, rclone: Rclone, plan: Plan, report: Copied, *, shard: Shard | None, checksum: bool, min_age: float
+) -> None:
+    for file, found in pairs(tree.files(shard=shard), _of(rclone.listing(hashes=checksum), shard)):
+        if file is None:
+            continue
+        if found is not None and _is_same(tree, file, found, report, checksum=checksum):
+            report.same.add(file.size)
+        elif found is not None and found.size > file.size:
+            report.larger.add(file.path, f"has {file.size} bytes, and its object {found.size}")
+        elif abs(time.time() - file.modified) < min_age:
+            report.young.add(file.size)
+        else:
+            plan.add(file.path, file.size)
+
+
+def _of(objects: Iterator[RemoteObject], shard: Shard | None) -> Iterator[RemoteObject]:
+    return objects if shard is None else (found for found in objects if shard.has(found.path))
+
+
+def _is_same(tree: Tree, file: MediaFile, found: RemoteObject, report: Copied, *, checksum: bool) -> bool:
+    if found.size != file.size:
+        return False
+    if checksum and found.md5 is not None:
+        try:
+            return tree.md5(file) == found.md5
+        except OSError:
+            return False  # the copy will say what is wrong with it
+    # Many stores tell whole seconds.
+    if found.modified < int(file.modified):
+        return False
+    if checksum:
+        report.uncompared.add(file.size)
+    return True
+
+
+def _transfer(
+    tree: Tree,
+    rclone: Rclone,
+    plan: Plan,
+    report: Copied,
+    *,
+    bwlimit: str,
+    show: Callable[[Progress, Amount], None],
+) -> None:
+    options = ("--bwlimit", bwlimit) if bwlimit else ()
+    before = Progress()
+    for batch in plan.batches():
+        sizes = {path: size for path, size, _ in batch}
+        began = before
+
+        def shown(progress: Progress, began: Progress = began) -> None:
+            show(began + progress, plan.amount)
+
+        failed = rclone.copy(str(tree.path), rclone.remote(), sizes, *options, show=shown)
+        for path, size in sizes.items():
+            if path not in failed:
+                report.copied.add(size)
+            elif not (tree.path / path).exists():
+                continue  # Synapse deleted it meanwhile
+            elif _was_written(tree, path, size):
+                report.changing.add(path, "was changed while it was read")
+            else:
+                report.failed.add(path, failed[path])
+        before = Progress(report.copied.files, report.copied.size)
+        if len(failed) == len(batch):
+            return  # a store that takes none of so many takes none of the rest
+
+
+def _was_written(tree: Tree, path: str, size: int) -> bool:
+    """Whether a file was written to since the plan was made."""
+    try:
+        status = (tree.path / path).stat()
+    except OSError:
+        return False
+    return status.st_size != size or time.time() - status.st_mtime < MIN_AGE

@@ -1,0 +1,302 @@
+"""Delete local files whose objects were verified by content, and nothing else.
+
+A file goes if, and only if, at this moment: Synapse is configured to read its object; the key is proved; the file was
+verified; the object is listed as it was then; the homeserver's database knows the file, where it is read; nobody asked
+for it for long; and what is read from the file now is what was verified. All of that is looked at before the first
+deletion or right before each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from synapse_media.contract import ProofLine
+from synapse_media.store.probes import advice
+
+from . import report as reports
+from .bucket import Bucket
+from .database import Database
+from .homeserver import Homeserver
+from .mounts import RefusedError, refuse_mount
+from .report import ACCESSED, Report, State
+from .root import Root
+from .tree import FOLDERS, Tree
+from .verify import (
+    BEING_WRITTEN,
+    SHOWN,
+    ChangedError,
+    Result,
+    content,
+    fill,
+    now_and_then,
+    require_media_of_synapse,
+    result,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Files, and their bytes."""
+
+    files: int = 0
+    size: int = 0
+
+    def __add__(self, size: int) -> Count:
+        return Count(self.files + 1, self.size + size)
+
+
+class Outcome(StrEnum):
+    """What became of a local file."""
+
+    FREED = "freed"
+    """Deleted; with a dry run: to be deleted."""
+    YOUNG = "young"
+    """Kept: somebody asked for it not long ago."""
+    UNVERIFIED = "unverified"
+    """Kept: its object was not verified, or the database has another size for it."""
+    UNKNOWN = "unknown"
+    """Kept: the database does not know it, so that Synapse could not serve it again."""
+    OFF = "off"
+    """Kept: Synapse stores no files of its kind in the bucket."""
+    CHANGED = "changed"
+    """Kept: file or object is not what was verified any more."""
+    GONE = "gone"
+    """Somebody else deleted it since."""
+    FAILED = "failed"
+    """Kept: it could not be read or deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """What was done with the local files, or would be.
+
+    Attributes:
+        quarantined: of those freed, the ones that an administrator has not served; they stay in the bucket.
+        failures: (path, why) of the first files that failed.
+        by_database: whether age is that of the last access; else it is that of the file.
+        deleted: false with a dry run.
+        verification: what was verified now; None where a report was taken.
+    """
+
+    counts: Mapping[Outcome, Count]
+    quarantined: Count
+    failures: tuple[tuple[str, str], ...]
+    by_database: bool
+    deleted: bool
+    verification: Result | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is wrong that somebody has to see to."""
+        return bool(self.counts[Outcome.FAILED].files) or (self.verification is not None and self.verification.failed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        plain: dict[str, Any] = {
+            str(name): {"files": count.files, "bytes": count.size} for name, count in self.counts.items()
+        }
+        return {
+            "deleted": self.deleted,
+            **plain,
+            "quarantined": {"files": self.quarantined.files, "bytes": self.quarantined.size},
+            "failures": dict(self.failures),
+            "age_by": "last access" if self.by_database else "file times",
+            "verification": self.verification.to_json() if self.verification else None,
+        }
+
+
+def free(
+    tree: Tree,
+    bucket: Bucket,
+    homeserver: Homeserver,
+    older_than: timedelta,
+    *,
+    prove: Callable[[], tuple[ProofLine, ...]],
+    database: Database | None = None,
+    report: Path | None = None,
+    delete: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Freed:
+    """Delete old local files that Synapse can read from the bucket.
+
+    Args:
+        homeserver: its configuration, which has to name this store.
+        older_than: since when nobody may have asked for a file.
+        prove: proves the store's key, now.
+        database: the homeserver's; None: age is by the times of the file.
+        report: of a verification of today; None: everything is verified now.
+        delete: False: a dry run, that only tells.
+
+    Raises:
+        RefusedError, ConfigurationError, UsageError, ReportError: nothing was deleted, and why.
+        StoreError: the store was not reached.
+    """
+    store = bucket.store
+    require_media_of_synapse(store, to_delete=True)
+    with Root(tree.path) as root:
+        folders = homeserver.require_store(store, tree.path)
+        refuse_mount(tree.path)
+        lines = prove()
+        if any(line.failed for line in lines):
+            raise RefusedError(f"{store.server_name}: the key fails its proof, so nothing is deleted. {advice(lines)}")
+        if delete:
+            refuse_bucket_itself(tree.path, bucket)
+        verification = None
+        with reports.reading(report, store, root) if report else reports.writing(None, store, root) as found:
+            if report is None:
+                fill(found, tree, root, bucket, database=database, read_all=False, say=say)
+                verification = result(found, tree)
+            elif database is not None and not found.has_database:
+                raise RefusedError(
+                    f"--report is {str(report)!r}, of a verification without the database; allowed: one with it. Run "
+                    "`synapse-media media verify` with --database or --config, and name its report."
+                )
+            with reports.writing(None, store, root) as now:
+                say(f"listing {bucket.said} again")
+                now.add_remote(bucket.objects(), store.prefix)
+                freed = _Freeing(root, found, now, folders, older_than, delete=delete).all(now_and_then(say))
+    return replace(freed, verification=verification)
+
+
+class _File(NamedTuple):
+    """What a report has of a local file, in the order of _COLUMNS."""
+
+    path: str
+    size: int
+    state: str
+    md5: str
+    inode: int
+    modified_ns: int
+    modified: float
+    etag: str
+    written: float
+    accessed: float | None
+    right_size: int | None
+    quarantined: bool
+
+
+_COLUMNS: Final = ", ".join(
+    (
+        *(f"local.{name}" for name in ("path", "size", "state", "md5", "inode", "modified_ns", "modified")),
+        *("remote.etag", "remote.modified", ACCESSED),
+        "(SELECT size FROM known WHERE known.path = local.path)",
+        "(SELECT quarantined FROM known WHERE known.path = local.path)",
+    )
+)
+
+
+class _Freeing:
+    """One pass over what was verified."""
+
+    def __init__(
+        self,
+        root: Root,
+        found: Report,
+        now: Report,
+        folders: frozenset[str],
+        older_than: timedelta,
+        *,
+        delete: bool,
+    ) -> None:
+        self._root, self._found, self._now, self._folders, self._delete = root, found, now, folders, delete
+        self._before = time.time() - older_than.total_seconds()
+        self._written_before = time.time() - BEING_WRITTEN
+
+    def all(self, tell: Callable[[str], None]) -> Freed:
+        counts, quarantined = dict.fromkeys(Outcome, Count()), Count()
+        failures: list[tuple[str, str]] = []
+        for page in self._found.pages(_COLUMNS, "1"):
+            for file in itertools.starmap(_File, page):
+                outcome, why = self._judge(file)
+                counts[outcome] += file.size
+                if outcome is Outcome.FREED and file.quarantined:
+                    quarantined += file.size
+                if outcome is Outcome.FAILED and len(failures) < SHOWN:
+                    failures.append((file.path, why))
+            done = counts[Outcome.FREED]
+            tell(f"{done.files} files, {done.size} bytes {'deleted' if self._delete else 'to be deleted'} so far")
+        by_database = self._found.has_database
+        return Freed(counts, quarantined, tuple(failures), by_database=by_database, deleted=self._delete)
+
+    def _judge(self, file: _File) -> tuple[Outcome, str]:
+        """What becomes of a file, and why."""
+        if file.path.partition("/")[0] not in self._folders:
+            return Outcome.OFF, ""
+        if file.state != State.VERIFIED or file.right_size not in (None, file.size):
+            return Outcome.UNVERIFIED, ""
+        if self._found.has_database and file.accessed is None:
+            return Outcome.UNKNOWN, ""
+        if file.modified > self._written_before:
+            return Outcome.YOUNG, ""
+        there = self._now.connection.execute(
+            "SELECT size, etag, modified FROM remote WHERE path = ?", (file.path,)
+        ).fetchone()
+        if there != (file.size, file.etag, file.written):
+            return Outcome.CHANGED, ""
+        try:
+            return self._look(file), ""
+        except FileNotFoundError:
+            return Outcome.GONE, ""
+        except ChangedError:
+            return Outcome.CHANGED, ""
+        except OSError as error:
+            return Outcome.FAILED, error.strerror or str(error)
+
+    def _look(self, file: _File) -> Outcome:
+        """Look at the file itself, now, and delete it. Raises OSError, ChangedError."""
+        verified = (file.size, file.inode, file.modified_ns)
+        with self._root.opened(file.path) as descriptor:
+            status = os.fstat(descriptor)
+        # With noatime or relatime the time of access may be long ago, whoever read the file since.
+        accessed = max(status.st_atime, status.st_mtime) if file.accessed is None else file.accessed
+        if accessed > self._before:
+            return Outcome.YOUNG
+        if (status.st_size, status.st_ino, status.st_mtime_ns) != verified:
+            return Outcome.CHANGED
+        if not self._delete:
+            return Outcome.FREED
+        here = content(self._root, file.path)
+        if (here.size, here.inode, here.modified_ns) != verified or here.md5 != file.md5:
+            return Outcome.CHANGED
+        if not self._root.unlink(file.path, here.device, here.inode):
+            return Outcome.CHANGED
+        self._root.prune(file.path)
+        return Outcome.FREED
+
+
+# ---- the directory and the bucket may be one
+
+
+def refuse_bucket_itself(directory: Path, bucket: Bucket) -> None:
+    """Raise RefusedError where a file that is written below this directory becomes an object of the store."""
+    name = f".synapse-media-{secrets.token_hex(8)}"
+    for folder in FOLDERS:
+        place = directory / folder
+        if not place.is_dir() or place.is_symlink():
+            continue
+        probe = place / name
+        try:
+            probe.touch(mode=0o600, exist_ok=False)
+        except OSError as error:
+            raise RefusedError(
+                f"{place} can't be written to ({error.strerror}), so that nothing could be deleted there. Run this as "
+                "root, or as the user of Synapse."
+            ) from None
+        try:
+            if any(True for _ in bucket.objects(name)):
+                raise RefusedError(
+                    f"{directory} and the bucket {bucket.store.bucket} are one: a file that was written to {folder} "
+                    "appeared there as an object. What is deleted here is deleted in the bucket, so nothing was. "
+                    "Name the media store on the server's own disk."
+                )
+        finally:
+            probe.unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""What is to be transferred, kept outside of memory: a million names are written to a file that has no name."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from types import TracebackType
+from typing import Any, Final, Self
+
+BATCH: Final = 10_000
+"""Files that rclone is handed at once: it keeps all of their names."""
+NAMED: Final = 1000
+"""Paths of one kind that a report names at most."""
+
+
+@dataclass(slots=True)
+class Amount:
+    """Files and their bytes."""
+
+    files: int = 0
+    size: int = 0
+
+    def add(self, size: int) -> None:
+        self.files += 1
+        self.size += size
+
+    def to_json(self) -> dict[str, int]:
+        return {"files": self.files, "bytes": self.size}
+
+
+@dataclass(slots=True)
+class Named:
+    """Paths with a word on each, of which only the first NAMED are kept."""
+
+    count: int = 0
+    first: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, path: str, why: str) -> None:
+        self.count += 1
+        if len(self.first) < NAMED:
+            self.first.append((path, why))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"count": self.count, "first": [{"path": path, "why": why} for path, why in self.first]}
+
+
+class Plan:
+    """Names in the order in which they are added, with a number each: bytes, for a transfer."""
+
+    def __init__(self) -> None:
+        self.amount = Amount()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with the plan
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, path: str, size: int, note: str = "") -> None:
+        """
+        Args:
+            path: without control characters, which `tree.name_fault` refuses.
+            note: a word that is handed back with it.
+        """
+        self.amount.add(size)
+        self._file.write(os.fsencode(f"{size}\t{note}\t{path}\n"))
+
+    def batches(self) -> Iterator[tuple[tuple[str, int, str], ...]]:
+        """(path, size, note) of so many at once."""
+        self._file.seek(0)
+        lines = self._read()
+        while batch := tuple(islice(lines, BATCH)):
+            yield batch
+
+    def _read(self) -> Iterator[tuple[str, int, str]]:
+        for line in self._file:
+            size, note, path = os.fsdecode(line).rstrip("\n").split("\t", 2)
+            yield path, int(size), note

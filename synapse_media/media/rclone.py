@@ -1,0 +1,372 @@
+"""rclone as the engine of everything that is transferred: one store as its one remote, configured by environment alone.
+
+Tried with 1.60 (Debian 12) and with the release that `engine/versions.py` pins. The options: https://rclone.org/flags/
+and https://rclone.org/s3/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+from synapse_media.contract import PROOF_NAME, StorageOutputs
+from synapse_media.engine.obtain import Say, obtain_rclone, say_on_stderr
+from synapse_media.engine.processes import environment
+from synapse_media.errors import StoreError
+from synapse_media.redaction import redacted, remember
+
+from .tree import FOLDERS, sort_key
+
+REMOTE: Final = "store"
+TRANSFERS: Final = 32
+_VARIABLE: Final = f"RCLONE_CONFIG_{REMOTE.upper()}_"
+# What a role is found by, where the machine signs: https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
+_OF_A_ROLE: Final = r"AWS_(?:ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN|PROFILE|CONFIG_FILE|SHARED_CREDENTIALS_FILE"
+_OF_A_ROLE_TOO: Final = r"|ROLE_ARN|ROLE_SESSION_NAME|WEB_IDENTITY_TOKEN_FILE|CONTAINER_\w+|EC2_METADATA_\w+|REGION)"
+_ERRORS: Final = frozenset({"error", "critical", "fatal", "alert", "emergency"})
+
+
+class RcloneError(StoreError):
+    """rclone ended with an error. The message has the last of what it said, without any secret.
+
+    Attributes:
+        events: what it logged as errors, the first ones of many.
+    """
+
+    def __init__(self, message: str, events: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.events = tuple(events)
+
+
+class UnsortedError(StoreError):
+    """A store whose listing is not in the order of keys, so that it can't be compared in little memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteObject:
+    """An object of the store.
+
+    Attributes:
+        path: relative to the media store: the key without the store's prefix.
+        modified: when the store wrote it, in seconds since the epoch, by the store's clock.
+        md5: of its content, in hexadecimal; None where it was not asked for, or the store does not tell (an object
+            that was uploaded in parts by another program than rclone, or is encrypted by a key of the user's).
+    """
+
+    path: str
+    size: int
+    modified: float
+    md5: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a transfer is: files and bytes that arrived, and bytes a second of late."""
+
+    files: int = 0
+    size: int = 0
+    rate: float = 0
+
+    @classmethod
+    def of(cls, stats: Mapping[str, Any]) -> Progress:
+        """Of the `stats` in rclone's log: https://rclone.org/rc/#core-stats."""
+        return cls(int(stats.get("transfers") or 0), int(stats.get("bytes") or 0), float(stats.get("speed") or 0))
+
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(self.files + other.files, self.size + other.size, other.rate)
+
+
+_ATTEMPTS: Final = 3
+
+
+class _Copying:
+    """What a run of `rclone copy` tells of each file."""
+
+    def __init__(self, before: Progress, show: Callable[[Progress], None]) -> None:
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.progress = before
+        self._before, self._show = before, show
+
+    def note(self, event: Mapping[str, Any]) -> None:
+        name = event.get("object")
+        if isinstance(name, str) and "Copied (" in event["msg"]:
+            self.done.add(name)
+        elif isinstance(name, str) and event["level"] in _ERRORS:
+            self.failed[name] = redacted(str(event["msg"])).partition("\n")[0][:300]
+        if isinstance(event.get("stats"), Mapping):
+            self.progress = self._before + Progress.of(event["stats"])
+            self._show(self.progress)
+
+
+_COPY: Final = (
+    # What is to be copied was found out by a listing already: neither HEAD nor listing asks for it once more.
+    *("--no-check-dest", "--no-traverse", "--no-unicode-normalization"),
+    *("--transfers", str(TRANSFERS), "--checkers", str(TRANSFERS), "--buffer-size", "1M"),
+    # Of its own accord rclone would begin anew with all of them. Single requests it does repeat.
+    *("--retries", "1", "--stats", "1s"),
+)
+
+
+class Rclone:
+    """rclone with one store as its remote."""
+
+    def __init__(self, store: StorageOutputs, *, program: Path | None = None, say: Say = say_on_stderr) -> None:
+        """
+        Args:
+            program: the program to run; by default the one on PATH, or else one that is built.
+
+        Raises:
+            StoreError: there is no secret, or the store's prefix is no directory's, which rclone can't write to.
+            ObtainError: there is no rclone, and none can be built.
+        """
+        _require_directory(store)
+        self.store = store
+        self._environment = _environment(store)
+        self.program = program or obtain_rclone(say)
+
+    def remote(self, path: str = "") -> str:
+        """A path of the media store as rclone names it."""
+        return f"{REMOTE}:{self.store.bucket}/{self.store.prefix}{path}"
+
+    def listing(self, under: str = "", *, hashes: bool = False) -> Iterator[RemoteObject]:
+        """Every object of Synapse's media, in the order of `tree.sort_key`, as the pages come: in little memory.
+
+        To be merged with `Tree.files`, which has the same order. One request per 1000 objects; with `hashes` one more
+        per object that was uploaded in parts. What is neither media nor a thumbnail is left out.
+
+        Args:
+            under: a folder of the media store, such as `local_content/`; "": all of them.
+
+        Raises:
+            RcloneError: the store can't be listed.
+            UnsortedError: a store's keys come in another order.
+        """
+        command = ["lsjson", "--recursive", "--fast-list", "--files-only", "--no-mimetype", "--use-server-modtime"]
+        command += ["--hash", "--hash-type", "md5"] if hashes else []
+        last = b""
+        for line in self._lines(*command, "--", self.remote(under)):
+            if line[:1] != "{":
+                continue
+            item = json.loads(line.rstrip().removesuffix(","))
+            path = under + item["Path"]
+            key = sort_key(path)
+            if key <= last:
+                raise UnsortedError(
+                    f"{self.store.endpoint_url} lists {self.store.bucket} in another order than that of keys, and as "
+                    "large a listing can't be compared otherwise: nothing was done."
+                )
+            last = key
+            if path.partition("/")[0] in FOLDERS and not PROOF_NAME.search(path):
+                modified = datetime.fromisoformat(item["ModTime"]).timestamp()
+                yield RemoteObject(path, item["Size"], modified, (item.get("Hashes") or {}).get("md5") or None)
+
+    def copy(
+        self,
+        source: str,
+        target: str,
+        names: Collection[str],
+        *options: str,
+        show: Callable[[Progress], None] = lambda _: None,
+    ) -> dict[str, str]:
+        """Copy these files from one directory to the other, whatever is in the other; {path: why} of those that failed.
+
+        The content of each is compared by its hash on arrival. One that did not arrive is tried three times.
+
+        Args:
+            source, target: a directory of this machine, or a path of `remote`.
+            options: further ones of rclone.
+            show: is told once a second how far it is.
+
+        Raises RcloneError where rclone failed, and not because of one of them.
+        """
+        left, failed = set(names), dict[str, str]()
+        before = Progress()
+        for attempt in range(1, _ATTEMPTS + 1):
+            run = _Copying(before, show)
+            trouble: RcloneError | None = None
+            try:
+                # In the order that they were given in, whoever is left.
+                wanted = (name for name in names if name in left)
+                self.run("copy", *_COPY, *options, "--", source, target, names=wanted, on_event=run.note)
+            except RcloneError as error:
+                trouble = error
+            left -= run.done
+            failed, before = run.failed, run.progress
+            if not left:
+                break
+            if trouble is not None and not failed and attempt == _ATTEMPTS:
+                raise trouble
+        return {name: failed.get(name, "rclone did not say why") for name in names if name in left}
+
+    def run(
+        self,
+        command: str,
+        *arguments: str,
+        names: Iterable[str] | None = None,
+        on_event: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    ) -> str:
+        """Run a command to its end; what it printed on standard output.
+
+        Args:
+            names: paths for `--files-from-raw`, which are handed over without an argument or a file.
+            on_event: is called with each line of its log: `level`, `msg`, and `object` or `stats` where it has one.
+
+        Raises RcloneError where it failed.
+        """
+        files = ["--files-from-raw", "-"] if names is not None else []
+        errors: list[Mapping[str, Any]] = []
+        with (
+            tempfile.TemporaryFile() as output,
+            self._started(command, *files, *arguments, names=names, to=output) as (
+                child,
+                log,
+            ),
+        ):
+            for event in _events(log):
+                if event["level"] in _ERRORS and len(errors) < 100:
+                    errors.append(event)
+                on_event(event)
+            code = child.wait()
+            if code:
+                raise RcloneError(self._in_words(command, code, errors), errors)
+            output.seek(0)
+            return output.read().decode(errors="surrogateescape")
+
+    def _lines(self, *command: str) -> Iterator[str]:
+        """The lines of standard output as they come. Raises RcloneError at the end where it failed."""
+        with tempfile.TemporaryFile() as log:
+            child = subprocess.Popen(
+                self._command(*command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._environment,
+            )
+            with _ended(child):
+                assert child.stdout is not None  # noqa: S101 - it was asked for
+                for line in child.stdout:
+                    yield line.decode(errors="surrogateescape")
+                code = child.wait()
+            if code:
+                log.seek(0)
+                errors = [event for event in _events(log) if event["level"] in _ERRORS]
+                raise RcloneError(self._in_words(command[0], code, errors), errors[:100])
+
+    @contextlib.contextmanager
+    def _started(
+        self, *command: str, names: Iterable[str] | None, to: IO[bytes]
+    ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+        """A running command and its log. It ends with this process, too: its log has no reader then."""
+        with tempfile.TemporaryFile() as given:
+            for name in names or ():
+                given.write(os.fsencode(name) + b"\n")
+            given.seek(0)
+            child = subprocess.Popen(
+                self._command(*command),
+                stdin=given if names is not None else subprocess.DEVNULL,
+                stdout=to,
+                stderr=subprocess.PIPE,
+                env=self._environment,
+            )
+        with _ended(child):
+            assert child.stderr is not None  # noqa: S101 - it was asked for
+            yield child, child.stderr
+
+    def _command(self, command: str, *arguments: str) -> list[str]:
+        # No configuration file: a remote of the same name in it would add to ours.
+        return [str(self.program), command, "--config=", "--use-json-log", "--log-level", "INFO", *arguments]
+
+    def _in_words(self, command: str, code: int, errors: Sequence[Mapping[str, Any]]) -> str:
+        place = f"{self.store.bucket} at {self.store.endpoint_url}"
+        said = [str(event["msg"]) for event in errors]
+        # The first error is the cause; the later ones sum up.
+        why = redacted(said[0] if said else "it did not say why").strip().partition("\n")[0][:300]
+        return f"rclone {command} ({place}) ended with code {code}: {why}"
+
+
+def _require_directory(store: StorageOutputs) -> None:
+    prefix = store.prefix
+    if prefix and (not prefix.endswith("/") or prefix.startswith("/") or re.search(r"//|(?:^|/)\.\.?/", prefix)):
+        raise StoreError(
+            f"{store.server_name}: its prefix is {prefix!r}, which is no directory of the bucket, and rclone copies "
+            "directories; allowed: names that end with '/'. Copy the objects by a tool that takes the beginning of "
+            "keys, to keys under such a prefix; then change the prefix, with "
+            f"{store.server_name}/move-media in the stack file's allow."
+        )
+
+
+def _environment(store: StorageOutputs) -> dict[str, str]:
+    """The environment of the child: none of our caller's credentials or RCLONE_… options, and this store's key."""
+    if not (store.keyless or store.secret_access_key):
+        raise StoreError(f"{store.server_name}: there is no secret access key of {store.access_key_id}")
+    remember(store.secret_access_key)
+    passed = environment(_OF_A_ROLE + _OF_A_ROLE_TOO if store.keyless else "")
+    # rclone 1.60 does not start with it set: "LoadCustomCABundleError".
+    authority = store.ca_file or passed.get("AWS_CA_BUNDLE", "")
+    passed.pop("AWS_CA_BUNDLE", None)
+    settings = {
+        "TYPE": "s3",
+        "PROVIDER": "Other",
+        "ENDPOINT": store.endpoint_url,
+        "REGION": store.region,
+        "STORAGE_CLASS": store.storage_class,
+        "FORCE_PATH_STYLE": str(store.addressing == "path").lower(),
+        "LIST_VERSION": "2",
+        "NO_CHECK_BUCKET": "true",
+        # The answer to an upload has the MD5 of what arrived: no further request asks for it.
+        "NO_HEAD": "true",
+        # Since 1.71; the releases before it send Content-MD5 alone, which every store checks.
+        "USE_DATA_INTEGRITY_PROTECTIONS": str(store.checksums == "when_supported").lower(),
+        **(
+            {"ENV_AUTH": "true"}
+            if store.keyless
+            else {"ACCESS_KEY_ID": store.access_key_id, "SECRET_ACCESS_KEY": store.secret_access_key}
+        ),
+    }
+    return {
+        **passed,
+        **{f"{_VARIABLE}{name}": value for name, value in settings.items()},
+        **({"RCLONE_CA_CERT": authority} if authority else {}),
+    }
+
+
+@contextlib.contextmanager
+def _ended(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Have a child end with whoever reads it."""
+    try:
+        yield
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        child.wait()
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _events(log: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The lines of rclone's log. The very last words of some releases are no JSON, whatever they were asked for."""
+    for raw in log:
+        line = raw.decode(errors="replace").strip()
+        try:
+            event = json.loads(line)
+        except ValueError:
+            if line:
+                yield {"level": "error", "msg": re.sub(r"^[0-9/]+ [0-9:]+ (?:[A-Z]+ *: )?", "", line)}
+            continue
+        if isinstance(event, dict):
+            yield {"level": "", "msg": "", **event}

@@ -1,0 +1,118 @@
+"""A directory, and what is below it, reached part by part: no symbolic link is followed, nothing outside is touched."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A FIFO in place of a file would make the opening wait.
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class Root:
+    """An open directory; a context manager. Paths are relative to it, with "/" between their parts.
+
+    Attributes:
+        device, inode: what it is, whatever is put at its path meanwhile.
+
+    Args:
+        directory: its real path, as `Tree` has it. Raises OSError where it can't be opened.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._descriptor = os.open(directory, _DIRECTORY)
+        status = os.fstat(self._descriptor)
+        self.device, self.inode = status.st_dev, status.st_ino
+        self._kept: tuple[str, int] | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget()
+        os.close(self._descriptor)
+
+    def _forget(self) -> None:
+        if self._kept is not None:
+            os.close(self._kept[1])
+            self._kept = None
+
+    def _folder(self, path: str) -> int:
+        """The open directory in which a path lies. Raises OSError; ValueError for a path that leads elsewhere."""
+        parent, _, name = path.rpartition("/")
+        if name in ("", ".", "..") or "\0" in path:
+            raise ValueError(f"{path!r} is not the path of a file below {self.directory}")
+        if self._kept is not None and self._kept[0] == parent:
+            return self._kept[1]
+        at = os.dup(self._descriptor)
+        try:
+            for part in parent.split("/") if parent else ():
+                if part in ("", ".", ".."):
+                    raise ValueError(f"{path!r} is not the path of a file below {self.directory}")
+                below = os.open(part, _DIRECTORY, dir_fd=at)
+                os.close(at)
+                at = below
+        except BaseException:
+            os.close(at)
+            raise
+        self._forget()
+        self._kept = (parent, at)
+        return at
+
+    @contextmanager
+    def opened(self, path: str) -> Iterator[int]:
+        """A regular file of this file system, open for reading.
+
+        Raises OSError, also where the path leads over a symbolic link, to something else than a file or to another
+        file system; ValueError for a path that is none of a file below this directory.
+        """
+        with self._lock:
+            folder, name = self._folder(path), path.rpartition("/")[2]
+            try:
+                # Reading it here says nothing of whether anybody asked for it.
+                descriptor = os.open(name, _FILE | os.O_NOATIME, dir_fd=folder)
+            except PermissionError:
+                # Only the owner may have that.
+                descriptor = os.open(name, _FILE, dir_fd=folder)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
+            if status.st_dev != self.device:
+                raise OSError(errno.EXDEV, f"on another file system than {self.directory}", path)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def unlink(self, path: str, device: int, inode: int) -> bool:
+        """Delete a file if it still is the one of this device and inode; whether it was. Raises OSError."""
+        # Found anew: somebody may have put another directory in its place.
+        self._forget()
+        folder, name = self._folder(path), path.rpartition("/")[2]
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if (status.st_dev, status.st_ino) != (device, inode) or not stat.S_ISREG(status.st_mode):
+            return False
+        os.unlink(name, dir_fd=folder)
+        return True
+
+    def prune(self, path: str) -> None:
+        """Remove the directories above a path that are empty; never the first part of it, nor this directory."""
+        self._forget()
+        parts = path.split("/")[:-1]
+        while len(parts) > 1:
+            # One that is not empty, or was removed by Synapse meanwhile.
+            try:
+                folder = self._folder("/".join(parts))
+                os.rmdir(parts[-1], dir_fd=folder)
+            except OSError:
+                return
+            parts.pop()

@@ -1,0 +1,479 @@
+"""Whether what is in the media store is in the bucket, by content and not by name.
+
+An object that was uploaded in one piece has the MD5 of its content for its ETag, one that was uploaded in parts that of
+the parts' MD5s (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html): the store computed it from what
+arrived. What neither fits, such as an object that is encrypted by a key of the user's, is read back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from synapse_media.contract import StorageOutputs
+from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO
+
+from . import report as reports
+from .bucket import Bucket
+from .database import Database, Source
+from .rclone import Rclone, RcloneError
+from .report import IS_KNOWN, Report, State
+from .root import Root
+from .tree import Tree
+
+BEING_WRITTEN: Final = 300
+"""Seconds in which a file is taken for one that Synapse may still be writing or storing."""
+ARCHIVED: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes whose objects can't be read at once, so that Synapse can't serve them:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html"""
+_PARTS: Final = (8 << 20, 5 << 20, 16 << 20)
+"""Bytes of a part: of boto3, and so of Synapse's module, of rclone, and of minio-go's smallest."""
+_CHUNK: Final = 1 << 20
+_READERS: Final = 4
+_READ_BACK: Final = 64
+"""Objects that are read back by one rclone."""
+EVERY: Final = 15
+"""Seconds between two lines on how far it is."""
+SHOWN: Final = 20
+"""Paths of a kind that are named outside of the report."""
+_THUMBNAILS: Final = ("local_thumbnails/", "remote_thumbnail/")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Files of one kind. Paths are the first of them, relative to the media store."""
+
+    count: int = 0
+    size: int = 0
+    thumbnails: int = 0
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a verification found.
+
+    Attributes:
+        verified: local files whose object has the same content.
+        missing: local files without an object.
+        different: local files whose object has other content.
+        unreadable: local files whose content could not be compared, or whose object can't be read at once.
+        recent: local files that were written a moment ago: they are for the next run.
+        left_out: what lies in the media store and can't be copied: symbolic links, special files.
+        extra: objects without a local file, as after `free`.
+        damaged: files and objects of another size than the database has for them.
+        lost: what the database knows and nobody has. Synapse makes a thumbnail anew from its original.
+        elsewhere: the same of remote media, which Synapse fetches again from its server if that still has it.
+        orphans: objects that the database does not know: of media that was purged, for Synapse never deletes them.
+        unknown: local files that the database does not know.
+        has_database: whether the last five were looked for.
+    """
+
+    verified: Found = Found()
+    missing: Found = Found()
+    different: Found = Found()
+    unreadable: Found = Found()
+    recent: Found = Found()
+    left_out: Found = Found()
+    extra: Found = Found()
+    damaged: Found = Found()
+    lost: Found = Found()
+    elsewhere: Found = Found()
+    orphans: Found = Found()
+    unknown: Found = Found()
+    has_database: bool = False
+    reasons: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is wrong that somebody has to see to."""
+        bad = (self.missing, self.different, self.unreadable, self.left_out, self.damaged)
+        # A lost thumbnail is made anew.
+        return any(kind.count for kind in bad) or self.lost.count > self.lost.thumbnails
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: each kind, null where it was not looked for, and `failed`."""
+        plain: dict[str, Any] = {"failed": self.failed}
+        for each in fields(self):
+            kind = getattr(self, each.name)
+            if isinstance(kind, Found):
+                looked_for = self.has_database or each.name not in _BY_DATABASE
+                plain[each.name] = (
+                    {"files": kind.count, "bytes": kind.size, "thumbnails": kind.thumbnails, "first": list(kind.paths)}
+                    if looked_for
+                    else None
+                )
+        return {**plain, "reasons": dict(self.reasons)}
+
+
+_BY_DATABASE: Final = ("damaged", "lost", "elsewhere", "orphans", "unknown")
+
+
+def require_media_of_synapse(store: StorageOutputs, *, to_delete: bool) -> None:
+    """Raise UsageError for a store in which the media is not under the names that it has in the media store.
+
+    Args:
+        to_delete: local files are to go: not where they are the bucket's own, as with Goofys. A directory beside the
+            mount may be compared with the bucket.
+    """
+    why = {
+        **(
+            {
+                GOOFYS: "the bucket is mounted as the media store, so that both are one, and whatever is deleted there "
+                "is deleted in the bucket"
+            }
+            if to_delete
+            else {}
+        ),
+        MEDIA_REPO: "matrix-media-repo keeps its media under names of its own",
+        FILESYSTEM: "there is no bucket",
+    }.get(store.method)
+    if why:
+        raise UsageError(
+            f"--store is of the method {store.method}: {why}; allowed: a store.json of the method "
+            "synapse-s3-storage-provider."
+        )
+
+
+def verify(
+    tree: Tree,
+    bucket: Bucket,
+    *,
+    database: Database | None = None,
+    report: Path | None = None,
+    read_all: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Compare a media store with its bucket.
+
+    Args:
+        database: the homeserver's; None: what it knows is not looked for.
+        report: where the report is left; None: nowhere.
+        read_all: read every object back, whatever its ETag.
+        say: is told what is being done.
+
+    Raises:
+        UsageError: the store is none of Synapse's own module.
+        StoreError: the bucket can't be listed, or the store is not reached.
+        ReportError: the report can't be written.
+    """
+    require_media_of_synapse(bucket.store, to_delete=False)
+    with Root(tree.path) as root, reports.writing(report, bucket.store, root) as found:
+        fill(found, tree, root, bucket, database=database, read_all=read_all, say=say)
+        return result(found, tree)
+
+
+def fill(
+    found: Report,
+    tree: Tree,
+    root: Root,
+    bucket: Bucket,
+    *,
+    database: Database | None,
+    read_all: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Put a verification into a report; as `verify`."""
+    # In this order: what comes in meanwhile is an object more, never a file or an object too few.
+    if database is not None:
+        say(f"reading {database.source.said}")
+        found.add_known(database.media())
+    say(f"reading {tree.path}")
+    found.add_local(tree.files())
+    say(f"listing {bucket.said}")
+    found.add_remote(bucket.objects(), bucket.store.prefix)
+    if database is not None:
+        _require_same_homeserver(found, database.source, bucket.store)
+    say("comparing contents")
+    _compare(found, root, say, read_all=read_all)
+    _read_back(found, bucket, say)
+
+
+def _require_same_homeserver(found: Report, source: Source, store: StorageOutputs) -> None:
+    """Raise SynapseMediaError where the database knows local media, and none of it is here or in the bucket."""
+
+    def some(query: str) -> bool:
+        return found.connection.execute(f"{query} LIMIT 1").fetchone() is not None
+
+    known = "SELECT path FROM known WHERE origin = '' AND NOT thumbnail"
+    here, there = "SELECT path FROM local", "SELECT path FROM remote"
+    if not some(known) or not (some(here) or some(there)):
+        return
+    if some(f"{known} AND path IN ({here})") or some(f"{known} AND path IN ({there})"):
+        return
+    raise SynapseMediaError(
+        f"{source.setting}: of the local media that {source.said} knows, nothing is in the media "
+        f"store, and nothing under {store.prefix!r} in {store.bucket}: it is the database of another homeserver, or "
+        "the prefix is another."
+    )
+
+
+# ---- local content
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The content of a file, and what the file was when it was read.
+
+    Attributes:
+        etags: what a store that has this content may call it, by bytes of a part; 0: in one piece.
+    """
+
+    md5: str
+    size: int
+    device: int
+    inode: int
+    modified_ns: int
+    etags: dict[int, str]
+
+
+class ChangedError(Exception):
+    """A file that was written while it was read."""
+
+
+def content(root: Root, path: str, parts: Sequence[int] = ()) -> Content:
+    """Read a file.
+
+    Args:
+        parts: bytes of a part for which the ETag is wanted.
+
+    Raises OSError, ValueError; ChangedError.
+    """
+    with root.opened(path) as descriptor:
+        before = os.fstat(descriptor)
+        whole = hashlib.md5(usedforsecurity=False)
+        each = {size: _Parts(size) for size in parts}
+        while chunk := os.read(descriptor, _CHUNK):
+            whole.update(chunk)
+            for one in each.values():
+                one.update(chunk)
+        after = os.fstat(descriptor)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ChangedError(path)
+    return Content(
+        md5=whole.hexdigest(),
+        size=after.st_size,
+        device=after.st_dev,
+        inode=after.st_ino,
+        modified_ns=after.st_mtime_ns,
+        etags={0: whole.hexdigest(), **{size: one.etag() for size, one in each.items()}},
+    )
+
+
+class _Parts:
+    """The ETag of an object that is uploaded in parts: the MD5 of their MD5s, and their number."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._count, self._filled = size, 0, 0
+        self._part, self._all = hashlib.md5(usedforsecurity=False), hashlib.md5(usedforsecurity=False)
+
+    def update(self, chunk: bytes) -> None:
+        left = memoryview(chunk)
+        while left:
+            piece = left[: self._size - self._filled]
+            self._part.update(piece)
+            self._filled += len(piece)
+            left = left[len(piece) :]
+            if self._filled == self._size:
+                self._end()
+
+    def _end(self) -> None:
+        self._all.update(self._part.digest())
+        self._part, self._filled, self._count = hashlib.md5(usedforsecurity=False), 0, self._count + 1
+
+    def etag(self) -> str:
+        if self._filled:
+            self._end()
+        return f"{self._all.hexdigest()}-{self._count}"
+
+
+def parts_of(etag: str, size: int) -> tuple[int, ...]:
+    """The bytes that a part may have had, of an object of this ETag and size."""
+    match = re.fullmatch(r"[0-9a-fA-F]{32}-([0-9]+)", etag)
+    return tuple(part for part in _PARTS if match and -(-size // part) == int(match[1]))
+
+
+def now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, for what is often to be told: it is, every EVERY seconds."""
+    last = time.monotonic()
+
+    def told(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            say(line)
+
+    return told
+
+
+def _compare(found: Report, root: Root, say: Callable[[str], None], *, read_all: bool) -> None:
+    """Judge every local file by the listing and its own content; what can't be judged so is to be read back."""
+    (count,) = found.one("SELECT count(*) FROM local")
+    done, tell = 0, now_and_then(say)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for page in found.pages("local.path, local.size, local.modified, remote.size, remote.etag, remote.class", "1"):
+            judged = pool.map(lambda row: _judged(root, found.started, row, read_all=read_all), page)
+            with found.connection:
+                found.connection.executemany(
+                    "UPDATE local SET state = ?, how = ?, why = ?, md5 = ?, inode = ?, modified_ns = ? WHERE path = ?",
+                    list(judged),
+                )
+            done += len(page)
+            tell(f"compared {done} of {count} files")
+
+
+def _judged(root: Root, started: float, row: tuple[Any, ...], *, read_all: bool) -> tuple[Any, ...]:
+    """(state, how, why, md5, inode, modified_ns, path)."""
+    path, size, modified, there, etag, storage_class = row
+    recent = modified > started - BEING_WRITTEN
+    none = ("", None, None, path)
+    if there is None:
+        return (State.RECENT if recent else State.MISSING, "", "", *none)
+    if there != size:
+        return (State.RECENT if recent else State.DIFFERENT, "", f"it has {there} bytes there, {size} here", *none)
+    if storage_class in ARCHIVED:
+        return (State.UNREADABLE, "", f"its storage class {storage_class} can't be read at once", *none)
+    try:
+        here = content(root, path, parts_of(etag, size))
+    except FileNotFoundError:
+        # Synapse purged it meanwhile.
+        return (State.RECENT, "", "it was deleted meanwhile", *none)
+    except ChangedError:
+        return (State.RECENT, "", "it was written meanwhile", *none)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        return (State.UNREADABLE, "", f"it can't be read here: {why}", *none)
+    if here.size != size:
+        return (State.RECENT, "", "it was written meanwhile", *none)
+    facts = (here.md5, here.inode, here.modified_ns, path)
+    if not read_all and etag.lower() in here.etags.values():
+        return (State.VERIFIED, "parts" if "-" in etag else "etag", "", *facts)
+    return (State.READ_BACK, "", "", *facts)
+
+
+# ---- remote content
+
+
+def _read_back(found: Report, bucket: Bucket, say: Callable[[str], None]) -> None:
+    count, size = found.one("SELECT count(*), total(size) FROM local WHERE state = ?", State.READ_BACK)
+    if not count:
+        return
+    say(f"reading {count} objects back, {int(size)} bytes")
+    engine = bucket.rclone()
+    done, tell = 0, now_and_then(say)
+    for page in found.pages("local.path, local.md5", "local.state = ?", State.READ_BACK):
+        for start in range(0, len(page), _READ_BACK):
+            wanted: dict[str, str] = dict(page[start : start + _READ_BACK])
+            got = read_back(engine, wanted)
+            rows = [_compared(path, wanted[path], got[path]) for path in wanted]
+            with found.connection:
+                found.connection.executemany("UPDATE local SET state = ?, how = ?, why = ? WHERE path = ?", rows)
+            done += len(wanted)
+            tell(f"read {done} of {count} objects back")
+
+
+def _compared(path: str, md5: str, got: str | RcloneError) -> tuple[str, str, str, str]:
+    if isinstance(got, RcloneError):
+        return State.UNREADABLE, "", f"the object can't be read: {got}", path
+    if got == md5:
+        return State.VERIFIED, "read", "", path
+    return State.DIFFERENT, "", "its content is another there", path
+
+
+def read_back(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneError]:
+    """{path: MD5 of the object's content, or why it could not be read}. Raises RcloneError where nothing can be."""
+    left = list(paths)
+    got: dict[str, str | RcloneError] = {}
+    while left:
+        try:
+            printed = rclone.run(
+                *("md5sum", "--download", "--transfers", "8", "--buffer-size", "1M", "--", rclone.remote()),
+                names=left,
+            )
+        except RcloneError as error:
+            # Those that it names can't be read; the others are asked for again without them.
+            named = {str(event.get("object") or "") for event in error.events} & set(left)
+            if not named:
+                raise
+            got |= dict.fromkeys(named, error)
+            left = [path for path in left if path not in named]
+            continue
+        sums = dict(_sums(printed))
+        for path in left:
+            got[path] = sums.get(path) or RcloneError("rclone md5sum did not tell of it")
+        return got
+    return got
+
+
+def _sums(printed: str) -> Iterator[tuple[str, str]]:
+    for line in printed.splitlines():
+        match = re.fullmatch(r"([0-9a-f]{32}) {2}(.+)", line)
+        if match:
+            yield match[2], match[1]
+
+
+# ---- what was found
+
+
+def result(found: Report, tree: Tree) -> Result:
+    """Count what a report holds."""
+
+    def state(which: State) -> Found:
+        return _count(found, "local", "local.state = ?", which)
+
+    left_out = Found(len(tree.left_out), paths=tuple(f"{left.path} {left.why}" for left in tree.left_out[:SHOWN]))
+    extra = _count(found, "remote", "path NOT IN (SELECT path FROM local)")
+    reasons = found.connection.execute(
+        "SELECT path, why FROM local WHERE state IN (?, ?) LIMIT ?", (State.DIFFERENT, State.UNREADABLE, 2 * SHOWN)
+    ).fetchall()
+    compared = Result(
+        verified=state(State.VERIFIED),
+        missing=state(State.MISSING),
+        different=state(State.DIFFERENT),
+        unreadable=state(State.UNREADABLE),
+        recent=state(State.RECENT),
+        left_out=left_out,
+        extra=extra,
+        reasons=tuple(reasons),
+    )
+    if not found.has_database:
+        return compared
+    nowhere = (
+        "path NOT IN (SELECT path FROM local) AND path NOT IN (SELECT path FROM remote) "
+        "AND former NOT IN (SELECT path FROM local) AND former NOT IN (SELECT path FROM remote)"
+    )
+    # What came in after the database was read is none.
+    orphans = f"NOT {IS_KNOWN.format('remote')} AND modified < ?"
+    unknown = f"NOT {IS_KNOWN.format('local')} AND max(modified, changed) < ?"
+    before = found.started - BEING_WRITTEN
+    return replace(
+        compared,
+        damaged=_count(found, "known", DAMAGED),
+        lost=_count(found, "known", f"origin = '' AND {nowhere}"),
+        elsewhere=_count(found, "known", f"origin != '' AND {nowhere}"),
+        orphans=_count(found, "remote", orphans, before),
+        unknown=_count(found, "local", unknown, before),
+        has_database=True,
+    )
+
+
+DAMAGED: Final = (
+    "size IS NOT NULL AND (EXISTS (SELECT 1 FROM local WHERE local.path = known.path AND local.size != known.size) "
+    "OR EXISTS (SELECT 1 FROM remote WHERE remote.path = known.path AND remote.size != known.size))"
+)
+
+
+def _count(found: Report, table: str, where: str, *values: object) -> Found:
+    small = " OR ".join(f"{table}.path GLOB '{folder}*'" for folder in _THUMBNAILS)
+    chosen = f"FROM {table} WHERE {where}"
+    count, size, thumbnails = found.one(f"SELECT count(*), total({table}.size), total({small}) {chosen}", *values)
+    paths = found.paths(f"SELECT {table}.path {chosen} ORDER BY {table}.path", *values, limit=SHOWN) if count else []
+    return Found(count, int(size), int(thumbnails), tuple(paths))

@@ -1,0 +1,571 @@
+"""`media copy` with rclone on the embedded store: everything once, nothing twice, and nothing lost whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator
+
+from synapse_media.engine import embedded
+from synapse_media.engine.embedded import Running
+from synapse_media.methods import Operation
+from tests.doubles import proxy
+from tests.media.worlds import World, world
+
+ROOT = Path(__file__).parents[2]
+DAY = 24 * 3600
+SHAPES = Draft7Validator(json.loads((ROOT / "synapse_media/cli/shapes.schema.json").read_text(encoding="utf-8")))
+_MAIN = "import sys; from synapse_media.cli import main; sys.exit(main())"
+
+
+@pytest.fixture(params=["", "media/"], ids=["whole-bucket", "prefix"])
+def at(
+    request: pytest.FixtureRequest, embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> World:
+    return world(embedded_store, tmp_path, capsys, request.param)
+
+
+@pytest.fixture
+def one(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> World:
+    return world(embedded_store, tmp_path, capsys)
+
+
+def counts(answer: dict[str, Any]) -> dict[str, int]:
+    """{kind: how many} of those that there are."""
+    found = {name: each.get("files", each.get("count")) for name, each in answer.items() if isinstance(each, dict)}
+    return {name: count for name, count in found.items() if count}
+
+
+def contents(at: World) -> dict[str, bytes]:
+    """{path: content} of the media store's files."""
+    return {path: (at.media / path).read_bytes() for path in at.files()}
+
+
+def in_bucket(at: World) -> dict[str, bytes]:
+    from tests.end_to_end import by_hand
+
+    client = by_hand.s3(at.admin)
+    return {
+        path: client.get_object(Bucket=at.store.bucket, Key=at.store.prefix + path)["Body"].read()
+        for path in at.objects()
+    }
+
+
+def many(at: World, count: int, size: int = 2000) -> None:
+    """So many files of random content, half of them of remote media."""
+    source = random.Random(count)
+    for number in range(count):
+        folder = "local_content" if number % 2 else "remote_content/a.example.org"
+        name = "".join(source.choices("abcdefXYZ", k=6))
+        at.write(f"{folder}/{name[:2]}/{name[2:4]}/{name[4:]}{number}", source.randbytes(source.randrange(size)))
+
+
+def started(at: World, *arguments: str) -> subprocess.Popen[str]:
+    """The command as a process of its own, in a process group of its own."""
+    command = [sys.executable, "-c", _MAIN, "media", "copy", str(at.media), "--json", "--store"]
+    return subprocess.Popen(
+        [*command, str(at.store_file), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+def test_everything_once_and_nothing_twice(at: World) -> None:
+    many(at, 30)
+    at.write("local_content/aa/bb/empty", b"")
+    at.write("local_thumbnails/aa/bb/cc/32-32-image-png-crop")
+    at.write("remote_thumbnail/example.org/aa/bb/cc/32-32-image-png")
+    wanted = contents(at)
+    at.write("url_cache/2026-01-01/abc")
+    at.write("url_cache_thumbnails/2026-01-01/abc/32-32-image-png-crop")
+    code, answer, _ = at.run("copy")
+    assert (code, counts(answer)) == (0, {"planned": 33, "copied": 33})
+    assert in_bucket(at) == wanted
+    assert SHAPES.is_valid(answer)
+    assert (answer["bucket"], answer["prefix"]) == (at.store.bucket, at.store.prefix)
+    code, answer, _ = at.run("copy")
+    assert (code, counts(answer)) == (0, {"same": 33})
+    code, answer, _ = at.run("copy", "--checksum")
+    assert (code, counts(answer)) == (0, {"same": 33})
+
+
+def test_a_second_run_asks_the_store_for_nothing_but_one_listing(one: World) -> None:
+    many(one, 20)
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        assert one.run("copy")[0] == 0
+        first = [exchange.method for exchange in double.exchanges]
+        assert sorted(first) == ["GET"] + ["PUT"] * 20
+        assert one.run("copy")[0] == 0
+        second = double.exchanges[len(first) :]
+        assert [exchange.method for exchange in second] == ["GET"]
+        assert "list-type=2" in second[0].target
+
+
+NAMES = (
+    "remote_content/example.org/aa/bb/with blanks",
+    "remote_content/example.org/aa/bb/ends with one ",
+    "remote_content/example.org/aa/bb/ünïcode 画像 😀",
+    "remote_content/example.org/aa/bb/e\u0301 in two",
+    "remote_content/example.org/aa/bb/\u00e9 in two",
+    "remote_content/example.org/aa/bb/～wide．",
+    "remote_content/example.org/aa/bb/per%20cent+plus&and?who#hash",
+    "remote_content/example.org/aa/bb/'\"`$(quoted)\\*[x]{y}!",
+    "remote_content/example.org/aa/bb/-option",
+    "remote_content/example.org/aa/bb/# no comment",
+    "remote_content/example.org/aa/bb/<xml>&amp;",
+    "remote_content/[::1]:8448/aa/bb/cc",
+)
+
+
+def test_names_are_kept_as_they_are(at: World) -> None:
+    for name in NAMES:
+        at.write(name, name.encode())
+    code, answer, _ = at.run("copy")
+    assert (code, counts(answer)) == (0, {"planned": len(NAMES), "copied": len(NAMES)})
+    assert in_bucket(at) == {name: name.encode() for name in NAMES}
+    assert counts(at.run("copy")[1]) == {"same": len(NAMES)}
+
+
+def test_what_differs_is_replaced_unless_the_bucket_has_more(one: World) -> None:
+    one.write("local_content/aa/bb/nothing")
+    one.put("local_content/aa/bb/nothing", b"")
+    one.write("local_content/aa/bb/half")
+    one.put("local_content/aa/bb/half", b"con")
+    one.write("local_content/aa/bb/cut-off-here", b"con")
+    one.put("local_content/aa/bb/cut-off-here")
+    one.put("local_content/aa/bb/freed", b"only there")
+    code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (1, {"planned": 2, "copied": 2, "larger": 1})
+    assert answer["larger"]["first"][0]["path"] == "local_content/aa/bb/cut-off-here"
+    there = in_bucket(one)
+    assert set(there.values()) == {b"content", b"only there"}
+
+
+def test_content_is_compared_where_that_is_asked_for(one: World) -> None:
+    one.write("local_content/aa/bb/other")
+    one.put("local_content/aa/bb/other", b"tnetnoc")
+    assert counts(one.run("copy")[1]) == {"same": 1}
+    assert counts(one.run("copy", "--checksum")[1]) == {"planned": 1, "copied": 1}
+    assert set(in_bucket(one).values()) == {b"content"}
+
+
+def test_what_was_written_after_its_object_is_copied_again(one: World) -> None:
+    one.put("local_content/aa/bb/cc", b"before.")
+    one.write("local_content/aa/bb/cc", b"content", age=-3 * DAY)
+    assert counts(one.run("copy")[1]) == {"planned": 1, "copied": 1}
+
+
+def test_what_was_uploaded_in_parts_is_not_uploaded_again(one: World) -> None:
+    content = random.Random(1).randbytes(11 << 20)
+    one.write("local_content/aa/bb/big", content)
+    one.put_in_parts("local_content/aa/bb/big", content, 5 << 20)
+    assert counts(one.run("copy")[1]) == {"same": 1}
+    assert counts(one.run("copy", "--checksum")[1]) == {"same": 1, "uncompared": 1}
+
+
+def test_what_may_not_be_whole_is_left_for_the_next_run(one: World) -> None:
+    one.write("local_content/aa/bb/old")
+    one.write("local_content/aa/bb/young", age=20)
+    code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1, "young": 1})
+    assert counts(one.run("copy", "--min-age", "5")[1]) == {"planned": 1, "copied": 1, "same": 1}
+
+
+def test_a_file_that_is_written_to_while_it_is_read(one: World) -> None:
+    file = one.write("local_content/aa/bb/growing", b"x" * 60_000)
+    one.write("local_content/aa/bb/quiet")
+    done = threading.Event()
+
+    def grow() -> None:
+        with file.open("ab") as content:
+            while not done.is_set():
+                content.write(b"y" * 1000)
+                content.flush()
+                time.sleep(0.01)
+
+    writer = threading.Thread(target=grow)
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        # The plan is made of a quiet file; it grows once the listing was asked for.
+        double.misbehave(lambda request, upstream: writer.start() or upstream.ask(request), times=1)
+        try:
+            code, answer, _ = one.run("copy", "--bwlimit", "50K")
+        finally:
+            done.set()
+            writer.join()
+    assert (code, counts(answer)) == (0, {"planned": 2, "copied": 1, "changing": 1})
+    os.utime(file, (time.time() - DAY,) * 2)
+    one.save(one.store)
+    assert one.run("copy")[0] == 0
+    assert in_bucket(one)["local_content/aa/bb/growing"] == file.read_bytes()
+
+
+def test_a_dry_run_changes_nothing(one: World) -> None:
+    many(one, 3)
+    code, answer, _ = one.run("copy", "--dry-run")
+    assert (code, counts(answer)) == (0, {"planned": 3})
+    assert one.objects() == set()
+
+
+def test_what_is_left_out_is_named_and_not_passed_over(one: World, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("not media")
+    one.write("local_content/aa/bb/cc")
+    (one.media / "local_content/aa/bb/link").symlink_to(tmp_path / "secret.txt")
+    (one.media / "notes.txt").write_text("beside")
+    code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (1, {"planned": 1, "copied": 1, "left_out": 1})
+    assert answer["left_out"]["first"][0]["path"] == "local_content/aa/bb/link"
+    assert answer["unknown"] == ["notes.txt"]
+    assert one.objects() == {"local_content/aa/bb/cc"}
+
+
+def test_the_storage_class_is_the_stores(one: World) -> None:
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url, storage_class="STANDARD_IA"))
+        seen: list[str] = []
+
+        def note(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+            seen.append(request.header("x-amz-storage-class"))
+            return upstream.ask(request)
+
+        double.misbehave(note, when=lambda request: request.method == "PUT")
+        one.write("local_content/aa/bb/cc")
+        assert one.run("copy")[0] == 0
+    assert seen == ["STANDARD_IA"]
+
+
+def test_several_at_once_share_the_work(one: World) -> None:
+    many(one, 60)
+    running = [started(one, "--shard", f"{number}/2") for number in (1, 2)]
+    answers = [json.loads(process.communicate(timeout=300)[0]) for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert sum(answer["copied"]["files"] for answer in answers) == 60
+    assert all(answer["copied"]["files"] for answer in answers)
+    assert in_bucket(one) == contents(one)
+    assert counts(one.run("copy")[1]) == {"same": 60}
+
+
+def test_two_at_once_on_all_of_it(one: World) -> None:
+    many(one, 40)
+    running = [started(one) for _ in range(2)]
+    for process in running:
+        process.communicate(timeout=300)
+    assert [process.returncode for process in running] == [0, 0]
+    assert in_bucket(one) == contents(one)
+
+
+def test_a_run_that_is_killed_is_gone_on_with(one: World) -> None:
+    """At twenty moments, each of which finds what the earlier ones left."""
+    many(one, 300, size=6000)
+    wanted = contents(one)
+    moments = random.Random(7)
+    left_at: list[int] = []
+    for _ in range(20):
+        process = started(one, "--bwlimit", "500K")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(0.3, 2.5))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        there = in_bucket(one)
+        assert there.items() <= wanted.items(), "no object is half of a file, or anything else"
+        left_at.append(len(there))
+    code, answer, _ = one.run("copy")
+    assert code == 0
+    assert answer["copied"]["files"] <= 300 - left_at[-1]
+    assert in_bucket(one) == wanted == contents(one)
+    assert counts(one.run("copy")[1]) == {"same": 300}
+
+
+def test_rclone_ends_with_the_command(one: World) -> None:
+    many(one, 50, size=200_000)
+    process = started(one, "--bwlimit", "50K")
+    deadline = time.monotonic() + 300
+    while not (children := _children(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    children = _children(process.pid) or children
+    process.kill()
+    process.communicate()
+    assert children
+    deadline = time.monotonic() + 60
+    while any(embedded.identity(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(embedded.identity(pid) for pid in children)
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+FAULTS = {
+    "503": proxy.slow_down,
+    "500": proxy.internal_error,
+    "connection dropped": lambda *_: None,
+    "done and not told": proxy.lost_answer,
+    "a page": proxy.html(502),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_store_that_fails_now_and_then(one: World, fault: proxy.Fault) -> None:
+    many(one, 20)
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        rule = double.misbehave(fault, when=lambda request: request.method == "PUT", times=6)
+        code, answer, _ = one.run("copy")
+        assert rule.hits == 6
+    assert (code, counts(answer)) == (0, {"planned": 20, "copied": 20})
+    assert in_bucket(one) == contents(one)
+
+
+def test_what_never_arrives_is_a_failure_that_is_named(one: World) -> None:
+    many(one, 4)
+    one.write("local_content/aa/bb/unlucky")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "Access Denied"),
+            when=lambda request: request.method == "PUT" and request.key.endswith("unlucky"),
+        )
+        code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (1, {"planned": 5, "copied": 4, "failed": 1})
+    (failed,) = answer["failed"]["first"]
+    assert failed["path"] == "local_content/aa/bb/unlucky"
+    assert "AccessDenied" in failed["why"]
+    assert len(one.objects()) == 4
+
+
+def test_content_that_is_damaged_on_its_way_is_not_accepted(one: World) -> None:
+    one.write("local_content/aa/bb/cc", b"content")
+
+    def damage(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        return upstream.ask(replace(request, body=b"tnetnoc"))
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(damage, when=lambda request: request.method == "PUT")
+        code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (1, {"planned": 1, "failed": 1})
+    assert one.objects() == set()
+
+
+def test_a_listing_that_is_cut_off_is_no_listing(one: World) -> None:
+    many(one, 5)
+    assert one.run("copy")[0] == 0
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(proxy.truncated, when=lambda request: request.method == "GET")
+        code, answer, said = one.run("copy")
+    assert code == 1
+    assert "error" in answer
+    assert said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bucket": "nonesuch-bucket"}, "NoSuchBucket"),
+        ({"secret_access_key": "not-the-secret-of-it"}, "SignatureDoesNotMatch"),
+        ({"access_key_id": "NOBODY"}, "InvalidAccessKeyId"),
+        ({"endpoint_url": "http://127.0.0.1:1"}, "127.0.0.1:1"),
+        ({"prefix": "media"}, "no directory of the bucket"),
+        ({"prefix": "a//b/"}, "no directory of the bucket"),
+        ({"method": "matrix-media-repo"}, "gdpr_import"),
+        ({"method": "filesystem"}, "uses no store"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_a_store_that_is_not_this_one(one: World, changes: dict[str, Any], said: str) -> None:
+    one.write("local_content/aa/bb/cc")
+    one.save(replace(one.store, **changes))
+    code, answer, words = one.run("copy")
+    assert code in (1, 64)
+    assert said in words
+    assert words.count("\n") == 1, "one clear word"
+    assert said in answer["error"]["message"]
+    assert one.objects() == set()
+
+
+def test_a_key_that_may_not_list(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = world(embedded_store, tmp_path, capsys)
+    bare = made.admin.provision(prefix="media/", without=(Operation.LIST, Operation.MISSING_KEY))
+    made.save(replace(bare, server_name="example.com"))
+    made.write("local_content/aa/bb/cc")
+    code, _, said = made.run("copy")
+    assert code == 1
+    assert "AccessDenied" in said
+    assert made.admin.objects(bare.bucket) == {}
+
+
+@pytest.mark.parametrize("text", ["", "not JSON", "[]", "{}", '{"version": 1}', '{"version": 99}'])
+def test_a_file_that_is_no_store_json(one: World, text: str) -> None:
+    one.store_file.write_text(text)
+    code, _, said = one.run("copy")
+    assert code == 1
+    assert said.startswith("synapse-media media: ")
+
+
+def test_a_directory_that_is_no_media_store(one: World) -> None:
+    one.media = one.media.parent
+    code, _, said = one.run("copy")
+    assert code == 1
+    assert "is: name that" in said
+    assert one.objects() == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--shard", "17/16"), "allowed: N/M"),
+        (("--min-age", "5", "--checksum", "--server", "example.org"), "the stores there are: example.com"),
+    ],
+)
+def test_usage(one: World, arguments: tuple[str, ...], said: str) -> None:
+    code, _, words = one.run("copy", *arguments)
+    assert code == 64
+    assert said in words
+
+
+@pytest.mark.parametrize("rate", ["10", "fast", "0M", "-1M", "10MB"])
+def test_a_rate_that_is_none(one: World, rate: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        one.run("copy", f"--bwlimit={rate}")
+    assert ended.value.code == 64
+
+
+def test_a_wrong_clock_is_told(one: World) -> None:
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(
+            lambda request, _: proxy.error(request, 403, "RequestTimeTooSkewed", "The difference is too large.")
+        )
+        code, _, said = one.run("copy")
+    assert code == 1
+    assert "The clock of this machine is wrong" in said
+
+
+def test_the_secret_is_nowhere(one: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    many(one, 30, size=30_000)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    secret = one.store.secret_access_key
+    process = started(one, "--bwlimit", "150K", "-v")
+    seen: set[str] = set()
+    files: set[Path] = set()
+    while process.poll() is None:
+        for pid in [process.pid, *_children(process.pid)]:
+            with contextlib.suppress(OSError):
+                seen.add(Path(f"/proc/{pid}/cmdline").read_text())
+        for file in temporary.rglob("*"):
+            with contextlib.suppress(OSError):
+                if file.is_file():
+                    files.add(file)
+                    assert secret not in file.read_text(errors="replace")
+        time.sleep(0.01)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert any("rclone" in line and "copy" in line for line in seen)
+    assert not any(secret in text for text in (out, err, *seen))
+    assert list(temporary.iterdir()) == []
+
+
+def test_settings_of_the_users_rclone_do_not_count(one: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configuration = tmp_path / "rclone.conf"
+    configuration.write_text("[store]\ntype = s3\nprovider = AWS\nserver_side_encryption = AES256\n")
+    monkeypatch.setenv("RCLONE_CONFIG", str(configuration))
+    monkeypatch.setenv("RCLONE_DRY_RUN", "true")
+    monkeypatch.setenv("RCLONE_CONFIG_STORE_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt")
+    one.write("local_content/aa/bb/cc")
+    code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1})
+
+
+@pytest.fixture
+def tls_store(own_directories: Path) -> Iterator[Running]:
+    running = embedded.start(name="tests-media-tls", tls=True)
+    yield running
+    embedded.wipe(name="tests-media-tls")
+
+
+@pytest.mark.parametrize("way", ["store", "AWS_CA_BUNDLE"])
+def test_an_authority_of_ones_own(
+    tls_store: Running,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tls_store.ca_file))
+    made = world(tls_store, tmp_path, capsys)
+    if way == "store":
+        monkeypatch.delenv("AWS_CA_BUNDLE")
+        made.save(replace(made.store, ca_file=str(tls_store.ca_file)))
+    made.write("local_content/aa/bb/cc")
+    code, answer, said = made.run("copy")
+    assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1}), said
+
+
+def test_on_a_server_nothing_of_pulumi_is_loaded(one: World) -> None:
+    one.write("local_content/aa/bb/cc")
+    arguments = ["media", "copy", str(one.media), "--store", str(one.store_file)]
+    code = f"""
+import sys
+from synapse_media.cli import main
+assert main({arguments!r}) == 0
+print(sorted({{"pulumi", "grpc", "components", "boto3"}} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_stack_has_the_store_too(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synapse_media.cli import main, stacks
+
+    other = replace(one.store, server_name="other.example.com", bucket="another")
+    monkeypatch.setattr(stacks, "load", lambda _: [one.store, other])
+    one.write("local_content/aa/bb/cc")
+    assert main(["media", "copy", str(one.media), "--stack", "prod"]) == 64
+    assert "example.com, other.example.com" in one.capsys.readouterr().err
+    assert main(["media", "copy", str(one.media), "--stack", "prod", "--server", "example.com"]) == 0
+    assert one.objects() == {"local_content/aa/bb/cc"}
+
+
+def test_what_is_said_to_people(one: World) -> None:
+    from synapse_media.cli import main
+
+    many(one, 3, size=100)
+    (one.media / "local_content/link").symlink_to("nowhere")
+    assert main(["media", "copy", str(one.media), "--store", str(one.store_file)]) == 1
+    lines = one.capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("3 files, ")
+    assert lines[0].endswith(": copied")
+    assert "1 file: left out" in lines
+    assert "  local_content/link: is a symbolic link, which is not followed." in lines
+
+
+def test_a_name_beginning_with_a_dash_as_the_directory(one: World) -> None:
+    one.write("local_content/aa/bb/cc")
+    dashed = one.media.rename(one.media.parent / "-media")
+    one.media = dashed
+    code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1})

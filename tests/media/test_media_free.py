@@ -1,0 +1,571 @@
+"""`media free`: what was verified goes, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synapse_media.engine.embedded import Running
+from synapse_media.media import free as freeing
+from synapse_media.media import verify
+from synapse_media.media.root import Root
+from tests.doubles import proxy
+from tests.media.worlds import DAY, World, world
+
+
+@pytest.fixture(params=["", "media/"], ids=["whole-bucket", "prefix"])
+def at(
+    request: pytest.FixtureRequest, embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> World:
+    return world(embedded_store, tmp_path, capsys, request.param)
+
+
+@pytest.fixture
+def proved_now(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> World:
+    return world(embedded_store, tmp_path, capsys)
+
+
+@pytest.fixture
+def one(proved_now: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Without the proof, which takes longer than all that is tried here."""
+    monkeypatch.setattr("synapse_media.cli.prove.prove", lambda _: ())
+    return proved_now
+
+
+def files(answer: dict[str, Any]) -> dict[str, int]:
+    names = [*freeing.Outcome, "quarantined"]
+    return {str(name): answer[name]["files"] for name in names if answer[name]["files"]}
+
+
+def everything(one: World) -> set[str]:
+    """A few files, each with its object."""
+    paths = {f"local_content/aa/b{n}/file{n}" for n in range(6)} | {"remote_content/b.example/aa/bb/ünï code"}
+    for path in paths:
+        one.both(path, path.encode())
+    return paths
+
+
+def test_what_was_verified_goes_and_its_empty_directories_too(at: World) -> None:
+    paths = everything(at)
+    at.write("local_content/aa/b0/alone")
+    code, answer, _ = at.free()
+    assert (code, files(answer), answer["deleted"]) == (1, {"freed": 7, "unverified": 1}, False)
+    assert at.files() == paths | {"local_content/aa/b0/alone"}
+    code, answer, _ = at.free("--delete")
+    assert (code, files(answer), answer["deleted"]) == (1, {"freed": 7, "unverified": 1}, True)
+    assert at.files() == {"local_content/aa/b0/alone"}
+    assert sorted(str(path.relative_to(at.media)) for path in at.media.rglob("*") if path.is_dir()) == [
+        *("local_content", "local_content/aa", "local_content/aa/b0", "remote_content"),
+    ]
+    assert at.objects() == paths
+    (at.media / "local_content/aa/b0/alone").unlink()
+    code, answer, _ = at.free("--delete")
+    assert (code, files(answer)) == (0, {})
+    assert at.media.is_dir()
+
+
+class TestTheEightWaysToLoseMedia:
+    """Each was shown to lose media, or to leave it where nobody looks, with the script that people run today."""
+
+    def test_1_an_object_of_the_same_name(self, one: World) -> None:
+        for name, there in {"empty": b"", "half": b"con", "other": b"tnetnoc", "longer": b"content and more"}.items():
+            one.write(f"local_content/aa/bb/{name}")
+            one.put(f"local_content/aa/bb/{name}", there)
+        code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"unverified": 4})
+        assert len(one.files()) == 4
+
+    def test_1_an_object_of_the_same_name_in_parts(self, one: World) -> None:
+        content = os.urandom(9 << 20)
+        one.write("local_content/aa/bb/big", content)
+        one.put_in_parts("local_content/aa/bb/big", bytes(len(content)), 8 << 20)
+        code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"unverified": 1})
+
+    @pytest.mark.parametrize("prefix", ["", "media", "other/"])
+    def test_2_a_prefix_that_synapse_does_not_use(self, one: World, prefix: str) -> None:
+        paths = everything(one)
+        one.save(replace(one.store, prefix=prefix))
+        code, answer, said = one.free("--delete")
+        assert (code, answer["error"]["exit_code"]) == (1, 1)
+        assert "config.prefix is 'media/', and the prefix of --store is" in said
+        assert one.files() == paths
+
+    def test_3_failure_is_told_by_the_exit_code(self, one: World) -> None:
+        paths = everything(one)
+        with proxy.in_front_of(one.store.endpoint_url) as double:
+            other = replace(one.store, endpoint_url=double.url)
+            one.save(other)
+            one.configure(other)
+            # The proof goes through, then the store is gone.
+            double.misbehave(
+                proxy.in_between(403), when=lambda request: "prefix=media%2Flocal_content" in request.target
+            )
+            code, _, said = one.free("--delete")
+        assert code == 1
+        assert "list_objects_v2" in said
+        assert one.files() == paths
+
+    def test_4_nothing_is_remembered_from_a_former_run(self, one: World) -> None:
+        everything(one)
+        one.free("--delete")
+        one.write("local_content/aa/b0/file0", b"cached again, and changed")
+        one.both("local_thumbnails/aa/b0/file0/32-32-image-png-crop")
+        code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"freed": 1, "unverified": 1})
+        assert one.files() == {"local_content/aa/b0/file0"}
+
+    def test_5_the_root_stays(self, one: World) -> None:
+        one.both("local_content/aa/bb/cc")
+        one.free("--delete")
+        assert one.media.is_dir()
+        assert [path.name for path in one.media.iterdir()] == ["local_content"]
+
+    def test_6_what_the_database_does_not_know_and_url_previews_stay(self, one: World) -> None:
+        one.both("local_content/aa/bb/known")
+        one.both("local_content/aa/bb/unknown")
+        one.both("url_cache/2026-01-01/preview")
+        database = one.know(aabbknown=(7, 100 * DAY))
+        code, answer, _ = one.free("--delete", "--database", database)
+        assert (code, files(answer), answer["age_by"]) == (0, {"freed": 1, "unknown": 1}, "last access")
+        assert one.files() == {"local_content/aa/bb/unknown", "url_cache/2026-01-01/preview"}
+
+    def test_7_a_file_that_is_being_written_stays(self, one: World) -> None:
+        """Synapse writes in place: what is half there has half its object, too, and both are alike."""
+        one.both("local_content/aa/bb/half", b"con", age=30)
+        one.both("local_content/aa/bb/old", b"con")
+        database = one.know(aabbhalf=(7, 100 * DAY), aabbold=(7, 100 * DAY))
+        code, answer, _ = one.free("--delete", "--database", database)
+        assert (code, files(answer)) == (1, {"unverified": 2})
+        database = one.know(aabbnew=(3, 100 * DAY))
+        one.both("local_content/aa/bb/new", b"con", age=30)
+        code, answer, _ = one.free("--delete", "--database", database)
+        assert files(answer) == {"unverified": 2, "young": 1}
+
+    def test_8_a_homeserver_that_does_not_use_the_store(self, one: World) -> None:
+        paths = everything(one)
+        (one.config / "conf.d" / "synapse-media.yaml").unlink()
+        code, _, said = one.free("--delete")
+        assert code == 1
+        assert "has no storage provider of s3_storage_provider" in said
+        assert one.files() == paths
+
+    def test_8_media_that_never_arrived_stays(self, one: World) -> None:
+        one.write("local_content/aa/bb/cc")
+        code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"unverified": 1})
+
+
+class TestAge:
+    def test_by_the_files_own_times(self, one: World) -> None:
+        one.both("local_content/aa/bb/old")
+        one.both("local_content/aa/bb/young", age=DAY)
+        file = one.both("local_content/aa/bb/read-lately")
+        os.utime(file, (time.time() - DAY, file.stat().st_mtime))
+        _, answer, _ = one.free("--delete")
+        assert (files(answer), answer["age_by"]) == ({"freed": 1, "young": 2}, "file times")
+        assert one.files() == {"local_content/aa/bb/young", "local_content/aa/bb/read-lately"}
+
+    def test_a_verification_is_no_access(self, one: World) -> None:
+        """It reads every file, which changes the time of access of those that were not read since they were written."""
+        file = one.both("local_content/aa/bb/cc")
+        before = file.stat().st_atime_ns
+        one.run("verify")
+        one.free()
+        assert file.stat().st_atime_ns == before
+
+    def test_by_the_last_access_in_the_database(self, one: World) -> None:
+        one.both("local_content/aa/bb/old", age=2 * DAY)
+        one.both("local_content/aa/bb/young")
+        one.both("local_content/aa/bb/hidden")
+        database = one.know(aabbold=(7, 100 * DAY), aabbyoung=(7, DAY), aabbhidden=(7, 100 * DAY))
+        one.execute("UPDATE local_media_repository SET quarantined_by = '@a:b' WHERE media_id = 'aabbhidden'")
+        code, answer, _ = one.free("--delete", "--database", database)
+        assert (code, files(answer)) == (0, {"freed": 2, "young": 1, "quarantined": 1})
+        assert one.files() == {"local_content/aa/bb/young"}
+
+    @pytest.mark.parametrize("age", ["0d", "30", "yesterday", "-1d"])
+    def test_what_is_no_age(self, one: World, age: str) -> None:
+        with pytest.raises(SystemExit) as caught:
+            one.free(older_than=age)
+        assert caught.value.code == 64
+        assert "is no age; allowed: 12h, 7d, 4w" in one.capsys.readouterr().err
+
+    def test_none_at_all(self, one: World) -> None:
+        code, _, said = one.run("free", "--config", one.config)
+        assert code == 64
+        assert "--older-than is missing; allowed: an age such as 30d" in said
+
+
+class TestTheLastLook:
+    """What happens between the verification and the deletion."""
+
+    @pytest.fixture
+    def before_the_last_look(
+        self, one: World, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[Callable[[], object]], None]:
+        """Have something happen right before a file is read for the last time."""
+
+        def arrange(happens: Callable[[], object]) -> None:
+            real = freeing.content
+
+            def content(root: Root, path: str) -> verify.Content:
+                happens()
+                return real(root, path)
+
+            monkeypatch.setattr(freeing, "content", content)
+
+        return arrange
+
+    @pytest.mark.parametrize("keeps_time", [False, True])
+    def test_the_file_is_written(self, one: World, before_the_last_look: Any, keeps_time: bool) -> None:
+        file = one.both("local_content/aa/bb/cc")
+        times = file.stat()
+
+        def write() -> None:
+            file.write_bytes(b"CONTENT")
+            if keeps_time:
+                os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+        before_the_last_look(write)
+        _, answer, _ = one.free("--delete")
+        assert files(answer) == {"changed": 1}
+        assert file.read_bytes() == b"CONTENT"
+
+    def test_another_file_is_put_in_its_place(self, one: World, before_the_last_look: Any) -> None:
+        file = one.both("local_content/aa/bb/cc")
+        times = file.stat()
+
+        def replace_it() -> None:
+            other = one.write("other", b"content")
+            os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+            other.rename(file)
+
+        before_the_last_look(replace_it)
+        _, answer, _ = one.free("--delete")
+        assert files(answer) == {"changed": 1}
+        assert file.exists()
+
+    def test_a_link_out_of_the_tree_is_put_in_its_place(self, one: World, before_the_last_look: Any) -> None:
+        file = one.both("local_content/aa/bb/cc")
+        outside = one.home / "outside"
+        outside.write_bytes(b"content")
+
+        def link() -> None:
+            file.unlink()
+            file.symlink_to(outside)
+
+        before_the_last_look(link)
+        code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"failed": 1})
+        assert outside.exists()
+        assert file.is_symlink()
+
+    def test_a_directory_becomes_a_link_out_of_the_tree(self, one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = one.both("local_content/aa/bb/cc")
+        outside = one.home / "outside"
+        real = Root.unlink
+
+        def unlink(root: Root, path: str, device: int, inode: int) -> bool:
+            (one.media / "local_content/aa/bb").rename(outside)
+            (one.media / "local_content/aa/bb").symlink_to(outside)
+            return real(root, path, device, inode)
+
+        monkeypatch.setattr(Root, "unlink", unlink)
+        code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"failed": 1})
+        assert (outside / file.name).exists()
+
+    def test_it_is_gone(self, one: World, before_the_last_look: Any) -> None:
+        file = one.both("local_content/aa/bb/cc")
+        before_the_last_look(file.unlink)
+        _, answer, _ = one.free("--delete")
+        assert files(answer) == {"gone": 1}
+
+    @pytest.mark.parametrize("there", [None, b"tnetnoc", b""])
+    def test_the_object_is_another_by_then(self, one: World, there: bytes | None) -> None:
+        one.both("local_content/aa/bb/cc")
+        report = one.home / "report"
+        one.run("verify", "--report", report)
+        if there is None:
+            one.admin.client("s3").delete_object(Bucket=one.store.bucket, Key="media/local_content/aa/bb/cc")
+        else:
+            one.put("local_content/aa/bb/cc", there)
+        code, answer, _ = one.free("--delete", "--report", report)
+        assert (code, files(answer)) == (0, {"changed": 1})
+        assert one.files() == {"local_content/aa/bb/cc"}
+
+
+class TestTheReport:
+    def test_of_this_store_and_directory_it_is_taken(self, one: World) -> None:
+        paths = everything(one)
+        report = one.home / "report"
+        one.run("verify", "--report", report)
+        one.both("local_content/aa/bb/later")
+        code, answer, _ = one.free("--delete", "--report", report)
+        assert (code, files(answer), answer["verification"]) == (0, {"freed": len(paths)}, None)
+        assert one.files() == {"local_content/aa/bb/later"}
+
+    def test_of_another_store(self, one: World) -> None:
+        self.is_refused(one, lambda report: self.noted(report, "store", "0" * 64), "it is of another store")
+
+    def test_of_another_directory(self, one: World) -> None:
+        self.is_refused(one, lambda report: self.noted(report, "directory", "[1, 2]"), "it is of another directory")
+
+    def test_of_yesterday(self, one: World) -> None:
+        before = repr(time.time() - 25 * 3600)
+        self.is_refused(one, lambda report: self.noted(report, "started", before), "it was begun 25 hours ago")
+
+    def test_of_tomorrow(self, one: World) -> None:
+        after = repr(time.time() + 25 * 3600)
+        self.is_refused(one, lambda report: self.noted(report, "started", after), "it was begun")
+
+    def test_that_was_not_ended(self, one: World) -> None:
+        self.is_refused(one, lambda report: self.noted(report, "ended", ""), "did not come to its end")
+
+    def test_of_another_release(self, one: World) -> None:
+        def change(report: Path) -> None:
+            with closing(sqlite3.connect(report)) as connection, connection:
+                connection.execute("PRAGMA user_version = 2")
+
+        self.is_refused(one, change, "of format version 2; allowed: 1")
+
+    def test_that_is_cut_off(self, one: World) -> None:
+        self.is_refused(one, lambda report: os.truncate(report, 5000), "damaged")
+
+    def test_that_is_none(self, one: World) -> None:
+        self.is_refused(one, lambda report: report.write_text("{}"), "which is no report")  # type: ignore[arg-type]
+
+    def test_that_others_may_write(self, one: World) -> None:
+        self.is_refused(one, lambda report: report.chmod(0o666), "which others than this user may write")
+
+    def test_that_is_a_link(self, one: World) -> None:
+        def change(report: Path) -> None:
+            report.rename(report.with_name("elsewhere"))
+            report.symlink_to(report.with_name("elsewhere"))
+
+        self.is_refused(one, change, "which is no report")
+
+    def test_that_is_not_there(self, one: World) -> None:
+        self.is_refused(one, lambda report: report.unlink(), "No such file")
+
+    def test_without_the_database_that_there_is(self, one: World) -> None:
+        self.is_refused(one, lambda _: None, "without the database", "--database", one.know(aab0file0=(7, 0)))
+
+    @staticmethod
+    def noted(report: Path, name: str, value: str) -> None:
+        with closing(sqlite3.connect(report)) as connection, connection:
+            connection.execute("UPDATE run SET value = ? WHERE name = ?", (value, name))
+
+    @staticmethod
+    def is_refused(one: World, change: Callable[[Path], None], words: str, *more: object) -> None:
+        paths = everything(one)
+        report = one.home / "report"
+        one.run("verify", "--report", report)
+        change(report)
+        code, _, said = one.free("--delete", "--report", report, *more)
+        assert code == 1
+        assert words in said
+        assert "--report" in said
+        assert one.files() == paths
+
+
+class TestWhatSynapseIsConfiguredFor:
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"bucket": "another"}, "config.bucket is 'another', and the bucket of --store is"),
+            ({"endpoint_url": "https://s3.example.org"}, "config.endpoint_url is 'https://s3.example.org'"),
+            ({"prefix": ""}, "config.prefix is '', and the prefix of --store is 'media/'"),
+        ],
+    )
+    def test_another_store(self, one: World, changes: dict[str, str], words: str) -> None:
+        paths = everything(one)
+        one.configure(replace(one.store, **changes))
+        code, _, said = one.free("--delete")
+        assert code == 1
+        assert words in said
+        assert "Nothing is deleted: name the store.json that was rendered with this configuration" in said
+        assert one.files() == paths
+
+    def test_by_the_rendered_file_alone(self, one: World) -> None:
+        everything(one)
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        code, answer, _ = one.run("free", "--config", drop_in, "--older-than", "30d", "--delete")
+        assert (code, files(answer)) == (0, {"freed": 7})
+
+    def test_no_remote_media(self, one: World) -> None:
+        everything(one)
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        drop_in.write_text(drop_in.read_text().replace("store_remote: true", "store_remote: false"))
+        code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (0, {"freed": 6, "off": 1})
+        assert one.files() == {"remote_content/b.example/aa/bb/ünï code"}
+
+    def test_another_media_store(self, one: World) -> None:
+        paths = everything(one)
+        other = one.home / "other"
+        other.mkdir()
+        (one.config / "homeserver.yaml").write_text(f"server_name: example.com\nmedia_store_path: {other}\n")
+        code, _, said = one.free("--delete")
+        assert code == 1
+        assert f"DIR is '{one.media}'; allowed: {other}" in said
+        assert one.files() == paths
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [("a: [", "is not valid YAML"), ("things: 1\n", "no configuration of Synapse"), ("", "no configuration")],
+    )
+    def test_a_file_that_is_none(self, one: World, text: str, words: str) -> None:
+        file = one.home / "homeserver.yaml"
+        file.write_text(text)
+        code, _, said = one.run("free", "--config", file, "--older-than", "30d")
+        assert code == 64
+        assert words in said
+
+    def test_none(self, one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("synapse_media.media.homeserver.DEFAULT", str(one.home / "nowhere"))
+        code, _, said = one.run("free", "--older-than", "30d")
+        assert code == 64
+        assert "--config is missing" in said
+
+
+def test_a_key_that_fails_its_proof(proved_now: World) -> None:
+    one = proved_now
+    paths = everything(one)
+    user = one.store.user
+    one.admin.client("iam").put_user_policy(
+        UserName=user,
+        PolicyName=user,
+        PolicyDocument='{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":'
+        f'["arn:aws:s3:::{one.store.bucket}","arn:aws:s3:::{one.store.bucket}/*"]}}]}}',
+    )
+    code, _, said = one.free("--delete")
+    assert code == 1
+    assert "the key fails its proof, so nothing is deleted" in said
+    assert one.files() == paths
+
+
+class TestADirectoryThatIsTheBucket:
+    def test_goofys(self, one: World) -> None:
+        paths = everything(one)
+        one.save(replace(one.store, method="goofys"))
+        code, _, said = one.free("--delete")
+        assert code == 64
+        assert "the bucket is mounted as the media store" in said
+        assert one.files() == paths
+
+    def test_whatever_makes_it_so(
+        self, embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The embedded store keeps a bucket as a directory: the two are one, and no mount says so."""
+        one = world(embedded_store, tmp_path, capsys, "")
+        one.put("local_content/aa/bb/cc")
+        one.media = embedded_store.data_dir / one.store.bucket
+        os.utime(one.media / "local_content/aa/bb/cc", (1, 1))
+        (one.config / "homeserver.yaml").write_text("server_name: example.com\n")
+        code, _, said = one.free("--delete")
+        assert code == 1
+        assert f"{one.media} and the bucket {one.store.bucket} are one" in said
+        assert one.objects() == {"local_content/aa/bb/cc"}
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "40 1 0:50 / {} rw - fuse.goofys media rw",
+            "40 1 0:50 / {}/remote_content rw - fuse.rclone store:media rw",
+            "40 1 0:50 / {} rw shared:1 master:2 - fuse /usr/bin/s3fs#media rw",
+        ],
+    )
+    def test_a_mount(self, tmp_path: Path, line: str) -> None:
+        media = tmp_path / "with blank"
+        table = tmp_path / "mountinfo"
+        mounted = line.format(str(media).replace(" ", "\\040"))
+        table.write_text(f"20 1 8:1 / / rw - ext4 /dev/sda rw\n{mounted}\n")
+        with pytest.raises(freeing.RefusedError, match="is a bucket, mounted by"):
+            freeing.refuse_mount(media, table)
+
+    def test_other_mounts(self, tmp_path: Path) -> None:
+        table = tmp_path / "mountinfo"
+        table.write_text(
+            "20 1 8:1 / / rw - ext4 /dev/sda rw\n"
+            f"41 1 0:50 / {tmp_path} rw - fuse.mergerfs disks rw\n"
+            "42 1 0:51 / /somewhere/else rw - fuse.goofys media rw\n"
+        )
+        freeing.refuse_mount(tmp_path / "media", table)
+        freeing.refuse_mount(tmp_path, tmp_path / "no such file")
+
+
+_FREE = """
+import sys
+from synapse_media.cli import main, prove
+prove.prove = lambda _: ()  # it takes longer than all the rest
+sys.exit(main())
+"""
+
+
+def test_killed_at_any_moment_nothing_is_lost(one: World) -> None:
+    """Every file is here as it was, or its object is in the bucket as the file was; and the next run goes on."""
+    numbers = range(60)
+    paths = {f"local_content/{n % 7:02}/{n % 5:02}/file{n}": str(n).encode() for n in numbers}
+    for path, content in paths.items():
+        one.both(path, content)
+    database = one.know(**{f"{n % 7:02}{n % 5:02}file{n}": (len(str(n)), 100 * DAY) for n in numbers})
+    command = [
+        *(sys.executable, "-c", _FREE, "media", "free", str(one.media), "--store", str(one.store_file)),
+        *("--config", str(one.config), "--database", str(database), "--older-than", "30d", "--delete"),
+    ]
+    dice = random.Random(7)
+    begun = 0
+    for _ in range(20):
+        for path in paths.keys() - one.files():
+            one.write(path, paths[path])
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert child.stderr is not None
+        # The moments that matter are those in which it deletes.
+        for line in child.stderr:
+            if "again" in line:
+                break
+        time.sleep(dice.uniform(0, 0.08))
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        left = one.files()
+        begun += 0 < len(left) < len(paths)
+        assert {path: (one.media / path).read_bytes() for path in left} == {path: paths[path] for path in left}
+    assert begun
+    assert one.objects() == paths.keys()
+    left = one.files()
+    code, answer, _ = one.free("--delete", "--database", database)
+    assert (code, answer["freed"]["files"]) == (0, len(left))
+    assert one.files() == set()
+    assert [path.name for path in one.media.iterdir()] == ["local_content"]
+
+
+def test_the_words_for_people(one: World) -> None:
+    everything(one)
+    one.write("local_content/aa/bb/alone")
+    from synapse_media.cli import main
+
+    code = main(
+        [
+            *("media", "free", str(one.media), "--store", str(one.store_file), "--config", str(one.config)),
+            *("--older-than", "30d"),
+        ]
+    )
+    said = one.capsys.readouterr()
+    assert code == 1
+    assert "7 files, 191 B: to be deleted, with --delete" in said.out
+    assert "1 file, 7 B: kept: not verified" in said.out
+    assert "no database was read" in said.out
