@@ -1,4 +1,4 @@
-"""A preview in plain words, and what in it is dangerous. The steps are shaped as the engine's `preview --json`."""
+"""A preview as text, and its dangers. The steps have the form of the engine's `preview --json`."""
 
 from __future__ import annotations
 
@@ -541,7 +541,7 @@ def test_a_vendors_bucket_policy_opened_to_everybody_is_told() -> None:
     assert change.dangers == ()
     [found] = [line for line in change.details if line.startswith("found at the store")]
     assert 'lets everybody in: allow to "*" s3:GetObject' in found
-    # Anything else in a document is told as it stands.
+    # Anything else in a document is shown as it is.
     odd = json.dumps({"Id": "by hand", **json.loads(closed)})
     change = one(vendors(kind, {"bucket": "media", "policy": closed}, {"policy": odd}, "policy"))
     assert len(change.details) == 1

@@ -149,7 +149,7 @@ def test_a_key_cannot_be_changed_so_another_method_needs_another_key(b2: Stack, 
 
 
 def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2Double) -> None:
-    """One try to make it; the next run deletes what was never handed out, and leaves a stranger's key alone."""
+    """One try to create it; the next run deletes a key that was never handed out, and no key of anybody else."""
     hits = []
 
     def does_it_and_hangs_up(operation: str) -> tuple[int, str, bytes] | None:
@@ -182,7 +182,7 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
 
 
 def _key_by_hand(double: B2Double, name: str) -> None:
-    """A key of the only bucket, made by somebody else."""
+    """A key of the only bucket, not created by this stack."""
     [bucket] = double.bucket_name_to_bucket.values()
     token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
     double.create_key(double.API_URL, token, bucket.account_id, ["readFiles"], name, None, [bucket.bucket_id], None)
@@ -200,7 +200,7 @@ def _slot_mark(b2: Stack) -> str:
 
 
 def test_a_second_checkout_keeps_the_key_of_the_first(b2: Stack, double: B2Double) -> None:
-    """Same project and stack, a state of its own, and a bucket that is still empty."""
+    """The same project and stack with another state, and a bucket that is still empty."""
     b2.store(["delete-bucket"], **_settings(double, "shared-media"))
     b2.up()
     first, state = b2.outputs(), b2.engine.export(b2.name)
