@@ -442,7 +442,7 @@ def _details(
         or before.get("userName")
         or after.get("name")
     )
-    if verb in ("create", "delete") and isinstance(name, str):
+    if verb in ("create", "delete") and isinstance(name, str) and name != UNKNOWN_ON_WIRE:
         yield f"name: {name}"
     shown = set()
     for document in _DOCUMENTS:
@@ -613,12 +613,18 @@ def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Dang
         "prefix": Word.MOVE_MEDIA,
     }.items():
         was, will = before.get(name), after.get(name)
-        if isinstance(was, str) and isinstance(will, str) and UNKNOWN_ON_WIRE not in (was, will) and was != will:
+        if not isinstance(was, str) or not isinstance(will, str) or was in (UNKNOWN_ON_WIRE, will):
+            continue
+        if will != UNKNOWN_ON_WIRE:
             yield Danger(
                 word,
                 f"{name} {was or 'none'} becomes {will or 'none'}: media that is there already is looked for "
                 "elsewhere, and not found",
             )
+        elif name in ("bucket", "prefix"):
+            # The others may be read from the account. A vendor's bucket of such a name is not among the steps.
+            why = f"{name}, now {was or 'none'}, is known only at apply: at another, existing media is not found"
+            yield Danger(word, why, unknown=True)
 
 
 def _another_key(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:

@@ -331,7 +331,6 @@ def _is_json(content: bytes) -> bool:
 @contextmanager
 def in_words(operation: str, where: str) -> Iterator[None]:
     """Turns b2sdk's errors into ApiError, with nothing of the response but the server's message."""
-    import requests
     from b2sdk.v3.exception import B2Error
 
     at = f"{operation} at Backblaze B2 ({where})"
@@ -349,7 +348,15 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
         hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
         raise ApiError(code, status, f"{at}: {code}: {message}{http}{hint}") from None
-    except (requests.RequestException, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+    except (
+        OSError,  # requests' errors are such, and those of a time that no clock shows
+        OverflowError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:
         kind = type(error).__name__
         raise ApiError("NotJson", 0, f"{at}: the response is not that of B2's API ({kind}): check realm") from None
 

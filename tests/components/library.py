@@ -14,6 +14,27 @@ from tests.providers.project import ROOT, Stack
 
 PROJECT = "acme-infra"
 
+SOURCE = """
+    from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+    class Names(ResourceProvider):
+        def create(self, props):
+            return CreateResult("x", {**props, "found": props["given"]})
+
+        def diff(self, _id, old, new):
+            return DiffResult(changes=any(old.get(one) != new.get(one) for one in ("given", "tag")))
+
+        def update(self, _id, old, new):
+            return UpdateResult({**new, "found": new["given"]})
+
+    class Source(Resource):
+        found: pulumi.Output[str]
+
+        def __init__(self, name, given, tag):
+            super().__init__(Names(), name, {"given": given, "tag": tag, "found": None})
+"""
+"""Classes of a program: a resource `Source`, whose output is unknown in each preview that changes its tag."""
+
 
 def library(folder: Path, name: str, environment: Mapping[str, str], program: str) -> Stack:
     """A new stack of a project with a program of its own.

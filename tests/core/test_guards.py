@@ -9,6 +9,7 @@ import pytest
 
 from synapse_media.guards import applied, changes, entries, refusals
 from synapse_media.guards.danger import DangerError
+from synapse_media.schema.model import UNKNOWN_ON_WIRE
 from tests.core.test_changes import NAME, preview, step
 
 BUCKET = {"bucket": "media", "versioning": True, "publicAccessBlock": True, "acl": "private"}
@@ -148,6 +149,13 @@ def test_a_store_that_a_program_declares_does_not_move_without_its_word(name: st
     assert found.store == "example.com"
     [same] = changes.of_preview({"steps": steps({**before, "access": "full"})})
     assert same.dangers == ()
+    [later] = changes.of_preview({"steps": steps({**before, name: UNKNOWN_ON_WIRE})})
+    assert [danger.unknown for danger in later.dangers] == ([] if name == "endpointUrl" else [True])
+
+
+def test_a_name_that_is_not_known_yet_is_left_out() -> None:
+    found = changes.of_preview(preview(step("create", "Bucket", new={**BUCKET, "bucket": UNKNOWN_ON_WIRE})))
+    assert UNKNOWN_ON_WIRE not in changes.in_words(found)
 
 
 def program(
