@@ -324,7 +324,7 @@ def _to_module(site: Site, new: Remote) -> Migration:
             "Only what nobody asked for in a month, and what is compared once more: the first command counts, the "
             "second deletes. Keeping everything is the best backup. Never use a job that deletes by name.",
             "It ends with exit code 0; an old picture is still shown.",
-            f"{media.restore(site.media, new)}   restores everything.",
+            "The same with `restore` in place of `free`, and no option but --store, brings everything back.",
             commands=media.free(site, new),
             effects=(Effect.LEFT, Effect.EMPTIED),
         ),
