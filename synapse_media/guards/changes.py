@@ -107,8 +107,6 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
             baseline = {**baseline, "slots": _inputs(old).get("slots") or ()}
         details = (*details, *_drift(verb, kind, baseline, _found(old, detailed), runs, gone=urn in made))
         dangers = tuple(_dangers(verb, kind, baseline, _inputs(new), runs))
-        sources = tuple(one for one in _sources(new) if one in changing and not is_ours(one))
-        dangers = tuple(replace(danger, waits_for=sources) if danger.unknown else danger for danger in dangers)
         if verb == "delete" and old.get("deletedWith") in deleted:
             # A setting goes with its bucket, of which all is said already.
             dangers = ()
@@ -129,6 +127,8 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
                 dangers = (*dangers, *_another_kind(was, component), *_another_method(was, _inputs(new)))
         if kind == PROOF and store in brought:
             dangers = (*dangers, *_another_key(_inputs(old), _inputs(new)))
+        sources = tuple(one for one in _sources(new) if one in changing and not is_ours(one))
+        dangers = tuple(replace(danger, waits_for=sources) if danger.unknown else danger for danger in dangers)
         found.append(Change(verb, store, short(kind), details, dangers))
     return (*_by_components(steps, homeservers, records), *found)
 

@@ -155,7 +155,7 @@ def test_an_unknown_stack_is_answered_with_those_there_are(
     assert main(["show", "--stack", "nonesuch", "--json"]) == 64
     printed = capfd.readouterr()
     assert life.stack.name in printed.err
-    # A program is told as well, in a shape of its own.
+    # For programs there is the same as JSON.
     found = answer("error", printed.out)
     assert found["error"]["exit_code"] == 64
     assert life.stack.name in found["error"]["message"]

@@ -1,4 +1,4 @@
-"""A project of somebody else's, with a name and a program of its own that uses the components as a library."""
+"""A user's project, with its own name and a program that uses the components as a library."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SOURCE = """
 
 
 def library(folder: Path, name: str, environment: Mapping[str, str], program: str) -> Stack:
-    """A new stack of a project with a program of its own.
+    """A new stack of a project with its own program.
 
     Args:
         environment: the admin credentials, for the engine's children alone.
@@ -51,7 +51,7 @@ def library(folder: Path, name: str, environment: Mapping[str, str], program: st
     }
     (folder / "stacks").mkdir(parents=True)
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    # In a wheel the components are in the package; here they lie beside it.
+    # In a wheel the components are in the package; here they are next to it.
     (folder / "components").symlink_to(ROOT / "components")
     made = Stack(Engine(folder, (), environment, say=lambda _: None), name)
     made.path.write_text("config: {}\n")

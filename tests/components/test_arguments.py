@@ -1,4 +1,4 @@
-"""What a program may hand the components, and what becomes of it, on Pulumi's own mocks."""
+"""The arguments of the components, and the resources made from them, on Pulumi's mocks."""
 
 from __future__ import annotations
 

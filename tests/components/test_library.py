@@ -1,4 +1,4 @@
-"""The components in a program of somebody else's, on the real engine and the embedded store."""
+"""The components in a user's program, on the real engine and the embedded store."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _resources(stack: Stack) -> list[dict[str, Any]]:
 
 
 def _shown(stack: Stack) -> dict[str, Any]:
-    """The stack's outputs as somebody sees them who may not see a secret."""
+    """The stack's outputs, with secrets masked."""
     found: dict[str, Any] = json.loads(stack.engine.run(["stack", "output", "--json", "--stack", stack.name]).stdout)
     return found
 
@@ -315,7 +315,7 @@ def test_the_commands_leave_a_programs_own_store_alone(
     assert command("diff")[0] == 0
     assert command("render", "--form", "plain", "--out", str(tmp_path / "rendered"))[0] == 0
 
-    # Its change is told by its homeserver, and judged by the steps.
+    # Its change is shown under its homeserver, and judged by the steps.
     (stack.engine.project / "gone").touch()
     code, printed = command("diff")
     assert code == 3, printed

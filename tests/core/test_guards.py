@@ -149,8 +149,12 @@ def test_a_store_that_a_program_declares_does_not_move_without_its_word(name: st
     assert found.store == "example.com"
     [same] = changes.of_preview({"steps": steps({**before, "access": "full"})})
     assert same.dangers == ()
-    [later] = changes.of_preview({"steps": steps({**before, name: UNKNOWN_ON_WIRE})})
-    assert [danger.unknown for danger in later.dangers] == ([] if name == "endpointUrl" else [True])
+    source = "urn:pulumi:prod::acme::acme:infra:Name::name"
+    changing = {"op": "update", "urn": source, "oldState": {"inputs": {}}, "newState": {"inputs": {}}}
+    unknown = steps({**before, name: UNKNOWN_ON_WIRE})
+    unknown[-1]["newState"]["propertyDependencies"] = {name: [source]}
+    _, later = changes.of_preview({"steps": [changing, *unknown]})
+    assert [danger.waits_for for danger in later.dangers] == ([] if name == "endpointUrl" else [(source,)])
 
 
 def test_a_name_that_is_not_known_yet_is_left_out() -> None:

@@ -50,7 +50,7 @@ def plain(value: Any) -> Any:
 
 
 def outside_of_secrets(value: Any) -> Iterator[str]:
-    """Every text that would lie in state in clear."""
+    """Every text that would be in the state in clear text."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict) and value.get(SIGNATURE) != SECRET:
@@ -114,7 +114,7 @@ def init_failed(error: grpc.RpcError) -> Any:
 def running(
     environment: Mapping[str, str], *, command: tuple[str, ...] = COMMAND, cwd: Path = ROOT, engine: bool = True
 ) -> Iterator[Plugin]:
-    """A plugin of its own, with the engine's address as its argument; ended on leaving.
+    """A separate plugin process, with the engine's address as its argument; ended on leaving.
 
     `engine`: False has it told of one that does not listen.
     """

@@ -366,7 +366,7 @@ def test_an_import_has_an_id_and_nothing_else(plugin: Plugin, direct: Direct) ->
 def test_user_policy_ring_and_proof_with_every_secret_wrapped(
     plugin: Plugin, next_run: Plugin, direct: Direct, embedded_store: Running
 ) -> None:
-    """The whole path as the engine walks it; no secret ever lies outside its wrapping, and the admin's nowhere."""
+    """All calls in the engine's order; no secret is ever outside its wrapper, and the admin's is nowhere."""
     answers: list[dict[str, Any]] = []
 
     def create(kind: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:

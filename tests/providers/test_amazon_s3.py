@@ -138,7 +138,7 @@ def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
         "BucketPolicy",
     ]
 
-    # Changed by hand: found by a refresh and told in words, mended by the next up.
+    # Changed by hand: a refresh finds and describes it, and the next up reverts it.
     rest.delete_public_access_block(Bucket=BUCKET)
     rules = rest.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
     rules.append({"ID": "cleaner", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}})

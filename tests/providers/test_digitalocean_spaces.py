@@ -275,7 +275,7 @@ def test_whether_a_space_is_public_is_looked_at_again_and_only_with_a_key(
 
 
 def test_a_bucket_of_another_name_is_another_bucket(tmp_path: Path, cloud: Cloud) -> None:
-    """The vendor's plugin would write the new name into the state, and empty whatever bucket has it."""
+    """The vendor's plugin would write the new name into the state, and empty the bucket of that name."""
     s3, old, other = cloud.s3(), "spaces-old", "spaces-of-somebody"
     where = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
     s3.create_bucket(Bucket=other, **where)
