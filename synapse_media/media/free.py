@@ -158,7 +158,7 @@ def free(
             elif database is not None and not found.has_database:
                 raise RefusedError(
                     f"--report is {str(report)!r}, of a verification without the database; allowed: one with it. Run "
-                    "`synapse-media media verify` with --database or --config, and name its report."
+                    "`synapse-media media verify DIR` with --database or --config, and name its report."
                 )
             with reports.writing(None, store, root) as now:
                 say(f"listing {bucket.said} again")

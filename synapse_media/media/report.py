@@ -300,7 +300,7 @@ def reading(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
         connection.close()
 
 
-_AGAIN: Final = "Run `synapse-media media verify` again, and name its report."
+_AGAIN: Final = "Run `synapse-media media verify DIR` again, and name its report."
 
 
 def _why_not(report: Report, store: StorageOutputs, root: Root) -> str:
