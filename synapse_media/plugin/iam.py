@@ -156,8 +156,8 @@ def _refuse_without_path(iam: Client, inputs: UserInputs) -> None:
         call(iam, "delete_user", UserName=user)
     raise StoreError(
         f"user: the IAM API at {inputs.connection.iam_endpoint} keeps no path of a user (asked for {inputs.path!r}, "
-        f"got {found.path!r}), by which this stack's users are known. Nothing was made. Create a key by hand, limited to "
-        "the bucket, and set existing_key: true in place of iam_endpoint."
+        f"got {found.path!r}), by which this stack's users are known. Nothing was made. Create a key by hand, limited "
+        "to the bucket, and set existing_key: true in place of iam_endpoint."
     )
 
 
