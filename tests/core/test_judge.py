@@ -282,7 +282,7 @@ def test_a_key_that_is_being_retired_is_not_made_active_again(was: dict[str, Sto
             assert names(verdict, name)
             commands = (line for told in verdict.refused for line in re.findall(r"`synapse-media ([^`]*)`", told))
             for command in commands:
-                assert parser().parse_args(command.split()).stack == "s"
+                assert parser().parse_args(command.split()).stack == ["s"]
                 assert " --server " in command
 
 

@@ -4,6 +4,7 @@
     make faults N=20 SEED=1234        the first 20 of a run that is known by its seed
     make faults STORES=3              three stores in the stack: one is changed, the others must not notice
     make faults SAVED=at-end          with the state written at the end of each run only (each-step: after every step)
+    make faults PATIENCE=900          on a busy machine: a command that takes longer is counted as broken (240 s)
     python -m tests.faults --seed 1234 --walk 7      one walk of it: a store's life, with a fault in each step
 
 Exit code 1 if anything that must hold did not.
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
                     here.environment = {checkpoints.VARIABLE: wanted.saved}
                     seed = f"{wanted.seed}/{number}"
                     walk(here, [draw(seed, action, wanted.stores) for action in life(seed)], tell)
-            except Exception as error:  # noqa: BLE001 - whatever it is, what was counted is told
+            except Exception as error:  # noqa: BLE001 - whatever it is, the counts are reported
                 words = str(error) if isinstance(error, BrokenError) else traceback.format_exc()
                 broken.append(f"seed {wanted.seed}, {wanted.stores} stores, walk {number}: {words}")
                 print(f"  {words}", flush=True)

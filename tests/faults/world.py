@@ -33,8 +33,8 @@ from tests.providers.project import SERVER, Stack, stack
 
 COMMAND = Path(sys.executable).parent / "synapse-media"
 MEDIA = {"local_content/ab/cd/photo": b"a photo" * 1000, "local_thumbnails/ab/cd/photo/32": b"a thumbnail"}
-PATIENCE = 240
-"""Seconds that a command may take: more than all its retries together."""
+PATIENCE = float(os.environ.get("PATIENCE", "240"))
+"""Seconds that a command may take: more than all its retries together, on a machine that is not busy otherwise."""
 
 
 class BrokenError(Exception):
@@ -332,7 +332,7 @@ class World:
 
 @contextmanager
 def world(folder: Path, name: str, stores: int = 1, store_name: str = "faults") -> Iterator[World]:
-    """A new stack on a server of its own. The environment must have XDG directories of its own already."""
+    """A new stack on a separate server. The environment must have separate XDG directories already."""
     running = embedded.start(name=store_name, say=lambda _: None)
     credentials = {"S3_ACCESS_KEY_ID": running.access_key_id, "S3_SECRET_ACCESS_KEY": running.secret_access_key}
     before = {variable: os.environ.get(variable) for variable in credentials}
@@ -408,7 +408,7 @@ def ended(child: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         for pid in (child.pid, *descendants(child.pid)):
             kill(pid)
-        raise BrokenError(f"the command did not end within {PATIENCE} s") from None
+        raise BrokenError(f"the command did not end within {PATIENCE:g} s") from None
 
 
 def kill(pid: int) -> None:
