@@ -461,7 +461,7 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
     required = not follows and not provider.value("endpoint_from_account", False)
     endpoint = _check_url(reader, "endpoint", provider.endpoint(region), required=required)
     iam_endpoint = _check_url(reader, "iam_endpoint", provider.iam_endpoint(region), required=False)
-    if iam_endpoint and catalog.load(provider.component).can("iam") is False:
+    if iam_endpoint and provider.can("iam") is False:
         reader.add("iam_endpoint", iam_endpoint, f"nothing: {provider.title} has no IAM-style API", "Remove it.")
     issues_keys = reader.raw.get("iam_endpoint", iam_endpoint) or reader.raw.get("existing_key")
     if "existing_key" in own and not issues_keys:

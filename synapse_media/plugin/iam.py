@@ -143,6 +143,24 @@ def _refuse(fault: str) -> None:
         raise StoreError(f"user: {fault} It was not changed. Choose another name with the setting user.")
 
 
+def _refuse_without_path(iam: Client, inputs: UserInputs) -> None:
+    """Raises StoreError, and deletes the user that was just made, if the store keeps no paths (SeaweedFS).
+
+    Nothing else tells our users from others', which a later run must neither change nor delete.
+    """
+    user = inputs.user_name
+    found = _user(iam, user)
+    if found is None or found.path == inputs.path:
+        return
+    with suppress(ApiError):
+        call(iam, "delete_user", UserName=user)
+    raise StoreError(
+        f"user: the IAM API at {inputs.connection.iam_endpoint} keeps no path of a user (asked for {inputs.path!r}, "
+        f"got {found.path!r}), by which this stack's users are known. Nothing was made. Create a key by hand, limited "
+        "to the bucket, and set existing_key: true in place of iam_endpoint."
+    )
+
+
 class User(SchemaResource[UserInputs, UserState]):
     """An IAM user under a path of ours. Its path is never changed: policies of others may refer to it."""
 
@@ -157,6 +175,8 @@ class User(SchemaResource[UserInputs, UserState]):
         adopted = False
         try:
             made = _user_in(call(iam, "create_user", UserName=user, Path=path))
+            if made.path != path:
+                _refuse_without_path(iam, inputs)
         except ApiError as error:
             if error.code != "EntityAlreadyExists":
                 raise

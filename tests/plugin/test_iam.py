@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -66,6 +67,22 @@ def test_a_lost_answer_of_create_user_is_no_stranger(direct: Direct) -> None:
         double.misbehave(proxy.lost_answer, when=lambda request: request.action == "CreateUser", times=1)
         direct.make(USER, user_inputs(direct, connection=direct.connection(iamEndpoint=double.url)))
     assert path_of(direct) == PATH
+
+
+def test_a_store_that_keeps_no_paths_is_refused_and_nothing_stays(direct: Direct) -> None:
+    """SeaweedFS: CreateUser and GetUser answer without a Path."""
+
+    def without_path(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        answer = upstream.ask(request)
+        assert answer is not None
+        headers = tuple(pair for pair in answer.headers if pair[0].lower() != "content-length")
+        return proxy.Answer(answer.status, headers, re.sub(rb"<Path>[^<]*</Path>", b"", answer.body))
+
+    with proxy.in_front_of(direct.running.iam_endpoint) as double:
+        double.misbehave(without_path, when=lambda request: request.action in ("CreateUser", "GetUser"))
+        with pytest.raises(StoreError, match=r"keeps no path of a user.*existing_key: true"):
+            direct.make(USER, user_inputs(direct, connection=direct.connection(iamEndpoint=double.url)))
+    assert not user_exists(direct)
 
 
 def test_a_user_of_somebody_else_is_refused(direct: Direct) -> None:

@@ -114,7 +114,6 @@ def _seaweedfs(folder: Path, port: int, key: str, secret: str) -> tuple[list[str
         f"-s3.port={port}",
         f"-s3.port.grpc={_free_port()}",
         f"-s3.config={config}",
-        "-s3.iam.readOnly=false",
     ]
     return words, {}
 
@@ -145,7 +144,6 @@ SERVERS = {
             _seaweedfs,
             _with_go("seaweedfs", SEAWEEDFS, "github.com/seaweedfs/seaweedfs/weed"),
             _engine("seaweedfs", SEAWEEDFS) / "seaweedfs",
-            has_iam=True,
         ),
     )
 }
