@@ -205,4 +205,4 @@ def _freed(done: Freed) -> Iterator[str]:
     if not done.by_database:
         yield "Age is that of the files, since no database was read: reading them may not have changed it (noatime)."
     if done.verification is not None and done.verification.failed:
-        yield "FAILED: not everything is in the bucket as it is here; `synapse-media media verify` names what is not"
+        yield "FAILED: not everything is in the bucket as it is here; `media verify` names what is not"

@@ -218,11 +218,6 @@ class Engine:
         self.environment |= more
         self._secrets |= _secrets_among(more)
 
-    @property
-    def has_file_backend(self) -> bool:
-        """Whether the state is in files of this machine."""
-        return self._file_backend() is not None
-
     def run(
         self,
         args: Sequence[str],

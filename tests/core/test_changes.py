@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from components import policies
 from synapse_media.allow import Word
+from synapse_media.cli import reviewed
 from synapse_media.guards import changes
 from synapse_media.guards.changes import Change, of_preview
 from synapse_media.guards.danger import Danger
@@ -850,3 +851,11 @@ def test_what_somebody_gave_a_garage_key_by_hand_is_told_and_mended_without_a_wo
     [change] = of_preview(preview(drifted, mended))
     assert any("owner" in line for line in change.details if line.startswith("found at the store: "))
     assert change.dangers == ()
+
+
+def test_the_digest_of_what_was_reviewed_is_the_same_in_any_order() -> None:
+    """Of several stores the engine lists the same changes in another order each time."""
+    found = [Change("create", f"{name}.example.com", "Bucket", ("name: media",)) for name in ("one", "two", "three")]
+    assert reviewed.digest(found) == reviewed.digest(found[::-1])
+    assert reviewed.digest(found) != reviewed.digest(found[:2])
+    reviewed.require(found[::-1], reviewed.digest(found), "prod")

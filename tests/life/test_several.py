@@ -131,10 +131,14 @@ def test_one_that_fails_stops_no_other_and_a_second_run_does_what_is_left(
     assert list(SHAPES.iter_errors(json.loads(out))) == []
     shown = json.loads(out)["stacks"]
     assert {name: shown[name]["exit_code"] for name in SHARDS} == dict.fromkeys(SHARDS, 0)
-    assert shown["shard-2"]["answer"]["shard-2.example.com"]["proof"]
+    assert shown["shard-2"]["answer"]["stores"]["shard-2.example.com"]["proof"]
     assert run("diff", capfd=capfd)[:2] == (0, "")
 
-    # Dangerous changes before plain ones.
+
+def test_dangerous_changes_come_before_plain_ones_and_keys_are_rotated(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("up", "--yes", capfd=capfd)[0] == 0
     project.write("shard-1", prefix="elsewhere/")
     project.write("shard-3", abort_days=9)
     code, out, err = run("diff", capfd=capfd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -454,6 +455,31 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     with pytest.raises(StoreError, match="does not exist in this account") as gone:
         B2Bucket().update("refused-media", adopted, inputs, context)
     assert not isinstance(gone.value, PartialError)
+
+
+def test_an_adopted_bucket_says_where_its_media_is(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    made = double.create_bucket(double.API_URL, token, double.key_id, "refused-media", "allPrivate")
+
+    def upload(name: str) -> None:
+        to = double.get_upload_url(double.API_URL, token, made["bucketId"])
+        sha1 = hashlib.sha1(b"x").hexdigest()  # noqa: S324 - B2's own checksum
+        where = (to["uploadUrl"], to["authorizationToken"])
+        double.upload_file(*where, name, 1, "text/plain", sha1, {}, io.BytesIO(b"x"))
+
+    def said(*looked_for: str) -> list[str]:
+        words: list[str] = []
+        _create(double, monkeypatch, double.key_id, double.key, words, adopt=True, mediaIn=list(looked_for))
+        return [line for line in words if "holds objects" in line]
+
+    assert said("local_content/") == []
+    upload("notes/readme.txt")
+    assert "Is it the right bucket?" in said("local_content/", "remote_content/")[0]
+    upload("old/matrix/local_content/ab/cd/ef")
+    assert "Set prefix: 'old/matrix/'" in said("local_content/", "remote_content/")[0]
+    assert said("old/matrix/local_content/") == []
+    # Of a method without fixed places nothing is asked.
+    assert said() == []
 
 
 def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
