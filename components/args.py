@@ -113,6 +113,9 @@ class StoreArgs:
             problems.append(
                 Problem("server_name", value, "a host name such as matrix.example.com", "Write it as a string.")
             )
+        if "from_stack_file" not in told and not isinstance(self.from_stack_file, bool):
+            value = Described(a_value_of(self.from_stack_file))
+            problems.append(Problem("from_stack_file", value, "true or false", "Leave it out: `make` sets it."))
         words = self.allow
         listed = isinstance(words, Collection) and not isinstance(words, (str, bytes, Mapping))
         if "allow" not in told and not (listed and all(isinstance(word, str) for word in words)):

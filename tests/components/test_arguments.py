@@ -158,6 +158,7 @@ def test_a_preset_of_another_family_is_refused() -> None:
     [
         ({"server_name": None}, r"args\.server_name is None; allowed: a host name"),
         ({"server_name": 3}, r"args\.server_name is an int; allowed: a host name"),
+        ({"from_stack_file": "yes"}, r"args\.from_stack_file is a str; allowed: true or false"),
         ({"allow": None}, r"args\.allow is None; allowed: a list of delete-bucket, "),
         ({"allow": [3]}, r"args\.allow is \[3\]; allowed: a list of delete-bucket, "),
         ({"allow": "delete-bucket"}, r"args\.allow is 'delete-bucket'; allowed: a list of delete-bucket, "),
