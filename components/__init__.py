@@ -77,11 +77,9 @@ def __getattr__(name: str) -> Any:
 
 
 def from_config() -> dict[str, StoreSettings]:
-    """The stores of the stack file, by homeserver. Raises pulumi.RunError with every problem in it.
-
-    The program of a stack file declares stores and ends with them. So Python's search for cycles is off from here on:
-    each would go through every resource of every store, which takes half of a program with 150 stores.
-    """
+    """The stores of the stack file, by homeserver. Raises pulumi.RunError with every problem in it."""
+    # The program of a stack file declares stores and ends with them. Each search for cycles would go through every
+    # resource of every store, which took half of a program with 150 stores.
     gc.disable()
     if not os.environ.get("SYNAPSE_MEDIA_VERBOSE"):
         # The SDK sends the engine 27 messages a store, and waits for each; only `pulumi --debug` shows them.

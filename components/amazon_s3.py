@@ -132,9 +132,13 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
         by = pulumi.ResourceOptions(provider=self.vendor, **options)
         return pulumi.ResourceOptions.merge(self.child(*depends_on), by)
 
-    def under_path(self, *depends_on: pulumi.Resource, **options: Any) -> pulumi.ResourceOptions:
-        """For what is made under `path`: it stays where an earlier release put it, since a move makes it another."""
-        return self.by_vendor(*depends_on, ignore_changes=["path"], **options)
+    def under_path(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
+        """For what is made under `path`: it stays where an earlier release put it, since a move makes it another.
+
+        So does a new name: the vendor's plugin would rename a user (UpdateUser), whose keys stay valid.
+        """
+        options = self.by_vendor(*depends_on, ignore_changes=["path"], replace_on_changes=["name"])
+        return pulumi.ResourceOptions.merge(options, self.keeping_in_previews("name"))
 
     def key_policy(self) -> policies.Policy | pulumi.Output[policies.Policy]:
         if not self.is_set("kms_key"):
@@ -160,7 +164,9 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
                 return bucket, lacks
             said = "encryption by kms_key, unless the bucket that was taken over has it as its default already"
             return bucket, pulumi.Output.from_input(lacks).apply(lambda found: [*found, said])
-        options = pulumi.ResourceOptions(provider=self.vendor)
+        options = pulumi.ResourceOptions.merge(
+            pulumi.ResourceOptions(provider=self.vendor), self.keeping_in_previews("bucket")
+        )
         made = aws.s3.Bucket(
             self.name,
             bucket=self.setting("bucket"),
@@ -254,7 +260,7 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
             path=self.path,
             assume_role_policy=policies.to_json(policies.for_service("ec2.amazonaws.com")),
             tags=self.tags,
-            opts=self.under_path(bucket, replace_on_changes=["name"]),
+            opts=self.under_path(bucket),
         )
         aws.iam.RolePolicy(
             self.name,
@@ -283,8 +289,7 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
             # not know keeps the key ring (`user_takes_keys`), and so the user.
             force_destroy=True,
             tags=self.tags,
-            # The vendor's plugin would rename it (UpdateUser), and its keys would live on under the new name.
-            opts=self.under_path(bucket, replace_on_changes=["name"]),
+            opts=self.under_path(bucket),
         )
         return user
 
@@ -296,7 +301,9 @@ class AmazonS3(S3IamStore[AmazonS3Args]):
             name=POLICY_NAME,
             user=self.setting("user"),
             policy=document,
-            opts=self.by_vendor(user, delete_before_replace=True),
+            opts=pulumi.ResourceOptions.merge(
+                self.by_vendor(user, delete_before_replace=True), self.keeping_in_previews("user")
+            ),
         )
         return made
 

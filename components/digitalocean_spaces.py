@@ -96,7 +96,9 @@ class DigitalOceanSpaces(Store[DigitalOceanSpacesArgs]):
             force_destroy=deletes_media(store.allow),
             versioning=digitalocean.SpacesBucketVersioningArgs(enabled=True),
             lifecycle_rules=[rule],
-            opts=pulumi.ResourceOptions.merge(self.of_bucket(), by_vendor),
+            opts=pulumi.ResourceOptions.merge(
+                pulumi.ResourceOptions.merge(self.of_bucket(), by_vendor), self.keeping_in_previews("name", "region")
+            ),
         )
         return bucket, self.known_lacks
 

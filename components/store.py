@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 import pulumi
 from pulumi.resource import DependencyResource
+from pulumi.runtime.mocks import MockMonitor
 
 from synapse_media import catalog, settings
 from synapse_media.allow import (
@@ -291,6 +292,25 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         return pulumi.ResourceOptions.merge(
             self.child(), pulumi.ResourceOptions(protect=protect, retain_on_delete=retain)
         )
+
+    def keeping_in_previews(self, *inputs: str) -> pulumi.ResourceOptions:
+        """Options of a vendor's resource that another value of one of `inputs` replaces.
+
+        A vendor's plugin takes a value that is unknown in a preview for another one: the engine would show a
+        replacement, and stop at a protected bucket, whenever the resource that gives the name changes. So a preview
+        shows the prior value in its place. When applied, every value is known, and a real change replaces.
+        """
+        # Pulumi's mocks, in a program's own tests, have no transforms, and no prior values either.
+        mocked = isinstance(pulumi.runtime.settings.get_monitor(), MockMonitor)
+        if mocked or not (pulumi.runtime.is_dry_run() and self.store.later):
+            return pulumi.ResourceOptions()
+
+        async def keep_unknown(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult:
+            unknown = [name for name in inputs if not await pulumi.Output.from_input(args.props[name]).is_known()]
+            kept = pulumi.ResourceOptions(ignore_changes=unknown)
+            return pulumi.ResourceTransformResult(args.props, pulumi.ResourceOptions.merge(args.opts, kept))
+
+        return pulumi.ResourceOptions(transforms=[keep_unknown])
 
     @property
     def alone(self) -> bool:

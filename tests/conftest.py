@@ -1,4 +1,4 @@
-"""Fixtures for every room: directories of the run's own, the engine, an embedded store and a PostgreSQL of its own."""
+"""Fixtures for all tests: directories, the engine, an embedded store and PostgreSQL, separate for each run."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def of_up(session: stacks.Session, preview: Mapping[str, Any], state: Mapping[st
     count = len(preview.get("steps", ())) + len(_resources(state))
     return (
         _wanted(len(steps) * count)
-        and session.engine.has_file_backend
+        and session.engine.is_local
         and all(map(_is_found_again, steps))
         and _marks_are_kept(session, steps)
     )
@@ -56,7 +56,7 @@ def of_destroy(session: stacks.Session, state: Mapping[str, Any]) -> bool:
     found = _resources(state)
     return (
         _wanted(len(found) * len(found) // 2)
-        and session.engine.has_file_backend
+        and session.engine.is_local
         and all(_is_ours(one["urn"]) for one in found if one.get("custom"))
     )
 

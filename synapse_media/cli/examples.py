@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import synapse_media
+from synapse_media.homeserver import synapse
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ OF: Mapping[str, Examples] = {
     ),
     "check": Examples(
         "check.md",
-        (("check /etc/matrix-synapse/homeserver.yaml", "what in it breaks or loses media"),
+        ((f"check {synapse.CONFIGURATION}/homeserver.yaml", "what in it breaks or loses media"),
          ("check --strict vars.yml", "warnings count, too")),
     ),
     "render": Examples(
@@ -75,6 +76,7 @@ OF: Mapping[str, Examples] = {
         (
             ("rotate --stack prod", "a second key; then render, restart Synapse, and"),
             ("rotate --stack prod --finish --confirm", "retire the former one"),
+            ("rotate --stack 'shard-*' --all", "every key of several stacks"),
         ),
     ),
     "switch": Examples(
@@ -85,16 +87,16 @@ OF: Mapping[str, Examples] = {
     "media": Examples(
         "media.md",
         (
-            ("media copy /var/lib/matrix-synapse/media --store store.json", "what is missing or differs in the bucket"),
+            (f"media copy {synapse.MEDIA_STORE} --store store.json", "what is missing or differs in the bucket"),
             (
-                "media verify /var/lib/matrix-synapse/media --store store.json --config /etc/matrix-synapse",
+                f"media verify {synapse.MEDIA_STORE} --store store.json --config {synapse.CONFIGURATION}",
                 "is all of it there, by content",
             ),
             (
-                "media free /var/lib/matrix-synapse/media --store store.json --older-than 30d",
+                f"media free {synapse.MEDIA_STORE} --store store.json --older-than 30d",
                 "what could be deleted here; --delete deletes it",
             ),
-            ("media restore /var/lib/matrix-synapse/media --store store.json", "what is missing on the disk"),
+            (f"media restore {synapse.MEDIA_STORE} --store store.json", "what is missing on the disk"),
         ),
     ),
     "doctor": Examples("changes.md", (("doctor --stack prod", "permissions, versions, credentials, the state"),)),
@@ -107,7 +109,7 @@ OF: Mapping[str, Examples] = {
     "cost": Examples(
         "choosing.md",
         (("cost --stored 400GB --growth 10GB/month", "every provider, side by side"),
-         ("cost --media /var/lib/matrix-synapse/media_store", "from the media that is there")),
+         (f"cost --media {synapse.MEDIA_STORE}", "from the media that is there")),
     ),
     "embedded": Examples(
         "engine.md",

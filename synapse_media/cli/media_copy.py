@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
@@ -99,6 +100,8 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
         done = media.restore(
             tree, _rclone(store), only=only, bwlimit=arguments.bwlimit or "", dry_run=arguments.dry_run, show=show
         )
+    if not (done.planned.files or done.kept.files):
+        _ask(store)  # rclone takes an answer without a listing in it for a bucket without objects
     if arguments.json:
         print(programs.text({**_place(arguments, store), **done.to_json()}))
     else:
@@ -162,13 +165,18 @@ def _explained(store: StorageOutputs) -> Iterator[None]:
     try:
         yield
     except RcloneError:
-        from synapse_media.store import objects
-        from synapse_media.store.clients import s3_client
-
-        from .stores import own_key
-
-        objects.look(s3_client(*own_key(store)), store.bucket)
+        _ask(store)
         raise
+
+
+def _ask(store: StorageOutputs) -> None:
+    """Raise ApiError, in words that people can act on, where the store does not answer as one does."""
+    from synapse_media.store import objects
+    from synapse_media.store.clients import s3_client
+
+    from .stores import own_key
+
+    objects.look(s3_client(*own_key(store)), store.bucket)
 
 
 def _place(arguments: argparse.Namespace, store: StorageOutputs) -> dict[str, Any]:
@@ -185,7 +193,8 @@ def _place(arguments: argparse.Namespace, store: StorageOutputs) -> dict[str, An
 @contextlib.contextmanager
 def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Progress, Amount], None]]:
     """How far a transfer is: one bar on a terminal, a line now and then elsewhere."""
-    if terminal.shows_colour(sys.stderr) and not arguments.json:
+    # A server need not have what draws it.
+    if terminal.shows_colour(sys.stderr) and not arguments.json and find_spec("rich"):
         with terminal.bar() as draw:
             yield lambda progress, of: draw(progress.size, of.size, _how_far(progress, of))
         return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
+from synapse_media.homeserver import synapse
 
 from . import programs
 from .abort_uploads import age
@@ -55,7 +56,7 @@ def add_options(parser: Any) -> None:
         action="append",
         metavar="PATH",
         help="homeserver.yaml and each file that Synapse reads after it, or their directory. copy: refuse unless it "
-        "names this directory, store and prefix. free needs it (default: /etc/matrix-synapse); verify, free and "
+        f"names this directory, store and prefix. free needs it (default: {synapse.CONFIGURATION}); verify, free and "
         "restore take the database from it",
     )
     parser.add_argument(
@@ -85,11 +86,12 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     from synapse_media.media.tree import Tree
 
     media.require_media_of_synapse(store, to_delete=False)
-    refuse_mount(Tree(arguments.directory).path)
     with database_of(arguments, homeserver_of(arguments, default=False)) as database:
+        # Beside a database it tells something of a directory that was wiped, too.
+        tree = Tree(arguments.directory, may_be_empty=database is not None)
+        refuse_mount(tree.path)
         found = media.verify(
-            # Beside a database it tells something of a directory that was wiped, too.
-            Tree(arguments.directory, may_be_empty=database is not None),
+            tree,
             _bucket(store),
             database=database,
             report=Path(arguments.report) if arguments.report else None,
@@ -115,8 +117,8 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     homeserver = homeserver_of(arguments, default=True)
     if homeserver is None:
         raise UsageError(
-            "--config is missing, and there is no /etc/matrix-synapse; allowed: the homeserver.yaml of this media, and "
-            "each file that Synapse reads after it. Nothing is deleted before it names this store."
+            f"--config is missing, and there is no {synapse.CONFIGURATION}; allowed: the homeserver.yaml of this "
+            "media, and each file that Synapse reads after it. Nothing is deleted before it names this store."
         )
     with database_of(arguments, homeserver) as database:
         done = media.free(
@@ -203,4 +205,4 @@ def _freed(done: Freed) -> Iterator[str]:
     if not done.by_database:
         yield "Age is that of the files, since no database was read: reading them may not have changed it (noatime)."
     if done.verification is not None and done.verification.failed:
-        yield "FAILED: not everything is in the bucket as it is here; `synapse-media media verify` names what is not"
+        yield "FAILED: not everything is in the bucket as it is here; `media verify` names what is not"

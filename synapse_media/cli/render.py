@@ -145,8 +145,8 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
     loaded = [stores.load_file(arguments.store)] if arguments.store else stacks.load(arguments.stack)
     if arguments.store:
         advice = (
-            "Where the stack is, run `synapse-media up --refresh` and `synapse-media render`, and copy the new "
-            f"store.json to {arguments.store}."
+            "Where the stack is, run `synapse-media up --refresh --stack S` and `synapse-media render --stack S --out "
+            f"DIR`, and copy the new store.json to {arguments.store}."
         )
     else:
         advice = f"Run `synapse-media up --refresh --stack {arguments.stack}`, and render again."

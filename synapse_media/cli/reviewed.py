@@ -19,10 +19,12 @@ from synapse_media.urn import short
 def digest(found: Sequence[Change]) -> str:
     """SHA-256 of the changes as they are shown, in hexadecimal.
 
-    Without those of the proof, which `up` makes anew where the store changes and its own inputs do not.
+    Without those of the proof, which `up` makes anew where the store changes and its own inputs do not. In an order of
+    its own: of several stores the engine has another one each time.
     """
     shown = changes.to_json([change for change in found if change.kind != short(PROOF)], (), ())["changes"]
-    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+    lines = sorted(json.dumps(change, sort_keys=True) for change in shown)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def require(found: Sequence[Change], reviewed: str, stack: str) -> None:

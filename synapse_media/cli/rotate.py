@@ -6,9 +6,11 @@ The stack file's `keys` line is what is wanted; this edits it, and `up` makes it
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, MutableMapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from synapse_media import contract, stackfile
 from synapse_media.allow import Word, entry
@@ -20,6 +22,9 @@ from synapse_media.settings import CONFIRMED, PROJECT, SLOTS, Keys, StoreSetting
 
 from . import stacks, up
 
+Proved: TypeAlias = Callable[[], Mapping[str, str]]
+"""Of `_proved`, asked once for all stores and only where it matters."""
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
@@ -29,7 +34,9 @@ def add_parser(commands: Any) -> None:
         "still works. After Synapse was restarted with it, `--finish` retires the old one.",
     )
     stacks.add_stack(parser, options=False, several=True)
-    parser.add_argument("--server", metavar="NAME", help="the homeserver; needed if the stack has several")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--server", metavar="NAME", help="the homeserver; needed if the stack has several")
+    which.add_argument("--all", action="store_true", help="every store of the stack that has keys of its own")
     parser.add_argument("--finish", action="store_true", help="retire the old key")
     parser.add_argument("--confirm", action="store_true", help="with --finish: Synapse was restarted with the new key")
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
@@ -40,7 +47,31 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.confirm and not arguments.finish:
         raise UsageError("--confirm goes with --finish")
     session = stacks.open_stack(arguments.stack, credentials=True)
-    store = _choose(session.stack, arguments.server)
+    chosen = _choose(session.stack, arguments)
+    applied = read_applied(session.state())
+    judge(applied, session.stack.stores, session.stack.allow).require()
+    step = _old_key_goes if arguments.finish else _new_key_comes
+    proved = cache(lambda: _proved(session))
+    wanted: dict[str, Keys] = {}
+    for store in chosen:
+        try:
+            _require_own_keys(session.stack, store)
+            wanted[store.server_name] = step(session, store, _ring(session, applied, store), proved)
+        except UsageError as nothing_to_do:
+            if not arguments.all:
+                raise
+            stacks.say(f"left out: {nothing_to_do}")
+    stacks.quiet_for_json(session, as_json=arguments.json)
+    if wanted and arguments.finish:
+        _finish(session, wanted, arguments)
+    elif wanted:
+        _begin(session, wanted, arguments)
+    _show(session, wanted, arguments)
+    return 0
+
+
+def _require_own_keys(stack: stackfile.StackFile, store: StoreSettings) -> None:
+    """Raise UsageError where the store has no key of ours."""
     if store.options.get("keyless"):
         raise UsageError(
             f"store {store.server_name} is keyless: the machine's own role signs, and there is no key to rotate."
@@ -49,14 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"store {store.server_name} uses a key of your own (existing_key), which can't be rotated from here: make "
             f"another at the store, put it into the environment and {entry(store.server_name, Word.WIDEN_POLICY)} into "
-            f"allow, and run `synapse-media up --refresh --stack {arguments.stack}`; delete the old one after Synapse "
+            f"allow, and run `synapse-media up --refresh --stack {stack.name}`; delete the old one after Synapse "
             "was restarted with the new."
         )
-    applied = read_applied(session.state())
-    judge(applied, session.stack.stores, session.stack.allow).require()
-    ring = _ring(session, applied, store)
-    if arguments.finish:
-        return _finish(session, store, ring, arguments)
+
+
+def _new_key_comes(session: stacks.Session, store: StoreSettings, ring: Ring | None, proved: Proved) -> Keys:
+    """The keys with a new one beside the old. Raises UsageError where a rotation has begun already."""
     left = _left(ring, store) if ring else []
     if left:
         raise UsageError(
@@ -64,27 +94,31 @@ def run(arguments: argparse.Namespace) -> int:
             f"retired. Go on with `{_command(session.stack, store, '--finish --confirm')}`."
         )
     if not store.keys.retiring:
-        _require_active(store, ring, arguments.stack)
-        old, new = store.keys.active, next(slot for slot in SLOTS if slot != store.keys.active)
-    elif not _active_is_proved(session, store, ring):
+        _require_active(store, ring, session.stack.name)
+        return Keys(next(slot for slot in SLOTS if slot != store.keys.active), (store.keys.active,))
+    if not _active_is_proved(store, ring, proved):
         # An earlier run did not get so far.
-        old, new = store.keys.retiring[0], store.keys.active
-    else:
-        raise UsageError(
-            f"store {store.server_name} is in the middle of a rotation: keys of slot {store.keys.active} (active) and "
-            f"{', '.join(store.keys.retiring)}. Render, restart Synapse, then "
-            f"`{_command(session.stack, store, '--finish --confirm')}`."
-        )
-    stacks.quiet_for_json(session, as_json=arguments.json)
-    _apply(session, store, arguments, Keys(new, (old,)))
-    _show(session, store, arguments)
+        return Keys(store.keys.active, (store.keys.retiring[0],))
+    raise UsageError(
+        f"store {store.server_name} is in the middle of a rotation: keys of slot {store.keys.active} (active) and "
+        f"{', '.join(store.keys.retiring)}. Render, restart Synapse, then "
+        f"`{_command(session.stack, store, '--finish --confirm')}`."
+    )
+
+
+def _begin(session: stacks.Session, wanted: Mapping[str, Keys], arguments: argparse.Namespace) -> None:
+    _apply(session, wanted, arguments)
+    for name, keys in wanted.items():
+        of = "" if len(session.stack.stores) == 1 else f" of {name}"
+        stacks.say(f"The key of slot {keys.active}{of} is new and proved; that of slot {keys.retiring[0]} still works.")
+    more = "--all --finish --confirm" if arguments.all else "--finish --confirm"
+    finish = _command(session.stack, session.stack.stores[next(iter(wanted))], more, every=arguments.all)
     stacks.say(
-        f"The key of slot {new} is new and proved; that of slot {old} still works. Now:\n"
+        "Now:\n"
         f"  synapse-media render --stack {arguments.stack} --out DIR    and bring the files to the server\n"
         "  restart Synapse\n"
-        f"  {_command(session.stack, store, '--finish --confirm')}"
+        f"  {finish}"
     )
-    return 0
 
 
 def _require_active(store: StoreSettings, ring: Ring | None, stack: str) -> None:
@@ -98,38 +132,40 @@ def _require_active(store: StoreSettings, ring: Ring | None, stack: str) -> None
 
 
 def _apply(
-    session: stacks.Session, store: StoreSettings, arguments: argparse.Namespace, keys: Keys, allow: Sequence[str] = ()
+    session: stacks.Session, wanted: Mapping[str, Keys], arguments: argparse.Namespace, allow: Sequence[str] = ()
 ) -> None:
-    """Make the ring so. The stack file follows when everything was agreed to and the first change is about to be made:
+    """Make the rings so. The stack file follows when everything was agreed to and the first change is about to be made:
     whoever goes on after a kill finds there what was begun. Where a run ends in an error, it says what the store has.
     """
-    name = store.server_name
-    _write_keys(session.config, name, keys)
+    _write_keys(session.config, wanted)
     planned = stacks.reread(session)
     began = False
 
     def begin() -> None:
         nonlocal began
-        _write_keys(session.stack.path, name, keys)
+        _write_keys(session.stack.path, wanted)
         began = True
 
     try:
         up.apply(planned, refresh=False, yes=arguments.yes, options=[], allow=allow, begin=begin)
     except BaseException:
         if began:
-            _write_keys(session.stack.path, name, _as_they_are(session, store, keys))
+            _write_keys(session.stack.path, _as_they_are(session, wanted))
         raise
 
 
-def _as_they_are(session: stacks.Session, store: StoreSettings, wanted: Keys) -> Keys:
-    """The keys line of what a rotation has come to: a key that was to go and is still there is not gone."""
+def _as_they_are(session: stacks.Session, wanted: Mapping[str, Keys]) -> dict[str, Keys]:
+    """The keys lines of what a rotation has come to: a key that was to go and is still there is not gone."""
     try:
-        ring = _ring(session, read_applied(session.state()), store)
+        applied = read_applied(session.state())
     except SynapseMediaError:
-        return wanted  # the state can't be read now: the next run goes on with what was begun
-    if ring is None or wanted.active not in ring.keys:
-        return wanted
-    return Keys(wanted.active, tuple(sorted(set(ring.keys) - {wanted.active})))
+        return dict(wanted)  # the state can't be read now: the next run goes on with what was begun
+    found = {}
+    for name, keys in wanted.items():
+        ring = _ring(session, applied, session.stack.stores[name])
+        there = ring is not None and keys.active in ring.keys
+        found[name] = Keys(keys.active, tuple(sorted(set(ring.keys) - {keys.active}))) if ring and there else keys
+    return found
 
 
 def _ring(session: stacks.Session, applied: Mapping[str, Applied], store: StoreSettings) -> Ring | None:
@@ -143,68 +179,95 @@ def _left(ring: Ring, store: StoreSettings) -> list[str]:
     return sorted(set(ring.keys) - set(store.keys.slots)) if store.keys.active in ring.keys else []
 
 
-def _active_is_proved(session: stacks.Session, store: StoreSettings, ring: Ring | None) -> bool:
+def _active_is_proved(store: StoreSettings, ring: Ring | None, proved: Proved) -> bool:
     """Whether what `render` writes is the key of the active slot, proved."""
+    key = proved().get(store.server_name)
+    return ring is not None and key is not None and key == ring.keys.get(store.keys.active)
+
+
+def _proved(session: stacks.Session) -> dict[str, str]:
+    """{homeserver: the access key ID that `render` writes}, of those whose proof holds."""
     try:
-        (found,) = [one for one in stacks.outputs_of(session) if one.server_name == store.server_name]
-        found.require_proof()
-    except (contract.ContractError, ValueError):
-        return False
-    return ring is not None and found.access_key_id == ring.keys.get(store.keys.active)
+        outputs = stacks.outputs_of(session)
+    except contract.ContractError:
+        return {}
+    found = {}
+    for one in outputs:
+        with contextlib.suppress(contract.ContractError):
+            one.require_proof()
+            found[one.server_name] = one.access_key_id
+    return found
 
 
-def _show(session: stacks.Session, store: StoreSettings, arguments: argparse.Namespace) -> None:
-    found = [one for one in stacks.outputs_of(session) if one.server_name == store.server_name]
+def _show(session: stacks.Session, wanted: Collection[str], arguments: argparse.Namespace) -> None:
+    found = [one for one in stacks.outputs_of(session) if one.server_name in wanted]
     stacks.show(found, as_json=arguments.json)
 
 
-def _finish(session: stacks.Session, store: StoreSettings, ring: Ring | None, arguments: argparse.Namespace) -> int:
-    retiring = list(store.keys.retiring) or (_left(ring, store) if ring else [])
-    if not retiring:
+def _old_key_goes(session: stacks.Session, store: StoreSettings, ring: Ring | None, proved: Proved) -> Keys:
+    """The keys without the old one. Raises UsageError where there is none, SynapseMediaError where it is needed yet."""
+    if not _retiring(store, ring):
         raise UsageError(
             f"store {store.server_name} has one key, in slot {store.keys.active}: nothing is being retired"
         )
-    if not _active_is_proved(session, store, ring):
+    if not _active_is_proved(store, ring, proved):
         raise SynapseMediaError(
             f"store {store.server_name}: the key of slot {store.keys.active} is not made and proved yet, so the old "
             f"one stays. Run `{_command(session.stack, store)}`, render, restart Synapse, then "
             "--finish."
         )
-    word = entry(store.server_name, Word.RETIRE_KEY)
+    return Keys(store.keys.active)
+
+
+def _retiring(store: StoreSettings, ring: Ring | None) -> list[str]:
+    return list(store.keys.retiring) or (_left(ring, store) if ring else [])
+
+
+def _finish(session: stacks.Session, wanted: Mapping[str, Keys], arguments: argparse.Namespace) -> None:
+    applied = read_applied(session.state())
+    retiring = {
+        name: _retiring(store, _ring(session, applied, store))
+        for name, store in session.stack.stores.items()
+        if name in wanted
+    }
+    words = [entry(name, Word.RETIRE_KEY) for name in wanted]
     if arguments.confirm:
         # For this run alone, so not by way of the stack file.
-        session.engine.environment[CONFIRMED] = word
-    stacks.quiet_for_json(session, as_json=arguments.json)
+        session.engine.environment[CONFIRMED] = " ".join(words)
     # The guard asks for a word of `allow`; here the plugin itself looks whether the old key is still used.
-    _apply(session, store, arguments, Keys(store.keys.active), allow=[word])
-    stacks.say(f"the key of slot {', '.join(retiring)} of {store.server_name} is retired")
-    _show(session, store, arguments)
-    return 0
+    _apply(session, wanted, arguments, allow=words)
+    for name, slots in retiring.items():
+        stacks.say(f"the key of slot {', '.join(slots)} of {name} is retired")
 
 
-def _command(stack: stackfile.StackFile, store: StoreSettings, more: str = "") -> str:
-    """The command by which this store's rotation goes on."""
+def _command(stack: stackfile.StackFile, store: StoreSettings, more: str = "", *, every: bool = False) -> str:
+    """The command by which this store's rotation goes on, or that of every store."""
     several = sum(one.uses_store for one in stack.stores.values()) > 1
-    server = f" --server {store.server_name}" if several else ""
+    server = f" --server {store.server_name}" if several and not every else ""
     return f"synapse-media rotate --stack {stack.name}{server} {more}".rstrip()
 
 
-def _choose(stack: stackfile.StackFile, server: str | None) -> StoreSettings:
+def _choose(stack: stackfile.StackFile, arguments: argparse.Namespace) -> list[StoreSettings]:
     stores = {name: store for name, store in stack.stores.items() if store.uses_store}
-    if server is None and len(stores) == 1:
-        return next(iter(stores.values()))
-    if server not in stores:
-        raise UsageError(f"--server is {server!r}; the stores of {stack.path}: {', '.join(stores) or 'none'}")
-    return stores[server]
+    if arguments.all or (arguments.server is None and len(stores) == 1):
+        return list(stores.values())
+    if arguments.server not in stores:
+        raise UsageError(
+            f"--server is {arguments.server!r}; the stores of {stack.path}: {', '.join(stores) or 'none'}; all of "
+            "them: --all"
+        )
+    return [stores[arguments.server]]
 
 
-def _write_keys(path: Path, server_name: str, keys: Keys) -> None:
-    """Raises SynapseMediaError where the stack file has no such store any more; nothing was written then."""
+def _write_keys(path: Path, wanted: Mapping[str, Keys]) -> None:
+    """Raises SynapseMediaError where the stack file lacks one of the stores by now; nothing was written then."""
     with stackfile.editing(path) as document:
-        store = ((document.get("config") or {}).get(f"{PROJECT}:stores") or {}).get(server_name)
-        if not isinstance(store, MutableMapping):
-            raise SynapseMediaError(
-                f"{path} has no store {server_name} any more, so its keys line can't be written. Put the store back, "
-                "and run this again."
-            )
-        store["keys"] = {"active": keys.active, "retiring": list(keys.retiring)}
+        stores = (document.get("config") or {}).get(f"{PROJECT}:stores") or {}
+        for name, keys in wanted.items():
+            store = stores.get(name)
+            if not isinstance(store, MutableMapping):
+                raise SynapseMediaError(
+                    f"{path} has no store {name} any more, so its keys line can't be written. Put the store back, "
+                    "and run this again."
+                )
+            store["keys"] = {"active": keys.active, "retiring": list(keys.retiring)}

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
+from synapse_media.engine import live
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
 from synapse_media.engine.options import selecting_options
@@ -217,13 +218,14 @@ class Engine:
         self.environment |= more
         self._secrets |= _secrets_among(more)
 
-    @property
-    def has_file_backend(self) -> bool:
-        """Whether the state is in files of this machine."""
-        return self._file_backend() is not None
-
     def run(
-        self, args: Sequence[str], *, capture: bool = True, check: bool = True, at_end: bool = False
+        self,
+        args: Sequence[str],
+        *,
+        capture: bool = True,
+        check: bool = True,
+        at_end: bool = False,
+        is_live: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run `pulumi <args>` in the project. Raises EngineError if it fails, unless `check` is False.
 
@@ -232,36 +234,48 @@ class Engine:
 
         Args:
             at_end: write the state at the end only, not after every step. After a kill it is that of before.
+            is_live: show pulumi's live display, for which standard output must be a terminal.
         """
         if self._by_passphrase:
             _require_passphrase(self.environment)
         env = {**self.environment, **({"PULUMI_SKIP_CHECKPOINTS": "true"} if at_end else {})}
-        return self._run(args, capture=capture, check=check, cwd=self.project, env=env)
+        return self._run(args, capture=capture, check=check, cwd=self.project, env=env, is_live=is_live)
 
     def _run(
-        self, args: Sequence[str], *, capture: bool, check: bool, cwd: Path, env: Mapping[str, str]
+        self,
+        args: Sequence[str],
+        *,
+        capture: bool,
+        check: bool,
+        cwd: Path,
+        env: Mapping[str, str],
+        is_live: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        command = [str(self.toolchain.pulumi), "--non-interactive", *args]
-        with (
-            _Relay() as relay,
-            subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if capture else self.shown_on,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
-                # So that Ctrl-C reaches pulumi once, from _Relay, and not from the terminal as well.
-                process_group=0,
-            ) as child,
-        ):
+        command = [str(self.toolchain.pulumi), *(() if is_live else ("--non-interactive",)), *args]
+        with contextlib.ExitStack() as context:
+            ours, theirs = context.enter_context(live.pair()) if is_live else (-1, -1)
+            relay = context.enter_context(_Relay())
+            child = context.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env=env,
+                    stdin=theirs if is_live else subprocess.DEVNULL,
+                    stdout=theirs if is_live else subprocess.PIPE if capture else self.shown_on,
+                    stderr=subprocess.PIPE,
+                    encoding="utf-8",
+                    errors="replace",
+                    # So that Ctrl-C reaches pulumi once, from _Relay, and not from the terminal as well.
+                    process_group=0,
+                )
+            )
             relay.to(child.pid)
             if capture:
                 # Captured output shows no progress.
                 with waiting(self.say, f"`pulumi {args[0]}`"):
                     stdout, stderr = child.communicate()
+            elif is_live:
+                stdout, stderr = "", _shown_live(child, ours, theirs)
             else:
                 stdout, stderr = "", _shown(child)
         if relay.received:
@@ -396,21 +410,27 @@ class Engine:
             "--yes",
             "--skip-preview",
             "--suppress-outputs",
-            "--suppress-progress",
             "--stack",
             stack,
             *options,
         ]
         args += ["--config-file", str(config)] if config else []
-        self.run(args, capture=False, at_end=at_end)
+        self._run_shown(args, at_end=at_end)
 
     def destroy(self, stack: str, options: Sequence[str] = (), *, at_end: bool = False) -> None:
         """`pulumi destroy` with its output shown. `at_end`: see `run`."""
-        self.run(["destroy", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False, at_end=at_end)
+        self._run_shown(["destroy", "--yes", "--stack", stack, *options], at_end=at_end)
 
     def refresh(self, stack: str, options: Sequence[str] = ()) -> None:
         """`pulumi refresh`, shown as it goes."""
-        self.run(["refresh", "--yes", "--suppress-progress", "--stack", stack, *options], capture=False)
+        self._run_shown(["refresh", "--yes", "--stack", stack, *options])
+
+    def _run_shown(self, args: Sequence[str], *, at_end: bool = False) -> None:
+        """Run a command with its output shown: live on a terminal, line by line elsewhere."""
+        is_plain = "--suppress-progress" in args
+        is_live = self.shown_on is None and not is_plain and live.possible()
+        words = [*args, *(() if is_live or is_plain else ("--suppress-progress",))]
+        self.run(words, capture=False, at_end=at_end, is_live=is_live)
 
     def remove_stack(self, stack: str, *, with_resources: bool = False) -> None:
         """Remove a stack and its backups from the backend; its stack file stays.
@@ -580,6 +600,16 @@ def _shown(child: subprocess.Popen[str]) -> str:
         last.append(line)
     child.wait()
     return "".join(last)
+
+
+def _shown_live(child: subprocess.Popen[str], ours: int, theirs: int) -> str:
+    """Show a child's live display and its standard error, and wait for its end; the last of the latter."""
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.append(_shown(child)))
+    reader.start()
+    live.show(child, ours, theirs)
+    reader.join()
+    return said[0]
 
 
 def _is_same(one: str, other: str) -> bool:

@@ -107,8 +107,6 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
             baseline = {**baseline, "slots": _inputs(old).get("slots") or ()}
         details = (*details, *_drift(verb, kind, baseline, _found(old, detailed), runs, gone=urn in made))
         dangers = tuple(_dangers(verb, kind, baseline, _inputs(new), runs))
-        sources = tuple(one for one in _sources(new) if one in changing and not is_ours(one))
-        dangers = tuple(replace(danger, waits_for=sources) if danger.unknown else danger for danger in dangers)
         if verb == "delete" and old.get("deletedWith") in deleted:
             # A setting goes with its bucket, of which all is said already.
             dangers = ()
@@ -129,6 +127,8 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
                 dangers = (*dangers, *_another_kind(was, component), *_another_method(was, _inputs(new)))
         if kind == PROOF and store in brought:
             dangers = (*dangers, *_another_key(_inputs(old), _inputs(new)))
+        sources = tuple(one for one in _sources(new) if one in changing and not is_ours(one))
+        dangers = tuple(replace(danger, waits_for=sources) if danger.unknown else danger for danger in dangers)
         found.append(Change(verb, store, short(kind), details, dangers))
     return (*_by_components(steps, homeservers, records), *found)
 
@@ -442,7 +442,7 @@ def _details(
         or before.get("userName")
         or after.get("name")
     )
-    if verb in ("create", "delete") and isinstance(name, str):
+    if verb in ("create", "delete") and isinstance(name, str) and name != UNKNOWN_ON_WIRE:
         yield f"name: {name}"
     shown = set()
     for document in _DOCUMENTS:
@@ -613,12 +613,18 @@ def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Dang
         "prefix": Word.MOVE_MEDIA,
     }.items():
         was, will = before.get(name), after.get(name)
-        if isinstance(was, str) and isinstance(will, str) and UNKNOWN_ON_WIRE not in (was, will) and was != will:
+        if not isinstance(was, str) or not isinstance(will, str) or was in (UNKNOWN_ON_WIRE, will):
+            continue
+        if will != UNKNOWN_ON_WIRE:
             yield Danger(
                 word,
                 f"{name} {was or 'none'} becomes {will or 'none'}: media that is there already is looked for "
                 "elsewhere, and not found",
             )
+        elif name in ("bucket", "prefix"):
+            # The others may be read from the account. A vendor's bucket of such a name is not among the steps.
+            why = f"{name}, now {was or 'none'}, is known only at apply: at another, existing media is not found"
+            yield Danger(word, why, unknown=True)
 
 
 def _another_key(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Danger]:

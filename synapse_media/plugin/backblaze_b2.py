@@ -8,6 +8,7 @@ state was created by an interrupted run and never handed out.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -39,7 +40,7 @@ from synapse_media.store import bounded, credentials, tracing
 from synapse_media.store.answers import ApiError, items
 from synapse_media.store.clients import Credential
 from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS, host_of
-from synapse_media.store.objects import is_left, is_ours
+from synapse_media.store.objects import PAGE, Elsewhere, is_left, is_ours, search
 
 from .bucket import (
     BucketBase,
@@ -330,7 +331,6 @@ def _is_json(content: bytes) -> bool:
 @contextmanager
 def in_words(operation: str, where: str) -> Iterator[None]:
     """Turns b2sdk's errors into ApiError, with nothing of the response but the server's message."""
-    import requests
     from b2sdk.v3.exception import B2Error
 
     at = f"{operation} at Backblaze B2 ({where})"
@@ -348,7 +348,15 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
         hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
         raise ApiError(code, status, f"{at}: {code}: {message}{http}{hint}") from None
-    except (requests.RequestException, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+    except (
+        OSError,  # requests' errors are such, and those of a time that no clock shows
+        OverflowError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:
         kind = type(error).__name__
         raise ApiError("NotJson", 0, f"{at}: the response is not that of B2's API ({kind}): check realm") from None
 
@@ -513,6 +521,22 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
 
     def expiring_words(self, rules: tuple[str, ...]) -> str:
         return "a lifecycle rule hides media by age: remove it"
+
+    def media_elsewhere(self) -> Elsewhere | None:
+        def names(under: str, count: int) -> list[str]:
+            listed = self._found.ls(under, recursive=True, fetch_count=count)
+            return [version.file_name for version, _ in itertools.islice(listed, count)]
+
+        def folders(under: str) -> list[str]:
+            # A folder costs a request each.
+            listed = itertools.islice(self._found.ls(under, fetch_count=PAGE), PAGE)
+            return [f"{folder.rstrip('/')}/" for _, folder in listed if folder]
+
+        try:
+            with self._calling():
+                return search(self.inputs.media_in, names, folders)
+        except StoreError:
+            return None  # a key that may not list: it is not known
 
     def is_empty(self) -> bool:
         with self._calling():

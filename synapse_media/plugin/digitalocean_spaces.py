@@ -166,7 +166,7 @@ def _wire(grants: Grants) -> list[dict[str, str]]:
 def _created(key: Mapping[str, Any]) -> str:
     try:
         return datetime.fromisoformat(str(key.get("created_at"))).astimezone(UTC).isoformat()
-    except ValueError:
+    except (ValueError, OverflowError):
         return datetime.now(UTC).replace(microsecond=0).isoformat()
 
 

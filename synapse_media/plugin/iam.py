@@ -35,7 +35,7 @@ from synapse_media.schema.resources import (
     UserPolicyState,
     UserState,
 )
-from synapse_media.store.answers import ApiError
+from synapse_media.store.answers import ApiError, moment
 from synapse_media.store.clients import Client, call, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
@@ -827,7 +827,10 @@ def _read_entry(iam: Client, user: str, name: str) -> _Entry | None:
         return None
     if match is None:
         return None
-    at = datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    try:
+        at = moment("the journal", datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
+    except (ValueError, ApiError):
+        return None
     if match[3] is None:
         before = frozenset(map(_digest, (match[2] or "").split("x"))) - {_digest("")}
     else:

@@ -272,16 +272,14 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             warn=lambda message: self._log(engine_pb2.WARNING, message, urn),
             inputs=inputs or {},
             urn=urn,
-            note=lambda message: self._log(engine_pb2.INFO, message, urn, passing=True),
+            note=lambda message: self._log(engine_pb2.INFO, message, urn),
         )
 
-    def _log(
-        self, severity: engine_pb2.LogSeverity.ValueType, message: str, urn: str, *, passing: bool = False
-    ) -> None:
+    def _log(self, severity: engine_pb2.LogSeverity.ValueType, message: str, urn: str) -> None:
         if self._engine is not None:
             # A message that can't be delivered must not fail an operation that succeeded.
             with contextlib.suppress(grpc.RpcError):
-                said = engine_pb2.LogRequest(severity=severity, message=redacted(message), urn=urn, ephemeral=passing)
+                said = engine_pb2.LogRequest(severity=severity, message=redacted(message), urn=urn)
                 self._engine.Log(said, timeout=5)
 
     @contextlib.contextmanager

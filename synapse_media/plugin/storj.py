@@ -299,7 +299,7 @@ def _end_of_key(state: StorjKeyRingState, slot: str) -> datetime | None:
     with_grant = parse(state.grants[slot]).not_after
     try:
         of_itself = datetime.fromisoformat(state.ends[slot]).astimezone(UTC)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return with_grant
     return min(with_grant or of_itself, of_itself)
 

@@ -1,4 +1,4 @@
-"""The form for Kubernetes: values for Element's Helm chart (ess-helm), and a drop-in for every other one.
+"""The form for Kubernetes: values for Element's Helm chart (ess-helm), and a drop-in file for any other chart.
 
 The chart takes extra configuration, environment, volumes and init containers (charts/matrix-stack/values.yaml of
 26.8): a Secret holds the key alone, as a file that boto3 reads, and everything else is plain configuration.
@@ -26,7 +26,7 @@ _CA_KEY = "ca.pem"
 _DROP_IN = "synapse-media.yaml"
 _BASE = "/synapse-media"
 _BUILDER = "docker.io/library/python:3.13-slim"
-"""For the init container. All that it installs is plain Python, so its version need not be that of Synapse's image."""
+"""The init container's image. It installs only pure Python, so its version may differ from that of Synapse's image."""
 
 _Value = str | bool | int | Sequence["_Value"] | Mapping[str, "_Value"]
 
@@ -72,7 +72,7 @@ def _secret(request: Request) -> str:
 
 
 def _yaml(value: Mapping[str, _Value], indent: str = "") -> str:
-    """Block style; a string of one line between double quotes."""
+    """Block style; a string of one line is put in double quotes."""
     return "".join(f"{indent}{name}:{_below(item, indent + '  ')}" for name, item in value.items())
 
 
@@ -80,7 +80,7 @@ def _below(value: _Value, indent: str) -> str:
     if isinstance(value, Mapping):
         return f"\n{_yaml(value, indent)}" if value else " {}\n"
     if isinstance(value, str) and "\n" in value:
-        # Of our own making: printable ASCII with one line break at the end.
+        # Written by this module: printable ASCII with one line break at the end.
         return " |\n" + textwrap.indent(value, indent)
     if isinstance(value, str | bool | int):
         return f" {quoting.yaml('value', value)}\n"
@@ -94,7 +94,7 @@ def _item(value: _Value, indent: str) -> str:
 
 
 def _configuration(request: Request) -> str:
-    """What Synapse reads. ess-helm replaces `${NAME}` in it, so that a dollar sign is written as an escape."""
+    """Synapse's configuration. ess-helm replaces `${NAME}` in it, so a dollar sign is escaped."""
     return module.provider(module.options(request.store)).replace("$", "\\u0024")
 
 
@@ -110,7 +110,7 @@ def _environment(request: Request, *, own_image: bool) -> list[_Value]:
 
 
 def _volumes(request: Request, *, own_image: bool) -> list[tuple[Mapping[str, _Value], str]]:
-    """(volume, where it is mounted)."""
+    """(volume, mount path)."""
     found: list[tuple[Mapping[str, _Value], str]] = []
     if not own_image:
         found.append(({"name": _MODULES, "emptyDir": {}}, f"{_BASE}/modules"))
@@ -128,7 +128,7 @@ def _mounts(volumes: Sequence[tuple[Mapping[str, _Value], str]]) -> list[_Value]
 
 
 def _init_container() -> Mapping[str, _Value]:
-    """boto3 with what it needs, and the module without: Synapse's image has the rest, Twisted among it."""
+    """boto3 with its dependencies, and the module without: Synapse's image has the others, such as Twisted."""
     install = "pip install --no-cache-dir --no-compile --disable-pip-version-check --target=/modules"
     return {
         "name": _MODULES,
@@ -138,7 +138,7 @@ def _init_container() -> Mapping[str, _Value]:
             "-ec",
             f"{install} boto3\n{install} --no-deps synapse-s3-storage-provider=={synapse.MODULE_VERSION}\n",
         ],
-        # pip looks for its settings there, and the pod's user need not have one.
+        # pip looks for its settings in the home directory, which the pod's user may lack.
         "env": [{"name": "HOME", "value": "/modules"}],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -245,7 +245,7 @@ the one that is there. With an image of your own, leave PYTHONPATH and all of `s
 
 
 def _sections(request: Request) -> list[tuple[str, str]]:
-    """(title, text) of what is to be done, in order."""
+    """(title, text) of the steps, in order."""
     store = request.store
     secret = _secret(request)
     sections: list[tuple[str, str]] = []

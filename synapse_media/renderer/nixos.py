@@ -1,4 +1,4 @@
-"""The form for NixOS: a module beside services.matrix-synapse, which takes the key from a path.
+"""The form for NixOS: a module next to services.matrix-synapse, which reads the key from a path.
 
 What Nix evaluates lies in its store, which everybody on the machine can read: so no secret is in the module, and
 systemd hands the file to Synapse as a credential. boto3 reads it as a shared credentials file.

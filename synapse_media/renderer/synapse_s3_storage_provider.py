@@ -45,8 +45,10 @@ def does(request: Request) -> tuple[str, ...]:
     return (
         "Synapse copies every new file of local and remote users to the bucket "
         f"{quoting.yaml('bucket', request.store.bucket)} before it answers an upload, and reads from the bucket what "
-        "it does not have on disk. Files that are there already are not copied.",
-        "Every file stays on the local disk as well: nothing is deleted.",
+        "it does not have on disk. Files that are there already are not copied: `synapse-media media copy` does that.",
+        "Every file stays on the local disk as well: nothing is deleted. To free the disk, by a timer too, use "
+        "`synapse-media media free`, which compares the content first; never `s3_media_upload`, which goes by names "
+        "alone.",
     )
 
 

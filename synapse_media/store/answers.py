@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from synapse_media.errors import StoreError
@@ -136,7 +138,27 @@ class Answer(dict[str, Any]):
 def _wrapped(what: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return Answer(what, value)
+    if isinstance(value, datetime):
+        return moment(what, value)
     return [_wrapped(what, item) for item in value] if isinstance(value, list) else value
+
+
+def moment(what: str, value: datetime) -> datetime:
+    """A date of an answer, in UTC. Raises ApiError for one with which nothing can be computed.
+
+    The year 1 is taken: servers written in Go have it where they know no date.
+
+    Args:
+        what: the call, as messages begin.
+    """
+    with suppress(OverflowError, ValueError, OSError):
+        found = value.astimezone(UTC)
+        if found.year < _LAST_YEAR:
+            return found
+    raise ApiError(NO_ANSWER, 0, f"{what}: the answer has a date that no clock shows")
+
+
+_LAST_YEAR: Final = 9000
 
 
 # ---- JSON

@@ -10,6 +10,7 @@ import http.client
 import io
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -122,11 +123,25 @@ def pools() -> dict[str, Any]:
     from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+    trusting: weakref.WeakSet[Any] = weakref.WeakSet()
+
     class Connection(AWSHTTPConnection):  # type: ignore[misc]
         response_class = BoundedResponse
 
     class SecureConnection(AWSHTTPSConnection):  # type: ignore[misc]
         response_class = BoundedResponse
+
+        ssl_context: Any
+        ca_certs: Any
+
+        def connect(self) -> None:
+            # urllib3 has the file parsed for every connection, which takes 30 ms of CPU. A client has one context and
+            # one file.
+            if self.ssl_context in trusting:
+                self.ca_certs = None
+            super().connect()
+            if self.ssl_context is not None and self.ca_certs:
+                trusting.add(self.ssl_context)
 
     class Pool(HTTPConnectionPool):
         ConnectionCls = Connection

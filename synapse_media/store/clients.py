@@ -22,7 +22,7 @@ from synapse_media.redaction import redacted, remember
 from synapse_media.schema.connection import Connection
 
 from . import credentials, tracing
-from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, require_document
+from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, moment, require_document
 from .bounded import bound, one_call
 
 if TYPE_CHECKING:
@@ -327,9 +327,18 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
 
 
 def server_time(answer: Mapping[str, Any]) -> datetime:
-    """When an answer was given, by the store's clock (UTC); by this machine's where the store does not tell."""
+    """When an answer was given, by the store's clock (UTC); by this machine's where the store does not tell.
+
+    Raises ApiError where it tells something else in the place of a date.
+    """
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
+    if not date:
+        return datetime.now(UTC)
+    try:
+        found = parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError):
+        found = datetime.max.replace(tzinfo=UTC)
+    return moment("the header Date", found)
 
 
 def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:

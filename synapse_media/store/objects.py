@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -179,23 +179,47 @@ def media_elsewhere(s3: Client, bucket: str, looked_for: Collection[str]) -> Els
     Args:
         looked_for: prefixes of keys, such as media/local_content/; none: nothing is asked.
     """
-    if not looked_for:
+
+    def names(under: str, count: int) -> Sequence[str]:
+        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=under, MaxKeys=count)
+        return [item["Key"] for item in page.get("Contents", [])]
+
+    def folders(under: str) -> Sequence[str]:
+        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=under, Delimiter="/")
+        return [item["Prefix"] for item in page.get("CommonPrefixes", [])]
+
+    return search(looked_for, names, folders)
+
+
+PAGE: Final = 1000
+"""Names of a page."""
+
+
+def search(
+    looked_for: Collection[str],
+    names: Callable[[str, int], Sequence[str]],
+    folders: Callable[[str], Iterable[str]],
+) -> Elsewhere | None:
+    """As `media_elsewhere`, of any store.
+
+    Args:
+        names: the first so many names of objects under a prefix.
+        folders: the prefixes one level below a prefix, each with "/" at its end.
+    """
+    if not looked_for or any(names(under, 1) for under in looked_for):
         return None
-    if any(call(s3, "list_objects_v2", Bucket=bucket, Prefix=under, MaxKeys=1).get("Contents") for under in looked_for):
+    first = names("", PAGE)
+    if len(first) < PAGE and all(map(is_ours, first)):
         return None
-    page = call(s3, "list_objects_v2", Bucket=bucket)
-    if all(is_ours(item["Key"]) for item in page.get("Contents", [])) and not page.get("IsTruncated"):
-        return None
-    folders = [""]
+    left = [""]
     for _ in range(_LISTINGS):
-        if not folders:
+        if not left:
             break
-        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=folders.pop(0), Delimiter="/")
-        for item in page.get("CommonPrefixes", []):
+        for prefix in folders(left.pop(0)):
             for folder in MEDIA_FOLDERS:
-                if item["Prefix"].endswith(folder):
-                    return Elsewhere(item["Prefix"].removesuffix(folder))
-            folders.append(item["Prefix"])
+                if prefix.endswith(folder):
+                    return Elsewhere(prefix.removesuffix(folder))
+            left.append(prefix)
     return Elsewhere(None)
 
 

@@ -34,7 +34,7 @@ def save(lives: Mapping[int, Mapping[str, Cost]], directory: Path, caption: str)
         memory.set(xscale="log", ylim=(0, None), xlabel="stores", ylabel="most memory in any command, MiB")
         for panel in (cpu, memory):
             panel.set_xticks(counts, list(map(str, counts)))
-            panel.minorticks_off()
+            panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
             panel.grid(alpha=0.3)
             panel.legend()
         figure.suptitle(caption, fontsize=8)

@@ -285,7 +285,7 @@ def test_a_price_in_conflict_is_uncertain() -> None:
 
 
 def test_storjs_tier_is_its_location() -> None:
-    """docs of 2026-07-15: LocationConstraint chooses where a bucket lies, and so what it costs."""
+    """docs of 2026-07-15: LocationConstraint chooses where a bucket is stored, and so what it costs."""
     [quirk] = [item for item in catalog.load("storj").value("quirks") if "LocationConstraint" in item["what"]]
     for name in ("global-1", "regional-1", "archive-1", "us-select-1"):
         assert name in quirk["what"]
@@ -377,7 +377,7 @@ def test_only_what_is_asked_for_is_read() -> None:
 
 
 def test_every_fact_is_read_by_something() -> None:
-    """A fact that nothing reads and nobody is shown is not kept true by anybody."""
+    """A fact that no code reads and no user sees would not be kept up to date."""
     root = Path(__file__).parents[2]
     code = "\n".join(
         path.read_text(encoding="utf-8")

@@ -201,7 +201,7 @@ def test_workflows_are_lint_free() -> None:
 
 
 def test_a_project_of_ones_own_has_the_same_workflow() -> None:
-    """But for how its environment is made and where the program that comments lies."""
+    """But for how its environment is made and where the program that comments is."""
     own = (ROOT / ".github/workflows/preview.yml").read_text(encoding="utf-8")
     for here, there in (
         ("run: make setup", "run: python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"),

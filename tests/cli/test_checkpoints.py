@@ -37,9 +37,7 @@ STORE = (
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     config = tmp_path / "Pulumi.prod.yaml"
     config.write_text("config: {}\n")
-    engine = SimpleNamespace(
-        has_file_backend=True, environment={"PULUMI_BACKEND_URL": "file:///state"}, project=tmp_path
-    )
+    engine = SimpleNamespace(is_local=True, environment={"PULUMI_BACKEND_URL": "file:///state"}, project=tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv(checkpoints.VARIABLE, raising=False)
     monkeypatch.setattr(look, "keeps_marks", lambda values: values["bucket"] != "without-tags")
@@ -84,7 +82,7 @@ def test_what_is_deleted_by_our_plugin_may_be_deleted_twice(session: Any) -> Non
 
 
 def test_a_state_that_other_machines_share_is_written_after_every_step(session: Any) -> None:
-    session.engine.has_file_backend = False
+    session.engine.is_local = False
     assert not _of_up(session, *STORE)
 
 

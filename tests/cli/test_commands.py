@@ -543,7 +543,7 @@ def test_every_provider_family_is_tried() -> None:
 
 @pytest.mark.parametrize("provider", CREDENTIALS)
 def test_a_credential_that_is_not_accepted_is_told(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At an address where nobody answers: each family's own call is made, and its failure is in words."""
+    """At an address without a server: each family's call is made, and its failure is reported."""
     entry = catalog.load(provider)
     raw = {"provider": provider, "bucket": "example-com-media", **CREDENTIALS[provider]}
     if provider not in ("backblaze_b2", "storj"):

@@ -30,7 +30,7 @@ def imported(folder: Path, record: dict[str, Any]) -> Stack:
 
 
 def in_clear(value: Any) -> Any:
-    """The same with a secret in clear wherever one is encrypted, an object for what holds a ring's."""
+    """The same with each encrypted secret in clear text, as an object in a key ring."""
     if isinstance(value, list):
         return [in_clear(item) for item in value]
     if not isinstance(value, dict):

@@ -55,6 +55,10 @@ def test_changes_dangers_and_proofs_are_in_colour_on_a_terminal_and_nowhere_else
     assert table(shown)["operation"] == ["expected", "was"]
     assert table(shown)["delete"] == ["refused", "refused"]
     assert "{" not in without_colours(shown)
+    # Pulumi's own display, which goes back to lines that it wrote, and says at the end what it did. It masks secrets.
+    assert re.search(r"\x1b\[\d*A", shown)
+    assert re.search(r"Resources:\s+\+ \d+ created", without_colours(shown))
+    assert life.stack.outputs().secret_access_key not in shown
     # What exists, then what is next, once; a new key is said, and is no warning.
     _, next_ = without_colours(shown).split("Next:\n")
     assert f"synapse-media render --stack {name} --out DIR" in next_

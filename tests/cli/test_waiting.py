@@ -28,7 +28,7 @@ STORE = samples.store("compatible")
 
 @pytest.fixture
 def answered_when_told(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Callable[..., Any]]:
-    """A call that has its answer once somebody was told what is waited for; the answer is None if nobody ever is."""
+    """A call that returns once the message was shown; None if it never is."""
     told = threading.Event()
     monkeypatch.setattr(session, "_ANNOUNCE_AFTER", 0)
     monkeypatch.setattr(stacks, "say", lambda line: told.set() if line.startswith("waiting for ") else None)

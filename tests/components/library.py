@@ -1,4 +1,4 @@
-"""A project of somebody else's, with a name and a program of its own that uses the components as a library."""
+"""A user's project, with its own name and a program that uses the components as a library."""
 
 from __future__ import annotations
 
@@ -14,9 +14,30 @@ from tests.providers.project import ROOT, Stack
 
 PROJECT = "acme-infra"
 
+SOURCE = """
+    from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+    class Names(ResourceProvider):
+        def create(self, props):
+            return CreateResult("x", {**props, "found": props["given"]})
+
+        def diff(self, _id, old, new):
+            return DiffResult(changes=any(old.get(one) != new.get(one) for one in ("given", "tag")))
+
+        def update(self, _id, old, new):
+            return UpdateResult({**new, "found": new["given"]})
+
+    class Source(Resource):
+        found: pulumi.Output[str]
+
+        def __init__(self, name, given, tag):
+            super().__init__(Names(), name, {"given": given, "tag": tag, "found": None})
+"""
+"""Classes of a program: a resource `Source`, whose output is unknown in each preview that changes its tag."""
+
 
 def library(folder: Path, name: str, environment: Mapping[str, str], program: str) -> Stack:
-    """A new stack of a project with a program of its own.
+    """A new stack of a project with its own program.
 
     Args:
         environment: the admin credentials, for the engine's children alone.
@@ -30,7 +51,7 @@ def library(folder: Path, name: str, environment: Mapping[str, str], program: st
     }
     (folder / "stacks").mkdir(parents=True)
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    # In a wheel the components are in the package; here they lie beside it.
+    # In a wheel the components are in the package; here they are next to it.
     (folder / "components").symlink_to(ROOT / "components")
     made = Stack(Engine(folder, (), environment, say=lambda _: None), name)
     made.path.write_text("config: {}\n")

@@ -1,4 +1,4 @@
-"""What a program may hand the components, and what becomes of it, on Pulumi's own mocks."""
+"""The arguments of the components, and the resources made from them, on Pulumi's mocks."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Ran:
         return {urn.split("::")[3] for urn in urns}
 
 
-def run(program: Callable[[], Any]) -> Ran:
+def run(program: Callable[[], Any], *, preview: bool = False) -> Ran:
     made = Declared()
     monitor = Monitor(made)
-    set_mocks(made, project="acme", stack="mocked", preview=False, monitor=monitor)
+    set_mocks(made, project="acme", stack="mocked", preview=preview, monitor=monitor)
     as_program(program)()
     return Ran(monitor.requests, made)
 
@@ -94,6 +94,13 @@ def test_whatever_comes_later_is_made_of_its_value() -> None:
         )
         assert "__str__" not in json.dumps(ran.made.resources)
     assert found[0] == found[1]
+
+
+def test_a_name_may_come_later_in_a_preview_on_mocks() -> None:
+    """A user's own tests: Pulumi's mocks have no transforms."""
+    ran = run(lambda: (amazon(bucket=later("example-com-media")), spaces("s", bucket=later("media-s"))), preview=True)
+    assert ran.made.one("Bucket")["bucket"] == "example-com-media"
+    assert ran.made.one("SpacesBucket")["name"] == "media-s"
 
 
 def test_a_tag_alone_may_come_later() -> None:

@@ -1,4 +1,4 @@
-"""The components in a program of somebody else's, on the real engine and the embedded store."""
+"""The components in a user's program, on the real engine and the embedded store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synapse_media import contract
 from synapse_media.cli import main
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
-from tests.components.library import PROJECT, library, write
+from tests.components.library import PROJECT, SOURCE, library, write
 from tests.providers.project import Stack
 
 TYPE = "synapse-media:index:S3Compatible"
@@ -72,7 +72,7 @@ def _resources(stack: Stack) -> list[dict[str, Any]]:
 
 
 def _shown(stack: Stack) -> dict[str, Any]:
-    """The stack's outputs as somebody sees them who may not see a secret."""
+    """The stack's outputs, with secrets masked."""
     found: dict[str, Any] = json.loads(stack.engine.run(["stack", "output", "--json", "--stack", stack.name]).stdout)
     return found
 
@@ -129,27 +129,6 @@ def test_a_bucket_of_another_resource_and_what_follows_from_it(tmp_path: Path, e
     consumer = library(tmp_path / "consumer", "consumer", {}, other)
     consumer.up()
     assert _shown(consumer) == {"endpoint_url": embedded_store.endpoint, "secrets": "[secret]"}
-
-
-SOURCE = """
-    from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
-
-    class Names(ResourceProvider):
-        def create(self, props):
-            return CreateResult("x", {**props, "found": props["given"]})
-
-        def diff(self, _id, old, new):
-            return DiffResult(changes=any(old.get(one) != new.get(one) for one in ("given", "tag")))
-
-        def update(self, _id, old, new):
-            return UpdateResult({**new, "found": new["given"]})
-
-    class Source(Resource):
-        found: pulumi.Output[str]
-
-        def __init__(self, name, given, tag):
-            super().__init__(Names(), name, {"given": given, "tag": tag, "found": None})
-"""
 
 
 def test_a_name_that_is_unknown_in_a_preview_replaces_nothing_unless_it_changes(
@@ -336,7 +315,7 @@ def test_the_commands_leave_a_programs_own_store_alone(
     assert command("diff")[0] == 0
     assert command("render", "--form", "plain", "--out", str(tmp_path / "rendered"))[0] == 0
 
-    # Its change is told by its homeserver, and judged by the steps.
+    # Its change is shown under its homeserver, and judged by the steps.
     (stack.engine.project / "gone").touch()
     code, printed = command("diff")
     assert code == 3, printed

@@ -1,4 +1,4 @@
-"""The project's own program, as plain `pulumi` runs it on a stack file that somebody else wrote."""
+"""The project's program, as plain `pulumi` runs it on any stack file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of `allow`: what each lets pass, and that no other is told to anybody."""
+"""The words of `allow`: what each permits, and that messages and docs name no other."""
 
 from __future__ import annotations
 

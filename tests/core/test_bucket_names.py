@@ -1,4 +1,4 @@
-"""Which names a bucket can have: the names everybody accepts, and none that somebody reads otherwise."""
+"""Bucket names: those that every provider accepts, and none that one of them reads differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A preview in plain words, and what in it is dangerous. The steps are shaped as the engine's `preview --json`."""
+"""A preview as text, and its dangers. The steps have the form of the engine's `preview --json`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from components import policies
 from synapse_media.allow import Word
+from synapse_media.cli import reviewed
 from synapse_media.guards import changes
 from synapse_media.guards.changes import Change, of_preview
 from synapse_media.guards.danger import Danger
@@ -540,7 +541,7 @@ def test_a_vendors_bucket_policy_opened_to_everybody_is_told() -> None:
     assert change.dangers == ()
     [found] = [line for line in change.details if line.startswith("found at the store")]
     assert 'lets everybody in: allow to "*" s3:GetObject' in found
-    # Anything else in a document is told as it stands.
+    # Anything else in a document is shown as it is.
     odd = json.dumps({"Id": "by hand", **json.loads(closed)})
     change = one(vendors(kind, {"bucket": "media", "policy": closed}, {"policy": odd}, "policy"))
     assert len(change.details) == 1
@@ -850,3 +851,11 @@ def test_what_somebody_gave_a_garage_key_by_hand_is_told_and_mended_without_a_wo
     [change] = of_preview(preview(drifted, mended))
     assert any("owner" in line for line in change.details if line.startswith("found at the store: "))
     assert change.dangers == ()
+
+
+def test_the_digest_of_what_was_reviewed_is_the_same_in_any_order() -> None:
+    """Of several stores the engine lists the same changes in another order each time."""
+    found = [Change("create", f"{name}.example.com", "Bucket", ("name: media",)) for name in ("one", "two", "three")]
+    assert reviewed.digest(found) == reviewed.digest(found[::-1])
+    assert reviewed.digest(found) != reviewed.digest(found[:2])
+    reviewed.require(found[::-1], reviewed.digest(found), "prod")

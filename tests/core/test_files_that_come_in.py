@@ -1,4 +1,4 @@
-"""Files of anybody's: bounded, and refused in words; never a traceback."""
+"""Files of unknown content: limited in size, and refused with a message; never a traceback."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ _PIECES = (
 
 
 def mutant(seed: int) -> bytes:
-    """A stack file with a few edits that nobody meant."""
+    """A stack file with a few accidental edits."""
     draw = random.Random(seed)
     text = GOOD
     for _ in range(draw.randint(1, 6)):

@@ -9,6 +9,7 @@ import pytest
 
 from synapse_media.guards import applied, changes, entries, refusals
 from synapse_media.guards.danger import DangerError
+from synapse_media.schema.model import UNKNOWN_ON_WIRE
 from tests.core.test_changes import NAME, preview, step
 
 BUCKET = {"bucket": "media", "versioning": True, "publicAccessBlock": True, "acl": "private"}
@@ -148,6 +149,17 @@ def test_a_store_that_a_program_declares_does_not_move_without_its_word(name: st
     assert found.store == "example.com"
     [same] = changes.of_preview({"steps": steps({**before, "access": "full"})})
     assert same.dangers == ()
+    source = "urn:pulumi:prod::acme::acme:infra:Name::name"
+    changing = {"op": "update", "urn": source, "oldState": {"inputs": {}}, "newState": {"inputs": {}}}
+    unknown = steps({**before, name: UNKNOWN_ON_WIRE})
+    unknown[-1]["newState"]["propertyDependencies"] = {name: [source]}
+    _, later = changes.of_preview({"steps": [changing, *unknown]})
+    assert [danger.waits_for for danger in later.dangers] == ([] if name == "endpointUrl" else [(source,)])
+
+
+def test_a_name_that_is_not_known_yet_is_left_out() -> None:
+    found = changes.of_preview(preview(step("create", "Bucket", new={**BUCKET, "bucket": UNKNOWN_ON_WIRE})))
+    assert UNKNOWN_ON_WIRE not in changes.in_words(found)
 
 
 def program(

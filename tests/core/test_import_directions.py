@@ -1,4 +1,4 @@
-"""The table of CONTRIBUTING.md, enforced: which room may import which."""
+"""The table of CONTRIBUTING.md, enforced: which part may import which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stack files on disk: found, read, and refused in words."""
+"""Stack files on disk: finding, reading, and the messages of refusals."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _of_text(text: str, place: str) -> Iterator[str]:
 
 
 def _of_code(text: str, _: str) -> Iterator[str]:
-    """What stands in backticks in a string, and lines of its own; docstrings and comments are not printed."""
+    """Text in backticks in a string, and separate lines; docstrings and comments are not printed."""
     tree = ast.parse(text)
     nodes = list(ast.walk(tree))
     skipped = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}

@@ -15,7 +15,7 @@ def test_the_program_of_the_guide_is_typed(tmp_path: Path) -> None:
     _, found, rest = text.partition("In the program, `__main__.py`, a store is a component like any other:\n")
     assert found
     program = textwrap.dedent(rest.partition("\n`publish` exports")[0])
-    # In a wheel the components are in the package; here they lie beside it.
+    # In a wheel the components are in the package; here they are next to it.
     program = program.replace("synapse_media.components", "components")
     path = tmp_path / "program.py"
     path.write_text(program, encoding="utf-8")

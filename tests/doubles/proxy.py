@@ -1,4 +1,4 @@
-"""A double for what happens between a client and its store: an HTTP proxy that passes on, or misbehaves as told.
+"""A double for the network between a client and its store: an HTTP proxy that forwards requests, or injects faults.
 
 Requests go to the real server unchanged, the Host header too, so that signatures hold; answers come back as they are.
 A fault is a function from a request, and the way to ask the real server, to an answer, or to None: hang up.
@@ -250,7 +250,7 @@ def internal_error(request: Request, _: Upstream) -> Answer:
 
 
 def lost_answer(request: Request, upstream: Upstream) -> None:
-    """Done by the server, but the client is never told: the connection is closed instead."""
+    """The server executes it, but the client gets no answer: the connection is closed instead."""
     upstream.ask(request)
 
 
@@ -268,7 +268,7 @@ def truncated(request: Request, upstream: Upstream) -> Answer | None:
 
 
 def html(status: int = 200) -> Fault:
-    """A page of somebody in between, such as a portal or a load balancer."""
+    """A page of an intermediary, such as a portal or a load balancer."""
 
     def fault(request: Request, _: Upstream) -> Answer:
         page = b"<html><head><title>Welcome</title></head><body>Please sign in.</body></html>"

@@ -78,7 +78,7 @@ class AuthDouble:
         return 200, "application/json", json.dumps(made).encode()
 
     def revoke(self, text: str) -> None:
-        """As the satellite does it, of any grant of its own: every key of it is refused from now on."""
+        """As the satellite revokes any of its grants: every key of it is refused from now on."""
         wanted = parse(text)
         for number, (grant, key_id) in enumerate(self.registered):
             if grant == wanted:

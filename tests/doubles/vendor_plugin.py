@@ -87,7 +87,7 @@ class Vendor(Resource):
         resource_id = self.identity(inputs)
         made = self._calls(self.put, inputs, None)
         if type(self).__name__ == os.environ.get("STAND_IN_HANGS_AFTER"):
-            # Made, and nobody told: the moment at which a kill is worst.
+            # Created, and not reported yet: the worst moment for a kill.
             time.sleep(600)
         return resource_id, self._outputs(inputs, made)
 
@@ -208,7 +208,7 @@ class _VendorServicer(Servicer):
 
     @contextlib.contextmanager
     def _answering(self, context: Any, urn: str, inputs: struct_pb2.Struct | None = None) -> Any:
-        """An error is told twice: by the library beneath, with a line of its source, and as the answer."""
+        """An error is reported twice: in the log, with a line of the library's source, and in the answer."""
         with super()._answering(context, urn, inputs):
             try:
                 yield

@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> synapse.Home:
 
 @pytest.fixture
 def rendered(tmp_path: Path) -> Callable[..., dict[str, Path]]:
-    """Write what is rendered, in the plain form unless told otherwise, as it is: rendered path -> file."""
+    """Write what is rendered, in the plain form unless another is given, as it is: rendered path -> file."""
 
     def write(outputs: StorageOutputs, **arguments: Any) -> dict[str, Path]:
         files: dict[str, Path] = {}

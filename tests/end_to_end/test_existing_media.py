@@ -17,6 +17,7 @@ import pytest
 
 from synapse_media.cli import main
 from synapse_media.contract import StorageOutputs, to_json
+from tests.doubles import proxy
 from tests.end_to_end import postgresql, synapse
 from tests.end_to_end.by_hand import Admin
 
@@ -162,3 +163,26 @@ def test_copy_verify_free_and_restore(at: World, picture: bytes) -> None:
     assert synapse.files_of(at.home.media).items() >= before.items()
     with at.home.running() as server:
         all_is_served(server)
+
+
+def test_an_upload_that_never_reached_the_bucket_is_found_and_mended(at: World) -> None:
+    """With store_synchronous off Synapse says that it has the media, and only its log that the bucket has not."""
+    asynchronous = at.drop_in.with_name("asynchronous.yaml")
+    with proxy.in_front_of(at.store.endpoint_url) as double:
+        double.misbehave(proxy.internal_error, when=lambda request: request.method in ("PUT", "POST"))
+        text = at.drop_in.read_text().replace(at.store.endpoint_url, double.url)
+        asynchronous.write_text(text.replace("store_synchronous: true", "store_synchronous: false"))
+        with at.home.running(asynchronous) as server:
+            alice = server.register("alice")
+            media = server.upload(alice, b"only here")
+    assert double.exchanges
+    at.make_old()
+    code, answer = at.run("verify", *at.configured)
+    assert (code, answer["missing"]["files"]) == (1, 1)
+    code, answer = at.run("free", *at.configured, "--older-than", "30d", "--delete")
+    assert (code, answer["freed"]["files"], answer["unverified"]["files"]) == (1, 0, 1)
+    assert at.run("copy")[0] == 0
+    code, answer = at.run("free", *at.configured, "--older-than", "30d", "--delete")
+    assert (code, answer["freed"]["files"]) == (0, 1)
+    with at.home.running(at.drop_in) as server:
+        assert server.download(alice, media) == b"only here"

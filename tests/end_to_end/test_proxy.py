@@ -1,4 +1,4 @@
-"""The double in front of the real store: it passes on what it should, and misbehaves as told."""
+"""The double in front of the real store: it forwards requests, and injects the faults that a test sets."""
 
 from __future__ import annotations
 

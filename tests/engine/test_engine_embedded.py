@@ -28,7 +28,7 @@ from tests.engine.helpers import Said, eventually, script
 
 @pytest.fixture
 def store(own_state: Path) -> Iterator[Path]:
-    """The home of a store of this test's own, whatever the test does to it."""
+    """The directory of a store that only this test uses."""
     yield own_state / "embedded/embedded"
     embedded.wipe()
 
@@ -63,7 +63,7 @@ def get(running: Running) -> bytes:
 
 
 def listening(port: int) -> set[str]:
-    """The local addresses on which somebody listens at a port, as the kernel writes them."""
+    """The local addresses with a listener on a port, in the kernel's notation."""
     lines = [*Path("/proc/net/tcp").read_text().splitlines(), *Path("/proc/net/tcp6").read_text().splitlines()]
     rows = [line.split() for line in lines if "local_address" not in line]
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port}
@@ -256,7 +256,7 @@ def test_a_service_that_died_is_noticed_and_started_again(store: Path, which: in
 def test_a_program_that_dies_is_reported_without_secrets(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A stand-in for versitygw that tells everything and dies.
+    # A stand-in for versitygw that prints its environment and ends.
     program = script(tmp_path / "versitygw", 'echo "no luck with $ROOT_SECRET_KEY"; exit 3')
     monkeypatch.setattr(embedded, "obtain_versitygw", lambda _say: program)
     with pytest.raises(EmbeddedError, match=r"iam service ended\. The end of .*iam\.log:\nno luck with \[secret\]$"):

@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
                     here.environment = {checkpoints.VARIABLE: wanted.saved}
                     seed = f"{wanted.seed}/{number}"
                     walk(here, [draw(seed, action, wanted.stores) for action in life(seed)], tell)
-            except Exception as error:  # noqa: BLE001 - whatever it is, what was counted is told
+            except Exception as error:  # noqa: BLE001 - whatever it is, the counts are reported
                 words = str(error) if isinstance(error, BrokenError) else traceback.format_exc()
                 broken.append(f"seed {wanted.seed}, {wanted.stores} stores, walk {number}: {words}")
                 print(f"  {words}", flush=True)

@@ -332,7 +332,7 @@ class World:
 
 @contextmanager
 def world(folder: Path, name: str, stores: int = 1, store_name: str = "faults") -> Iterator[World]:
-    """A new stack on a server of its own. The environment must have XDG directories of its own already."""
+    """A new stack on a separate server. The environment must have separate XDG directories already."""
     running = embedded.start(name=store_name, say=lambda _: None)
     credentials = {"S3_ACCESS_KEY_ID": running.access_key_id, "S3_SECRET_ACCESS_KEY": running.secret_access_key}
     before = {variable: os.environ.get(variable) for variable in credentials}

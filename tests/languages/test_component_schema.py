@@ -122,7 +122,7 @@ def test_a_bucket_is_protected_where_the_program_says_nothing_of_it() -> None:
     [("AmazonS3", "aws", "eu-central-1"), ("DigitalOceanSpaces", "digitalocean", "fra1")],
 )
 def test_two_stores_of_a_vendor_bring_a_plugin_each(component: str, package: str, region: str) -> None:
-    """Each is made by a call of its own, and two resources of one name would be refused."""
+    """Each is created by a separate call, and two resources of one name would be refused."""
     recorder = Declared()
     set_mocks(recorder, project="infra", stack="dev", preview=True)
 

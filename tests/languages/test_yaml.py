@@ -95,7 +95,7 @@ def test_what_another_resource_gives_is_taken_where_it_can_be(infra: Callable[..
 
 
 def test_two_stores_of_a_vendor_are_in_one_program(infra: Callable[..., Program]) -> None:
-    """Each with a plugin of its own, since a component is made by a call that knows of no other. On a stand-in."""
+    """Each with its own plugin, since a component is created by a call that does not know the others. On a stand-in."""
     install()
     found = infra(
         "AmazonS3",

@@ -1,4 +1,4 @@
-"""Python environments with the wheel in them, and projects of a stranger's, outside of this checkout."""
+"""Python environments with the wheel in them, and projects of users, outside of this checkout."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def _client(running: Running, service: str, endpoint: str) -> Any:
 
 
 @dataclass(slots=True)
-class Stranger:
-    """Somebody with an empty directory and an environment, who has never seen this checkout."""
+class UserProject:
+    """A user's directory and environment, without this checkout."""
 
     home: Path
     environment: Path

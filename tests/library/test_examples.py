@@ -19,7 +19,7 @@ import pytest
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.obtain import Toolchain
 from tests.library import environments
-from tests.library.environments import Stranger, has_bucket, has_user
+from tests.library.environments import UserProject, has_bucket, has_user
 from tests.providers.project import ROOT
 
 SERVER = "example.com"
@@ -30,7 +30,7 @@ BUCKETS = {name: f"{name}-media" for name in ("mixed", "automation", "component-
 
 
 @dataclass(slots=True)
-class Example(Stranger):
+class Example(UserProject):
     """A copy of an example, with the environment that all of them share as its own."""
 
     def pulumi(self, *arguments: str, code: int = 0) -> str:
@@ -40,7 +40,7 @@ class Example(Stranger):
         return done.stdout
 
     def shown(self) -> dict[str, Any]:
-        """The outputs as somebody sees them who may not see a secret."""
+        """The outputs, with secrets masked."""
         found: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))
         return found
 

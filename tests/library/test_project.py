@@ -1,4 +1,4 @@
-"""A project of a stranger's own on the wheel, from an empty directory to a proved store and back to nothing."""
+"""A user's own project with the wheel, from an empty directory to a proved store and back to nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from synapse_media.engine.embedded import Running
 from tests.library import environments
-from tests.library.environments import Stranger, has_bucket
+from tests.library.environments import UserProject, has_bucket
 
 SERVER = "matrix.example.org"
 LOWEST, NEWEST = f"pulumi=={environments.lowest_pulumi()}", "pulumi"
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.usefixtures("engine_toolchain")
 
 
 @pytest.fixture
-def begin(tmp_path: Path, wheel: Path, embedded_store: Running) -> Callable[..., Stranger]:
-    """A stranger in an empty directory but for the environment, with the embedded store's admin credential."""
+def begin(tmp_path: Path, wheel: Path, embedded_store: Running) -> Callable[..., UserProject]:
+    """A user's directory, empty but for the environment, with the embedded store's admin credential."""
 
-    def made(place: str = ".venv", pulumi: str = NEWEST) -> Stranger:
+    def made(place: str = ".venv", pulumi: str = NEWEST) -> UserProject:
         home = tmp_path / "My infra"
         home.mkdir()
         environment = (home / place).resolve()
@@ -34,25 +34,25 @@ def begin(tmp_path: Path, wheel: Path, embedded_store: Running) -> Callable[...,
             "S3_ACCESS_KEY_ID": embedded_store.access_key_id,
             "S3_SECRET_ACCESS_KEY": embedded_store.secret_access_key,
         }
-        return Stranger(home, environment, {**credentials, "PULUMI_IGNORE_AMBIENT_PLUGINS": "true"})
+        return UserProject(home, environment, {**credentials, "PULUMI_IGNORE_AMBIENT_PLUGINS": "true"})
 
     return made
 
 
-def init(stranger: Stranger, running: Running, bucket: str) -> str:
+def init(stranger: UserProject, running: Running, bucket: str) -> str:
     words = ["--provider", "s3_compatible", "--server-name", SERVER, "--bucket", bucket, "--region", running.region]
     places = ["--endpoint", running.endpoint, "--iam-endpoint", running.iam_endpoint, "--set", "settle_seconds=0"]
     return stranger.command("init", *words, *places)
 
 
-def allow(stranger: Stranger, *words: str) -> None:
+def allow(stranger: UserProject, *words: str) -> None:
     path = stranger.home / "stacks/Pulumi.prod.yaml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     document["config"]["synapse-media:allow"] = [f"{SERVER}/{word}" for word in words]
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
-def test_a_project_of_ones_own(begin: Callable[..., Stranger], embedded_store: Running) -> None:
+def test_a_project_of_ones_own(begin: Callable[..., UserProject], embedded_store: Running) -> None:
     """Every command, on the newest pulumi that the range admits."""
     stranger, bucket = begin(), "library-newest"
     home = stranger.home
@@ -125,7 +125,7 @@ def test_a_project_of_ones_own(begin: Callable[..., Stranger], embedded_store: R
 
 
 def test_the_lowest_pulumi_and_an_environment_that_lies_elsewhere(
-    begin: Callable[..., Stranger], embedded_store: Running
+    begin: Callable[..., UserProject], embedded_store: Running
 ) -> None:
     stranger, bucket = begin("../elsewhere", LOWEST), "library-lowest"
     installed = stranger.python("import importlib.metadata as found; print(found.version('pulumi'))")

@@ -21,7 +21,7 @@ def begin(
     capfd: pytest.CaptureFixture[str],
     request: pytest.FixtureRequest,
 ) -> Callable[[], Life]:
-    """A new stack with a bucket name of its own; nothing is made yet."""
+    """A new stack with a unique bucket name; nothing is created yet."""
 
     def made() -> Life:
         # The names of parametrized tests begin alike, and stacks of one name would share their state.

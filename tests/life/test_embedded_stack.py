@@ -21,7 +21,7 @@ from tests.providers.project import stack
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the project, with a state directory of its own that holds another stack as well."""
+    """A copy of the project, with a separate state directory that holds another stack as well."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     (tmp_path / "project").mkdir()
     stack(tmp_path / "project", "another", {})

@@ -87,7 +87,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 @pytest.fixture
 def everything(begin: Callable[[], Life], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Everything:
-    """Nothing is made yet. Every call is shown, and the engine is told to write down all that it says."""
+    """Nothing exists yet. Every call is shown, and the engine logs everything."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     for name, value in {

@@ -25,10 +25,11 @@ from tests.providers.project import ROOT, Stack, stack
 
 SHAPES = Draft7Validator(json.loads((ROOT / "synapse_media/cli/shapes.schema.json").read_text(encoding="utf-8")))
 SHARDS = ("shard-1", "shard-2", "shard-3")
+FIRST = ["second.example.com", "shard-1.example.com"]
 
 
 class Project:
-    """A project with a stack file a shard, each with one store of one homeserver."""
+    """A project with a stack file a shard, each with one store of one homeserver; the first one with two."""
 
     def __init__(self, folder: Path, server: Running) -> None:
         self.server = server
@@ -48,9 +49,12 @@ class Project:
             "settle_seconds": 0,
         }
         store = {"bucket": f"several-{self.folder.name[:20].replace('_', '-')}-{name}", **changes}
+        stores = {f"{name}.example.com": store}
+        if name == SHARDS[0]:
+            stores["second.example.com"] = {"bucket": f"{store['bucket']}-second"}
         config = {
             "synapse-media:defaults": shared,
-            "synapse-media:stores": {f"{name}.example.com": store},
+            "synapse-media:stores": stores,
             "synapse-media:allow": list(allow),
         }
         path.write_text(yaml.safe_dump({"config": config, **({"encryptionsalt": salt} if salt else {})}))
@@ -99,7 +103,7 @@ def test_one_that_fails_stops_no_other_and_a_second_run_does_what_is_left(
     assert "shard-2: failed\n  defaults" not in err
     assert "shard-2: failed\n  stores.shard-2.example.com.access is 'all'; allowed: least, full" in err
     assert [project.homeservers(name) for name in SHARDS] == [
-        ["shard-1.example.com"],
+        FIRST,
         [],
         ["shard-3.example.com"],
     ]
@@ -127,10 +131,14 @@ def test_one_that_fails_stops_no_other_and_a_second_run_does_what_is_left(
     assert list(SHAPES.iter_errors(json.loads(out))) == []
     shown = json.loads(out)["stacks"]
     assert {name: shown[name]["exit_code"] for name in SHARDS} == dict.fromkeys(SHARDS, 0)
-    assert shown["shard-2"]["answer"]["shard-2.example.com"]["proof"]
+    assert shown["shard-2"]["answer"]["stores"]["shard-2.example.com"]["proof"]
     assert run("diff", capfd=capfd)[:2] == (0, "")
 
-    # Dangerous changes before plain ones.
+
+def test_dangerous_changes_come_before_plain_ones_and_keys_are_rotated(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("up", "--yes", capfd=capfd)[0] == 0
     project.write("shard-1", prefix="elsewhere/")
     project.write("shard-3", abort_days=9)
     code, out, err = run("diff", capfd=capfd)
@@ -144,16 +152,25 @@ def test_one_that_fails_stops_no_other_and_a_second_run_does_what_is_left(
 
     code, out, err = run("prove", capfd=capfd)
     assert code == 0, err
-    assert out.count("passed") == len(SHARDS)
+    assert out.count("passed") == len(SHARDS) + 1
     code, out, err = run("render", "--form", "plain", "--out", "rendered", capfd=capfd)
     assert code == 0, err
     for name in SHARDS:
         assert (project.folder / "rendered" / name / f"{name}.example.com" / "store.json").is_file()
     code, out, err = run("rotate", "--yes", capfd=capfd)
-    assert code == 0, err
-    for name in SHARDS:
-        [store] = stackfile.read(project.folder, name).stores.values()
-        assert (store.keys.active, store.keys.retiring) == ("b", ("a",))
+    assert code == 1
+    assert "3 stacks: 2 done, 1 failed" in err
+    assert "the stores of" in err
+    assert "shard-1.example.com, second.example.com; all of them: --all" in err
+    # What is left: in the others it has begun already.
+    for keys in (("b", ("a",)), ("b", ("a",)), ("b", ())):
+        more = [] if keys[1] else ["--finish", "--confirm"]
+        code, out, err = run("rotate", "--all", "--yes", *more, capfd=capfd)
+        assert code == 0, err
+        for name in SHARDS:
+            for store in stackfile.read(project.folder, name).stores.values():
+                assert (store.keys.active, store.keys.retiring) == keys
+    assert run("diff", capfd=capfd)[:2] == (0, "")
 
 
 def test_up_asks_once_for_what_it_showed_of_all(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +186,7 @@ def test_up_asks_once_for_what_it_showed_of_all(project: Project, capfd: pytest.
     code, shown = on_terminal("up", "--stack", "shard-*", cwd=project.folder, typed="y\n")
     assert code == 1
     assert shown.count("[y/N]") == 1
-    assert [project.homeservers(name) for name in SHARDS] == [["shard-1.example.com"], [], ["shard-3.example.com"]]
+    assert [project.homeservers(name) for name in SHARDS] == [FIRST, [], ["shard-3.example.com"]]
     # The table.
     assert "of 3 stacks" in shown
 
@@ -196,7 +213,7 @@ def test_ctrl_c_reaches_each_and_leaves_no_lock(project: Project) -> None:
     backend = Path(project.engine.environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
     assert list((backend / ".pulumi" / "locks").rglob("*.json")) == []
     assert main(["up", "--yes", "--stack", "shard-*"]) == 0
-    assert [project.homeservers(name) for name in SHARDS] == [[f"{name}.example.com"] for name in SHARDS]
+    assert [project.homeservers(name) for name in SHARDS] == [FIRST, ["shard-2.example.com"], ["shard-3.example.com"]]
 
 
 def test_the_stacks_that_names_and_patterns_mean(files: Path) -> None:

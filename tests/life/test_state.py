@@ -21,7 +21,7 @@ COMMAND = Path(sys.executable).parent / "synapse-media"
 
 @pytest.fixture
 def state_bucket(embedded_store: Running, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A bucket for states; the environment says so, as a person's would."""
+    """A bucket for states, which the environment names."""
     bucket = "states-" + "".join(letter for letter in request.node.name.lower() if letter.isalnum())[:40]
     address = embedded_store.endpoint.removeprefix("http://")
     where = f"endpoint={address}&disableSSL=true&s3ForcePathStyle=true&region={embedded_store.region}"
@@ -81,7 +81,7 @@ def test_two_ups_at_once_on_a_state_in_a_bucket(shared: Life, state_bucket: str,
     with start() as first:
         try:
             assert arrived.wait(300), "the first one makes no bucket"
-            # While it does, the other one comes, is told, and changes nothing.
+            # While it does, the other one starts, reports it, and changes nothing.
             with start(**other) as second:
                 said, _ = second.communicate(timeout=300)
             assert first.poll() is None

@@ -162,7 +162,7 @@ def test_a_bucket_that_is_renamed_with_media_in_the_old_one(life: Life) -> None:
     with pytest.raises(botocore.exceptions.ClientError, match="404"):
         life.s3.head_bucket(Bucket=new)
     works(life)
-    # As it is told: the old bucket is left where it is.
+    # As the message says: the old bucket is left where it is.
     allow = words("replace-bucket", "retain-bucket", "retire-key", "narrow-policy", "widen-policy")
     life.stack.write({SERVER: life.settings(bucket=new, user=life.user)}, allow)
     code, printed = life.command("up", "--yes")
@@ -189,7 +189,7 @@ def test_a_half_rotated_store_can_be_destroyed(life: Life) -> None:
 
 
 def test_a_second_checkout_gives_up_the_user_of_a_key_that_it_does_not_know(life: Life) -> None:
-    """Same project and stack, a state of its own: what destroy says leads to its end, and the first goes on."""
+    """The same project and stack with another state: destroy's instructions end it, and the first goes on."""
     state = life.stack.engine.export(life.stack.name)
     life.stack.engine.replace_state(life.stack.name, {**state, "deployment": {**state["deployment"], "resources": []}})
     used = life.keys()
@@ -469,7 +469,7 @@ def test_a_key_that_is_being_retired_never_becomes_active_again(life: Life) -> N
             assert code == 3, printed
             assert "Set keys: {active: b, retiring: [a]}" in printed
     assert life.stack.outputs() == outputs
-    # As it is told.
+    # As the message says.
     life.store(keys={"active": "b", "retiring": ["a"]})
     assert life.command("diff")[0] == 0
     code, printed = life.command("rotate", "--finish", "--confirm", "--yes")
@@ -608,7 +608,7 @@ def test_an_older_state_is_noticed_by_asking_the_store(life: Life, tmp_path: Pat
     assert code == 1, printed
     assert "does not accept" in printed
     assert not (tmp_path / "rendered").exists()
-    # As it is told.
+    # As the message says.
     code, printed = life.command("up", "--yes", "--refresh")
     assert code == 0, printed
     assert main(["render", "--stack", life.stack.name, "--out", str(tmp_path / "rendered")]) == 0

@@ -119,7 +119,7 @@ def custom_module(config: str = "") -> str:
 
 
 def in_provider(text: str) -> str:
-    """The good provider with one line of its own changed: 'store_local: true' -> text."""
+    """The valid provider with one line changed: 'store_local: true' -> text."""
     return synapse().replace("  store_local: true\n", f"  {text}\n" if text else "")
 
 

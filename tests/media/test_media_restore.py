@@ -247,3 +247,20 @@ def test_copy_refuses_media_of_another_homeserver(one: World) -> None:
         assert code == 1
         assert words in said
     assert one.objects() == set()
+
+
+@pytest.mark.parametrize("fault", proxy.NO_STORE.values(), ids=proxy.NO_STORE)
+def test_what_is_no_answer_of_a_store_is_no_empty_bucket(one: World, fault: proxy.Fault) -> None:
+    one.put("local_content/aa/bb/cc")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(fault)
+        code, answer, said = one.run("restore")
+    assert code == 1
+    assert "error" in answer
+    assert said
+
+
+def test_an_empty_bucket_is_one(one: World) -> None:
+    code, answer, _ = one.run("restore")
+    assert (code, counts(answer)) == (0, {})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from synapse_media.cli import main
 from synapse_media.engine.embedded import Running
 from synapse_media.media import verify
 from tests.doubles import proxy
@@ -281,6 +284,16 @@ class TestWithTheDatabase:
         code, answer, _ = one.run("verify", "--config", one.config)
         assert (code, answer["lost"]["files"]) == (0, 0)
 
+    def test_a_directory_that_was_wiped(self, one: World) -> None:
+        database = one.know(aabbfreed=(7, 0), aabblost=(7, 0))
+        one.put("local_content/aa/bb/freed")
+        (one.media / "local_content").rmdir()
+        code, answer, _ = one.run("verify", "--database", database)
+        assert (code, answer["lost"]["first"]) == (1, ["local_content/aa/bb/lost"])
+        code, _, said = one.run("verify")
+        assert code == 1
+        assert "is not Synapse's media store" in said
+
 
 class TestTheReport:
     def test_it_is_private_whole_and_can_be_asked(self, one: World) -> None:
@@ -329,3 +342,77 @@ def test_an_option_of_another_action(one: World) -> None:
     code, _, said = one.run("verify", "--delete")
     assert code == 64
     assert "media verify has no option --delete" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bucket": "synapse-media-nowhere"}, "NoSuchBucket"),
+        ({"secret_access_key": "notTheSecretOfThisKey"}, "SignatureDoesNotMatch"),
+        ({"endpoint_url": "http://127.0.0.1:9"}, "127.0.0.1:9"),
+    ],
+)
+def test_a_store_that_does_not_answer_as_this_one(one: World, changes: dict[str, str], words: str) -> None:
+    one.both("local_content/aa/bb/cc")
+    one.save(replace(one.store, **changes))
+    code, answer, said = one.run("verify")
+    assert (code, answer["error"]["exit_code"]) == (1, 1)
+    assert words in said
+    assert "notTheSecret" not in said
+
+
+def test_a_prefix_that_nothing_is_under(one: World) -> None:
+    one.both("local_content/aa/bb/cc")
+    one.save(replace(one.store, prefix="other/"))
+    code, answer, _ = one.run("verify")
+    assert (code, counts(answer)) == (1, {"missing": 1})
+
+
+def test_the_words_for_people(one: World) -> None:
+    one.both("local_content/aa/bb/cc")
+    for number in range(verify.SHOWN + 1):
+        one.write(f"local_content/aa/bb/{number:02}")
+    one.put("local_content/aa/bb/00", b"con")
+    code = main(["media", "verify", str(one.media), "--store", str(one.store_file)])
+    said = one.capsys.readouterr().out.splitlines()
+    assert code == 1
+    assert said[0] == "1 file, 7 B: the same in the bucket"
+    assert said[1] == "20 files, 140 B: not in the bucket"
+    assert said[2] == "  local_content/aa/bb/01"
+    assert "  local_content/aa/bb/00: it has 3 bytes there, 7 here" in said
+    assert said[-2].startswith("No database was read")
+    assert said[-1].startswith("FAILED")
+
+
+@pytest.mark.parametrize("action", ["verify", "free"])
+def test_on_a_server_nothing_of_pulumi_is_loaded(one: World, action: str) -> None:
+    one.both("local_content/aa/bb/cc")
+    more = ["--config", str(one.config), "--older-than", "30d"] if action == "free" else []
+    arguments = ["media", action, str(one.media), "--store", str(one.store_file), *more]
+    code = f"""
+import sys
+from synapse_media.cli import main
+assert main({arguments!r}) == 0
+print(sorted({{"pulumi", "grpc", "components"}} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_report_that_the_disk_has_no_room_for(one: World) -> None:
+    """A limit of the process on the size of a file stands for a full disk."""
+    one.both("local_content/aa/bb/cc")
+    report = one.home / "report"
+    arguments = ["media", "verify", str(one.media), "--store", str(one.store_file), "--report", str(report)]
+    code = f"""
+import resource, signal, sys
+from synapse_media.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
+sys.exit(main({arguments!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "report.part can't be written: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in one.home.iterdir()) == ["conf", "media_store", "store.json"]

@@ -50,7 +50,7 @@ def plain(value: Any) -> Any:
 
 
 def outside_of_secrets(value: Any) -> Iterator[str]:
-    """Every text that would lie in state in clear."""
+    """Every text that would be in the state in clear text."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict) and value.get(SIGNATURE) != SECRET:
@@ -75,12 +75,12 @@ class EngineDouble(engine_pb2_grpc.EngineServicer):
         self.calls: list[str] = []
 
     def Log(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        if request.severity == engine_pb2.WARNING or request.ephemeral:
-            self.said.append((request.urn, request.message))
-            if not request.ephemeral:
-                self.warnings.append(request.message)
-        else:
+        if request.message.startswith("api: "):
             self.calls.append(request.message)
+        else:
+            self.said.append((request.urn, request.message))
+            if request.severity == engine_pb2.WARNING:
+                self.warnings.append(request.message)
         return empty_pb2.Empty()
 
 
@@ -114,7 +114,7 @@ def init_failed(error: grpc.RpcError) -> Any:
 def running(
     environment: Mapping[str, str], *, command: tuple[str, ...] = COMMAND, cwd: Path = ROOT, engine: bool = True
 ) -> Iterator[Plugin]:
-    """A plugin of its own, with the engine's address as its argument; ended on leaving.
+    """A separate plugin process, with the engine's address as its argument; ended on leaving.
 
     `engine`: False has it told of one that does not listen.
     """

@@ -352,7 +352,7 @@ def test_media_that_will_not_be_found_in_an_adopted_bucket_is_said(
 
 
 def test_where_media_lies_under_names_of_its_own_nothing_is_said(direct: Direct) -> None:
-    """matrix-media-repo has a layout of its own."""
+    """matrix-media-repo has a different layout."""
     direct.s3.create_bucket(Bucket=direct.name)
     direct.put("ab12cd34idv2fmt")
     direct.make(BUCKET, wanted(direct, adopt=True, mediaIn=[]))

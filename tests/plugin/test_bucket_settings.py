@@ -151,7 +151,7 @@ def test_a_refusal_to_make_it_private_is_no_lack(direct: Direct) -> None:
 
 
 def test_encryption_that_breaks_writing_is_undone(direct: Direct) -> None:
-    """SeaweedFS without a key of its own takes PutBucketEncryption, and answers 500 to each PUT from then on."""
+    """SeaweedFS without a configured key accepts PutBucketEncryption, and answers 500 to each PUT from then on."""
     switched: list[bool] = []
 
     def setting(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from synapse_media.engine import embedded
 from synapse_media.errors import StoreError
 from synapse_media.methods import Expected, Operation
 from synapse_media.plugin.s3_bucket import Bucket
@@ -125,3 +128,28 @@ def test_a_refresh_reads_each_setting_of_an_adopted_bucket_once(direct: Direct) 
     assert found is not None
     assert found.outputs["differences"]
     assert len(asked) == len(set(asked))
+
+
+def test_certificates_are_read_once_for_all_connections(own_directories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = embedded.start(tls=True, name="tls-once")
+    loads: list[object] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def counted(context: ssl.SSLContext, *arguments: Any) -> None:
+        loads.append(arguments[0])
+        load(context, *arguments)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", counted)
+    key = Credential(running.access_key_id, running.secret_access_key)
+    try:
+        client = s3_client(
+            Connection(endpoint=running.endpoint, region="us-east-1", ca_file=str(running.ca_file)), key, 1
+        )
+        for _ in range(3):
+            call(client, "list_buckets")
+        assert loads == [str(running.ca_file)]
+        # Another client does not trust what this one does.
+        with pytest.raises(ApiError, match="certificate"):
+            call(s3_client(Connection(endpoint=running.endpoint, region="us-east-1"), key, 1), "list_buckets")
+    finally:
+        embedded.wipe(name="tls-once")

@@ -165,7 +165,7 @@ def test_a_pair_chosen_by_hand_is_left_to_the_store(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_key_that_is_taken_over_and_its_secret_are_not_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an input, and lies in state in clear."""
+    """It is an input, and in the state in clear text."""
     secret = "AlphanumericSecretAccessKey0123456789abcd"
     monkeypatch.setenv(ADOPTED_SECRET, "AKIA0123456789")
     with pytest.raises(StoreError, match=f"^adopt_key looks like a secret access key and {ADOPTED_SECRET} like") as one:

@@ -51,7 +51,7 @@ def test_a_key_that_the_store_accepts_is_taken(scoped: Direct) -> None:
 def test_a_key_that_the_store_does_not_accept_gets_nowhere(
     scoped: Direct, monkeypatch: pytest.MonkeyPatch, fault: str, bucket: str
 ) -> None:
-    """Also where it doesn't look swapped: its ID lies in the state in clear."""
+    """Also where it doesn't look swapped: its ID is in the state in clear text."""
     changes: Values = {"bucket": scoped.name if bucket else ""}
     if fault == "address":
         changes["connection"] = scoped.connection(iamEndpoint="", endpoint="http://127.0.0.1:9")

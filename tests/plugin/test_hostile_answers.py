@@ -7,18 +7,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.methods import Expected, Operation
-from synapse_media.plugin import backblaze_b2
+from synapse_media.plugin import backblaze_b2, iam
 from synapse_media.schema.connection import Connection
-from synapse_media.store import bounded
+from synapse_media.schema.resources import ProofInputs
+from synapse_media.store import answers, bounded
 from synapse_media.store.answers import ApiError
-from synapse_media.store.clients import Credential, call, iam_client, s3_client
+from synapse_media.store.clients import Client, Credential, call, iam_client, s3_client, server_time
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import create_bucket, is_empty
 from synapse_media.store.probes import _CHUNK, prove
@@ -333,3 +336,48 @@ def test_an_answer_of_a_store_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with hostile(says(200, body, x_amz_request_id="R1")) as store:
         answer = call(s3_client(store.connection(), KEY), "list_buckets")
     assert [bucket["Name"] for bucket in answer["Buckets"]] == ["<!ENTITY"]
+
+
+LISTED = (
+    "<ListUsersResponse><ListUsersResult><Users><member><UserName>u</UserName><CreateDate>{}</CreateDate></member>"
+    "</Users></ListUsersResult></ListUsersResponse>"
+)
+
+
+@pytest.mark.parametrize("date", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59Z"])
+def test_a_date_that_no_clock_shows_is_no_answer(date: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_ACCESS_KEY_ID", KEY.access_key_id)
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", KEY.secret)
+    listed = hostile(says(200, LISTED.format(date)))
+    with listed as store, pytest.raises(ApiError, match="a date that no clock shows"):
+        call(iam_client(store.connection()), "list_users")
+
+
+@pytest.mark.parametrize("date", ["soon", "Thu, 99 Nov 2026 20:01:47 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_header_date_that_is_none_is_no_time(date: str) -> None:
+    with pytest.raises(ApiError, match="a date that no clock shows"):
+        server_time({"ResponseMetadata": {"HTTPHeaders": {"date": date}}})
+
+
+def test_a_server_without_a_date_is_taken() -> None:
+    """Go's zero time."""
+    assert answers.Answer("a call", {"CreateDate": datetime(1, 1, 1, tzinfo=UTC)})["CreateDate"].year == 1
+
+
+@pytest.mark.parametrize("at", ["20261399T999999", "99991231T235959", "00000000T000000"])
+def test_an_entry_of_the_journal_without_a_time_is_none(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may edit the user's policies writes what he likes; an entry that can't be read is removed."""
+    document = {"Statement": [{"Sid": f"At{at}ZNonce01234567Digests"}]}
+    monkeypatch.setattr(iam, "call", lambda *_, **__: {"PolicyDocument": document})
+    assert iam._read_entry(cast("Client", None), "u", "s3store-making-a") is None
+
+
+def test_a_time_of_an_upload_that_no_clock_shows_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = {"fileName": PROOF_OBJECT, "fileId": "1", "uploadTimestamp": 10**30}
+    bucket = SimpleNamespace(id_="b", name="media")
+    session = SimpleNamespace(list_file_versions=lambda *_, **__: {"files": [file]})
+    api = SimpleNamespace(list_buckets=lambda **_: [bucket], session=session)
+    monkeypatch.setattr(backblaze_b2, "account", lambda _: api)
+    inputs = SimpleNamespace(connection=Connection(), bucket="media", prefix="")
+    with pytest.raises(ApiError, match="the response is not that of B2's API"):
+        backblaze_b2.B2Administrator().clear(cast("ProofInputs", inputs), PROOF_OBJECT)

@@ -87,7 +87,7 @@ NOBODYS: dict[str, proxy.Fault] = {
     "hung up": lambda _, __: None,
     "truncated": proxy.truncated,
 }
-"""Nothing that a store says: whatever a call makes of it, it must not take it for one."""
+"""No store answers so: no call may take it for a store's answer."""
 
 
 SAYS_DELETED = ("bare 204", "null")

@@ -1,4 +1,4 @@
-"""The JSON client, against a server that misbehaves as told."""
+"""The JSON client, against a server with the faults that a test sets."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_a_bucket_of_the_same_name_at_another_endpoint_is_not_taken(direct: Dire
 
 
 def test_a_bucket_that_can_not_be_marked_has_lost_no_mark(direct: Direct) -> None:
-    """Earlier releases said so in words alone."""
+    """Earlier releases reported it only as text."""
     with proxy.in_front_of(direct.endpoint) as double:
         double.misbehave(
             lambda request, _: proxy.error(request, 501, "NotImplemented", "no"),
@@ -339,7 +339,7 @@ def test_a_second_state_that_goes_takes_neither_key_nor_policy_nor_user_along(di
 
 
 def test_a_key_that_an_interrupted_run_made_goes_with_the_user(direct: Direct) -> None:
-    """The ring never got into state; its journal tells that nobody was given the key."""
+    """The ring never got into the state; its journal shows that the key was never handed out."""
     _, user = direct.make(USER, user_of(direct))
     policy_id, policy = direct.make(POLICY, policy_of(direct))
     direct.make(RING, ring_of(direct))

@@ -1,4 +1,4 @@
-"""No access key that nobody knows, and none deleted that somebody made by hand: the ring's journal."""
+"""The key ring's journal: no access key is left unrecorded, and none created by hand is deleted."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def is_making(request: proxy.Request) -> bool:
 
 @contextmanager
 def ahead(direct: Direct, by: timedelta) -> Iterator[proxy.Proxy]:
-    """IAM behind somebody who dates the answers, by a clock that is ahead of the one that dates the keys."""
+    """IAM behind a proxy that dates the answers, with a clock ahead of the one that dates the keys."""
 
     def dated(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
         answer = upstream.ask(request)
@@ -112,7 +112,7 @@ def test_key_ids_of_any_letters_are_told_apart(owner: Direct) -> None:
 
 @contextmanager
 def held_up(direct: Direct) -> Iterator[tuple[proxy.Proxy, list[Callable[[], object]]]]:
-    """The first call that makes a key is cut off, and the store gets to it only when told."""
+    """The first call that makes a key is cut off, and the store executes it only when the test says so."""
     late: list[Callable[[], object]] = []
 
     def cut(request: proxy.Request, upstream: proxy.Upstream) -> None:
@@ -199,7 +199,7 @@ def test_two_runs_that_were_cut_off_are_both_looked_for(owner: Direct) -> None:
 
 
 def test_a_run_cut_off_while_it_kept_an_entry_open_counts_one_call(owner: Direct) -> None:
-    """The entry lies under both names then, and still stands for one key at most."""
+    """The entry is under both names then, and still stands for one key at most."""
     with held_up(owner) as (double, late):
         inputs = ring(owner, "a", url=double.url)
         double.misbehave(proxy.internal_error, when=lambda request: request.action == "DeleteUserPolicy")
@@ -226,7 +226,7 @@ def refused(code: str, status: int = 403) -> proxy.Fault:
     ("code", "status"), [("AccessDenied", 403), ("LimitExceeded", 409), ("Throttling", 400), ("NoSuchEntity", 404)]
 )
 def test_a_call_that_was_refused_leaves_no_journal(owner: Direct, code: str, status: int) -> None:
-    """So a key that somebody makes by hand afterwards, to help themselves, is nobody's orphan."""
+    """So a key that somebody creates by hand afterwards is not taken for an orphan."""
     with proxy.in_front_of(owner.running.iam_endpoint) as double:
         double.misbehave(refused(code, status), when=is_making)
         with pytest.raises(PartialError) as stopped:

@@ -275,7 +275,7 @@ def test_a_swapped_id_and_secret_are_recognised(direct: Direct) -> None:
 
 
 def test_a_policy_without_list_bucket_is_caught(direct: Direct) -> None:
-    """Amazon answers 403 for a missing key then, which Synapse takes for a broken store. A double says so here."""
+    """Amazon answers 403 for a missing key then, which Synapse takes for a broken store. Here a double answers so."""
     direct.s3.create_bucket(Bucket=direct.name)
     actions = ("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload")
     key = direct.user_with_key(allow(*actions, on=f"arn:aws:s3:::{direct.name}/*"))

@@ -366,7 +366,7 @@ def test_an_import_has_an_id_and_nothing_else(plugin: Plugin, direct: Direct) ->
 def test_user_policy_ring_and_proof_with_every_secret_wrapped(
     plugin: Plugin, next_run: Plugin, direct: Direct, embedded_store: Running
 ) -> None:
-    """The whole path as the engine walks it; no secret ever lies outside its wrapping, and the admin's nowhere."""
+    """All calls in the engine's order; no secret is ever outside its wrapper, and the admin's is nowhere."""
     answers: list[dict[str, Any]] = []
 
     def create(kind: str, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -426,7 +426,7 @@ def test_what_the_plugin_says_reaches_the_user_at_its_resource(plugin: Plugin, d
     direct.iam.create_user(UserName=direct.name)
     plugin.call("Create", urn=urn("KeyRing", direct.name), properties=ring_inputs(direct, "a"))
     [said] = [message for at, message in plugin.engine.said if at == urn("KeyRing", direct.name)]
-    # To make a key is what was asked for: it is said while it is made, and is no warning.
+    # To make a key is what was asked for: it is said, and is no warning.
     assert plugin.engine.warnings == []
     assert "is new. Render, and restart Synapse" in said
 

@@ -77,7 +77,7 @@ class Stack:
         return str(urn)
 
     def state(self) -> str:
-        """The state as it lies on disk: secrets encrypted."""
+        """The state as it is on disk: secrets encrypted."""
         return json.dumps(self.engine.export(self.name))
 
 

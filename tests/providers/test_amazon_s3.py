@@ -24,6 +24,7 @@ from synapse_media.engine import embedded, session
 from synapse_media.engine.session import EngineError
 from synapse_media.guards import changes
 from synapse_media.renderer import render
+from tests.components.library import SOURCE, library, write
 from tests.doubles import proxy, vendor_plugin
 from tests.providers.project import SERVER, Stack, stack
 
@@ -137,7 +138,7 @@ def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
         "BucketPolicy",
     ]
 
-    # Changed by hand: found by a refresh and told in words, mended by the next up.
+    # Changed by hand: a refresh finds and describes it, and the next up reverts it.
     rest.delete_public_access_block(Bucket=BUCKET)
     rules = rest.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
     rules.append({"ID": "cleaner", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}})
@@ -436,3 +437,46 @@ def test_a_user_with_a_key_made_by_hand_is_not_deleted(
     iam.delete_access_key(UserName=user, AccessKeyId=by_hand)
     assert command(["up", "--stack", amazon.name, "--yes"]) == 0, capfd.readouterr()
     assert user not in {found["UserName"] for found in iam.list_users()["Users"]}
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+def test_a_name_that_is_unknown_in_a_preview_replaces_nothing_unless_it_changes(
+    tmp_path: Path, cloud: Cloud, *, keyless: bool
+) -> None:
+    """As of our own buckets (tests/components/test_library.py)."""
+    first, second = (f"unknown-{keyless}-{number}".lower() for number in (1, 2))
+
+    def program(bucket: str, tag: str, allow: str = "") -> str:
+        return f"""{SOURCE}
+    AmazonS3(
+        "media",
+        AmazonS3Args(
+            server_name="example.com",
+            bucket=Source("name", "{bucket}", "{tag}").found,
+            region={cloud.store.region!r},
+            endpoint={cloud.store.endpoint!r},
+            iam_endpoint={cloud.store.iam_endpoint!r},
+            keyless={keyless},
+            settle_seconds=0,
+            allow=[{allow}],
+        ),
+    )
+    """
+
+    found = library(tmp_path / "project", f"amazon-{keyless}", cloud.environment, program(first, "1"))
+    found.up()
+    write(found, program(first, "2"))
+    verbs = {change.verb for change in found.preview() if change.kind != "Resource"}
+    assert verbs == {"update"}
+
+    # With a preview before it, as plain pulumi runs: the same name in the end, and then another one.
+    found.engine.run(["up", "--yes", "--stack", found.name])
+    write(found, program(second, "3"))
+    with pytest.raises(EngineError, match="marked for protection"):
+        found.engine.run(["up", "--yes", "--stack", found.name])
+    names = {one["Name"] for one in cloud.client("s3").list_buckets()["Buckets"]}
+    assert names & {first, second} == {first}
+
+    write(found, program(first, "3", '"delete-bucket", "retire-key"'))
+    found.up()
+    found.engine.run(["destroy", "--yes", "--skip-preview", "--stack", found.name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def test_a_key_cannot_be_changed_so_another_method_needs_another_key(b2: Stack, 
 
 
 def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2Double) -> None:
-    """One try to make it; the next run deletes what was never handed out, and leaves a stranger's key alone."""
+    """One try to create it; the next run deletes a key that was never handed out, and no key of anybody else."""
     hits = []
 
     def does_it_and_hangs_up(operation: str) -> tuple[int, str, bytes] | None:
@@ -182,7 +183,7 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
 
 
 def _key_by_hand(double: B2Double, name: str) -> None:
-    """A key of the only bucket, made by somebody else."""
+    """A key of the only bucket, not created by this stack."""
     [bucket] = double.bucket_name_to_bucket.values()
     token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
     double.create_key(double.API_URL, token, bucket.account_id, ["readFiles"], name, None, [bucket.bucket_id], None)
@@ -200,7 +201,7 @@ def _slot_mark(b2: Stack) -> str:
 
 
 def test_a_second_checkout_keeps_the_key_of_the_first(b2: Stack, double: B2Double) -> None:
-    """Same project and stack, a state of its own, and a bucket that is still empty."""
+    """The same project and stack with another state, and a bucket that is still empty."""
     b2.store(["delete-bucket"], **_settings(double, "shared-media"))
     b2.up()
     first, state = b2.outputs(), b2.engine.export(b2.name)
@@ -454,6 +455,31 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     with pytest.raises(StoreError, match="does not exist in this account") as gone:
         B2Bucket().update("refused-media", adopted, inputs, context)
     assert not isinstance(gone.value, PartialError)
+
+
+def test_an_adopted_bucket_says_where_its_media_is(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    made = double.create_bucket(double.API_URL, token, double.key_id, "refused-media", "allPrivate")
+
+    def upload(name: str) -> None:
+        to = double.get_upload_url(double.API_URL, token, made["bucketId"])
+        sha1 = hashlib.sha1(b"x").hexdigest()  # noqa: S324 - B2's own checksum
+        where = (to["uploadUrl"], to["authorizationToken"])
+        double.upload_file(*where, name, 1, "text/plain", sha1, {}, io.BytesIO(b"x"))
+
+    def said(*looked_for: str) -> list[str]:
+        words: list[str] = []
+        _create(double, monkeypatch, double.key_id, double.key, words, adopt=True, mediaIn=list(looked_for))
+        return [line for line in words if "holds objects" in line]
+
+    assert said("local_content/") == []
+    upload("notes/readme.txt")
+    assert "Is it the right bucket?" in said("local_content/", "remote_content/")[0]
+    upload("old/matrix/local_content/ab/cd/ef")
+    assert "Set prefix: 'old/matrix/'" in said("local_content/", "remote_content/")[0]
+    assert said("old/matrix/local_content/") == []
+    # Of a method without fixed places nothing is asked.
+    assert said() == []
 
 
 def test_what_was_changed_in_an_adopted_bucket_is_no_difference(

@@ -27,6 +27,7 @@ from synapse_media.plugin.resource import Context, PartialError
 from synapse_media.renderer import render
 from synapse_media.schema import model
 from synapse_media.schema.resources import ProofInputs
+from tests.components.library import SOURCE, library, write
 from tests.doubles import digitalocean_plugin, proxy, vendor_plugin
 from tests.doubles.spaces_api import LIMIT, TOKEN, SpacesApiDouble, spaces_api
 from tests.providers.project import SERVER, stack
@@ -274,7 +275,7 @@ def test_whether_a_space_is_public_is_looked_at_again_and_only_with_a_key(
 
 
 def test_a_bucket_of_another_name_is_another_bucket(tmp_path: Path, cloud: Cloud) -> None:
-    """The vendor's plugin would write the new name into the state, and empty whatever bucket has it."""
+    """The vendor's plugin would write the new name into the state, and empty the bucket of that name."""
     s3, old, other = cloud.s3(), "spaces-old", "spaces-of-somebody"
     where = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
     s3.create_bucket(Bucket=other, **where)
@@ -569,3 +570,33 @@ def test_an_admin_key_of_an_interrupted_run_is_replaced(cloud: Cloud, context: C
         del cloud.api.keys[key]
     resource.delete(made, outputs, context)
     assert resource.read(made, inputs, outputs, context) is None
+
+
+def test_a_name_that_is_unknown_in_a_preview_replaces_nothing_unless_it_changes(tmp_path: Path, cloud: Cloud) -> None:
+    """As of our own buckets (tests/components/test_library.py)."""
+
+    def program(bucket: str, tag: str) -> str:
+        return f"""{SOURCE}
+    DigitalOceanSpaces(
+        "media",
+        DigitalOceanSpacesArgs(
+            server_name="example.com",
+            bucket=Source("name", "{bucket}", "{tag}").found,
+            region={REGION!r},
+            endpoint={cloud.store.endpoint!r},
+            api_endpoint={cloud.api.url!r},
+            settle_seconds=0,
+        ),
+    )
+    """
+
+    found = library(tmp_path / "project", "spaces-unknown", cloud.environment, program("spaces-unknown", "1"))
+    found.up()
+    write(found, program("spaces-unknown", "2"))
+    assert {change.verb for change in found.preview() if change.kind != "Resource"} == {"update"}
+    found.engine.run(["up", "--yes", "--stack", found.name])
+    write(found, program("spaces-another", "3"))
+    with pytest.raises(EngineError, match="marked for protection"):
+        found.engine.run(["up", "--yes", "--stack", found.name])
+    names = {one["Name"] for one in cloud.s3().list_buckets()["Buckets"]}
+    assert names & {"spaces-unknown", "spaces-another"} == {"spaces-unknown"}

@@ -288,7 +288,7 @@ def test_the_key_that_empties_a_bucket_is_not_left(garage: Stack, node: Running)
     assert _ours(node) == []
 
 
-# ---- what is asked of the admin API, on a double that answers as told: it makes nothing
+# ---- the calls of the admin API, on a double with prepared answers: it creates nothing
 
 OLD = {"id": "GK0ld", "name": "ours/user/a", "expired": False}
 MADE = {"accessKeyId": "GKnew", "secretAccessKey": "a-secret", "created": "2026-11-23T10:00:00Z", "name": OLD["name"]}
@@ -303,7 +303,7 @@ REFUSED = (
 
 @dataclass(slots=True)
 class Double:
-    """A double of Garage: answers each operation with what is told, the last answer for ever.
+    """A double of Garage: answers each operation with the prepared answers, the last one repeatedly.
 
     Attributes:
         keys: those that it makes and deletes; None: it is told.

@@ -149,7 +149,7 @@ def test_an_endpoint_that_answers_html(wasabi: Stack, embedded_store: Running) -
 
 
 def test_iam_down_while_the_key_is_made(wasabi: Stack, embedded_store: Running) -> None:
-    """Asked once, whatever fails; the key that was made all the same is found and deleted."""
+    """Called once, whatever fails; a key that was created nevertheless is found and deleted."""
     made = _settings(embedded_store, bucket="wasabi-down")
     user = "synapse-media-wasabi-down"
 

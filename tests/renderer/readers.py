@@ -29,7 +29,7 @@ texts = st.one_of(
     st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30),
     st.sampled_from(["{{ 1+1 }}", "{% raw %}", "{# x #}", "012", "0o14", "0x1F", "1e10", "no", "null", "~", "<<", "="]),
 )
-"""What a name, a prefix or a secret could be if nobody were careful."""
+"""Names, prefixes and secrets that need care."""
 
 
 changes = st.one_of(

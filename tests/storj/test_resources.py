@@ -252,7 +252,7 @@ def test_a_gateway_that_does_not_know_the_key_yet(at: At, embedded_store: Runnin
 def test_a_grant_that_was_revoked_is_named(
     at: At, embedded_store: Running, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    """The auth service gives a key for it all the same; it is the gateway that refuses whatever is asked."""
+    """The auth service issues a key for it nevertheless; the gateway refuses every request."""
     monkeypatch.setattr(storj, "_SETTLE", 0)
 
     def refused(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:

@@ -234,7 +234,7 @@ def on_digitalocean_spaces() -> AbstractContextManager[Place]:
 
 
 def on_digitalocean_spaces_by_token() -> AbstractContextManager[Place]:
-    """The stack has a full-access key of its own."""
+    """The stack has its own full-access key."""
     return _spaces(token_alone=True)
 
 

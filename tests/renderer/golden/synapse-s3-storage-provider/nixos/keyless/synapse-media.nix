@@ -3,8 +3,10 @@
 # What it does on the server:
 # - Synapse copies every new file of local and remote users to the bucket "example-com-media" before
 #   it answers an upload, and reads from the bucket what it does not have on disk. Files that are
-#   there already are not copied.
-# - Every file stays on the local disk as well: nothing is deleted.
+#   there already are not copied: `synapse-media media copy` does that.
+# - Every file stays on the local disk as well: nothing is deleted. To free the disk, by a timer
+#   too, use `synapse-media media free`, which compares the content first; never `s3_media_upload`,
+#   which goes by names alone.
 # - There is no key: the machine's own role signs. It is to be proved on the instance:
 #   `synapse-media prove --store store.json` there.
 # To apply:
