@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
+from synapse_media import catalog
 from synapse_media.contract import PROOF_NAME, StorageOutputs
 from synapse_media.engine.obtain import Say, obtain_rclone, say_on_stderr
 from synapse_media.engine.processes import environment
@@ -137,6 +138,11 @@ class Rclone:
     def remote(self, path: str = "") -> str:
         """A path of the media store as rclone names it."""
         return f"{REMOTE}:{self.store.bucket}/{self.store.prefix}{path}"
+
+    @property
+    def etags_may_be_no_md5s(self) -> bool:
+        """Whether this provider's ETags may look like MD5s and be none, where a key of the user's encrypts."""
+        return bool(catalog.load(self.store.provider).value("etags_may_be_no_md5s", False))
 
     def listing(self, under: str = "", *, hashes: bool = False) -> Iterator[RemoteObject]:
         """Every object of Synapse's media, in the order of `tree.sort_key`, as the pages come: in little memory.

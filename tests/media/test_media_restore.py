@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -63,6 +64,33 @@ def test_all_of_it_comes_back(at: World) -> None:
     assert not (at.media / STAGING).exists()
     code, answer, _ = at.run("restore")
     assert (code, counts(answer)) == (0, {"kept": len(wanted)})
+
+
+def other_etags(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+    """As a bucket that is encrypted by a key of the user's (SSE-KMS): the ETag looks like an MD5, and is none."""
+    answer = upstream.ask(request)
+    if answer is None:
+        return None
+    headers = [(name, f'"{"0" * 32}"' if name.lower() == "etag" else value) for name, value in answer.headers]
+    body = (
+        re.sub(rb"[0-9a-f]{32}(?=(?:&#34;|&quot;|\")?</ETag>)", b"0" * 32, answer.body)
+        if not request.key
+        else answer.body
+    )
+    return proxy.Answer(answer.status, headers, body)
+
+
+def test_a_bucket_whose_etags_are_no_md5s(one: World) -> None:
+    one.write("local_content/aa/bb/cc", b"something")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        double.misbehave(other_etags)
+        one.save(replace(one.store, provider="amazon_s3", endpoint_url=double.url))
+        code, answer, said = one.run("copy")
+        assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1}), said
+        wipe(one)
+        code, answer, said = one.run("restore")
+        assert (code, counts(answer)) == (0, {"planned": 1, "restored": 1}), said
+    assert (one.media / "local_content/aa/bb/cc").read_bytes() == b"something"
 
 
 def test_what_is_there_is_kept(one: World) -> None:
