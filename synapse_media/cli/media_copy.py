@@ -83,7 +83,16 @@ def copy(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             show=show,
         )
     if arguments.json:
-        print(programs.text({**_place(arguments, store), **done.to_json(), "unknown": list(tree.unknown)}))
+        print(
+            programs.text(
+                {
+                    **media_verify.place(arguments, store),
+                    "dry_run": arguments.dry_run,
+                    **done.to_json(),
+                    "unknown": list(tree.unknown),
+                }
+            )
+        )
     else:
         print("\n".join([*_copied(done, dry_run=arguments.dry_run), *_beside(tree.unknown)]))
     return 0 if done.complete else 1
@@ -103,7 +112,7 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     if not (done.planned.files or done.kept.files):
         _ask(store)  # rclone takes an answer without a listing in it for a bucket without objects
     if arguments.json:
-        print(programs.text({**_place(arguments, store), **done.to_json()}))
+        print(programs.text({**media_verify.place(arguments, store), "dry_run": arguments.dry_run, **done.to_json()}))
     else:
         print("\n".join(_restored(done, dry_run=arguments.dry_run)))
     return 0 if done.complete else 1
@@ -177,17 +186,6 @@ def _ask(store: StorageOutputs) -> None:
     from .stores import own_key
 
     objects.look(s3_client(*own_key(store)), store.bucket)
-
-
-def _place(arguments: argparse.Namespace, store: StorageOutputs) -> dict[str, Any]:
-    return {
-        "action": arguments.action,
-        "server_name": store.server_name,
-        "bucket": store.bucket,
-        "prefix": store.prefix,
-        "directory": arguments.directory,
-        "dry_run": arguments.dry_run,
-    }
 
 
 @contextlib.contextmanager

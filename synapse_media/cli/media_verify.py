@@ -98,7 +98,9 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             read_all=arguments.read_all,
             say=_say,
         )
-    print(programs.text(found.to_json()) if arguments.json else "\n".join(_verified(found)))
+    print(
+        programs.text({**place(arguments, store), **found.to_json()}) if arguments.json else "\n".join(_verified(found))
+    )
     return 1 if found.failed else 0
 
 
@@ -132,8 +134,19 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             delete=arguments.delete,
             say=_say,
         )
-    print(programs.text(done.to_json()) if arguments.json else "\n".join(_freed(done)))
+    print(programs.text({**place(arguments, store), **done.to_json()}) if arguments.json else "\n".join(_freed(done)))
     return 1 if done.failed else 0
+
+
+def place(arguments: argparse.Namespace, store: StorageOutputs) -> dict[str, str]:
+    """What every answer to a program begins with."""
+    return {
+        "action": arguments.action,
+        "server_name": store.server_name,
+        "bucket": store.bucket,
+        "prefix": store.prefix,
+        "directory": arguments.directory,
+    }
 
 
 def homeserver_of(arguments: argparse.Namespace, *, default: bool) -> Homeserver | None:

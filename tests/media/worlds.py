@@ -17,6 +17,7 @@ from synapse_media.cli import main
 from synapse_media.contract import PROOF_OBJECT, StorageOutputs, to_json
 from synapse_media.engine.embedded import Running
 from synapse_media.renderer import render
+from tests.cli import shapes
 from tests.end_to_end import by_hand
 from tests.end_to_end.by_hand import Admin
 
@@ -112,7 +113,10 @@ class World:
         action, *rest = map(str, arguments)
         code = main(["media", action, str(self.media), "--store", str(self.store_file), "--json", *rest])
         said = self.capsys.readouterr()
-        return code, json.loads(said.out) if said.out else {}, said.err
+        if not said.out:
+            return code, {}, said.err
+        shape = "error" if "error" in json.loads(said.out) else f"media-{action}"
+        return code, shapes.answer(shape, said.out), said.err
 
     def free(self, *arguments: object, older_than: str = "30d") -> tuple[int, dict[str, Any], str]:
         return self.run("free", "--config", self.config, "--older-than", older_than, *arguments)
