@@ -12,8 +12,9 @@ from synapse_media.engine import live
 from tests.cli.pseudo_terminal import run_on_terminal
 
 PROGRAM = """
-import subprocess, sys
+import signal, subprocess, sys
 from synapse_media.engine import live
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background
 assert live.possible()
 with live.pair() as (ours, theirs):
     child = subprocess.Popen(

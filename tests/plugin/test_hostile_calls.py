@@ -26,7 +26,7 @@ from synapse_media.plugin.iam import POLICY_NAME
 from synapse_media.plugin.resource import Context, Resource, Values
 from synapse_media.schema import model
 from synapse_media.schema.connection import AdminCheck, Connection
-from synapse_media.store import clients
+from synapse_media.store import clients, pace
 from synapse_media.store.http import JsonClient
 from tests.doubles import b2_simulator, garage_admin, proxy, spaces_api, storj_auth
 from tests.plugin.direct import Direct, allow
@@ -210,6 +210,8 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No second try, and no waiting for a key to be known."""
     monkeypatch.setattr(clients, "ATTEMPTS", 1)
+    monkeypatch.setattr(pace, "SECONDS", -1.0)
+    monkeypatch.setattr(pace, "LONGEST", 0.0)
     monkeypatch.setattr(storj, "_SETTLE", 0.0)
     monkeypatch.setattr(backblaze_b2._classes()[0].SESSION_CLASS.B2HTTP_CLASS, "attempts", 1)
     for module in (garage, storj, digitalocean_spaces):
