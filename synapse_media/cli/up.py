@@ -174,7 +174,7 @@ def _apply(
         stacks.say_calls(preview)
         refusals.refuse(preview, state)
         steps = changes.of_preview(preview, state)
-        again = [] if has_targets(options) else _to_prove_again(applied, preview, state, steps)
+        again = [] if has_targets(options) else _to_prove_again(applied, preview, state, steps, cut_off=cut_off)
         if again:
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview, state)
@@ -254,14 +254,24 @@ def _say_what_is_slow(session: stacks.Session, found: Sequence[Change]) -> None:
 
 
 def _to_prove_again(
-    applied: Mapping[str, Applied], preview: Mapping[str, Any], state: Mapping[str, Any], steps: Sequence[Change]
+    applied: Mapping[str, Applied],
+    preview: Mapping[str, Any],
+    state: Mapping[str, Any],
+    steps: Sequence[Change],
+    *,
+    cut_off: bool,
 ) -> list[str]:
     """Pulumi's options to have the key proved again where its store changes and the proof's own inputs do not: what is
-    said at the end is what is then."""
+    said at the end is what is then. After a run that was cut off, of every store: it may have changed it, and a proof
+    that was killed left a bucket, which the next proof deletes."""
     proved = {step.store for step in steps if step.kind == PROOF_KIND}
-    changed = {step.store for step in steps if step.verb in ("create", "update", "replace")} - proved
+    changed = set(applied) if cut_off else {step.store for step in steps if step.verb in _CHANGING}
+    changed -= proved
     urns = changes.proofs(preview, state)
     return [word for name in sorted(changed & set(applied) & set(urns)) for word in ("--replace", urns[name])]
+
+
+_CHANGING = ("create", "update", "replace")
 
 
 def _stays(store: StoreSettings | None) -> TypeGuard[StoreSettings]:

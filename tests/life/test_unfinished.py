@@ -7,6 +7,10 @@ import json
 from collections.abc import Callable
 
 from synapse_media.cli import stacks
+from synapse_media.guards.applied import PROOF
+from synapse_media.plugin import families
+from synapse_media.schema import model
+from synapse_media.schema.resources import ProofInputs
 from tests.doubles import proxy
 from tests.life.life import SERVER, Life
 
@@ -50,3 +54,23 @@ def test_a_store_whose_move_was_cut_off_is_found_at_its_new_place(begin: Callabl
     assert new.stack.outputs().endpoint_url == new.running.endpoint
     new.stack.outputs().require_proof()
     assert new.command("diff", "--refresh")[0] == 0
+
+
+def test_a_decoy_that_a_killed_run_left_is_gone_after_the_next(begin: Callable[[], Life]) -> None:
+    """Also where the killed run had done all that it was to do but for the proof."""
+    life = begin()
+    life.store()
+    assert life.command("up", "--yes")[0] == 0
+    session = stacks.open_stack(life.stack.name, credentials=True)
+    (proof,) = (one for one in session.state()["deployment"]["resources"] if one["type"] == PROOF)
+    inputs = model.read(ProofInputs, {**proof["inputs"], "secretAccessKey": ""})
+    decoy = "synapse-media-decoy-0123456789abcdef"
+    with session.credentials():
+        assert families.proof_administrator(inputs.administrator).ensure_decoy(inputs, decoy)
+    with contextlib.suppress(KeyboardInterrupt), stacks.changing(session):
+        raise KeyboardInterrupt  # leaves the mark of a run that was cut off
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    assert decoy not in {bucket["Name"] for bucket in life.s3.list_buckets()["Buckets"]}
+    life.stack.outputs().require_proof()
+    assert life.command("diff", "--refresh")[0] == 0
