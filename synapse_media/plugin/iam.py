@@ -810,9 +810,15 @@ def _remove_policy(iam: Client, user: str, name: str) -> None:
 
 
 def _was_refused(error: ApiError) -> bool:
-    """Whether the call was certainly not executed: IAM rejected it, or was never reached."""
-    never_sent = error.code in ("EndpointConnectionError", "ConnectTimeoutError", "SSLError", "ProxyConnectionError")
-    return never_sent or (400 <= error.status < 500 and error.status != 408 and error.code != "RequestTimeout")
+    """Whether the call was certainly not executed: IAM rejected it, throttled it, or was never reached."""
+    not_taken = error.code in (
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "SSLError",
+        "ProxyConnectionError",
+        "ThrottledAnswerError",
+    )
+    return not_taken or (400 <= error.status < 500 and error.status != 408 and error.code != "RequestTimeout")
 
 
 # ---- the journal

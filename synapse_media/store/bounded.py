@@ -182,6 +182,9 @@ def bound(client: Any, *, own_connection: bool = False) -> None:
     class RefusedAnswerError(BotoCoreError):  # type: ignore[misc]
         fmt = "the answer {why}"
 
+    class ThrottledAnswerError(RefusedAnswerError):
+        """Nothing was done by the call: the store asked for fewer calls for too long."""
+
     service = client.meta.service_model.service_name
     session = client._endpoint.http_session  # noqa: SLF001 - the event hands over a request and no way to send it
     session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = pools()  # noqa: SLF001
@@ -216,7 +219,9 @@ def bound(client: Any, *, own_connection: bool = False) -> None:
             return pace.of(client.meta.endpoint_url).patiently(
                 lambda: sent(request), lambda answer: _asked_to_wait(request, answer, by_the_store=own_connection)
             )
-        except (TooMuchError, pace.ThrottledError) as error:
+        except pace.ThrottledError as error:
+            raise ThrottledAnswerError(why=str(error)) from None
+        except TooMuchError as error:
             raise RefusedAnswerError(why=str(error)) from None
         except HTTPClientError as error:
             if isinstance(error.kwargs.get("error"), TooMuchError):

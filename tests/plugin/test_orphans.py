@@ -14,6 +14,7 @@ from synapse_media.errors import StoreError
 from synapse_media.plugin import iam
 from synapse_media.plugin.iam import JOURNAL, POLICY_NAME, KeyRing, forget_journal
 from synapse_media.plugin.resource import Context, PartialError, Values
+from synapse_media.store import pace
 from tests.doubles import proxy
 from tests.plugin.direct import Direct, allow
 
@@ -225,8 +226,11 @@ def refused(code: str, status: int = 403) -> proxy.Fault:
 @pytest.mark.parametrize(
     ("code", "status"), [("AccessDenied", 403), ("LimitExceeded", 409), ("Throttling", 400), ("NoSuchEntity", 404)]
 )
-def test_a_call_that_was_refused_leaves_no_journal(owner: Direct, code: str, status: int) -> None:
+def test_a_call_that_was_refused_leaves_no_journal(
+    owner: Direct, code: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So a key that somebody creates by hand afterwards is not taken for an orphan."""
+    monkeypatch.setattr(pace, "SECONDS", 0.0)
     with proxy.in_front_of(owner.running.iam_endpoint) as double:
         double.misbehave(refused(code, status), when=is_making)
         with pytest.raises(PartialError) as stopped:
