@@ -106,6 +106,10 @@ def say_on_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+_LINE_EVERY = 30.0
+"""Seconds between two lines on how far a build is, where there is no terminal."""
+
+
 class _Progress:
     """How far a build is: on a terminal one line that changes, elsewhere a line every half minute."""
 
@@ -116,7 +120,7 @@ class _Progress:
 
     def show(self, text: Callable[[], str]) -> None:
         """`text` is asked for only where it is shown."""
-        if time.monotonic() - self._shown < (1 if self._in_place else 30):
+        if time.monotonic() - self._shown < (1 if self._in_place else _LINE_EVERY):
             return
         self._shown = time.monotonic()
         if self._in_place:

@@ -432,7 +432,7 @@ def test_a_vendors_sdk_is_loaded_only_when_its_class_is_used() -> None:
     )
 )
 def test_a_stack_files_settings_come_back_from_the_arguments_as_they_were(changes: dict[str, Any]) -> None:
-    base = {"provider": "minio", "bucket": "media", "endpoint": "https://s3.example.com/"}
+    base = {"provider": "s3_compatible", "bucket": "media", "endpoint": "https://s3.example.com/"}
     raw = {**base, **({} if "iam_endpoint" in changes else {"existing_key": True}), **changes}
     [store] = settings.parse({"example.com": raw}, ["example.com/delete-bucket"]).values()
     args = components.arguments(store)

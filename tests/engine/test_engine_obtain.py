@@ -212,15 +212,16 @@ def test_an_interrupted_build_leaves_nothing_that_is_taken_for_whole(
 def test_progress_is_shown_while_building(
     own_cache: Path, stand_in_module: GoProgram, said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(obtain, "_LINE_EVERY", 0.1)
     # A stand-in for `go` that takes a while.
     script(
         tmp_path / "bin/go",
         '[ "$1" = version ] && echo go version go1.25.0 linux/amd64 && exit\n'
-        'echo some/package >&2; sleep 6; while [ "$1" != -o ]; do shift; done; echo whole > "$2"',
+        'echo some/package >&2; sleep 2; while [ "$1" != -o ]; do shift; done; echo whole > "$2"',
     )
     only_on_path(monkeypatch, tmp_path / "bin")
     obtain.build_once(stand_in_module, own_cache / "stand-in-1", said)
-    assert re.search(r"stand-in: 5 s, some/package", said.text)
+    assert re.search(r"stand-in: 1 packages in \d+ s", said.text)
 
 
 def test_missing_go_is_named(
@@ -502,7 +503,7 @@ def test_the_module_says_what_is_missing(own_cache: Path, tmp_path: Path) -> Non
         check=False,
     )
     assert answer.returncode == 1
-    assert answer.stderr.startswith("`go` is not on PATH")
+    assert "`go` is not on PATH" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
@@ -555,7 +556,9 @@ def test_the_store_is_built_beside_the_engine_and_its_failure_is_the_whole_s(
     assert asked == ["engine"]
     assert "`go` is not on PATH" in capfd.readouterr().err
     monkeypatch.setattr(engine_main, "has_versitygw", lambda: True)
+    monkeypatch.setattr(engine_main, "obtain_rclone", lambda: asked.append("rclone"))
     assert engine_main.main() == 0
+    assert asked == ["engine", "engine", "rclone"]
     assert capfd.readouterr().err == ""
 
 

@@ -152,7 +152,7 @@ def test_a_refusal_of_somebody_in_between_is_not_the_stores(direct: Direct) -> N
     refused = {Operation.PUT_BUCKET_POLICY: expected[Operation.PUT_BUCKET_POLICY]}
     with proxy.in_front_of(direct.endpoint) as double:
         double.misbehave(proxy.in_between(403, "text/plain", "Forbidden"))
-        [line] = prove(direct.parsed(endpoint=double.url), key, direct.name, "", refused)
+        [line] = prove(direct.parsed(endpoint=double.url), key, direct.name, "", refused, policy="")
     assert line.outcome == "failed (403)"
 
 
