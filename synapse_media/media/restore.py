@@ -198,6 +198,12 @@ def _staging(root: Root) -> Iterator[Path]:
         return RestoreError(f"{shown} {why}: nothing was begun. Look what it is, delete it, and run this again.")
 
     with root.make_directories(STAGING, mode=0o700, owner=None) as above, contextlib.ExitStack() as opened:
+        # It was recognised before the bucket was listed, and a link may have been put above it since.
+        if (opened_at := Path(f"/proc/self/fd/{above}").readlink()) != root.directory:
+            raise RestoreError(
+                f"{root.directory} leads to another directory than at the beginning, {opened_at}: nothing was begun. "
+                "Look who changes the directories above the media store, and run this again."
+            )
         with contextlib.suppress(FileExistsError):
             os.mkdir(STAGING, 0o700, dir_fd=above)
         try:

@@ -224,8 +224,8 @@ def test_nothing_is_written_through_a_link(one: World, tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def during(one: World, happens: Callable[[], object]) -> Iterator[None]:
-    """Have something happen while the first object is being downloaded."""
+def during(one: World, happens: Callable[[], object], *, listing: bool = False) -> Iterator[None]:
+    """Have something happen while the first object is being downloaded, or while the bucket is listed."""
 
     def fault(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
         happens()
@@ -233,7 +233,7 @@ def during(one: World, happens: Callable[[], object]) -> Iterator[None]:
 
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url))
-        double.misbehave(fault, when=lambda request: request.method == "GET" and bool(request.key), times=1)
+        double.misbehave(fault, when=lambda request: request.method == "GET" and bool(request.key) != listing, times=1)
         yield
 
 
@@ -248,6 +248,26 @@ def test_nothing_is_written_through_a_link_that_is_made_meanwhile(one: World, tm
     assert answer["failed"]["first"][0]["path"] == "local_content/aa/bb/cc"
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert (one.media / "local_content/aa/dd/ee").read_bytes() == b"content"
+
+
+def test_a_directory_above_the_media_store_that_becomes_a_link_meanwhile(one: World, tmp_path: Path) -> None:
+    one.put("local_content/aa/bb/cc")
+    real, elsewhere = tmp_path / "homeserver", tmp_path / "elsewhere"
+    (elsewhere / one.media.name).mkdir(parents=True)
+    real.mkdir()
+    one.media.rename(real / one.media.name)
+    one.media = real / one.media.name
+
+    def exchange() -> None:
+        real.rename(tmp_path / "moved")
+        real.symlink_to(elsewhere)
+
+    with during(one, exchange, listing=True):
+        code, _, said = one.run("restore")
+    assert code == 1
+    assert str(one.media) in said
+    assert "another directory" in said
+    assert list((elsewhere / one.media.name).iterdir()) == []
 
 
 def test_a_staging_directory_that_is_exchanged_meanwhile(one: World, tmp_path: Path) -> None:
