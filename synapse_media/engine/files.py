@@ -35,9 +35,13 @@ def write_private(path: Path, text: str, *, replace: bool = True) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock file, which the kernel releases if the process dies. `on_wait` is called if it is held elsewhere."""
-    with path.open("a") as file:
-        path.chmod(0o600)
+    """Hold a lock file, which the kernel releases if the process dies. `on_wait` is called if it is held elsewhere.
+
+    Raises OSError where it can't be opened; a symbolic link is not followed.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -18,10 +20,15 @@ from synapse_media.errors import SynapseMediaError
 from .pairs import pairs
 from .plan import Amount, Named, Plan
 from .rclone import Progress, Rclone, RemoteObject
+from .root import Root
 from .tree import FOLDERS, STAGING, MediaFile, Tree, md5_of, name_fault
 
 RESERVE: Final = 200 << 20
 """Bytes that stay free on the disk."""
+_OTHER_CONTENT: Final = "arrived with another content than it has in the bucket"
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
+_NO_UNNAMED_FILES: Final = (errno.ENOTSUP, errno.EISDIR, errno.EINVAL)
+_IN_THE_WAY: Final = (errno.ELOOP, errno.ENOTDIR, errno.ENOENT)
 
 
 class RestoreError(SynapseMediaError):
@@ -73,7 +80,8 @@ def restore(
         show: is told how far it is, and of how much.
 
     Raises:
-        RestoreError: there is too little space, another restore runs, or its owner can't be given to what is written.
+        RestoreError: there is too little space, another restore runs, its directory is not this user's alone, or the
+            media store's owner can't be given to what is written.
         RcloneError: the store can't be listed, or hands out nothing.
     """
     report = Restored()
@@ -85,8 +93,8 @@ def restore(
         if not dry_run and plan.amount.files:
             _require_space(tree, plan.amount)
             manner = Manner.of(tree)
-            with _staging(tree) as staging:
-                _transfer(tree.path, rclone, plan, report, staging, manner=manner, bwlimit=bwlimit, show=show)
+            with Root(tree.path) as root, _staging(root) as staging:
+                _transfer(root, rclone, plan, report, staging, manner=manner, bwlimit=bwlimit, show=show)
     return report
 
 
@@ -138,13 +146,15 @@ class Manner:
         Raises RestoreError where this user can't write files of that owner.
         """
         root = tree.path.stat()
-        folder = next((status for name in FOLDERS if (status := _status(tree.path / name)) is not None), root)
+        folder = next((status for name in FOLDERS if (status := _directory(tree.path / name)) is not None), root)
         example = next(tree.files(), None)
         directory_mode = stat.S_IMODE(folder.st_mode)
         file_mode = directory_mode & 0o666
         if example is not None:
             with contextlib.suppress(FileNotFoundError):
-                file_mode = stat.S_IMODE((tree.path / example.path).stat().st_mode)
+                status = (tree.path / example.path).lstat()
+                if stat.S_ISREG(status.st_mode):
+                    file_mode = status.st_mode & 0o777
         if os.geteuid() not in (0, folder.st_uid):
             raise RestoreError(
                 f"{tree.path} belongs to the user with number {folder.st_uid}, and what this user writes Synapse could "
@@ -152,39 +162,79 @@ class Manner:
             )
         return cls(folder.st_uid, folder.st_gid, file_mode, directory_mode)
 
-    def give(self, path: Path, mode: int) -> None:
-        if os.geteuid() == 0:
-            os.chown(path, self.uid, self.gid)
-        path.chmod(mode)
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """(uid, gid) to give to what is written; None where it is this user's anyway."""
+        return (self.uid, self.gid) if os.geteuid() == 0 else None
+
+    def give(self, content: int) -> None:
+        """Owner and mode to an open file."""
+        if self.owner is not None:
+            os.fchown(content, *self.owner)
+        os.fchmod(content, self.file_mode)
 
 
-def _status(path: Path) -> os.stat_result | None:
+def _directory(path: Path) -> os.stat_result | None:
     try:
-        return path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return None
+    return status if stat.S_ISDIR(status.st_mode) else None
 
 
 @contextlib.contextmanager
-def _staging(tree: Tree) -> Iterator[Path]:
-    """A directory in the media store for what is not yet compared. What a run that was killed left in it goes."""
-    staging = tree.path / STAGING
-    staging.mkdir(mode=0o700, exist_ok=True)
+def _staging(root: Root) -> Iterator[Path]:
+    """A directory in the media store for what is not yet compared. What a run that was killed left in it goes.
+
+    The user to whom the media store belongs can rename it, but not reach into it: the path leads there by its open
+    descriptor, whatever has its name meanwhile.
+    """
+    shown = root.directory / STAGING
 
     def refuse() -> None:
-        raise RestoreError(f"another restore to {tree.path} is running: wait for its end")
+        raise RestoreError(f"another restore to {root.directory} is running: wait for its end")
 
-    with locked(staging / "lock", refuse):
+    def unfit(why: str) -> RestoreError:
+        return RestoreError(f"{shown} {why}: nothing was begun. Look what it is, delete it, and run this again.")
+
+    with root.make_directories(STAGING, mode=0o700, owner=None) as above, contextlib.ExitStack() as opened:
+        # It was recognised before the bucket was listed, and a link may have been put above it since.
+        if (opened_at := Path(f"/proc/self/fd/{above}").readlink()) != root.directory:
+            raise RestoreError(
+                f"{root.directory} leads to another directory than at the beginning, {opened_at}: nothing was begun. "
+                "Look who changes the directories above the media store, and run this again."
+            )
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(STAGING, 0o700, dir_fd=above)
+        try:
+            descriptor = os.open(STAGING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        except OSError as error:
+            raise unfit(f"is no directory that can be opened ({error.strerror})") from None
+        opened.callback(os.close, descriptor)
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid():
+            raise unfit(f"belongs to the user with number {status.st_uid}, not to the one that runs this")
+        if status.st_mode & 0o077:
+            raise unfit(f"has the mode {stat.S_IMODE(status.st_mode):04o}, which lets others in")
+        # By the number of this process, so that rclone finds it, too.
+        staging = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+        try:
+            opened.enter_context(locked(staging / "lock", refuse))
+        except OSError as error:
+            raise unfit(f"has in it a lock that can't be opened ({error.strerror})") from None
         arriving = staging / "arriving"
         shutil.rmtree(arriving, ignore_errors=True)
         try:
             yield arriving
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(arriving, ignore_errors=True)
+            (staging / "lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.rmdir(STAGING, dir_fd=above)
 
 
 def _transfer(
-    root: Path,
+    root: Root,
     rclone: Rclone,
     plan: Plan,
     report: Restored,
@@ -213,11 +263,15 @@ def _transfer(
         )
         os.sync()  # what has a name must have its content, too, after a power cut
         for path, size, md5 in batch:
-            why = failed.get(path) or _fault(staging / path, size, again.get(path, md5))
+            content = again.get(path, md5)
+            why = (
+                failed.get(path)
+                or _fault(staging / path, size, content)
+                or _put(staging / path, root, path, manner, content)
+            )
             if why:
                 report.failed.add(path, why)
             else:
-                _put(staging / path, root, path, manner)
                 report.restored.add(size)
         shutil.rmtree(staging)
 
@@ -248,24 +302,88 @@ def _fault(path: Path, size: int, md5: str) -> str:
                 return "arrived with another size than it has in the bucket"
     except OSError as error:
         return f"can't be read again after it was written: {error.strerror}"
-    return "" if md5 == found else "arrived with another content than it has in the bucket"
+    return "" if md5 == found else _OTHER_CONTENT
 
 
-def _put(arrived: Path, root: Path, path: str, manner: Manner) -> None:
-    """Move a file to its place in one step, unless something is there meanwhile."""
-    target = root / path
-    missing = [parent for parent in target.parents if parent.is_relative_to(root) and not parent.exists()]
-    for parent in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            parent.mkdir()
-            manner.give(parent, manner.directory_mode)
-    manner.give(arrived, manner.file_mode)
+def _put(arrived: Path, root: Root, path: str, manner: Manner, md5: str) -> str:
+    """Move a file to its place in one step, unless something is there meanwhile; why it could not, or ""."""
+    name = path.rpartition("/")[2]
     try:
-        target.hardlink_to(arrived)
+        with (
+            root.make_directories(path, mode=manner.directory_mode, owner=manner.owner) as folder,
+            arrived.open("rb") as content,
+        ):
+            manner.give(content.fileno())
+            try:
+                _name(content.fileno(), str(arrived), folder, name)
+            except OSError as error:
+                # Another file system is mounted below the media store.
+                if error.errno != errno.EXDEV:
+                    raise
+                return _copy(content, folder, name, manner, md5)
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RestoreError(
+                f"{root.directory / path} could not be written: {error.strerror}. What was restored before is whole. "
+                "Make room on its file system, and run this again."
+            ) from None
+        if error.errno not in _IN_THE_WAY:
+            raise
+        why = "a part of its path is a symbolic link or a file, or was removed meanwhile"
+        return f"could not be put in its place ({error.strerror}): {why}"
+    return ""
+
+
+def _name(content: int, source: str, folder: int, name: str) -> None:
+    """Give an open file its name in an open directory, unless something of that name is there.
+
+    Args:
+        source: its path, or its name in the same directory, for a file system without hard links.
+    """
+    try:
+        # By the descriptor: whatever has the name of the source meanwhile, this is the file that was compared.
+        os.link(f"/proc/self/fd/{content}", name, dst_dir_fd=folder)
     except FileExistsError:
         return
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+        if error.errno not in _NO_LINKS:
             raise
-        if not target.exists():  # a file system without hard links
-            arrived.rename(target)
+        try:
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(source, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _copy(content: BufferedReader, folder: int, name: str, manner: Manner, md5: str) -> str:
+    """Copy a file to a directory of another file system, as `_put` moves it; why it could not, or ""."""
+    with contextlib.ExitStack() as opened:
+        temporary = f"{STAGING}-{secrets.token_hex(8)}"
+        try:
+            # Without a name, nothing of it stays if this is killed.
+            descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED_FILES:
+                raise
+            flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC
+            descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
+            opened.callback(_unlink, temporary, folder)
+        copied = opened.enter_context(os.fdopen(descriptor, "wb"))
+        shutil.copyfileobj(content, copied)
+        copied.flush()
+        os.fsync(descriptor)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        with os.fdopen(descriptor, "rb", closefd=False) as again:
+            if md5_of(again) != md5:
+                return _OTHER_CONTENT
+        manner.give(descriptor)
+        status = os.fstat(content.fileno())
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+        _name(descriptor, temporary, folder, name)
+    return ""
+
+
+def _unlink(name: str, folder: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)

@@ -116,3 +116,38 @@ class Root:
             except OSError:
                 return
             parts.pop()
+
+    @contextmanager
+    def make_directories(self, path: str, *, mode: int, owner: tuple[int, int] | None) -> Iterator[int]:
+        """The open directory in which a path lies, made where it is missing; on whatever file system it is.
+
+        Args:
+            mode, owner: of each directory that is made. Without an owner, (uid, gid), it is that of this process.
+
+        Raises OSError, also where the path leads over a symbolic link or to something else than a directory;
+        ValueError for a path that is none of a file below this directory.
+        """
+        *parents, name = path.split("/")
+        if any(part in ("", ".", "..") for part in (*parents, name)) or "\0" in path:
+            raise ValueError(f"{path!r} is not the path of a file below {self.directory}")
+        at = os.dup(self._descriptor)
+        try:
+            for part in parents:
+                try:
+                    os.mkdir(part, 0o700, dir_fd=at)
+                    made = True
+                except FileExistsError:
+                    made = False
+                below = os.open(part, _DIRECTORY, dir_fd=at)
+                os.close(at)
+                at = below
+                # Who may write above may have put another directory there meanwhile: an empty one is no loss.
+                with os.scandir(at) as inside:
+                    mine = made and os.fstat(at).st_uid == os.geteuid() and next(inside, None) is None
+                if mine:
+                    if owner is not None:
+                        os.fchown(at, *owner)
+                    os.fchmod(at, mode)
+            yield at
+        finally:
+            os.close(at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,9 +223,223 @@ def test_nothing_is_written_through_a_link(one: World, tmp_path: Path) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+@contextlib.contextmanager
+def during(one: World, happens: Callable[[], object], *, listing: bool = False) -> Iterator[None]:
+    """Have something happen while the first object is being downloaded, or while the bucket is listed."""
+
+    def fault(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        happens()
+        return upstream.ask(request)
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(fault, when=lambda request: request.method == "GET" and bool(request.key) != listing, times=1)
+        yield
+
+
+def test_nothing_is_written_through_a_link_that_is_made_meanwhile(one: World, tmp_path: Path) -> None:
+    one.put("local_content/aa/bb/cc")
+    one.put("local_content/aa/dd/ee")
+    (one.media / "local_content/aa").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    with during(one, lambda: (one.media / "local_content/aa/bb").symlink_to(tmp_path / "elsewhere")):
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 2, "restored": 1, "failed": 1}), said
+    assert answer["failed"]["first"][0]["path"] == "local_content/aa/bb/cc"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert (one.media / "local_content/aa/dd/ee").read_bytes() == b"content"
+
+
+def test_a_directory_above_the_media_store_that_becomes_a_link_meanwhile(one: World, tmp_path: Path) -> None:
+    one.put("local_content/aa/bb/cc")
+    real, elsewhere = tmp_path / "homeserver", tmp_path / "elsewhere"
+    (elsewhere / one.media.name).mkdir(parents=True)
+    real.mkdir()
+    one.media.rename(real / one.media.name)
+    one.media = real / one.media.name
+
+    def exchange() -> None:
+        real.rename(tmp_path / "moved")
+        real.symlink_to(elsewhere)
+
+    with during(one, exchange, listing=True):
+        code, _, said = one.run("restore")
+    assert code == 1
+    assert str(one.media) in said
+    assert "another directory" in said
+    assert list((elsewhere / one.media.name).iterdir()) == []
+
+
+def test_a_staging_directory_that_is_exchanged_meanwhile(one: World, tmp_path: Path) -> None:
+    one.put("local_content/aa/bb/cc")
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "arriving").mkdir(parents=True)
+    (elsewhere / "arriving/precious").write_bytes(b"mine")
+
+    def exchange() -> None:
+        (one.media / STAGING).rename(one.media / "moved")
+        (one.media / STAGING).symlink_to(elsewhere)
+
+    with during(one, exchange):
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (0, {"planned": 1, "restored": 1}), said
+    assert (one.media / "local_content/aa/bb/cc").read_bytes() == b"content"
+    assert [path.name for path in elsewhere.rglob("*")] == ["arriving", "precious"]
+    assert list((one.media / "moved").iterdir()) == []
+
+
+def a_link(staging: Path, victim: Path) -> None:
+    staging.symlink_to(victim)
+
+
+def a_file(staging: Path, _: Path) -> None:
+    staging.write_bytes(b"")
+
+
+def open_to_others(staging: Path, _: Path) -> None:
+    staging.mkdir()
+    staging.chmod(0o770)
+
+
+def somebody_elses(staging: Path, _: Path) -> None:
+    staging.mkdir(mode=0o700)
+    os.chown(staging, 1234, 2345)
+
+
+def a_link_as_lock(staging: Path, victim: Path) -> None:
+    staging.mkdir(mode=0o700)
+    (staging / "lock").symlink_to(victim / "arriving/precious")
+
+
+def a_link_to_nothing_as_lock(staging: Path, victim: Path) -> None:
+    staging.mkdir(mode=0o700)
+    (staging / "lock").symlink_to(victim / "new")
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        a_link,
+        a_file,
+        open_to_others,
+        pytest.param(
+            somebody_elses, marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+        ),
+        a_link_as_lock,
+        a_link_to_nothing_as_lock,
+    ],
+)
+def test_a_staging_directory_that_is_not_ours_is_refused(
+    one: World, tmp_path: Path, planted: Callable[[Path, Path], None]
+) -> None:
+    one.put("local_content/aa/bb/cc")
+    victim = tmp_path / "victim"
+    (victim / "arriving").mkdir(parents=True, mode=0o755)
+    (victim / "arriving/precious").write_bytes(b"mine")
+    (victim / "arriving/precious").chmod(0o644)
+    planted(one.media / STAGING, victim)
+    code, answer, said = one.run("restore")
+    assert code == 1
+    assert str(one.media / STAGING) in said
+    assert "delete it" in said
+    assert "error" in answer
+    assert {path.name for path in victim.rglob("*")} == {"arriving", "precious"}
+    assert (victim / "arriving/precious").read_bytes() == b"mine"
+    assert stat.S_IMODE((victim / "arriving/precious").stat().st_mode) == 0o644
+    assert not (one.media / "local_content/aa").exists()
+
+
+def test_what_else_lies_in_the_staging_directory_stays(one: World) -> None:
+    one.put("local_content/aa/bb/cc")
+    (one.media / STAGING / "arriving").mkdir(parents=True)
+    (one.media / STAGING).chmod(0o700)
+    (one.media / STAGING / "arriving/left").write_bytes(b"")
+    (one.media / STAGING / "backup").write_bytes(b"mine")
+    assert one.run("restore")[0] == 0
+    assert [path.name for path in (one.media / STAGING).iterdir()] == ["backup"]
+
+
+def test_a_file_system_without_hard_links(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one.put("local_content/aa/bb/cc")
+
+    def refusing(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "link", refusing)
+    assert one.run("restore")[0] == 0
+    assert one.files() == {"local_content/aa/bb/cc"}
+
+
+@pytest.fixture(params=[True, False], ids=["unnamed", "named"])
+def other_disk(one: World, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Another file system below the media store: one that has files without a name, and one that has none."""
+    folder = one.media / "local_content"
+    mount = ["mount", "-t", "tmpfs", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("file systems can't be mounted here")
+    folder.chmod(0o750)
+    os.chown(folder, 1234, 2345)
+    if not request.param:
+        opening = os.open
+
+        def refusing(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                raise OSError(errno.EOPNOTSUPP, "not supported")
+            return opening(path, flags, mode, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "open", refusing)
+    yield folder
+    monkeypatch.undo()
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_another_disk_below_the_media_store(one: World, other_disk: Path) -> None:
+    there = one.write("local_content/zz/yy/there")
+    there.chmod(0o640)
+    wanted = {}
+    for number in range(3):
+        path = one.write(f"local_content/aa/bb/{number}", bytes([number]) * (3 << 20))
+        wanted[path] = (path.read_bytes(), path.stat().st_mtime)
+    assert one.run("copy")[0] == 0
+    shutil.rmtree(other_disk / "aa")
+    code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (0, {"kept": 1, "planned": 3, "restored": 3}), said
+    assert one.files() == {str(path.relative_to(one.media)) for path in (there, *wanted)}
+    for path, (content, modified) in wanted.items():
+        status = path.stat()
+        assert path.read_bytes() == content
+        assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1234, 2345, 0o640)
+        assert status.st_mtime == pytest.approx(modified, abs=0.01)
+
+
+@pytest.mark.usefixtures("other_disk")
+def test_a_copy_to_another_disk_that_differs_does_not_appear(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one.put("local_content/aa/bb/cc")
+    writing = shutil.copyfileobj
+    monkeypatch.setattr(shutil, "copyfileobj", lambda source, target: (writing(source, target), target.write(b"x")))
+    code, answer, _ = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 1, "failed": 1})
+    assert one.files() == set()
+
+
+@pytest.mark.usefixtures("other_disk")
+def test_another_disk_that_is_full(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one.put("local_content/aa/bb/cc")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    code, _, said = one.run("restore")
+    assert code == 1
+    assert "local_content/aa/bb/cc" in said
+    assert "Make room" in said
+    assert one.files() == set()
+
+
 def test_one_at_a_time(one: World) -> None:
     one.put("local_content/aa/bb/cc")
-    (one.media / STAGING).mkdir()
+    (one.media / STAGING).mkdir(mode=0o700)
     with restore.locked(one.media / STAGING / "lock"):
         code, _, said = one.run("restore")
     assert code == 1
