@@ -42,7 +42,7 @@ def add_options(parser: Any) -> None:
     )
     parser.add_argument(
         "--min-age",
-        type=int,
+        type=_age,
         metavar="SECONDS",
         help="copy: leave for the next run what was written so short a time ago (default: 60); 0 where Synapse is "
         "stopped",
@@ -59,6 +59,12 @@ def _rate(text: str) -> str:
             f"{text!r} is no rate; allowed: a number and K, M or G, KiB, MiB or GiB a second"
         )
     return text
+
+
+def _age(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no age; allowed: seconds, from 0")
+    return int(text)
 
 
 def copy(arguments: argparse.Namespace, store: StorageOutputs) -> int:
@@ -109,8 +115,6 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
         done = media.restore(
             tree, _rclone(store), only=only, bwlimit=arguments.bwlimit or "", dry_run=arguments.dry_run, show=show
         )
-    if not (done.planned.files or done.kept.files):
-        _ask(store)  # rclone takes an answer without a listing in it for a bucket without objects
     if arguments.json:
         print(programs.text({**media_verify.place(arguments, store), "dry_run": arguments.dry_run, **done.to_json()}))
     else:
@@ -130,6 +134,8 @@ def _refuse_media_of_another(arguments: argparse.Namespace, store: StorageOutput
     """Raise SynapseMediaError where --config says that this is not the directory, the store or the homeserver."""
     from synapse_media.renderer import domain
 
+    if not arguments.config:
+        return  # what reads it needs packages that a server need not have
     homeserver = media_verify.homeserver_of(arguments, default=False)
     if homeserver is None:
         return
@@ -170,22 +176,16 @@ def _rclone(store: StorageOutputs) -> Rclone:
 def _explained(store: StorageOutputs) -> Iterator[None]:
     """Where rclone failed, ask the store itself: its answer is one that people can act on."""
     from synapse_media.media.rclone import RcloneError
-
-    try:
-        yield
-    except RcloneError:
-        _ask(store)
-        raise
-
-
-def _ask(store: StorageOutputs) -> None:
-    """Raise ApiError, in words that people can act on, where the store does not answer as one does."""
     from synapse_media.store import objects
     from synapse_media.store.clients import s3_client
 
     from .stores import own_key
 
-    objects.look(s3_client(*own_key(store)), store.bucket)
+    try:
+        yield
+    except RcloneError:
+        objects.look(s3_client(*own_key(store)), store.bucket)
+        raise
 
 
 @contextlib.contextmanager
@@ -247,14 +247,18 @@ def _restored(done: Restored, *, dry_run: bool) -> Iterator[str]:
 
 
 def _named(found: Named, what: str) -> Iterator[str]:
+    from synapse_media.media.tree import printable
+
     if found.count:
         yield f"{found.count} file{'' if found.count == 1 else 's'}: {what}"
-        yield from (f"  {path}: {why}" for path, why in found.first[:_NAMED])
+        yield from (f"  {printable(path)}: {printable(why)}" for path, why in found.first[:_NAMED])
         if found.count > _NAMED:
             yield f"  … and {found.count - _NAMED} more; --json names up to 1000"
 
 
 def _beside(unknown: tuple[str, ...]) -> Iterator[str]:
+    from synapse_media.media.tree import printable
+
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        yield f"beside the media, and not Synapse's: {', '.join(unknown[:_NAMED])}{more}"
+        yield f"beside the media, and not Synapse's: {', '.join(map(printable, unknown[:_NAMED]))}{more}"

@@ -23,6 +23,7 @@ class Copied:
     Attributes:
         same: in the bucket already.
         planned: what was missing or differed; as much of it arrived as `copied` says.
+        copied: arrived, and is listed by the store with its size.
         young: written so short a time ago that it may not be whole, so left for the next run.
         changing: was written to while it was read, so left for the next run.
         larger: the bucket has more under its name than the disk, which may be a file that was cut off: left alone.
@@ -76,16 +77,19 @@ def copy(
         show: is told how far it is, and of how much.
 
     Raises:
-        RcloneError: the store can't be listed, or takes nothing.
+        ApiError: the store can't be listed.
+        RcloneError: it takes nothing.
     """
     report = Copied()
-    with Plan() as plan:
+    with Plan() as plan, Plan() as arrived:
         _plan(tree, rclone, plan, report, shard=shard, checksum=checksum, min_age=min_age)
         report.planned = plan.amount
         for left in tree.left_out:
             report.left_out.add(left.path, left.why)
         if not dry_run:
-            _transfer(tree, rclone, plan, report, bwlimit=bwlimit, show=show)
+            _transfer(tree, rclone, plan, arrived, report, bwlimit=bwlimit, show=show)
+            if arrived.amount.files:
+                _look_again(tree, rclone, arrived, report, shard)
     return report
 
 
@@ -129,6 +133,7 @@ def _transfer(
     tree: Tree,
     rclone: Rclone,
     plan: Plan,
+    arrived: Plan,
     report: Copied,
     *,
     bwlimit: str,
@@ -149,16 +154,38 @@ def _transfer(
         failed = rclone.copy(str(tree.path), rclone.remote(), sizes, *options, show=shown)
         for path, size in sizes.items():
             if path not in failed:
-                report.copied.add(size)
+                arrived.add(path, size)
             elif not (tree.path / path).exists():
                 continue  # Synapse deleted it meanwhile
             elif _was_written(tree, path, size):
                 report.changing.add(path, "was changed while it was read")
             else:
                 report.failed.add(path, failed[path])
-        before = Progress(report.copied.files, report.copied.size)
+        before = Progress(arrived.amount.files, arrived.amount.size)
         if len(failed) == len(batch):
             return  # a store that takes none of so many takes none of the rest
+
+
+def _look_again(tree: Tree, rclone: Rclone, arrived: Plan, report: Copied, shard: Shard | None) -> None:
+    """List once more what was copied: an answer to an upload may be another server's, such as a proxy's."""
+    files = (MediaFile(path, size, 0, 0) for batch in arrived.batches() for path, size, _ in batch)
+    for file, found in pairs(files, _of(rclone.listing(), shard)):
+        if file is None:
+            continue
+        if found is not None and found.size == file.size:
+            report.copied.add(file.size)
+        elif found is not None and _was_written(tree, file.path, file.size):
+            report.changing.add(file.path, "was changed while it was read")
+        elif found is None:
+            report.failed.add(
+                file.path,
+                "the upload was answered as if it had arrived, but the store does not list it: check the endpoint and "
+                "any proxy in front of it, then run the command again",
+            )
+        else:
+            report.failed.add(
+                file.path, f"{file.size} bytes were uploaded, but its object has {found.size}: run the command again"
+            )
 
 
 def _was_written(tree: Tree, path: str, size: int) -> bool:

@@ -14,18 +14,17 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
 from synapse_media import catalog
-from synapse_media.contract import PROOF_NAME, StorageOutputs
+from synapse_media.contract import StorageOutputs
 from synapse_media.engine.obtain import Say, obtain_rclone, say_on_stderr
 from synapse_media.engine.processes import environment
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
 
-from .tree import FOLDERS, sort_key
+from .tree import sort_key
 
 REMOTE: Final = "store"
 TRANSFERS: Final = 32
@@ -33,6 +32,7 @@ _VARIABLE: Final = f"RCLONE_CONFIG_{REMOTE.upper()}_"
 # What a role is found by, where the machine signs: https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
 _OF_A_ROLE: Final = r"AWS_(?:ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN|PROFILE|CONFIG_FILE|SHARED_CREDENTIALS_FILE"
 _OF_A_ROLE_TOO: Final = r"|ROLE_ARN|ROLE_SESSION_NAME|WEB_IDENTITY_TOKEN_FILE|CONTAINER_\w+|EC2_METADATA_\w+|REGION)"
+_MD5: Final = re.compile(r"[0-9a-fA-F]{32}")
 _ERRORS: Final = frozenset({"error", "critical", "fatal", "alert", "emergency"})
 
 
@@ -60,7 +60,7 @@ class RemoteObject:
         path: relative to the media store: the key without the store's prefix.
         modified: when the store wrote it, in seconds since the epoch, by the store's clock.
         md5: of its content, in hexadecimal; None where it was not asked for, or the store does not tell (an object
-            that was uploaded in parts by another program than rclone, or is encrypted by a key of the user's).
+            that was uploaded in parts).
     """
 
     path: str
@@ -95,6 +95,7 @@ class _Copying:
     def __init__(self, before: Progress, show: Callable[[Progress], None]) -> None:
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
+        self.last = ""
         self.progress = before
         self._before, self._show = before, show
 
@@ -103,7 +104,9 @@ class _Copying:
         if isinstance(name, str) and "Copied (" in event["msg"]:
             self.done.add(name)
         elif isinstance(name, str) and event["level"] in _ERRORS:
-            self.failed[name] = redacted(str(event["msg"])).partition("\n")[0][:300]
+            self.failed[name] = _brief(str(event["msg"]))
+        elif event["msg"] and "stats" not in event:
+            self.last = _brief(str(event["msg"]))
         if isinstance(event.get("stats"), Mapping):
             self.progress = self._before + Progress.of(event["stats"])
             self._show(self.progress)
@@ -144,37 +147,42 @@ class Rclone:
         """Whether this provider's ETags may look like MD5s and be none, where a key of the user's encrypts."""
         return bool(catalog.load(self.store.provider).value("etags_may_be_no_md5s", False))
 
-    def listing(self, under: str = "", *, hashes: bool = False) -> Iterator[RemoteObject]:
+    def listing(self, *, hashes: bool = False) -> Iterator[RemoteObject]:
         """Every object of Synapse's media, in the order of `tree.sort_key`, as the pages come: in little memory.
 
-        To be merged with `Tree.files`, which has the same order. One request per 1000 objects; with `hashes` one more
-        per object that was uploaded in parts. What is neither media nor a thumbnail is left out.
+        To be merged with `Tree.files`, which has the same order. One request per folder and 1000 objects. What is
+        neither media nor a thumbnail is left out, as are keys that are no path of a file.
+
+        It is not rclone's own listing: that takes a web page, or an empty answer, for a bucket without objects.
 
         Args:
-            under: a folder of the media store, such as `local_content/`; "": all of them.
+            hashes: tell of the MD5s too.
 
         Raises:
-            RcloneError: the store can't be listed.
+            ApiError: the store can't be listed.
             UnsortedError: a store's keys come in another order.
         """
-        command = ["lsjson", "--recursive", "--fast-list", "--files-only", "--no-mimetype", "--use-server-modtime"]
-        command += ["--hash", "--hash-type", "md5"] if hashes else []
+        # Needed here alone, and with boto3.
+        from synapse_media.cli.stores import own_key
+        from synapse_media.store.clients import s3_client
+
+        from .bucket import Bucket
+
         last = b""
-        for line in self._lines(*command, "--", self.remote(under)):
-            if line[:1] != "{":
-                continue
-            item = json.loads(line.rstrip().removesuffix(","))
-            path = under + item["Path"]
-            key = sort_key(path)
-            if key <= last:
+        for item in Bucket(self.store, s3_client(*own_key(self.store)), lambda: self).objects():
+            if (key := sort_key(item.key)) <= last:
                 raise UnsortedError(
-                    f"{self.store.endpoint_url} lists {self.store.bucket} in another order than that of keys, and as "
-                    "large a listing can't be compared otherwise: nothing was done."
+                    f"{self.store.endpoint_url} lists {self.store.bucket} in another order than that of keys "
+                    f"({item.key!r} after {last.decode(errors='replace')!r}), and as large a listing can't be compared "
+                    "otherwise: nothing was done."
                 )
             last = key
-            if path.partition("/")[0] in FOLDERS and not PROOF_NAME.search(path):
-                modified = datetime.fromisoformat(item["ModTime"]).timestamp()
-                yield RemoteObject(path, item["Size"], modified, (item.get("Hashes") or {}).get("md5") or None)
+            path = item.key.removeprefix(self.store.prefix)
+            # Synapse writes no such key, and a file of this name would lie elsewhere.
+            if not {"", ".", ".."}.isdisjoint(path.split("/")):
+                continue
+            md5 = item.etag.lower() if hashes and _MD5.fullmatch(item.etag) else None
+            yield RemoteObject(path, item.size, item.modified, md5)
 
     def copy(
         self,
@@ -212,7 +220,8 @@ class Rclone:
                 break
             if trouble is not None and not failed and attempt == _ATTEMPTS:
                 raise trouble
-        return {name: failed.get(name, "rclone did not say why") for name in names if name in left}
+        why = f"rclone did not copy it{f', and said last: {run.last}' if run.last else ''}; run the command again"
+        return {name: failed.get(name, why) for name in names if name in left}
 
     def run(
         self,
@@ -231,6 +240,7 @@ class Rclone:
         """
         files = ["--files-from-raw", "-"] if names is not None else []
         errors: list[Mapping[str, Any]] = []
+        last = ""
         with (
             tempfile.TemporaryFile() as output,
             self._started(command, *files, *arguments, names=names, to=output) as (
@@ -241,32 +251,14 @@ class Rclone:
             for event in _events(log):
                 if event["level"] in _ERRORS and len(errors) < 100:
                     errors.append(event)
+                elif event["msg"] and "stats" not in event:
+                    last = str(event["msg"])
                 on_event(event)
             code = child.wait()
             if code:
-                raise RcloneError(self._in_words(command, code, errors), errors)
+                raise RcloneError(self._in_words(command, code, errors, last), errors)
             output.seek(0)
             return output.read().decode(errors="surrogateescape")
-
-    def _lines(self, *command: str) -> Iterator[str]:
-        """The lines of standard output as they come. Raises RcloneError at the end where it failed."""
-        with tempfile.TemporaryFile() as log:
-            child = subprocess.Popen(
-                self._command(*command),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=self._environment,
-            )
-            with _ended(child):
-                assert child.stdout is not None  # noqa: S101 - it was asked for
-                for line in child.stdout:
-                    yield line.decode(errors="surrogateescape")
-                code = child.wait()
-            if code:
-                log.seek(0)
-                errors = [event for event in _events(log) if event["level"] in _ERRORS]
-                raise RcloneError(self._in_words(command[0], code, errors), errors[:100])
 
     @contextlib.contextmanager
     def _started(
@@ -292,12 +284,17 @@ class Rclone:
         # No configuration file: a remote of the same name in it would add to ours.
         return [str(self.program), command, "--config=", "--use-json-log", "--log-level", "INFO", *arguments]
 
-    def _in_words(self, command: str, code: int, errors: Sequence[Mapping[str, Any]]) -> str:
+    def _in_words(self, command: str, code: int, errors: Sequence[Mapping[str, Any]], last: str) -> str:
         place = f"{self.store.bucket} at {self.store.endpoint_url}"
-        said = [str(event["msg"]) for event in errors]
         # The first error is the cause; the later ones sum up.
-        why = redacted(said[0] if said else "it did not say why").strip().partition("\n")[0][:300]
-        return f"rclone {command} ({place}) ended with code {code}: {why}"
+        why = _brief(str(errors[0]["msg"]) if errors else last)
+        said = f": {why}" if why else " and said nothing. Run the command again; `synapse-media prove` tries the key."
+        return f"rclone {command} ({place}) ended with code {code}{said}"
+
+
+def _brief(said: str) -> str:
+    """The first line of what rclone said, without any secret."""
+    return redacted(said).strip().partition("\n")[0][:500]
 
 
 def _require_directory(store: StorageOutputs) -> None:

@@ -220,8 +220,13 @@ def name_fault(path: str) -> str:
     return ""
 
 
+def printable(text: str) -> str:
+    """A name for people: what would move the cursor, ring, or begin a new line is escaped, as is what is no UTF-8."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in _shown(text))
+
+
 def _recognised(directory: Path, *, may_be_empty: bool) -> Path:
-    said = _shown(str(directory))
+    said = printable(str(directory))
     wanted = (
         "Name the directory that media_store_path in homeserver.yaml names: in it are local_content and, mostly, "
         "remote_content."
@@ -242,10 +247,10 @@ def _recognised(directory: Path, *, may_be_empty: bool) -> Path:
         return path
     inside = next((parent for parent in path.parents if path.relative_to(parent).parts[0] in FOLDERS), None)
     if inside is not None:
-        raise MediaTreeError(f"{said} is a part of the media store {_shown(str(inside))}: name that.")
+        raise MediaTreeError(f"{said} is a part of the media store {printable(str(inside))}: name that.")
     below = next((name for name in sorted(names) if any((path / name / one).is_dir() for one in _CONTENT)), None)
     if below is not None:
-        raise MediaTreeError(f"{said} is not Synapse's media store, but {_shown(str(path / below))} is: name that.")
+        raise MediaTreeError(f"{said} is not Synapse's media store, but {printable(str(path / below))} is: name that.")
     raise MediaTreeError(f"{said} is not Synapse's media store: it has neither {' nor '.join(_CONTENT)}. {wanted}")
 
 

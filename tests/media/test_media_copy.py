@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -102,16 +103,17 @@ def test_everything_once_and_nothing_twice(at: World) -> None:
 
 
 def test_a_second_run_asks_the_store_for_nothing_but_one_listing(one: World) -> None:
+    """Of each folder. The first run lists once more what it copied."""
     many(one, 20)
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url))
         assert one.run("copy")[0] == 0
         first = [exchange.method for exchange in double.exchanges]
-        assert sorted(first) == ["GET"] + ["PUT"] * 20
+        assert sorted(first) == ["GET"] * 8 + ["PUT"] * 20
         assert one.run("copy")[0] == 0
         second = double.exchanges[len(first) :]
-        assert [exchange.method for exchange in second] == ["GET"]
-        assert "list-type=2" in second[0].target
+        assert [exchange.method for exchange in second] == ["GET"] * 4
+        assert all("list-type=2" in exchange.target for exchange in second)
 
 
 NAMES = (
@@ -376,6 +378,112 @@ def test_a_listing_that_is_cut_off_is_no_listing(one: World) -> None:
     assert said
 
 
+@pytest.mark.parametrize("checksum", [(), ("--checksum",)], ids=["", "checksum"])
+@pytest.mark.parametrize("fault", proxy.NO_STORE.values(), ids=proxy.NO_STORE)
+def test_what_is_no_listing_is_no_empty_bucket(one: World, fault: proxy.Fault, checksum: tuple[str, ...]) -> None:
+    """A file that was cut off here would replace its good object."""
+    one.write("local_content/aa/bb/cc", b"con")
+    one.put("local_content/aa/bb/cc", b"content")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(fault, when=lambda request: request.method == "GET")
+        code, answer, said = one.run("copy", *checksum)
+        assert all(exchange.method == "GET" for exchange in double.exchanges)
+    assert code == 1
+    assert "error" in answer
+    assert "list_objects_v2" in said
+    assert in_bucket(one) == {"local_content/aa/bb/cc": b"content"}
+
+
+def test_an_upload_that_somebody_else_answered_is_none(one: World) -> None:
+    many(one, 3)
+    one.write("local_content/aa/bb/lost")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(proxy.html(), when=lambda request: request.method == "PUT" and request.key.endswith("/lost"))
+        code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (1, {"planned": 4, "copied": 3, "failed": 1})
+    (failed,) = answer["failed"]["first"]
+    assert failed["path"] == "local_content/aa/bb/lost"
+    assert "the store does not list it" in failed["why"]
+
+
+def test_an_object_that_arrived_with_another_size_is_a_failure(one: World) -> None:
+    one.write("local_content/aa/bb/cc")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+
+        def replaced(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+            answer = upstream.ask(request)
+            one.put("local_content/aa/bb/cc", b"other content")
+            return answer
+
+        double.misbehave(replaced, when=lambda request: request.method == "PUT")
+        code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (1, {"planned": 1, "failed": 1})
+    assert "7 bytes" in answer["failed"]["first"][0]["why"]
+    assert "13" in answer["failed"]["first"][0]["why"]
+
+
+def _with_keys(*keys: str, last: bool = False) -> proxy.Fault:
+    """Objects that the embedded store could not have, in the listing of local content."""
+
+    def added(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        answer = upstream.ask(request)
+        assert answer is not None
+        items = "".join(
+            f"<Contents><Key>{quote(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<ETag>&quot;{'0' * 32}&quot;</ETag><Size>3</Size></Contents>"
+            for key in keys
+        ).encode()
+        mark = b"<Contents>" if b"<Contents>" in answer.body and not last else b"</ListBucketResult>"
+        body = answer.body.replace(mark, items + mark, 1)
+        return replace(answer, body=body, headers=tuple(h for h in answer.headers if h[0].lower() != "content-length"))
+
+    return added
+
+
+def _of_local_content(request: proxy.Request) -> bool:
+    return request.query.get("prefix") == ["media/local_content/"]
+
+
+@pytest.mark.parametrize("action", ["copy", "restore"])
+def test_keys_that_are_no_media_are_passed_over(one: World, action: str) -> None:
+    one.both("local_content/aa/bb/cc")
+    names = ("../../../etc/cron.d/x", "../x", "./x", "/x", "/", "a//b", "aa/", "aa/..")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        keys = sorted(f"media/local_content/{name}" for name in names)
+        double.misbehave(_with_keys(*keys), when=_of_local_content)
+        code, answer, said = one.run(action)
+    assert (code, counts(answer)) == (0, {"same" if action == "copy" else "kept": 1}), said
+    assert one.files() == {"local_content/aa/bb/cc"}
+
+
+def test_a_control_character_in_a_key_stops_nothing_else(one: World) -> None:
+    one.both("local_content/aa/bb/cc")
+    one.write("local_content/aa/bb/dd")
+    one.put("local_content/aa/a\x1bb\ncc")
+    code, answer, said = one.run("copy")
+    assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1, "same": 1}), said
+    code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (1, {"kept": 2, "failed": 1}), said
+    assert "control character" in answer["failed"]["first"][0]["why"]
+
+
+def test_a_listing_in_another_order_names_the_key(one: World) -> None:
+    one.both("local_content/zz/bb/cc")
+    one.write("local_content/zz/bb/dd")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(_with_keys("media/local_content/aa/bb", last=True), when=_of_local_content)
+        code, _, said = one.run("copy")
+    assert code == 1
+    assert "'media/local_content/aa/bb' after 'media/local_content/zz/bb/cc'" in said
+    assert "another order" in said
+    assert one.objects() == {"local_content/zz/bb/cc"}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -399,6 +507,14 @@ def test_a_store_that_is_not_this_one(one: World, changes: dict[str, Any], said:
     assert words.count("\n") == 1, "one clear word"
     assert said in answer["error"]["message"]
     assert one.objects() == set()
+
+
+def test_a_region_that_is_not_the_stores_is_told(one: World) -> None:
+    one.write("local_content/aa/bb/cc")
+    one.save(replace(one.store, region="elsewhere-9"))
+    code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (1, {"planned": 1, "failed": 1})
+    assert "AuthorizationHeaderMalformed" in answer["failed"]["first"][0]["why"]
 
 
 def test_a_key_that_may_not_list(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -439,6 +555,14 @@ def test_usage(one: World, arguments: tuple[str, ...], said: str) -> None:
     code, _, words = one.run("copy", *arguments)
     assert code == 64
     assert said in words
+
+
+@pytest.mark.parametrize("age", ["-5", "soon", "1.5", "60s"])
+def test_an_age_that_is_none(one: World, age: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        one.run("copy", f"--min-age={age}")
+    assert ended.value.code == 64
+    assert "allowed: seconds" in one.capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rate", ["10", "fast", "0M", "-1M", "10MB"])
@@ -522,14 +646,14 @@ def test_an_authority_of_ones_own(
     assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1}), said
 
 
-def test_on_a_server_nothing_of_pulumi_is_loaded(one: World) -> None:
+def test_on_a_server_boto3_is_all_that_is_loaded(one: World) -> None:
     one.write("local_content/aa/bb/cc")
     arguments = ["media", "copy", str(one.media), "--store", str(one.store_file)]
     code = f"""
 import sys
 from synapse_media.cli import main
 assert main({arguments!r}) == 0
-print(sorted({{"pulumi", "grpc", "components", "boto3"}} & set(sys.modules)))
+print(sorted({{"pulumi", "grpc", "components", "yaml", "ruamel", "rich", "psycopg"}} & set(sys.modules)))
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.splitlines()[-1] == "[]"
@@ -558,6 +682,48 @@ def test_what_is_said_to_people(one: World) -> None:
     assert lines[0].endswith(": copied")
     assert "1 file: left out" in lines
     assert "  local_content/link: is a symbolic link, which is not followed." in lines
+
+
+def test_names_can_not_speak_to_the_terminal(one: World) -> None:
+    from synapse_media.cli import main
+
+    one.write("local_content/aa/bb/a\x1b]0;title\x07b\nc: copied\x9b")
+    (one.media / "be\x1b[31mside").write_text("")
+    assert main(["media", "copy", str(one.media), "--store", str(one.store_file), "--dry-run"]) == 1
+    said = one.capsys.readouterr().out
+    assert set("\x1b\x07\x9b").isdisjoint(said)
+    assert r"  local_content/aa/bb/a\x1b]0;title\x07b\nc: copied\x9b: has a control character in its name" in said
+    assert r"be\x1b[31mside" in said
+
+
+SILENT = """#!/bin/sh
+case "$1" in version) echo rclone v1.75.0;; *) cat >/dev/null; {} exit 3;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            """echo '{"level":"notice","msg":"status code: 301, try elsewhere"}' >&2;""",
+            "status code: 301, try elsewhere",
+        ),
+        ("", "ended with code 3 and said nothing"),
+    ],
+    ids=["a notice", "nothing"],
+)
+def test_what_rclone_said_at_any_level_is_told(
+    one: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, told: str
+) -> None:
+    program = tmp_path / "bin" / "rclone"
+    program.parent.mkdir()
+    program.write_text(SILENT.replace("{}", said))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    one.write("local_content/aa/bb/cc")
+    code, _, words = one.run("copy")
+    assert code == 1
+    assert told in words
 
 
 def test_a_name_beginning_with_a_dash_as_the_directory(one: World) -> None:
