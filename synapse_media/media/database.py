@@ -312,7 +312,7 @@ class Database:
                 small.setdefault(media_id, []).append(tuple(each))
             for media_id, size, accessed, quarantined, owner in rows:
                 if path := original("", media_id):
-                    common = (float(accessed or 0) / 1000, bool(quarantined), owner or "")
+                    common = (self._seconds(accessed), bool(quarantined), owner or "")
                     yield Known(path, "", "", media_id, False, size, *common)
                     yield from _small("", media_id, media_id, small.get(media_id, ()), common)
             if len(rows) < PAGE:
@@ -343,12 +343,21 @@ class Database:
                 small.setdefault((server, name), []).append(tuple(each))
             for server, name, size, accessed, quarantined, file_id in rows:
                 if path := original(server, file_id or ""):
-                    common = (float(accessed or 0) / 1000, bool(quarantined), "")
+                    common = (self._seconds(accessed), bool(quarantined), "")
                     yield Known(path, "", server, name, False, size, *common)
                     yield from _small(server, name, file_id, small.get((server, name), ()), common)
             if origin or len(rows) < PAGE:
                 return
             after = rows[-1][:2]
+
+    def _seconds(self, milliseconds: object) -> float:
+        """A time of the database, in seconds. Raises DatabaseError: SQLite keeps anything in a column of numbers."""
+        if milliseconds is not None and not isinstance(milliseconds, int | float):
+            raise DatabaseError(
+                f"{self.source.said}: last_access_ts or created_ts of some media is {str(milliseconds)[:40]!r}; "
+                "allowed: milliseconds since 1970. Correct the row, and run this again."
+            )
+        return float(milliseconds or 0) / 1000
 
     def _rows(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """A page. Raises DatabaseError."""

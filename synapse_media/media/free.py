@@ -1,16 +1,19 @@
 """Delete local files whose objects were verified by content, and nothing else.
 
 A file goes if, and only if, at this moment: Synapse is configured to read its object; the key is proved; the file was
-verified; the object is listed as it was then; the homeserver's database knows the file, where it is read; nobody asked
+verified; the object is what it was then; the homeserver's database knows the file, where it is read; nobody asked
 for it for long; and what is read from the file now is what was verified. All of that is looked at before the first
 deletion or right before each.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,17 +23,19 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from synapse_media.contract import ProofLine
+from synapse_media.errors import StoreError
 from synapse_media.store.probes import advice
 
 from . import report as reports
 from .bucket import Bucket
 from .database import Database
 from .homeserver import Homeserver
-from .mounts import RefusedError, refuse_mount
+from .mounts import RefusedError, below, refuse_mount
 from .report import ACCESSED, Report, State
 from .root import Root
 from .tree import FOLDERS, Tree
 from .verify import (
+    ARCHIVED,
     BEING_WRITTEN,
     SHOWN,
     ChangedError,
@@ -97,7 +102,10 @@ class Freed:
     @property
     def failed(self) -> bool:
         """Whether something is wrong that somebody has to see to."""
-        return bool(self.counts[Outcome.FAILED].files) or (self.verification is not None and self.verification.failed)
+        kept = (Outcome.FAILED, Outcome.CHANGED)
+        return any(self.counts[outcome].files for outcome in kept) or (
+            self.verification is not None and self.verification.failed
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -144,6 +152,7 @@ def free(
     require_media_of_synapse(store, to_delete=True)
     with Root(tree.path) as root:
         folders = homeserver.require_store(store, tree.path)
+        homeserver.require_homeserver(store)
         refuse_mount(tree.path)
         lines = prove()
         if any(line.failed for line in lines):
@@ -160,10 +169,8 @@ def free(
                     f"--report is {str(report)!r}, of a verification without the database; allowed: one with it. Run "
                     "`synapse-media media verify DIR` with --database or --config, and name its report."
                 )
-            with reports.writing(None, store, root) as now:
-                say(f"listing {bucket.said} again")
-                now.add_remote(bucket.objects(), store.prefix)
-                freed = _Freeing(root, found, now, folders, older_than, delete=delete).all(now_and_then(say))
+            say("deleting what may go" if delete else "counting what may go")
+            freed = _Freeing(root, found, bucket, folders, older_than, delete=delete).all(now_and_then(say))
     return replace(freed, verification=verification)
 
 
@@ -201,13 +208,13 @@ class _Freeing:
         self,
         root: Root,
         found: Report,
-        now: Report,
+        bucket: Bucket,
         folders: frozenset[str],
         older_than: timedelta,
         *,
         delete: bool,
     ) -> None:
-        self._root, self._found, self._now, self._folders, self._delete = root, found, now, folders, delete
+        self._root, self._found, self._bucket, self._folders, self._delete = root, found, bucket, folders, delete
         self._before = time.time() - older_than.total_seconds()
         self._written_before = time.time() - BEING_WRITTEN
 
@@ -235,13 +242,6 @@ class _Freeing:
             return Outcome.UNVERIFIED, ""
         if self._found.has_database and file.accessed is None:
             return Outcome.UNKNOWN, ""
-        if file.modified > self._written_before:
-            return Outcome.YOUNG, ""
-        there = self._now.connection.execute(
-            "SELECT size, etag, modified FROM remote WHERE path = ?", (file.path,)
-        ).fetchone()
-        if there != (file.size, file.etag, file.written):
-            return Outcome.CHANGED, ""
         try:
             return self._look(file), ""
         except FileNotFoundError:
@@ -250,15 +250,17 @@ class _Freeing:
             return Outcome.CHANGED, ""
         except OSError as error:
             return Outcome.FAILED, error.strerror or str(error)
+        except StoreError as error:
+            return Outcome.FAILED, f"the object can't be looked at: {error}"
 
     def _look(self, file: _File) -> Outcome:
-        """Look at the file itself, now, and delete it. Raises OSError, ChangedError."""
+        """Look at the file itself, now, and at its object, and delete it. Raises OSError, ChangedError, StoreError."""
         verified = (file.size, file.inode, file.modified_ns)
         with self._root.opened(file.path) as descriptor:
             status = os.fstat(descriptor)
         # With noatime or relatime the time of access may be long ago, whoever read the file since.
         accessed = max(status.st_atime, status.st_mtime) if file.accessed is None else file.accessed
-        if accessed > self._before:
+        if accessed > self._before or max(file.modified, status.st_mtime) > self._written_before:
             return Outcome.YOUNG
         if (status.st_size, status.st_ino, status.st_mtime_ns) != verified:
             return Outcome.CHANGED
@@ -267,23 +269,42 @@ class _Freeing:
         here = content(self._root, file.path)
         if (here.size, here.inode, here.modified_ns) != verified or here.md5 != file.md5:
             return Outcome.CHANGED
-        if not self._root.unlink(file.path, here.device, here.inode):
+        # The object last: reading the file takes long, and of the two only the object stays.
+        if not self._is_there(file) or not self._root.unlink(file.path, here.device, here.inode, here.changed_ns):
             return Outcome.CHANGED
         self._root.prune(file.path)
         return Outcome.FREED
+
+    def _is_there(self, file: _File) -> bool:
+        """Whether the object is, now, the one that was verified. Raises StoreError."""
+        there = self._bucket.look(file.path)
+        return (
+            there is not None
+            and (there.size, there.etag) == (file.size, file.etag)
+            # Listings have fractions of a second, the header Last-Modified has none.
+            and abs(there.modified - file.written) < 1
+            and there.storage_class not in ARCHIVED
+        )
 
 
 # ---- the directory and the bucket may be one
 
 
+_PROBE: Final = re.compile(r"\.synapse-media-[0-9a-f]{16}")
+
+
 def refuse_bucket_itself(directory: Path, bucket: Bucket) -> None:
-    """Raise RefusedError where a file that is written below this directory becomes an object of the store."""
+    """Raise RefusedError where a file that is written below this directory becomes an object of the store.
+
+    Each folder of it is tried, and whatever is mounted below, which may be the bucket where the rest is not.
+    """
     name = f".synapse-media-{secrets.token_hex(8)}"
-    for folder in FOLDERS:
-        place = directory / folder
+    mounted = [place for place in below(directory) if place.relative_to(directory).parts[0] in FOLDERS]
+    for place in dict.fromkeys([*(directory / folder for folder in FOLDERS), *mounted]):
         if not place.is_dir() or place.is_symlink():
             continue
-        probe = place / name
+        _clear_probes(place)
+        probe, path = place / name, f"{place.relative_to(directory)}/{name}"
         try:
             probe.touch(mode=0o600, exist_ok=False)
         except OSError as error:
@@ -292,11 +313,22 @@ def refuse_bucket_itself(directory: Path, bucket: Bucket) -> None:
                 "root, or as the user of Synapse."
             ) from None
         try:
-            if any(True for _ in bucket.objects(name)):
+            if any(True for _ in bucket.objects(name)) or bucket.look(path) is not None:
                 raise RefusedError(
-                    f"{directory} and the bucket {bucket.store.bucket} are one: a file that was written to {folder} "
-                    "appeared there as an object. What is deleted here is deleted in the bucket, so nothing was. "
-                    "Name the media store on the server's own disk."
+                    f"{directory} and the bucket {bucket.store.bucket} are one: a file that was written to "
+                    f"{place.relative_to(directory)} appeared there as an object. What is deleted here is deleted in "
+                    "the bucket, so nothing was. Name the media store on the server's own disk."
                 )
         finally:
             probe.unlink(missing_ok=True)
+
+
+def _clear_probes(place: Path) -> None:
+    """Remove the files by which runs that were killed tried a directory; not those of one that runs beside this."""
+    with contextlib.suppress(OSError):
+        for file in place.iterdir():
+            if not _PROBE.fullmatch(file.name):
+                continue
+            status = file.lstat()
+            if stat.S_ISREG(status.st_mode) and not status.st_size and status.st_mtime < time.time() - BEING_WRITTEN:
+                file.unlink()

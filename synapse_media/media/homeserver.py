@@ -9,17 +9,20 @@ from typing import Any, Final
 
 from synapse_media import lint
 from synapse_media.contract import StorageOutputs
-from synapse_media.errors import SynapseMediaError
+from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.homeserver import synapse
 from synapse_media.lint import stores
-from synapse_media.lint.config import Config, ConfiguredStore, as_flag, field_of
-from synapse_media.lint.reading import Value
+from synapse_media.lint.config import Config, ConfiguredStore, as_flag, field_of, kind_of
+from synapse_media.lint.reading import Document, Value
+from synapse_media.lint.reading import read as read_document
 from synapse_media.methods import MODULE
 
 from . import database
 
 DEFAULT: Final = synapse.CONFIGURATION
 """Where the Debian package has it."""
+_MAIN: Final = "homeserver.yaml"
+_MORE: Final = Path(synapse.DROP_IN).parent.name
 
 
 class ConfigurationError(SynapseMediaError):
@@ -48,6 +51,16 @@ class Homeserver:
         given = {name: _plain(value) for name, value in self.config.settings.items() if name in names}
         of = next((value.file for name, value in self.config.settings.items() if name in names), self.said)
         return database.of_settings(given, of)
+
+    def require_homeserver(self, store: StorageOutputs) -> None:
+        """Require that a store is this homeserver's. Raises ConfigurationError."""
+        from synapse_media.renderer import domain
+
+        if self.server_name not in ("", store.server_name, domain(store.server_name)):
+            raise ConfigurationError(
+                f"{self.said}: server_name is {self.server_name!r}, and --store is of {store.server_name}: media of "
+                "two homeservers must not be mixed. Name the store.json of this homeserver."
+            )
 
     def require_store(self, store: StorageOutputs, directory: Path) -> frozenset[str]:
         """Require that Synapse reads and writes this store below this media store.
@@ -89,13 +102,67 @@ class Homeserver:
 
 
 def read(paths: Sequence[str]) -> Homeserver:
-    """The configuration in these files and directories. Raises UsageError."""
-    return Homeserver(lint.synapse_config([Path(path) for path in paths]), ", ".join(paths))
+    """The configuration in these files and directories, of which every file counts.
+
+    Of a directory, those are read that the Debian package has Synapse read: homeserver.yaml, then conf.d/*.yaml. One
+    without both is read as Synapse reads a directory: *.yaml.
+
+    Raises UsageError, also for a file that can't be read here as Synapse would read it.
+    """
+    files = list(dict.fromkeys(file for path in paths for file in _files(Path(path))))
+    config = lint.synapse_config(files)
+    taken = {document.path for document in config.documents}
+    for file in files:
+        if str(file) not in taken and (why := _why_not(read_document(file))):
+            raise UsageError(
+                f"--config: {file} {why}, so that nobody knows what Synapse reads there; allowed: the files of YAML "
+                "that Synapse reads. Name the file as it is on the server, or move it out of the directory."
+            )
+    return Homeserver(config, ", ".join(paths))
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that Synapse reads where it is given this path. Raises UsageError."""
+    if not path.is_dir():
+        return [path]
+    main, more = path / _MAIN, path / _MORE
+    try:
+        if main.exists() or more.is_dir():
+            found = [*([main] if main.exists() else []), *(_in(more) if more.is_dir() else [])]
+        else:
+            found = _in(path)
+    except OSError as error:
+        raise UsageError(f"--config: {path} can't be read: {error.strerror}") from None
+    if not found:
+        raise UsageError(
+            f"--config: {path} has neither {_MAIN} nor a *.yaml file; allowed: the directory of Synapse's "
+            "configuration, or its files"
+        )
+    return found
+
+
+def _in(directory: Path) -> list[Path]:
+    return sorted(file for file in directory.iterdir() if file.suffix == ".yaml" and not file.is_dir())
+
+
+def _why_not(document: Document) -> str:
+    """Why a file, which was taken for none of Synapse's, may hold settings of it all the same; "" where it does not."""
+    if document.problem:
+        return document.problem
+    if document.template:
+        return "is a template"
+    if document.encrypted:
+        return "is encrypted"
+    if kind_of(document) is not None:
+        return "is a template, or the configuration of another program"
+    return ""
 
 
 def _unlike(found: ConfiguredStore, store: StorageOutputs) -> str:
     """What of a configured store is another, in words; "" where it is this one."""
-    endpoint, bucket, prefix = (found.fields[name] for name in ("endpoint", "bucket", "prefix"))
+    endpoint, bucket, prefix, customer_key = (
+        found.fields[name] for name in ("endpoint", "bucket", "prefix", "customer_key")
+    )
     for field in (endpoint, bucket, prefix):
         if not field.literal:
             return f"{field.setting} is filled in later, and can't be compared: name the file that Synapse reads"
@@ -103,9 +170,19 @@ def _unlike(found: ConfiguredStore, store: StorageOutputs) -> str:
         return f"{bucket.setting} is {bucket.text!r}, and the bucket of --store is {store.bucket!r}"
     if prefix.text != store.prefix:
         return f"{prefix.setting} is {prefix.text!r}, and the prefix of --store is {store.prefix!r}"
-    if stores.host(endpoint.text) != stores.host(store.endpoint_url):
+    if customer_key.given:
+        return (
+            f"{customer_key.setting} is set, with which Synapse can read no object of --store, whose have no such key"
+        )
+    if _address(endpoint.text) != _address(store.endpoint_url):
         return f"{endpoint.setting} is {endpoint.text!r}, and the endpoint of --store is {store.endpoint_url!r}"
     return ""
+
+
+def _address(endpoint: str) -> tuple[str, str]:
+    """Scheme and host. Where Synapse is given none, boto3 takes Amazon's, by HTTPS."""
+    scheme, separator, _ = endpoint.partition("://")
+    return (scheme.lower() if separator else "" if endpoint else "https"), stores.host(endpoint)
 
 
 def _is_on(entry: Value, option: str) -> bool:

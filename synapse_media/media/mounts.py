@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from synapse_media.errors import SynapseMediaError
 
@@ -18,28 +18,46 @@ class RefusedError(SynapseMediaError):
     """Nothing was done, since media could have been lost."""
 
 
+class _Mount(NamedTuple):
+    place: Path
+    kind: str
+    source: str
+
+
+def _table(mounts: Path) -> list[_Mount]:
+    """What is mounted; nothing where there is no Linux's /proc."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        kind, source, *_ = [*after.split(), "", ""]
+        found.append(_Mount(Path(_unescaped(before.split()[4])), kind, source))
+    return found
+
+
+def below(directory: Path, mounts: Path = _MOUNTS) -> list[Path]:
+    """The mount points below a directory, each once. Args: as `refuse_mount`."""
+    found = (mount.place for mount in _table(mounts) if directory in mount.place.parents)
+    return list(dict.fromkeys(found))
+
+
 def refuse_mount(directory: Path, mounts: Path = _MOUNTS) -> None:
     """Raise RefusedError where a directory, or one below it, is a bucket that is mounted.
 
     Args:
-        mounts: proc(5), /proc/PID/mountinfo.
+        mounts: proc(5), /proc/PID/mountinfo. Where there is none, the bucket itself is asked before the first deletion.
     """
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        # Not Linux's /proc: the bucket itself is asked before the first deletion.
-        return
-    over: tuple[int, Path, str, str] | None = None
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        kind, source, *_ = [*after.split(), "", ""]
-        place = Path(_unescaped(before.split()[4]))
-        if directory.is_relative_to(place) and (over is None or len(place.parts) >= over[0]):
-            over = (len(place.parts), place, kind, source)
-        if place.is_relative_to(directory):
-            _refuse_kind(directory, place, kind, source)
+    over: _Mount | None = None
+    for mount in _table(mounts):
+        if directory.is_relative_to(mount.place) and (over is None or len(mount.place.parts) >= len(over.place.parts)):
+            over = mount
+        if mount.place.is_relative_to(directory):
+            _refuse_kind(directory, *mount)
     if over is not None:
-        _refuse_kind(directory, *over[1:])
+        _refuse_kind(directory, *over)
 
 
 def _refuse_kind(directory: Path, place: Path, kind: str, source: str) -> None:

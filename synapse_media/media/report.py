@@ -290,8 +290,12 @@ def reading(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
                 f"release. {_AGAIN}"
             )
         report = Report(connection, 0)
-        report.started = float(report.noted("started") or 0)
-        if why := _why_not(report, store, root):
+        try:
+            report.started = float(report.noted("started"))
+            directory = json.loads(report.noted("directory"))
+        except ValueError:
+            raise ReportError(f"--report is {str(path)!r}, which is damaged. {_AGAIN}") from None
+        if why := _why_not(report, store, root, directory):
             raise ReportError(f"--report is {str(path)!r}: {why}. {_AGAIN}")
         yield report
     except sqlite3.DatabaseError as error:
@@ -303,12 +307,12 @@ def reading(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
 _AGAIN: Final = "Run `synapse-media media verify DIR` again, and name its report."
 
 
-def _why_not(report: Report, store: StorageOutputs, root: Root) -> str:
+def _why_not(report: Report, store: StorageOutputs, root: Root, directory: object) -> str:
     if not report.noted("ended"):
         return "its verification did not come to its end"
     if report.noted("store") != of_store(store):
         return f"it is of another store ({report.noted('bucket')}) than that of --store"
-    if json.loads(report.noted("directory")) != [root.device, root.inode]:
+    if directory != [root.device, root.inode]:
         return f"it is of another directory ({report.noted('path')}) than {root.directory}"
     age = time.time() - report.started
     if not 0 <= age <= RECENT:

@@ -70,10 +70,10 @@ class Root:
 
     @contextmanager
     def opened(self, path: str) -> Iterator[int]:
-        """A regular file of this file system, open for reading.
+        """A regular file, open for reading; it may be on another disk that is mounted below.
 
-        Raises OSError, also where the path leads over a symbolic link, to something else than a file or to another
-        file system; ValueError for a path that is none of a file below this directory.
+        Raises OSError, also where the path leads over a symbolic link or to something else than a file; ValueError
+        for a path that is none of a file below this directory.
         """
         with self._lock:
             folder, name = self._folder(path), path.rpartition("/")[2]
@@ -84,22 +84,26 @@ class Root:
                 # Only the owner may have that.
                 descriptor = os.open(name, _FILE, dir_fd=folder)
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
-            if status.st_dev != self.device:
-                raise OSError(errno.EXDEV, f"on another file system than {self.directory}", path)
             yield descriptor
         finally:
             os.close(descriptor)
 
-    def unlink(self, path: str, device: int, inode: int) -> bool:
-        """Delete a file if it still is the one of this device and inode; whether it was. Raises OSError."""
+    def unlink(self, path: str, device: int, inode: int, changed_ns: int) -> bool:
+        """Delete a file if it still is the one of this device and inode, and unchanged; whether it was.
+
+        Args:
+            changed_ns: its st_ctime_ns, which nobody can put back, as the time of its last writing can be.
+
+        Raises OSError.
+        """
         # Found anew: somebody may have put another directory in its place.
         self._forget()
         folder, name = self._folder(path), path.rpartition("/")[2]
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if (status.st_dev, status.st_ino) != (device, inode) or not stat.S_ISREG(status.st_mode):
+        now = (status.st_dev, status.st_ino, status.st_ctime_ns)
+        if now != (device, inode, changed_ns) or not stat.S_ISREG(status.st_mode):
             return False
         os.unlink(name, dir_fd=folder)
         return True

@@ -232,6 +232,7 @@ class Content:
     device: int
     inode: int
     modified_ns: int
+    changed_ns: int
     etags: dict[int, str]
 
 
@@ -256,7 +257,10 @@ def content(root: Root, path: str, parts: Sequence[int] = ()) -> Content:
             for one in each.values():
                 one.update(chunk)
         after = os.fstat(descriptor)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    # The time of the last writing can be put back, that of the last change of the inode can't.
+    if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+        *(after.st_size, after.st_mtime_ns, after.st_ctime_ns),
+    ):
         raise ChangedError(path)
     return Content(
         md5=whole.hexdigest(),
@@ -264,6 +268,7 @@ def content(root: Root, path: str, parts: Sequence[int] = ()) -> Content:
         device=after.st_dev,
         inode=after.st_ino,
         modified_ns=after.st_mtime_ns,
+        changed_ns=after.st_ctime_ns,
         etags={0: whole.hexdigest(), **{size: one.etag() for size, one in each.items()}},
     )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import pytest
 
 from synapse_media.engine.embedded import Running
 from synapse_media.media import free as freeing
-from synapse_media.media import verify
+from synapse_media.media import mounts, verify
 from synapse_media.media.root import Root
 from tests.doubles import proxy
 from tests.media.worlds import DAY, World, world
@@ -196,6 +198,15 @@ class TestAge:
         assert (code, files(answer)) == (0, {"freed": 2, "young": 1, "quarantined": 1})
         assert one.files() == {"local_content/aa/bb/young"}
 
+    def test_an_access_that_is_no_time(self, one: World) -> None:
+        one.both("local_content/aa/bb/old")
+        database = one.know(aabbold=(7, 100 * DAY))
+        one.execute("UPDATE local_media_repository SET last_access_ts = 'abc'")
+        code, _, said = one.free("--delete", "--database", database)
+        assert code == 1
+        assert "last_access_ts or created_ts of some media is 'abc'; allowed: milliseconds since 1970" in said
+        assert one.files() == {"local_content/aa/bb/old"}
+
     @pytest.mark.parametrize("age", ["0d", "30", "yesterday", "-1d"])
     def test_what_is_no_age(self, one: World, age: str) -> None:
         with pytest.raises(SystemExit) as caught:
@@ -278,10 +289,10 @@ class TestTheLastLook:
         outside = one.home / "outside"
         real = Root.unlink
 
-        def unlink(root: Root, path: str, device: int, inode: int) -> bool:
+        def unlink(root: Root, path: str, *status: int) -> bool:
             (one.media / "local_content/aa/bb").rename(outside)
             (one.media / "local_content/aa/bb").symlink_to(outside)
-            return real(root, path, device, inode)
+            return real(root, path, *status)
 
         monkeypatch.setattr(Root, "unlink", unlink)
         code, answer, _ = one.free("--delete")
@@ -304,8 +315,65 @@ class TestTheLastLook:
         else:
             one.put("local_content/aa/bb/cc", there)
         code, answer, _ = one.free("--delete", "--report", report)
-        assert (code, files(answer)) == (0, {"changed": 1})
+        assert (code, files(answer)) == (1, {"changed": 1})
         assert one.files() == {"local_content/aa/bb/cc"}
+
+    @pytest.mark.parametrize("there", [None, b"other content of another file"])
+    def test_objects_change_while_files_are_deleted(
+        self, one: World, before_the_last_look: Any, there: bytes | None
+    ) -> None:
+        """Deleting takes hours. Every object goes, or is replaced, once the first file is being deleted."""
+        paths = everything(one)
+
+        def change() -> None:
+            for path in paths:
+                if there is None:
+                    one.admin.client("s3").delete_object(Bucket=one.store.bucket, Key=f"media/{path}")
+                else:
+                    one.put(path, there)
+
+        before_the_last_look(change)
+        code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"changed": len(paths)})
+        assert one.files() == paths
+
+    def test_an_object_that_can_not_be_looked_at(self, one: World) -> None:
+        paths = everything(one)
+        with proxy.in_front_of(one.store.endpoint_url) as double:
+            other = replace(one.store, endpoint_url=double.url)
+            one.save(other)
+            one.configure(other)
+            double.misbehave(proxy.in_between(403), when=lambda request: "file3" in request.target)
+            code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"freed": len(paths) - 1, "failed": 1})
+        assert "the object can't be looked at: head_object" in answer["failures"]["local_content/aa/b3/file3"]
+        assert one.files() == {"local_content/aa/b3/file3"}
+
+    def test_the_file_is_written_after_it_was_read_and_its_time_put_back(
+        self, one: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = one.both("local_content/aa/bb/cc")
+        real = freeing.content
+
+        def content(root: Root, path: str) -> verify.Content:
+            found, times = real(root, path), file.stat()
+            file.write_bytes(b"CONTENT")
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+            return found
+
+        monkeypatch.setattr(freeing, "content", content)
+        code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"changed": 1})
+        assert file.read_bytes() == b"CONTENT"
+
+    def test_the_file_is_cached_again(self, one: World) -> None:
+        file = one.both("local_content/aa/bb/cc")
+        database = one.know(aabbcc=(7, 100 * DAY))
+        report = one.home / "report"
+        one.run("verify", "--report", report, "--database", database)
+        file.write_bytes(b"content")
+        code, answer, _ = one.free("--delete", "--report", report, "--database", database)
+        assert (code, files(answer)) == (0, {"young": 1})
 
 
 class TestTheReport:
@@ -331,6 +399,10 @@ class TestTheReport:
     def test_of_tomorrow(self, one: World) -> None:
         after = repr(time.time() + 25 * 3600)
         self.is_refused(one, lambda report: self.noted(report, "started", after), "it was begun")
+
+    @pytest.mark.parametrize("name", ["started", "directory"])
+    def test_that_somebody_edited(self, one: World, name: str) -> None:
+        self.is_refused(one, lambda report: self.noted(report, name, "[yesterday"), "which is damaged")
 
     def test_that_was_not_ended(self, one: World) -> None:
         self.is_refused(one, lambda report: self.noted(report, "ended", ""), "did not come to its end")
@@ -399,6 +471,82 @@ class TestWhatSynapseIsConfiguredFor:
         assert words in said
         assert "Nothing is deleted: name the store.json that was rendered with this configuration" in said
         assert one.files() == paths
+
+    @pytest.mark.parametrize(
+        ("old", "new", "words"),
+        [
+            (r"( *)endpoint_url: http:", r"\1endpoint_url: https:", "config.endpoint_url is 'https://"),
+            (r"( *)bucket:", r"\1sse_customer_key: k\n\1bucket:", "config.sse_customer_key is set"),
+        ],
+    )
+    def test_a_store_that_synapse_reads_otherwise(self, one: World, old: str, new: str, words: str) -> None:
+        paths = everything(one)
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        text = drop_in.read_text().replace('"', "")
+        drop_in.write_text(re.sub(old, new, text))
+        code, _, said = one.free("--delete")
+        assert code == 1
+        assert words in said
+        assert one.files() == paths
+
+    def test_another_homeserver(self, one: World) -> None:
+        paths = everything(one)
+        (one.config / "homeserver.yaml").write_text("server_name: example.org\n")
+        code, _, said = one.free("--delete")
+        assert code == 1
+        assert "server_name is 'example.org', and --store is of example.com" in said
+        assert one.files() == paths
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (b'media_storage_providers: []\nfoo: "{{ bar }}"\n', "is a template"),
+            (b"{# c #}\nmedia_storage_providers: []\nx: {% y %}\n", "is a template"),
+            (b"media_storage_providers: []\n\tfoo: 1\n", "is not valid YAML"),
+            (b"media_storage_providers: []\nfoo: caf\xe9\n", "UTF-8"),
+            (b"$ANSIBLE_VAULT;1.1;AES256\n3132\n", "is encrypted"),
+            (b"a: 1\n---\nmedia_storage_providers: []\n", "has more than one YAML document"),
+            (
+                b"repo: {}\ndatastores: []\nmedia_storage_providers: []\n",
+                "is a template, or the configuration of another program",
+            ),
+        ],
+    )
+    def test_a_file_of_the_directory_that_can_not_be_read_as_synapse_does(
+        self, one: World, content: bytes, words: str
+    ) -> None:
+        paths = everything(one)
+        (one.config / "conf.d" / "z.yaml").write_bytes(content)
+        code, _, said = one.free("--delete")
+        assert code == 64
+        assert f"{one.config / 'conf.d' / 'z.yaml'} " in said
+        assert words in said
+        assert one.files() == paths
+
+    @pytest.mark.parametrize(
+        "place", ["synapse-media.yaml", "conf.d/synapse-media.yml", "conf.d/sub/synapse-media.yaml"]
+    )
+    def test_a_file_that_synapse_does_not_read(self, one: World, place: str) -> None:
+        paths = everything(one)
+        (one.config / place).parent.mkdir(exist_ok=True)
+        (one.config / "conf.d" / "synapse-media.yaml").rename(one.config / place)
+        code, _, said = one.free("--delete")
+        assert code == 1
+        assert "has no storage provider of s3_storage_provider" in said
+        assert one.files() == paths
+
+    def test_a_directory_of_nothing_but_files(self, one: World) -> None:
+        """As Synapse reads it where it is given a directory; one that says nothing of media is left alone."""
+        everything(one)
+        (one.config / "conf.d" / "other.yaml").write_text("# nothing\n")
+        (one.config / "conf.d" / "more.yaml").write_text("presence: {enabled: false}\n")
+        code, answer, _ = one.run("free", "--config", one.config / "conf.d", "--older-than", "30d")
+        assert (code, files(answer)) == (0, {"freed": 7})
+
+    def test_a_directory_without_any(self, one: World) -> None:
+        code, _, said = one.run("free", "--config", one.media, "--older-than", "30d")
+        assert code == 64
+        assert "has neither homeserver.yaml nor a *.yaml file" in said
 
     def test_by_the_rendered_file_alone(self, one: World) -> None:
         everything(one)
@@ -497,6 +645,64 @@ class TestADirectoryThatIsTheBucket:
         with pytest.raises(freeing.RefusedError, match="is a bucket, mounted by"):
             freeing.refuse_mount(media, table)
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="mounting is for root")
+    def test_a_part_of_it_that_is_bound_from_the_bucket(
+        self, embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It is of the same file system, and nothing but the table of mounts tells of it."""
+        one = world(embedded_store, tmp_path, capsys, "")
+        path = "remote_content/b.example/aa/bb/cc"
+        one.both("local_content/aa/bb/cc")
+        one.put(path)
+        with bound(embedded_store.data_dir / one.store.bucket / "remote_content/b.example", one.media, path):
+            os.utime(one.media / path, (1, 1))
+            code, _, said = one.free("--delete")
+        assert code == 1
+        assert "a file that was written to remote_content/b.example appeared there as an object" in said
+        assert one.objects() == {path, "local_content/aa/bb/cc"}
+        assert (one.media / "local_content/aa/bb/cc").exists()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="mounting is for root")
+    @pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+    def test_another_disk_that_is_mounted_below(self, one: World, kind: str) -> None:
+        path = "remote_content/b.example/aa/bb/cc"
+        one.put(path)
+        disk = Path("/dev/shm") / f"{one.home.name}-disk" if kind == "bind" else None
+        try:
+            if disk:
+                disk.mkdir()
+            with bound(disk, one.media, path):
+                one.write(path)
+                code, answer, _ = one.run("verify")
+                assert (code, answer["verified"]["files"]) == (0, 1)
+                code, answer, _ = one.free("--delete")
+                assert (code, files(answer)) == (0, {"freed": 1})
+                assert one.files() == set()
+        finally:
+            if disk:
+                shutil.rmtree(disk)
+        assert one.objects() == {path}
+
+    def test_what_is_mounted_below(self, tmp_path: Path) -> None:
+        table = tmp_path / "mountinfo"
+        media = tmp_path / "media"
+        places = ["/", tmp_path, media, f"{media}-other/aa", f"{media}/local_content", f"{media}/local_content", "/x"]
+        table.write_text("".join(f"20 1 8:1 / {place} rw - ext4 /dev/sda rw\n" for place in places))
+        assert mounts.below(media, table) == [media / "local_content"]
+        assert mounts.below(media, tmp_path / "no such file") == []
+
+    def test_what_killed_runs_left(self, one: World) -> None:
+        one.both("local_content/aa/bb/cc")
+        left = one.write("local_content/.synapse-media-0123456789abcdef", b"")
+        others = {
+            one.write("local_content/.synapse-media-0123456789abcdef0", b""),
+            one.write("local_content/.synapse-media-0123456789abcde0", b"content"),
+            one.write("local_content/.synapse-media-0123456789abcde1", b"", age=30),
+        }
+        one.free("--delete")
+        assert not left.exists()
+        assert all(other.exists() for other in others)
+
     def test_other_mounts(self, tmp_path: Path) -> None:
         table = tmp_path / "mountinfo"
         table.write_text(
@@ -506,6 +712,20 @@ class TestADirectoryThatIsTheBucket:
         )
         freeing.refuse_mount(tmp_path / "media", table)
         freeing.refuse_mount(tmp_path, tmp_path / "no such file")
+
+
+@contextmanager
+def bound(disk: Path | None, media: Path, path: str) -> Iterator[None]:
+    """A directory, or a disk of its own, mounted two levels below the media store, as the path has it."""
+    place = media.joinpath(*Path(path).parts[:2])
+    place.mkdir(parents=True)
+    what = ["--bind", str(disk)] if disk else ["-t", "tmpfs", "tmpfs"]
+    if subprocess.run(["mount", *what, str(place)], capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let root mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 _FREE = """
@@ -536,7 +756,7 @@ def test_killed_at_any_moment_nothing_is_lost(one: World) -> None:
         assert child.stderr is not None
         # The moments that matter are those in which it deletes.
         for line in child.stderr:
-            if "again" in line:
+            if "deleting" in line:
                 break
         time.sleep(dice.uniform(0, 0.08))
         child.send_signal(signal.SIGKILL)
