@@ -1,4 +1,4 @@
-"""`synapse-media media`: the media that is there already. On the server it needs the store.json and rclone alone."""
+"""`synapse-media media`: the media that is there already. On the server it needs the store.json, boto3 and rclone."""
 
 from __future__ import annotations
 

@@ -164,12 +164,12 @@ def _only(arguments: argparse.Namespace) -> Callable[[str], bool]:
 
 def _rclone(store: StorageOutputs) -> Rclone:
     from synapse_media.media.rclone import Rclone
+    from synapse_media.store.clients import s3_client
 
     from .stores import own_key
 
-    if not store.keyless:
-        own_key(store)  # says how the secret is given, where there is none
-    return Rclone(store)
+    reached = own_key(store)  # says how the secret is given, where there is none
+    return Rclone(store, lambda: s3_client(*reached))
 
 
 @contextlib.contextmanager

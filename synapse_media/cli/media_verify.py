@@ -150,11 +150,13 @@ def place(arguments: argparse.Namespace, store: StorageOutputs) -> dict[str, str
 
 
 def homeserver_of(arguments: argparse.Namespace, *, default: bool) -> Homeserver | None:
+    if not (arguments.config or default):
+        return None  # without the packages that read a configuration
     from synapse_media.media import homeserver
 
     if arguments.config:
         return homeserver.read(arguments.config)
-    return homeserver.read([homeserver.DEFAULT]) if default and Path(homeserver.DEFAULT).is_dir() else None
+    return homeserver.read([homeserver.DEFAULT]) if Path(homeserver.DEFAULT).is_dir() else None
 
 
 @contextlib.contextmanager
@@ -176,7 +178,8 @@ def _bucket(store: StorageOutputs) -> Bucket:
 
     from .stores import own_key
 
-    return Bucket(store, s3_client(*own_key(store)), lambda: Rclone(store))
+    client = s3_client(*own_key(store))
+    return Bucket(store, client, lambda: Rclone(store, lambda: client))
 
 
 def _say(line: str) -> None:

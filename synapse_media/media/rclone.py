@@ -23,6 +23,7 @@ from synapse_media.engine.obtain import Say, obtain_rclone, say_on_stderr
 from synapse_media.engine.processes import environment
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
+from synapse_media.store.clients import Client
 
 from .tree import sort_key
 
@@ -124,9 +125,17 @@ _COPY: Final = (
 class Rclone:
     """rclone with one store as its remote."""
 
-    def __init__(self, store: StorageOutputs, *, program: Path | None = None, say: Say = say_on_stderr) -> None:
+    def __init__(
+        self,
+        store: StorageOutputs,
+        client: Callable[[], Client],
+        *,
+        program: Path | None = None,
+        say: Say = say_on_stderr,
+    ) -> None:
         """
         Args:
+            client: an S3 client with the store's own key, for listings.
             program: the program to run; by default the one on PATH, or else one that is built.
 
         Raises:
@@ -134,7 +143,7 @@ class Rclone:
             ObtainError: there is no rclone, and none can be built.
         """
         _require_directory(store)
-        self.store = store
+        self.store, self._client = store, client
         self._environment = _environment(store)
         self.program = program or obtain_rclone(say)
 
@@ -162,14 +171,10 @@ class Rclone:
             ApiError: the store can't be listed.
             UnsortedError: a store's keys come in another order.
         """
-        # Needed here alone, and with boto3.
-        from synapse_media.cli.stores import own_key
-        from synapse_media.store.clients import s3_client
-
         from .bucket import Bucket
 
         last = b""
-        for item in Bucket(self.store, s3_client(*own_key(self.store)), lambda: self).objects():
+        for item in Bucket(self.store, self._client(), lambda: self).objects():
             if (key := sort_key(item.key)) <= last:
                 raise UnsortedError(
                     f"{self.store.endpoint_url} lists {self.store.bucket} in another order than that of keys "

@@ -216,9 +216,11 @@ class _Listing(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        start = int(parse_qs(urlsplit(self.path).query).get("continuation-token", ["0"])[0])
-        keys = list(self.server.keys[start : start + 1000])  # type: ignore[attr-defined]
-        more = start + 1000 < len(self.server.keys)  # type: ignore[attr-defined]
+        asked = parse_qs(urlsplit(self.path).query)
+        start = int(asked.get("continuation-token", ["0"])[0])
+        held = self.server.keys if asked.get("prefix", [""])[0] == "local_content/" else []  # type: ignore[attr-defined]
+        keys = list(held[start : start + 1000])
+        more = start + 1000 < len(held)
         contents = "".join(
             f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
             '<ETag>"d41d8cd98f00b204e9800998ecf8427e"</ETag><Size>1000</Size></Contents>'
@@ -242,7 +244,9 @@ class _Listing(BaseHTTPRequestHandler):
 PLAN = """
 import json, resource, sys, time
 from synapse_media import contract
+from synapse_media.cli.stores import own_key
 from synapse_media.media import copy, rclone, tree
+from synapse_media.store.clients import s3_client
 from tests.bench.media import names
 
 class Many(tree.Tree):
@@ -254,7 +258,7 @@ class Many(tree.Tree):
 
 store = contract.from_json(json.loads(sys.stdin.read()))
 start = time.monotonic()
-done = copy.copy(Many(int(sys.argv[1])), rclone.Rclone(store), dry_run=True)
+done = copy.copy(Many(int(sys.argv[1])), rclone.Rclone(store, lambda: s3_client(*own_key(store))), dry_run=True)
 # getrusage would tell what the process that started this one had.
 (own,) = (int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
