@@ -34,7 +34,18 @@ MAY = {
     "runbook": {"allow", "catalog", "methods", "contract", "errors", "homeserver", "renderer"},
     "cost": {"catalog", "methods", "contract", "errors"},
     "engine": {"errors", "redaction"},
-    "media": {"catalog", "contract", "engine", "errors", "homeserver", "lint", "methods", "redaction", "store"},
+    "media": {
+        "catalog",
+        "contract",
+        "engine",
+        "errors",
+        "homeserver",
+        "lint",
+        "methods",
+        "redaction",
+        "renderer",
+        "store",
+    },
 }
 """Room of `synapse_media` -> the other rooms that it may import; `cli` may import all."""
 COMPONENTS = {"allow", "schema", "catalog", "contract", "errors", "extras", "methods", "settings", "plugin"}
