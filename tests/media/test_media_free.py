@@ -749,7 +749,7 @@ def test_killed_at_any_moment_nothing_is_lost(one: World) -> None:
     ]
     dice = random.Random(7)
     begun = 0
-    for _ in range(20):
+    for turn in range(20):
         for path in paths.keys() - one.files():
             one.write(path, paths[path])
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -758,6 +758,8 @@ def test_killed_at_any_moment_nothing_is_lost(one: World) -> None:
         for line in child.stderr:
             if "deleting" in line:
                 break
+        while turn % 2 and child.poll() is None and len(one.files()) == len(paths):
+            pass  # until it has begun, however slow this machine is
         time.sleep(dice.uniform(0, 0.08))
         child.send_signal(signal.SIGKILL)
         child.communicate()

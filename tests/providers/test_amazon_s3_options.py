@@ -7,7 +7,8 @@ from typing import Any
 
 import pulumi
 import pytest
-from pulumi.runtime import set_mocks, test
+from pulumi.runtime import set_mocks
+from pulumi.runtime import test as as_program
 
 from components.amazon_s3 import AmazonS3, AmazonS3Args
 from synapse_media import contract
@@ -141,7 +142,7 @@ def test_a_programs_component_says_where_a_store_without_a_key_is(*, keyless: bo
     recorder = Declared()
     set_mocks(recorder, project="acme", stack="mocked", preview=False)
 
-    @test  # type: ignore[untyped-decorator]
+    @as_program  # type: ignore[untyped-decorator]
     def program() -> pulumi.Output[Any]:
         bucket = pulumi.Output.from_input("example-com-media")
         args = AmazonS3Args(

@@ -459,7 +459,7 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
 
 def test_an_adopted_bucket_says_where_its_media_is(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
     token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
-    made = double.create_bucket(double.API_URL, token, double.key_id, "refused-media", "allPrivate")
+    made = double.create_bucket(double.API_URL, token, double.key_id, "elsewhere-media", "allPrivate")
 
     def upload(name: str) -> None:
         to = double.get_upload_url(double.API_URL, token, made["bucketId"])
@@ -469,7 +469,16 @@ def test_an_adopted_bucket_says_where_its_media_is(double: B2Double, monkeypatch
 
     def said(*looked_for: str) -> list[str]:
         words: list[str] = []
-        _create(double, monkeypatch, double.key_id, double.key, words, adopt=True, mediaIn=list(looked_for))
+        _create(
+            double,
+            monkeypatch,
+            double.key_id,
+            double.key,
+            words,
+            bucket="elsewhere-media",
+            adopt=True,
+            mediaIn=list(looked_for),
+        )
         return [line for line in words if "holds objects" in line]
 
     assert said("local_content/") == []
