@@ -47,7 +47,6 @@ def test_up_again_another_method_down_and_clean(
     assert "To apply:" not in printed
     assert "is new. Render" in printed
     assert "warning" not in printed
-    assert "Diagnostics" not in printed
     assert main(["embedded", "env"]) == 0
     lines = capfd.readouterr().out
     # Plain pulumi has what it needs to ask the store.
