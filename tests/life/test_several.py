@@ -161,7 +161,7 @@ def test_dangerous_changes_come_before_plain_ones_and_keys_are_rotated(
     assert code == 1
     assert "3 stacks: 2 done, 1 failed" in err
     assert "the stores of" in err
-    assert "second.example.com" in err
+    assert "Pulumi.shard-1.yaml: second.example.com, shard-1.example.com; all of them: --all" in err
     # What is left: in the others it has begun already.
     for keys in (("b", ("a",)), ("b", ("a",)), ("b", ())):
         more = [] if keys[1] else ["--finish", "--confirm"]
