@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any, Final
 
 from synapse_media.errors import StoreError, SynapseMediaError, UsageError
-from synapse_media.guards.applied import OURS, PROOF, is_bucket
+from synapse_media.guards.applied import OURS, PROOF, is_bucket, resources_of
 from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
 from synapse_media.urn import Urn
@@ -42,7 +42,7 @@ def of_up(session: stacks.Session, preview: Mapping[str, Any], state: Mapping[st
     Raises UsageError where the variable is set to something else than it allows.
     """
     steps = [step for step in preview.get("steps", ()) if step["op"] != "same"]
-    count = len(preview.get("steps", ())) + len(_resources(state))
+    count = len(preview.get("steps", ())) + len(resources_of(state))
     return (
         _wanted(len(steps) * count)
         and session.engine.is_local
@@ -53,7 +53,7 @@ def of_up(session: stacks.Session, preview: Mapping[str, Any], state: Mapping[st
 
 def of_destroy(session: stacks.Session, state: Mapping[str, Any]) -> bool:
     """Whether a `destroy` may: what is gone is deleted once more by the next one. Raises UsageError, as `of_up`."""
-    found = _resources(state)
+    found = resources_of(state)
     return (
         _wanted(len(found) * len(found) // 2)
         and session.engine.is_local
@@ -71,7 +71,7 @@ def settle(session: stacks.Session, preview: Mapping[str, Any], *, everything: b
     from synapse_media.schema.resources import ProofInputs
 
     proved = {step["urn"] for step in preview.get("steps", ()) if step["op"] != "same"}
-    for one in _resources(session.state()):
+    for one in resources_of(session.state()):
         if one["type"] != PROOF or not (everything or one["urn"] in proved):
             continue
         inputs = model.read(ProofInputs, {**one["inputs"], "secretAccessKey": ""})
@@ -138,8 +138,3 @@ def _marks_are_kept(session: stacks.Session, steps: Iterable[Mapping[str, Any]])
 
 def _is_bucket(step: Mapping[str, Any]) -> bool:
     return is_bucket(Urn.parse(step["urn"]).kind)
-
-
-def _resources(state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = state.get("deployment", {}).get("resources") or []
-    return found

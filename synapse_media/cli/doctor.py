@@ -13,6 +13,7 @@ from synapse_media import catalog, stackfile, values
 from synapse_media.engine.processes import environment
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
+from synapse_media.guards.applied import resources_of
 from synapse_media.homeserver import synapse
 from synapse_media.methods import MODULE
 from synapse_media.settings import StoreSettings
@@ -145,7 +146,7 @@ def state_findings(engine: Engine, stack: str) -> list[str]:
         return [f"the state of {stack} could not be searched for secrets: {error}"]
     return [
         f"the state of {stack} holds {name} of {resource['urn']} in clear text: rotate that key"
-        for resource in export.get("deployment", {}).get("resources") or []
+        for resource in resources_of(export)
         for name in sorted({name for part in ("inputs", "outputs") for name in _in_clear(resource.get(part) or {})})
     ]
 

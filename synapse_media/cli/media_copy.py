@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
-from synapse_media.errors import SynapseMediaError, UsageError
+from synapse_media.errors import UsageError
 from synapse_media.methods import MEDIA_REPO
 
 from . import media_verify, programs, terminal
@@ -20,7 +20,7 @@ from . import media_verify, programs, terminal
 if TYPE_CHECKING:
     from synapse_media.media.copy import Copied
     from synapse_media.media.plan import Amount, Named
-    from synapse_media.media.rclone import Progress, Rclone
+    from synapse_media.media.rclone import Progress
     from synapse_media.media.restore import Restored
     from synapse_media.media.tree import Tree
 
@@ -80,7 +80,7 @@ def copy(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     with _explained(store), _shown(arguments) as show:
         done = media.copy(
             tree,
-            _rclone(store),
+            media_verify.bucket_of(store),
             shard=shard,
             checksum=arguments.checksum,
             min_age=media.MIN_AGE if arguments.min_age is None else arguments.min_age,
@@ -113,7 +113,12 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     only = _only(arguments)
     with _explained(store), _shown(arguments) as show:
         done = media.restore(
-            tree, _rclone(store), only=only, bwlimit=arguments.bwlimit or "", dry_run=arguments.dry_run, show=show
+            tree,
+            media_verify.bucket_of(store),
+            only=only,
+            bwlimit=arguments.bwlimit or "",
+            dry_run=arguments.dry_run,
+            show=show,
         )
     if arguments.json:
         print(programs.text({**media_verify.place(arguments, store), "dry_run": arguments.dry_run, **done.to_json()}))
@@ -132,19 +137,12 @@ def _refuse_media_repo(store: StorageOutputs, programs_of_it: str) -> None:
 
 def _refuse_media_of_another(arguments: argparse.Namespace, store: StorageOutputs, tree: Tree) -> None:
     """Raise SynapseMediaError where --config says that this is not the directory, the store or the homeserver."""
-    from synapse_media.renderer import domain
-
     if not arguments.config:
         return  # what reads it needs packages that a server need not have
     homeserver = media_verify.homeserver_of(arguments, default=False)
-    if homeserver is None:
-        return
-    homeserver.require_store(store, tree.path)
-    if homeserver.server_name not in ("", store.server_name, domain(store.server_name)):
-        raise SynapseMediaError(
-            f"{homeserver.said}: server_name is {homeserver.server_name!r}, and --store is of {store.server_name}: "
-            "media of two homeservers must not be mixed. Name the store.json of this homeserver."
-        )
+    if homeserver is not None:
+        homeserver.require_store(store, tree.path)
+        homeserver.require_homeserver(store)
 
 
 def _only(arguments: argparse.Namespace) -> Callable[[str], bool]:
@@ -160,16 +158,6 @@ def _only(arguments: argparse.Namespace) -> Callable[[str], bool]:
         known = database.of_user(arguments.user) if arguments.user else database.of_room(arguments.room)
         paths = {path for each in known for path in (each.path, each.former)}
     return paths.__contains__
-
-
-def _rclone(store: StorageOutputs) -> Rclone:
-    from synapse_media.media.rclone import Rclone
-    from synapse_media.store.clients import s3_client
-
-    from .stores import own_key
-
-    reached = own_key(store)  # says how the secret is given, where there is none
-    return Rclone(store, lambda: s3_client(*reached))
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
         refuse_mount(tree.path)
         found = media.verify(
             tree,
-            _bucket(store),
+            bucket_of(store),
             database=database,
             report=Path(arguments.report) if arguments.report else None,
             read_all=arguments.read_all,
@@ -125,7 +125,7 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     with database_of(arguments, homeserver) as database:
         done = media.free(
             Tree(arguments.directory),
-            _bucket(store),
+            bucket_of(store),
             homeserver,
             arguments.older_than,
             prove=lambda: prove(store),
@@ -171,15 +171,14 @@ def database_of(arguments: argparse.Namespace, homeserver: Homeserver | None) ->
         yield database
 
 
-def _bucket(store: StorageOutputs) -> Bucket:
+def bucket_of(store: StorageOutputs) -> Bucket:
     from synapse_media.media.bucket import Bucket
     from synapse_media.media.rclone import Rclone
     from synapse_media.store.clients import s3_client
 
     from .stores import own_key
 
-    client = s3_client(*own_key(store))
-    return Bucket(store, client, lambda: Rclone(store, lambda: client))
+    return Bucket(store, s3_client(*own_key(store)), lambda: Rclone(store))
 
 
 def _say(line: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from synapse_media import contract, stackfile
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
-from synapse_media.guards.applied import PROOF, Applied, Homeservers
+from synapse_media.guards.applied import PROOF, Applied, Homeservers, resources_of
 from synapse_media.guards.applied import read as read_applied
 
 from . import stacks
@@ -77,7 +77,7 @@ def existing(project: Path, overview: Overview) -> Iterator[Existing]:
         return
     provider = overview.stack.secrets_provider if overview.stack else ""
     state = Engine(project, (), {}, stacks.say, provider, makes_passphrase=False).export(str(overview.known["name"]))
-    resources = [one for one in state.get("deployment", {}).get("resources") or [] if one.get("type")]
+    resources = [one for one in resources_of(state) if one.get("type")]
     homeservers = Homeservers(resources)
     proved = {
         homeservers.of_resource(one): str(one.get("modified") or one.get("created") or "")

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from synapse_media import stackfile
 from synapse_media.engine.paths import private_dir, state_dir
+from synapse_media.engine.processes import SignalRelay
 from synapse_media.errors import UsageError
 from synapse_media.redaction import redacted
 
@@ -210,7 +209,7 @@ def _made(parsed: argparse.Namespace, stack: str, words: Sequence[str]) -> Run:
 def _together(runs: Sequence[Run], at_once: int) -> int:
     """Run all of them, at most so many at once; the code of the signal that ended this, or 0."""
     waiting = list(runs)
-    with _Signals(runs) as signals, _progress(runs) as show:
+    with _Relay(runs) as signals, _progress(runs) as show:
         while True:
             active = [one for one in runs if one.process is not None and one.code is None]
             while waiting and len(active) < at_once and not signals.received:
@@ -222,27 +221,14 @@ def _together(runs: Sequence[Run], at_once: int) -> int:
             show([one for one in active if one.look()])
 
 
-class _Signals:
-    """Hands Ctrl-C, SIGTERM and SIGHUP on to every process, and has no other one started."""
+class _Relay(SignalRelay):
+    """Hands signals on to every process, and has no other one started."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.received = 0
+        super().__init__()
         self._runs = runs
-        self._old: dict[int, Any] = {}
 
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._old[number] = signal.signal(number, self._pass_on)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        if self._old[number] == signal.SIG_IGN:
-            return
-        self.received = number
+    def pass_on(self, number: int) -> None:
         for one in self._runs:
             if one.process is not None and one.code is None:
                 with contextlib.suppress(ProcessLookupError):

@@ -36,6 +36,7 @@ from synapse_media.guards.applied import (
     is_bucket,
     is_ours,
     required_variables,
+    resources_of,
 )
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
@@ -385,7 +386,7 @@ def opening_state(session: Session, state: Mapping[str, Any], confirmed: Collect
             # An earlier run's mark may be there: only a new one says that this run has begun.
             if _mark_as_it_is(session) == before:
                 # Nothing was changed at the store, so the former state holds, duplicates included.
-                missing = len(_resources(state)) - len(_resources(session.state()))
+                missing = len(resources_of(state)) - len(resources_of(session.state()))
                 if missing > 0:
                     session.engine.replace_state(session.stack.name, state)
             _align(session, session.state(), ())
@@ -395,20 +396,15 @@ def opening_state(session: Session, state: Mapping[str, Any], confirmed: Collect
 def forget_duplicates(session: Session, preview: Mapping[str, Any]) -> bool:
     """Leave out of the state what a run would delete although the thing lives on under another entry; whether any."""
     state = session.state()
-    positions, homeservers = duplicates(state, preview), Homeservers(_resources(state))
+    positions, homeservers = duplicates(state, preview), Homeservers(resources_of(state))
     for number in positions:
-        entry = _resources(state)[number]
+        entry = resources_of(state)[number]
         kind = short(Urn.parse(entry["urn"]).kind)
         store = homeservers.of(entry["urn"])
         say(f"{kind} of {store}: a former entry of the state is left out, since what it names is kept")
     if positions:
         session.engine.replace_state(session.stack.name, without(state, positions))
     return bool(positions)
-
-
-def _resources(state: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = state.get("deployment", {}).get("resources") or []
-    return found
 
 
 def _align(session: Session, state: Mapping[str, Any], allow: Collection[str]) -> None:
@@ -423,8 +419,8 @@ def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) ->
     """The state, changed; None where it is right as it is."""
     changed = False
     names = current_names(read_applied(state), session.stack.stores)
-    homeservers = Homeservers(_resources(state))
-    for resource in (one for one in _resources(state) if is_ours(one["urn"])):
+    homeservers = Homeservers(resources_of(state))
+    for resource in (one for one in resources_of(state) if is_ours(one["urn"])):
         store, kind = homeservers.of_resource(resource), str(resource["type"])
         words = allowed.words_of(store, allow, names.get(store, store))
         wanted: dict[str, bool] = {}
@@ -451,7 +447,7 @@ def _set(values: dict[str, Any], name: str, *, value: bool) -> bool:
 
 def fingerprint(state: Mapping[str, Any]) -> frozenset[tuple[str, str, str]]:
     """What tells a state from one that another run changed: each resource's URN, id, and time of its last change."""
-    return frozenset((one["urn"], str(one.get("id")), str(one.get("modified"))) for one in _resources(state))
+    return frozenset((one["urn"], str(one.get("id")), str(one.get("modified"))) for one in resources_of(state))
 
 
 def changed_meanwhile() -> SynapseMediaError:

@@ -12,7 +12,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from synapse_media.engine.obtain import ObtainError, has_versitygw, obtain_pulumi, obtain_rclone, obtain_versitygw
+from synapse_media.engine.obtain import (
+    ObtainError,
+    has_versitygw,
+    obtain_pulumi,
+    obtain_rclone,
+    obtain_versitygw,
+    require_go,
+)
 from synapse_media.errors import SynapseMediaError
 
 _BESIDE = "beside"
@@ -42,6 +49,7 @@ def _others_beside() -> Iterator[None]:
     if has_versitygw():
         yield
         return
+    require_go()
     print("Building the embedded store and rclone beside the engine …", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile() as said:
         command = [sys.executable, "-m", "synapse_media.engine", _BESIDE]

@@ -172,6 +172,11 @@ def obtain_versitygw(say: Say = say_on_stderr) -> Path:
     return build_once(VERSITYGW, _home_of_versitygw(), say)
 
 
+def require_go() -> None:
+    """Raise ObtainError where nothing can be built."""
+    _go_version(VERSITYGW.source)
+
+
 def has_versitygw() -> bool:
     """Whether the embedded store's program was built before."""
     return (_home_of_versitygw() / VERSITYGW.name).exists()

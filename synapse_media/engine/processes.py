@@ -7,8 +7,11 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any, Self
 
 # Variables that any child may see: paths, locale, proxies and certificates. No credentials.
 _ANY_CHILD = (
@@ -32,6 +35,39 @@ LOGGING = re.compile(r"\w+_SDK_GO_LOGGING\w*")
 # Read by our commands, which pass the stack to pulumi as an option.
 _READ_BY_COMMANDS = frozenset({"PULUMI_STACK"})
 _PROC = Path("/proc")
+
+
+class SignalRelay:
+    """Hands SIGINT, SIGTERM and SIGHUP on, so that what runs beneath can finish its current step.
+
+    Entered before a child is started, since a signal that has a handler here is reset to its default there.
+
+    Attributes:
+        received: the last signal that was not ignored before; 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self._old[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self._old.get(number) != signal.SIG_IGN:
+            self.received = number
+            self.pass_on(number)
+
+    def pass_on(self, number: int) -> None:
+        """Hand a signal on to the children there are."""
+        raise NotImplementedError
 
 
 def environment(more: str = "") -> dict[str, str]:

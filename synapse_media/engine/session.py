@@ -16,8 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote, unquote
 
 from synapse_media.engine import live
@@ -25,7 +24,7 @@ from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
 from synapse_media.engine.options import selecting_options
 from synapse_media.engine.paths import private_dir, state_dir
-from synapse_media.engine.processes import LOGGING, PASSED, program_name, withheld
+from synapse_media.engine.processes import LOGGING, PASSED, SignalRelay, program_name, withheld
 from synapse_media.engine.vendor_errors import readable_errors
 from synapse_media.errors import SynapseMediaError
 
@@ -663,38 +662,23 @@ def _only_protected(stdout: str) -> bool:
     )
 
 
-class _Relay:
-    """Forwards SIGINT, SIGTERM and SIGHUP to a child, so that it can finish its current step.
+class _Relay(SignalRelay):
+    """Hands signals on to one child.
 
-    Entered before the child is started, since a signal that has a handler here is reset to its default there. If SIGINT
-    were still ignored (nohup, a background job of a script), pulumi's children would ignore it too, and pulumi would
-    wait 5 s for each of them.
+    If SIGINT were still ignored (nohup, a background job of a script), pulumi's children would ignore it too, and
+    pulumi would wait 5 s for each of them.
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        super().__init__()
         self._pid = 0
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                self._old[number] = signal.signal(number, self._pass_on)
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
 
     def to(self, pid: int) -> None:
         self._pid = pid
         if self.received:
-            self._pass_on(self.received, None)
+            self.pass_on(self.received)
 
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        if self._old.get(number) == signal.SIG_IGN:
-            return
-        self.received = number
+    def pass_on(self, number: int) -> None:
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)

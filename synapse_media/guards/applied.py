@@ -224,6 +224,16 @@ def keyless_place(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     return place if isinstance(place, Mapping) else {}
 
 
+def resources_of(export: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The resources in a state.
+
+    Args:
+        export: what `pulumi stack export` prints.
+    """
+    found: list[dict[str, Any]] = export.get("deployment", {}).get("resources") or []
+    return found
+
+
 def read(export: Mapping[str, Any]) -> dict[str, Applied]:
     """The record of every store in a state, by homeserver.
 
@@ -231,7 +241,7 @@ def read(export: Mapping[str, Any]) -> dict[str, Applied]:
         export: what `pulumi stack export` prints.
     """
     found = {}
-    resources = [one for one in export.get("deployment", {}).get("resources") or [] if one.get("type")]
+    resources = [one for one in resources_of(export) if one.get("type")]
     homeservers = Homeservers(resources)
     parts: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
     finished: dict[str, Mapping[str, Any]] = {}

@@ -34,6 +34,7 @@ from .applied import (
     is_ours,
     keyless_place,
     read,
+    resources_of,
 )
 from .danger import Danger
 
@@ -77,7 +78,7 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
     steps = preview.get("steps", ())
     # What we made last, before a refresh put drift in its place: mending drift is no danger.
     made = {step["urn"]: step["oldState"] for step in steps if step["op"] == "refresh" and step.get("oldState")}
-    homeservers = Homeservers.of_steps(steps, (state or {}).get("deployment", {}).get("resources") or ())
+    homeservers = Homeservers.of_steps(steps, resources_of(state or {}))
     records = read(state or {})
     running = _running(steps, homeservers)
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
@@ -139,7 +140,7 @@ def proofs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, st
     The preview leaves out what stays the same, and a proof's URN in the state may be a former one, which no option of
     pulumi takes: it is named beside a resource of the same component that changes.
     """
-    resources = state.get("deployment", {}).get("resources") or ()
+    resources = resources_of(state)
     steps = preview.get("steps") or ()
     homeservers = Homeservers.of_steps(steps, resources)
     proved = {homeservers.of_resource(one) for one in resources if one["type"] == PROOF and not one.get("delete")}

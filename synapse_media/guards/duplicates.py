@@ -12,7 +12,7 @@ from typing import Any
 
 from synapse_media.urn import Urn
 
-from .applied import RING, Homeservers, is_bucket
+from .applied import RING, Homeservers, is_bucket, resources_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def duplicates(export: Mapping[str, Any], preview: Mapping[str, Any]) -> list[in
         export: what `pulumi stack export` prints.
         preview: what `pulumi preview --json` prints for that state.
     """
-    resources = export.get("deployment", {}).get("resources") or []
+    resources = resources_of(export)
     steps = preview.get("steps") or ()
     deleted = {step["urn"] for step in steps if step["op"] == "delete"}
     stated, planned = Homeservers(resources), Homeservers.of_steps(steps, resources)

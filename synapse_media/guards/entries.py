@@ -12,7 +12,7 @@ from synapse_media import catalog
 from synapse_media.allow import split
 from synapse_media.urn import Urn
 
-from .applied import Homeservers, is_component, is_ours
+from .applied import Homeservers, is_component, is_ours, resources_of
 
 
 def of_no_store(
@@ -26,7 +26,7 @@ def of_no_store(
         state: what `pulumi stack export` printed before.
         preview: what `pulumi preview --json` prints; {} where there is none.
     """
-    resources = state.get("deployment", {}).get("resources") or ()
+    resources = resources_of(state)
     steps = preview.get("steps") or ()
     homeservers = Homeservers.of_steps(steps, resources)
     urns = (*(one["urn"] for one in resources), *(step["urn"] for step in steps))

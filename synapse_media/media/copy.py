@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from .bucket import Bucket, RemoteObject
 from .pairs import pairs
 from .plan import Amount, Named, Plan
-from .rclone import Progress, Rclone, RemoteObject
+from .rclone import Progress, Rclone
 from .tree import MediaFile, Shard, Tree
 
 MIN_AGE: Final = 60
@@ -55,7 +56,7 @@ class Copied:
 
 def copy(
     tree: Tree,
-    rclone: Rclone,
+    bucket: Bucket,
     *,
     shard: Shard | None = None,
     checksum: bool = False,
@@ -80,23 +81,23 @@ def copy(
         ApiError: the store can't be listed.
         RcloneError: it takes nothing.
     """
-    report = Copied()
+    report, rclone = Copied(), bucket.rclone()
     with Plan() as plan, Plan() as arrived:
-        _plan(tree, rclone, plan, report, shard=shard, checksum=checksum, min_age=min_age)
+        _plan(tree, bucket, plan, report, shard=shard, checksum=checksum, min_age=min_age)
         report.planned = plan.amount
         for left in tree.left_out:
             report.left_out.add(left.path, left.why)
         if not dry_run:
             _transfer(tree, rclone, plan, arrived, report, bwlimit=bwlimit, show=show)
             if arrived.amount.files:
-                _look_again(tree, rclone, arrived, report, shard)
+                _look_again(tree, bucket, arrived, report, shard)
     return report
 
 
 def _plan(
-    tree: Tree, rclone: Rclone, plan: Plan, report: Copied, *, shard: Shard | None, checksum: bool, min_age: float
+    tree: Tree, bucket: Bucket, plan: Plan, report: Copied, *, shard: Shard | None, checksum: bool, min_age: float
 ) -> None:
-    for file, found in pairs(tree.files(shard=shard), _of(rclone.listing(hashes=checksum), shard)):
+    for file, found in pairs(tree.files(shard=shard), _of(bucket.media(hashes=checksum), shard)):
         if file is None:
             continue
         if found is not None and _is_same(tree, file, found, report, checksum=checksum):
@@ -166,10 +167,10 @@ def _transfer(
             return  # a store that takes none of so many takes none of the rest
 
 
-def _look_again(tree: Tree, rclone: Rclone, arrived: Plan, report: Copied, shard: Shard | None) -> None:
+def _look_again(tree: Tree, bucket: Bucket, arrived: Plan, report: Copied, shard: Shard | None) -> None:
     """List once more what was copied: an answer to an upload may be another server's, such as a proxy's."""
     files = (MediaFile(path, size, 0, 0) for batch in arrived.batches() for path, size, _ in batch)
-    for file, found in pairs(files, _of(rclone.listing(), shard)):
+    for file, found in pairs(files, _of(bucket.media(), shard)):
         if file is None:
             continue
         if found is not None and found.size == file.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .rclone import RemoteObject
+from .bucket import RemoteObject
 from .tree import MediaFile, sort_key
 
 
@@ -14,7 +14,7 @@ def pairs(
     """Each path once, in order, with what there is of it: the file, the object, or both.
 
     Args:
-        files, objects: both in the order of `tree.sort_key`, as `Tree.files` and `Rclone.listing` give them.
+        files, objects: both in the order of `tree.sort_key`, as `Tree.files` and `Bucket.media` give them.
     """
     local, remote = iter(files), iter(objects)
     file, found = next(local, None), next(remote, None)

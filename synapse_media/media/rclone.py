@@ -23,9 +23,6 @@ from synapse_media.engine.obtain import Say, obtain_rclone, say_on_stderr
 from synapse_media.engine.processes import environment
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
-from synapse_media.store.clients import Client
-
-from .tree import sort_key
 
 REMOTE: Final = "store"
 TRANSFERS: Final = 32
@@ -33,7 +30,6 @@ _VARIABLE: Final = f"RCLONE_CONFIG_{REMOTE.upper()}_"
 # What a role is found by, where the machine signs: https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
 _OF_A_ROLE: Final = r"AWS_(?:ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN|PROFILE|CONFIG_FILE|SHARED_CREDENTIALS_FILE"
 _OF_A_ROLE_TOO: Final = r"|ROLE_ARN|ROLE_SESSION_NAME|WEB_IDENTITY_TOKEN_FILE|CONTAINER_\w+|EC2_METADATA_\w+|REGION)"
-_MD5: Final = re.compile(r"[0-9a-fA-F]{32}")
 _ERRORS: Final = frozenset({"error", "critical", "fatal", "alert", "emergency"})
 
 
@@ -47,27 +43,6 @@ class RcloneError(StoreError):
     def __init__(self, message: str, events: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(message)
         self.events = tuple(events)
-
-
-class UnsortedError(StoreError):
-    """A store whose listing is not in the order of keys, so that it can't be compared in little memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteObject:
-    """An object of the store.
-
-    Attributes:
-        path: relative to the media store: the key without the store's prefix.
-        modified: when the store wrote it, in seconds since the epoch, by the store's clock.
-        md5: of its content, in hexadecimal; None where it was not asked for, or the store does not tell (an object
-            that was uploaded in parts).
-    """
-
-    path: str
-    size: int
-    modified: float
-    md5: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +103,12 @@ class Rclone:
     def __init__(
         self,
         store: StorageOutputs,
-        client: Callable[[], Client],
         *,
         program: Path | None = None,
         say: Say = say_on_stderr,
     ) -> None:
         """
         Args:
-            client: an S3 client with the store's own key, for listings.
             program: the program to run; by default the one on PATH, or else one that is built.
 
         Raises:
@@ -143,7 +116,7 @@ class Rclone:
             ObtainError: there is no rclone, and none can be built.
         """
         _require_directory(store)
-        self.store, self._client = store, client
+        self.store = store
         self._environment = _environment(store)
         self.program = program or obtain_rclone(say)
 
@@ -155,39 +128,6 @@ class Rclone:
     def etags_may_be_no_md5s(self) -> bool:
         """Whether this provider's ETags may look like MD5s and be none, where a key of the user's encrypts."""
         return bool(catalog.load(self.store.provider).value("etags_may_be_no_md5s", False))
-
-    def listing(self, *, hashes: bool = False) -> Iterator[RemoteObject]:
-        """Every object of Synapse's media, in the order of `tree.sort_key`, as the pages come: in little memory.
-
-        To be merged with `Tree.files`, which has the same order. One request per folder and 1000 objects. What is
-        neither media nor a thumbnail is left out, as are keys that are no path of a file.
-
-        It is not rclone's own listing: that takes a web page, or an empty answer, for a bucket without objects.
-
-        Args:
-            hashes: tell of the MD5s too.
-
-        Raises:
-            ApiError: the store can't be listed.
-            UnsortedError: a store's keys come in another order.
-        """
-        from .bucket import Bucket
-
-        last = b""
-        for item in Bucket(self.store, self._client(), lambda: self).objects():
-            if (key := sort_key(item.key)) <= last:
-                raise UnsortedError(
-                    f"{self.store.endpoint_url} lists {self.store.bucket} in another order than that of keys "
-                    f"({item.key!r} after {last.decode(errors='replace')!r}), and as large a listing can't be compared "
-                    "otherwise: nothing was done."
-                )
-            last = key
-            path = item.key.removeprefix(self.store.prefix)
-            # Synapse writes no such key, and a file of this name would lie elsewhere.
-            if not {"", ".", ".."}.isdisjoint(path.split("/")):
-                continue
-            md5 = item.etag.lower() if hashes and _MD5.fullmatch(item.etag) else None
-            yield RemoteObject(path, item.size, item.modified, md5)
 
     def copy(
         self,

@@ -17,9 +17,10 @@ from typing import Any, Final
 from synapse_media.engine.files import locked
 from synapse_media.errors import SynapseMediaError
 
+from .bucket import Bucket, RemoteObject
 from .pairs import pairs
 from .plan import Amount, Named, Plan
-from .rclone import Progress, Rclone, RemoteObject
+from .rclone import Progress, Rclone
 from .root import Root
 from .tree import FOLDERS, STAGING, MediaFile, Tree, md5_of, name_fault
 
@@ -62,7 +63,7 @@ class Restored:
 
 def restore(
     tree: Tree,
-    rclone: Rclone,
+    bucket: Bucket,
     *,
     only: Callable[[str], bool] = lambda _: True,
     bwlimit: str = "",
@@ -84,9 +85,9 @@ def restore(
             media store's owner can't be given to what is written.
         RcloneError: the store can't be listed, or hands out nothing.
     """
-    report = Restored()
+    report, rclone = Restored(), bucket.rclone()
     with Plan() as plan:
-        for file, found in pairs(tree.files(), _wanted(rclone.listing(hashes=True), only)):
+        for file, found in pairs(tree.files(), _wanted(bucket.media(hashes=True), only)):
             if found is not None:
                 _decide(tree, file, found, plan, report)
         report.planned = plan.amount
@@ -255,33 +256,23 @@ def _transfer(
 
         staging.mkdir(mode=0o700)
         failed = rclone.copy(rclone.remote(), str(staging), [path for path, _, _ in batch], *options, show=shown)
-        arrived = {path: md5 for path, _, md5 in batch if path not in failed}
+        arrived = {path: _content(staging / path, size) for path, size, _ in batch if path not in failed}
         doubtful = rclone.etags_may_be_no_md5s
         again = _read_again(
             rclone,
-            (path for path, md5 in arrived.items() if not md5 or (doubtful and not _has_md5(staging / path, md5))),
+            (path for path, _, md5 in batch if path in arrived and (not md5 or (doubtful and arrived[path][0] != md5))),
         )
         os.sync()  # what has a name must have its content, too, after a power cut
         for path, size, md5 in batch:
-            content = again.get(path, md5)
-            why = (
-                failed.get(path)
-                or _fault(staging / path, size, content)
-                or _put(staging / path, root, path, manner, content)
-            )
+            here, why = arrived.get(path) or ("", failed[path])
+            if not why and here != again.get(path, md5):
+                why = _OTHER_CONTENT
+            why = why or _put(staging / path, root, path, manner, here)
             if why:
                 report.failed.add(path, why)
             else:
                 report.restored.add(size)
         shutil.rmtree(staging)
-
-
-def _has_md5(path: Path, md5: str) -> bool:
-    try:
-        with path.open("rb") as content:
-            return md5 == md5_of(content)
-    except OSError:
-        return False
 
 
 def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str]:
@@ -293,16 +284,16 @@ def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str]:
     return {path: md5 for md5, _, path in (line.partition("  ") for line in lines)}
 
 
-def _fault(path: Path, size: int, md5: str) -> str:
-    """Why what arrived is not what is in the bucket; "" where it is."""
+def _content(path: Path, size: int) -> tuple[str, str]:
+    """The MD5 of what arrived, and why it is not what is in the bucket; "" where nothing speaks against it."""
     try:
         with path.open("rb") as content:
             found = md5_of(content)
             if os.fstat(content.fileno()).st_size != size:
-                return "arrived with another size than it has in the bucket"
+                return found, "arrived with another size than it has in the bucket"
     except OSError as error:
-        return f"can't be read again after it was written: {error.strerror}"
-    return "" if md5 == found else _OTHER_CONTENT
+        return "", f"can't be read again after it was written: {error.strerror}"
+    return found, ""
 
 
 def _put(arrived: Path, root: Root, path: str, manner: Manner, md5: str) -> str:

@@ -61,14 +61,18 @@ class Listed:
 
 def listed(s3: Client, bucket: str, prefix: str) -> Iterator[Listed]:
     """Every object whose key begins so. Raises ApiError, also where the listing has no end."""
-    next_page = _counting(bucket, bounded.PAGES_OF_MEDIA)
+    for item in _objects(s3, bucket, prefix, bounded.PAGES_OF_MEDIA):
+        etag = str(item.get("ETag") or "").strip('"')
+        modified = item["LastModified"].timestamp()
+        yield Listed(item["Key"], item["Size"], etag, modified, str(item.get("StorageClass") or ""))
+
+
+def _objects(s3: Client, bucket: str, prefix: str, pages: int) -> Iterator[dict[str, Any]]:
+    next_page = _counting(bucket, pages)
     token: dict[str, str] = {}
     while True:
         page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
-        for item in page.get("Contents", []):
-            etag = str(item.get("ETag") or "").strip('"')
-            modified = item["LastModified"].timestamp()
-            yield Listed(item["Key"], item["Size"], etag, modified, str(item.get("StorageClass") or ""))
+        yield from page.get("Contents", [])
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -118,16 +122,8 @@ def _versions(s3: Client, bucket: str, prefix: str = "", *, media: bool = False)
             return
         marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
         next_page(marker)
-    token: dict[str, str] = {}
-    next_page = _counting(bucket, pages)
-    while True:
-        page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
-        for item in page.get("Contents", []):
-            yield replace(_Version.of(item), version_id="")
-        if not page.get("IsTruncated"):
-            return
-        token = {"ContinuationToken": page["NextContinuationToken"]}
-        next_page(token)
+    for item in _objects(s3, bucket, prefix, pages):
+        yield replace(_Version.of(item), version_id="")
 
 
 def _counting(bucket: str, pages: int) -> Callable[[object], None]:

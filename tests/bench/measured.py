@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.processes import beneath
+
 PROCESSES: Final = ("engine", "program", "plugin")
 _MARKS: Final = {
     "synapse_media.plugin": "plugin",
@@ -68,26 +70,10 @@ def measured(action: Callable[[], object]) -> Cost:
 
 def _watch(seen: dict[int, tuple[str, Part]], over: threading.Event) -> None:
     while not over.wait(_PAUSE):
-        for pid in _descendants(os.getpid()):
+        for pid in beneath(os.getpid()):
             found = _looked_at(pid)
             if found is not None:
                 seen[pid] = found
-
-
-def _descendants(pid: int) -> set[int]:
-    """https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-    found: set[int] = set()
-    edge = {pid}
-    while edge := {child for child, parent in parents.items() if parent in edge}:
-        found |= edge
-    return found
 
 
 def _looked_at(pid: int) -> tuple[str, Part] | None:

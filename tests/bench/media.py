@@ -245,7 +245,7 @@ PLAN = """
 import json, resource, sys, time
 from synapse_media import contract
 from synapse_media.cli.stores import own_key
-from synapse_media.media import copy, rclone, tree
+from synapse_media.media import bucket, copy, rclone, tree
 from synapse_media.store.clients import s3_client
 from tests.bench.media import names
 
@@ -258,7 +258,8 @@ class Many(tree.Tree):
 
 store = contract.from_json(json.loads(sys.stdin.read()))
 start = time.monotonic()
-done = copy.copy(Many(int(sys.argv[1])), rclone.Rclone(store, lambda: s3_client(*own_key(store))), dry_run=True)
+at = bucket.Bucket(store, s3_client(*own_key(store)), lambda: rclone.Rclone(store))
+done = copy.copy(Many(int(sys.argv[1])), at, dry_run=True)
 # getrusage would tell what the process that started this one had.
 (own,) = (int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10

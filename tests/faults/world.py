@@ -29,6 +29,7 @@ from synapse_media.plugin.iam import JOURNAL
 from synapse_media.store.objects import is_ours
 from synapse_media.urn import Urn
 from tests.doubles.proxy import Answer, Proxy, Request, Upstream, in_front_of
+from tests.processes import beneath
 from tests.providers.project import SERVER, Stack, stack
 
 COMMAND = Path(sys.executable).parent / "synapse-media"
@@ -367,23 +368,12 @@ def world(folder: Path, name: str, stores: int = 1, store_name: str = "faults") 
         embedded.REGION = region
 
 
-# ---- processes: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+# ---- processes
 
 
 def descendants(pid: int) -> dict[int, str]:
     """{pid: command line} of all processes beneath one."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-    found: dict[int, str] = {}
-    edge = {pid}
-    while edge := {child for child, parent in parents.items() if parent in edge}:
-        found |= {child: line for child in edge if (line := _command_line(child))}
-    return found
+    return {child: line for child in beneath(pid) if (line := _command_line(child))}
 
 
 def find(pid: int, what: str) -> int | None:

@@ -30,18 +30,6 @@ DAY = 24 * 3600
 _MAIN = "import sys; from synapse_media.cli import main; sys.exit(main())"
 
 
-@pytest.fixture(params=["", "media/"], ids=["whole-bucket", "prefix"])
-def at(
-    request: pytest.FixtureRequest, embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> World:
-    return world(embedded_store, tmp_path, capsys, request.param)
-
-
-@pytest.fixture
-def one(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> World:
-    return world(embedded_store, tmp_path, capsys)
-
-
 def counts(answer: dict[str, Any]) -> dict[str, int]:
     """{kind: how many} of those that there are."""
     found = {name: each.get("files", each.get("count")) for name, each in answer.items() if isinstance(each, dict)}

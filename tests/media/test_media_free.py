@@ -27,13 +27,6 @@ from tests.doubles import proxy
 from tests.media.worlds import DAY, World, world
 
 
-@pytest.fixture(params=["", "media/"], ids=["whole-bucket", "prefix"])
-def at(
-    request: pytest.FixtureRequest, embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> World:
-    return world(embedded_store, tmp_path, capsys, request.param)
-
-
 @pytest.fixture
 def proved_now(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> World:
     return world(embedded_store, tmp_path, capsys)

@@ -20,26 +20,13 @@ from pathlib import Path
 
 import pytest
 
-from synapse_media.engine.embedded import Running
 from synapse_media.media import restore
 from synapse_media.media.tree import STAGING
 from tests.doubles import proxy
 from tests.media.test_media_copy import NAMES, contents, counts, many
-from tests.media.worlds import World, world
+from tests.media.worlds import World
 
 _MAIN = "import sys; from synapse_media.cli import main; sys.exit(main())"
-
-
-@pytest.fixture(params=["", "media/"], ids=["whole-bucket", "prefix"])
-def at(
-    request: pytest.FixtureRequest, embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> World:
-    return world(embedded_store, tmp_path, capsys, request.param)
-
-
-@pytest.fixture
-def one(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> World:
-    return world(embedded_store, tmp_path, capsys)
 
 
 def wipe(at: World) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synapse_media.errors import UsageError
+from synapse_media.media.bucket import RemoteObject
 from synapse_media.media.pairs import pairs
-from synapse_media.media.rclone import RemoteObject
 from synapse_media.media.tree import STAGING, MediaFile, MediaTreeError, Shard, Tree, group, sort_key
 
 

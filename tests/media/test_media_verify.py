@@ -15,24 +15,11 @@ from typing import Any
 import pytest
 
 from synapse_media.cli import main
-from synapse_media.engine.embedded import Running
 from synapse_media.media import verify
 from tests.doubles import proxy
-from tests.media.worlds import World, world
+from tests.media.worlds import World
 
 BIG = 9 << 20
-
-
-@pytest.fixture(params=["", "media/"], ids=["whole-bucket", "prefix"])
-def at(
-    request: pytest.FixtureRequest, embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> World:
-    return world(embedded_store, tmp_path, capsys, request.param)
-
-
-@pytest.fixture
-def one(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> World:
-    return world(embedded_store, tmp_path, capsys)
 
 
 def counts(answer: dict[str, Any]) -> dict[str, int]:

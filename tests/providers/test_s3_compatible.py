@@ -122,7 +122,9 @@ def test_a_scoped_key_and_a_bucket_that_is_there(tmp_path: Path, embedded_store:
         for variable, value in second.environment.items():
             patch.setenv(variable, value)
         with pytest.raises(UsageError, match="can't be rotated from here"):
-            rotate.run(argparse.Namespace(stack=by_hand.name, server=None, finish=False, confirm=False, yes=True))
+            rotate.run(
+                argparse.Namespace(stack=by_hand.name, server=None, all=False, finish=False, confirm=False, yes=True)
+            )
 
     # Taken away by hand: said, and everything is kept.
     _client("iam", embedded_store).delete_access_key(UserName=key.user, AccessKeyId=second.access_key_id)
