@@ -734,7 +734,7 @@ class B2Administrator:
         return [bucket.name for bucket in decoys if is_marked(_mark_of(bucket), inputs)]
 
     def bucket_policy(self, inputs: ProofInputs) -> str | None:
-        return None  # B2 has no bucket policies
+        return ""  # B2 has no bucket policies
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         api, prefix = account(inputs.connection), inputs.prefix + PROOF_OBJECT

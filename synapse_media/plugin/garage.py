@@ -625,7 +625,7 @@ class GarageAdministrator:
         return []
 
     def bucket_policy(self, inputs: ProofInputs) -> str | None:
-        return None  # Garage has no bucket policies
+        return ""  # Garage has no bucket policies
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         clear_with_proved_key(inputs, own)

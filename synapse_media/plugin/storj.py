@@ -277,7 +277,7 @@ class StorjAdministrator:
         return []
 
     def bucket_policy(self, inputs: ProofInputs) -> str | None:
-        return None  # Storj has no bucket policies
+        return ""  # Storj has no bucket policies
 
     def clear(self, inputs: ProofInputs, own: str) -> None:
         s3 = administrator(inputs.connection, inputs.bucket)
