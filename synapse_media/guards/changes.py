@@ -238,14 +238,14 @@ class Line:
 
 
 def lines(changes: Iterable[Change], warnings: Iterable[str] = ()) -> tuple[Line, ...]:
-    """The text form: one paragraph a change, dangers marked, warnings last; "no changes" if there are none."""
+    """The text form: one paragraph a change, dangers marked, warnings last; without a change, "no changes" first."""
     found = []
     for change in changes:
         found.append(Line(str(change), change.verb))
         found += [Line(f"    {detail}", "detail") for detail in change.details]
         found += [Line(f"    DANGER: {danger.why}", "danger") for danger in change.dangers]
-    found += [Line(f"note: {warning}", "note") for warning in warnings]
-    return tuple(found) or (Line("no changes", "none"),)
+    notes = [Line(f"note: {warning}", "note") for warning in warnings]
+    return (*(found or [Line("no changes", "none")]), *notes)
 
 
 def in_words(changes: Iterable[Change], warnings: Iterable[str] = ()) -> str:

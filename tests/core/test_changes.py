@@ -229,7 +229,7 @@ def test_warnings_are_told_once_and_last() -> None:
     ]
     found = changes.warnings(preview(diagnostics=diagnostics))
     assert found == ("user u has the key AKIA", "")
-    assert changes.in_words((), found[:1]) == "note: user u has the key AKIA"
+    assert changes.in_words((), found[:1]) == "no changes\nnote: user u has the key AKIA"
     assert changes.warnings({"diagnostics": None}) == ()
 
 

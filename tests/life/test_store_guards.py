@@ -16,7 +16,7 @@ import botocore.exceptions
 import pytest
 
 from synapse_media import stackfile
-from synapse_media.cli import main, stacks, up
+from synapse_media.cli import main, stacks
 from tests.life.life import SERVER, Life
 
 PHOTO = b"photo"
@@ -420,7 +420,7 @@ def test_a_stack_file_that_is_saved_at_the_question_changes_nothing(
     def save_meanwhile(question: str) -> None:
         life.store("widen-policy", method="goofys", noncurrent_days=40)
 
-    monkeypatch.setattr(up, "confirm", save_meanwhile)
+    monkeypatch.setattr(stacks, "confirm", save_meanwhile)
     code, printed = life.command("up")
     assert code == 0, printed
     assert life.stack.outputs().method == "synapse-s3-storage-provider"
@@ -444,7 +444,7 @@ def test_a_state_that_moved_on_at_the_question_is_not_changed_beyond_what_was_re
         )
 
     keys = life.keys()
-    monkeypatch.setattr(up, "confirm", forget)
+    monkeypatch.setattr(stacks, "confirm", forget)
     code, printed = life.command("up")
     assert code == 1, printed
     assert "no longer what was reviewed" in printed
@@ -572,7 +572,7 @@ def test_one_run_at_a_time(life: Life) -> None:
 
 
 def test_a_store_that_is_taken_out_at_the_question(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(up, "confirm", lambda _: life.stack.write({OTHER: {"method": "filesystem"}}))
+    monkeypatch.setattr(stacks, "confirm", lambda _: life.stack.write({OTHER: {"method": "filesystem"}}))
     code, printed = life.command("rotate")
     assert code == 1, printed
     assert f"has no store {SERVER} any more" in printed
