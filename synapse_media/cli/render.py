@@ -43,8 +43,8 @@ def add_parser(commands: Any) -> None:
         "--form",
         choices=renderer.FORMS,
         default="playbook",
-        help="for matrix-docker-ansible-deploy (default), for NixOS or Kubernetes (both with the storage provider "
-        "module alone), or plain for any other Synapse",
+        help="for matrix-docker-ansible-deploy (default), for NixOS (with the storage provider module or Goofys), for "
+        "Kubernetes (with the module alone), or plain for any other Synapse",
     )
     parser.add_argument(
         "--secrets",
@@ -66,8 +66,8 @@ def add_parser(commands: Any) -> None:
         "--media-path",
         metavar="PATH",
         default="",
-        help="plain form: where Goofys mounts, matrix-media-repo's file datastore, or Synapse's media store with the "
-        "method filesystem",
+        help="plain form: where Goofys mounts (nixos form too), matrix-media-repo's file datastore, or Synapse's media "
+        "store with the method filesystem",
     )
     parser.add_argument(
         "--inventory",
@@ -227,8 +227,8 @@ def _refuse_media_path(arguments: argparse.Namespace, selected: Iterable[Storage
         if not renderer.takes_media_path(store, arguments.form):
             raise UsageError(
                 f"--media-path has no effect on the files of {store.server_name} ({store.method}, {arguments.form} "
-                "form). It goes with --form plain, and with goofys, filesystem, or a matrix-media-repo that has "
-                "`file_datastore_id`. Leave it out, or choose a homeserver with --server."
+                "form). It goes with --form plain, and with goofys (in --form nixos too), filesystem, or a "
+                "matrix-media-repo that has `file_datastore_id`. Leave it out, or choose a homeserver with --server."
             )
 
 
