@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from synapse_media.methods import FILESYSTEM
-from synapse_media.renderer import forms
+from synapse_media.renderer import FORMS
 
 from . import programs
 
@@ -33,9 +32,10 @@ def add_parser(commands: Any) -> None:
     target.add_argument("--to-store", metavar="FILE", help="the same from a store.json")
     parser.add_argument(
         "--form",
-        choices=forms(FILESYSTEM),
+        choices=FORMS,
         default="playbook",
-        help="for matrix-docker-ansible-deploy (default), or for any other Synapse",
+        help="for matrix-docker-ansible-deploy (default), for NixOS, or plain for any other Synapse; kubernetes has no "
+        "runbook, and the error says what to do",
     )
     parser.add_argument(
         "--media-path", metavar="PATH", default="", help="Synapse's local media store, if not the usual"

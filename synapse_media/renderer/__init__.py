@@ -79,7 +79,7 @@ _WITHOUT_FORM: Mapping[tuple[str, str], str] = MappingProxyType(
         "configuration directory, set enable_media_repo: false in Synapse's configuration, and give the ingress the "
         "routes of reverse-proxy/.",
         ("kubernetes", FILESYSTEM): "Synapse keeps its media on its volume from the start: nothing is to be rendered. "
-        "`synapse-media switch --to filesystem --form kubernetes` has the steps back to it.",
+        "docs/forms/kubernetes.md says how to go back to it.",
     }
 )
 """Why a method has no such form, and what to do in its place: {(form, method): text}."""

@@ -142,7 +142,7 @@ def test_one_method_sets_no_switch_of_another() -> None:
         ("nixos", "filesystem", "`synapse-media switch --to filesystem --form nixos`"),
         ("kubernetes", "goofys", f"Set method: {S3} in the stack file"),
         ("kubernetes", "matrix-media-repo", "Render it with --form plain"),
-        ("kubernetes", "filesystem", "`synapse-media switch --to filesystem --form kubernetes`"),
+        ("kubernetes", "filesystem", "docs/forms/kubernetes.md"),
         ("floppy", "goofys", "choose one of these"),
     ],
 )
