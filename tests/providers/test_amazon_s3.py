@@ -317,6 +317,45 @@ def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud, capsys:
     assert cloud.client("iam").list_users()["Users"] == []
 
 
+def test_a_bucket_that_was_there_becomes_a_managed_one_by_a_word(amazon: Stack, cloud: Cloud) -> None:
+    """It stays with our plugin, as adopt: true says; the vendor's would make it anew."""
+    s3, name = cloud.client("s3"), "amazon-owned"
+    s3.create_bucket(Bucket=name)
+    s3.put_object(Bucket=name, Key="local_content/a", Body=b"a picture of years ago")
+    adopted = cloud.settings(bucket=name, adopt=True)
+    amazon.store(**adopted)
+    amazon.up()
+    first = amazon.outputs()
+    amazon.store(["own-bucket"], **adopted)
+    with pytest.raises(EngineError, match=r"still differs from a new bucket: .*versioning is False"):
+        amazon.up()
+    assert "Status" not in s3.get_bucket_versioning(Bucket=name)
+    # As it says: first its settings, then the word.
+    amazon.store(["set-versioning", "set-lifecycle", "set-policy", "set-access", "set-encryption"], **adopted)
+    amazon.up()
+    amazon.store(["own-bucket"], **adopted)
+    (bucket,) = [change for change in amazon.preview() if change.kind == "Bucket"]
+    assert (bucket.verb, bucket.dangers) == ("update", ())
+    assert "is adopted without changes" not in amazon.up()
+    assert amazon.preview() == ()
+    # The word is for that run; from here on the settings are those of any other bucket.
+    amazon.store(**adopted)
+    assert amazon.preview(refresh=True) == ()
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
+    assert _kinds(amazon) == {"Bucket"}
+    amazon.up(refresh=True)
+    assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
+    amazon.store(**{**adopted, "noncurrent_days": 1})
+    (bucket,) = [change for change in amazon.preview() if change.kind == "Bucket"]
+    assert [danger.word for danger in bucket.dangers] == ["shorten-retention"]
+    # The same key, and the media of before.
+    assert amazon.outputs().access_key_id == first.access_key_id
+    assert s3.get_object(Bucket=name, Key="local_content/a")["Body"].read() == b"a picture of years ago"
+    amazon.store(["retain-bucket"], **adopted)
+    amazon.up()
+    amazon.destroy()
+
+
 def test_the_access_log_and_a_key_of_ones_own(amazon: Stack, cloud: Cloud) -> None:
     rest, name, logs = cloud.client("s3", rest=True), "amazon-options", "amazon-logs"
     key = f"arn:aws:kms:{cloud.store.region}:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
