@@ -525,6 +525,7 @@ def _require_alike(family: BucketFamily[Any, Any]) -> None:
         raise StoreError(
             f"bucket: {family.bucket!r} is adopted, and still differs from a new bucket: "
             f"{'; '.join(differences)}. Nothing was changed. Take <homeserver>/own-bucket out of the stack file's "
-            "allow, with adopt: true in it; name there what may be changed (<homeserver>/set-versioning, set-lifecycle, "
-            "set-policy, set-access, set-encryption), `up`, change by hand what remains, and then try again."
+            "allow, with adopt: true in it; name there what may be changed (<homeserver>/set-versioning, "
+            "set-lifecycle, set-policy, set-access, set-encryption), `up`, change by hand what remains, and then try "
+            "again."
         )

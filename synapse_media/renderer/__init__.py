@@ -67,9 +67,9 @@ _WITHOUT_FORM: Mapping[tuple[str, str], str] = MappingProxyType(
         "its configuration, which must stay out of the Nix store. Render it with --form plain, run the package by a "
         "systemd service of your own whose REPO_CONFIG names a directory outside of the Nix store with "
         "media-repo.d/synapse-media.yaml and the rest of media-repo.yaml, set "
-        "services.matrix-synapse.settings.enable_media_repo = false, and give services.nginx the routes of "
+        f"{nixos.SERVICE}.settings.enable_media_repo = false, and give services.nginx the routes of "
         "reverse-proxy/nginx.conf.",
-        ("nixos", FILESYSTEM): "Synapse keeps its media in services.matrix-synapse.settings.media_store_path from the "
+        ("nixos", FILESYSTEM): f"Synapse keeps its media in {nixos.SERVICE}.settings.media_store_path from the "
         "start: nothing is to be rendered. `synapse-media switch --to filesystem --form nixos` has the steps back to "
         "it.",
         ("kubernetes", GOOFYS): "a pod mounts with FUSE only where it is privileged, and Synapse's pod sees the mount "

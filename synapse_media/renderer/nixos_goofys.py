@@ -164,9 +164,7 @@ Where there are workers, it is `{synapse.UNIT}.target` that is stopped and start
        sudo nixos-rebuild switch
        findmnt {mount}
 
-{number + 1}. Copy the media that is there. MEDIA is the directory that `services.matrix-synapse.settings.{
-        synapse.MEDIA_STORE_PATH
-    }`
+{number + 1}. Copy the media that is there. MEDIA is the directory that `{SERVICE}.settings.{synapse.MEDIA_STORE_PATH}`
    names, /var/lib/{synapse.UNIT}/media_store by default (`media` where `system.stateVersion` is below 22.05). The
    second run, with Synapse stopped, is the one that counts:
 

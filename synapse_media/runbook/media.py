@@ -49,7 +49,7 @@ def free(site: Site, store: Remote) -> tuple[str, ...]:
         # PostgreSQL lets a user of the machine in by its name alone, and the files are for root.
         count = lines(
             _command("free", site.media, store, "--older-than 30d"),
-            '--config "$CONFIG" --database "postgresql://root@/matrix-synapse?host=/run/postgresql"',
+            f'--config "$CONFIG" --database "postgresql://root@/{synapse.UNIT}?host=/run/postgresql"',
         )
         return (
             f"CONFIG=$(systemctl cat {synapse.UNIT} | grep -om1 '/nix/store/[^ ]*homeserver.yaml')",
