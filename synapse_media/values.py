@@ -294,10 +294,9 @@ _MINIO_REFUSES = re.compile(r"[`~!@#$%^&*()+={}\[\]|\\\"';:><?/]")
 
 def bucket_in_host(text: str) -> str:
     """The bucket in the host that a vendor gives it: `media` of media.s3.eu-central-1.amazonaws.com; "" without one."""
-    host = _host(text)
-    bucket, found, rest = host.partition(".s3.")
-    plain = "." not in bucket and not bucket.startswith("vpce-") and bucket not in ("bucket", "accesspoint")
-    return bucket if found and bucket and plain and provider_of(f"s3.{rest}") else ""
+    labels = _host(text).split(".")
+    splits = ((".".join(labels[:at]), ".".join(labels[at:])) for at in range(1, len(labels)))
+    return next((bucket for bucket, rest in splits if any(form.fullmatch(rest) for _, form in _patterns())), "")
 
 
 def _minio_endpoint(text: str) -> Fault | None:

@@ -68,7 +68,12 @@ def files(request: Request) -> dict[str, str]:
 
 
 def _secret(request: Request) -> str:
-    return request.source.place if request.source else _NAME
+    return request.source.place if request.source else _named(request)
+
+
+def _named(request: Request, part: str = "") -> str:
+    """The name of an object: of the homeserver, since another one may be in the same namespace."""
+    return "-".join([_NAME, host(request.store.server_name).lower(), *([part] if part else [])])
 
 
 def _yaml(value: Mapping[str, _Value], indent: str = "") -> str:
@@ -119,7 +124,7 @@ def _volumes(request: Request, *, own_image: bool) -> list[tuple[Mapping[str, _V
             ({"name": _NAME, "secret": {"secretName": _secret(request), "defaultMode": 0o440}}, f"{_BASE}/key")
         )
     if request.store.ca_file:
-        found.append(({"name": _AUTHORITY, "configMap": {"name": _AUTHORITY}}, f"{_BASE}/ca"))
+        found.append(({"name": _AUTHORITY, "configMap": {"name": _named(request, "ca")}}, f"{_BASE}/ca"))
     return found
 
 
@@ -180,7 +185,7 @@ def _config_map(request: Request) -> str:
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": f"{_NAME}-config"},
+            "metadata": {"name": _named(request, "config")},
             "data": {_DROP_IN: _configuration(request)},
         }
     )
@@ -188,7 +193,7 @@ def _config_map(request: Request) -> str:
 
 def _patch(request: Request) -> str:
     config: tuple[Mapping[str, _Value], str] = (
-        {"name": f"{_NAME}-config", "configMap": {"name": f"{_NAME}-config"}},
+        {"name": f"{_NAME}-config", "configMap": {"name": _named(request, "config")}},
         f"{_BASE}/config",
     )
     volumes = [config, *_volumes(request, own_image=False)]
@@ -273,7 +278,7 @@ secret.yaml, and `--secrets-from secret:NAME` says which Secret to use.
         sections.append(("The key", text))
     if store.ca_file:
         source = quoting.sh("ca_file", ca_path(store, "a command"))
-        text = f"    kubectl create configmap {_AUTHORITY} --from-file={_CA_KEY}={source}\n"
+        text = f"    kubectl create configmap {_named(request, 'ca')} --from-file={_CA_KEY}={source}\n"
         sections.append(("The store's private certificate authority", text))
     return [
         *sections,
@@ -306,7 +311,7 @@ ess-helm with
 
     kubectl rollout restart statefulset --selector=app.kubernetes.io/component=matrix-server
 """
-    names = (f"{_NAME}-config", *((_AUTHORITY,) if store.ca_file else ()))
+    names = (_named(request, "config"), *((_named(request, "ca"),) if store.ca_file else ()))
     delete = [f"kubectl delete configmap --ignore-not-found {' '.join(names)}"]
     if not store.keyless:
         delete.insert(0, f"kubectl delete secret --ignore-not-found {_secret(request)}")

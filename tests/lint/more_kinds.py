@@ -383,7 +383,15 @@ ADDRESSES: list[tuple[str, str, str, set[str]]] = [
         synapse("endpoint_url: https://other.s3.eu-central-1.amazonaws.com"),
         {"endpoint-names-bucket"},
     ),
-    ("a bucket's host", HOME, synapse("endpoint_url: https://s3.eu-central-1.amazonaws.com"), set()),
+    (
+        "a bucket's host",
+        HOME,
+        synapse("endpoint_url: https://other.fra1.digitaloceanspaces.com\nregion_name: fra1"),
+        {"endpoint-names-bucket"},
+    ),
+    ("a store's host", HOME, synapse("endpoint_url: https://s3.eu-central-1.amazonaws.com"), set()),
+    ("a store's host", HOME, synapse("endpoint_url: https://s3.dualstack.eu-central-1.amazonaws.com"), set()),
+    ("a store's host", HOME, synapse("endpoint_url: https://fra1.digitaloceanspaces.com\nregion_name: fra1"), set()),
     *(
         ("placeholder", HOME, synapse(line), {"placeholder"})
         for line in (

@@ -204,3 +204,24 @@ def test_the_commands_of_install_md_run_and_undo_leaves_no_secret(
     assert not [path for path in place.rglob("*") if path.is_file() and SECRET in path.read_text()]
     deleted = "delete secret" in (tmp_path / "log").read_text()
     assert deleted == (case != "keyless")
+
+
+def test_two_homeservers_of_one_namespace_have_objects_of_their_own() -> None:
+    names: list[set[tuple[str, str]]] = []
+    for server in ("one.example.com", "Two.example.com:8448"):
+        files = render(store("amazon", server_name=server, ca_file="/etc/ssl/ca.pem"), "kubernetes")
+        objects = [parsed(files[path]) for path in ("secret.yaml", "any-chart/configmap.yaml")]
+        names.append({(found["kind"], found["metadata"]["name"]) for found in objects})
+        made = re.findall(r"kubectl create configmap (\S+)", files["INSTALL.md"])
+        assert made == [f"synapse-media-{server.partition(':')[0].lower()}-ca"]
+        undo = files["INSTALL.md"].partition("## Undo")[2]
+        assert all(name in undo for _, name in names[-1])
+        # What the pods mount is what was made.
+        for path in ("any-chart/pod-patch.yaml", *VALUES):
+            assert all(name in files[path] for kind, name in names[-1] if kind == "Secret")
+            assert made[0] in files[path]
+    assert names[0] == {
+        ("Secret", "synapse-media-one.example.com"),
+        ("ConfigMap", "synapse-media-one.example.com-config"),
+    }
+    assert not names[0] & names[1]
