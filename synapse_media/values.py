@@ -129,8 +129,8 @@ def _not_replaced(field: str, text: str) -> Fault | None:
     variable = expansion(field, text)
     if variable and not (field == "prefix" and variable.startswith("/")):
         path = variable.startswith(("/", "file:"))
-        # A `$` alone may begin a secret.
-        shown_variable = variable[:60] if field not in SECRETS or variable[:2] in ("${", "$(") else "it"
+        # A secret may begin with `$`, and be what stands in braces, or the default in ${X:-…}.
+        shown_variable = "it" if field in SECRETS else variable[:60]
         return Fault(
             "not-expanded",
             "it is a file path, but the file is not read: the path itself becomes the value"
@@ -558,7 +558,7 @@ def public_url(text: str, endpoint: str, bucket_name: str) -> Fault | None:
         return Fault(
             "public-url",
             "it is prepended to the object's name unchanged, and does not end with '/': every redirect is broken",
-            f"Write {shown_url(text)}/",
+            f"Write {shown_url(text).partition('?')[0]}/",
         )
     host, own = (split(text).hostname or "").lower(), (split(endpoint).hostname or "").lower()
     if own and host == own and bucket_name not in split(text).path.split("/"):

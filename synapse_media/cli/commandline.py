@@ -12,7 +12,7 @@ from synapse_media import __version__, catalog
 from synapse_media.errors import UsageError
 
 from . import examples
-from .completion import complete_stacks
+from .completion import complete_values
 
 COMMANDS = (
     "init",
@@ -109,7 +109,7 @@ def parser() -> _Parser:
         )
         command.formatter_class = _Formatter
         command.epilog = examples.epilog(name)
-        complete_stacks(command)
+        complete_values(command)
     return made
 
 

@@ -9,6 +9,7 @@ from tests.lint.test_rules import (
     GOOD_DATASTORES,
     GOOD_MODULE,
     GOOD_PROVIDER,
+    SECRET,
     G,
     M,
     R,
@@ -401,6 +402,12 @@ ADDRESSES: list[tuple[str, str, str, set[str]]] = [
             "secret_access_key: put-it-in-here",
         )
     ),
+    *(
+        # As in every case: the test looks for the secret in what is said.
+        ("a secret in braces", HOME, synapse(f'secret_access_key: "{text}"'), {"not-expanded"})
+        for text in (f"${{S3_SECRET:-{SECRET}}}", f"${{{SECRET}}}", f"${{X:={SECRET}}}")
+    ),
+    ("a secret in braces", REPO, repository(accessSecret=f'"${{S3_SECRET:-{SECRET}}}"'), {"not-expanded"}),
     ("no placeholder", HOME, synapse("secret_access_key: wish-you-were-here"), set()),
     ("no placeholder", HOME, synapse("bucket: nothing-to-see-here"), set()),
     ("a blank", HOME, synapse(more='media_store_path: "/data/media "\n'), {"media-store-path"}),
