@@ -106,7 +106,7 @@ class _Command(_Parser):
         if not name:
             return
         from . import examples
-        from .completion import complete_stacks
+        from .completion import complete_values
 
         module_of(name).add_arguments(self)
         # Before the command or after it, as pulumi has it.
@@ -114,7 +114,7 @@ class _Command(_Parser):
         self.add_argument("--verbose", "-v", action="store_true", help="show each API call: time, status, request id")
         self.formatter_class = _Formatter
         self.epilog = examples.epilog(name)
-        complete_stacks(self)
+        complete_values(self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.fill()

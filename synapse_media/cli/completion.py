@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from typing import Any
+from typing import Any, Final
 
 from synapse_media.errors import SynapseMediaError
 
@@ -26,12 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def complete_stacks(command: argparse.ArgumentParser) -> None:
-    """Have a shell complete a command's arguments that name a stack."""
+def complete_values(command: argparse.ArgumentParser) -> None:
+    """Have a shell complete the values of a command's options that are names, and not files."""
     for action in command._actions:  # noqa: SLF001 - argparse has no other way to them
-        if {"--stack", "--to-stack"} & set(action.option_strings):
-            completed: Any = action
-            completed.completer = _stacks
+        for option in action.option_strings:
+            if option in _COMPLETERS:
+                completed: Any = action
+                completed.completer = _COMPLETERS[option]
 
 
 def _stacks(**_: object) -> list[str]:
@@ -42,3 +43,14 @@ def _stacks(**_: object) -> list[str]:
         project = stackfile.find_project()
         return list(stackfile.files_in(project / stackfile.config_dir(project)))
     return []
+
+
+def _targets(**_: object) -> list[str]:
+    """What a store can be switched to."""
+    from synapse_media import catalog
+    from synapse_media.methods import METHODS
+
+    return [*METHODS, *catalog.names()]
+
+
+_COMPLETERS: Final = {"--stack": _stacks, "--to-stack": _stacks, "--to": _targets}

@@ -145,6 +145,8 @@ def test_a_shell_is_offered_commands_options_values_and_stacks(project: Path) ->
     assert set(completed("synapse-media init --provider wa", project)) == {"wasabi"}
     assert set(completed("synapse-media up --stack pr", project)) == {"prod"}
     assert set(completed("synapse-media show -s pr", project)) == {"prod"}
+    assert set(completed("synapse-media switch --to w", project)) == {"wasabi"}
+    assert set(completed("synapse-media switch --to goo", project)) == {"goofys", "google_cloud_storage"}
     # Nothing is asked and nothing is made for it.
     assert set(completed("synapse-media prove --stack pr", project)) == {"prod"}
 
