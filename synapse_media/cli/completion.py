@@ -6,18 +6,15 @@ import argparse
 import contextlib
 from typing import Any, Final
 
-from synapse_media import stackfile
 from synapse_media.errors import SynapseMediaError
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "completion",
-        help="completion for a shell",
-        description="Prints a script for the shell: commands, options, their values and the stacks of the project are "
-        "then completed. Put it where the shell looks for completions, or evaluate it at its start.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Prints a script for the shell: commands, options, their values and the stacks of the project are "
+        "then completed. Put it where the shell looks for completions, or evaluate it at its start."
     )
     parser.add_argument("shell", choices=SHELLS)
 
@@ -40,6 +37,8 @@ def complete_values(command: argparse.ArgumentParser) -> None:
 
 def _stacks(**_: object) -> list[str]:
     """The stacks that have a stack file. Nothing is asked: a shell waits for it."""
+    from synapse_media import stackfile
+
     with contextlib.suppress(SynapseMediaError):
         project = stackfile.find_project()
         return list(stackfile.files_in(project / stackfile.config_dir(project)))

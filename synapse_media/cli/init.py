@@ -32,13 +32,11 @@ _ASKED = {
 _METHOD = "synapse-s3-storage-provider"
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "init",
-        help="write a stack file of your own, and a project for it where there is none",
-        description="Writes the stack file Pulumi.NAME.yaml, checks it and the admin credential, and says what comes "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes the stack file Pulumi.NAME.yaml, checks it and the admin credential, and says what comes "
         "next. Where no Pulumi.yaml is in this directory or above it, makes a project here first. Asks for what is "
-        "missing on a terminal.",
+        "missing on a terminal."
     )
     parser.add_argument("name", metavar="NAME", nargs="?", default="prod", help="the stack's name (default: prod)")
     parser.add_argument("--provider", choices=catalog.names())

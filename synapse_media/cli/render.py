@@ -25,12 +25,10 @@ CONTRACT = "store.json"
 _VAULT = ("vault", "vault-file")
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "render",
-        help="write what the homeserver reads",
-        description="Writes DIR/<homeserver>/…: the files of the store's method, and store.json, which the commands "
-        "on the server take with --store. All at 0600; a file that would not change is not touched.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes DIR/<homeserver>/…: the files of the store's method, and store.json, which the commands "
+        "on the server take with --store. All at 0600; a file that would not change is not touched."
     )
     source = parser.add_mutually_exclusive_group()
     from . import stacks

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from synapse_media.renderer import FORMS
 
 from . import programs
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "switch",
-        help="print the way to another method or provider",
-        description="Prints one runbook in the order that loses nothing: what each step needs, what is copied first or "
-        "back, how to check it, how to undo it. Changes nothing. Orders that lose media are refused.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Prints one runbook in the order that loses nothing: what each step needs, what is copied first or "
+        "back, how to check it, how to undo it. Changes nothing. Orders that lose media are refused."
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--stack", "-s", metavar="S", help="the stack that is in use; default: the selected one")
