@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -381,6 +382,28 @@ def test_what_is_no_listing_is_no_empty_bucket(one: World, fault: proxy.Fault, c
     assert "error" in answer
     assert "list_objects_v2" in said
     assert in_bucket(one) == {"local_content/aa/bb/cc": b"content"}
+
+
+def _without_contents(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+    answer = upstream.ask(request)
+    assert answer is not None
+    body = re.sub(rb"<Contents>.*</Contents>", b"", answer.body, flags=re.DOTALL)
+    return replace(answer, body=body, headers=tuple(h for h in answer.headers if h[0].lower() != "content-length"))
+
+
+@pytest.mark.parametrize("action", ["copy", "verify", "restore"])
+def test_a_listing_without_the_objects_that_it_counts_is_no_empty_bucket(one: World, action: str) -> None:
+    """A file that was cut off here would replace its good object."""
+    one.write("local_content/aa/bb/cc", b"con")
+    one.put("local_content/aa/bb/cc", b"content")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(_without_contents, when=lambda request: request.method == "GET")
+        code, answer, said = one.run(action)
+        assert all(exchange.method == "GET" for exchange in double.exchanges)
+    assert code == 1
+    assert "error" in answer
+    assert "says that it has 1 entries, and has 0" in said
 
 
 def test_an_upload_that_somebody_else_answered_is_none(one: World) -> None:
