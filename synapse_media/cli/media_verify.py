@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +13,7 @@ from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
 from synapse_media.homeserver import synapse
 
-from . import programs
+from . import media_progress, programs
 from .abort_uploads import age
 from .terminal import counted
 
@@ -86,7 +85,10 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     from synapse_media.media.tree import Tree
 
     media.require_media_of_synapse(store, to_delete=False)
-    with database_of(arguments, homeserver_of(arguments, default=False)) as database:
+    with (
+        database_of(arguments, homeserver_of(arguments, default=False)) as database,
+        media_progress.shown(json=arguments.json) as told,
+    ):
         # Beside a database it tells something of a directory that was wiped, too.
         tree = Tree(arguments.directory, may_be_empty=database is not None)
         refuse_mount(tree.path)
@@ -96,7 +98,8 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             database=database,
             report=Path(arguments.report) if arguments.report else None,
             read_all=arguments.read_all,
-            say=_say,
+            say=told.say,
+            show=told.show,
         )
     print(
         programs.text({**place(arguments, store), **found.to_json()}) if arguments.json else "\n".join(_verified(found))
@@ -122,7 +125,7 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             f"--config is missing, and there is no {synapse.CONFIGURATION}; allowed: the homeserver.yaml of this "
             "media, and each file that Synapse reads after it. Nothing is deleted before it names this store."
         )
-    with database_of(arguments, homeserver) as database:
+    with database_of(arguments, homeserver) as database, media_progress.shown(json=arguments.json) as told:
         done = media.free(
             Tree(arguments.directory),
             bucket_of(store),
@@ -132,7 +135,8 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             database=database,
             report=Path(arguments.report) if arguments.report else None,
             delete=arguments.delete,
-            say=_say,
+            say=told.say,
+            show=told.show,
         )
     print(programs.text({**place(arguments, store), **done.to_json()}) if arguments.json else "\n".join(_freed(done)))
     return 1 if done.failed else 0
@@ -179,10 +183,6 @@ def bucket_of(store: StorageOutputs) -> Bucket:
     from .stores import own_key
 
     return Bucket(store, s3_client(*own_key(store)), lambda: Rclone(store))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _verified(found: Result) -> Iterator[str]:

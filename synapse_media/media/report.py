@@ -11,7 +11,6 @@ import json
 import os
 import sqlite3
 import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -207,15 +206,12 @@ def writing(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Re
     """A new report, there under its name once the block has ended without an exception.
 
     Args:
-        path: None: one that is deleted at the end.
+        path: None: one without a name, of which nothing stays, even where this is killed.
 
     Raises ReportError where it can't be written, or something else is there.
     """
     if path is None:
-        with (
-            tempfile.TemporaryDirectory(prefix="synapse-media-") as directory,
-            _new(Path(directory) / "report", store, root) as report,
-        ):
+        with _new(None, store, root) as report:
             yield report
         return
     if path.exists() and not (path.is_file() and _is_report(path)):
@@ -238,12 +234,15 @@ def writing(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Re
 
 
 @contextmanager
-def _new(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
-    except OSError as error:
-        raise ReportError(f"the report {path} can't be written: {error.strerror}") from None
-    connection = sqlite3.connect(path)
+def _new(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Report]:
+    said = f"the report {path}" if path else "the report of this run, in $TMPDIR or else /var/tmp,"
+    if path:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+        except OSError as error:
+            raise ReportError(f"{said} can't be written: {error.strerror}") from None
+    # Without a name it is a file that SQLite unlinks as soon as it has made it: https://www.sqlite.org/inmemorydb.html
+    connection = sqlite3.connect(path or "")
     try:
         # Until it is renamed it is worth nothing, so that nothing of it has to outlive a power failure.
         connection.executescript(
@@ -264,11 +263,12 @@ def _new(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
         yield report
         report.note("ended", repr(time.time()))
     except sqlite3.Error as error:
-        raise ReportError(f"the report {path} can't be written: {error}. Is its disk full?") from None
+        raise ReportError(f"{said} can't be written: {error}. Is its disk full?") from None
     finally:
         connection.close()
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    if path:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from synapse_media.engine.files import locked
 from synapse_media.errors import SynapseMediaError
 
 from .bucket import Bucket, RemoteObject
+from .mounts import below
 from .pairs import pairs
 from .plan import Amount, Named, Plan
 from .rclone import Progress, Rclone
@@ -90,13 +91,25 @@ def restore(
         for file, found in pairs(tree.files(), _wanted(bucket.media(hashes=True), only)):
             if found is not None:
                 _decide(tree, file, found, plan, report)
-        report.planned = plan.amount
-        if not dry_run and plan.amount.files:
-            _require_space(tree, plan.amount)
-            manner = Manner.of(tree)
-            with Root(tree.path) as root, _staging(root) as staging:
+        report.planned, unfinished = plan.amount, tuple(tree.unfinished)
+        if dry_run or not (plan.amount.files or unfinished or os.path.lexists(tree.path / STAGING)):
+            return report
+        _require_space(tree, plan)
+        manner = Manner.of(tree) if plan.amount.files else None
+        with Root(tree.path) as root, _staging(root) as staging:
+            # Nobody else restores to this directory now: whoever began these files was killed.
+            for path in unfinished:
+                _remove(root, path)
+            if manner is not None:
                 _transfer(root, rclone, plan, report, staging, manner=manner, bwlimit=bwlimit, show=show)
     return report
+
+
+def _remove(root: Root, path: str) -> None:
+    with contextlib.suppress(OSError):
+        with root.opened(path) as descriptor:
+            status = os.fstat(descriptor)
+        root.unlink(path, status.st_dev, status.st_ino, status.st_ctime_ns)
 
 
 def _wanted(objects: Iterator[RemoteObject], only: Callable[[str], bool]) -> Iterator[RemoteObject]:
@@ -122,13 +135,37 @@ def _decide(tree: Tree, file: MediaFile | None, found: RemoteObject, plan: Plan,
         report.differs.add(file.path, f"has {file.size} bytes, and its object {found.size}")
 
 
-def _require_space(tree: Tree, planned: Amount) -> None:
-    free = shutil.disk_usage(tree.path).free
-    if free < planned.size + RESERVE:
-        raise RestoreError(
-            f"{tree.path}: {free >> 20} MiB are free, and {planned.files} files of {planned.size >> 20} MiB would be "
-            f"restored, with {RESERVE >> 20} MiB left free: nothing was begun. Make room, or restore a part."
-        )
+def _require_space(tree: Tree, plan: Plan) -> None:
+    """Raise RestoreError where a disk has too little space for its part: the media store's, or one mounted below.
+
+    Everything arrives on the media store's own. What belongs to another disk is removed there after each batch.
+    """
+    here = tree.path.stat().st_dev
+    mounted: dict[str, int] = {}
+    places = {here: tree.path}
+    # The deepest first.
+    for place in sorted(below(tree.path), key=lambda place: -len(place.parts)):
+        with contextlib.suppress(OSError):  # one that can't be looked at, or is gone
+            device = mounted[f"{place.relative_to(tree.path)}/"] = place.stat().st_dev
+            places.setdefault(device, place)
+    amounts = {device: Amount() for device in places}
+    most = 0
+    for batch in plan.batches():
+        passing = 0
+        for path, size, _ in batch:
+            over = next((folder for folder in mounted if path.startswith(folder)), None)
+            amounts[here if over is None else mounted[over]].add(size)
+            # Even what is mounted from the same disk is copied there.
+            passing += 0 if over is None else size
+        most = max(most, amounts[here].size + passing)
+    for device, amount in amounts.items():
+        wanted = max(most, amount.size) if device == here else amount.size
+        free = shutil.disk_usage(places[device]).free if wanted else 0
+        if wanted and free < wanted + RESERVE:
+            raise RestoreError(
+                f"{places[device]}: {free >> 20} MiB are free, and {wanted >> 20} MiB would be written there, with "
+                f"{RESERVE >> 20} MiB left free: nothing was begun. Make room, or restore a part."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 class Root:
     """An open directory; a context manager. Paths are relative to it, with "/" between their parts.
 
+    Several threads may open, delete and prune at once.
+
     Attributes:
         device, inode: what it is, whatever is put at its path meanwhile.
 
@@ -98,28 +100,30 @@ class Root:
 
         Raises OSError.
         """
-        # Found anew: somebody may have put another directory in its place.
-        self._forget()
-        folder, name = self._folder(path), path.rpartition("/")[2]
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        now = (status.st_dev, status.st_ino, status.st_ctime_ns)
-        if now != (device, inode, changed_ns) or not stat.S_ISREG(status.st_mode):
-            return False
-        os.unlink(name, dir_fd=folder)
-        return True
+        with self._lock:
+            # Found anew: somebody may have put another directory in its place.
+            self._forget()
+            folder, name = self._folder(path), path.rpartition("/")[2]
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            now = (status.st_dev, status.st_ino, status.st_ctime_ns)
+            if now != (device, inode, changed_ns) or not stat.S_ISREG(status.st_mode):
+                return False
+            os.unlink(name, dir_fd=folder)
+            return True
 
     def prune(self, path: str) -> None:
         """Remove the directories above a path that are empty; never the first part of it, nor this directory."""
-        self._forget()
-        parts = path.split("/")[:-1]
-        while len(parts) > 1:
-            # One that is not empty, or was removed by Synapse meanwhile.
-            try:
-                folder = self._folder("/".join(parts))
-                os.rmdir(parts[-1], dir_fd=folder)
-            except OSError:
-                return
-            parts.pop()
+        with self._lock:
+            self._forget()
+            parts = path.split("/")[:-1]
+            while len(parts) > 1:
+                # One that is not empty, or was removed by Synapse meanwhile.
+                try:
+                    folder = self._folder("/".join(parts))
+                    os.rmdir(parts[-1], dir_fd=folder)
+                except OSError:
+                    return
+                parts.pop()
 
     @contextmanager
     def make_directories(self, path: str, *, mode: int, owner: tuple[int, int] | None) -> Iterator[int]:

@@ -25,6 +25,10 @@ CACHES: Final = ("url_cache", "url_cache_thumbnails")
 """Synapse makes them anew, and never reads them from a bucket."""
 STAGING: Final = ".synapse-media-restore"
 """A restore's own directory, in the media store so that a file is moved from it in one step."""
+PROBE: Final = re.compile(r"\.synapse-media-[0-9a-f]{16}")
+"""Names of the files by which `free` tries whether a directory is the bucket."""
+UNFINISHED: Final = re.compile(rf"{re.escape(STAGING)}-[0-9a-f]{{16}}")
+"""Names of the files that a restore writes beside their place, where a file system has none without a name."""
 
 _CONTENT: Final = tuple(folder.rstrip("/") for folder in MEDIA_FOLDERS)
 _OF_THE_DISK: Final = ("lost+found", STAGING)
@@ -111,6 +115,7 @@ class Tree:
     Attributes:
         path: its real, absolute path.
         left_out: what `files` met and could not hand out; complete when that has come to its end.
+        unfinished: the same of what a restore that was killed left, which is no media.
         unknown: what lies beside Synapse's folders, and is none of its media.
     """
 
@@ -123,6 +128,7 @@ class Tree:
             MediaTreeError: it is not a media store, is a whole file system, or can't be read.
         """
         self.left_out: list[LeftOut] = []
+        self.unfinished: list[str] = []
         self.path = _recognised(Path(directory), may_be_empty=may_be_empty)
         self.unknown = tuple(
             sorted(
@@ -136,9 +142,10 @@ class Tree:
         """Every file of local and remote media and of thumbnails, in the order of `sort_key`, in little memory.
 
         No symbolic link is followed: each is in `left_out`, as is what can't be read or has a name that a store would
-        keep under another one. What Synapse deletes meanwhile is passed over.
+        keep under another one. What Synapse deletes meanwhile is passed over, as are the files of these commands' own.
         """
         self.left_out.clear()
+        self.unfinished.clear()
         for folder in sorted(FOLDERS):
             # The root of a folder may be a link, as nothing else may: it is told by name.
             at = self.path / folder
@@ -186,6 +193,11 @@ class Tree:
             yield f"{path}/{entry.name}", entry
 
     def _file(self, path: str, entry: os.DirEntry[str]) -> MediaFile | None:
+        if UNFINISHED.fullmatch(entry.name):
+            self.unfinished.append(path)
+            return None
+        if PROBE.fullmatch(entry.name):
+            return None
         if why := name_fault(path):
             self._leave_out(path, why)
             return None
