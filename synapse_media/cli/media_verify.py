@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
 from synapse_media.homeserver import synapse
+from synapse_media.methods import MEDIA_REPO
 
 from . import media_progress, programs
 from .abort_uploads import age
@@ -84,6 +85,8 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     from synapse_media.media.mounts import refuse_mount
     from synapse_media.media.tree import Tree
 
+    if store.method == MEDIA_REPO:
+        return _verify_media_repo(arguments, store)
     media.require_media_of_synapse(store, to_delete=False)
     with (
         database_of(arguments, homeserver_of(arguments, default=False)) as database,
@@ -101,6 +104,37 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             say=told.say,
             show=told.show,
         )
+    return _told(arguments, store, found)
+
+
+def _verify_media_repo(arguments: argparse.Namespace, store: StorageOutputs) -> int:
+    """By its own database, in which alone the names of its objects are."""
+    from synapse_media.media import media_repo
+    from synapse_media.media.database import of_option
+    from synapse_media.media.mounts import refuse_mount
+    from synapse_media.media.tree import Tree
+    from synapse_media.renderer import domain
+
+    if not arguments.database or arguments.config or arguments.report:
+        raise UsageError(
+            f"--store is of the method {MEDIA_REPO}; allowed: --database postgresql://USER@HOST/NAME, which has to "
+            "name its own database, without --config and --report"
+        )
+    tree = Tree(arguments.directory, may_be_empty=True)
+    refuse_mount(tree.path)
+    with media_progress.shown(json=arguments.json) as told:
+        found = media_repo.verify(
+            tree,
+            bucket_of(store),
+            of_option(arguments.database),
+            {store.server_name, domain(store.server_name)},
+            say=told.say,
+            show=told.show,
+        )
+    return _told(arguments, store, found)
+
+
+def _told(arguments: argparse.Namespace, store: StorageOutputs, found: Result) -> int:
     print(
         programs.text({**place(arguments, store), **found.to_json()}) if arguments.json else "\n".join(_verified(found))
     )

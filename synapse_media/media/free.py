@@ -32,8 +32,9 @@ from .database import Database
 from .homeserver import Homeserver
 from .mounts import RefusedError, below, refuse_mount
 from .report import ACCESSED, Report, State
+from .restore import staging
 from .root import Root
-from .tree import FOLDERS, PROBE, Tree
+from .tree import FOLDERS, PROBE, STAGING, Tree
 from .verify import (
     ARCHIVED,
     BEING_WRITTEN,
@@ -150,7 +151,7 @@ def free(
         show: is told how far that is.
 
     Raises:
-        RefusedError, ConfigurationError, UsageError, ReportError: nothing was deleted, and why.
+        RefusedError, ConfigurationError, UsageError, ReportError, RestoreError: nothing was deleted, and why.
         StoreError: the store was not reached.
     """
     store = bucket.store
@@ -164,6 +165,10 @@ def free(
             raise RefusedError(f"{store.server_name}: the key fails its proof, so nothing is deleted. {advice(lines)}")
         if delete:
             refuse_bucket_itself(tree.path, bucket)
+            if os.path.lexists(tree.path / STAGING):
+                # What a restore that was killed left there are further names of the files: none would be freed.
+                with staging(root):
+                    pass
         verification = None
         with reports.reading(report, store, root) if report else reports.writing(None, store, root) as found:
             if report is None:

@@ -94,18 +94,23 @@ def restore(
         report.planned, unfinished = plan.amount, tuple(tree.unfinished)
         if dry_run or not (plan.amount.files or unfinished or os.path.lexists(tree.path / STAGING)):
             return report
-        _require_space(tree, plan)
         manner = Manner.of(tree) if plan.amount.files else None
-        with Root(tree.path) as root, _staging(root) as staging:
-            # Nobody else restores to this directory now: whoever began these files was killed.
+        with Root(tree.path) as root, staging(root) as arriving:
+            # Nobody else restores to this directory now: whoever began these was killed.
             for path in unfinished:
                 _remove(root, path)
             if manner is not None:
-                _transfer(root, rclone, plan, report, staging, manner=manner, bwlimit=bwlimit, show=show)
+                # What was left there is gone, and does not count.
+                _require_space(tree, plan)
+                _transfer(root, rclone, plan, report, arriving, manner=manner, bwlimit=bwlimit, show=show)
     return report
 
 
 def _remove(root: Root, path: str) -> None:
+    """Remove what a restore that was killed left: an empty directory, or a file."""
+    with contextlib.suppress(OSError):
+        root.remove_directory(path)
+        return
     with contextlib.suppress(OSError):
         with root.opened(path) as descriptor:
             status = os.fstat(descriptor)
@@ -221,11 +226,11 @@ def _directory(path: Path) -> os.stat_result | None:
 
 
 @contextlib.contextmanager
-def _staging(root: Root) -> Iterator[Path]:
+def staging(root: Root) -> Iterator[Path]:
     """A directory in the media store for what is not yet compared. What a run that was killed left in it goes.
 
     The user to whom the media store belongs can rename it, but not reach into it: the path leads there by its open
-    descriptor, whatever has its name meanwhile.
+    descriptor, whatever has its name meanwhile. Raises RestoreError where another restore uses it, or it is not ours.
     """
     shown = root.directory / STAGING
 
@@ -255,18 +260,18 @@ def _staging(root: Root) -> Iterator[Path]:
         if status.st_mode & 0o077:
             raise unfit(f"has the mode {stat.S_IMODE(status.st_mode):04o}, which lets others in")
         # By the number of this process, so that rclone finds it, too.
-        staging = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+        place = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
         try:
-            opened.enter_context(locked(staging / "lock", refuse))
+            opened.enter_context(locked(place / "lock", refuse))
         except OSError as error:
             raise unfit(f"has in it a lock that can't be opened ({error.strerror})") from None
-        arriving = staging / "arriving"
+        arriving = place / "arriving"
         shutil.rmtree(arriving, ignore_errors=True)
         try:
             yield arriving
         finally:
             shutil.rmtree(arriving, ignore_errors=True)
-            (staging / "lock").unlink(missing_ok=True)
+            (place / "lock").unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 os.rmdir(STAGING, dir_fd=above)
 
@@ -276,7 +281,7 @@ def _transfer(
     rclone: Rclone,
     plan: Plan,
     report: Restored,
-    staging: Path,
+    arriving: Path,
     *,
     manner: Manner,
     bwlimit: str,
@@ -291,9 +296,9 @@ def _transfer(
         def shown(progress: Progress, before: Progress = before) -> None:
             show(before + progress, plan.amount)
 
-        staging.mkdir(mode=0o700)
-        failed = rclone.copy(rclone.remote(), str(staging), [path for path, _, _ in batch], *options, show=shown)
-        arrived = {path: _content(staging / path, size) for path, size, _ in batch if path not in failed}
+        arriving.mkdir(mode=0o700)
+        failed = rclone.copy(rclone.remote(), str(arriving), [path for path, _, _ in batch], *options, show=shown)
+        arrived = {path: _content(arriving / path, size) for path, size, _ in batch if path not in failed}
         doubtful = rclone.etags_may_be_no_md5s
         again = _read_again(
             rclone,
@@ -304,12 +309,12 @@ def _transfer(
             here, why = arrived.get(path) or ("", failed[path])
             if not why and here != again.get(path, md5):
                 why = _OTHER_CONTENT
-            why = why or _put(staging / path, root, path, manner, here)
+            why = why or _put(arriving / path, root, path, manner, here)
             if why:
                 report.failed.add(path, why)
             else:
                 report.restored.add(size)
-        shutil.rmtree(staging)
+        shutil.rmtree(arriving)
 
 
 def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str]:

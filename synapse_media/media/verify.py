@@ -355,7 +355,8 @@ def _compare(found: Report, root: Root, show: Show, *, read_all: bool) -> None:
 def _judged(root: Root, started: float, row: tuple[Any, ...], *, read_all: bool) -> tuple[Any, ...]:
     """(state, how, why, md5, inode, modified_ns, path)."""
     path, size, modified, there, etag, storage_class = row
-    recent = modified > started - BEING_WRITTEN
+    # A time further in the future is that of a wrong clock, and nobody writes to such a file for ever.
+    recent = started - BEING_WRITTEN < modified <= time.time() + BEING_WRITTEN
     none = ("", None, None, path)
     if there is None:
         return (State.RECENT if recent else State.MISSING, "", "", *none)

@@ -10,9 +10,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from synapse_media.media import free as freeing
 from synapse_media.media import mounts, verify
 from synapse_media.media.root import Root
 from tests.doubles import proxy
-from tests.media.worlds import DAY, World, world
+from tests.media.worlds import DAY, KILLS, World, world
 
 
 @pytest.fixture
@@ -721,6 +722,48 @@ def bound(disk: Path | None, media: Path, path: str) -> Iterator[None]:
         subprocess.run(["umount", str(place)], check=True)
 
 
+def test_the_store_is_asked_for_several_at_once_and_before_each_deletion(one: World) -> None:
+    paths = {f"local_content/{n % 3:02}/bb/{n}" for n in range(24)}
+    for path in paths:
+        one.both(path)
+    meet = threading.Barrier(4)
+    seen: set[str] = set()
+
+    def look(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        path = request.key.removeprefix(one.store.prefix)
+        assert (one.media / path).exists()
+        seen.add(path)
+        meet.wait(timeout=60)
+        return upstream.ask(request)
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        double.misbehave(
+            look, when=lambda request: request.method == "HEAD" and request.key.removeprefix(one.store.prefix) in paths
+        )
+        one.save(replace(one.store, endpoint_url=double.url))
+        one.configure(replace(one.store, endpoint_url=double.url))
+        code, answer, said = one.free("--delete")
+    assert (code, files(answer)) == (0, {"freed": 24}), said
+    assert seen == paths
+    assert one.files() == set()
+    assert [path.name for path in one.media.iterdir()] == ["local_content"]
+
+
+def test_nothing_more_is_begun_once_it_is_interrupted(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(200):
+        one.both(f"local_content/aa/bb/{number}")
+
+    class Interrupted(verify.Meter):
+        def add(self, size: int) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(freeing, "Meter", Interrupted)
+    monkeypatch.setattr(freeing, "_AT_ONCE", 1)
+    with suppress(KeyboardInterrupt):
+        one.free("--delete")
+    assert 0 < len(one.files()) < 200
+
+
 _FREE = """
 import sys
 from synapse_media.cli import main, prove
@@ -742,7 +785,7 @@ def test_killed_at_any_moment_nothing_is_lost(one: World) -> None:
     ]
     dice = random.Random(7)
     begun = 0
-    for turn in range(20):
+    for turn in range(KILLS or 20):
         for path in paths.keys() - one.files():
             one.write(path, paths[path])
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
