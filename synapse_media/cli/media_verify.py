@@ -220,6 +220,7 @@ def bucket_of(store: StorageOutputs) -> Bucket:
 
 
 def _verified(found: Result) -> Iterator[str]:
+    from synapse_media.media.tree import printable
     from synapse_media.media.verify import Found
 
     for each in fields(found):
@@ -231,7 +232,7 @@ def _verified(found: Result) -> Iterator[str]:
         if each.name in ("verified", "recent", "extra"):
             continue
         reasons = dict(found.reasons)
-        yield from (f"  {path}{f': {reasons[path]}' if reasons.get(path) else ''}" for path in kind.paths)
+        yield from (printable(f"  {path}{f': {reasons[path]}' if reasons.get(path) else ''}") for path in kind.paths)
         if kind.count > len(kind.paths):
             yield f"  … and {kind.count - len(kind.paths)} more: --report keeps all of them"
     if not found.has_database:
@@ -241,6 +242,7 @@ def _verified(found: Result) -> Iterator[str]:
 
 def _freed(done: Freed) -> Iterator[str]:
     from synapse_media.media.free import Outcome
+    from synapse_media.media.tree import printable
 
     freed = done.counts[Outcome.FREED]
     yield f"{counted(freed.files, freed.size)}: {'deleted here' if done.deleted else 'to be deleted, with --delete'}"
@@ -250,7 +252,7 @@ def _freed(done: Freed) -> Iterator[str]:
         count = done.counts[Outcome(name)]
         if count.files:
             yield f"{counted(count.files, count.size)}: {words}"
-    yield from (f"  {path}: {why}" for path, why in done.failures)
+    yield from (printable(f"  {path}: {why}") for path, why in done.failures)
     if not done.by_database:
         yield "Age is that of the files, since no database was read: reading them may not have changed it (noatime)."
     if done.verification is not None and done.verification.failed:

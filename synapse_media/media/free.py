@@ -215,6 +215,10 @@ _COLUMNS: Final = ", ".join(
 )
 
 
+class _UnsafeError(Exception):
+    """An object that is what was verified, and could not be served all the same, or not for long."""
+
+
 class _Freeing:
     """One pass over what was verified."""
 
@@ -264,6 +268,8 @@ class _Freeing:
             return Outcome.GONE, ""
         except ChangedError:
             return Outcome.CHANGED, ""
+        except _UnsafeError as error:
+            return Outcome.FAILED, str(error)
         except OSError as error:
             return Outcome.FAILED, error.strerror or str(error)
         except StoreError as error:
@@ -292,14 +298,18 @@ class _Freeing:
         return Outcome.FREED
 
     def _is_there(self, file: _File) -> bool:
-        """Whether the object is, now, the one that was verified. Raises StoreError."""
+        """Whether the object is, now, the one that was verified. Raises StoreError, _UnsafeError."""
         there = self._bucket.look(file.path)
+        if there is None:
+            return False
+        if there.storage_class in ARCHIVED:
+            raise _UnsafeError(f"the object can't be read at once: it is in {there.storage_class}")
+        if there.expires:
+            raise _UnsafeError(f"the object will be deleted by a lifecycle rule of the bucket: {there.expires}")
         return (
-            there is not None
-            and (there.size, there.etag) == (file.size, file.etag)
+            (there.size, there.etag) == (file.size, file.etag)
             # Listings have fractions of a second, the header Last-Modified has none.
             and abs(there.modified - file.written) < 1
-            and there.storage_class not in ARCHIVED
         )
 
 

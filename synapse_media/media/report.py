@@ -7,6 +7,7 @@ was interrupted is never taken for one.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sqlite3
@@ -223,7 +224,7 @@ def writing(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Re
     if part.exists():
         if not (part.is_file() and _is_report(part)):
             raise UsageError(f"{part} is in the way: move it, or name another file by --report")
-        part.unlink()
+        _remove_left(part)
     try:
         with _new(part, store, root) as report:
             yield report
@@ -233,12 +234,32 @@ def writing(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Re
         raise
 
 
+def _remove_left(part: Path) -> None:
+    """Remove what a run that was killed left. Raises ReportError where another run writes it."""
+    try:
+        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise ReportError(f"the report {part} can't be written: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink()
+    except BlockingIOError:
+        raise ReportError(
+            f"another verification is writing {part}: wait for its end, or name another file by --report"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _new(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Report]:
     said = f"the report {path}" if path else "the report of this run, in $TMPDIR or else /var/tmp,"
+    descriptor = -1
     if path:
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            # Held until the end, whatever SQLite locks: by this another run tells that it is no dead one's.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ReportError(f"{said} can't be written: {error.strerror}") from None
     # Without a name it is a file that SQLite unlinks as soon as it has made it: https://www.sqlite.org/inmemorydb.html
@@ -264,11 +285,14 @@ def _new(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Repor
         report.note("ended", repr(time.time()))
     except sqlite3.Error as error:
         raise ReportError(f"{said} can't be written: {error}. Is its disk full?") from None
+    else:
+        if path:
+            connection.close()
+            os.fsync(descriptor)
     finally:
         connection.close()
-    if path:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        if path:
+            os.close(descriptor)
 
 
 @contextmanager

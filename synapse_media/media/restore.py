@@ -322,7 +322,7 @@ def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str]:
     names = list(paths)
     if not names:
         return {}
-    lines = rclone.run("md5sum", "--download", "--", rclone.remote(), names=names).splitlines()
+    lines = rclone.run("md5sum", "--download", "--", rclone.remote(), names=names).split("\n")
     return {path: md5 for md5, _, path in (line.partition("  ") for line in lines)}
 
 

@@ -32,8 +32,8 @@ from .tree import Tree
 
 BEING_WRITTEN: Final = 300
 """Seconds in which a file is taken for one that Synapse may still be writing or storing."""
-ARCHIVED: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
-"""Storage classes whose objects can't be read at once, so that Synapse can't serve them:
+ARCHIVED: Final = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
+"""Storage classes, and tiers of INTELLIGENT_TIERING, whose objects can't be read at once, nor served by Synapse:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html"""
 _PARTS: Final = (8 << 20, 5 << 20, 16 << 20)
 """Bytes of a part: of boto3, and so of Synapse's module, of rclone, and of minio-go's smallest."""
@@ -436,7 +436,8 @@ def read_back(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneErr
 
 
 def _sums(printed: str) -> Iterator[tuple[str, str]]:
-    for line in printed.splitlines():
+    # Only a newline ends a line: names have whatever else Unicode takes for one.
+    for line in printed.split("\n"):
         match = re.fullmatch(r"([0-9a-f]{32}) {2}(.+)", line)
         if match:
             yield match[2], match[1]

@@ -141,13 +141,16 @@ def require_whole_page(what: str, operation: str, page: Mapping[str, Any]) -> No
         return
     found = sum(len(page.get(name) or ()) for name in _ENTRIES[operation])
     said = page.get("KeyCount")
+    more, token = page.get("IsTruncated"), page.get("NextContinuationToken")
     why = ""
     if said is not None and said > found:
         why = f"says that it has {said} entries, and has {found}"
-    elif operation == "list_objects_v2" and page.get("IsTruncated") and not page.get("NextContinuationToken"):
+    elif more is None:
+        why = "does not say whether it is the last one (IsTruncated)"
+    elif operation == "list_objects_v2" and more and not token:
         why = "says that more follows, and not where (NextContinuationToken)"
-    elif not found and said is None and "IsTruncated" not in page:
-        why = "has no entries, and does not say that it is the last one (IsTruncated)"
+    elif token and not more:
+        why = "says that it is the last one, and where the next one begins (NextContinuationToken)"
     if why:
         raise ApiError(NO_ANSWER, 0, f"{what}: the page {why}: check the endpoint and any proxy in front of it.")
 

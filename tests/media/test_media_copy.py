@@ -24,6 +24,7 @@ import pytest
 
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
+from synapse_media.media import rclone
 from synapse_media.methods import Operation
 from tests.doubles import proxy
 from tests.media.worlds import KILLS, World, world
@@ -424,9 +425,10 @@ def test_a_store_that_fails_now_and_then(one: World, fault: proxy.Fault) -> None
     assert in_bucket(one) == contents(one)
 
 
-def test_what_never_arrives_is_a_failure_that_is_named(one: World) -> None:
+@pytest.mark.parametrize("age", [DAY, -400 * DAY], ids=["past", "future"])
+def test_what_never_arrives_is_a_failure_that_is_named(one: World, age: float) -> None:
     many(one, 4)
-    one.write("local_content/aa/bb/unlucky")
+    one.write("local_content/aa/bb/unlucky", age=age)
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url))
         double.misbehave(
@@ -439,6 +441,15 @@ def test_what_never_arrives_is_a_failure_that_is_named(one: World) -> None:
     assert failed["path"] == "local_content/aa/bb/unlucky"
     assert "AccessDenied" in failed["why"]
     assert len(one.objects()) == 4
+
+
+def test_a_name_that_looks_like_a_success_is_none() -> None:
+    seen = rclone._Copying(rclone.Progress(), lambda _: None)
+    why = "Failed to copy: open /media/aa/Copied (1): permission denied"
+    seen.note({"level": "error", "object": "aa/Copied (1)", "msg": why})
+    seen.note({"level": "info", "object": "aa/Copied (2)", "msg": "Copied (new)"})
+    seen.note({"level": "info", "object": "aa/big", "msg": "Multi-thread Copied (new)"})
+    assert (seen.done, seen.failed) == ({"aa/Copied (2)", "aa/big"}, {"aa/Copied (1)": why})
 
 
 def test_content_that_is_damaged_on_its_way_is_not_accepted(one: World) -> None:

@@ -96,9 +96,11 @@ def test_what_is_there_is_kept(one: World) -> None:
 
 def test_what_was_uploaded_in_parts_is_read_twice_and_compared(one: World) -> None:
     content = random.Random(1).randbytes(11 << 20)
-    one.put_in_parts("local_content/aa/bb/big", content, 5 << 20)
+    for name in ("big", "b\u2028ig"):
+        one.put_in_parts(f"local_content/aa/bb/{name}", content, 5 << 20)
     assert one.run("restore")[0] == 0
-    assert (one.media / "local_content/aa/bb/big").read_bytes() == content
+    for name in ("big", "b\u2028ig"):
+        assert (one.media / "local_content/aa/bb" / name).read_bytes() == content
 
 
 def test_what_arrives_damaged_does_not_appear(one: World) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from synapse_media.cli import main, media_progress, terminal
+from synapse_media.media import report as reports
 from synapse_media.media import verify
+from synapse_media.media.root import Root
 from tests.doubles import proxy
 from tests.media.worlds import World
 
@@ -84,6 +86,24 @@ class TestObjectsInParts:
         assert (code, counts(answer)) == (1, {"verified": 1, "different": 1})
         assert answer["different"]["first"] == ["local_content/aa/bb/changed"]
         assert f"reading 2 objects back, {2 * BIG} bytes" in said
+
+
+def test_names_with_what_only_unicode_takes_for_the_end_of_a_line(one: World) -> None:
+    names = [f"remote_content/b.example/aa/bb/a{end}b" for end in "\u0085\u2028\u2029"]
+    for name in names:
+        one.both(name)
+    code, answer, said = one.run("verify", "--read-all")
+    assert (code, counts(answer)) == (0, {"verified": 3}), said
+
+
+def test_names_can_not_speak_to_the_terminal_either(one: World, capsys: pytest.CaptureFixture[str]) -> None:
+    one.write("local_content/aa/bb/a\x1b]0;title\x07b\nc: passed\x9b")
+    one.write("remote_content/b.example/aa/bb/d\u2028e")
+    assert main(["media", "verify", str(one.media), "--store", str(one.store_file)]) == 1
+    said = capsys.readouterr().out
+    assert set("\x1b\x07\x9b\u2028").isdisjoint(said)
+    assert r"a\x1b]0;title\x07b\nc: passed\x9b" in said
+    assert r"d\u2028e" in said
 
 
 def test_every_object_is_read_back_if_wanted(one: World) -> None:
@@ -368,6 +388,25 @@ class TestTheReport:
             ]
         assert one.store.secret_access_key.encode() not in report.read_bytes()
         assert one.run("verify", "--report", report)[0] == 1
+
+    def test_two_runs_do_not_write_the_same_one(self, one: World) -> None:
+        one.both("local_content/aa/bb/cc")
+        report = one.home / "report"
+        with Root(one.media) as root, reports.writing(report, one.store, root) as first:
+            first.note("mine", "yes")
+            code, _, said = one.run("verify", "--report", report)
+            assert code == 1
+            assert "another verification is writing" in said
+        with closing(sqlite3.connect(report)) as connection:
+            assert connection.execute("SELECT value FROM run WHERE name = 'mine'").fetchone() == ("yes",)
+
+    def test_what_a_killed_run_left_is_replaced(self, one: World) -> None:
+        one.both("local_content/aa/bb/cc")
+        report = one.home / "report"
+        assert one.run("verify", "--report", report)[0] == 0
+        report.rename(report.with_name("report.part"))
+        assert one.run("verify", "--report", report)[0] == 0
+        assert not report.with_name("report.part").exists()
 
     def test_nothing_else_is_written_over(self, one: World) -> None:
         report = one.home / "notes"

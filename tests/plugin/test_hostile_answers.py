@@ -257,6 +257,11 @@ TORN = {
         "NextContinuationToken",
     ),
     "nothing in it": ("", "IsTruncated"),
+    "not told whether more follows": ("<KeyCount>1</KeyCount><Contents><Key>a</Key></Contents>", "IsTruncated"),
+    "more beside its end": (
+        "<IsTruncated>false</IsTruncated><NextContinuationToken>a</NextContinuationToken>",
+        "the last one, and where the next one begins",
+    ),
 }
 
 
@@ -282,7 +287,13 @@ def test_a_page_of_versions_that_says_nothing_is_no_empty_bucket() -> None:
 
 
 @pytest.mark.parametrize(
-    "inside", ["<IsTruncated>false</IsTruncated>", "<KeyCount>0</KeyCount>", "<Contents><Key>.x</Key></Contents>"]
+    "inside",
+    [
+        "<IsTruncated>false</IsTruncated>",
+        "<KeyCount>0</KeyCount><IsTruncated>false</IsTruncated><NextContinuationToken/>",
+        "<KeyCount>2</KeyCount><IsTruncated>false</IsTruncated><Contents><Key>.x</Key></Contents>"
+        "<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes>",
+    ],
 )
 def test_a_page_of_a_listing_that_is_the_whole_of_it(inside: str) -> None:
     with hostile(says(200, f"<ListBucketResult>{inside}</ListBucketResult>")) as store:
