@@ -24,6 +24,7 @@ from synapse_media.engine import embedded, session
 from synapse_media.engine.session import EngineError
 from synapse_media.guards import changes
 from synapse_media.renderer import render
+from tests.accounts import user_names
 from tests.components.library import SOURCE, library, write
 from tests.doubles import proxy, vendor_plugin
 from tests.providers.project import SERVER, Stack, stack
@@ -195,7 +196,7 @@ def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
     amazon.outputs().require_proof()
     amazon.destroy()
     assert BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
-    assert USER not in [user["UserName"] for user in iam.list_users()["Users"]]
+    assert USER not in user_names(iam)
 
 
 def test_what_is_made_anew_under_its_own_name_stands(amazon: Stack, cloud: Cloud) -> None:
@@ -257,7 +258,7 @@ def test_a_user_of_another_name_is_another_user(amazon: Stack, cloud: Cloud) -> 
     assert (user.verb, [danger.word for danger in user.dangers]) == ("replace", ["retire-key"])
     amazon.let_keys_go()
     amazon.up()
-    assert [user["UserName"] for user in iam.list_users()["Users"]] == ["two"]
+    assert user_names(iam) == ["two"]
     keys = [key["AccessKeyId"] for key in iam.list_access_keys(UserName="two")["AccessKeyMetadata"]]
     assert keys == [amazon.outputs().access_key_id]
     assert keys != [first.access_key_id]
@@ -436,7 +437,7 @@ def test_a_user_with_a_key_made_by_hand_is_not_deleted(
     # As it says.
     iam.delete_access_key(UserName=user, AccessKeyId=by_hand)
     assert command(["up", "--stack", amazon.name, "--yes"]) == 0, capfd.readouterr()
-    assert user not in {found["UserName"] for found in iam.list_users()["Users"]}
+    assert user not in user_names(iam)
 
 
 @pytest.mark.parametrize("keyless", [False, True])

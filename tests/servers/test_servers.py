@@ -13,6 +13,7 @@ from botocore.config import Config
 
 from synapse_media.engine.session import EngineError
 from synapse_media.renderer import render
+from tests.accounts import user_names
 from tests.providers.project import Stack, stack
 from tests.servers import real
 
@@ -195,4 +196,4 @@ def test_a_user_and_a_key_of_its_own(place: Place) -> None:
     iam.delete_access_key(UserName="user-of-media", AccessKeyId=by_hand)
     own.destroy()
     assert "user-media" not in place.buckets()
-    assert "user-of-media" not in [user["UserName"] for user in iam.list_users()["Users"]]
+    assert "user-of-media" not in user_names(iam)
