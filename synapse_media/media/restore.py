@@ -362,10 +362,8 @@ def _put(arrived: Path, root: Root, path: str, manner: Manner, md5: str) -> str:
                 f"{root.directory / path} could not be written: {error.strerror}. What was restored before is whole. "
                 "Make room on its file system, and run this again."
             ) from None
-        if error.errno not in _IN_THE_WAY:
-            raise
-        why = "a part of its path is a symbolic link or a file, or was removed meanwhile"
-        return f"could not be put in its place ({error.strerror}): {why}"
+        why = ": a part of its path is a symbolic link or a file, or was removed meanwhile"
+        return f"could not be put in its place ({error.strerror}){why if error.errno in _IN_THE_WAY else ''}"
     return ""
 
 

@@ -321,6 +321,22 @@ def test_what_belongs_to_another_disk_arrives_on_this_one_first(one: World, monk
             assert enough or f"{one.media}: 5 MiB are free, and 6 MiB would be written there" in said
 
 
+def test_one_directory_that_can_not_be_written_stops_nothing_else(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore, "RESERVE", 0)
+    for number in range(4):
+        one.put(f"local_content/1{number}/bb/cc")
+    place = one.media / "local_content/11"
+    place.mkdir()
+    with small_disk(place, "1m,ro"):
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 4, "restored": 3, "failed": 1}), said
+    (failed,) = answer["failed"]["first"]
+    assert failed == {
+        "path": "local_content/11/bb/cc",
+        "why": "could not be put in its place (Read-only file system)",
+    }
+
+
 def test_nothing_is_written_through_a_link(one: World, tmp_path: Path) -> None:
     one.put("remote_content/example.org/aa/bb/cc")
     one.put("local_content/aa/bb/cc")
