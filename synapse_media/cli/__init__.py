@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from itertools import pairwise
 
 from synapse_media import stackfile
 from synapse_media.errors import Problem, SettingsError, SynapseMediaError, UsageError
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed = made.parse_args(words)
     except WrongUsageError as error:
-        if "--json" in words:
+        if {"--json", "--format=json"} & set(words) or ("--format", "json") in pairwise(words):
             print(programs.error(error.command, error.message, UsageError.exit_code))
         raise
     with contextlib.ExitStack() as directory:
