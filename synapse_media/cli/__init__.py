@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 
 from synapse_media.errors import Problem, SettingsError, SynapseMediaError, UsageError
 from synapse_media.redaction import redacted
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed = made.parse_args(words)
     except WrongUsageError as error:
-        if "--json" in words:
+        if {"--json", "--format=json"} & set(words) or ("--format", "json") in pairwise(words):
             print(programs.error(error.command, error.message, UsageError.exit_code))
         raise
     with contextlib.ExitStack() as directory:

@@ -148,6 +148,25 @@ def _key_variables(provider: catalog.Provider) -> tuple[str, ...]:
 
 def stale(client: Client, bucket: str, prefix: str, older_than: timedelta) -> Iterator[Upload]:
     """The uploads begun longer ago than that, by the store's own clock. Raises ApiError."""
+    found = False
+    for upload, now in _begun(client, bucket, prefix):
+        found = True
+        if upload.started <= now - older_than:
+            yield upload
+    if found or not prefix:
+        return
+    # MinIO takes a prefix for the whole name of an object.
+    try:
+        for upload, now in _begun(client, bucket, ""):
+            if upload.key.startswith(prefix) and upload.started <= now - older_than:
+                yield upload
+    except ApiError as error:
+        if not error.denied:
+            raise
+
+
+def _begun(client: Client, bucket: str, prefix: str) -> Iterator[tuple[Upload, datetime]]:
+    """The unfinished uploads, each with the store's time when it was listed."""
     marker: dict[str, str] = {}
     seen: set[str] = set()
     while True:
@@ -155,8 +174,8 @@ def stale(client: Client, bucket: str, prefix: str, older_than: timedelta) -> It
         uploads = [Upload(x["Key"], x["UploadId"], x["Initiated"].astimezone(UTC)) for x in page.get("Uploads", [])]
         fresh = [upload for upload in uploads if upload.upload_id not in seen]
         seen.update(upload.upload_id for upload in fresh)
-        limit = server_time(page) - older_than
-        yield from (upload for upload in fresh if upload.started <= limit)
+        now = server_time(page)
+        yield from ((upload, now) for upload in fresh)
         # A store that gives no marker, or the same page again, must not keep this going for ever.
         if not page.get("IsTruncated") or not fresh:
             return

@@ -10,12 +10,12 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from synapse_media import catalog
-from synapse_media.allow import Word, entry
+from synapse_media.allow import Word, deletes_media, entry, words_of
 from synapse_media.methods import METHODS, RULES
 from synapse_media.schema.model import UNKNOWN_ON_WIRE
 from synapse_media.urn import Urn, short
@@ -183,14 +183,28 @@ def _is_kept_bucket(step: Mapping[str, Any]) -> bool:
     )
 
 
-def combined(of_stores: Iterable[Change], steps: Iterable[Change]) -> tuple[Change, ...]:
-    """Changes of the stores, then steps of the preview. A danger that both have is listed once, of the store."""
+def combined(of_stores: Iterable[Change], steps: Iterable[Change], allow: Collection[str] = ()) -> tuple[Change, ...]:
+    """Changes of the stores, then steps of the preview. A danger that both have is listed once, of the store.
+
+    Args:
+        allow: says which buckets take their media along, which the engine does not show.
+    """
     first = tuple(of_stores)
     known = {(change.store, danger.word) for change in first for danger in change.dangers}
     return first + tuple(
-        replace(change, dangers=tuple(one for one in change.dangers if (change.store, one.word) not in known))
+        replace(
+            change,
+            details=(*change.details, *_of_media(change, allow)),
+            dangers=tuple(one for one in change.dangers if (change.store, one.word) not in known),
+        )
         for change in steps
     )
+
+
+def _of_media(change: Change, allow: Collection[str]) -> Iterator[str]:
+    goes = is_bucket(change.kind) and change.verb in ("delete", "replace")
+    if goes and deletes_media(words_of(change.store, allow)):
+        yield f"with all media in it, as {entry(change.store, Word.DELETE_MEDIA)} says"
 
 
 def _merged(

@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from synapse_media.errors import StoreError
@@ -96,6 +96,10 @@ class KeyFamily(ABC):
     def last_used(self, key_id: str) -> datetime | None:
         """When the key was last used (UTC); None if the provider does not report it."""
         return None
+
+    def unrecorded(self, known: frozenset[str]) -> list[str]:
+        """Those of `orphans` that a refresh finds too, where the state may have been written before they were made."""
+        return []
 
     def mend(self, slot: str, key_id: str) -> None:  # noqa: B027 - most keys can't be changed
         """Update a kept key to the inputs, if this provider's keys can be changed."""
@@ -207,7 +211,13 @@ class RingBase(SchemaResource[In, S]):
             return None
         state.keys = {slot: key for slot, key in state.keys.items() if key.access_key_id in listed}
         state.secrets = {slot: secret for slot, secret in state.secrets.items() if slot in state.keys}
-        _note_strangers(state, listed)
+        known = frozenset(key.access_key_id for key in state.keys.values())
+        # Of a user without other keys nothing more is asked.
+        unrecorded = family.unrecorded(known) if set(listed) - known else []
+        if unrecorded:
+            # Shows as a change, so that the next `up` deletes them.
+            state.orphan_until = state.orphan_until or datetime.now(UTC).isoformat()
+        _note_strangers(state, {key: active for key, active in listed.items() if key not in unrecorded})
         _report(family.who, state, context)
         _with_active(state, inputs.active)
         drifted = family.drifted({slot: key.access_key_id for slot, key in state.keys.items()})

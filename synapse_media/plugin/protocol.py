@@ -385,7 +385,9 @@ def serve(resources: Iterable[Resource], arguments: list[str], announce: Callabl
     )
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
     same_user.port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    announce(str(same_user.port))
-    sys.stdout.flush()
-    server.wait_for_termination()
+    # The engine asks a plugin to end by SIGINT.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.start()
+        announce(str(same_user.port))
+        sys.stdout.flush()
+        server.wait_for_termination()

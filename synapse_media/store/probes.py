@@ -22,7 +22,7 @@ from synapse_media.contract import PROOF_OBJECT, ProofLine
 from synapse_media.methods import NOT_TESTED, Expected, Operation
 from synapse_media.schema.connection import Connection
 
-from .answers import ApiError
+from .answers import LACKING, ApiError
 from .bounded import TooMuchError
 from .clients import Client, Credential, call, s3_client
 from .objects import create_bucket, remove_versions
@@ -383,6 +383,8 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
         sentences.append(
             "The key may do more than the method needs: look for a second policy on the user or its groups."
         )
+    elif any(f"({code})" in line.outcome for line in failed for code in LACKING):
+        sentences.append("This store has no such call, and the method needs it: choose another method or store.")
     else:
         sentences.append("Is the store reachable from here, at this endpoint?")
     sentences.append("All resources are kept: fix the cause and run `synapse-media up` again.")

@@ -867,3 +867,13 @@ def test_the_digest_of_what_was_reviewed_is_the_same_in_any_order() -> None:
     assert reviewed.digest(found) == reviewed.digest(found[::-1])
     assert reviewed.digest(found) != reviewed.digest(found[:2])
     reviewed.require(found[::-1], reviewed.digest(found), "prod")
+
+
+def test_what_becomes_of_the_media_is_in_what_is_reviewed() -> None:
+    steps = [changes.Change("delete", NAME, "Bucket"), changes.Change("delete", NAME, "User")]
+    kept = changes.combined([], steps, [f"{NAME}/delete-bucket", "other.example.com/delete-media"])
+    goes = changes.combined([], steps, [f"{NAME}/delete-bucket", f"{NAME}/delete-media"])
+    assert kept == tuple(steps)
+    assert goes[0].details == (f"with all media in it, as {NAME}/delete-media says",)
+    assert goes[1] == steps[1]
+    assert reviewed.digest(kept) != reviewed.digest(goes)

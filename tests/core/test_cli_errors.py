@@ -341,7 +341,13 @@ def test_a_program_is_told_whatever_went_wrong(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "command"), [(("diff", "--nonesuch", "--json"), "diff"), (("--json",), ""), (("dif", "--json"), "")]
+    ("arguments", "command"),
+    [
+        (("diff", "--format", "json", "--nonesuch"), "diff"),
+        (("diff", "--nonesuch", "--json"), "diff"),
+        (("--json",), ""),
+        (("dif", "--json"), ""),
+    ],
 )
 def test_a_program_is_told_of_a_command_line_that_can_not_be_read(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], command: str

@@ -183,6 +183,22 @@ def test_a_run_killed_in_a_rotation_leaves_its_journal_to_the_ring(owner: Direct
     assert owner.key_ids() == {key["accessKeyId"] for key in both["keys"].values()}
 
 
+def test_a_refresh_finds_a_key_of_which_the_state_does_not_know(owner: Direct) -> None:
+    """Of a killed run whose state is written at the end, and whose edit of the stack file was undone."""
+    _, outputs = RING.create(ring(owner, "a"), owner.context)
+    RING.update(owner.name, outputs, ring(owner, "a", "b"), owner.context)
+    assert len(owner.key_ids()) == 2
+    owner.said.clear()
+    found = RING.read(owner.name, ring(owner, "a"), outputs, owner.context)
+    assert found is not None
+    assert found.outputs["unknownKeys"] == []
+    assert not any("not created by this stack" in said for said in owner.said)
+    assert RING.unsettled(found.outputs) == ("orphanUntil",)
+    settled = RING.update(owner.name, found.outputs, ring(owner, "a"), owner.context)
+    assert owner.key_ids() == {outputs["accessKeyId"]}
+    assert RING.unsettled(settled) == ()
+
+
 def test_two_runs_that_were_cut_off_are_both_looked_for(owner: Direct) -> None:
     with proxy.in_front_of(owner.running.iam_endpoint) as double:
         late: list[Callable[[], object]] = []

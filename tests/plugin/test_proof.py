@@ -663,6 +663,7 @@ def test_a_preview_promises_nothing(direct: Direct) -> None:
         ((ProofLine("put", "allowed", "allowed"),), ""),
         ((ProofLine("put", "allowed", "refused", "no"),), "Something denies what the policy grants"),
         ((ProofLine("put", "allowed", "failed (SlowDown)", "x"),), "Is the store reachable from here"),
+        ((ProofLine("list-uploads", "allowed", "failed (NotImplemented)", "x"),), "has no such call"),
         ((ProofLine("delete", "refused", "allowed"),), "look for a second policy"),
     ],
 )

@@ -588,6 +588,17 @@ def test_the_plugin_ends_with_its_engine() -> None:
     assert identity(child) != known
 
 
+def test_the_plugin_ends_quietly_where_the_engine_asks_it_to() -> None:
+    with subprocess.Popen(
+        process.COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd=process.ROOT
+    ) as own:
+        assert own.stdout is not None
+        own.stdout.readline()
+        own.send_signal(signal.SIGINT)
+        _, said = own.communicate()
+    assert (own.returncode, said) == (0, b"")
+
+
 def test_nothing_but_the_port_is_on_standard_output(embedded_store: Running, direct: Direct) -> None:
     with process.running(environment(embedded_store)) as own:
         own.call("Create", urn=urn("Bucket"), properties=checked(own, "Bucket", bucket_inputs(direct)))

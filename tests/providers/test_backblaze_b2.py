@@ -557,27 +557,6 @@ def test_a_key_is_deleted_by_its_id_whether_it_is_listed_or_not(
     ring.delete(name, outputs, Context([].append))
 
 
-def test_what_was_changed_in_an_adopted_bucket_is_no_difference(
-    double: B2Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
-    rule = {"fileNamePrefix": "", "daysFromHidingToDeleting": 90}
-    double.create_bucket(double.API_URL, token, double.key_id, "refused-media", "allPublic", lifecycle_rules=[rule])
-    said: list[str] = []
-    adopted = _create(double, monkeypatch, double.key_id, double.key, said, adopt=True, manage=["access"])
-    lifecycle = ["noncurrentDays is 90, a new bucket would have 1", "abortDays is 0, a new bucket would have 7"]
-    assert adopted["differences"] == ["encryption is False, a new bucket would have True", *lifecycle]
-    assert len(said) == 3
-    inputs = {name: adopted[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
-    wanted = {**inputs, "manage": ["access", "lifecycle"]}
-    changed = B2Bucket().update("refused-media", adopted, wanted, Context(said.append))
-    assert changed["differences"] == ["encryption is False, a new bucket would have True"]
-    assert said[3:] == [
-        "bucket refused-media is taken over as it is: encryption is False, a new bucket would have True"
-    ]
-    B2Bucket().delete("refused-media", changed, Context(said.append))
-
-
 def test_what_the_admin_key_needs_is_the_catalogs() -> None:
     assert set(catalog.load("backblaze_b2").value("admin_permissions")["actions"]) == set(NEEDED)
 

@@ -715,22 +715,6 @@ def test_an_empty_bucket_is_deleted_without_its_unfinished_uploads_ended(double:
     assert [operation for operation, _ in double.asked] == ["GetBucketInfo", "DeleteBucket"]
 
 
-def test_what_was_changed_in_an_adopted_bucket_is_no_difference(double: Double) -> None:
-    public = {**FRESH, "objects": 1, "websiteAccess": True}
-    double.answers = {"GetBucketInfo": [(200, public), (200, {**public, "websiteAccess": False})]}
-    said: list[str] = []
-    inputs, failures = GarageBucket().check(double.inputs(bucket="double-media", adopt=True, manage=["access"]))
-    assert not failures
-    _, outputs = GarageBucket().create(inputs, Context(said.append))
-    assert outputs["differences"] == ["abortDays is 0, a new bucket would have 7"]
-    rules = [{"ID": "ours", "Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]
-    double.answers = {"GetBucketInfo": [(200, FRESH), (200, {**FRESH, "lifecycleRules": rules})]}
-    wanted = {**inputs, "manage": ["access", "lifecycle"]}
-    changed = GarageBucket().update("double-media", outputs, wanted, Context(said.append))
-    assert changed["differences"] == []
-    assert said == ["bucket double-media is taken over as it is: abortDays is 0, a new bucket would have 7"]
-
-
 def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None:
     held = {"keys": {"a": {"accessKeyId": OLD["id"], "createdAt": "2026-11-23T10:00:00+00:00"}}}
     outputs = double.inputs(userName="user", bucketId="b1", **held)
