@@ -189,7 +189,7 @@ def test_init_writes_a_stack_file(
 ) -> None:
     """Where it would ask on a terminal, it is answered."""
 
-    def answer(name: str, default: str = "", allowed: Iterable[str] = ()) -> str:
+    def answer(name: str, default: str = "", allowed: Iterable[str] = (), **_: object) -> str:
         return default or next(iter(allowed), "") or {"endpoint": "https://s3.example.net"}[name]
 
     monkeypatch.setattr(init, "_ask", answer)
