@@ -620,6 +620,13 @@ def _is_refused(reader: _Reader, name: str, text: str, allowed: str, *, endpoint
     """Whether boto3, by which every command reaches a store, and the module refuse a value; then that is told."""
     field_name = "endpoint" if name == "iam_endpoint" else name
     fault = values.judge(field_name, text, MODULE, endpoint=endpoint)
+    in_host = values.bucket_in_host(text) if name == "endpoint" else ""
+    if fault is None and in_host:
+        without = text.replace(f"{in_host}.", "", 1)
+        reader.add(
+            name, text, allowed, f"It is the address of the bucket {in_host!r}, not the store's: write {without}."
+        )
+        return True
     if fault is None or fault.rule == "bucket-name-unusual":
         return False  # the catalog says that, and lets an adopted bucket have it
     reason = f"{fault.reason[0].upper()}{fault.reason[1:]}"
@@ -702,6 +709,12 @@ def _check_prefix(reader: _Reader, method: str) -> str:
             "letters, digits, spaces and !.()_-/, at most 200, no folder called '.' or '..'",
             "Choose a plainer one.",
         )
+    else:
+        fault = values.judge("prefix", prefix, method)
+        if fault is not None and fault.rule not in values.UNSURE:
+            reader.add(
+                "prefix", prefix, "a folder's name", f"{fault.reason[0].upper()}{fault.reason[1:]}. {fault.mend}"
+            )
     return prefix
 
 

@@ -272,7 +272,8 @@ def _refuse_other_kind(loader: Any, node: Any) -> None:
     if node.tag == "tag:yaml.org,2002:merge":
         return
     try:
-        loader.construct_object(node)
+        # YAML reads a hexadecimal number of any length; Python refuses to write one of more than 4,300 digits.
+        str(loader.construct_object(node))
     except (ValueError, OverflowError, LookupError, AttributeError, TypeError):
         raise yaml.MarkedYAMLError(
             problem="this value is none of its kind (a number, a date …); put text in quotes",

@@ -67,17 +67,23 @@ _NAMES = (
     r"|(?:AWS_|S3_|MY_)*(?:DEFAULT_)?REGION(?:_?NAME)?|(?:S3_|MY_)*ENDPOINT(?:_?URL)?|SESSION_TOKEN|ACCOUNT_?ID"
 )
 _WHOLE = re.compile(
-    r"[<‹«⟨\[{](?!path:|SOPS:)(?![0-9A-Fa-f:.]+\])[^<>‹›«»⟨⟩]+[>›»⟩\]}]"
+    r"[<‹«⟨\[{]<?(?!path:|SOPS:)(?![0-9A-Fa-f:.]+\])[^<>‹›«»⟨⟩]+[>›»⟩\]}]>?"
     rf"|{_NAMES}|(?:MY|CHANGE|REPLACE|INSERT|ENTER|YOUR|EXAMPLE)[_-][A-Z0-9_-]+"
     r"|(?i:your[-_ ](?!objectstorage).*|your(?:bucket|region|access|secret|endpoint|key).*"
     r"|change[-_. ]?(?:me|this)(?![a-z]).*|changeit|replace[-_. ]?(?:me|this|with)(?![a-z]).*"
     r"|(?:fill|set)[-_ ]?(?:me|in|this)(?:[-_ ](?:in|up|here))?"
-    r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|.*[-_. ]here|some-region-name"
+    r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|some-region-name|(?:my-)?region|xx-x+-\d"
+    r"|(?:(?:put|insert|enter|add|paste|your|my|the|access|secret|key|token|password|bucket|region|endpoint|value)"
+    r"[-_. ].*)[-_. ]?here"
     r"|(?:AKIA|ASIA|DO00|GK|SCW|K00\d?)?(?:x{3,}|\*{3,}|\.{3,}|…)|(?:to-?do|tbd|fix-?me)(?:[: ].*)?"
     r"|(?:my-?)?placeholder|redacted|(?:my[-_])?bucket[-_]?name|key[-_]?id|key[-_]secret|application[-_]?key"
     r"|(?:(?:my|aws|s3|b2|minio)[-_ ])*(?:access|secret)[-_ ](?:access[-_ ])?key(?:[-_ ]id)?)",
 )
-_LABEL = re.compile(rf"(?i:your[-_](?!objectstorage).*)|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+")
+_LABEL = re.compile(
+    r"(?i:your[-_](?!objectstorage).*|your(?:domain|company|server|host|account)(?:name|id)?|x{4,}|account[-_]?id"
+    r"|[a-z]{2}-[a-z]+-x+)"
+    rf"|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+"
+)
 _INSIDE = re.compile(r"<(?!path:|SOPS:)[^<>]+>|‹[^‹›]+›|«[^«»]+»|(?<!\{)\{[A-Za-z][\w -]*\}(?!\})")
 _EXPANSION = re.compile(
     r"\$\{[^{}]+\}|\$\([A-Za-z_]\w*\)|%[A-Z][A-Z0-9_]+%|__[A-Z][A-Z0-9_]*__|@[A-Za-z]\w*@|@@\w+@@|%%\w+%%"
@@ -123,8 +129,8 @@ def _not_replaced(field: str, text: str) -> Fault | None:
     variable = expansion(field, text)
     if variable and not (field == "prefix" and variable.startswith("/")):
         path = variable.startswith(("/", "file:"))
-        # A `$` alone may begin a secret.
-        shown_variable = variable[:60] if field not in SECRETS or variable[:2] in ("${", "$(") else "it"
+        # A secret may begin with `$`, and be what stands in braces, or the default in ${X:-…}.
+        shown_variable = "it" if field in SECRETS else variable[:60]
         return Fault(
             "not-expanded",
             "it is a file path, but the file is not read: the path itself becomes the value"
@@ -179,6 +185,7 @@ def _stray(field: str, text: str, method: str) -> Fault | None:
 
 # ---- bucket
 
+_ACCESS_POINT = r"arn:[a-z-]+:(?:s3|s3-outposts|s3-object-lambda):[a-z0-9-]*:\d{12}:(?:accesspoint|outpost)[:/][^/:]+.*"
 _BOTO_BUCKET = re.compile(r"[a-zA-Z0-9.\-_]{1,255}")
 _MINIO_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-_:]{1,61}[A-Za-z0-9]")
 _USUAL_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -188,6 +195,10 @@ def bucket(text: str, method: str) -> Fault | None:
     """The fault of a bucket name, as boto3, minio-go or Goofys reads it; None if there is none."""
     if method == GOOFYS:
         text = text.partition(":")[0]  # bucket:prefix
+    if method == MODULE and re.fullmatch(_ACCESS_POINT, text):
+        return None  # boto3 takes its ARN for a bucket
+    if bucket_in_host(text):
+        return Fault("bucket-name", "it is the bucket's address, not its name", f"Write {bucket_in_host(text)}.")
     if "://" in text or text.startswith("arn:"):
         last = re.sub(r"^(?:\w+://|arn:[^:]*:s3:[^:]*:[^:]*:)", "", text).partition("/")[0]
         return Fault("bucket-name", "it is an address, not a bucket name", f"Write {last}.")
@@ -202,6 +213,12 @@ def bucket(text: str, method: str) -> Fault | None:
             "bucket-name", "a bucket name can't contain '/': the rest is a folder, and every request fails", into
         )
     allowed = _MINIO_BUCKET if method == MEDIA_REPO else _BOTO_BUCKET
+    if method == MEDIA_REPO and re.search(r"\.\.|\.-|-\.", text):
+        return Fault(
+            "bucket-name",
+            "minio-go refuses a bucket name with '..', '.-' or '-.': every upload fails",
+            "Write the bucket's real name.",
+        )
     if not allowed.fullmatch(text):
         return Fault(
             "bucket-name", "a bucket name has only letters, digits, '-' and '.'", "Write the bucket's real name."
@@ -255,18 +272,56 @@ def shown(endpoint: str) -> str:
     return endpoint.rpartition("@")[2]
 
 
+def _minio_takes(text: str) -> bool:
+    """Whether minio-go takes a host with an optional port: getEndpointURL and s3utils.IsValidDomain.
+
+    https://github.com/minio/minio-go/blob/v7.0.82/utils.go
+    """
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]*))(?::(\d*))?", text)
+    if found is None:
+        return False
+    host = found[1] or found[2]
+    return (
+        0 < len(host) <= 255
+        and host[0] not in "-_."
+        and host[-1] not in "-_"
+        and not _MINIO_REFUSES.search(found[2] or "")
+    )
+
+
+_MINIO_REFUSES = re.compile(r"[`~!@#$%^&*()+={}\[\]|\\\"';:><?/]")
+
+
+def bucket_in_host(text: str) -> str:
+    """The bucket in the host that a vendor gives it: `media` of media.s3.eu-central-1.amazonaws.com; "" without one."""
+    labels = _host(text).split(".")
+    splits = ((".".join(labels[:at]), ".".join(labels[at:])) for at in range(1, len(labels)))
+    return next((bucket for bucket, rest in splits if any(form.fullmatch(rest) for _, form in _patterns())), "")
+
+
+def _minio_endpoint(text: str) -> Fault | None:
+    # minio-go, which checks this, accepts one "/" at the end.
+    if "/" in text.removesuffix("/"):
+        bare = split(text).netloc.rpartition("@")[2] or "s3.example.com"
+        return Fault(
+            "endpoint-with-scheme",
+            "it must be a host with an optional port; with a scheme or path the first upload fails",
+            f"Write {bare}; `ssl` chooses http or https.",
+        )
+    if not _minio_takes(text.removesuffix("/")):
+        return Fault(
+            "endpoint-host",
+            "minio-go refuses such a host or port (Endpoint … does not follow ip address or domain name "
+            "standards): the first upload fails",
+            "Write the store's host name or IP address (an IPv6 address in [ ]), and perhaps a port.",
+        )
+    return None
+
+
 def endpoint_url(text: str, method: str) -> Fault | None:
     """The fault of an endpoint, as boto3 or minio-go reads it; None if there is none. Goofys completes it itself."""
     if method == MEDIA_REPO:
-        # minio-go, which checks this, accepts one "/" at the end.
-        if "/" in text.removesuffix("/"):
-            bare = split(text).netloc.rpartition("@")[2] or "s3.example.com"
-            return Fault(
-                "endpoint-with-scheme",
-                "it must be a host with an optional port; with a scheme or path the first upload fails",
-                f"Write {bare}; `ssl` chooses http or https.",
-            )
-        return None
+        return _minio_endpoint(text)
     if method != MODULE:
         return None
     if not re.match(r"https?://[^/]", text, re.IGNORECASE):
@@ -304,8 +359,8 @@ def endpoint_url(text: str, method: str) -> Fault | None:
             "Give the host a name of letters, digits and '-' (in Docker: a network alias or another container name), "
             "or use its IP address.",
         )
-    if parts.query or parts.fragment:
-        return Fault("endpoint-host", "boto3 rejects a URL with '?' or '#'", "Write only scheme, host and port.")
+    if parts.query:
+        return Fault("endpoint-host", "boto3 rejects a URL with '?'", "Write only scheme, host and port.")
     return None
 
 
@@ -349,8 +404,10 @@ def region_at(text: str, endpoint: str) -> Fault | None:
     zone = _ZONE.fullmatch(own)
     if zone and zone[1] in provider.regions:
         return Fault("region-form", f"the endpoint names the availability zone {own}", f"Write {zone[1]} in it.")
-    if not text or text == own or not provider.regions:
-        return None  # without regions in the catalog it is unknown what the store signs for
+    if not text or text == own or own not in provider.regions:
+        # Without regions in the catalog it is unknown what the store signs for; what is in the host may be a second
+        # name of a region (Wasabi's nl-1) or none (Amazon's s3-accelerate).
+        return None
     if provider.value("signed_region") == "any" and text not in provider.regions:
         return None
     return Fault(
@@ -380,7 +437,8 @@ def region_at_amazon(text: str) -> Fault | None:
 def provider_of(endpoint: str) -> tuple[catalog.Provider, str] | None:
     """The provider and region of an endpoint, by the catalog's patterns; None if none matches."""
     host = _host(endpoint)
-    plain = re.sub(r"^(?:.+\.)?s3[.-](?:dualstack\.)?(?=[a-z])", "s3.", host)
+    plain = re.sub(r"^(?:.+\.)?s3[.-](?:fips[.-])?(?:dualstack\.)?(?=[a-z])", "s3.", host)
+    plain = plain.replace(".vpce.amazonaws.com", ".amazonaws.com")
     for provider, pattern in _patterns():
         fits = pattern.fullmatch(host) or pattern.fullmatch(plain)
         if fits:
@@ -500,7 +558,7 @@ def public_url(text: str, endpoint: str, bucket_name: str) -> Fault | None:
         return Fault(
             "public-url",
             "it is prepended to the object's name unchanged, and does not end with '/': every redirect is broken",
-            f"Write {shown_url(text)}/",
+            f"Write {shown_url(text).partition('?')[0]}/",
         )
     host, own = (split(text).hostname or "").lower(), (split(endpoint).hostname or "").lower()
     if own and host == own and bucket_name not in split(text).path.split("/"):

@@ -8,18 +8,14 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from itertools import pairwise
 
-from synapse_media import stackfile
 from synapse_media.errors import Problem, SettingsError, SynapseMediaError, UsageError
-from synapse_media.guards.danger import DangerError
 from synapse_media.redaction import redacted
-from synapse_media.store import tracing
 
 from . import programs, terminal
-from .commandline import WrongUsageError, parser
+from .commandline import WrongUsageError, module_of, parser
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -66,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Asked by the shell, in the middle of a line.
         import argcomplete
 
+        _ = made.commands  # fills them
         argcomplete.autocomplete(made)
     terminal.tolerate(sys.stdout)
     words = _joined(sys.argv[1:] if arguments is None else arguments)
@@ -76,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(programs.error(error.command, error.message, UsageError.exit_code))
         raise
     with contextlib.ExitStack() as directory:
-        return _run(parsed, made.commands, directory)
+        return _run(parsed, made.command(parsed.command), directory)
 
 
-def _run(
-    parsed: argparse.Namespace, commands: Mapping[str, argparse.ArgumentParser], directory: contextlib.ExitStack
-) -> int:
+def _run(parsed: argparse.Namespace, command: argparse.ArgumentParser, directory: contextlib.ExitStack) -> int:
     if parsed.verbose:
+        from synapse_media.store import tracing
+
         # It is the plugin that calls, two processes further.
         os.environ[tracing.VARIABLE] = "1"
     try:
@@ -92,9 +89,11 @@ def _run(
         if several:
             from .several import run
 
-            return run(parsed, commands[parsed.command], several)
-        code: int = import_module(f".{parsed.command.replace('-', '_')}", __name__).run(parsed)
+            return run(parsed, command, several)
+        code: int = module_of(parsed.command).run(parsed)
     except SynapseMediaError as error:
+        from synapse_media.guards.danger import DangerError
+
         style = terminal.DANGER if isinstance(error, DangerError) else ""
         problems = error.problems if isinstance(error, SettingsError) else ()
         return _failed(parsed, str(error), error.exit_code, problems, style)
@@ -132,9 +131,13 @@ def _name_stacks(parsed: argparse.Namespace) -> list[str]:
 
     Returns the stacks, where there are several.
     """
+    named = vars(parsed)
+    if not {"stack", "to_stack"} & set(named):
+        return []
+    from synapse_media import stackfile
+
     from . import stacks
 
-    named = vars(parsed)
     # The name `list` is that of a command here.
     if isinstance(named.get("stack"), Sequence) and not isinstance(parsed.stack, str):
         from .several import names

@@ -35,13 +35,11 @@ class Upload:
     started: datetime
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "abort-uploads",
-        help="remove what uploads that were never completed left behind",
-        description="For stores without lifecycle rules (Storj): run it now and then, from a timer. Uses the store's "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "For stores without lifecycle rules (Storj): run it now and then, from a timer. Uses the store's "
         "own key; where that may not list uploads, --stack with the admin credential in the environment. Objects are "
-        "not touched.",
+        "not touched."
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--stack", "-s", metavar="S", help="the stores of a stack; default: the selected one")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import programs
 
@@ -12,14 +12,12 @@ if TYPE_CHECKING:
     from synapse_media import lint
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "check",
-        help="find what breaks or loses media in configuration files",
-        description="Reads homeserver.yaml with its conf.d, the playbook's vars.yml, and media-repo.yaml, each known "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Reads homeserver.yaml with its conf.d, the playbook's vars.yml, and media-repo.yaml, each known "
         "by what is in it, also within Kubernetes' manifests and Helm's values; several of one program are read "
         "together, in the order given. Needs no stack, no store and no network, and shows no secret. Exit code 1 for a "
-        "finding that loses media or breaks; warnings count with --strict alone.",
+        "finding that loses media or breaks; warnings count with --strict alone."
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a file, or a directory such as conf.d")
     parser.add_argument("--json", action="store_true", help="for programs")

@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any, NoReturn
 
-from synapse_media import __version__, catalog
+from synapse_media import __version__
 from synapse_media.errors import UsageError
 
-from . import examples
-from .completion import complete_stacks
+COMMANDS: Mapping[str, str] = {
+    "init": "write a stack file of your own, and a project for it where there is none",
+    "list": "the stacks of this project",
+    "show": "what exists, and when its key was made and proved",
+    "diff": "say what `up` would change",
+    "up": "make a stack so, and prove its keys",
+    "check": "find what breaks or loses media in configuration files",
+    "render": "write what the homeserver reads",
+    "prove": "try a key again, here",
+    "rotate": "replace a store's access key, in two steps",
+    "switch": "print the way to another method or provider",
+    "media": "existing media: copy it to the store, verify it there, free the disk, restore it",
+    "doctor": "what the admin credential needs, and what is wrong here",
+    "destroy": "delete what a stack made, as far as the stack file's `allow` says so",
+    "abort-uploads": "remove what uploads that were never completed left behind",
+    "cost": "compare what a store would cost at each provider",
+    "embedded": "the embedded store: start, stop, status, up, env, clean",
+    "env": "shell lines after which plain `pulumi` works",
+    "completion": "completion for a shell",
+    "help": "the help of a command",
+}
+"""{command: its line in the help}. Each is a module of this package with `add_arguments(parser)` and
+`run(arguments) -> exit code`, imported where that command is parsed: the others and `--help` need nothing of it."""
 
-COMMANDS = (
-    "init",
-    "list",
-    "show",
-    "diff",
-    "up",
-    "check",
-    "render",
-    "prove",
-    "rotate",
-    "switch",
-    "media",
-    "doctor",
-    "destroy",
-    "abort_uploads",
-    "cost",
-    "embedded",
-    "env",
-    "completion",
-    "help",
-)
-"""Each is a module of this package with `add_parser(subparsers)` and `run(arguments) -> exit code`."""
+
+def module_of(command: str) -> ModuleType:
+    """The module of a command."""
+    return import_module(f".{command.replace('-', '_')}", __package__)
 
 
 class WrongUsageError(SystemExit):
@@ -66,7 +70,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            command = self.commands[parsed.command]
+            command = self.command(parsed.command)
             known = [*command._option_string_actions, *self._option_string_actions]  # noqa: SLF001 - ours
             told = [
                 f"{word} is no {'option' if word.startswith('-') else 'argument'} of {parsed.command}"
@@ -77,13 +81,49 @@ class _Parser(argparse.ArgumentParser):
         return parsed
 
     @property
-    def commands(self) -> dict[str, Any]:
+    def commands(self) -> dict[str, _Command]:
         """The parser of each command."""
+        return {name: self.command(name) for name in COMMANDS}
+
+    def command(self, name: str) -> _Command:
+        """The parser of one command."""
         (found,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001
-        return dict(found.choices)
+        command: _Command = found.choices[name]
+        command.fill()
+        return command
+
+
+class _Command(_Parser):
+    """The parser of one command. It has no arguments until something is parsed, or `fill` is called."""
+
+    def __init__(self, *, command: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._unfilled = command
+
+    def fill(self) -> None:
+        """Add the arguments, unless that was done."""
+        name, self._unfilled = self._unfilled, ""
+        if not name:
+            return
+        from . import examples
+        from .completion import complete_values
+
+        module_of(name).add_arguments(self)
+        # Before the command or after it, as pulumi has it.
+        _add_directory(self, default=argparse.SUPPRESS)
+        self.add_argument("--verbose", "-v", action="store_true", help="show each API call: time, status, request id")
+        self.formatter_class = _Formatter
+        self.epilog = examples.epilog(name)
+        complete_values(self)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.fill()
+        return super().parse_known_args(args, namespace)
 
 
 def _meant(value: str, allowed: Sequence[str]) -> str:
+    from synapse_media import catalog
+
     guess = catalog.nearest(value, allowed)
     return f". Did you mean {guess!r}?" if guess else ""
 
@@ -98,18 +138,9 @@ def parser() -> _Parser:
     )
     _add_directory(made, default=None)
     made.add_argument("--version", action="version", version=f"synapse-media {__version__}")
-    commands: Any = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        import_module(f".{name}", __package__).add_parser(commands)
-    for name, command in commands.choices.items():
-        # Before the command or after it, as pulumi has it.
-        _add_directory(command, default=argparse.SUPPRESS)
-        command.add_argument(
-            "--verbose", "-v", action="store_true", help="show each API call: time, status, request id"
-        )
-        command.formatter_class = _Formatter
-        command.epilog = examples.epilog(name)
-        complete_stacks(command)
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Command)
+    for name, line in COMMANDS.items():
+        commands.add_parser(name, help=line, command=name)
     return made
 
 

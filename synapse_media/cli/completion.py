@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from typing import Any
+from typing import Any, Final
 
-from synapse_media import stackfile
 from synapse_media.errors import SynapseMediaError
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "completion",
-        help="completion for a shell",
-        description="Prints a script for the shell: commands, options, their values and the stacks of the project are "
-        "then completed. Put it where the shell looks for completions, or evaluate it at its start.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Prints a script for the shell: commands, options, their values and the stacks of the project are "
+        "then completed. Put it where the shell looks for completions, or evaluate it at its start."
     )
     parser.add_argument("shell", choices=SHELLS)
 
@@ -29,17 +26,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def complete_stacks(command: argparse.ArgumentParser) -> None:
-    """Have a shell complete a command's arguments that name a stack."""
+def complete_values(command: argparse.ArgumentParser) -> None:
+    """Have a shell complete the values of a command's options that are names, and not files."""
     for action in command._actions:  # noqa: SLF001 - argparse has no other way to them
-        if {"--stack", "--to-stack"} & set(action.option_strings):
-            completed: Any = action
-            completed.completer = _stacks
+        for option in action.option_strings:
+            if option in _COMPLETERS:
+                completed: Any = action
+                completed.completer = _COMPLETERS[option]
 
 
 def _stacks(**_: object) -> list[str]:
     """The stacks that have a stack file. Nothing is asked: a shell waits for it."""
+    from synapse_media import stackfile
+
     with contextlib.suppress(SynapseMediaError):
         project = stackfile.find_project()
         return list(stackfile.files_in(project / stackfile.config_dir(project)))
     return []
+
+
+def _targets(**_: object) -> list[str]:
+    """What a store can be switched to."""
+    from synapse_media import catalog
+    from synapse_media.methods import METHODS
+
+    return [*METHODS, *catalog.names()]
+
+
+_COMPLETERS: Final = {"--stack": _stacks, "--to-stack": _stacks, "--to": _targets}

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from synapse_media.errors import UsageError
-from synapse_media.homeserver.playbook import MEDIA_STORE
 
 from . import programs
 
@@ -21,15 +20,6 @@ if TYPE_CHECKING:
     from synapse_media.cost.measure import Measured
     from synapse_media.cost.model import SizeGroup, Usage
     from synapse_media.cost.prices import Offer
-
-_EPILOG = f"""\
-A size is a number with a unit: GB is 10^9 bytes, GiB 2^30. A rate adds /day, /week, /month or /year.
-
-  synapse-media cost --stored 400GB --growth 10GB/month --egress 50GB/month --files 900k
-  synapse-media cost --media {MEDIA_STORE} --near 52.5,13.4 --report cost.html
-  synapse-media cost --fit
-"""
-
 
 # What --fit does not look at, as it is written.
 _COST_ONLY = {
@@ -42,13 +32,10 @@ _COST_ONLY = {
 }
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "cost",
-        help="compare what a store would cost at each provider",
-        description="Compare what a store would cost at each provider, line by line. Needs no account.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Compare what a store would cost at each provider, line by line. Needs no account. A size is a number with a "
+        "unit: GB is 10^9 bytes, GiB 2^30. A rate adds /day, /week, /month or /year."
     )
     usage = parser.add_argument_group("what is stored and read")
     usage.add_argument("--stored", metavar="SIZE", help="media stored today, such as 400GB")

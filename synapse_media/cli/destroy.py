@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
-from typing import Any
 
 from synapse_media.allow import Word, entry, gives_bucket_up, retains_bucket, settles_media, words_of
 from synapse_media.errors import SynapseMediaError
@@ -16,12 +15,10 @@ from synapse_media.guards.judge import current_names
 from . import checkpoints, programs, stacks
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "destroy",
-        help="delete what a stack made, as far as the stack file's `allow` says so",
-        description="A bucket is deleted only where `allow` names <homeserver>/delete-bucket, and only if it is empty "
-        "or <homeserver>/delete-media is there too; <homeserver>/retain-bucket gives it up and leaves it where it is.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A bucket is deleted only where `allow` names <homeserver>/delete-bucket, and only if it is empty "
+        "or <homeserver>/delete-media is there too; <homeserver>/retain-bucket gives it up and leaves it where it is."
     )
     stacks.add_stack(parser)
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")

@@ -17,12 +17,10 @@ from . import checkpoints, programs, reviewed, stacks, terminal
 FORMATS = ("text", "markdown", "json")
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "diff",
-        help="say what `up` would change",
-        description="A real preview in plain words. Exit code 0: nothing, 2: changes, 3: changes that can lose media "
-        "or cut access and that the stack file's `allow` does not name.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A real preview in plain words. Exit code 0: nothing, 2: changes, 3: changes that can lose media "
+        "or cut access and that the stack file's `allow` does not name."
     )
     stacks.add_stack(parser, several=True)
     parser.add_argument(

@@ -29,12 +29,10 @@ ANSWER_SECONDS = 30
 """How long the Python of --synapse-python may take to answer."""
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "doctor",
-        help="what the admin credential needs, and what is wrong here",
-        description="Prints the permissions the admin credential needs and what is different at the provider, checks "
-        "versions and credentials, and looks for secrets in clear in the state. Exit code 1 if something is wrong.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Prints the permissions the admin credential needs and what is different at the provider, checks "
+        "versions and credentials, and looks for secrets in clear in the state. Exit code 1 if something is wrong."
     )
     stacks.add_stack(parser, options=False)
     parser.add_argument(

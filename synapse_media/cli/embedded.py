@@ -31,12 +31,10 @@ SERVER_NAME = "matrix.example.com"
 BUCKET = "matrix-example-com-media"
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "embedded",
-        help="the embedded store: start, stop, status, up, env, clean",
-        description="A real S3 gateway with IAM (versitygw) on this machine's loopback, over a directory. For trying "
-        "everything before a provider is chosen, not for production.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A real S3 gateway with IAM (versitygw) on this machine's loopback, over a directory. For trying "
+        "everything before a provider is chosen, not for production."
     )
     parser.add_argument(
         "action",

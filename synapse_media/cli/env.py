@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from synapse_media import stackfile
 from synapse_media.engine import session
@@ -15,12 +14,10 @@ from synapse_media.engine import session
 from . import programs, stacks
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "env",
-        help="shell lines after which plain `pulumi` works",
-        description='`eval "$(synapse-media env)"`. Plain pulumi knows fewer guards: only its own '
-        "protection, and what the plugin itself refuses. No credential is printed.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        '`eval "$(synapse-media env)"`. Plain pulumi knows fewer guards: only its own '
+        "protection, and what the plugin itself refuses. No credential is printed."
     )
     parser.add_argument("--json", action="store_true", help="for programs: the variables and their values")
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("help", help="the help of a command", description="The same as COMMAND --help.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "The same as COMMAND --help."
     parser.add_argument("topic", metavar="COMMAND", nargs="?", help="default: the whole command line")
 
 

@@ -7,14 +7,14 @@ import contextlib
 import re
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from synapse_media import catalog, settings, stackfile
-from synapse_media.errors import SettingsError, UsageError
+from synapse_media.errors import Problem, SettingsError, UsageError
 from synapse_media.methods import METHODS
 from synapse_media.settings import StoreSettings
 
@@ -32,13 +32,11 @@ _ASKED = {
 _METHOD = "synapse-s3-storage-provider"
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "init",
-        help="write a stack file of your own, and a project for it where there is none",
-        description="Writes the stack file Pulumi.NAME.yaml, checks it and the admin credential, and says what comes "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes the stack file Pulumi.NAME.yaml, checks it and the admin credential, and says what comes "
         "next. Where no Pulumi.yaml is in this directory or above it, makes a project here first. Asks for what is "
-        "missing on a terminal.",
+        "missing on a terminal."
     )
     parser.add_argument("name", metavar="NAME", nargs="?", default="prod", help="the stack's name (default: prod)")
     parser.add_argument("--provider", choices=catalog.names())
@@ -82,9 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"{path} exists already, or is an example's: edit it, add a store with --store HOST, or choose another name"
         )
-    store = _answers(arguments, {})
-    server_name = str(store.pop("server_name"))
-    made = _parsed({server_name: store})[server_name]
+
+    def parse(server_name: str, store: Mapping[str, Any]) -> StoreSettings:
+        return _parsed({server_name: store})[server_name]
+
+    server_name, store = _answers(arguments, {}, parse)
+    made = parse(server_name, store)
     extra = catalog.load(made.provider).extra if made.uses_store else ""
     written = new_project.make(here, extra, arguments.ci) if project is None else new_project.Written()
     _write(path, server_name, store)
@@ -114,10 +115,13 @@ def _add(arguments: argparse.Namespace) -> int:
     if arguments.store in there:
         raise UsageError(f"{path} has a store for {arguments.store} already: edit it there")
     stores, allow, defaults = stackfile.values(stackfile.read_yaml(path))
-    store = _answers(arguments, defaults if isinstance(defaults, Mapping) else {})
-    del store["server_name"]
-    made = _parsed({**stores, arguments.store: store}, allow, defaults)[arguments.store]
-    stackfile.add_store(path, arguments.store, store)
+
+    def parse(server_name: str, store: Mapping[str, Any]) -> StoreSettings:
+        return _parsed({**stores, server_name: store}, allow, defaults)[server_name]
+
+    server_name, store = _answers(arguments, defaults if isinstance(defaults, Mapping) else {}, parse)
+    made = parse(server_name, store)
+    stackfile.add_store(path, server_name, store)
     findings = _findings(made)
     steps = _next(arguments.name, made)
     if arguments.json:
@@ -183,21 +187,25 @@ def _next(name: str, store: StoreSettings) -> list[str]:
     ]
 
 
-def _answers(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The store and its server name.
+_Parse = Callable[[str, Mapping[str, Any]], StoreSettings]
+"""(server name, settings of its store) -> the settings judged. Raises SettingsError."""
+
+
+def _answers(arguments: argparse.Namespace, defaults: Mapping[str, Any], parse: _Parse) -> tuple[str, dict[str, Any]]:
+    """The server name, and the settings of its store; on a terminal such as `parse` takes.
 
     Args:
         defaults: those of the stack file: neither asked for nor written, unless the command line says otherwise.
     """
     named = arguments.provider or defaults.get("provider") or _ask_provider()
     provider = catalog.load(str(named))
-    server_name = arguments.store or arguments.server_name or _ask("server_name")
-    store: dict[str, Any] = {
-        "server_name": server_name,
-        "provider": provider.name,
-        "bucket": arguments.bucket or _bucket_of(server_name, provider),
-        **_place(arguments, provider, defaults),
-    }
+    server_name: str = arguments.store or arguments.server_name or ""
+    # Of a store that has nothing else, only the name can be wrong.
+    server_name = server_name or _ask("server_name", fault=lambda name: _fault(parse, name, {"method": "filesystem"}))
+    store: dict[str, Any] = {"provider": provider.name, "bucket": arguments.bucket or _bucket(server_name, provider)}
+    store |= _place(
+        arguments, provider, defaults, lambda name, value: _fault(parse, server_name, {**store, name: value}, name)
+    )
     if arguments.iam_endpoint:
         store["iam_endpoint"] = arguments.iam_endpoint
     store["method"] = arguments.method or defaults.get("method") or _METHOD
@@ -216,45 +224,120 @@ def _answers(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> dict
         if not equals:
             raise UsageError(f"--set is {pair!r}; allowed: SETTING=VALUE, the value in YAML")
         store[name] = stackfile.scalar(value)
-    return {name: value for name, value in store.items() if name not in defaults or defaults[name] != value}
+    store = {name: value for name, value in store.items() if name not in defaults or defaults[name] != value}
+    if sys.stdin.isatty():
+        while problem := _problem(parse, server_name, store):
+            _ask_again(server_name, store, problem)
+    return server_name, store
 
 
-def _place(arguments: argparse.Namespace, provider: catalog.Provider, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Region and endpoint, as far as the provider needs to be told."""
+def _problem(parse: _Parse, server_name: str, store: Mapping[str, Any]) -> Problem | None:
+    """The first thing that is wrong with a setting of this store."""
+    try:
+        parse(server_name, store)
+    except SettingsError as error:
+        own = f"stores.{server_name}."
+        return next((problem for problem in error.problems if problem.setting.startswith(own)), None)
+    return None
+
+
+def _fault(parse: _Parse, server_name: str, store: Mapping[str, Any], name: str = "") -> str:
+    """What is wrong with one setting of a store that is not whole yet, or with the server name; "" for nothing."""
+    try:
+        parse(server_name, store)
+    except SettingsError as error:
+        setting = f"stores.{server_name}.{name}" if name else f"stores.{server_name}"
+        return next((str(problem) for problem in error.problems if problem.setting == setting), "")
+    return ""
+
+
+def _ask_again(server_name: str, store: dict[str, Any], problem: Problem) -> None:
+    """Ask for the setting that is missing or wrong; the answer may give another one in its place, or none."""
+    stacks.say(str(problem))
+    setting = problem.setting.removeprefix(f"stores.{server_name}.")
+    answer = _line(f"{setting} (or another setting in its place, as SETTING=VALUE; {setting}= takes it out)")
+    named, equals, value = answer.partition("=")
+    if not equals or not _NAME.fullmatch(named):
+        named, value = setting, answer
+    if answer:
+        _set(store, setting, None)
+        _set(store, named, stackfile.scalar(value) if value else None)
+
+
+def _set(store: dict[str, Any], setting: str, value: object) -> None:
+    """Set `name` or `outer.name`; None takes it out."""
+    *outer, last = setting.split(".")
+    for name in outer:
+        store = store.setdefault(name, {})
+    if value is None:
+        store.pop(last, None)
+    else:
+        store[last] = value
+
+
+_NAME = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)*")
+
+
+def _place(
+    arguments: argparse.Namespace,
+    provider: catalog.Provider,
+    defaults: Mapping[str, Any],
+    fault: Callable[[str, str], str],
+) -> dict[str, Any]:
+    """Region and endpoint, as far as the provider needs to be told.
+
+    Args:
+        fault: (setting, value) -> what is wrong with it, or "".
+    """
     said = {name: value for name in ("region", "endpoint") if (value := getattr(arguments, name))}
     if provider.value("endpoint_from_account", False):
         # Nothing is asked for; what is said is compared with the account's.
         return said
     region = said.get("region") or defaults.get("region") or str(provider.value("default_region", ""))
-    region = region or _ask("region", allowed=dict.fromkeys(provider.regions, ""))
+    region = region or _ask(
+        "region", allowed=dict.fromkeys(provider.regions, ""), fault=lambda answer: fault("region", answer)
+    )
     if "endpoint" in said or "endpoint" in defaults or provider.endpoint(str(region)):
         return {"region": region, **said}
-    return {"region": region, "endpoint": _ask("endpoint")}
+    return {"region": region, "endpoint": _ask("endpoint", fault=lambda url: fault("endpoint", url))}
 
 
-def _bucket_of(server_name: str, provider: catalog.Provider) -> str:
-    """The default. Raises UsageError for a name that no bucket can have there."""
+def _bucket(server_name: str, provider: catalog.Provider) -> str:
+    """The default; on a terminal, what is answered where it can't be a bucket's name there. Else raises UsageError."""
     plain = "".join(letter if letter.isalnum() else "-" for letter in server_name.lower())
     made = f"{plain}-media"
-    fault = catalog.bucket_name_fault(made, provider)
-    if fault is not None:
-        raise UsageError(
-            f"--bucket is missing: {made}, made from the server name, can't be a bucket's name at {provider.name}: "
-            f"{fault.words}. Name one with --bucket."
-        )
-    return made
+    fault = _bucket_fault(made, provider)
+    if not fault:
+        return made
+    why = f"{made}, made from the server name, can't be a bucket's name at {provider.name}: {fault}"
+    if not sys.stdin.isatty():
+        raise UsageError(f"--bucket is missing: {why}. Name one with --bucket.")
+    stacks.say(f"{why}.")
+    return _ask("bucket", fault=lambda name: _bucket_fault(name, provider))
+
+
+def _bucket_fault(name: str, provider: catalog.Provider) -> str:
+    fault = catalog.bucket_name_fault(name, provider)
+    return "" if fault is None else fault.words
 
 
 def _ask_provider() -> str:
     return _ask("provider", allowed={name: catalog.load(name).title for name in catalog.names()})
 
 
-def _ask(name: str, default: str = "", allowed: Mapping[str, str] = MappingProxyType({})) -> str:
+def _ask(
+    name: str,
+    default: str = "",
+    allowed: Mapping[str, str] = MappingProxyType({}),
+    *,
+    fault: Callable[[str], str] = lambda _: "",
+) -> str:
     """Ask on a terminal, and again after a typo; elsewhere say which flag is missing.
 
     Args:
         default: what no answer means; "" asks again.
         allowed: {choice: what it is}; empty for free text.
+        fault: what is wrong with an answer in free text, or "".
     """
     flag = "--" + name.replace("_", "-")
     if not sys.stdin.isatty():
@@ -264,15 +347,25 @@ def _ask(name: str, default: str = "", allowed: Mapping[str, str] = MappingProxy
     for choice, what in allowed.items():
         stacks.say(f"  {choice:<{width}}  {what}".rstrip())
     while True:
-        # Standard output is the report's.
-        with contextlib.redirect_stdout(sys.stderr):
-            answer = input(f"{_ASKED[name]}{f' [{default}]' if default else ''}: ").strip() or default
-        if answer and (not allowed or answer in allowed):
+        answer = _line(f"{_ASKED[name]}{f' [{default}]' if default else ''}") or default
+        if answer and not (wrong := fault(answer) if not allowed else _no_choice(answer, allowed)):
             return answer
         if answer:
-            guess = catalog.nearest(answer, tuple(allowed))
-            meant = f"Did you mean {guess!r}?" if guess else f"Allowed: {', '.join(allowed)}."
-            stacks.say(f"{answer!r} is none of these. {meant}")
+            stacks.say(wrong)
+
+
+def _line(question: str) -> str:
+    # Standard output is the report's.
+    with contextlib.redirect_stdout(sys.stderr):
+        return input(f"{question}: ").strip()
+
+
+def _no_choice(answer: str, allowed: Mapping[str, str]) -> str:
+    if answer in allowed:
+        return ""
+    guess = catalog.nearest(answer, tuple(allowed))
+    meant = f"Did you mean {guess!r}?" if guess else f"Allowed: {', '.join(allowed)}."
+    return f"{answer!r} is none of these. {meant}"
 
 
 def _write(path: Path, server_name: str, store: dict[str, Any]) -> None:

@@ -11,12 +11,10 @@ from . import overview, programs
 from .overview import Overview
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "list",
-        help="the stacks of this project",
-        description="Every stack with a stack file or in the backend: its homeservers, and when it was last changed. "
-        "Changes nothing.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Every stack with a stack file or in the backend: its homeservers, and when it was last changed. "
+        "Changes nothing."
     )
     parser.add_argument("--json", action="store_true", help="for programs")
 

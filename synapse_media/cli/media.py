@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
@@ -21,14 +20,12 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
 """{action: the options that only some actions have, by their names in the namespace}."""
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "media",
-        help="existing media: copy it to the store, verify it there, free the disk, restore it",
-        description="copy: what is missing or differs in the bucket. verify: whether all of it is there, by content. "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "copy: what is missing or differs in the bucket. verify: whether all of it is there, by content. "
         "free: delete old local files that were verified. restore: what is missing on the disk. Run it on "
         "the server, with the store.json that `render` left there, as root or as the user of Synapse; rclone does the "
-        "transfers.",
+        "transfers."
     )
     parser.add_argument("action", choices=tuple(_OPTIONS))
     parser.add_argument("directory", metavar="DIR", help="Synapse's media store: media_store_path in homeserver.yaml")

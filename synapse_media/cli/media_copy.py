@@ -5,27 +5,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import sys
-import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
 from synapse_media.methods import MEDIA_REPO
 
-from . import media_verify, programs, terminal
+from . import media_progress, media_verify, programs, terminal
 
 if TYPE_CHECKING:
     from synapse_media.media.copy import Copied
-    from synapse_media.media.plan import Amount, Named
-    from synapse_media.media.rclone import Progress
+    from synapse_media.media.plan import Named
     from synapse_media.media.restore import Restored
     from synapse_media.media.tree import Tree
 
-_EVERY_SECONDS = 15
-"""Between two lines on how far it is, where there is no terminal."""
 _NAMED = 20
 """Paths of a kind that are named to people."""
 
@@ -77,7 +71,7 @@ def copy(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     tree = Tree(arguments.directory)
     refuse_mount(tree.path)
     _refuse_media_of_another(arguments, store, tree)
-    with _explained(store), _shown(arguments) as show:
+    with _explained(store), media_progress.shown(json=arguments.json) as told:
         done = media.copy(
             tree,
             media_verify.bucket_of(store),
@@ -86,7 +80,7 @@ def copy(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             min_age=media.MIN_AGE if arguments.min_age is None else arguments.min_age,
             bwlimit=arguments.bwlimit or "",
             dry_run=arguments.dry_run,
-            show=show,
+            show=told.show,
         )
     if arguments.json:
         print(
@@ -111,14 +105,14 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     _refuse_media_repo(store, "gdpr_export of it, and import_to_synapse")
     tree = Tree(arguments.directory, may_be_empty=True)
     only = _only(arguments)
-    with _explained(store), _shown(arguments) as show:
+    with _explained(store), media_progress.shown(json=arguments.json) as told:
         done = media.restore(
             tree,
             media_verify.bucket_of(store),
             only=only,
             bwlimit=arguments.bwlimit or "",
             dry_run=arguments.dry_run,
-            show=show,
+            show=told.show,
         )
     if arguments.json:
         print(programs.text({**media_verify.place(arguments, store), "dry_run": arguments.dry_run, **done.to_json()}))
@@ -174,39 +168,6 @@ def _explained(store: StorageOutputs) -> Iterator[None]:
     except RcloneError:
         objects.look(s3_client(*own_key(store)), store.bucket)
         raise
-
-
-@contextlib.contextmanager
-def _shown(arguments: argparse.Namespace) -> Iterator[Callable[[Progress, Amount], None]]:
-    """How far a transfer is: one bar on a terminal, a line now and then elsewhere."""
-    # A server need not have what draws it.
-    if terminal.shows_colour(sys.stderr) and not arguments.json and find_spec("rich"):
-        with terminal.bar() as draw:
-            yield lambda progress, of: draw(progress.size, of.size, _how_far(progress, of))
-        return
-    last = time.monotonic()
-
-    def line(progress: Progress, of: Amount) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _EVERY_SECONDS:
-            last = time.monotonic()
-            print(_how_far(progress, of), file=sys.stderr, flush=True)
-
-    yield line
-
-
-def _how_far(progress: Progress, of: Amount) -> str:
-    left = f", {_span((of.size - progress.size) / progress.rate)} left" if progress.rate >= 1 else ""
-    return (
-        f"{progress.files} of {of.files} files, {terminal.in_bytes(progress.size)} of {terminal.in_bytes(of.size)}, "
-        f"{terminal.in_bytes(progress.rate)}/s{left}"
-    )
-
-
-def _span(seconds: float) -> str:
-    minutes, seconds = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
 
 
 def _copied(done: Copied, *, dry_run: bool) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
 from synapse_media.homeserver import synapse
+from synapse_media.methods import MEDIA_REPO
 
-from . import programs
+from . import media_progress, programs
 from .abort_uploads import age
 from .terminal import counted
 
@@ -85,8 +85,13 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     from synapse_media.media.mounts import refuse_mount
     from synapse_media.media.tree import Tree
 
+    if store.method == MEDIA_REPO:
+        return _verify_media_repo(arguments, store)
     media.require_media_of_synapse(store, to_delete=False)
-    with database_of(arguments, homeserver_of(arguments, default=False)) as database:
+    with (
+        database_of(arguments, homeserver_of(arguments, default=False)) as database,
+        media_progress.shown(json=arguments.json) as told,
+    ):
         # Beside a database it tells something of a directory that was wiped, too.
         tree = Tree(arguments.directory, may_be_empty=database is not None)
         refuse_mount(tree.path)
@@ -96,8 +101,40 @@ def verify(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             database=database,
             report=Path(arguments.report) if arguments.report else None,
             read_all=arguments.read_all,
-            say=_say,
+            say=told.say,
+            show=told.show,
         )
+    return _told(arguments, store, found)
+
+
+def _verify_media_repo(arguments: argparse.Namespace, store: StorageOutputs) -> int:
+    """By its own database, in which alone the names of its objects are."""
+    from synapse_media.media import media_repo
+    from synapse_media.media.database import of_option
+    from synapse_media.media.mounts import refuse_mount
+    from synapse_media.media.tree import Tree
+    from synapse_media.renderer import domain
+
+    if not arguments.database or arguments.config or arguments.report:
+        raise UsageError(
+            f"--store is of the method {MEDIA_REPO}; allowed: --database postgresql://USER@HOST/NAME, which has to "
+            "name its own database, without --config and --report"
+        )
+    tree = Tree(arguments.directory, may_be_empty=True)
+    refuse_mount(tree.path)
+    with media_progress.shown(json=arguments.json) as told:
+        found = media_repo.verify(
+            tree,
+            bucket_of(store),
+            of_option(arguments.database),
+            {store.server_name, domain(store.server_name)},
+            say=told.say,
+            show=told.show,
+        )
+    return _told(arguments, store, found)
+
+
+def _told(arguments: argparse.Namespace, store: StorageOutputs, found: Result) -> int:
     print(
         programs.text({**place(arguments, store), **found.to_json()}) if arguments.json else "\n".join(_verified(found))
     )
@@ -122,7 +159,7 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             f"--config is missing, and there is no {synapse.CONFIGURATION}; allowed: the homeserver.yaml of this "
             "media, and each file that Synapse reads after it. Nothing is deleted before it names this store."
         )
-    with database_of(arguments, homeserver) as database:
+    with database_of(arguments, homeserver) as database, media_progress.shown(json=arguments.json) as told:
         done = media.free(
             Tree(arguments.directory),
             bucket_of(store),
@@ -132,7 +169,8 @@ def free(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             database=database,
             report=Path(arguments.report) if arguments.report else None,
             delete=arguments.delete,
-            say=_say,
+            say=told.say,
+            show=told.show,
         )
     print(programs.text({**place(arguments, store), **done.to_json()}) if arguments.json else "\n".join(_freed(done)))
     return 1 if done.failed else 0
@@ -181,11 +219,8 @@ def bucket_of(store: StorageOutputs) -> Bucket:
     return Bucket(store, s3_client(*own_key(store)), lambda: Rclone(store))
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _verified(found: Result) -> Iterator[str]:
+    from synapse_media.media.tree import printable
     from synapse_media.media.verify import Found
 
     for each in fields(found):
@@ -197,7 +232,7 @@ def _verified(found: Result) -> Iterator[str]:
         if each.name in ("verified", "recent", "extra"):
             continue
         reasons = dict(found.reasons)
-        yield from (f"  {path}{f': {reasons[path]}' if reasons.get(path) else ''}" for path in kind.paths)
+        yield from (printable(f"  {path}{f': {reasons[path]}' if reasons.get(path) else ''}") for path in kind.paths)
         if kind.count > len(kind.paths):
             yield f"  … and {kind.count - len(kind.paths)} more: --report keeps all of them"
     if not found.has_database:
@@ -207,6 +242,7 @@ def _verified(found: Result) -> Iterator[str]:
 
 def _freed(done: Freed) -> Iterator[str]:
     from synapse_media.media.free import Outcome
+    from synapse_media.media.tree import printable
 
     freed = done.counts[Outcome.FREED]
     yield f"{counted(freed.files, freed.size)}: {'deleted here' if done.deleted else 'to be deleted, with --delete'}"
@@ -216,7 +252,7 @@ def _freed(done: Freed) -> Iterator[str]:
         count = done.counts[Outcome(name)]
         if count.files:
             yield f"{counted(count.files, count.size)}: {words}"
-    yield from (f"  {path}: {why}" for path, why in done.failures)
+    yield from (printable(f"  {path}: {why}") for path, why in done.failures)
     if not done.by_database:
         yield "Age is that of the files, since no database was read: reading them may not have changed it (noatime)."
     if done.verification is not None and done.verification.failed:

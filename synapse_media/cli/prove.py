@@ -13,14 +13,12 @@ from synapse_media.methods import METHODS, expectations
 from . import programs, stacks, terminal
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "prove",
-        help="try a key again, here",
-        description="Tries every operation with the issued key. `--store FILE` needs no Pulumi and no passphrase: run "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Tries every operation with the issued key. `--store FILE` needs no Pulumi and no passphrase: run "
         "it on the server, with the store.json that `render` left there. It writes an object of its own, "
         "and deletes it where the key may; where not, 1 KiB stays (and 9 MiB as an old version, where versions are "
-        "kept) until a later proof of `up`.",
+        "kept) until a later proof of `up`."
     )
     source = parser.add_mutually_exclusive_group()
     stacks.add_stacks(source, "the stores of a stack; default: the selected one")

@@ -25,12 +25,10 @@ CONTRACT = "store.json"
 _VAULT = ("vault", "vault-file")
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "render",
-        help="write what the homeserver reads",
-        description="Writes DIR/<homeserver>/…: the files of the store's method, and store.json, which the commands "
-        "on the server take with --store. All at 0600; a file that would not change is not touched.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes DIR/<homeserver>/…: the files of the store's method, and store.json, which the commands "
+        "on the server take with --store. All at 0600; a file that would not change is not touched."
     )
     source = parser.add_mutually_exclusive_group()
     from . import stacks
@@ -43,8 +41,8 @@ def add_parser(commands: Any) -> None:
         "--form",
         choices=renderer.FORMS,
         default="playbook",
-        help="for matrix-docker-ansible-deploy (default), for NixOS or Kubernetes (both with the storage provider "
-        "module alone), or plain for any other Synapse",
+        help="for matrix-docker-ansible-deploy (default), for NixOS (with the storage provider module or Goofys), for "
+        "Kubernetes (with the module alone), or plain for any other Synapse",
     )
     parser.add_argument(
         "--secrets",
@@ -66,8 +64,8 @@ def add_parser(commands: Any) -> None:
         "--media-path",
         metavar="PATH",
         default="",
-        help="plain form: where Goofys mounts, matrix-media-repo's file datastore, or Synapse's media store with the "
-        "method filesystem",
+        help="plain form: where Goofys mounts (nixos form too), matrix-media-repo's file datastore, or Synapse's media "
+        "store with the method filesystem",
     )
     parser.add_argument(
         "--inventory",
@@ -227,8 +225,8 @@ def _refuse_media_path(arguments: argparse.Namespace, selected: Iterable[Storage
         if not renderer.takes_media_path(store, arguments.form):
             raise UsageError(
                 f"--media-path has no effect on the files of {store.server_name} ({store.method}, {arguments.form} "
-                "form). It goes with --form plain, and with goofys, filesystem, or a matrix-media-repo that has "
-                "`file_datastore_id`. Leave it out, or choose a homeserver with --server."
+                "form). It goes with --form plain, and with goofys (in --form nixos too), filesystem, or a "
+                "matrix-media-repo that has `file_datastore_id`. Leave it out, or choose a homeserver with --server."
             )
 
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from synapse_media import contract, stackfile
 from synapse_media.allow import Word, entry
@@ -26,12 +26,10 @@ Proved: TypeAlias = Callable[[], Mapping[str, str]]
 """Of `_proved`, asked once for all stores and only where it matters."""
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "rotate",
-        help="replace a store's access key, in two steps",
-        description="First a second key is made and proved, and becomes the one that `render` writes; the old one "
-        "still works. After Synapse was restarted with it, `--finish` retires the old one.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "First a second key is made and proved, and becomes the one that `render` writes; the old one "
+        "still works. After Synapse was restarted with it, `--finish` retires the old one."
     )
     stacks.add_stack(parser, options=False, several=True)
     which = parser.add_mutually_exclusive_group()

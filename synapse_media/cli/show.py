@@ -16,13 +16,11 @@ from . import drift, overview, programs, stacks
 from .overview import Existing, Overview
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "show",
-        help="what exists, and when its key was made and proved",
-        description="What the state has of one stack, or of all: buckets, users, keys, when a key was made and last "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "What the state has of one stack, or of all: buckets, users, keys, when a key was made and last "
         "proved, and what it may do. Reads the state alone: no store is asked and nothing is decrypted, so neither an "
-        "admin credential nor the passphrase is needed, unless --drift asks the stores. Changes nothing.",
+        "admin credential nor the passphrase is needed, unless --drift asks the stores. Changes nothing."
     )
     parser.add_argument(
         "--stack", "-s", metavar="S", dest="only", help="one stack, or a pattern; default: all of this project"

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from synapse_media.methods import FILESYSTEM
-from synapse_media.renderer import forms
+from synapse_media.renderer import FORMS
 
 from . import programs
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "switch",
-        help="print the way to another method or provider",
-        description="Prints one runbook in the order that loses nothing: what each step needs, what is copied first or "
-        "back, how to check it, how to undo it. Changes nothing. Orders that lose media are refused.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Prints one runbook in the order that loses nothing: what each step needs, what is copied first or "
+        "back, how to check it, how to undo it. Changes nothing. Orders that lose media are refused."
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--stack", "-s", metavar="S", help="the stack that is in use; default: the selected one")
@@ -33,9 +29,10 @@ def add_parser(commands: Any) -> None:
     target.add_argument("--to-store", metavar="FILE", help="the same from a store.json")
     parser.add_argument(
         "--form",
-        choices=forms(FILESYSTEM),
+        choices=FORMS,
         default="playbook",
-        help="for matrix-docker-ansible-deploy (default), or for any other Synapse",
+        help="for matrix-docker-ansible-deploy (default), for NixOS, or plain for any other Synapse; kubernetes has no "
+        "runbook, and the error says what to do",
     )
     parser.add_argument(
         "--media-path", metavar="PATH", default="", help="Synapse's local media store, if not the usual"

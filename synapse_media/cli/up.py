@@ -28,12 +28,9 @@ from . import reviewed as what_was_reviewed
 PROOF_KIND = short(PROOF)
 
 
-def add_parser(commands: Any) -> None:
-    parser = commands.add_parser(
-        "up",
-        help="make a stack so, and prove its keys",
-        description="Previews, refuses what can lose media unless the stack file's `allow` names it, then "
-        "runs `pulumi up`.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Previews, refuses what can lose media unless the stack file's `allow` names it, then runs `pulumi up`."
     )
     stacks.add_stack(parser, several=True)
     parser.add_argument("--refresh", action="store_true", help="find and mend what was changed by hand")

@@ -1,8 +1,8 @@
 """The embedded store: a real S3 gateway with a real IAM service, on loopback, its data in a directory.
 
-Two processes of versitygw: the gateway over a directory, and `versitygw iam`, which serves the AWS IAM and STS query
-APIs and whose policies the gateway enforces. They keep running after this process ends; their process ids, root
-credentials and data are kept in the state directory.
+Two processes of versitygw (`sources/versitygw`): the gateway over a directory, and the IAM service, which serves the
+AWS IAM and STS query APIs and whose policies the gateway enforces. They keep running after this process ends; their
+process ids, root credentials and data are kept in the state directory.
 """
 
 from __future__ import annotations
@@ -215,35 +215,15 @@ def _start(home: Path, server: _ServerState, program: Path) -> None:
         server.socket_dir = tempfile.mkdtemp(prefix="synapse-media-")
         sock = Path(server.socket_dir) / "iam.sock"
     sock.unlink(missing_ok=True)
-    common = ["--quiet"]
+    common = ["--iam-socket", str(sock)]
     if server.tls:
         _make_certificate(private_dir(home / "tls"))
         common += ["--cert", str(home / "tls/cert.pem"), "--key", str(home / "tls/key.pem")]
-    iam = ["--port", f"{_HOST}:{server.iam_port}", "--region", _IAM_REGION, *common]
-    iam += [
-        "iam",
-        "--dir",
-        str(private["iam"]),
-        "--private-ports",
-        str(sock),
-        "--private-socket-perm",
-        "0600",
-        "--quiet",
-    ]
-    s3 = [
-        "--port",
-        f"{_HOST}:{server.s3_port}",
-        "--region",
-        REGION,
-        *common,
-        "--health",
-        _HEALTH,
-        "--iam-standalone-endpoint",
-        str(sock),
-    ]
-    s3 += ["posix", "--dir-perms", "0700", "--file-perms", "0600"]
-    s3 += ["--versioning-dir", str(private["versions"]), str(private["data"])]
-    # versitygw reads many variables, so it gets none of the user's others.
+    iam = ["iam", "--listen", f"{_HOST}:{server.iam_port}", "--region", _IAM_REGION, *common]
+    iam += ["--data", str(private["iam"])]
+    s3 = ["s3", "--listen", f"{_HOST}:{server.s3_port}", "--region", REGION, *common]
+    s3 += ["--health", _HEALTH, "--versions", str(private["versions"]), "--data", str(private["data"])]
+    # The AWS SDK in it reads many variables, so it gets none of the user's others.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(home),

@@ -8,6 +8,7 @@ one on PATH if it is new enough, else built.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -89,7 +90,7 @@ LANGUAGE_HOST = GoProgram(
 VERSITYGW = GoProgram(
     "versitygw",
     _source("versitygw"),
-    "github.com/versity/versitygw/cmd/versitygw",
+    ".",  # a main of our own: versitygw's has every backend, the clients of their clouds, and its own tests
     f"main.Version={versions.VERSITYGW}",
 )
 RCLONE = GoProgram(
@@ -183,7 +184,14 @@ def has_versitygw() -> bool:
 
 
 def _home_of_versitygw() -> Path:
-    return _engine_dir() / f"versitygw-{versions.VERSITYGW}"
+    return _home_of(VERSITYGW, versions.VERSITYGW)
+
+
+def _home_of(program: GoProgram, version: str) -> Path:
+    """Where a program with a main of our own is kept: another source is another program, and is built anew."""
+    files = sorted(path for path in program.source.iterdir() if path.suffix in (".go", ".mod", ".sum"))
+    digest = hashlib.sha256(b"\0".join(path.name.encode() + b"\0" + path.read_bytes() for path in files))
+    return _engine_dir() / f"{program.name}-{version}-{digest.hexdigest()[:12]}"
 
 
 def obtain_rclone(say: Say = say_on_stderr) -> Path:
@@ -191,7 +199,7 @@ def obtain_rclone(say: Say = say_on_stderr) -> Path:
     found, why_not = _rclone_on_path()
     if found:
         return found
-    home = _engine_dir() / f"rclone-{versions.RCLONE}"
+    home = _home_of(RCLONE, versions.RCLONE)
     if why_not and not home.exists():
         say(f"Not using the rclone on PATH: {why_not}")
     try:

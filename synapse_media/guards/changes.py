@@ -107,7 +107,7 @@ def of_preview(preview: Mapping[str, Any], state: Mapping[str, Any] | None = Non
             # A key that the refresh found gone is not what this run would take away.
             baseline = {**baseline, "slots": _inputs(old).get("slots") or ()}
         details = (*details, *_drift(verb, kind, baseline, _found(old, detailed), runs, gone=urn in made))
-        dangers = tuple(_dangers(verb, kind, baseline, _inputs(new), runs))
+        dangers = tuple(_dangers(verb, kind, baseline, _wanted(old, new), runs))
         if verb == "delete" and old.get("deletedWith") in deleted:
             # A setting goes with its bucket, of which all is said already.
             dangers = ()
@@ -372,6 +372,16 @@ def _is_everybody(principal: object) -> bool:
 def _inputs(state: Mapping[str, Any]) -> Mapping[str, Any]:
     inputs: Mapping[str, Any] = _plain(state.get("inputs") or {})
     return inputs
+
+
+def _wanted(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The inputs after a step; a bucket that became a fully managed one by own-bucket counts as not adopted.
+
+    The stack file may have adopt: true for it still, since that says whose plugin has it.
+    """
+    inputs = _inputs(new)
+    owned = inputs.get("adopt") is True and (old.get("outputs") or {}).get("adopted") is False
+    return {**inputs, "adopt": False} if owned else inputs
 
 
 def _found(state: Mapping[str, Any], detailed: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -89,7 +89,7 @@ def check(paths: Sequence[Path]) -> Report:
     }
     files = {document.path: _not_looked_into(document) for document in unknown} | files
     files |= {document.path: document.template for document in templates}
-    files |= {document.path: _JOB for document in with_jobs if files[document.path] in NOT_LOOKED_INTO}
+    files |= {document.path: _JOB for document in with_jobs if files.get(document.path) in NOT_LOOKED_INTO}
     files |= {document.path: "unreadable" for document in broken}
     files |= {str(directory): _NO_FILES for directory in without}
     return Report(tuple(findings), dict(sorted(files.items())))

@@ -207,10 +207,12 @@ def as_flag(found: Field) -> bool | None:
         "true": True,
         "yes": True,
         "on": True,
+        "y": True,
         "1": True,
         "false": False,
         "no": False,
         "off": False,
+        "n": False,
         "0": False,
     }.get(found.text.lower())
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Value:
 
     Attributes:
         data: None, bool, int, float, str, a tuple of Value, or a dict of str to Value; a date stays a str.
+        date: a date as Python writes it; "" for anything else.
         text: a scalar as written, without quotes.
         tag: `!vault`, `!unsafe` …; "" for YAML's own tags.
         block: a string in block style (`|` or `>`), which begins on the next line.
@@ -42,6 +44,7 @@ class Value:
     quoted: bool = False
     tag: str = ""
     block: bool = False
+    date: str = ""
 
     @property
     def items(self) -> Mapping[str, Value]:
@@ -169,7 +172,7 @@ _PLAYBOOK = re.compile(r"^matrix_[a-z]\w*:", re.MULTILINE)
 _YTT = re.compile(
     r"^\s*#@ *(?:load\(|if |if/end|for |for/end|def |end\b|data\.|overlay/)|[:-] +#@ ?[\w\"'({[]", re.MULTILINE
 )
-_BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|<%)|^\s*@(?:if|foreach|isset|php)\b", re.MULTILINE)
+_BEFORE_QUOTES = re.compile(r"^[^'\"#]*(?:\{\{|\{%|\{#|<%)|^\s*@(?:if|foreach|isset|php)\b", re.MULTILINE)
 _INI = re.compile(r"\A(?:\s*[#;][^\n]*\n|\s*\n)*\[[\w:.-]+\]\s*$", re.MULTILINE)
 
 
@@ -286,17 +289,22 @@ class _Reader:
         return Value(data, self.file, line, tag=_own(node.tag))
 
     def _scalar(self, node: yaml.ScalarNode, line: int) -> Value:
-        tag, data = _own(node.tag), node.value
+        tag, data, date = _own(node.tag), node.value, ""
         if not tag:
             try:
                 data = self.loader.construct_object(node)
+                # YAML reads a hexadecimal number of any length; Python refuses to write one of more than 4,300 digits.
+                written = str(data)
             except (ValueError, OverflowError, LookupError, AttributeError, TypeError, yaml.YAMLError):
                 raise UnreadableError("has an invalid value of its type (a number, a date …)", line) from None
+            if isinstance(data, dt.date):
+                date = written
             if not isinstance(data, bool | int | float | str | None):
                 data = node.value
         if self.filled and re.search(r"\$\{|\$\(|\$[A-Z_]{3}", node.value):
             tag = FILLED
-        return Value(data, self.file, line, node.value, node.style is not None, tag, node.style in ("|", ">"))
+        block = node.style in ("|", ">")
+        return Value(data, self.file, line, node.value, node.style is not None, tag, block, date)
 
     def _mapping(self, node: yaml.Node) -> dict[str, Value]:
         merged: dict[str, Value] = {}
@@ -312,7 +320,7 @@ class _Reader:
                 self.duplicates.append((name, line))
             read = self.value(item)
             # A block node's line is that of its first entry; readers look for the key.
-            own[name] = Value(read.data, read.file, line, read.text, read.quoted, read.tag, read.block)
+            own[name] = replace(read, line=line)
         return {**merged, **own}
 
     def _bases(self, node: yaml.Node) -> Iterator[Mapping[str, Value]]:

@@ -113,4 +113,6 @@ class Bucket:
             raise
         etag = str(found.get("ETag") or "").strip('"')
         modified = found["LastModified"].timestamp()
-        return Listed(key, found["ContentLength"], etag, modified, str(found.get("StorageClass") or ""))
+        # An object of INTELLIGENT_TIERING may lie in an archive tier, which no listing tells.
+        storage_class = str(found.get("ArchiveStatus") or found.get("StorageClass") or "")
+        return Listed(key, found["ContentLength"], etag, modified, storage_class, str(found.get("Expiration") or ""))

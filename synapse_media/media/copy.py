@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .bucket import Bucket, RemoteObject
+from .handover import at_once, handed_over
 from .pairs import pairs
-from .plan import Amount, Named, Plan
+from .plan import BATCH, Amount, Named, Plan
 from .rclone import Progress, Rclone
-from .tree import MediaFile, Shard, Tree
+from .root import Root
+from .tree import MediaFile, Shard, Tree, md5_of
 
 MIN_AGE: Final = 60
 """Seconds. A file that was written so short a time ago may not be whole: Synapse writes it in its place."""
@@ -82,25 +84,33 @@ def copy(
         RcloneError: it takes nothing.
     """
     report, rclone = Copied(), bucket.rclone()
-    with Plan() as plan, Plan() as arrived:
-        _plan(tree, bucket, plan, report, shard=shard, checksum=checksum, min_age=min_age)
+    with Plan() as plan, Plan() as arrived, Root(tree.path) as root:
+        _plan(tree, root, bucket, plan, report, shard=shard, checksum=checksum, min_age=min_age)
         report.planned = plan.amount
         for left in tree.left_out:
             report.left_out.add(left.path, left.why)
         if not dry_run:
-            _transfer(tree, rclone, plan, arrived, report, bwlimit=bwlimit, show=show)
+            _transfer(root, rclone, plan, arrived, report, bwlimit=bwlimit, show=show)
             if arrived.amount.files:
-                _look_again(tree, bucket, arrived, report, shard)
+                _look_again(root, bucket, arrived, report, shard)
     return report
 
 
 def _plan(
-    tree: Tree, bucket: Bucket, plan: Plan, report: Copied, *, shard: Shard | None, checksum: bool, min_age: float
+    tree: Tree,
+    root: Root,
+    bucket: Bucket,
+    plan: Plan,
+    report: Copied,
+    *,
+    shard: Shard | None,
+    checksum: bool,
+    min_age: float,
 ) -> None:
-    for file, found in pairs(tree.files(shard=shard), _of(bucket.media(hashes=checksum), shard)):
+    for file, found in pairs(tree.files(shard=shard), _of(bucket.media(hashes=True), shard)):
         if file is None:
             continue
-        if found is not None and _is_same(tree, file, found, report, checksum=checksum):
+        if found is not None and _is_same(root, file, found, report, checksum=checksum):
             report.same.add(file.size)
         elif found is not None and found.size > file.size:
             report.larger.add(file.path, f"has {file.size} bytes, and its object {found.size}")
@@ -114,12 +124,14 @@ def _of(objects: Iterator[RemoteObject], shard: Shard | None) -> Iterator[Remote
     return objects if shard is None else (found for found in objects if shard.has(found.path))
 
 
-def _is_same(tree: Tree, file: MediaFile, found: RemoteObject, report: Copied, *, checksum: bool) -> bool:
+def _is_same(root: Root, file: MediaFile, found: RemoteObject, report: Copied, *, checksum: bool) -> bool:
     if found.size != file.size:
         return False
-    if checksum and found.md5 is not None:
+    # A time to come tells nothing of when it was written.
+    if (checksum or file.modified > time.time() + MIN_AGE) and found.md5 is not None:
         try:
-            return tree.md5(file) == found.md5
+            with root.opened(file.path) as descriptor, open(descriptor, "rb", closefd=False) as content:
+                return md5_of(content) == found.md5
         except OSError:
             return False  # the copy will say what is wrong with it
     # Many stores tell whole seconds.
@@ -130,8 +142,11 @@ def _is_same(tree: Tree, file: MediaFile, found: RemoteObject, report: Copied, *
     return True
 
 
+_REFUSED: Final = "can't be opened ({}): it can't be read, or a part of its path became a symbolic link"
+
+
 def _transfer(
-    tree: Tree,
+    root: Root,
     rclone: Rclone,
     plan: Plan,
     arrived: Plan,
@@ -145,20 +160,24 @@ def _transfer(
         # It compares the answer's ETag. The store itself compares what arrives with the Content-MD5 that it is sent.
         options = (*options, "--ignore-checksum")
     before = Progress()
-    for batch in plan.batches():
+    for batch in plan.batches(at_once(BATCH)):
         sizes = {path: size for path, size, _ in batch}
         began = before
 
         def shown(progress: Progress, began: Progress = began) -> None:
             show(began + progress, plan.amount)
 
-        failed = rclone.copy(str(tree.path), rclone.remote(), sizes, *options, show=shown)
+        with handed_over(root, sizes) as (directory, refused):
+            names = {path: size for path, size in sizes.items() if path not in refused}
+            failed = {path: _REFUSED.format(error.strerror) for path, error in refused.items()}
+            # Each is a link to the file that was opened.
+            failed |= rclone.copy(str(directory), rclone.remote(), names, "--copy-links", *options, show=shown)
         for path, size in sizes.items():
             if path not in failed:
                 arrived.add(path, size)
-            elif not (tree.path / path).exists():
+            elif isinstance(refused.get(path), FileNotFoundError) or not (root.directory / path).exists():
                 continue  # Synapse deleted it meanwhile
-            elif _was_written(tree, path, size):
+            elif _was_written(root, path, size) and path not in refused:
                 report.changing.add(path, "was changed while it was read")
             else:
                 report.failed.add(path, failed[path])
@@ -167,7 +186,7 @@ def _transfer(
             return  # a store that takes none of so many takes none of the rest
 
 
-def _look_again(tree: Tree, bucket: Bucket, arrived: Plan, report: Copied, shard: Shard | None) -> None:
+def _look_again(root: Root, bucket: Bucket, arrived: Plan, report: Copied, shard: Shard | None) -> None:
     """List once more what was copied: an answer to an upload may be another server's, such as a proxy's."""
     files = (MediaFile(path, size, 0, 0) for batch in arrived.batches() for path, size, _ in batch)
     for file, found in pairs(files, _of(bucket.media(), shard)):
@@ -175,7 +194,7 @@ def _look_again(tree: Tree, bucket: Bucket, arrived: Plan, report: Copied, shard
             continue
         if found is not None and found.size == file.size:
             report.copied.add(file.size)
-        elif found is not None and _was_written(tree, file.path, file.size):
+        elif found is not None and _was_written(root, file.path, file.size):
             report.changing.add(file.path, "was changed while it was read")
         elif found is None:
             report.failed.add(
@@ -189,10 +208,11 @@ def _look_again(tree: Tree, bucket: Bucket, arrived: Plan, report: Copied, shard
             )
 
 
-def _was_written(tree: Tree, path: str, size: int) -> bool:
+def _was_written(root: Root, path: str, size: int) -> bool:
     """Whether a file was written to since the plan was made."""
     try:
-        status = (tree.path / path).stat()
+        status = (root.directory / path).lstat()
     except OSError:
         return False
-    return status.st_size != size or time.time() - status.st_mtime < MIN_AGE
+    # A time further in the future tells nothing.
+    return status.st_size != size or abs(time.time() - status.st_mtime) < MIN_AGE

@@ -204,7 +204,7 @@ class Database:
         self._mark = "?" if source.engine == SQLITE else "%s"
 
     def __enter__(self) -> Self:
-        self._connection = _connected(self.source)
+        self._connection = connected(self.source)
         try:
             self._rows("SELECT media_id FROM local_media_repository LIMIT 1", ())
         except DatabaseError as error:
@@ -360,18 +360,7 @@ class Database:
         return float(milliseconds or 0) / 1000
 
     def _rows(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """A page. Raises DatabaseError."""
-        try:
-            with closing(self._connection.cursor()) as cursor:
-                cursor.execute(query, tuple(values))
-                rows = [tuple(row) for row in cursor.fetchall()]
-            # The transaction, and with it SQLite's lock and PostgreSQL's snapshot, ends with the page.
-            self._connection.rollback()
-        except Exception as error:
-            if not _is_of_database(error):
-                raise
-            raise DatabaseError(f"{self.source.said}: {_first_line(error)}.") from None
-        return rows
+        return page(self._connection, self.source, query, values)
 
 
 def _small(
@@ -395,7 +384,27 @@ def _shown(text: str) -> Iterator[tuple[str, str]]:
             yield match[1], match[2]
 
 
-def _connected(source: Source) -> Any:
+def page(connection: Any, source: Source, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The rows of a query. Raises DatabaseError.
+
+    Args:
+        connection: as `connected` gives it.
+    """
+    try:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute(query, tuple(values))
+            rows = [tuple(row) for row in cursor.fetchall()]
+        # The transaction, and with it SQLite's lock and PostgreSQL's snapshot, ends with the page.
+        connection.rollback()
+    except Exception as error:
+        if not _is_of_database(error):
+            raise
+        raise DatabaseError(f"{source.said}: {_first_line(error)}.") from None
+    return rows
+
+
+def connected(source: Source) -> Any:
+    """A connection that can only read. Raises DatabaseError."""
     if source.engine == SQLITE:
         try:
             return sqlite3.connect(f"file:{quote(source.arguments['database'])}?mode=ro", uri=True, timeout=_PATIENCE)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -32,17 +32,20 @@ from .database import Database
 from .homeserver import Homeserver
 from .mounts import RefusedError, below, refuse_mount
 from .report import ACCESSED, Report, State
+from .restore import staging
 from .root import Root
-from .tree import FOLDERS, Tree
+from .tree import FOLDERS, PROBE, STAGING, Tree
 from .verify import (
     ARCHIVED,
     BEING_WRITTEN,
     SHOWN,
     ChangedError,
+    Meter,
     Result,
+    Show,
+    amount,
     content,
     fill,
-    now_and_then,
     require_media_of_synapse,
     result,
 )
@@ -133,6 +136,7 @@ def free(
     report: Path | None = None,
     delete: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    show: Show = lambda _, __: None,
 ) -> Freed:
     """Delete old local files that Synapse can read from the bucket.
 
@@ -143,9 +147,11 @@ def free(
         database: the homeserver's; None: age is by the times of the file.
         report: of a verification of today; None: everything is verified now.
         delete: False: a dry run, that only tells.
+        say: is told what is being done.
+        show: is told how far that is.
 
     Raises:
-        RefusedError, ConfigurationError, UsageError, ReportError: nothing was deleted, and why.
+        RefusedError, ConfigurationError, UsageError, ReportError, RestoreError: nothing was deleted, and why.
         StoreError: the store was not reached.
     """
     store = bucket.store
@@ -159,10 +165,14 @@ def free(
             raise RefusedError(f"{store.server_name}: the key fails its proof, so nothing is deleted. {advice(lines)}")
         if delete:
             refuse_bucket_itself(tree.path, bucket)
+            if os.path.lexists(tree.path / STAGING):
+                # What a restore that was killed left there are further names of the files: none would be freed.
+                with staging(root):
+                    pass
         verification = None
         with reports.reading(report, store, root) if report else reports.writing(None, store, root) as found:
             if report is None:
-                fill(found, tree, root, bucket, database=database, read_all=False, say=say)
+                fill(found, tree, root, bucket, database=database, read_all=False, say=say, show=show)
                 verification = result(found, tree)
             elif database is not None and not found.has_database:
                 raise RefusedError(
@@ -170,8 +180,12 @@ def free(
                     "`synapse-media media verify DIR` with --database or --config, and name its report."
                 )
             say("deleting what may go" if delete else "counting what may go")
-            freed = _Freeing(root, found, bucket, folders, older_than, delete=delete).all(now_and_then(say))
+            freed = _Freeing(root, found, bucket, folders, older_than, delete=delete).all(show)
     return replace(freed, verification=verification)
+
+
+_AT_ONCE: Final = 16
+"""Files that are looked at: before each deletion the store is asked, which takes as long as its answer is away."""
 
 
 class _File(NamedTuple):
@@ -201,6 +215,10 @@ _COLUMNS: Final = ", ".join(
 )
 
 
+class _UnsafeError(Exception):
+    """An object that is what was verified, and could not be served all the same, or not for long."""
+
+
 class _Freeing:
     """One pass over what was verified."""
 
@@ -217,22 +235,24 @@ class _Freeing:
         self._root, self._found, self._bucket, self._folders, self._delete = root, found, bucket, folders, delete
         self._before = time.time() - older_than.total_seconds()
         self._written_before = time.time() - BEING_WRITTEN
+        # The report itself is for the thread that opened it.
+        self._by_database = found.has_database
 
-    def all(self, tell: Callable[[str], None]) -> Freed:
+    def all(self, show: Show) -> Freed:
         counts, quarantined = dict.fromkeys(Outcome, Count()), Count()
         failures: list[tuple[str, str]] = []
-        for page in self._found.pages(_COLUMNS, "1"):
-            for file in itertools.starmap(_File, page):
-                outcome, why = self._judge(file)
-                counts[outcome] += file.size
-                if outcome is Outcome.FREED and file.quarantined:
-                    quarantined += file.size
-                if outcome is Outcome.FAILED and len(failures) < SHOWN:
-                    failures.append((file.path, why))
-            done = counts[Outcome.FREED]
-            tell(f"{done.files} files, {done.size} bytes {'deleted' if self._delete else 'to be deleted'} so far")
-        by_database = self._found.has_database
-        return Freed(counts, quarantined, tuple(failures), by_database=by_database, deleted=self._delete)
+        meter = Meter(amount(self._found, "1"), show)
+        with _threads() as pool:
+            for page in self._found.pages(_COLUMNS, "1"):
+                files = list(itertools.starmap(_File, page))
+                for file, (outcome, why) in zip(files, pool.map(self._judge, files), strict=True):
+                    counts[outcome] += file.size
+                    if outcome is Outcome.FREED and file.quarantined:
+                        quarantined += file.size
+                    if outcome is Outcome.FAILED and len(failures) < SHOWN:
+                        failures.append((file.path, why))
+                    meter.add(file.size)
+        return Freed(counts, quarantined, tuple(failures), by_database=self._by_database, deleted=self._delete)
 
     def _judge(self, file: _File) -> tuple[Outcome, str]:
         """What becomes of a file, and why."""
@@ -240,7 +260,7 @@ class _Freeing:
             return Outcome.OFF, ""
         if file.state != State.VERIFIED or file.right_size not in (None, file.size):
             return Outcome.UNVERIFIED, ""
-        if self._found.has_database and file.accessed is None:
+        if self._by_database and file.accessed is None:
             return Outcome.UNKNOWN, ""
         try:
             return self._look(file), ""
@@ -248,6 +268,8 @@ class _Freeing:
             return Outcome.GONE, ""
         except ChangedError:
             return Outcome.CHANGED, ""
+        except _UnsafeError as error:
+            return Outcome.FAILED, str(error)
         except OSError as error:
             return Outcome.FAILED, error.strerror or str(error)
         except StoreError as error:
@@ -276,21 +298,32 @@ class _Freeing:
         return Outcome.FREED
 
     def _is_there(self, file: _File) -> bool:
-        """Whether the object is, now, the one that was verified. Raises StoreError."""
+        """Whether the object is, now, the one that was verified. Raises StoreError, _UnsafeError."""
         there = self._bucket.look(file.path)
+        if there is None:
+            return False
+        if there.storage_class in ARCHIVED:
+            raise _UnsafeError(f"the object can't be read at once: it is in {there.storage_class}")
+        if there.expires:
+            raise _UnsafeError(f"the object will be deleted by a lifecycle rule of the bucket: {there.expires}")
         return (
-            there is not None
-            and (there.size, there.etag) == (file.size, file.etag)
+            (there.size, there.etag) == (file.size, file.etag)
             # Listings have fractions of a second, the header Last-Modified has none.
             and abs(there.modified - file.written) < 1
-            and there.storage_class not in ARCHIVED
         )
 
 
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Some threads, which begin nothing more once this is interrupted."""
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 # ---- the directory and the bucket may be one
-
-
-_PROBE: Final = re.compile(r"\.synapse-media-[0-9a-f]{16}")
 
 
 def refuse_bucket_itself(directory: Path, bucket: Bucket) -> None:
@@ -327,7 +360,7 @@ def _clear_probes(place: Path) -> None:
     """Remove the files by which runs that were killed tried a directory; not those of one that runs beside this."""
     with contextlib.suppress(OSError):
         for file in place.iterdir():
-            if not _PROBE.fullmatch(file.name):
+            if not PROBE.fullmatch(file.name):
                 continue
             status = file.lstat()
             if stat.S_ISREG(status.st_mode) and not status.st_size and status.st_mtime < time.time() - BEING_WRITTEN:

@@ -179,10 +179,11 @@ def _unlike(found: ConfiguredStore, store: StorageOutputs) -> str:
     return ""
 
 
-def _address(endpoint: str) -> tuple[str, str]:
-    """Scheme and host. Where Synapse is given none, boto3 takes Amazon's, by HTTPS."""
-    scheme, separator, _ = endpoint.partition("://")
-    return (scheme.lower() if separator else "" if endpoint else "https"), stores.host(endpoint)
+def _address(endpoint: str) -> tuple[str, str, str]:
+    """Scheme, host and path. Where Synapse is given none, boto3 takes Amazon's, by HTTPS."""
+    scheme, separator, rest = endpoint.partition("://")
+    path = rest.partition("/")[2].strip("/") if separator else ""
+    return (scheme.lower() if separator else "" if endpoint else "https"), stores.host(endpoint), path
 
 
 def _is_on(entry: Value, option: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -9,8 +10,8 @@ from typing import Final, NamedTuple
 from synapse_media.errors import SynapseMediaError
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-
-
+_PLACE: Final = 4
+"""The field of the mount point."""
 _OF_BUCKETS: Final = ("goofys", "geesefs", "rclone", "s3fs", "mountpoint-s3", "juicefs", "s3backer", "s3ql")
 
 
@@ -27,14 +28,18 @@ class _Mount(NamedTuple):
 def _table(mounts: Path) -> list[_Mount]:
     """What is mounted; nothing where there is no Linux's /proc."""
     try:
-        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        table = mounts.read_bytes()
     except OSError:
         return []
     found = []
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        kind, source, *_ = [*after.split(), "", ""]
-        found.append(_Mount(Path(_unescaped(before.split()[4])), kind, source))
+    # The kernel escapes what ends a field of its own, and no other blank or end of a line that Unicode knows.
+    for line in table.split(b"\n"):
+        before, _, after = line.partition(b" - ")
+        fields = before.split(b" ")
+        if len(fields) < _PLACE + 1:
+            continue  # the last line is empty
+        kind, source, *_ = [*after.split(b" "), b"", b""]
+        found.append(_Mount(Path(_unescaped(fields[_PLACE])), os.fsdecode(kind), _unescaped(source)))
     return found
 
 
@@ -69,5 +74,5 @@ def _refuse_kind(directory: Path, place: Path, kind: str, source: str) -> None:
         )
 
 
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+def _unescaped(text: bytes) -> str:
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), text))

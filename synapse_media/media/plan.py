@@ -71,11 +71,11 @@ class Plan:
         self.amount.add(size)
         self._file.write(os.fsencode(f"{size}\t{note}\t{path}\n"))
 
-    def batches(self) -> Iterator[tuple[tuple[str, int, str], ...]]:
+    def batches(self, count: int = BATCH) -> Iterator[tuple[tuple[str, int, str], ...]]:
         """(path, size, note) of so many at once."""
         self._file.seek(0)
         lines = self._read()
-        while batch := tuple(islice(lines, BATCH)):
+        while batch := tuple(islice(lines, count)):
             yield batch
 
     def _read(self) -> Iterator[tuple[str, int, str]]:

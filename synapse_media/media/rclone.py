@@ -77,10 +77,11 @@ class _Copying:
 
     def note(self, event: Mapping[str, Any]) -> None:
         name = event.get("object")
-        if isinstance(name, str) and "Copied (" in event["msg"]:
-            self.done.add(name)
-        elif isinstance(name, str) and event["level"] in _ERRORS:
+        # The error first: it has the path in it, and in that anything may stand.
+        if isinstance(name, str) and event["level"] in _ERRORS:
             self.failed[name] = _brief(str(event["msg"]))
+        elif isinstance(name, str) and "Copied (" in event["msg"]:
+            self.done.add(name)
         elif event["msg"] and "stats" not in event:
             self.last = _brief(str(event["msg"]))
         if isinstance(event.get("stats"), Mapping):

@@ -7,11 +7,11 @@ was interrupted is never taken for one.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sqlite3
 import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -207,15 +207,12 @@ def writing(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Re
     """A new report, there under its name once the block has ended without an exception.
 
     Args:
-        path: None: one that is deleted at the end.
+        path: None: one without a name, of which nothing stays, even where this is killed.
 
     Raises ReportError where it can't be written, or something else is there.
     """
     if path is None:
-        with (
-            tempfile.TemporaryDirectory(prefix="synapse-media-") as directory,
-            _new(Path(directory) / "report", store, root) as report,
-        ):
+        with _new(None, store, root) as report:
             yield report
         return
     if path.exists() and not (path.is_file() and _is_report(path)):
@@ -227,7 +224,7 @@ def writing(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Re
     if part.exists():
         if not (part.is_file() and _is_report(part)):
             raise UsageError(f"{part} is in the way: move it, or name another file by --report")
-        part.unlink()
+        _remove_left(part)
     try:
         with _new(part, store, root) as report:
             yield report
@@ -237,13 +234,36 @@ def writing(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Re
         raise
 
 
-@contextmanager
-def _new(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
+def _remove_left(part: Path) -> None:
+    """Remove what a run that was killed left. Raises ReportError where another run writes it."""
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise ReportError(f"the report {path} can't be written: {error.strerror}") from None
-    connection = sqlite3.connect(path)
+        raise ReportError(f"the report {part} can't be written: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink()
+    except BlockingIOError:
+        raise ReportError(
+            f"another verification is writing {part}: wait for its end, or name another file by --report"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _new(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Report]:
+    said = f"the report {path}" if path else "the report of this run, in $TMPDIR or else /var/tmp,"
+    descriptor = -1
+    if path:
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            # Held until the end, whatever SQLite locks: by this another run tells that it is no dead one's.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ReportError(f"{said} can't be written: {error.strerror}") from None
+    # Without a name it is a file that SQLite unlinks as soon as it has made it: https://www.sqlite.org/inmemorydb.html
+    connection = sqlite3.connect(path or "")
     try:
         # Until it is renamed it is worth nothing, so that nothing of it has to outlive a power failure.
         connection.executescript(
@@ -264,11 +284,15 @@ def _new(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
         yield report
         report.note("ended", repr(time.time()))
     except sqlite3.Error as error:
-        raise ReportError(f"the report {path} can't be written: {error}. Is its disk full?") from None
+        raise ReportError(f"{said} can't be written: {error}. Is its disk full?") from None
+    else:
+        if path:
+            connection.close()
+            os.fsync(descriptor)
     finally:
         connection.close()
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+        if path:
+            os.close(descriptor)
 
 
 @contextmanager

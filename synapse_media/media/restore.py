@@ -18,6 +18,7 @@ from synapse_media.engine.files import locked
 from synapse_media.errors import SynapseMediaError
 
 from .bucket import Bucket, RemoteObject
+from .mounts import below
 from .pairs import pairs
 from .plan import Amount, Named, Plan
 from .rclone import Progress, Rclone
@@ -90,13 +91,30 @@ def restore(
         for file, found in pairs(tree.files(), _wanted(bucket.media(hashes=True), only)):
             if found is not None:
                 _decide(tree, file, found, plan, report)
-        report.planned = plan.amount
-        if not dry_run and plan.amount.files:
-            _require_space(tree, plan.amount)
-            manner = Manner.of(tree)
-            with Root(tree.path) as root, _staging(root) as staging:
-                _transfer(root, rclone, plan, report, staging, manner=manner, bwlimit=bwlimit, show=show)
+        report.planned, unfinished = plan.amount, tuple(tree.unfinished)
+        if dry_run or not (plan.amount.files or unfinished or os.path.lexists(tree.path / STAGING)):
+            return report
+        manner = Manner.of(tree) if plan.amount.files else None
+        with Root(tree.path) as root, staging(root) as arriving:
+            # Nobody else restores to this directory now: whoever began these was killed.
+            for path in unfinished:
+                _remove(root, path)
+            if manner is not None:
+                # What was left there is gone, and does not count.
+                _require_space(tree, plan)
+                _transfer(root, rclone, plan, report, arriving, manner=manner, bwlimit=bwlimit, show=show)
     return report
+
+
+def _remove(root: Root, path: str) -> None:
+    """Remove what a restore that was killed left: an empty directory, or a file."""
+    with contextlib.suppress(OSError):
+        root.remove_directory(path)
+        return
+    with contextlib.suppress(OSError):
+        with root.opened(path) as descriptor:
+            status = os.fstat(descriptor)
+        root.unlink(path, status.st_dev, status.st_ino, status.st_ctime_ns)
 
 
 def _wanted(objects: Iterator[RemoteObject], only: Callable[[str], bool]) -> Iterator[RemoteObject]:
@@ -122,13 +140,37 @@ def _decide(tree: Tree, file: MediaFile | None, found: RemoteObject, plan: Plan,
         report.differs.add(file.path, f"has {file.size} bytes, and its object {found.size}")
 
 
-def _require_space(tree: Tree, planned: Amount) -> None:
-    free = shutil.disk_usage(tree.path).free
-    if free < planned.size + RESERVE:
-        raise RestoreError(
-            f"{tree.path}: {free >> 20} MiB are free, and {planned.files} files of {planned.size >> 20} MiB would be "
-            f"restored, with {RESERVE >> 20} MiB left free: nothing was begun. Make room, or restore a part."
-        )
+def _require_space(tree: Tree, plan: Plan) -> None:
+    """Raise RestoreError where a disk has too little space for its part: the media store's, or one mounted below.
+
+    Everything arrives on the media store's own. What belongs to another disk is removed there after each batch.
+    """
+    here = tree.path.stat().st_dev
+    mounted: dict[str, int] = {}
+    places = {here: tree.path}
+    # The deepest first.
+    for place in sorted(below(tree.path), key=lambda place: -len(place.parts)):
+        with contextlib.suppress(OSError):  # one that can't be looked at, or is gone
+            device = mounted[f"{place.relative_to(tree.path)}/"] = place.stat().st_dev
+            places.setdefault(device, place)
+    amounts = {device: Amount() for device in places}
+    most = 0
+    for batch in plan.batches():
+        passing = 0
+        for path, size, _ in batch:
+            over = next((folder for folder in mounted if path.startswith(folder)), None)
+            amounts[here if over is None else mounted[over]].add(size)
+            # Even what is mounted from the same disk is copied there.
+            passing += 0 if over is None else size
+        most = max(most, amounts[here].size + passing)
+    for device, amount in amounts.items():
+        wanted = max(most, amount.size) if device == here else amount.size
+        free = shutil.disk_usage(places[device]).free if wanted else 0
+        if wanted and free < wanted + RESERVE:
+            raise RestoreError(
+                f"{places[device]}: {free >> 20} MiB are free, and {wanted >> 20} MiB would be written there, with "
+                f"{RESERVE >> 20} MiB left free: nothing was begun. Make room, or restore a part."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +226,11 @@ def _directory(path: Path) -> os.stat_result | None:
 
 
 @contextlib.contextmanager
-def _staging(root: Root) -> Iterator[Path]:
+def staging(root: Root) -> Iterator[Path]:
     """A directory in the media store for what is not yet compared. What a run that was killed left in it goes.
 
     The user to whom the media store belongs can rename it, but not reach into it: the path leads there by its open
-    descriptor, whatever has its name meanwhile.
+    descriptor, whatever has its name meanwhile. Raises RestoreError where another restore uses it, or it is not ours.
     """
     shown = root.directory / STAGING
 
@@ -218,18 +260,18 @@ def _staging(root: Root) -> Iterator[Path]:
         if status.st_mode & 0o077:
             raise unfit(f"has the mode {stat.S_IMODE(status.st_mode):04o}, which lets others in")
         # By the number of this process, so that rclone finds it, too.
-        staging = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+        place = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
         try:
-            opened.enter_context(locked(staging / "lock", refuse))
+            opened.enter_context(locked(place / "lock", refuse))
         except OSError as error:
             raise unfit(f"has in it a lock that can't be opened ({error.strerror})") from None
-        arriving = staging / "arriving"
+        arriving = place / "arriving"
         shutil.rmtree(arriving, ignore_errors=True)
         try:
             yield arriving
         finally:
             shutil.rmtree(arriving, ignore_errors=True)
-            (staging / "lock").unlink(missing_ok=True)
+            (place / "lock").unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 os.rmdir(STAGING, dir_fd=above)
 
@@ -239,7 +281,7 @@ def _transfer(
     rclone: Rclone,
     plan: Plan,
     report: Restored,
-    staging: Path,
+    arriving: Path,
     *,
     manner: Manner,
     bwlimit: str,
@@ -254,9 +296,9 @@ def _transfer(
         def shown(progress: Progress, before: Progress = before) -> None:
             show(before + progress, plan.amount)
 
-        staging.mkdir(mode=0o700)
-        failed = rclone.copy(rclone.remote(), str(staging), [path for path, _, _ in batch], *options, show=shown)
-        arrived = {path: _content(staging / path, size) for path, size, _ in batch if path not in failed}
+        arriving.mkdir(mode=0o700)
+        failed = rclone.copy(rclone.remote(), str(arriving), [path for path, _, _ in batch], *options, show=shown)
+        arrived = {path: _content(arriving / path, size) for path, size, _ in batch if path not in failed}
         doubtful = rclone.etags_may_be_no_md5s
         again = _read_again(
             rclone,
@@ -267,12 +309,12 @@ def _transfer(
             here, why = arrived.get(path) or ("", failed[path])
             if not why and here != again.get(path, md5):
                 why = _OTHER_CONTENT
-            why = why or _put(staging / path, root, path, manner, here)
+            why = why or _put(arriving / path, root, path, manner, here)
             if why:
                 report.failed.add(path, why)
             else:
                 report.restored.add(size)
-        shutil.rmtree(staging)
+        shutil.rmtree(arriving)
 
 
 def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str]:
@@ -280,7 +322,7 @@ def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str]:
     names = list(paths)
     if not names:
         return {}
-    lines = rclone.run("md5sum", "--download", "--", rclone.remote(), names=names).splitlines()
+    lines = rclone.run("md5sum", "--download", "--", rclone.remote(), names=names).split("\n")
     return {path: md5 for md5, _, path in (line.partition("  ") for line in lines)}
 
 
@@ -320,10 +362,8 @@ def _put(arrived: Path, root: Root, path: str, manner: Manner, md5: str) -> str:
                 f"{root.directory / path} could not be written: {error.strerror}. What was restored before is whole. "
                 "Make room on its file system, and run this again."
             ) from None
-        if error.errno not in _IN_THE_WAY:
-            raise
-        why = "a part of its path is a symbolic link or a file, or was removed meanwhile"
-        return f"could not be put in its place ({error.strerror}): {why}"
+        why = ": a part of its path is a symbolic link or a file, or was removed meanwhile"
+        return f"could not be put in its place ({error.strerror}){why if error.errno in _IN_THE_WAY else ''}"
     return ""
 
 

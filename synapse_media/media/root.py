@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import secrets
 import stat
 import threading
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
+OWN: Final = ".synapse-media-restore"
+"""How the names begin of what a restore has in the media store, so that it is moved to its place in one step."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A FIFO in place of a file would make the opening wait.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -18,6 +22,8 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 class Root:
     """An open directory; a context manager. Paths are relative to it, with "/" between their parts.
+
+    Several threads may open, delete and prune at once.
 
     Attributes:
         device, inode: what it is, whatever is put at its path meanwhile.
@@ -98,32 +104,42 @@ class Root:
 
         Raises OSError.
         """
-        # Found anew: somebody may have put another directory in its place.
-        self._forget()
-        folder, name = self._folder(path), path.rpartition("/")[2]
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        now = (status.st_dev, status.st_ino, status.st_ctime_ns)
-        if now != (device, inode, changed_ns) or not stat.S_ISREG(status.st_mode):
-            return False
-        os.unlink(name, dir_fd=folder)
-        return True
+        with self._lock:
+            # Found anew: somebody may have put another directory in its place.
+            self._forget()
+            folder, name = self._folder(path), path.rpartition("/")[2]
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            now = (status.st_dev, status.st_ino, status.st_ctime_ns)
+            if now != (device, inode, changed_ns) or not stat.S_ISREG(status.st_mode):
+                return False
+            os.unlink(name, dir_fd=folder)
+            return True
 
     def prune(self, path: str) -> None:
         """Remove the directories above a path that are empty; never the first part of it, nor this directory."""
-        self._forget()
-        parts = path.split("/")[:-1]
-        while len(parts) > 1:
-            # One that is not empty, or was removed by Synapse meanwhile.
-            try:
-                folder = self._folder("/".join(parts))
-                os.rmdir(parts[-1], dir_fd=folder)
-            except OSError:
-                return
-            parts.pop()
+        with self._lock:
+            self._forget()
+            parts = path.split("/")[:-1]
+            while len(parts) > 1:
+                # One that is not empty, or was removed by Synapse meanwhile.
+                try:
+                    folder = self._folder("/".join(parts))
+                    os.rmdir(parts[-1], dir_fd=folder)
+                except OSError:
+                    return
+                parts.pop()
+
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory. Raises OSError, also where it is none, or not empty."""
+        with self._lock:
+            self._forget()
+            os.rmdir(path.rpartition("/")[2], dir_fd=self._folder(path))
 
     @contextmanager
     def make_directories(self, path: str, *, mode: int, owner: tuple[int, int] | None) -> Iterator[int]:
         """The open directory in which a path lies, made where it is missing; on whatever file system it is.
+
+        One that is made has its name only when it has its owner and mode: nobody could mend it after a kill.
 
         Args:
             mode, owner: of each directory that is made. Without an owner, (uid, gid), it is that of this process.
@@ -137,21 +153,45 @@ class Root:
         at = os.dup(self._descriptor)
         try:
             for part in parents:
-                try:
-                    os.mkdir(part, 0o700, dir_fd=at)
-                    made = True
-                except FileExistsError:
-                    made = False
-                below = os.open(part, _DIRECTORY, dir_fd=at)
+                below = _below(at, part, mode, owner)
                 os.close(at)
                 at = below
-                # Who may write above may have put another directory there meanwhile: an empty one is no loss.
-                with os.scandir(at) as inside:
-                    mine = made and os.fstat(at).st_uid == os.geteuid() and next(inside, None) is None
-                if mine:
-                    if owner is not None:
-                        os.fchown(at, *owner)
-                    os.fchmod(at, mode)
             yield at
         finally:
             os.close(at)
+
+
+def _below(at: int, part: str, mode: int, owner: tuple[int, int] | None) -> int:
+    """A directory in an open one, open, and made where it is missing."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(part, _DIRECTORY, dir_fd=at)
+    unfinished = f"{OWN}-{secrets.token_hex(8)}"
+    os.mkdir(unfinished, 0o700, dir_fd=at)
+    try:
+        below = os.open(unfinished, _DIRECTORY, dir_fd=at)
+        try:
+            # Who may write above may have put another directory there meanwhile: an empty one is no loss.
+            with os.scandir(below) as inside:
+                mine = os.fstat(below).st_uid == os.geteuid() and next(inside, None) is None
+            if mine:
+                if owner is not None:
+                    os.fchown(below, *owner)
+                os.fchmod(below, mode)
+                # In place of nothing, or of an empty directory.
+                os.rename(unfinished, part, src_dir_fd=at, dst_dir_fd=at)
+                return below
+        except BaseException:
+            os.close(below)
+            raise
+        os.close(below)
+    except OSError as error:
+        _discard(unfinished, at)
+        # Somebody else made it meanwhile.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    return os.open(part, _DIRECTORY, dir_fd=at)
+
+
+def _discard(name: str, at: int) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(name, dir_fd=at)

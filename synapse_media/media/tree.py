@@ -19,12 +19,18 @@ from typing import Final
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.methods import MEDIA_FOLDERS
 
+from .root import OWN
+
 FOLDERS: Final = ("local_content", "local_thumbnails", "remote_content", "remote_thumbnail")
 """What the storage provider module keeps in a bucket, too."""
 CACHES: Final = ("url_cache", "url_cache_thumbnails")
 """Synapse makes them anew, and never reads them from a bucket."""
-STAGING: Final = ".synapse-media-restore"
-"""A restore's own directory, in the media store so that a file is moved from it in one step."""
+STAGING: Final = OWN
+"""A restore's own directory."""
+PROBE: Final = re.compile(r"\.synapse-media-[0-9a-f]{16}")
+"""Names of the files by which `free` tries whether a directory is the bucket."""
+UNFINISHED: Final = re.compile(rf"{re.escape(OWN)}-[0-9a-f]{{16}}")
+"""Names of the directories that a restore makes, and of files on a file system that has none without a name."""
 
 _CONTENT: Final = tuple(folder.rstrip("/") for folder in MEDIA_FOLDERS)
 _OF_THE_DISK: Final = ("lost+found", STAGING)
@@ -111,6 +117,7 @@ class Tree:
     Attributes:
         path: its real, absolute path.
         left_out: what `files` met and could not hand out; complete when that has come to its end.
+        unfinished: the same of what a restore that was killed left, which is no media.
         unknown: what lies beside Synapse's folders, and is none of its media.
     """
 
@@ -123,12 +130,13 @@ class Tree:
             MediaTreeError: it is not a media store, is a whole file system, or can't be read.
         """
         self.left_out: list[LeftOut] = []
+        self.unfinished: list[str] = []
         self.path = _recognised(Path(directory), may_be_empty=may_be_empty)
         self.unknown = tuple(
             sorted(
                 _shown(entry.name)
                 for entry in os.scandir(self.path)
-                if entry.name not in (*FOLDERS, *CACHES, *_OF_THE_DISK)
+                if entry.name not in (*FOLDERS, *CACHES, *_OF_THE_DISK) and not UNFINISHED.fullmatch(entry.name)
             )
         )
 
@@ -136,9 +144,11 @@ class Tree:
         """Every file of local and remote media and of thumbnails, in the order of `sort_key`, in little memory.
 
         No symbolic link is followed: each is in `left_out`, as is what can't be read or has a name that a store would
-        keep under another one. What Synapse deletes meanwhile is passed over.
+        keep under another one. What Synapse deletes meanwhile is passed over, as are the files of these commands' own.
         """
         self.left_out.clear()
+        self.unfinished.clear()
+        self.unfinished += sorted(each.name for each in self.path.iterdir() if UNFINISHED.fullmatch(each.name))
         for folder in sorted(FOLDERS):
             # The root of a folder may be a link, as nothing else may: it is told by name.
             at = self.path / folder
@@ -146,11 +156,6 @@ class Tree:
                 self._leave_out(folder, _link(at, self.path, " Mount its target there instead (mount --bind)."))
             elif at.exists():
                 yield from self._walk(folder, shard)
-
-    def md5(self, file: MediaFile) -> str:
-        """Of a file's content, in hexadecimal, as stores tell it of an object. Raises OSError."""
-        with (self.path / file.path).open("rb") as content:
-            return md5_of(content)
 
     def _walk(self, folder: str, shard: Shard | None) -> Iterator[MediaFile]:
         """Depth first, without recursion: directories nest as deep as somebody likes."""
@@ -162,6 +167,11 @@ class Tree:
                 stack.pop()
                 continue
             path, entry = found
+            if UNFINISHED.fullmatch(entry.name):
+                self.unfinished.append(path)
+                continue
+            if PROBE.fullmatch(entry.name):
+                continue
             if shard is not None and path.count("/") + 1 == depth and not shard.has(path):
                 continue
             if entry.is_symlink():
@@ -243,7 +253,8 @@ def _recognised(directory: Path, *, may_be_empty: bool) -> Path:
         raise MediaTreeError(f"{said} can't be read: {why}. Run this as root, or as the user of Synapse.") from None
     if path == Path(path.anchor):
         raise MediaTreeError(f"{said} is the root of the file system, not a media store. {wanted}")
-    if names & set(_CONTENT) or (may_be_empty and names <= {*FOLDERS, *CACHES, *_OF_THE_DISK}):
+    ours = {*_OF_THE_DISK, *filter(UNFINISHED.fullmatch, names)}
+    if names & set(_CONTENT) or (may_be_empty and names <= {*FOLDERS, *CACHES, *ours}):
         return path
     inside = next((parent for parent in path.parents if path.relative_to(parent).parts[0] in FOLDERS), None)
     if inside is not None:

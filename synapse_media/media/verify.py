@@ -24,15 +24,16 @@ from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO
 from . import report as reports
 from .bucket import Bucket
 from .database import Database, Source
-from .rclone import Rclone, RcloneError
+from .plan import Amount
+from .rclone import Progress, Rclone, RcloneError
 from .report import IS_KNOWN, Report, State
 from .root import Root
 from .tree import Tree
 
 BEING_WRITTEN: Final = 300
 """Seconds in which a file is taken for one that Synapse may still be writing or storing."""
-ARCHIVED: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
-"""Storage classes whose objects can't be read at once, so that Synapse can't serve them:
+ARCHIVED: Final = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
+"""Storage classes, and tiers of INTELLIGENT_TIERING, whose objects can't be read at once, nor served by Synapse:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html"""
 _PARTS: Final = (8 << 20, 5 << 20, 16 << 20)
 """Bytes of a part: of boto3, and so of Synapse's module, of rclone, and of minio-go's smallest."""
@@ -40,8 +41,8 @@ _CHUNK: Final = 1 << 20
 _READERS: Final = 4
 _READ_BACK: Final = 64
 """Objects that are read back by one rclone."""
-EVERY: Final = 15
-"""Seconds between two lines on how far it is."""
+Show = Callable[[Progress, Amount], None]
+"""Is told how far something is, and of how much."""
 SHOWN: Final = 20
 """Paths of a kind that are named outside of the report."""
 _THUMBNAILS: Final = ("local_thumbnails/", "remote_thumbnail/")
@@ -151,6 +152,7 @@ def verify(
     report: Path | None = None,
     read_all: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    show: Show = lambda _, __: None,
 ) -> Result:
     """Compare a media store with its bucket.
 
@@ -159,6 +161,7 @@ def verify(
         report: where the report is left; None: nowhere.
         read_all: read every object back, whatever its ETag.
         say: is told what is being done.
+        show: is told how far that is.
 
     Raises:
         UsageError: the store is none of Synapse's own module.
@@ -167,7 +170,7 @@ def verify(
     """
     require_media_of_synapse(bucket.store, to_delete=False)
     with Root(tree.path) as root, reports.writing(report, bucket.store, root) as found:
-        fill(found, tree, root, bucket, database=database, read_all=read_all, say=say)
+        fill(found, tree, root, bucket, database=database, read_all=read_all, say=say, show=show)
         return result(found, tree)
 
 
@@ -180,6 +183,7 @@ def fill(
     database: Database | None,
     read_all: bool,
     say: Callable[[str], None],
+    show: Show,
 ) -> None:
     """Put a verification into a report; as `verify`."""
     # In this order: what comes in meanwhile is an object more, never a file or an object too few.
@@ -193,8 +197,8 @@ def fill(
     if database is not None:
         _require_same_homeserver(found, database.source, bucket.store)
     say("comparing contents")
-    _compare(found, root, say, read_all=read_all)
-    _read_back(found, bucket, say)
+    _compare(found, root, show, read_all=read_all)
+    _read_back(found, bucket, say, show)
 
 
 def _require_same_homeserver(found: Report, source: Source, store: StorageOutputs) -> None:
@@ -306,39 +310,53 @@ def parts_of(etag: str, size: int) -> tuple[int, ...]:
     return tuple(part for part in _PARTS if match and -(-size // part) == int(match[1]))
 
 
-def now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
-    """The same, for what is often to be told: it is, every EVERY seconds."""
-    last = time.monotonic()
+class Meter:
+    """How far a pass over the files of a report is.
 
-    def told(line: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= EVERY:
-            last = time.monotonic()
-            say(line)
+    Args:
+        of: what it passes over.
+        show: is told after each file.
+    """
 
-    return told
+    def __init__(self, of: Amount, show: Show) -> None:
+        self._of, self._show = of, show
+        self._done, self._started = Amount(), time.monotonic()
+
+    def add(self, size: int) -> None:
+        self._done.add(size)
+        took = time.monotonic() - self._started
+        self._show(Progress(self._done.files, self._done.size, self._done.size / took if took else 0), self._of)
 
 
-def _compare(found: Report, root: Root, say: Callable[[str], None], *, read_all: bool) -> None:
+def amount(found: Report, where: str, *values: object) -> Amount:
+    """The local files of a report for which this is so."""
+    files, size = found.one(f"SELECT count(*), total(size) FROM local WHERE {where}", *values)  # noqa: S608 - ours
+    return Amount(files, int(size))
+
+
+def _compare(found: Report, root: Root, show: Show, *, read_all: bool) -> None:
     """Judge every local file by the listing and its own content; what can't be judged so is to be read back."""
-    (count,) = found.one("SELECT count(*) FROM local")
-    done, tell = 0, now_and_then(say)
+    meter = Meter(amount(found, "1"), show)
     with ThreadPoolExecutor(_READERS) as pool:
         for page in found.pages("local.path, local.size, local.modified, remote.size, remote.etag, remote.class", "1"):
-            judged = pool.map(lambda row: _judged(root, found.started, row, read_all=read_all), page)
+            judged = []
+            for row, one in zip(
+                page, pool.map(lambda row: _judged(root, found.started, row, read_all=read_all), page), strict=True
+            ):
+                judged.append(one)
+                meter.add(row[1])
             with found.connection:
                 found.connection.executemany(
                     "UPDATE local SET state = ?, how = ?, why = ?, md5 = ?, inode = ?, modified_ns = ? WHERE path = ?",
-                    list(judged),
+                    judged,
                 )
-            done += len(page)
-            tell(f"compared {done} of {count} files")
 
 
 def _judged(root: Root, started: float, row: tuple[Any, ...], *, read_all: bool) -> tuple[Any, ...]:
     """(state, how, why, md5, inode, modified_ns, path)."""
     path, size, modified, there, etag, storage_class = row
-    recent = modified > started - BEING_WRITTEN
+    # A time further in the future is that of a wrong clock, and nobody writes to such a file for ever.
+    recent = started - BEING_WRITTEN < modified <= time.time() + BEING_WRITTEN
     none = ("", None, None, path)
     if there is None:
         return (State.RECENT if recent else State.MISSING, "", "", *none)
@@ -367,22 +385,21 @@ def _judged(root: Root, started: float, row: tuple[Any, ...], *, read_all: bool)
 # ---- remote content
 
 
-def _read_back(found: Report, bucket: Bucket, say: Callable[[str], None]) -> None:
-    count, size = found.one("SELECT count(*), total(size) FROM local WHERE state = ?", State.READ_BACK)
-    if not count:
+def _read_back(found: Report, bucket: Bucket, say: Callable[[str], None], show: Show) -> None:
+    of = amount(found, "state = ?", State.READ_BACK)
+    if not of.files:
         return
-    say(f"reading {count} objects back, {int(size)} bytes")
-    engine = bucket.rclone()
-    done, tell = 0, now_and_then(say)
-    for page in found.pages("local.path, local.md5", "local.state = ?", State.READ_BACK):
+    say(f"reading {of.files} objects back, {of.size} bytes")
+    engine, meter = bucket.rclone(), Meter(of, show)
+    for page in found.pages("local.path, local.md5, local.size", "local.state = ?", State.READ_BACK):
         for start in range(0, len(page), _READ_BACK):
-            wanted: dict[str, str] = dict(page[start : start + _READ_BACK])
-            got = read_back(engine, wanted)
-            rows = [_compared(path, wanted[path], got[path]) for path in wanted]
+            batch = page[start : start + _READ_BACK]
+            got = read_back(engine, [path for path, _, _ in batch])
+            rows = [_compared(path, md5, got[path]) for path, md5, _ in batch]
             with found.connection:
                 found.connection.executemany("UPDATE local SET state = ?, how = ?, why = ? WHERE path = ?", rows)
-            done += len(wanted)
-            tell(f"read {done} of {count} objects back")
+            for _, _, size in batch:
+                meter.add(size)
 
 
 def _compared(path: str, md5: str, got: str | RcloneError) -> tuple[str, str, str, str]:
@@ -419,7 +436,8 @@ def read_back(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneErr
 
 
 def _sums(printed: str) -> Iterator[tuple[str, str]]:
-    for line in printed.splitlines():
+    # Only a newline ends a line: names have whatever else Unicode takes for one.
+    for line in printed.split("\n"):
         match = re.fullmatch(r"([0-9a-f]{32}) {2}(.+)", line)
         if match:
             yield match[2], match[1]

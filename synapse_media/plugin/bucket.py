@@ -22,7 +22,7 @@ from synapse_media.schema.resources import (
 from synapse_media.store.answers import ApiError
 from synapse_media.store.objects import Elsewhere
 
-from .resource import Context, PartialError, SchemaResource
+from .resource import Context, PartialError, SchemaResource, Values
 
 In = TypeVar("In", bound=AnyBucketInputs)
 S = TypeVar("S", bound=AnyBucketState[Any])
@@ -361,6 +361,11 @@ class BucketBase(SchemaResource[In, S]):
         if family.find_unknown():
             _judge(family)
 
+    def unsettled(self, outputs: Values, inputs: Values) -> tuple[str, ...]:
+        # The word alone makes an adopted bucket a fully managed one, with the settings that it has.
+        becomes_ours = ("adopted",) if outputs.get("adopted") and inputs.get("own") else ()
+        return (*super().unsettled(outputs, inputs), *becomes_ours)
+
     def foreseen(self, inputs: In, old: S | None) -> S:
         if old is None:
             return super().foreseen(inputs, old)
@@ -373,6 +378,9 @@ class BucketBase(SchemaResource[In, S]):
         family.prepare(changing=True)
         if family.find_unknown():
             state.adopted = _judge(family)
+            if state.adopted and inputs.own:
+                _require_alike(family)
+                state.adopted = False
         elif inputs.adopt:
             raise StoreError(
                 f"bucket: {inputs.bucket!r} does not exist, so it can't be adopted. Check the name and the endpoint, "
@@ -419,7 +427,7 @@ class BucketBase(SchemaResource[In, S]):
             require_same_place(
                 inputs.bucket, mark, family.address(inputs.connection), family.address(former.connection)
             )
-        if state.adopted and not inputs.adopt:
+        if state.adopted and inputs.own:
             _require_alike(family)
             state.adopted = False
         try:
@@ -516,7 +524,8 @@ def _require_alike(family: BucketFamily[Any, Any]) -> None:
     if differences:
         raise StoreError(
             f"bucket: {family.bucket!r} is adopted, and still differs from a new bucket: "
-            f"{'; '.join(differences)}. Nothing was changed. Set adopt: true again, name what may be changed in the "
-            "stack file's allow (<homeserver>/set-versioning, set-lifecycle, set-policy, set-access, set-encryption), "
-            "`up`, change by hand what remains, and then try again."
+            f"{'; '.join(differences)}. Nothing was changed. Take <homeserver>/own-bucket out of the stack file's "
+            "allow, with adopt: true in it; name there what may be changed (<homeserver>/set-versioning, "
+            "set-lifecycle, set-policy, set-access, set-encryption), `up`, change by hand what remains, and then try "
+            "again."
         )

@@ -173,7 +173,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
             found = resource.diff(decode(request.old_inputs), decode(request.news))
             ignored = set(request.ignoreChanges)
             changed = [name for name in found.changed if name not in ignored]
-            unsettled = resource.unsettled(decode(request.olds))
+            unsettled = resource.unsettled(decode(request.olds), decode(request.news))
             for name in sorted(resource.replace_on.intersection(changed) - set(found.replaced)):
                 self._log(
                     engine_pb2.WARNING,

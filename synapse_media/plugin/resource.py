@@ -113,8 +113,12 @@ class Resource(ABC):
             added=frozenset(name for name in changed if old.get(name) is None),
         )
 
-    def unsettled(self, outputs: Values) -> tuple[str, ...]:
-        """Outputs that require an update by the next `up` although no input changed."""
+    def unsettled(self, outputs: Values, inputs: Values) -> tuple[str, ...]:
+        """Outputs that require an update by the next `up` although no input changed.
+
+        Args:
+            inputs: those of the program.
+        """
         return ()
 
     @abstractmethod
@@ -248,7 +252,7 @@ class SchemaResource(Resource, Generic[In, S]):
         complete = [model.write(self.read_inputs(values)) for values in (old, new)]
         return super().diff(*complete)
 
-    def unsettled(self, outputs: Values) -> tuple[str, ...]:
+    def unsettled(self, outputs: Values, inputs: Values) -> tuple[str, ...]:
         described = model.properties(self.described.state)
         return tuple(one.wire for one in described if one.meta.pending and outputs.get(one.wire))
 

@@ -14,7 +14,16 @@ from synapse_media import values
 from synapse_media.contract import StorageOutputs
 from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 
-from . import filesystem, goofys, kubernetes, matrix_media_repo, nixos, sources, synapse_s3_storage_provider
+from . import (
+    filesystem,
+    goofys,
+    kubernetes,
+    matrix_media_repo,
+    nixos,
+    nixos_goofys,
+    sources,
+    synapse_s3_storage_provider,
+)
 from .quoting import RenderError, ansible
 from .request import Form, FormRenderer, Instructions, MethodRenderer, Request, Seal, Secrets
 from .text import domain, host, inventory_host, lookup, secret_variable
@@ -48,8 +57,32 @@ _METHODS: Mapping[str, MethodRenderer] = MappingProxyType(
         FILESYSTEM: filesystem,
     }
 )
-_OF_THE_MODULE: Mapping[Form, FormRenderer] = MappingProxyType({"nixos": nixos, "kubernetes": kubernetes})
-"""Forms that the storage provider module has alone."""
+_OF_SOME: Mapping[Form, Mapping[str, FormRenderer]] = MappingProxyType(
+    {"nixos": {MODULE: nixos, GOOFYS: nixos_goofys}, "kubernetes": {MODULE: kubernetes}}
+)
+"""Forms that not every method has."""
+_WITHOUT_FORM: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("nixos", MEDIA_REPO): "nixpkgs has the package matrix-media-repo and no service for it, and its key stands in "
+        "its configuration, which must stay out of the Nix store. Render it with --form plain, run the package by a "
+        "systemd service of your own whose REPO_CONFIG names a directory outside of the Nix store with "
+        "media-repo.d/synapse-media.yaml and the rest of media-repo.yaml, set "
+        f"{nixos.SERVICE}.settings.enable_media_repo = false, and give services.nginx the routes of "
+        "reverse-proxy/nginx.conf.",
+        ("nixos", FILESYSTEM): f"Synapse keeps its media in {nixos.SERVICE}.settings.media_store_path from the "
+        "start: nothing is to be rendered. `synapse-media switch --to filesystem --form nixos` has the steps back to "
+        "it.",
+        ("kubernetes", GOOFYS): "a pod mounts with FUSE only where it is privileged, and Synapse's pod sees the mount "
+        f"only by mount propagation from it. Set method: {MODULE} in the stack file, which needs no mount.",
+        ("kubernetes", MEDIA_REPO): "it is a deployment of its own, with a database, whose manifests are yours. Render "
+        "it with --form plain, put media-repo.d/synapse-media.yaml into a Secret that is mounted into its "
+        "configuration directory, set enable_media_repo: false in Synapse's configuration, and give the ingress the "
+        "routes of reverse-proxy/.",
+        ("kubernetes", FILESYSTEM): "Synapse keeps its media on its volume from the start: nothing is to be rendered. "
+        "docs/forms/kubernetes.md says how to go back to it.",
+    }
+)
+"""Why a method has no such form, and what to do in its place: {(form, method): text}."""
 _SOURCES: Mapping[Form, tuple[sources.Kind, ...]] = MappingProxyType(
     {
         "playbook": ("env", "file", "sops", "vault"),
@@ -63,7 +96,7 @@ _SOURCES: Mapping[Form, tuple[sources.Kind, ...]] = MappingProxyType(
 
 def forms(method: str) -> tuple[Form, ...]:
     """The forms that a method has."""
-    return tuple(form for form in FORMS if method == MODULE or form not in _OF_THE_MODULE)
+    return tuple(form for form in FORMS if form not in _OF_SOME or method in _OF_SOME[form])
 
 
 def render(
@@ -85,8 +118,9 @@ def render(
             `secret_variable`), plain Synapse has it from an environment file, NixOS from a file and Kubernetes from a
             Secret that are there already.
         seal: writes a secret into a vars file in place of the two, for Ansible Vault.
-        media_path: a local directory, in the plain form: where Goofys mounts, matrix-media-repo's file datastore, or
-            Synapse's media store; "" is the method's own choice. Elsewhere it has no effect: see `takes_media_path`.
+        media_path: a local directory, in the plain form and for Goofys on NixOS: where Goofys mounts,
+            matrix-media-repo's file datastore, or Synapse's media store; "" is the method's own choice. Elsewhere it
+            has no effect: see `takes_media_path`.
         host_in_inventory: the server's name in the playbook's inventory; "" is `inventory_host`.
         source: with `reference`, where the secret is kept: see `sources`; "" is what the form has by default.
 
@@ -98,8 +132,8 @@ def render(
     request = _request(outputs, form, secrets, seal=seal, media_path=media_path, source=source)
     if host_in_inventory:
         request = replace(request, inventory_host=host(host_in_inventory))
-    if form in _OF_THE_MODULE:
-        files = _OF_THE_MODULE[form].files(request)
+    if form in _OF_SOME:
+        files = _OF_SOME[form][outputs.method].files(request)
     else:
         renderer = _METHODS[outputs.method]
         files = renderer.playbook_files(request) if form == "playbook" else renderer.plain_files(request)
@@ -111,8 +145,8 @@ def instructions(
 ) -> Instructions:
     """The instructions for the files that `render` returns for the same arguments."""
     request = _request(outputs, form, secrets, seal=None, media_path=media_path, source=source)
-    if form in _OF_THE_MODULE:
-        return _OF_THE_MODULE[form].instructions(request)
+    if form in _OF_SOME:
+        return _OF_SOME[form][outputs.method].instructions(request)
     return _METHODS[outputs.method].instructions(request, form)
 
 
@@ -129,8 +163,8 @@ def _request(
     if form not in forms(outputs.method):
         raise RenderError(
             (
-                f"form is {form!r}, which {outputs.method} does not have; allowed: {', '.join(forms(outputs.method))}. "
-                "Render one of these, and install its files by hand.",
+                f"form is {form!r}, which {outputs.method} does not have; allowed: {', '.join(forms(outputs.method))}: "
+                + _WITHOUT_FORM.get((form, outputs.method), "choose one of these."),
             )
         )
     reference = _reference(form, secrets, source)

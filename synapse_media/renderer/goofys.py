@@ -66,7 +66,7 @@ def instructions(request: Request, form: Form) -> Instructions:
 
 def playbook_files(request: Request) -> dict[str, str]:
     store = request.store
-    _check(request)
+    check(request)
     if store.ca_file:
         raise quoting.refuse(
             "ca_file",
@@ -121,7 +121,7 @@ def playbook_files(request: Request) -> dict[str, str]:
 
 def plain_files(request: Request) -> dict[str, str]:
     store = request.store
-    _check(request)
+    check(request)
     mount = request.media_path or synapse.GOOFYS_MOUNT
     name = host(store.server_name)
     files = {
@@ -162,7 +162,7 @@ def _environment(request: Request) -> list[tuple[str, str]]:
     return pairs
 
 
-def _check(request: Request) -> None:
+def check(request: Request) -> None:
     """Refuse values that can't be quoted in the playbook's unit (single quotes of a shell) or in mount options."""
     store = request.store
     word = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -171,7 +171,7 @@ def _check(request: Request) -> None:
     quoting.need("endpoint_url", store.endpoint_url, r"[A-Za-z0-9.:/\[\]_-]+", "a plain URL", "a mount with Goofys")
 
 
-_TUNING = ("--stat-cache-ttl", "60m0s", "--type-cache-ttl", "60m0s", "--dir-mode", "0700", "--file-mode", "0700")
+TUNING = ("--stat-cache-ttl", "60m0s", "--type-cache-ttl", "60m0s", "--dir-mode", "0700", "--file-mode", "0700")
 
 
 def _unit(request: Request, mount: str) -> str:
@@ -179,7 +179,7 @@ def _unit(request: Request, mount: str) -> str:
     path = quoting.systemd_word("media_path", mount)
     start = " ".join(
         quoting.systemd_word("bucket", word)
-        for word in ("-f", f"--endpoint={store.endpoint_url}", "--region", store.region, *_TUNING, store.bucket)
+        for word in ("-f", f"--endpoint={store.endpoint_url}", "--region", store.region, *TUNING, store.bucket)
     )
     wait = r'i=0; until mountpoint -q -- "$$1"; do i=$$((i+1)); [ $$i -le 60 ] || exit 1; sleep 0.5; done'
     return (

@@ -19,6 +19,7 @@ from .request import Instructions, Request
 from .text import PROVE, ca_path, comment, credentials_file, header, host
 
 _NAME = "synapse-media"
+"""Of what is a pod's own. What is the namespace's has the homeserver's name in it: see `_object`."""
 _AUTHORITY = f"{_NAME}-ca"
 _MODULES = f"{_NAME}-modules"
 _KEY = "credentials"
@@ -67,8 +68,17 @@ def files(request: Request) -> dict[str, str]:
     return found
 
 
+def _object(request: Request, suffix: str = "") -> str:
+    """The name of a Secret or ConfigMap: another homeserver in the namespace must not replace it by its own.
+
+    It is a DNS subdomain in lower case, so the colon before a port becomes a hyphen.
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+    """
+    return f"{_NAME}-{request.store.server_name.lower().replace(':', '-')}{suffix}"
+
+
 def _secret(request: Request) -> str:
-    return request.source.place if request.source else _NAME
+    return request.source.place if request.source else _object(request)
 
 
 def _yaml(value: Mapping[str, _Value], indent: str = "") -> str:
@@ -119,7 +129,7 @@ def _volumes(request: Request, *, own_image: bool) -> list[tuple[Mapping[str, _V
             ({"name": _NAME, "secret": {"secretName": _secret(request), "defaultMode": 0o440}}, f"{_BASE}/key")
         )
     if request.store.ca_file:
-        found.append(({"name": _AUTHORITY, "configMap": {"name": _AUTHORITY}}, f"{_BASE}/ca"))
+        found.append(({"name": _AUTHORITY, "configMap": {"name": _object(request, "-ca")}}, f"{_BASE}/ca"))
     return found
 
 
@@ -180,7 +190,7 @@ def _config_map(request: Request) -> str:
         {
             "apiVersion": "v1",
             "kind": "ConfigMap",
-            "metadata": {"name": f"{_NAME}-config"},
+            "metadata": {"name": _object(request, "-config")},
             "data": {_DROP_IN: _configuration(request)},
         }
     )
@@ -188,7 +198,7 @@ def _config_map(request: Request) -> str:
 
 def _patch(request: Request) -> str:
     config: tuple[Mapping[str, _Value], str] = (
-        {"name": f"{_NAME}-config", "configMap": {"name": f"{_NAME}-config"}},
+        {"name": f"{_NAME}-config", "configMap": {"name": _object(request, "-config")}},
         f"{_BASE}/config",
     )
     volumes = [config, *_volumes(request, own_image=False)]
@@ -273,7 +283,7 @@ secret.yaml, and `--secrets-from secret:NAME` says which Secret to use.
         sections.append(("The key", text))
     if store.ca_file:
         source = quoting.sh("ca_file", ca_path(store, "a command"))
-        text = f"    kubectl create configmap {_AUTHORITY} --from-file={_CA_KEY}={source}\n"
+        text = f"    kubectl create configmap {_object(request, '-ca')} --from-file={_CA_KEY}={source}\n"
         sections.append(("The store's private certificate authority", text))
     return [
         *sections,
@@ -306,7 +316,7 @@ ess-helm with
 
     kubectl rollout restart statefulset --selector=app.kubernetes.io/component=matrix-server
 """
-    names = (f"{_NAME}-config", *((_AUTHORITY,) if store.ca_file else ()))
+    names = (_object(request, "-config"), *((_object(request, "-ca"),) if store.ca_file else ()))
     delete = [f"kubectl delete configmap --ignore-not-found {' '.join(names)}"]
     if not store.keyless:
         delete.insert(0, f"kubectl delete secret --ignore-not-found {_secret(request)}")

@@ -8,6 +8,8 @@ https://systemd.io/CREDENTIALS/
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from synapse_media.contract import StorageOutputs
 from synapse_media.homeserver import synapse
 
@@ -16,34 +18,91 @@ from . import synapse_s3_storage_provider as module
 from .request import Instructions, Request
 from .text import PROVE, ca_path, credentials_file, header, host
 
-_MODULE = "synapse-media.nix"
+MODULE_FILE = "synapse-media.nix"
 _PATH = "/var/lib/synapse-media/credentials"
-_CREDENTIALS = "credentials"
-_SERVICE = f"services.{synapse.UNIT}"
+CREDENTIALS = "credentials"
+SERVICE = f"services.{synapse.UNIT}"
 _PLUGIN = f"{synapse.UNIT}-s3-storage-provider"
 
 
 def instructions(request: Request) -> Instructions:
-    key = "" if request.store.keyless or request.by_reference else f", {_path(request)}, {_CREDENTIALS} and store.json"
+    key = (
+        "" if request.store.keyless or request.by_reference else f", {key_path(request)}, {CREDENTIALS} and store.json"
+    )
     return Instructions(
         does=module.does(request),
         apply=(
-            f"Install {_MODULE}{'' if request.store.keyless else ' and the key'} as INSTALL.md says, then:",
+            f"Install {MODULE_FILE}{'' if request.store.keyless else ' and the key'} as INSTALL.md says, then:",
             "    sudo nixos-rebuild switch",
         ),
-        undo=(f"Take {_MODULE} out of `imports` and rebuild, then remove {_MODULE}{key}. {module.UNDO_KEEPS}",),
+        undo=(f"Take {MODULE_FILE} out of `imports` and rebuild, then remove {MODULE_FILE}{key}. {module.UNDO_KEEPS}",),
     )
 
 
 def files(request: Request) -> dict[str, str]:
-    found = {"INSTALL.md": _install(request), _MODULE: _module(request)}
+    found = {"INSTALL.md": _install(request), MODULE_FILE: _module(request)}
     if not request.store.keyless and not request.by_reference:
-        found[_CREDENTIALS] = credentials_file(request.store, f"for {_path(request)}, which is root's and 0600.")
+        found[CREDENTIALS] = credentials_file(request.store, f"for {key_path(request)}, which is root's and 0600.")
     return found
 
 
-def _path(request: Request) -> str:
+def key_path(request: Request) -> str:
     return request.source.place if request.source else _PATH
+
+
+def key_options(request: Request) -> str:
+    """The options that say where the key is."""
+    return f"""    credentialsFile = lib.mkOption {{
+      type = lib.types.str;
+      default = {quoting.nix("path", key_path(request))};
+      example = lib.literalExpression "config.age.secrets.synapse-media.path";
+      description = "The file with the key, outside of the Nix store; root alone needs to read it.";
+    }};
+    encrypted = lib.mkOption {{
+      type = lib.types.bool;
+      default = false;
+      description = "Whether that file was encrypted by systemd-creds.";
+    }};
+"""
+
+
+KEY_ASSERTIONS = """    assertions = [
+      {
+        assertion =
+          builtins.match "/[A-Za-z0-9._/+@-]+" config.synapse-media.credentialsFile != null
+          && !(lib.hasPrefix "${builtins.storeDir}/" config.synapse-media.credentialsFile);
+        message = "synapse-media.credentialsFile must be an absolute path outside of the Nix store.";
+      }
+    ];
+"""
+LOADS = '  load = if config.synapse-media.encrypted then "LoadCredentialEncrypted" else "LoadCredential";\n'
+LOAD_KEY = """${load} = [ "synapse-media:${config.synapse-media.credentialsFile}" ];
+"""
+"""An entry of `serviceConfig` that hands the key to a unit, where LOADS is among the module's names."""
+UNITS = f"""  # Each process of Synapse may store media.
+  units = [ "{synapse.UNIT}" ]
+    ++ map (name: "{synapse.UNIT}-worker-${{name}}") (builtins.attrNames synapse.workers);
+"""
+
+
+def variables(request: Request, authority: str) -> list[tuple[str, str]]:
+    """What a program that signs with the key has in its environment, as (name, Nix value).
+
+    Args:
+        authority: the variable by which it finds the certificate of a private authority.
+    """
+    store = request.store
+    found = [(authority, quoting.nix("ca_file", ca_path(store, "an environment of systemd")))] if store.ca_file else []
+    if not store.keyless:
+        found.append(("AWS_SHARED_CREDENTIALS_FILE", quoting.nix("path", "%d/synapse-media")))
+    return found
+
+
+def attributes(name: str, pairs: Iterable[tuple[str, str]], indent: int) -> str:
+    """An attribute set of (name, Nix value) at a depth of blanks; "" without any."""
+    blanks = " " * indent
+    lines = "".join(f"{blanks}  {attribute} = {value};\n" for attribute, value in pairs)
+    return f"{blanks}{name} = {{\n{lines}{blanks}}};\n" if lines else ""
 
 
 def _settings(store: StorageOutputs) -> str:
@@ -66,63 +125,25 @@ def _settings(store: StorageOutputs) -> str:
 def _module(request: Request) -> str:
     store = request.store
     environment = [(name, quoting.nix(name, "when_required")) for name in module.checksum_variables(store)]
-    if store.ca_file:
-        environment.append(("AWS_CA_BUNDLE", quoting.nix("ca_file", ca_path(store, "an environment of systemd"))))
-    option = load = checks = ""
+    environment += variables(request, "AWS_CA_BUNDLE")
+    option = load = checks = loads = ""
     if not store.keyless:
-        environment.append(("AWS_SHARED_CREDENTIALS_FILE", quoting.nix("path", "%d/synapse-media")))
-        option = f"""  options.synapse-media = {{
-    credentialsFile = lib.mkOption {{
-      type = lib.types.str;
-      default = {quoting.nix("path", _path(request))};
-      example = lib.literalExpression "config.age.secrets.synapse-media.path";
-      description = "The file with the key, outside of the Nix store; root alone needs to read it.";
-    }};
-    encrypted = lib.mkOption {{
-      type = lib.types.bool;
-      default = false;
-      description = "Whether that file was encrypted by systemd-creds.";
-    }};
-  }};
-
-"""
-        checks = """    assertions = [
-      {
-        assertion =
-          builtins.match "/[A-Za-z0-9._/+@-]+" config.synapse-media.credentialsFile != null
-          && !(lib.hasPrefix "${builtins.storeDir}/" config.synapse-media.credentialsFile);
-        message = "synapse-media.credentialsFile must be an absolute path outside of the Nix store.";
-      }
-    ];
-"""
-        load = """      serviceConfig.${load} = [ "synapse-media:${config.synapse-media.credentialsFile}" ];
-"""
-    variables = "".join(f"        {name} = {value};\n" for name, value in environment)
-    per_unit = (f"      environment = {{\n{variables}      }};\n" if variables else "") + load
+        option = f"  options.synapse-media = {{\n{key_options(request)}  }};\n\n"
+        checks, load, loads = KEY_ASSERTIONS, f"      serviceConfig.{LOAD_KEY}", LOADS
+    per_unit = attributes("environment", environment, 6) + load
     units = "    systemd.services = lib.genAttrs units (_: {\n" + per_unit + "    });\n" if per_unit else ""
-    loads = (
-        '  load = if config.synapse-media.encrypted then "LoadCredentialEncrypted" else "LoadCredential";\n'
-        if load
-        else ""
-    )
-    names = (
-        "  # Each process of Synapse may store media.\n"
-        f'  units = [ "{synapse.UNIT}" ]\n'
-        f'    ++ map (name: "{synapse.UNIT}-worker-${{name}}") (builtins.attrNames synapse.workers);\n'
-        if per_unit
-        else ""
-    )
+    names = UNITS if per_unit else ""
     more = f"Its list is added to a `{synapse.PROVIDERS}` that other modules of yours set."
     return (
         header(request, instructions(request), more)
-        + f"{{ config, lib, ... }}:\n\nlet\n  synapse = config.{_SERVICE};\n"
+        + f"{{ config, lib, ... }}:\n\nlet\n  synapse = config.{SERVICE};\n"
         + names
         + loads
         + "in\n{\n"
         + option
         + "  config = lib.mkIf synapse.enable {\n"
         + checks
-        + f"    {_SERVICE} = {{\n"
+        + f"    {SERVICE} = {{\n"
         + f"      plugins = [ synapse.package.plugins.{_PLUGIN} ];\n"
         + _settings(store)
         + "    };\n"
@@ -131,29 +152,23 @@ def _module(request: Request) -> str:
     )
 
 
-def _install(request: Request) -> str:
-    store = request.store
-    what = instructions(request)
-    name = host(store.server_name)
-    path = _path(request)
-    keyless = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
-    if store.keyless:
-        key, number, remove = "", 1, ""
-    else:
-        number = 2
-        plain = (
-            f"""
-       sudo install -D -o root -g root -m 0600 {_CREDENTIALS} {path}
-"""
-            if not request.by_reference
-            else f"""
-   The file is {path} by default; put it there by your own means, with root as its owner and mode 0600 or 0400.
-"""
-        )
-        key = f"""1. The key, in a file that root alone can read:
-{plain}
-   systemd hands it to Synapse's processes (`LoadCredential=`); it is neither in the Nix store nor in an environment.
-   Keep `{_CREDENTIALS}` out of the directory of a flake or of a configuration under git: Nix copies that to its store.
+def key_step(request: Request, readers: str) -> str:
+    """The first step of INSTALL.md: the key's file.
+
+    Args:
+        readers: the processes that systemd hands it to.
+    """
+    path = key_path(request)
+    put = f"    sudo install -D -o root -g root -m 0600 {CREDENTIALS} {path}"
+    if request.by_reference:
+        put = f"The file is {path} by default; put it there by your own means, with root as its owner and mode "
+        put += "0600 or 0400."
+    return f"""1. The key, in a file that root alone can read:
+
+   {put}
+
+   systemd hands it to {readers} (`LoadCredential=`); it is neither in the Nix store nor in an environment.
+   Keep `{CREDENTIALS}` out of the directory of a flake or of a configuration under git: Nix copies that to its store.
    The file's content, a shared credentials file of AWS:
 
        [default]
@@ -175,7 +190,7 @@ def _install(request: Request) -> str:
    - systemd's encrypted credentials, bound to this machine:
 
          sudo install -d -m 0700 /etc/credstore.encrypted
-         sudo systemd-creds encrypt --name=synapse-media {_CREDENTIALS} /etc/credstore.encrypted/synapse-media
+         sudo systemd-creds encrypt --name=synapse-media {CREDENTIALS} /etc/credstore.encrypted/synapse-media
 
      and in the configuration:
 
@@ -183,29 +198,50 @@ def _install(request: Request) -> str:
          synapse-media.encrypted = true;
 
 """
-        remove = f"\n    sudo rm -f {path} /etc/credstore.encrypted/synapse-media\n"
-        if not request.by_reference:
-            remove += f"    rm -f {_CREDENTIALS} store.json\n"
-    prove = f"`{PROVE}`"
-    if request.by_reference and not store.keyless:
-        prove = f"`AWS_SHARED_CREDENTIALS_FILE={path} {PROVE}` as root, since store.json has no secret"
-    authority = (
-        f"\nThe store's certificate is trusted with {store.ca_file}: that file must be on this machine.\n"
-        if store.ca_file
-        else ""
-    )
+
+
+def remove_key(request: Request) -> str:
+    """The commands that remove the key's file, and what was rendered with the key in it."""
+    text = f"    sudo rm -f {key_path(request)} /etc/credstore.encrypted/synapse-media\n"
+    return text if request.by_reference else text + f"    rm -f {CREDENTIALS} store.json\n"
+
+
+def prove(request: Request) -> str:
+    """The command that proves the key on the server, as part of a sentence."""
+    if request.by_reference and not request.store.keyless:
+        return f"`AWS_SHARED_CREDENTIALS_FILE={key_path(request)} {PROVE}` as root, since store.json has no secret"
+    return f"`{PROVE}`"
+
+
+def trusted(store: StorageOutputs) -> str:
+    """The sentence on the file of a private authority, if there is one."""
+    if not store.ca_file:
+        return ""
+    return f"\nThe store's certificate is trusted with {store.ca_file}: that file must be on this machine.\n"
+
+
+KEYLESS = "\nFirst run `synapse-media prove --store store.json` on this very machine: its role was not proved.\n"
+
+
+def _install(request: Request) -> str:
+    store = request.store
+    what = instructions(request)
+    name = host(store.server_name)
+    key, number, remove = "", 1, ""
+    if not store.keyless:
+        key, number, remove = key_step(request, "Synapse's processes"), 2, f"\n{remove_key(request)}"
     return f"""# {name}: media on S3 with synapse-s3-storage-provider, on NixOS
 
 What it does: {" ".join(what.does)}
-{keyless if store.keyless else ""}
+{KEYLESS if store.keyless else ""}
 A wrong key does not keep Synapse from starting: every upload fails instead. So prove the key from the server
-itself first: {prove}.
-{authority}
+itself first: {prove(request)}.
+{trusted(store)}
 ## Install
 
-{key}{number}. {_MODULE} beside configuration.nix, and in `imports` there:
+{key}{number}. {MODULE_FILE} beside configuration.nix, and in `imports` there:
 
-       imports = [ ./{_MODULE} ];
+       imports = [ ./{MODULE_FILE} ];
 
 {number + 1}. `sudo nixos-rebuild switch`, which builds Synapse with the module and restarts it. nixpkgs builds the
    module against its own Synapse; this says which release of it:

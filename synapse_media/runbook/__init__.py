@@ -16,7 +16,7 @@ from synapse_media.contract import StorageOutputs
 from synapse_media.errors import UsageError
 from synapse_media.homeserver import playbook, synapse
 from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
-from synapse_media.renderer import Form
+from synapse_media.renderer import Form, forms
 
 from . import migrations
 from .migrations import Migration
@@ -29,6 +29,7 @@ __all__ = ["DangerousOrderError", "Effect", "Runbook", "RunbookError", "Step", "
 _DEFAULT_MEDIA_PATH: dict[Form, str] = {
     "playbook": playbook.MEDIA_STORE,
     "plain": synapse.MEDIA_STORE,
+    "nixos": synapse.MEDIA_STORE_OF_NIXOS,
 }
 
 
@@ -122,10 +123,7 @@ def runbook(
     for setting, name in (("--stack", stack), ("--to-stack", new_stack)):
         if not re.fullmatch(r"[A-Za-z0-9_./-]*", name):
             raise UsageError(f"{setting} is {name!r}; allowed: letters, digits and . _ - /. Rename the stack.")
-    if form not in _DEFAULT_MEDIA_PATH:
-        raise UsageError(
-            f"--form is {form!r}; there are runbooks for: {', '.join(_DEFAULT_MEDIA_PATH)}. Choose one of them."
-        )
+    _require_form(form, current.method, method)
     _require_possible(current, to, method, target)
     site = Site(current.server_name, form, (media_path or _DEFAULT_MEDIA_PATH[form]).rstrip("/"))
     old = Remote("old", current, stack)
@@ -182,6 +180,29 @@ def _migrations(
     if same_store and (before, after) == (GOOFYS, MODULE):
         return (migrations.goofys_to_module(site, old),)
     return (migrations.to_filesystem(site, before, old), migrations.from_filesystem(site, after, new))
+
+
+def _require_form(form: Form, *methods: str) -> None:
+    """Raises UsageError for a form without a runbook between these methods, with what to do in its place."""
+    if form == "kubernetes":
+        raise UsageError(
+            "--form is 'kubernetes', which has no runbook: how Synapse's volume is mounted and its pods are stopped is "
+            "the chart's. Print the steps with --form plain --media-path PATH, the media store in the pod (/media/"
+            "media_store in ess-helm); run the commands of `server` in a pod that mounts this volume; where it "
+            "stops Synapse, scale its StatefulSets to 0; and where it installs files, apply those that "
+            "`render` writes for Kubernetes and wait for `kubectl rollout status`."
+        )
+    if form not in _DEFAULT_MEDIA_PATH:
+        raise UsageError(
+            f"--form is {form!r}; there are runbooks for: {', '.join(_DEFAULT_MEDIA_PATH)}. Choose one of them."
+        )
+    lacking = [method for method in methods if method != FILESYSTEM and form not in forms(method)]
+    if lacking:
+        raise UsageError(
+            f"--form is {form!r}, which {lacking[0]} does not have, so there is no runbook. Print the steps with "
+            "--form plain --media-path PATH, the directory of Synapse's media; where they install or remove a file, "
+            "change your NixOS configuration accordingly and run `nixos-rebuild switch`."
+        )
 
 
 def _require_possible(current: StorageOutputs, to: str, method: str, target: StorageOutputs | None) -> None:

@@ -17,7 +17,6 @@ from .site import HERE, SERVER, Site
 from .steps import Effect, Step, require_safe
 
 _TIMER, _JOB = f"{playbook.MIGRATION_UNIT}.timer", f"{playbook.MIGRATION_UNIT}.service"
-_DROP_IN = f"{synapse.CONFIGURATION}/{synapse.DROP_IN}"
 _TEMPORARY_VARIABLES = "zz-switch.yml"
 """The file of temporary variables during the import. It sorts last in its directory, so its values take precedence."""
 _NO_CHANGE = "Nothing has changed yet: you can stop here."
@@ -115,7 +114,9 @@ def _render(site: Site, new: Remote, method: str, *, key: bool = True) -> Step:
         HERE,
         f"The files of {method} in the {site.form} form"
         + (", and store.json, from which the copy reads the key." if key else "."),
-        f"`synapse-media check {out}/{site.configuration}` reports no findings.",
+        f"nix-instantiate --parse {out}/{site.configuration}   prints the module."
+        if site.nixos
+        else f"`synapse-media check {out}/{site.configuration}` reports no findings.",
         "Remove the directory.",
         files=(
             f"{out}/…: the files that `render` lists, with how to apply them; all have mode 0600 and some contain "
@@ -162,8 +163,9 @@ def _copy_old_key(site: Site, old: Remote) -> Step:
     )
 
 
-def _configure_rclone(*remotes: Remote) -> Step:
-    commands = [line for remote in remotes for line in remote.configuration]
+def _configure_rclone(site: Site, *remotes: Remote) -> Step:
+    commands = [media.NIX_SHELL] if site.nixos else []
+    commands += [line for remote in remotes for line in remote.configuration]
     return Step(
         "Configure rclone for the stores",
         SERVER,
@@ -176,7 +178,7 @@ def _configure_rclone(*remotes: Remote) -> Step:
     )
 
 
-def _prepare(*stores: Remote) -> Step:
+def _prepare(site: Site, *stores: Remote) -> Step:
     return Step(
         "Install synapse-media on the server",
         SERVER,
@@ -184,7 +186,7 @@ def _prepare(*stores: Remote) -> Step:
         "prove ends with exit code 0: the key works from here.",
         f"rm -r {KEYS}",
         files=tuple(store.json for store in stores),
-        commands=(*media.INSTALL, *(f"{media.COMMAND} prove --store {store.json}" for store in stores)),
+        commands=(*media.install(site), *(f"{media.COMMAND} prove --store {store.json}" for store in stores)),
     )
 
 
@@ -194,8 +196,8 @@ def _stop(site: Site, why: str, also: str = "") -> Step:
         site.operator,
         f"{why} The homeserver is down from here until it is started again.",
         f"systemctl is-active {synapse.UNIT}   says inactive on the server.",
-        f"Start it again: {site.apply[0] if site.plain else 'the same command with --tags=start'}",
-        commands=(*site.stop, *((also,) if also and site.plain else ())),
+        f"Start it again: {site.restart}",
+        commands=(*site.stop, *((also,) if also and site.on_server else ())),
         effects=(Effect.STOPS,),
     )
 
@@ -223,13 +225,13 @@ def _compare(what: str, commands: tuple[str, ...], undo: str, check: str = media
 
 def _disable_clean_up(site: Site) -> tuple[Step, ...]:
     """Disable clean-up jobs, which delete local files by name, including those just copied back."""
-    if site.plain:
+    if site.on_server:
         return (
             Step(
                 "Make sure that no job deletes local media",
                 SERVER,
                 "Your own jobs (cron, timer) with s3_media_upload --delete would delete the copied files by name.",
-                f"grep -rl s3_media_upload /etc/cron* {synapse.UNITS} /var/spool/cron   finds no enabled job.",
+                f"grep -rl s3_media_upload {site.jobs}   finds no enabled job.",
                 "Enable the job again, if you do not continue.",
                 effects=(Effect.CLEAN_UP_OFF,),
             ),
@@ -249,7 +251,12 @@ def _disable_clean_up(site: Site) -> tuple[Step, ...]:
 
 
 def _install(site: Site) -> tuple[str, ...]:
-    if site.plain:
+    if site.nixos:
+        return (
+            f"# the key as rendered/{site.host}/INSTALL.md says; {site.in_use}, and in `imports`",
+            *site.apply,
+        )
+    if site.on_server:
         return (f"# as rendered/{site.host}/INSTALL.md says", *site.apply)
     return (f"cp -r rendered/{site.host}/inventory .", *site.apply)
 
@@ -282,14 +289,15 @@ def _to_module(site: Site, new: Remote) -> Migration:
             site.operator,
             "From now on each new file is written to the disk and to the bucket. Older files are only on the disk "
             "and are served from there.",
-            "Send a picture: Synapse's log has no error of the module. `synapse-media check` on the server's files "
-            "reports no findings.",
-            f"Remove {site.configuration} and run the last command again: every file is still on the local disk.",
+            "Send a picture: Synapse's log has no error of the module."
+            + ("" if site.nixos else " `synapse-media check` on the server's files reports no findings."),
+            f"Remove {site.in_use if site.nixos else site.configuration} and run the last command again: every file is "
+            "still on the local disk.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=_install(site),
             effects=(Effect.ENTERED,),
         ),
-        _prepare(new),
+        _prepare(site, new),
         Step(
             "Copy the existing media",
             SERVER,
@@ -332,22 +340,29 @@ def _to_module(site: Site, new: Remote) -> Migration:
     return Migration(steps, last, written_both_ways=True)
 
 
+def _out_of_imports(site: Site) -> str:
+    """NixOS: remove the file that is in use. It takes effect with the next rebuild."""
+    return f"rm {site.in_use}    # and take it out of `imports`; keep a copy"
+
+
 def _remove_module(site: Site) -> tuple[str, ...]:
-    if site.plain:
-        return (f"rm {_DROP_IN}",)
+    if site.nixos:
+        return (_out_of_imports(site),)
+    if site.on_server:
+        return (f"rm {site.in_use}",)
     return (f"rm {site.configuration}    # and every line of {playbook.MODULE} elsewhere",)
 
 
 def _module_is_gone(site: Site) -> str:
     """The check that nothing configures the module any more; `synapse-media check` can't tell."""
-    return f"grep -rn {synapse.MODULE_PACKAGE} {synapse.CONFIGURATION if site.plain else 'inventory'}   finds nothing"
+    return f"grep -rn {synapse.MODULE_PACKAGE} {site.settings}   finds nothing"
 
 
 def _from_module(site: Site, old: Remote) -> Migration:
     steps = (
         *_disable_clean_up(site),
         _copy_old_key(site, old),
-        _prepare(old),
+        _prepare(site, old),
         Step(
             "Copy back what is only in the bucket",
             SERVER,
@@ -384,13 +399,14 @@ def _from_module(site: Site, old: Remote) -> Migration:
 
 def _to_goofys(site: Site, new: Remote) -> Migration:
     switch = (
-        _install(site) if site.plain else (f"ssh root@{site.machine} mv {site.media} {site.aside}", *_install(site))
+        _install(site) if site.on_server else (f"ssh root@{site.machine} mv {site.media} {site.aside}", *_install(site))
     )
-    local = site.media if site.plain else site.aside
+    local = site.media if site.on_server else site.aside
+    beside = "`besideMediaStore`" if site.nixos else "The migration variant of the rendered files"
     steps = (
         _create_store(new, GOOFYS, site),
         _render(site, new, GOOFYS),
-        _prepare(new),
+        _prepare(site, new),
         Step(
             "Copy the existing media",
             SERVER,
@@ -410,8 +426,8 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
         Step(
             "Mount the bucket and start",
             site.operator,
-            "The local media is kept in another directory. The migration variant of the rendered files and the "
-            "rsync of INSTALL.md are not needed: the media is in the bucket already.",
+            f"The local media is kept in another directory. {beside} and the rsync of INSTALL.md are not needed: the "
+            "media is in the bucket already.",
             f"findmnt -t fuse.goofys,fuse   shows the mount. {_MEDIA_WORKS}",
             "Stop Synapse; copy newer media back from the bucket (as in the runbook to filesystem); unmount; move the "
             "local media back.",
@@ -437,17 +453,19 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
 
 def _from_goofys(site: Site, old: Remote) -> Migration:
     # In the plain form the mount is in another directory than the local media store; in the playbook it covers it.
-    target = site.media if site.plain else site.aside
+    target = site.media if site.on_server else site.aside
     unmount = (
-        (
-            f"rm {_DROP_IN}",
+        (_out_of_imports(site), f"# `{synapse.MEDIA_STORE_PATH}` is {target} again", *site.apply)
+        if site.nixos
+        else (
+            f"rm {site.in_use}",
             f"rm {synapse.UNITS}/{synapse.UNIT_DROP_INS}/{synapse.GOOFYS_NAME}.conf",
             f"systemctl disable --now {synapse.GOOFYS_UNIT}",
             f"# homeserver.yaml has {synapse.MEDIA_STORE_PATH}: {target}",
             "systemctl daemon-reload",
             site.start,
         )
-        if site.plain
+        if site.on_server
         else (
             f"ssh root@{site.machine} systemctl disable --now {playbook.GOOFYS_UNIT}",
             f"ssh root@{site.machine} 'mountpoint -q {site.media} || rmdir {site.media}'",
@@ -458,7 +476,7 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
     )
     steps = (
         _copy_old_key(site, old),
-        _prepare(old),
+        _prepare(site, old),
         Step(
             "Copy back the existing media",
             SERVER,
@@ -488,7 +506,7 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             "Unmount the bucket and start",
             site.operator,
             "Synapse goes back to the local directory."
-            if site.plain
+            if site.on_server
             else "The mount point must be empty once the bucket is unmounted. Files there were written below the "
             "mount: inspect them (rmdir fails).",
             f"findmnt -t fuse.goofys,fuse   shows no mount of the bucket. {_MEDIA_WORKS}",
@@ -510,7 +528,7 @@ def _compare_hashes(site: Site) -> tuple[str, ...]:
     where = f"origin = '{site.domain}' AND NOT (media_id ~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}_')"
     psql = (
         f"sudo -u postgres psql {media_repo.DATABASE}"
-        if site.plain
+        if site.on_server
         else f"{playbook.PSQL} --dbname={media_repo.DATABASE}"
     )
     return (
@@ -527,7 +545,7 @@ def _compare_hashes(site: Site) -> tuple[str, ...]:
 
 def _tool(site: Site, command: str, *, media: str = "") -> str:
     """The command for a program of matrix-media-repo. `media`: options of the container's mount of the media store."""
-    if site.plain:
+    if site.on_server:
         return f"REPO_CONFIG={media_repo.CONFIGURATION} {command}"
     if not media:
         return f"docker exec -it {media_repo.UNIT} {command}"
@@ -541,7 +559,7 @@ def _tool(site: Site, command: str, *, media: str = "") -> str:
 
 
 def _database(site: Site) -> str:
-    host, user = ("localhost", "synapse") if site.plain else (playbook.DATABASE_HOST, playbook.USER)
+    host, user = ("localhost", "synapse") if site.on_server else (playbook.DATABASE_HOST, playbook.USER)
     return f"-dbHost {host} -dbName synapse -dbUsername {user}"
 
 
@@ -553,8 +571,8 @@ _UNTESTED = (
 
 
 def _to_media_repo(site: Site, new: Remote) -> Migration:
-    store = f"{KEYS}/export" if site.plain else "/data/synapse-export"
-    media = site.media if site.plain else "/media-store"
+    store = f"{KEYS}/export" if site.on_server else "/data/synapse-export"
+    media = site.media if site.on_server else "/media-store"
     export = _tool(
         site,
         rclone.lines(
@@ -570,7 +588,7 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
             f"# media-repo.d/synapse-media.yaml as INSTALL.md says; not yet {synapse.DROP_IN}, nor the routes",
             f"systemctl start {media_repo.UNIT}",
         )
-        if site.plain
+        if site.on_server
         else (
             f"cp -r rendered/{site.host}/inventory .",
             f"cat > {site.host_vars}/{_TEMPORARY_VARIABLES} <<'END'\n"
@@ -584,7 +602,7 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
             *site.apply,
             "systemctl reload nginx    # or your proxy",
         )
-        if site.plain
+        if site.on_server
         else (f"rm {site.host_vars}/{_TEMPORARY_VARIABLES}", *site.apply)
     )
     steps = (
@@ -596,14 +614,14 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
             "It gets no requests yet, so that media is imported before it is requested."
             + (
                 ""
-                if site.plain
+                if site.on_server
                 else " The second file keeps Synapse's repository enabled and the routes unchanged meanwhile."
             ),
             "matrix-media-repo is active and its log has no error; media works as before.",
             "Stop it, remove the files and apply again.",
             files=(
                 f"rendered/{site.host}/…"
-                if site.plain
+                if site.on_server
                 else f"rendered/{site.host}/{site.configuration}, and {_TEMPORARY_VARIABLES}, which the command writes",
             ),
             commands=beside,
@@ -619,7 +637,7 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
             commands=(export, import_),
         ),
         _stop(site, "New media would be known to Synapse alone, so none may arrive during the last import.")
-        if site.plain
+        if site.on_server
         else Step(
             "Stop Synapse",
             SERVER,
@@ -636,7 +654,12 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
             "The same again: a new export, of which only new media is imported.",
             "It ends with `All MXC URIs have been imported.`",
             "Start Synapse again.",
-            commands=(f"rm -r {store if site.plain else playbook.MEDIA_REPO_BASE + store}", export, import_, verify),
+            commands=(
+                f"rm -r {store if site.on_server else playbook.MEDIA_REPO_BASE + store}",
+                export,
+                import_,
+                verify,
+            ),
             effects=(Effect.COPIED,),
         ),
         Step(
@@ -677,9 +700,9 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
 
 
 def _from_media_repo(site: Site, old: Remote) -> Migration:
-    store = f"{KEYS}/gdpr-data" if site.plain else "/data/gdpr-data"
+    store = f"{KEYS}/gdpr-data" if site.on_server else "/data/gdpr-data"
     export = _tool(site, f"gdpr_export -entity {site.domain} -destination {store}")
-    media = site.media if site.plain else "/media-store"
+    media = site.media if site.on_server else "/media-store"
     import_ = _tool(
         site,
         rclone.lines(
@@ -690,17 +713,17 @@ def _from_media_repo(site: Site, old: Remote) -> Migration:
     )
     stop_uploads = (
         ("systemctl stop nginx    # or your proxy", *site.stop)
-        if site.plain
+        if site.on_server
         else (f"systemctl stop {playbook.PROXY_UNIT}", f"systemctl stop '{playbook.SYNAPSE_UNIT}*'")
     )
     switch = (
         (
-            f"rm {_DROP_IN}    # and the routes, in the proxy",
+            f"rm {site.in_use}    # and the routes, in the proxy",
             site.start,
             "systemctl start nginx    # or your proxy",
             f"systemctl disable --now {media_repo.UNIT}",
         )
-        if site.plain
+        if site.on_server
         else (
             f"rm {site.configuration}    # and every line of {playbook.MEDIA_REPO} elsewhere; keep a copy of them",
             *site.apply,
@@ -769,7 +792,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
     steps = (
         *_disable_clean_up(site),
         _copy_old_key(site, old),
-        _prepare(old),
+        _prepare(site, old),
         Step(
             "Copy what is only on the disk",
             SERVER,
@@ -796,9 +819,10 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
         Step(
             "Remove the module",
             site.operator,
-            "Before the bucket is mounted, and with a separate command.",
+            "Before the bucket is mounted, and with a separate command."
+            + (" Synapse is stopped, so no rebuild is needed for it." if site.nixos else ""),
             _module_is_gone(site)
-            + ("." if site.plain else f", and systemctl list-timers on the server shows no {_TIMER}."),
+            + ("." if site.on_server else f", and systemctl list-timers on the server shows no {_TIMER}."),
             "Put the file back.",
             commands=_remove_module(site),
             effects=(Effect.LEFT,),
@@ -811,7 +835,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "Stop Synapse, unmount, and put the local media and the module's file back: the bucket has everything.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
-                *(() if site.plain else (f"ssh root@{site.machine} mv {site.media} {site.aside}",)),
+                *(() if site.on_server else (f"ssh root@{site.machine} mv {site.media} {site.aside}",)),
                 *_install(site),
             ),
             effects=(Effect.ENTERED, Effect.STARTS),
@@ -824,7 +848,7 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "It was compared with the bucket.",
             "An old picture is still shown.",
             "None: deletion is final.",
-            commands=(f"rm -r {site.media if site.plain else site.aside}",),
+            commands=(f"rm -r {site.media if site.on_server else site.aside}",),
             effects=(Effect.EMPTIED,),
         ),
     )
@@ -834,13 +858,15 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
 def goofys_to_module(site: Site, old: Remote) -> Migration:
     """On the same bucket, with the same object keys: nothing is copied, but the mount must be removed first."""
     unmount = (
-        (
-            f"rm {_DROP_IN}",
+        (_out_of_imports(site), f"systemctl stop {synapse.GOOFYS_UNIT}")
+        if site.nixos
+        else (
+            f"rm {site.in_use}",
             f"rm {synapse.UNITS}/{synapse.UNIT_DROP_INS}/{synapse.GOOFYS_NAME}.conf",
             f"systemctl disable --now {synapse.GOOFYS_UNIT}",
             "systemctl daemon-reload",
         )
-        if site.plain
+        if site.on_server
         else (
             f"rm {site.configuration}    # and every line of {playbook.GOOFYS} elsewhere",
             f"ssh root@{site.machine} systemctl disable --now {playbook.GOOFYS_UNIT}",
@@ -858,7 +884,7 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
             "On the server: findmnt -t fuse.goofys,fuse   shows no mount of the bucket."
             + (
                 ""
-                if site.plain
+                if site.on_server
                 else f" ls -A {site.media}   lists nothing; files it lists were written below the mount: keep them."
             ),
             "Mount it again and start Synapse.",
@@ -874,7 +900,11 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
             site.operator,
             "Synapse finds nothing on the disk and reads from the bucket, under the same keys as before. New files are "
             "written to both."
-            + (f" {synapse.MEDIA_STORE_PATH} in homeserver.yaml names a local directory." if site.plain else ""),
+            + (
+                f" {synapse.MEDIA_STORE_PATH} {'' if site.nixos else 'in homeserver.yaml '}names a local directory."
+                if site.on_server
+                else ""
+            ),
             f"{_MEDIA_WORKS} The new picture is below {site.media}/local_content and in the bucket.",
             "Stop Synapse, remove the module, and only then mount again.",
             files=(f"rendered/{site.host}/{site.configuration}",),
@@ -913,8 +943,8 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
         _create_store(new, method, site, str(old.store.media_repo.get("s3_datastore_id", "")) if old.store else ""),
         _render(site, new, method),
         _copy_old_key(site, old),
-        *((_prepare(new),) if local else ()),
-        _configure_rclone(old, new),
+        *((_prepare(site, new),) if local else ()),
+        _configure_rclone(site, old, new),
         Step(
             "Copy the existing media",
             SERVER,
@@ -951,7 +981,7 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
             commands=(
                 *(
                     (f"ssh root@{site.machine} systemctl stop {playbook.GOOFYS_UNIT}",)
-                    if method == GOOFYS and not site.plain
+                    if method == GOOFYS and not site.on_server
                     else (f"systemctl stop {synapse.GOOFYS_NAME}",)
                     if method == GOOFYS
                     else ()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from synapse_media.homeserver import playbook, synapse
-from synapse_media.renderer import Form, domain, host, inventory_host
+from synapse_media.renderer import Form, domain, host, inventory_host, nixos
 
 HERE, PLAYBOOK, SERVER = "here", "playbook", "server"
 """Where a step is done: on the machine with the stack, on the one that runs ansible-playbook, on the homeserver."""
 
-_WORKERS = "    # and every worker"
+NIXOS = "/etc/nixos"
+"""The usual directory of configuration.nix; a flake may be elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,13 @@ class Site:
     media: str
 
     @property
-    def plain(self) -> bool:
-        return self.form == "plain"
+    def on_server(self) -> bool:
+        """Whether the server is configured on itself, not by the playbook."""
+        return self.form != "playbook"
+
+    @property
+    def nixos(self) -> bool:
+        return self.form == "nixos"
 
     @property
     def host(self) -> str:
@@ -42,28 +48,34 @@ class Site:
     @property
     def machine(self) -> str:
         """The server's name in the playbook's inventory and for ssh."""
-        return self.host if self.plain else inventory_host(self.name)
+        return self.host if self.on_server else inventory_host(self.name)
 
     @property
     def user(self) -> str:
         """The owner of the local media, for chown."""
-        return synapse.USER if self.plain else f"{playbook.USER}:{playbook.USER}"
+        return synapse.USER if self.on_server else f"{playbook.USER}:{playbook.USER}"
 
     @property
     def operator(self) -> str:
         """Where Synapse is started and stopped."""
-        return SERVER if self.plain else PLAYBOOK
+        return SERVER if self.on_server else PLAYBOOK
 
     @property
     def stop(self) -> tuple[str, ...]:
-        return (f"systemctl stop {synapse.UNIT}{_WORKERS}",) if self.plain else (playbook.command("stop"),)
+        return (f"systemctl stop {self._units}",) if self.on_server else (playbook.command("stop"),)
 
     @property
     def apply(self) -> tuple[str, ...]:
         """Apply the configuration, and start."""
-        return (
-            (f"systemctl restart {synapse.UNIT}{_WORKERS}",) if self.plain else (playbook.command("setup-all,start"),)
-        )
+        if self.nixos:
+            # A rebuild restarts what runs; it is not what starts a unit that was stopped by hand.
+            return ("nixos-rebuild switch", self.start)
+        return (f"systemctl restart {self._units}",) if self.on_server else (playbook.command("setup-all,start"),)
+
+    @property
+    def restart(self) -> str:
+        """Start again what was stopped, with the configuration as it was."""
+        return self.start if self.on_server else "the same command with --tags=start"
 
     @property
     def aside(self) -> str:
@@ -73,7 +85,26 @@ class Site:
     @property
     def configuration(self) -> str:
         """The rendered file that enables the method, relative to the output directory."""
-        return synapse.DROP_IN if self.plain else f"{self.host_vars}/{playbook.VARS_FILE}"
+        if self.nixos:
+            return nixos.MODULE_FILE
+        return synapse.DROP_IN if self.on_server else f"{self.host_vars}/{playbook.VARS_FILE}"
+
+    @property
+    def in_use(self) -> str:
+        """Where that file is on the server, or in the playbook's directory."""
+        if self.nixos:
+            return f"{NIXOS}/{self.configuration}"
+        return f"{synapse.CONFIGURATION}/{self.configuration}" if self.on_server else self.configuration
+
+    @property
+    def settings(self) -> str:
+        """The directory of the configuration, on the server or of the playbook."""
+        return NIXOS if self.nixos else synapse.CONFIGURATION if self.on_server else "inventory"
+
+    @property
+    def jobs(self) -> str:
+        """Where jobs of one's own may be, as words of a command."""
+        return f"{NIXOS} {synapse.UNITS}" if self.nixos else f"/etc/cron* {synapse.UNITS} /var/spool/cron"
 
     @property
     def host_vars(self) -> str:
@@ -82,5 +113,11 @@ class Site:
 
     @property
     def start(self) -> str:
-        """Start Synapse alone, in the plain form."""
-        return f"systemctl start {synapse.UNIT}{_WORKERS}"
+        """Start Synapse alone, where the server is configured on itself."""
+        return f"systemctl start {self._units}"
+
+    @property
+    def _units(self) -> str:
+        if self.nixos:
+            return f"{synapse.UNIT}    # or {synapse.UNIT}.target, where there are workers"
+        return f"{synapse.UNIT}    # and every worker"

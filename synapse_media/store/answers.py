@@ -120,6 +120,41 @@ def _is_of_s3(headers: Mapping[str, Any]) -> bool:
     return any(name.lower().startswith("x-amz") for name in headers)
 
 
+_ENTRIES: Final = {
+    "list_objects_v2": ("Contents", "CommonPrefixes"),
+    "list_object_versions": ("Versions", "DeleteMarkers", "CommonPrefixes"),
+}
+"""The listings from which it is concluded that nothing is there, and what their pages are made of."""
+
+
+def require_whole_page(what: str, operation: str, page: Mapping[str, Any]) -> None:
+    """Raise ApiError for a page of a listing that lacks what it says it has: it is no empty listing.
+
+    `KeyCount` is the number of entries of the page, which the page itself says of ListObjectsV2 alone:
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+
+    Args:
+        what: the call, as messages begin.
+        operation: as boto3 names it.
+    """
+    if operation not in _ENTRIES:
+        return
+    found = sum(len(page.get(name) or ()) for name in _ENTRIES[operation])
+    said = page.get("KeyCount")
+    more, token = page.get("IsTruncated"), page.get("NextContinuationToken")
+    why = ""
+    if said is not None and said > found:
+        why = f"says that it has {said} entries, and has {found}"
+    elif more is None:
+        why = "does not say whether it is the last one (IsTruncated)"
+    elif operation == "list_objects_v2" and more and not token:
+        why = "says that more follows, and not where (NextContinuationToken)"
+    elif token and not more:
+        why = "says that it is the last one, and where the next one begins (NextContinuationToken)"
+    if why:
+        raise ApiError(NO_ANSWER, 0, f"{what}: the page {why}: check the endpoint and any proxy in front of it.")
+
+
 class Answer(dict[str, Any]):
     """An answer of the S3 or IAM API, and each part of it: what it has to hold and doesn't is said.
 

@@ -22,7 +22,7 @@ from synapse_media.redaction import redacted, remember
 from synapse_media.schema.connection import Connection
 
 from . import credentials, tracing
-from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, moment, require_document
+from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, moment, require_document, require_whole_page
 from .bounded import bound, one_call
 
 if TYPE_CHECKING:
@@ -323,6 +323,7 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
         raise ApiError(NO_ANSWER, 0, f"{asked}: the answer is not that of an S3 or IAM API: {why}") from None
     _refuse_page(answer, operation, where)
+    require_whole_page(asked, operation, answer)
     return answer
 
 

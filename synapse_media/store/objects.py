@@ -50,6 +50,7 @@ class Listed:
         etag: without its quotes; "" where the store does not tell.
         modified: seconds since 1970, by the store's clock.
         storage_class: "" where the store does not tell.
+        expires: when a lifecycle rule deletes it, in the store's words, which HEAD alone tells; "" where none does.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Listed:
     etag: str
     modified: float
     storage_class: str
+    expires: str = ""
 
 
 def listed(s3: Client, bucket: str, prefix: str) -> Iterator[Listed]:

@@ -25,7 +25,7 @@ from synapse_media.cli import checkpoints
 from synapse_media.engine import embedded
 from synapse_media.methods import METHODS, expectations
 from synapse_media.renderer import forms, render
-from tests.bench import pictures
+from tests.bench import beside, pictures
 from tests.bench.measured import PROCESSES, Cost, measured
 from tests.doubles import proxy
 from tests.providers.project import ROOT, Stack, stack
@@ -145,6 +145,29 @@ def lives(running: embedded.Running, counts: list[int]) -> dict[int, dict[str, C
     return done
 
 
+def other_tools(running: embedded.Running, done: Mapping[int, Mapping[str, Cost]]) -> None:
+    """The same stores, at most 50, by Terraform or OpenTofu on the same server; else what is missing for it."""
+    count = max((count for count in done if count <= _BESIDE), default=0)
+    tool = beside.find(os.environ)
+    if not count:
+        tool = f"none of the numbers of stores is {_BESIDE} or less"
+    if isinstance(tool, str):
+        print(f"beside Terraform                   not measured: {tool}")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        stores = _stores(running, count, "", "")
+        theirs = beside.life(Path(folder), tool, running, stores, lacks=("lifecycle", "public_access_block"))
+    for what, cost in theirs.items():
+        ours = done[count][what]
+        parts = ", ".join(f"{name} {part.cpu:.1f} s {part.memory} MiB" for name, part in cost.parts.items() if part.cpu)
+        print(
+            f"{count:4} stores {what:<15}{cost} by {tool.program.name}; {parts}; "
+            f"ours {ours.cpu:.1f} s CPU, {ours.cpu / cost.cpu:.2f} of it"
+        )
+
+
+_BESIDE = 50
+"""Stores that are made by another tool as well."""
 _TABLE = re.compile(r"<!-- bench -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -211,6 +234,7 @@ def main() -> None:
         try:
             calls(running)
             done = lives(running, arguments.stores)
+            other_tools(running, done)
         finally:
             embedded.wipe(name="bench")
     if arguments.publish:

@@ -18,6 +18,8 @@ _MARKS: Final = {
     "synapse_media.plugin": "plugin",
     "pulumi-language-python-exec": "program",
     "/pulumi --non-interactive": "engine",
+    "terraform-provider-aws": "plugin",
+    " -chdir=": "engine",
 }
 _PAUSE: Final = 0.05
 """Seconds between two looks: what a process does after the last one of its life is in none of its numbers."""

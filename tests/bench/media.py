@@ -242,7 +242,7 @@ class _Listing(BaseHTTPRequestHandler):
 
 
 PLAN = """
-import json, resource, sys, time
+import json, pathlib, resource, sys, time
 from synapse_media import contract
 from synapse_media.cli.stores import own_key
 from synapse_media.media import bucket, copy, rclone, tree
@@ -251,7 +251,7 @@ from tests.bench.media import names
 
 class Many(tree.Tree):
     def __init__(self, count):
-        self.left_out, self.path, self.count = [], None, count
+        self.left_out, self.path, self.count = [], pathlib.Path.cwd(), count
 
     def files(self, *, shard=None):
         return (tree.MediaFile(path, 1000, 1e9, 1e9) for path in names(self.count))

@@ -16,7 +16,7 @@ def on_terminal(*arguments: str, cwd: Path, typed: str = "", **environment: str)
     """Exit code, and what the terminal shows of the command and its children.
 
     Args:
-        typed: what is typed, all of it at once.
+        typed: what is typed, all of it at once, and Ctrl-D after it: a question more ends the command.
     """
     program = "import sys; from synapse_media.cli import main; sys.exit(main())"
     return run_on_terminal(program, *arguments, cwd=cwd, typed=typed, **environment)
@@ -31,7 +31,7 @@ def run_on_terminal(program: str, *arguments: str, cwd: Path, typed: str = "", *
     shown = b""
     with subprocess.Popen(command, cwd=cwd, env=own, stdin=theirs, stdout=theirs, stderr=theirs) as child:
         os.close(theirs)
-        os.write(ours, typed.encode())
+        os.write(ours, typed.encode() + b"\x04")
         try:
             while some := os.read(ours, 65536):
                 shown += some

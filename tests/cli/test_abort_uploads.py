@@ -56,8 +56,8 @@ class Place:
 
     def run(self, *words: str) -> int:
         parser = argparse.ArgumentParser()
-        abort_uploads.add_parser(parser.add_subparsers())
-        return abort_uploads.run(parser.parse_args(["abort-uploads", "--store", str(self.file), *words]))
+        abort_uploads.add_arguments(parser)
+        return abort_uploads.run(parser.parse_args(["--store", str(self.file), *words]))
 
 
 @pytest.fixture

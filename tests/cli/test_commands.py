@@ -45,17 +45,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         with pytest.raises(SystemExit) as ended:
-            main([command.replace("_", "-"), "--help"])
+            main([command, "--help"])
         assert ended.value.code == 0
         printed = capsys.readouterr().out
-        assert f"synapse-media {command.replace('_', '-')}" in printed
+        assert f"synapse-media {command}" in printed
         assert " --json" in printed or command in ("completion", "help")
         assert "\nexamples:\n  synapse-media " in printed
 
 
 def test_the_examples_are_command_lines_and_their_pages_are_there() -> None:
     made = parser()
-    assert set(OF) == set(made.commands) == {name.replace("_", "-") for name in COMMANDS}
+    assert set(OF) == set(made.commands) == set(COMMANDS)
     for command, found in OF.items():
         assert (ROOT / "docs" / found.page).is_file(), command
         for line, what in found.lines:
@@ -81,7 +81,7 @@ def test_what_was_probably_meant_is_named(arguments: list[str], meant: str, caps
     assert f"Did you mean {meant}?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("topic", ["", *(name.replace("_", "-") for name in COMMANDS)])
+@pytest.mark.parametrize("topic", ["", *COMMANDS])
 def test_help_is_the_help_of_the_command(topic: str, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["help", *([topic] if topic else [])], [*([topic] if topic else []), "--help"]):
         with pytest.raises(SystemExit) as ended:
@@ -89,6 +89,36 @@ def test_help_is_the_help_of_the_command(topic: str, capsys: pytest.CaptureFixtu
         assert ended.value.code == 0
     halves = capsys.readouterr().out
     assert halves[: len(halves) // 2] == halves[len(halves) // 2 :]
+
+
+_OF_A_COMMAND = ["cli.completion", "cli.examples", "homeserver", "homeserver.synapse"]
+
+
+@pytest.mark.parametrize(
+    ("words", "modules"),
+    [
+        (["--version"], []),
+        (["--help"], []),
+        (["help"], ["cli.help", *_OF_A_COMMAND]),
+        (["completion", "--help"], _OF_A_COMMAND),
+    ],
+)
+def test_what_is_printed_is_all_that_is_loaded(words: list[str], modules: list[str]) -> None:
+    """Of the package; and none of what takes long to load."""
+    program = (
+        "import atexit, sys\n"
+        "ours = lambda: sorted(name for name in sys.modules if name.startswith('synapse_media'))\n"
+        "others = lambda: sorted({'yaml', 'ruamel', 'rich', 'ssl', 'subprocess', 'http', 'email'} & set(sys.modules))\n"
+        "atexit.register(lambda: print(*ours(), *others(), file=sys.stderr))\n"
+        "from synapse_media.cli import main\n"
+        f"main({words})"
+    )
+    answer = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    assert "synapse-media" in answer.stdout
+    always = ("cli", "cli.commandline", "cli.programs", "cli.terminal", "errors", "redaction")
+    assert answer.stderr.split() == sorted(
+        ["synapse_media", *(f"synapse_media.{name}" for name in (*always, *modules))]
+    )
 
 
 def completed(line: str, project: Path) -> list[str]:
@@ -115,6 +145,8 @@ def test_a_shell_is_offered_commands_options_values_and_stacks(project: Path) ->
     assert set(completed("synapse-media init --provider wa", project)) == {"wasabi"}
     assert set(completed("synapse-media up --stack pr", project)) == {"prod"}
     assert set(completed("synapse-media show -s pr", project)) == {"prod"}
+    assert set(completed("synapse-media switch --to w", project)) == {"wasabi"}
+    assert set(completed("synapse-media switch --to goo", project)) == {"goofys", "google_cloud_storage"}
     # Nothing is asked and nothing is made for it.
     assert set(completed("synapse-media prove --stack pr", project)) == {"prod"}
 

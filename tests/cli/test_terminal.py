@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from synapse_media import stackfile
+from synapse_media import catalog, stackfile
 from synapse_media.cli import main
 from tests.cli.pseudo_terminal import on_terminal
 from tests.life.conftest import begin as begin  # noqa: PLC0414 - a fixture
@@ -121,6 +121,40 @@ def test_init_asks_for_the_id_that_a_method_needs(project: Path) -> None:
     assert "media-repo.yaml" in shown
     store = stackfile.read(project, "prod").stores["example.com"]
     assert re.fullmatch("[0-9a-f]{40}", store.media_repo["s3_datastore_id"])
+
+
+@pytest.mark.usefixtures("own_directories")
+@pytest.mark.parametrize("provider", catalog.names())
+def test_init_comes_to_its_end_at_every_provider_that_it_shows(project: Path, provider: str) -> None:
+    """Asked as a person answers: with what the question names, whichever questions there are."""
+    entry = catalog.load(provider)
+    answers = [provider, "exa mple", "example.com"]
+    from_account = entry.value("endpoint_from_account", False)
+    region = str(entry.value("default_region", "")) or next(iter(entry.regions), "eu-1")
+    if not from_account and not entry.value("default_region", ""):
+        answers += ["not a region", region]
+    if not from_account and not entry.endpoint(region):
+        answers += ["not a url", "https://s3.example.net"]
+    answers.append("goofys")
+    settings = entry.value("settings", {})
+    if "existing_key" in settings and not entry.iam_endpoint(region):
+        answers += ["s3.example.net/iam", "existing_key=true"]
+    answers += ["http://127.0.0.1:3903"] if "admin_endpoint" in settings else []
+    code, shown = on_terminal("init", "prod", cwd=project, typed="".join(f"{answer}\n" for answer in answers))
+    assert code == 0, shown
+    assert "is 'exa mple'; allowed: a host name such as" in shown
+    store = stackfile.read(project, "prod").stores["example.com"]
+    assert (store.provider, store.method) == (provider, "goofys")
+
+
+@pytest.mark.usefixtures("own_directories")
+def test_init_asks_for_a_bucket_where_the_server_name_makes_none(project: Path) -> None:
+    answers = ["wasabi", f"{'long.' * 13}example.com", "Media", "media-of-long", "eu-central-2", ""]
+    code, shown = on_terminal("init", "prod", cwd=project, typed="".join(f"{answer}\n" for answer in answers))
+    assert code == 0, shown
+    assert "made from the server name, can't be a bucket's name at wasabi" in shown
+    (store,) = stackfile.read(project, "prod").stores.values()
+    assert store.bucket == "media-of-long"
 
 
 @pytest.mark.usefixtures("own_directories")

@@ -13,6 +13,7 @@ from synapse_media import contract
 from synapse_media.cli import main
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.session import EngineError
+from tests.accounts import user_names
 from tests.components.library import PROJECT, SOURCE, library, write
 from tests.providers.project import Stack
 
@@ -177,7 +178,7 @@ def test_a_name_that_is_unknown_in_a_preview_replaces_nothing_unless_it_changes(
     buckets = {one["Name"] for one in _client("s3", embedded_store).list_buckets()["Buckets"]}
     assert "library-unknown" in buckets
     assert "library-another" not in buckets
-    users = [user["UserName"] for user in _client("iam", embedded_store).list_users()["Users"]]
+    users = user_names(_client("iam", embedded_store))
     assert "synapse-media-library-unknown" in users
     assert "synapse-media-library-another" not in users
     left = [one for one in _resources(stack) if one["type"].startswith("s3store:")]

@@ -609,6 +609,14 @@ def test_old_versions_kept_for_fewer_days_are_a_danger_at_every_provider(kind: s
     assert words(step("refresh", kind, inputs(30), inputs(1)), step("update", kind, inputs(1), inputs(30))) == set()
 
 
+def test_a_bucket_that_became_a_managed_one_is_judged_as_one_though_adopt_stays() -> None:
+    def days(count: int, *, adopted: bool) -> dict[str, Any]:
+        return {**BUCKET, "adopt": True, "adopted": adopted, "noncurrentDays": count}
+
+    assert words(step("update", "Bucket", days(30, adopted=True), days(1, adopted=True))) == set()
+    assert words(step("update", "Bucket", days(30, adopted=False), days(1, adopted=False))) == {"shorten-retention"}
+
+
 def test_a_rule_that_is_not_in_force_deletes_nothing() -> None:
     off = spaces_rule(id="off", enabled=False, expiration={"days": 1}, noncurrentVersionExpiration={"days": 1})
     found = step("update", SPACE, {"lifecycleRules": [spaces_rule()]}, {"lifecycleRules": [spaces_rule(), off]})

@@ -22,6 +22,7 @@ REFUSED = {
     "a date there is none of": "2026-02-30",
     "no number": "0x_",
     "a long number": "9" * 5_000,
+    "a long hexadecimal number": "0x" + "f" * 5_000,
     "a tag that does not fit": "!!int x",
     "another": "!!float x",
     "a time": "!!timestamp x",
@@ -88,7 +89,7 @@ def test_what_is_no_file_is_not_opened(project: Path) -> None:
         stackfile.read(project, "s")
 
 
-@pytest.mark.parametrize("value", ["2026-02-30", "0x_", "!!int x", "[" * 3_000, "9" * 5_000])
+@pytest.mark.parametrize("value", ["2026-02-30", "0x_", "!!int x", "[" * 3_000, "9" * 5_000, "0x" + "f" * 5_000])
 def test_a_value_on_a_command_line_is_refused_in_words(value: str) -> None:
     with pytest.raises(UsageError, match="is no YAML value"):
         stackfile.scalar(value)

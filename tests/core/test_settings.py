@@ -365,6 +365,25 @@ def test_a_prefix_has_no_character_that_somebody_reads_otherwise(prefix: object)
     assert problem.setting == f"stores.{NAME}.prefix"
 
 
+@pytest.mark.parametrize("prefix", ["your-prefix/", " a/", "CHANGE_ME/"])
+def test_a_prefix_is_judged_as_check_judges_it(prefix: str) -> None:
+    [problem] = problems_with(prefix=prefix)
+    assert problem.setting == f"stores.{NAME}.prefix"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "without"),
+    [
+        ("https://media-example.fra1.digitaloceanspaces.com", "https://fra1.digitaloceanspaces.com"),
+        ("https://my.media.s3.eu-central-1.amazonaws.com", "https://s3.eu-central-1.amazonaws.com"),
+    ],
+)
+def test_a_buckets_address_is_no_endpoint(endpoint: str, without: str) -> None:
+    [problem] = problems_with(endpoint=endpoint, region="eu-central-1" if "eu-central-1" in endpoint else "fra1")
+    assert problem.setting == f"stores.{NAME}.endpoint"
+    assert problem.next_step.endswith(f"write {without}.")
+
+
 @pytest.mark.parametrize("prefix", ["media", "prefix/to/files", "a-"])
 def test_only_a_bucket_that_is_taken_over_may_have_media_under_no_folder(prefix: str) -> None:
     """The README of the storage provider module has such an example, and so have keys that are there."""

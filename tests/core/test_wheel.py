@@ -50,7 +50,7 @@ def test_a_wheel_carries_everything_under_one_name(wheel: zipfile.Path) -> None:
         "synapse_media/ci/preview.yml",
         "synapse_media/engine/sources/pulumi/go.sum",
         "synapse_media/engine/sources/rclone/main.go",
-        "synapse_media/engine/sources/versitygw/pin.go",
+        "synapse_media/engine/sources/versitygw/main.go",
         "synapse_media/project/__main__.py",
         "synapse_media/stack-file.schema.json",
     ):

@@ -7,6 +7,8 @@ spelling `100-continue`, so Goofys waits until it gives up waiting.
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from tests.end_to_end import goofys, synapse
 from tests.end_to_end.by_hand import Admin
+from tests.renderer import readers
 
 Rendered = Callable[..., dict[str, Path]]
 
@@ -64,6 +67,28 @@ def test_fstab(admin: Admin, rendered: Rendered, tmp_path: Path) -> None:
         (mount_point / "directory" / "file").rename(mount_point / "moved")
         (mount_point / "directory").rmdir()
     assert list(admin.objects(store.bucket)) == ["moved"]
+
+
+@pytest.mark.skipif(readers.NIX is None, reason="Nix is not on this machine (Debian's package: nix-bin)")
+@pytest.mark.skipif(os.getuid() != 0, reason="the service of NixOS is root's")
+def test_the_service_of_nixos(admin: Admin, rendered: Rendered, tmp_path: Path) -> None:
+    store = admin.provision(method="goofys")
+    (tmp_path / "media").mkdir()
+    unit = rendered(store, media_path=str(tmp_path / "media"))["systemd/synapse-media-goofys.service"].read_text()
+    files = rendered(store, media_path=str(tmp_path / "media"), form="nixos")
+    service = readers.nixos(files["synapse-media.nix"].read_text())["systemd"]["services"]["synapse-media-goofys"]
+    unit = re.sub(r"(?m)^ExecStart=.*$", f"ExecStart={service['serviceConfig']['ExecStart']}", unit)
+    assert set(service["environment"]) == {"AWS_SHARED_CREDENTIALS_FILE"}
+    environment = f"AWS_SHARED_CREDENTIALS_FILE={files['credentials']}\n"
+    content = os.urandom(100_000)
+    with goofys.mounted_by_unit(unit, environment, tmp_path / "media", tmp_path / "goofys.log"):
+        subprocess.run(["/bin/sh", "-ec", service["postStart"]], check=True, timeout=60)
+        (tmp_path / "media" / "file").write_bytes(content)
+        found = (tmp_path / "media" / "file").stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (224, 225, 0o700)
+        options = subprocess.run(["findmnt", "-no", "OPTIONS", tmp_path / "media"], capture_output=True, check=True)
+        assert {b"allow_other", b"default_permissions"} <= set(options.stdout.strip().split(b","))
+    assert list(admin.objects(store.bucket)) == ["file"]
 
 
 def test_a_key_that_is_wrong_mounts_nothing(admin: Admin, rendered: Rendered, tmp_path: Path) -> None:

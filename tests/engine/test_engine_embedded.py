@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError, SSLError
 
 from synapse_media.engine import embedded, processes
 from synapse_media.engine.embedded import EmbeddedError, Running
+from tests.accounts import user_names
 from tests.engine.helpers import Said, eventually, script
 
 
@@ -56,7 +57,7 @@ def put(running: Running, text: bytes) -> None:
 
 def get(running: Running) -> bytes:
     with client(running, "iam") as iam:
-        assert [user["UserName"] for user in iam.list_users()["Users"]] == ["kept"]
+        assert user_names(iam) == ["kept"]
     with client(running, "s3") as s3:
         body: bytes = s3.get_object(Bucket="kept", Key="folder/key")["Body"].read()
         return body

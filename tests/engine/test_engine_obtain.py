@@ -67,9 +67,34 @@ def test_what_is_there_is_found_without_a_word(engine_toolchain: Toolchain, said
     assert said.lines == []
 
 
-def test_the_real_versitygw_is_the_pinned_one() -> None:
-    answer = subprocess.run([obtain.obtain_versitygw(), "--version"], capture_output=True, text=True, check=True)
-    assert versions.VERSITYGW in answer.stdout
+def test_the_real_versitygw_is_the_pinned_one_with_its_one_backend() -> None:
+    program = obtain.obtain_versitygw()
+    answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert answer.stdout == f"versitygw {versions.VERSITYGW}\n"
+    modules = (obtain.VERSITYGW.source / "go.mod").read_text(encoding="utf-8")
+    assert "azure-sdk" not in modules
+    assert "scoutfs" not in modules
+    answer = subprocess.run([program, "azure"], capture_output=True, text=True, check=False)
+    assert (answer.returncode, "no command" in answer.stderr) == (1, True)
+
+
+def test_a_program_of_another_source_is_built_anew(
+    own_cache: Path, stand_in_module: GoProgram, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(obtain, "VERSITYGW", stand_in_module)
+    # What an earlier release built, without the mark of its source.
+    earlier = script(own_cache / f"stand-in-{versions.VERSITYGW}" / stand_in_module.name, "exit 1")
+    first = obtain.obtain_versitygw(said)
+    assert first != earlier
+    assert obtain.has_versitygw()
+    count = len(said.lines)
+    assert obtain.obtain_versitygw(said) == first
+    assert len(said.lines) == count
+    (stand_in_module.source / "main.go").write_text("package main\n\nfunc main() {}\n")
+    assert not obtain.has_versitygw()
+    second = obtain.obtain_versitygw(said)
+    assert second != first
+    assert first.exists(), "another checkout may use it"
 
 
 @pytest.mark.parametrize(

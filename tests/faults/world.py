@@ -28,6 +28,7 @@ from synapse_media.guards import applied, changes
 from synapse_media.plugin.iam import JOURNAL
 from synapse_media.store.objects import is_ours
 from synapse_media.urn import Urn
+from tests.accounts import user_names
 from tests.doubles.proxy import Answer, Proxy, Request, Upstream, in_front_of
 from tests.processes import beneath
 from tests.providers.project import SERVER, Stack, stack
@@ -314,7 +315,7 @@ class World:
     def found(self) -> dict[str, list[str]]:
         """What is at the store, this stack's or not: no other stack uses this store."""
         iam, s3 = self.client("iam"), self.client("s3")
-        users = sorted(user["UserName"] for user in iam.list_users()["Users"])
+        users = user_names(iam)
         return {
             "users": users,
             "keys": sorted(

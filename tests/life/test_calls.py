@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from synapse_media.plugin.iam import JOURNAL
+from tests.accounts import user_names
 from tests.doubles.proxy import in_front_of
 from tests.life.life import Life
 from tests.providers.project import SERVER
@@ -52,7 +53,7 @@ def test_a_life_whose_state_is_saved(saved: str, begin: Callable[[], Life], monk
     assert life.stack.preview(refresh=True) == ()
     code, printed = life.command("destroy", "--yes")
     assert code == 0, printed
-    assert life.user not in {user["UserName"] for user in life.iam.list_users()["Users"]}
+    assert life.user not in user_names(life.iam)
 
 
 def test_a_way_of_saving_that_there_is_not_is_refused(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from synapse_media.engine.session import EngineError
 from synapse_media.plugin.iam import POLICY_NAME
+from tests.accounts import user_names
 from tests.doubles import proxy
 from tests.life.life import Life
 
@@ -38,7 +39,7 @@ def test_plain_destroy_does_not_delete_a_key_in_use(begin: Callable[[], Life]) -
         new.stack.up()
         assert new.stack.preview() == ()
         plain_destroy(new)
-    assert new.user not in {user["UserName"] for user in new.iam.list_users()["Users"]}
+    assert new.user not in user_names(new.iam)
 
 
 @pytest.mark.parametrize("fault", ["traefik", "empty 200"])

@@ -24,6 +24,7 @@ from synapse_media import contract
 from synapse_media.allow import Word
 from synapse_media.engine.embedded import Running
 from synapse_media.guards import applied
+from tests.accounts import user_names
 from tests.doubles.proxy import in_front_of
 from tests.life.life import Life
 from tests.providers.project import stack
@@ -82,7 +83,7 @@ class Town:
 
     def keys(self) -> dict[str, list[str]]:
         iam = self.life.iam
-        names = [user["UserName"] for user in iam.list_users()["Users"] if user["UserName"].startswith(self.slug)]
+        names = [name for name in user_names(iam) if name.startswith(self.slug)]
         return {
             name: sorted(key["AccessKeyId"] for key in iam.list_access_keys(UserName=name)["AccessKeyMetadata"])
             for name in sorted(names)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import botocore.exceptions
 import pytest
 
+from tests.accounts import user_names
 from tests.life.life import SERVER, Life
 
 
@@ -16,7 +17,7 @@ def nothing_was_made(life: Life) -> bool:
 
 
 def users(life: Life) -> list[str]:
-    return [user["UserName"] for user in life.iam.list_users()["Users"]]
+    return user_names(life.iam)
 
 
 def test_all_errors_of_a_stack_file_are_told_at_once(begin: Callable[[], Life]) -> None:

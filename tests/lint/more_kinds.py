@@ -9,6 +9,7 @@ from tests.lint.test_rules import (
     GOOD_DATASTORES,
     GOOD_MODULE,
     GOOD_PROVIDER,
+    SECRET,
     G,
     M,
     R,
@@ -296,4 +297,131 @@ JOBS: list[tuple[str, str, str, set[str]]] = [
     ),
 ]
 
-MORE = [*PROVIDERS, *SWITCHES, *MEDIA_STORE, *FIELDS, *REPOSITORY, *RELEASES, *JOBS]
+
+def repository(**lines: str) -> str:
+    """The good media-repo.yaml with other values in the `opts` of its s3 datastore."""
+    text = GOOD_DATASTORES
+    for name, value in lines.items():
+        kept = [line for line in text.splitlines() if not line.strip().startswith(f"{name}:")]
+        text = "\n".join([*kept, f"    {name}: {value}"]) + "\n"
+    return text
+
+
+# What YAML makes of a value that is not in quotes: PyYAML for Synapse, yaml.v3 for matrix-media-repo.
+UNQUOTED: list[tuple[str, str, str, set[str]]] = [
+    *(
+        ("text to yaml.v3", REPO, repository(endpoint=host), set())
+        for host in ("10.0.0.5", "10.0.0.5:9000", "1.2.3.4/")
+    ),
+    *(
+        ("text to yaml.v3", REPO, GOOD_DATASTORES.replace('id: "two"', f"id: {text}"), set())
+        for text in ("2024-11", "0123-45", "10-20", "12e", "1.2.3", "15", "1.5", "9e999")
+    ),
+    *(
+        ("no text to yaml.v3", REPO, GOOD_DATASTORES.replace('id: "two"', f"id: {text}"), {"datastore-id"})
+        for text in ("0123", "0x1F", "1e10", "1_000", "2026-01-01", "1.50", "+5", "True", "99999999999999999999")
+    ),
+    ("a date", HOME, synapse("bucket: 2026-01-01"), {"read-as-other"}),
+    ("a date", HOME, synapse("prefix: 2026-01-01"), {"read-as-other", "prefix-form"}),
+    ("a date", HOME, synapse("session_token: 2026-01-01"), {"read-as-other"}),
+    ("a date", HOME, synapse('bucket: "2026-01-01"'), set()),
+    # The playbook hands it on as text, and the module makes a text of a key itself.
+    ("a date", VARS, module(f"{M}config_bucket: 2026-01-01"), set()),
+    ("a date", HOME, synapse("access_key_id: 2026-01-01"), set()),
+    *(
+        ("a mapping", HOME, synapse(line), {"read-as-other"})
+        for line in ("bucket: {name: media}", "region_name: {a: b}", "storage_class: {a: b}", "prefix: {a: b}")
+    ),
+]
+# Hosts, buckets and regions as minio-go, boto3 and the vendors have them.
+ADDRESSES: list[tuple[str, str, str, set[str]]] = [
+    *(
+        ("minio-go's host", REPO, repository(endpoint=f"'{host}'"), {"endpoint-host"})
+        for host in (
+            *("s3.example.net:abc", "s3.net:9000:9000", "_s3.net", "-s3.net", ".s3.net", "s3.net-", "::1", "s3;net"),
+            *("s3.net\\", "s3%2enet", "a" * 256),
+        )
+    ),
+    *(
+        ("minio-go's host", REPO, repository(endpoint=f"'{host}'"), set())
+        for host in ("s3.net", "s3.net:9000", "[::1]:9000", "min_io:9000", "s3.net/", "s3.net.")
+    ),
+    *(("minio-go's bucket", REPO, repository(bucketName=name), {"bucket-name"}) for name in ("m.-x", "m-.x", "me..x")),
+    ("no ssl", REPO, repository(ssl="null"), set()),
+    ("no ssl", REPO, repository(ssl="~"), set()),
+    ("no ssl", REPO, repository(ssl="sure"), {"ssl-not-boolean"}),
+    *(
+        ("a second name", HOME, synapse(f"endpoint_url: https://{host}"), set())
+        for host in ("s3.nl-1.wasabisys.com", "s3.de-1.wasabisys.com", "s3-accelerate.amazonaws.com")
+    ),
+    (
+        "another region",
+        HOME,
+        synapse("endpoint_url: https://s3-fips.us-east-2.amazonaws.com"),
+        {"region-not-endpoints"},
+    ),
+    (
+        "another region",
+        HOME,
+        synapse("endpoint_url: https://bucket.vpce-1a2b3c4d.s3.us-east-2.vpce.amazonaws.com"),
+        {"region-not-endpoints"},
+    ),
+    ("dropped by boto3", HOME, synapse('endpoint_url: " https://s3.example.com"'), set()),
+    ("dropped by boto3", HOME, synapse("endpoint_url: https://s3.example.com#x"), set()),
+    ("kept by boto3", HOME, synapse('endpoint_url: "https://s3.example.com "'), {"stray-character"}),
+    ("kept by boto3", HOME, synapse("endpoint_url: https://s3.example.com?x"), {"endpoint-host"}),
+    (
+        "an access point",
+        HOME,
+        synapse("bucket: arn:aws:s3:eu-central-1:123456789012:accesspoint/my-ap\n-endpoint_url"),
+        set(),
+    ),
+    ("an ARN", HOME, synapse("bucket: arn:aws:s3:::acme-media"), {"bucket-name"}),
+    ("a bucket's host", HOME, synapse("bucket: media.s3.eu-central-1.amazonaws.com"), {"bucket-name"}),
+    (
+        "a bucket's host",
+        HOME,
+        synapse("endpoint_url: https://other.s3.eu-central-1.amazonaws.com"),
+        {"endpoint-names-bucket"},
+    ),
+    (
+        "a bucket's host",
+        HOME,
+        synapse("endpoint_url: https://other.fra1.digitaloceanspaces.com\nregion_name: fra1"),
+        {"endpoint-names-bucket"},
+    ),
+    ("a store's host", HOME, synapse("endpoint_url: https://s3.eu-central-1.amazonaws.com"), set()),
+    ("a store's host", HOME, synapse("endpoint_url: https://s3.dualstack.eu-central-1.amazonaws.com"), set()),
+    ("a store's host", HOME, synapse("endpoint_url: https://fra1.digitaloceanspaces.com\nregion_name: fra1"), set()),
+    *(
+        ("placeholder", HOME, synapse(line), {"placeholder"})
+        for line in (
+            *('access_key_id: "<<ACCESS_KEY>>"', 'secret_access_key: "<<SECRET_KEY>>"', "region_name: my-region"),
+            *("endpoint_url: https://s3.yourdomain.com", "endpoint_url: https://XXXX.r2.cloudflarestorage.com"),
+            *("endpoint_url: https://s3.us-west-xxx.backblazeb2.com", "bucket: bucket-name-goes-here"),
+            "secret_access_key: put-it-in-here",
+        )
+    ),
+    *(
+        # As in every case: the test looks for the secret in what is said.
+        ("a secret in braces", HOME, synapse(f'secret_access_key: "{text}"'), {"not-expanded"})
+        for text in (f"${{S3_SECRET:-{SECRET}}}", f"${{{SECRET}}}", f"${{X:={SECRET}}}")
+    ),
+    ("a secret in braces", REPO, repository(accessSecret=f'"${{S3_SECRET:-{SECRET}}}"'), {"not-expanded"}),
+    ("no placeholder", HOME, synapse("secret_access_key: wish-you-were-here"), set()),
+    ("no placeholder", HOME, synapse("bucket: nothing-to-see-here"), set()),
+    ("a blank", HOME, synapse(more='media_store_path: "/data/media "\n'), {"media-store-path"}),
+    ("a switch", HOME, synapse().replace("store_local: true", "store_local: []"), {"partly-stored"}),
+    ("a switch", HOME, synapse().replace("store_local: true", "store_local: {}"), {"partly-stored"}),
+    ("a switch", HOME, synapse().replace("store_local: true", "store_local: y"), set()),
+    ("a long number", HOME, synapse(f"bucket: 0x{'f' * 5_000}"), {"unreadable"}),
+    ("a long number", HOME, synapse(f"bucket: {':'.join('1' * 3_000)}"), {"unreadable"}),
+    (
+        "a job in what is no YAML",
+        "b.yaml",
+        "a: [\nrun: s3_media_upload upload /d acme-media --delete\n",
+        {"unreadable", "upload-deletes"},
+    ),
+]
+
+MORE = [*PROVIDERS, *SWITCHES, *MEDIA_STORE, *FIELDS, *REPOSITORY, *RELEASES, *JOBS, *UNQUOTED, *ADDRESSES]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,10 @@ import pytest
 
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
+from synapse_media.media import rclone
 from synapse_media.methods import Operation
 from tests.doubles import proxy
-from tests.media.worlds import World, world
+from tests.media.worlds import KILLS, World, world
 
 ROOT = Path(__file__).parents[2]
 DAY = 24 * 3600
@@ -60,11 +64,12 @@ def many(at: World, count: int, size: int = 2000) -> None:
         at.write(f"{folder}/{name[:2]}/{name[2:4]}/{name[4:]}{number}", source.randbytes(source.randrange(size)))
 
 
-def started(at: World, *arguments: str) -> subprocess.Popen[str]:
-    """The command as a process of its own, in a process group of its own."""
+def started(at: World, *arguments: str, limits: str = "") -> subprocess.Popen[str]:
+    """The command as a process of its own, in a process group of its own, with limits as a shell sets them."""
     command = [sys.executable, "-c", _MAIN, "media", "copy", str(at.media), "--json", "--store"]
+    first = ["sh", "-c", f'{limits}; exec "$@"', "sh"] if limits else []
     return subprocess.Popen(
-        [*command, str(at.store_file), *arguments],
+        [*first, *command, str(at.store_file), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -222,6 +227,103 @@ def test_what_is_left_out_is_named_and_not_passed_over(one: World, tmp_path: Pat
     assert one.objects() == {"local_content/aa/bb/cc"}
 
 
+@contextlib.contextmanager
+def exchanged(one: World, when: Callable[[proxy.Request], bool], secret: Path) -> Iterator[None]:
+    """A directory of the media store becomes a link out of it, at the first request of this kind."""
+
+    def exchange(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        (one.media / "local_content/zz/zz").rename(one.media / "local_content/zz/away")
+        (one.media / "local_content/zz/zz").symlink_to(secret.parent)
+        return upstream.ask(request)
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        rule = double.misbehave(exchange, when=when, times=1)
+        yield
+        assert rule.hits == 1
+
+
+def test_a_directory_that_becomes_a_link_after_the_plan_is_not_followed(one: World, tmp_path: Path) -> None:
+    """Whoever may write to the media store would have root read any file of the machine."""
+    (tmp_path / "secrets").mkdir()
+    secret = tmp_path / "secrets/shadow"
+    secret.write_bytes(b"SECRET.")
+    one.write("local_content/aa/aa/big")
+    one.write("local_content/zz/zz/shadow", b"a")
+    # The listing goes on only behind the last file.
+    one.put("local_content/zzz/zz/other")
+    with exchanged(one, lambda request: request.query.get("prefix") == ["media/remote_thumbnail/"], secret):
+        code, answer, _ = one.run("copy", "--min-age", "0")
+    assert (code, counts(answer)) == (1, {"planned": 2, "copied": 1, "failed": 1})
+    assert "became a symbolic link" in answer["failed"]["first"][0]["why"]
+    assert in_bucket(one) == dict.fromkeys(("local_content/aa/aa/big", "local_content/zzz/zz/other"), b"content")
+
+
+def test_a_directory_that_becomes_a_link_while_others_are_uploaded_is_not_followed(one: World, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    secret = tmp_path / "secrets/last"
+    secret.write_bytes(b"SECRET.")
+    many(one, 200, 20_000)
+    one.write("local_content/zz/zz/last")
+    wanted = contents(one)
+    with exchanged(one, lambda request: request.method == "PUT", secret):
+        code, answer, _ = one.run("copy", "--bwlimit", "1M")
+    assert (code, counts(answer)) == (0, {"planned": 201, "copied": 201})
+    assert in_bucket(one) == wanted
+
+
+def test_what_killed_runs_left_in_the_temporary_directory(
+    one: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.write("local_content/aa/bb/cc")
+    places = {name: tmp_path / "tmp" / f"synapse-media-copy-{name}" for name in ("dead", "alive", "another's", "link")}
+    for name, place in places.items():
+        if name != "link":
+            (place / "local_content/aa").mkdir(parents=True)
+            place.chmod(0o755 if name == "another's" else 0o700)
+    places["link"].symlink_to(places["another's"])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    descriptor = os.open(places["alive"], os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert one.run("copy")[0] == 0
+    finally:
+        os.close(descriptor)
+    assert sorted(path.name.rpartition("-")[2] for path in (tmp_path / "tmp").iterdir()) == [
+        "alive",
+        "another's",
+        "link",
+    ]
+    assert all((places[name] / "local_content/aa").is_dir() for name in ("alive", "another's"))
+
+
+@pytest.mark.parametrize("allowed", [300, 400])
+def test_as_many_files_are_open_as_may_be(one: World, allowed: int) -> None:
+    many(one, 250, 10)
+    process = started(one, limits=f"ulimit -Sn 260; ulimit -Hn {allowed}")
+    out, said = process.communicate()
+    assert process.returncode == 0, said
+    assert json.loads(out)["copied"]["files"] == 250
+    assert in_bucket(one) == contents(one)
+
+
+@pytest.mark.parametrize("options", [(), ("--checksum",)], ids=["", "checksum"])
+def test_a_file_of_a_time_to_come_is_copied_once(one: World, options: tuple[str, ...]) -> None:
+    """It was written by a clock that was wrong, or comes from a backup."""
+    one.write("local_content/aa/bb/cc", age=-400 * DAY)
+    assert counts(one.run("copy", *options)[1]) == {"planned": 1, "copied": 1}
+    assert counts(one.run("copy", *options)[1]) == {"same": 1}
+
+
+def test_files_of_the_commands_own_are_no_media(one: World) -> None:
+    one.write("local_content/aa/bb/cc")
+    one.write("local_content/aa/.synapse-media-restore-0123456789abcdef")
+    one.write("local_content/.synapse-media-0123456789abcdef", b"")
+    code, answer, _ = one.run("copy")
+    assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1})
+    assert one.objects() == {"local_content/aa/bb/cc"}
+
+
 def test_the_storage_class_is_the_stores(one: World) -> None:
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url, storage_class="STANDARD_IA"))
@@ -258,12 +360,12 @@ def test_two_at_once_on_all_of_it(one: World) -> None:
 
 
 def test_a_run_that_is_killed_is_gone_on_with(one: World) -> None:
-    """At twenty moments, each of which finds what the earlier ones left."""
+    """At random moments, each of which finds what the earlier ones left."""
     many(one, 300, size=6000)
     wanted = contents(one)
     moments = random.Random(7)
     left_at: list[int] = []
-    for _ in range(20):
+    for _ in range(KILLS or 20):
         process = started(one, "--bwlimit", "500K")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(moments.uniform(0.3, 2.5))
@@ -323,9 +425,10 @@ def test_a_store_that_fails_now_and_then(one: World, fault: proxy.Fault) -> None
     assert in_bucket(one) == contents(one)
 
 
-def test_what_never_arrives_is_a_failure_that_is_named(one: World) -> None:
+@pytest.mark.parametrize("age", [DAY, -400 * DAY], ids=["past", "future"])
+def test_what_never_arrives_is_a_failure_that_is_named(one: World, age: float) -> None:
     many(one, 4)
-    one.write("local_content/aa/bb/unlucky")
+    one.write("local_content/aa/bb/unlucky", age=age)
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url))
         double.misbehave(
@@ -338,6 +441,15 @@ def test_what_never_arrives_is_a_failure_that_is_named(one: World) -> None:
     assert failed["path"] == "local_content/aa/bb/unlucky"
     assert "AccessDenied" in failed["why"]
     assert len(one.objects()) == 4
+
+
+def test_a_name_that_looks_like_a_success_is_none() -> None:
+    seen = rclone._Copying(rclone.Progress(), lambda _: None)
+    why = "Failed to copy: open /media/aa/Copied (1): permission denied"
+    seen.note({"level": "error", "object": "aa/Copied (1)", "msg": why})
+    seen.note({"level": "info", "object": "aa/Copied (2)", "msg": "Copied (new)"})
+    seen.note({"level": "info", "object": "aa/big", "msg": "Multi-thread Copied (new)"})
+    assert (seen.done, seen.failed) == ({"aa/Copied (2)", "aa/big"}, {"aa/Copied (1)": why})
 
 
 def test_content_that_is_damaged_on_its_way_is_not_accepted(one: World) -> None:
@@ -383,6 +495,28 @@ def test_what_is_no_listing_is_no_empty_bucket(one: World, fault: proxy.Fault, c
     assert in_bucket(one) == {"local_content/aa/bb/cc": b"content"}
 
 
+def _without_contents(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+    answer = upstream.ask(request)
+    assert answer is not None
+    body = re.sub(rb"<Contents>.*</Contents>", b"", answer.body, flags=re.DOTALL)
+    return replace(answer, body=body, headers=tuple(h for h in answer.headers if h[0].lower() != "content-length"))
+
+
+@pytest.mark.parametrize("action", ["copy", "verify", "restore"])
+def test_a_listing_without_the_objects_that_it_counts_is_no_empty_bucket(one: World, action: str) -> None:
+    """A file that was cut off here would replace its good object."""
+    one.write("local_content/aa/bb/cc", b"con")
+    one.put("local_content/aa/bb/cc", b"content")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(_without_contents, when=lambda request: request.method == "GET")
+        code, answer, said = one.run(action)
+        assert all(exchange.method == "GET" for exchange in double.exchanges)
+    assert code == 1
+    assert "error" in answer
+    assert "says that it has 1 entries, and has 0" in said
+
+
 def test_an_upload_that_somebody_else_answered_is_none(one: World) -> None:
     many(one, 3)
     one.write("local_content/aa/bb/lost")
@@ -413,7 +547,7 @@ def test_an_object_that_arrived_with_another_size_is_a_failure(one: World) -> No
     assert "13" in answer["failed"]["first"][0]["why"]
 
 
-def _with_keys(*keys: str, last: bool = False) -> proxy.Fault:
+def with_keys(*keys: str, last: bool = False) -> proxy.Fault:
     """Objects that the embedded store could not have, in the listing of local content."""
 
     def added(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
@@ -442,7 +576,7 @@ def test_keys_that_are_no_media_are_passed_over(one: World, action: str) -> None
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url))
         keys = sorted(f"media/local_content/{name}" for name in names)
-        double.misbehave(_with_keys(*keys), when=_of_local_content)
+        double.misbehave(with_keys(*keys), when=_of_local_content)
         code, answer, said = one.run(action)
     assert (code, counts(answer)) == (0, {"same" if action == "copy" else "kept": 1}), said
     assert one.files() == {"local_content/aa/bb/cc"}
@@ -464,7 +598,7 @@ def test_a_listing_in_another_order_names_the_key(one: World) -> None:
     one.write("local_content/zz/bb/dd")
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url))
-        double.misbehave(_with_keys("media/local_content/aa/bb", last=True), when=_of_local_content)
+        double.misbehave(with_keys("media/local_content/aa/bb", last=True), when=_of_local_content)
         code, _, said = one.run("copy")
     assert code == 1
     assert "'media/local_content/aa/bb' after 'media/local_content/zz/bb/cc'" in said
@@ -584,8 +718,8 @@ def test_the_secret_is_nowhere(one: World, monkeypatch: pytest.MonkeyPatch, tmp_
         for pid in [process.pid, *_children(process.pid)]:
             with contextlib.suppress(OSError):
                 seen.add(Path(f"/proc/{pid}/cmdline").read_text())
-        for file in temporary.rglob("*"):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            for file in temporary.rglob("*"):
                 if file.is_file():
                     files.add(file)
                     assert secret not in file.read_text(errors="replace")

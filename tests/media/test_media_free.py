@@ -10,9 +10,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from synapse_media.media import free as freeing
 from synapse_media.media import mounts, verify
 from synapse_media.media.root import Root
 from tests.doubles import proxy
-from tests.media.worlds import DAY, World, world
+from tests.media.worlds import DAY, KILLS, World, world
 
 
 @pytest.fixture
@@ -342,6 +343,36 @@ class TestTheLastLook:
         assert "the object can't be looked at: head_object" in answer["failures"]["local_content/aa/b3/file3"]
         assert one.files() == {"local_content/aa/b3/file3"}
 
+    @pytest.mark.parametrize(
+        ("header", "value", "words"),
+        [
+            ("x-amz-archive-status", "DEEP_ARCHIVE_ACCESS", "can't be read at once: it is in DEEP_ARCHIVE_ACCESS"),
+            ("x-amz-storage-class", "GLACIER", "can't be read at once: it is in GLACIER"),
+            ("x-amz-expiration", 'expiry-date="Sat, 28 Nov 2026 00:00:00 GMT", rule-id="all"', "by a lifecycle rule"),
+        ],
+    )
+    def test_an_object_that_could_not_be_served_or_not_for_long(
+        self, one: World, header: str, value: str, words: str
+    ) -> None:
+        """Only HEAD tells."""
+        paths = everything(one)
+
+        def told(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+            answer = upstream.ask(request)
+            assert answer is not None
+            others = (each for each in answer.headers if each[0].lower() != header)
+            return replace(answer, headers=(*others, (header, value)))
+
+        with proxy.in_front_of(one.store.endpoint_url) as double:
+            other = replace(one.store, endpoint_url=double.url)
+            one.save(other)
+            one.configure(other)
+            double.misbehave(told, when=lambda request: request.method == "HEAD" and "file3" in request.target)
+            code, answer, _ = one.free("--delete")
+        assert (code, files(answer)) == (1, {"freed": len(paths) - 1, "failed": 1})
+        assert words in answer["failures"]["local_content/aa/b3/file3"]
+        assert one.files() == {"local_content/aa/b3/file3"}
+
     def test_the_file_is_written_after_it_was_read_and_its_time_put_back(
         self, one: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -469,6 +500,7 @@ class TestWhatSynapseIsConfiguredFor:
         ("old", "new", "words"),
         [
             (r"( *)endpoint_url: http:", r"\1endpoint_url: https:", "config.endpoint_url is 'https://"),
+            (r"( *endpoint_url: \S+)", r"\1/elsewhere", "/elsewhere', and the endpoint of --store is"),
             (r"( *)bucket:", r"\1sse_customer_key: k\n\1bucket:", "config.sse_customer_key is set"),
         ],
     )
@@ -684,6 +716,17 @@ class TestADirectoryThatIsTheBucket:
         assert mounts.below(media, table) == [media / "local_content"]
         assert mounts.below(media, tmp_path / "no such file") == []
 
+    @pytest.mark.parametrize("blank", ["\u3000", "\u00a0", "\u2003", "\u2028", "\u0085", "\v", "\u00e4"])
+    def test_blanks_and_ends_of_lines_that_the_kernel_does_not_escape(self, tmp_path: Path, blank: str) -> None:
+        media, table = tmp_path / f"disk{blank}x" / "media", tmp_path / "mountinfo"
+        table.write_bytes(
+            f"20 1 8:1 / / rw - ext4 /dev/sda rw\n21 1 8:2 / /media/USB{blank}stick rw - vfat /dev/sdb1 rw\n"
+            f"41 1 0:50 / {media}/local_content rw - fuse.goofys media{blank}bucket rw\n".encode()
+        )
+        assert mounts.below(media, table) == [media / "local_content"]
+        with pytest.raises(freeing.RefusedError, match="is a bucket, mounted by goofys"):
+            freeing.refuse_mount(media, table)
+
     def test_what_killed_runs_left(self, one: World) -> None:
         one.both("local_content/aa/bb/cc")
         left = one.write("local_content/.synapse-media-0123456789abcdef", b"")
@@ -721,6 +764,48 @@ def bound(disk: Path | None, media: Path, path: str) -> Iterator[None]:
         subprocess.run(["umount", str(place)], check=True)
 
 
+def test_the_store_is_asked_for_several_at_once_and_before_each_deletion(one: World) -> None:
+    paths = {f"local_content/{n % 3:02}/bb/{n}" for n in range(24)}
+    for path in paths:
+        one.both(path)
+    meet = threading.Barrier(4)
+    seen: set[str] = set()
+
+    def look(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        path = request.key.removeprefix(one.store.prefix)
+        assert (one.media / path).exists()
+        seen.add(path)
+        meet.wait(timeout=60)
+        return upstream.ask(request)
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        double.misbehave(
+            look, when=lambda request: request.method == "HEAD" and request.key.removeprefix(one.store.prefix) in paths
+        )
+        one.save(replace(one.store, endpoint_url=double.url))
+        one.configure(replace(one.store, endpoint_url=double.url))
+        code, answer, said = one.free("--delete")
+    assert (code, files(answer)) == (0, {"freed": 24}), said
+    assert seen == paths
+    assert one.files() == set()
+    assert [path.name for path in one.media.iterdir()] == ["local_content"]
+
+
+def test_nothing_more_is_begun_once_it_is_interrupted(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(200):
+        one.both(f"local_content/aa/bb/{number}")
+
+    class Interrupted(verify.Meter):
+        def add(self, size: int) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(freeing, "Meter", Interrupted)
+    monkeypatch.setattr(freeing, "_AT_ONCE", 1)
+    with suppress(KeyboardInterrupt):
+        one.free("--delete")
+    assert 0 < len(one.files()) < 200
+
+
 _FREE = """
 import sys
 from synapse_media.cli import main, prove
@@ -742,7 +827,7 @@ def test_killed_at_any_moment_nothing_is_lost(one: World) -> None:
     ]
     dice = random.Random(7)
     begun = 0
-    for turn in range(20):
+    for turn in range(KILLS or 20):
         for path in paths.keys() - one.files():
             one.write(path, paths[path])
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

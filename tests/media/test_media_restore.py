@@ -21,10 +21,10 @@ from pathlib import Path
 import pytest
 
 from synapse_media.media import restore
-from synapse_media.media.tree import STAGING
+from synapse_media.media.tree import STAGING, Tree
 from tests.doubles import proxy
 from tests.media.test_media_copy import NAMES, contents, counts, many
-from tests.media.worlds import World
+from tests.media.worlds import KILLS, World
 
 _MAIN = "import sys; from synapse_media.cli import main; sys.exit(main())"
 
@@ -96,9 +96,11 @@ def test_what_is_there_is_kept(one: World) -> None:
 
 def test_what_was_uploaded_in_parts_is_read_twice_and_compared(one: World) -> None:
     content = random.Random(1).randbytes(11 << 20)
-    one.put_in_parts("local_content/aa/bb/big", content, 5 << 20)
+    for name in ("big", "b\u2028ig"):
+        one.put_in_parts(f"local_content/aa/bb/{name}", content, 5 << 20)
     assert one.run("restore")[0] == 0
-    assert (one.media / "local_content/aa/bb/big").read_bytes() == content
+    for name in ("big", "b\u2028ig"):
+        assert (one.media / "local_content/aa/bb" / name).read_bytes() == content
 
 
 def test_what_arrives_damaged_does_not_appear(one: World) -> None:
@@ -141,7 +143,7 @@ def test_a_run_that_is_killed_is_gone_on_with(one: World) -> None:
     wipe(one)
     moments = random.Random(3)
     command = [sys.executable, "-c", _MAIN, "media", "restore"]
-    for _ in range(6):
+    for _ in range(KILLS or 6):
         process = subprocess.Popen(
             [*command, str(one.media), "--store", str(one.store_file), "--bwlimit", "300K"],
             stdout=subprocess.DEVNULL,
@@ -161,6 +163,83 @@ def test_a_run_that_is_killed_is_gone_on_with(one: World) -> None:
     assert code == 0
     assert contents(one) == wanted
     assert not (one.media / STAGING).exists()
+
+
+_KILLED = """
+import os, signal, stat, sys
+real, left = os.fchmod, int(sys.argv.pop(1))
+def fchmod(descriptor, mode):
+    global left
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+    real(descriptor, mode)
+os.fchmod = fchmod
+from synapse_media.cli import main
+sys.exit(main())
+"""
+
+
+def test_a_run_that_is_killed_leaves_no_directory_that_synapse_can_not_use(one: World) -> None:
+    paths = ("local_content/aa/bb/cc", "local_content/aa/dd/ee", "remote_content/example.org/aa/bb/cc")
+    for path in paths:
+        one.put(path)
+    wipe(one)
+    one.media.chmod(0o751)
+    for moment in (1, 2, 3, 2, 1):
+        command = [sys.executable, "-c", _KILLED, str(moment), "media", "restore", str(one.media)]
+        done = subprocess.run([*command, "--store", str(one.store_file)], check=False, capture_output=True)
+        assert done.returncode == -signal.SIGKILL
+        assert Tree(one.media, may_be_empty=True).unknown == ()
+    code, _, said = one.run("restore")
+    assert code == 0, said
+    assert one.files() == set(paths)
+    for path in one.media.rglob("*"):
+        assert not path.is_dir() or stat.S_IMODE(path.stat().st_mode) == 0o751, path
+        assert ".synapse-media" not in path.name
+
+
+def test_what_a_killed_run_left_does_not_count_as_used(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one.put("local_content/aa/bb/cc")
+    left = one.media / STAGING / "arriving/left"
+    left.parent.mkdir(parents=True)
+    (one.media / STAGING).chmod(0o700)
+    left.write_bytes(b"content")
+    usage = namedtuple("usage", ["total", "used", "free"])  # noqa: PYI024 - as shutil has it
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 0, 0 if left.exists() else 1 << 40))
+    code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (0, {"planned": 1, "restored": 1}), said
+
+
+@pytest.mark.parametrize("command", ["restore", "free"])
+def test_what_a_run_left_that_was_killed_at_its_end_goes(one: World, command: str) -> None:
+    """Links to files that are freed, or purged, would keep what they hold on the disk."""
+    file = one.both("local_content/aa/bb/cc")
+    arriving = one.media / STAGING / "arriving"
+    arriving.mkdir(parents=True)
+    (one.media / STAGING).chmod(0o700)
+    (arriving / "cc").hardlink_to(file)
+    assert (one.run("restore", "--dry-run") if command == "restore" else one.free())[0] == 0
+    assert arriving.exists()
+    code = (one.run("restore") if command == "restore" else one.free("--delete"))[0]
+    assert code == 0
+    assert not (one.media / STAGING).exists()
+    assert one.files() == ({"local_content/aa/bb/cc"} if command == "restore" else set())
+
+
+def test_files_that_a_killed_run_did_not_finish_go(one: World) -> None:
+    one.both("local_content/aa/bb/cc")
+    name = f"{STAGING}-0123456789abcdef"
+    left = [one.write(f"local_content/aa/{name}"), one.write(f"local_content/aa/bb/{name}", b"")]
+    empty = one.media / "local_content" / f"{STAGING}-fedcba9876543210"
+    empty.mkdir()
+    others = [one.write(f"local_content/aa/{name}0"), one.write(f"remote_content/{name}/aa/bb/cc")]
+    assert one.run("restore", "--dry-run")[0] == 0
+    assert all(path.exists() for path in (*left, empty))
+    assert one.run("restore")[0] == 0
+    assert not any(path.exists() for path in (*left, empty))
+    assert all(path.exists() for path in others)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -197,6 +276,65 @@ def test_too_little_space_is_told_before_anything_is_done(one: World, monkeypatc
     assert code == 1
     assert "nothing was begun" in said
     assert one.files() == set()
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("file systems can't be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_too_little_space_on_a_disk_mounted_below(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one.put("local_content/aa/bb/cc", bytes(2 << 20))
+    one.put("remote_content/example.org/aa/bb/cc")
+    monkeypatch.setattr(restore, "RESERVE", 0)
+    with small_disk(one.media / "local_content", "1m"):
+        code, _, said = one.run("restore")
+        assert code == 1
+        assert f"{one.media / 'local_content'}: 1 MiB are free, and 2 MiB would be written there" in said
+        assert "nothing was begun" in said
+        assert one.files() == set()
+    one.run("restore")
+    assert len(one.files()) == 2
+
+
+def test_what_belongs_to_another_disk_arrives_on_this_one_first(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        one.put(f"local_content/aa/bb/{number}", bytes(1 << 20))
+        one.put(f"remote_content/example.org/aa/bb/{number}", bytes(1 << 20))
+    monkeypatch.setattr(restore, "RESERVE", 0)
+    usage = namedtuple("usage", ["total", "used", "free"])  # noqa: PYI024 - as shutil has it
+    with small_disk(one.media / "local_content", "64m"):
+        for free, enough in (((6 << 20) - 1, False), (6 << 20, True)):
+            monkeypatch.setattr(
+                shutil,
+                "disk_usage",
+                lambda place, free=free: usage(1 << 40, 0, free if place == one.media else 64 << 20),
+            )
+            code, _, said = one.run("restore")
+            assert (code == 0) is enough, said
+            assert enough or f"{one.media}: 5 MiB are free, and 6 MiB would be written there" in said
+
+
+def test_one_directory_that_can_not_be_written_stops_nothing_else(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore, "RESERVE", 0)
+    for number in range(4):
+        one.put(f"local_content/1{number}/bb/cc")
+    place = one.media / "local_content/11"
+    place.mkdir()
+    with small_disk(place, "1m,ro"):
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 4, "restored": 3, "failed": 1}), said
+    (failed,) = answer["failed"]["first"]
+    assert failed == {
+        "path": "local_content/11/bb/cc",
+        "why": "could not be put in its place (Read-only file system)",
+    }
 
 
 def test_nothing_is_written_through_a_link(one: World, tmp_path: Path) -> None:

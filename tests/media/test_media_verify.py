@@ -7,15 +7,18 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from synapse_media.cli import main
+from synapse_media.cli import main, media_progress, terminal
+from synapse_media.media import report as reports
 from synapse_media.media import verify
+from synapse_media.media.root import Root
 from tests.doubles import proxy
 from tests.media.worlds import World
 
@@ -83,6 +86,24 @@ class TestObjectsInParts:
         assert (code, counts(answer)) == (1, {"verified": 1, "different": 1})
         assert answer["different"]["first"] == ["local_content/aa/bb/changed"]
         assert f"reading 2 objects back, {2 * BIG} bytes" in said
+
+
+def test_names_with_what_only_unicode_takes_for_the_end_of_a_line(one: World) -> None:
+    names = [f"remote_content/b.example/aa/bb/a{end}b" for end in "\u0085\u2028\u2029"]
+    for name in names:
+        one.both(name)
+    code, answer, said = one.run("verify", "--read-all")
+    assert (code, counts(answer)) == (0, {"verified": 3}), said
+
+
+def test_names_can_not_speak_to_the_terminal_either(one: World, capsys: pytest.CaptureFixture[str]) -> None:
+    one.write("local_content/aa/bb/a\x1b]0;title\x07b\nc: passed\x9b")
+    one.write("remote_content/b.example/aa/bb/d\u2028e")
+    assert main(["media", "verify", str(one.media), "--store", str(one.store_file)]) == 1
+    said = capsys.readouterr().out
+    assert set("\x1b\x07\x9b\u2028").isdisjoint(said)
+    assert r"a\x1b]0;title\x07b\nc: passed\x9b" in said
+    assert r"d\u2028e" in said
 
 
 def test_every_object_is_read_back_if_wanted(one: World) -> None:
@@ -175,6 +196,15 @@ class TestFilesThatChange:
         one.put("local_content/aa/bb/storing", b"con")
         code, answer, _ = one.run("verify")
         assert (code, counts(answer)) == (0, {"recent": 2})
+
+    def test_a_time_to_come_is_not_a_moment_ago(self, one: World) -> None:
+        """Whatever is wrong with such a file would never be told."""
+        one.write("local_content/aa/bb/missing", age=-400 * 86400)
+        one.write("local_content/aa/bb/half", age=-400 * 86400)
+        one.put("local_content/aa/bb/half", b"con")
+        one.both("local_content/aa/bb/same", age=-400 * 86400)
+        code, answer, _ = one.run("verify")
+        assert (code, counts(answer)) == (1, {"missing": 1, "different": 1, "verified": 1})
 
     def test_a_file_that_is_written_while_it_is_read(self, one: World, monkeypatch: pytest.MonkeyPatch) -> None:
         file = one.both("local_content/aa/bb/cc")
@@ -282,6 +312,68 @@ class TestWithTheDatabase:
         assert "is not Synapse's media store" in said
 
 
+def test_how_far_it_is(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one.both("local_content/aa/bb/cc")
+    one.both("local_content/aa/bb/dd")
+    monkeypatch.setattr(media_progress, "EVERY", 0)
+    code, _, said = one.run("verify", "--read-all")
+    assert code == 0
+    lines = said.splitlines()
+    assert [line for line in lines if line.startswith("comparing contents: 2 of 2 files, 14 B of 14 B, ")]
+    assert [line for line in lines if line.startswith("reading 2 objects back, 14 bytes: 2 of 2 files, 14 B of 14 B, ")]
+    code, _, said = one.free("--delete")
+    assert [line for line in said.splitlines() if line.startswith("deleting what may go: 2 of 2 files, 14 B of 14 B, ")]
+
+
+@pytest.mark.parametrize("action", ["verify", "free", "copy"])
+def test_there_is_one_bar_on_a_terminal(
+    one: World, action: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one.both("local_content/aa/bb/cc")
+    one.write("local_content/aa/bb/dd", b"only here")
+    drawn: list[tuple[float, float, str]] = []
+    opened = 0
+
+    @contextmanager
+    def bar() -> Iterator[Callable[[float, float, str], None]]:
+        nonlocal opened
+        opened += 1
+        yield lambda done, of, words: drawn.append((done, of, words))
+
+    monkeypatch.setattr(terminal, "bar", bar)
+    monkeypatch.setattr(terminal, "shows_colour", lambda _: True)
+    monkeypatch.setattr(media_progress, "_DRAWN_EVERY", 0)
+    more = ["--config", str(one.config), "--older-than", "30d"] if action == "free" else []
+    main(["media", action, str(one.media), "--store", str(one.store_file), *more])
+    assert capsys.readouterr().err == ""
+    assert opened == 1
+    wanted = {"verify": "comparing contents: 2 of 2 files, 16 B of 16 B", "free": "counting what may go: 2 of 2 files"}
+    assert any(words.startswith(wanted.get(action, "1 of 1 files")) and done == of for done, of, words in drawn)
+
+
+def test_nothing_stays_of_a_run_that_is_killed(one: World, tmp_path: Path) -> None:
+    one.both("local_content/aa/bb/cc")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        double.misbehave(proxy.black_hole)
+        one.save(replace(one.store, endpoint_url=double.url))
+        child = subprocess.Popen(
+            [
+                *(sys.executable, "-c", "import sys; from synapse_media.cli import main; sys.exit(main())"),
+                *("media", "verify", str(one.media), "--store", str(one.store_file)),
+            ],
+            env={**os.environ, "TMPDIR": str(temporary), "SQLITE_TMPDIR": str(temporary)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stderr is not None
+        assert any(line.startswith("listing ") for line in child.stderr), "the report is open by then"
+        child.kill()
+        child.communicate()
+    assert list(temporary.iterdir()) == []
+
+
 class TestTheReport:
     def test_it_is_private_whole_and_can_be_asked(self, one: World) -> None:
         one.both("local_content/aa/bb/cc")
@@ -296,6 +388,25 @@ class TestTheReport:
             ]
         assert one.store.secret_access_key.encode() not in report.read_bytes()
         assert one.run("verify", "--report", report)[0] == 1
+
+    def test_two_runs_do_not_write_the_same_one(self, one: World) -> None:
+        one.both("local_content/aa/bb/cc")
+        report = one.home / "report"
+        with Root(one.media) as root, reports.writing(report, one.store, root) as first:
+            first.note("mine", "yes")
+            code, _, said = one.run("verify", "--report", report)
+            assert code == 1
+            assert "another verification is writing" in said
+        with closing(sqlite3.connect(report)) as connection:
+            assert connection.execute("SELECT value FROM run WHERE name = 'mine'").fetchone() == ("yes",)
+
+    def test_what_a_killed_run_left_is_replaced(self, one: World) -> None:
+        one.both("local_content/aa/bb/cc")
+        report = one.home / "report"
+        assert one.run("verify", "--report", report)[0] == 0
+        report.rename(report.with_name("report.part"))
+        assert one.run("verify", "--report", report)[0] == 0
+        assert not report.with_name("report.part").exists()
 
     def test_nothing_else_is_written_over(self, one: World) -> None:
         report = one.home / "notes"

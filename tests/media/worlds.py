@@ -23,6 +23,8 @@ from tests.end_to_end.by_hand import Admin
 
 DAY = 24 * 3600
 OLD = 100 * DAY
+KILLS = int(os.environ.get("MEDIA_KILLS", "0"))
+"""Random moments at which each command is killed; 0: as many as a test thinks enough."""
 
 
 def administrator(running: Running) -> Admin:

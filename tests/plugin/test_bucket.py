@@ -384,6 +384,37 @@ def test_an_adopted_bucket_becomes_one_like_any_other_once_it_looks_like_one(of_
     assert "policy" in BUCKET.diff(found.inputs, later).changed
 
 
+def test_the_word_alone_is_enough_and_adopt_may_stay(of_old: Direct) -> None:
+    """At providers whose new buckets the vendor's plugin makes, adopt: true says that ours has this one."""
+    stays, word = checked(wanted(of_old, adopt=True)), checked(wanted(of_old, adopt=True, own=True))
+    groups = ["access", "encryption", "lifecycle", "policy", "versioning"]
+    with pytest.raises(StoreError, match=r"still differs from a new bucket: .*versioning is False.*own-bucket out of"):
+        BUCKET.create(word, of_old.context)
+    assert versioning(of_old) is None
+    _, outputs = of_old.make(BUCKET, wanted(of_old, adopt=True))
+    assert BUCKET.unsettled(outputs, stays) == ()
+    assert BUCKET.unsettled(outputs, word) == ("adopted",)
+    with pytest.raises(StoreError, match=r"still differs from a new bucket: .*versioning is False.*set-versioning"):
+        BUCKET.update(of_old.name, outputs, word, of_old.context)
+    assert versioning(of_old) is None
+    alike = BUCKET.update(of_old.name, outputs, checked(wanted(of_old, adopt=True, manage=groups)), of_old.context)
+    owned = BUCKET.update(of_old.name, alike, word, of_old.context)
+    assert (owned["adopted"], owned["differences"]) == (False, [])
+    # The word is for one run: neither with it nor without it is anything left to do.
+    for inputs in (word, stays):
+        assert BUCKET.diff(owned, inputs).changed == ()
+        assert BUCKET.unsettled(owned, inputs) == ()
+    of_old.s3.put_bucket_versioning(Bucket=of_old.name, VersioningConfiguration={"Status": "Suspended"})
+    found = BUCKET.read(of_old.name, stays, owned, of_old.context)
+    assert found is not None
+    assert BUCKET.diff(found.inputs, stays).changed == ("versioning",)
+    BUCKET.update(of_old.name, found.outputs, stays, of_old.context)
+    assert versioning(of_old) == "Enabled"
+    assert of_old.keys_in() == ["local_content/a"]
+    # Adopted anew where it looks as a new one would already, it is one from the start.
+    assert BUCKET.create(word, of_old.context)[1]["adopted"] is False
+
+
 def test_a_bucket_that_is_not_there_can_not_be_adopted(direct: Direct) -> None:
     with pytest.raises(StoreError, match=r"does not exist, so it can't be adopted"):
         direct.make(BUCKET, wanted(direct, adopt=True))

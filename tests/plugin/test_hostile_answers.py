@@ -23,7 +23,7 @@ from synapse_media.store import answers, bounded
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Client, Credential, call, iam_client, s3_client, server_time
 from synapse_media.store.http import JsonClient
-from synapse_media.store.objects import create_bucket, is_empty
+from synapse_media.store.objects import create_bucket, holds_media, is_empty, listed, look
 from synapse_media.store.probes import _CHUNK, prove
 from tests.doubles.serving import serving
 
@@ -240,6 +240,64 @@ def test_a_listing_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(ApiError, match="begins where the page before it did"):
             is_empty(s3_client(store.connection(), KEY), "b")
         assert len(store.calls) == 2
+
+
+TORN = {
+    "entries removed": ("<KeyCount>2</KeyCount><IsTruncated>false</IsTruncated>", "has 2 entries, and has 0"),
+    "one removed": (
+        "<KeyCount>2</KeyCount><IsTruncated>false</IsTruncated><Contents><Key>a</Key></Contents>",
+        "has 2 entries, and has 1",
+    ),
+    "no place to go on": (
+        "<KeyCount>1</KeyCount><IsTruncated>true</IsTruncated><Contents><Key>a</Key></Contents>",
+        "NextContinuationToken",
+    ),
+    "an empty place": (
+        "<KeyCount>0</KeyCount><IsTruncated>true</IsTruncated><NextContinuationToken/>",
+        "NextContinuationToken",
+    ),
+    "nothing in it": ("", "IsTruncated"),
+    "not told whether more follows": ("<KeyCount>1</KeyCount><Contents><Key>a</Key></Contents>", "IsTruncated"),
+    "more beside its end": (
+        "<IsTruncated>false</IsTruncated><NextContinuationToken>a</NextContinuationToken>",
+        "the last one, and where the next one begins",
+    ),
+}
+
+
+@pytest.mark.parametrize(("inside", "said"), TORN.values(), ids=TORN)
+@pytest.mark.parametrize("ask", [look, holds_media, lambda s3, bucket: list(listed(s3, bucket, ""))])
+def test_a_page_of_a_listing_that_lacks_what_it_says_is_no_empty_bucket(
+    ask: Callable[[Client, str], object], inside: str, said: str
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        # A store without versions is asked for its objects.
+        lacks = says(501, "<Error><Code>NotImplemented</Code></Error>")
+        (lacks if "versions" in handler.path else says(200, f"<ListBucketResult>{inside}</ListBucketResult>"))(handler)
+
+    with hostile(answer) as store, pytest.raises(ApiError, match=said) as caught:
+        ask(s3_client(store.connection(), KEY), "b")
+    assert caught.value.code == answers.NO_ANSWER
+
+
+def test_a_page_of_versions_that_says_nothing_is_no_empty_bucket() -> None:
+    empty = says(200, "<ListVersionsResult></ListVersionsResult>")
+    with hostile(empty) as store, pytest.raises(ApiError, match="IsTruncated"):
+        is_empty(s3_client(store.connection(), KEY), "b")
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<IsTruncated>false</IsTruncated>",
+        "<KeyCount>0</KeyCount><IsTruncated>false</IsTruncated><NextContinuationToken/>",
+        "<KeyCount>2</KeyCount><IsTruncated>false</IsTruncated><Contents><Key>.x</Key></Contents>"
+        "<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes>",
+    ],
+)
+def test_a_page_of_a_listing_that_is_the_whole_of_it(inside: str) -> None:
+    with hostile(says(200, f"<ListBucketResult>{inside}</ListBucketResult>")) as store:
+        look(s3_client(store.connection(), KEY), "b")
 
 
 def test_a_place_that_redirects_to_https_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

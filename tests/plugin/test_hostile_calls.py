@@ -28,6 +28,7 @@ from synapse_media.schema import model
 from synapse_media.schema.connection import AdminCheck, Connection
 from synapse_media.store import clients, pace
 from synapse_media.store.http import JsonClient
+from tests.accounts import user_names
 from tests.doubles import b2_simulator, garage_admin, proxy, spaces_api, storj_auth
 from tests.plugin.direct import Direct, allow
 from tests.storj.vectors import PARENTS
@@ -256,7 +257,7 @@ def _s3(direct: Direct, stack: ExitStack, kind: str) -> World:
     def is_there(name: str, outputs: Values) -> bool:
         if kind == "Bucket":
             return direct.bucket_exists(name)
-        users = {one["UserName"] for one in direct.iam.list_users()["Users"]}
+        users = user_names(direct.iam)
         if kind == "User" or name not in users:
             return name in users
         if kind == "UserPolicy":

@@ -21,6 +21,7 @@ from synapse_media.schema.model import UNKNOWN
 from synapse_media.store import clients as connections
 from synapse_media.store import pace
 from synapse_media.store.answers import ApiError
+from tests.accounts import user_names
 from tests.doubles import proxy
 from tests.plugin.direct import Direct, allow
 
@@ -38,7 +39,7 @@ def path_of(direct: Direct) -> str:
 
 
 def user_exists(direct: Direct) -> bool:
-    return direct.name in {user["UserName"] for user in direct.iam.list_users()["Users"]}
+    return direct.name in user_names(direct.iam)
 
 
 def policies_of(direct: Direct) -> set[str]:

@@ -11,6 +11,7 @@ from synapse_media.errors import StoreError
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy, allows_all, forget_journal
 from synapse_media.plugin.resource import Context, PartialError, Values
 from synapse_media.plugin.s3_bucket import OWNER_TAG, Bucket
+from tests.accounts import user_names
 from tests.doubles import proxy
 from tests.plugin.direct import OWNER, URN, Direct, allow
 
@@ -245,7 +246,7 @@ def test_a_user_stays_ours_when_its_bucket_becomes_another(direct: Direct) -> No
     ring = RING.update(direct.name, ring, keys, direct.context)
     RING.delete(direct.name, {**ring, "retireConfirmed": True}, direct.context)
     USER.delete(direct.name, kept, Context(direct.said.append, moved))
-    assert direct.name not in {found["UserName"] for found in direct.iam.list_users()["Users"]}
+    assert direct.name not in user_names(direct.iam)
 
 
 def test_a_bucket_that_was_renamed_here_is_ours_in_the_policy(direct: Direct) -> None:
@@ -271,7 +272,7 @@ def test_destroy_leaves_what_is_another_stacks_by_now(direct: Direct) -> None:
     direct.iam.delete_access_key(UserName=direct.name, AccessKeyId=theirs)
     POLICY.delete(f"{direct.name}/{POLICY_NAME}", policy_of(direct), direct.context)
     USER.delete(direct.name, old_user, direct.context)
-    assert direct.name not in {user["UserName"] for user in direct.iam.list_users()["Users"]}
+    assert direct.name not in user_names(direct.iam)
 
 
 # ---- a user of exactly our mark that another state may have
@@ -335,7 +336,7 @@ def test_a_second_state_that_goes_takes_neither_key_nor_policy_nor_user_along(di
     # What the message says: the key is deleted by somebody who knows that nobody uses it.
     direct.iam.delete_access_key(UserName=direct.name, AccessKeyId=first["accessKeyId"])
     USER.delete(direct.name, user, direct.context)
-    assert direct.name not in {found["UserName"] for found in direct.iam.list_users()["Users"]}
+    assert direct.name not in user_names(direct.iam)
 
 
 def test_a_key_that_an_interrupted_run_made_goes_with_the_user(direct: Direct) -> None:
@@ -345,7 +346,7 @@ def test_a_key_that_an_interrupted_run_made_goes_with_the_user(direct: Direct) -
     direct.make(RING, ring_of(direct))
     POLICY.delete(policy_id, policy, direct.context)
     USER.delete(direct.name, user, direct.context)
-    assert direct.name not in {found["UserName"] for found in direct.iam.list_users()["Users"]}
+    assert direct.name not in user_names(direct.iam)
 
 
 READ, PUT = allow("s3:GetObject", on="arn:aws:s3:::b/*"), allow("s3:PutObject", on="arn:aws:s3:::b/*")
@@ -381,7 +382,7 @@ def test_a_user_that_was_marked_by_another_is_left_in_peace(direct: Direct) -> N
     with pytest.raises(StoreError, match="is marked as another stack's"):
         USER.update(direct.name, found.outputs, user_of(direct), direct.context)
     USER.delete(direct.name, found.outputs, Context(direct.said.append, user_of(direct)))
-    assert direct.name in {user["UserName"] for user in direct.iam.list_users()["Users"]}
+    assert direct.name in user_names(direct.iam)
     assert "It is not deleted." in direct.said[-1]
 
 

@@ -138,7 +138,7 @@ def test_a_key_that_is_made_late_is_found_by_the_next_up(owner: Direct) -> None:
         outputs = RING.update(owner.name, stopped.value.outputs, inputs, owner.context)
         assert owner.key_ids() == {outputs["accessKeyId"]}
         assert datetime.fromisoformat(outputs["orphanUntil"]) > datetime.now(UTC) + timedelta(minutes=10)
-        assert RING.unsettled(outputs) == ("orphanUntil",)
+        assert RING.unsettled(outputs, {}) == ("orphanUntil",)
         assert any("got no response. The store may still create it until" in said for said in owner.said)
         # The proof passes: what is not known yet stays noted.
         forget_journal(owner.iam, owner.name, outputs["accessKeyId"])
@@ -150,7 +150,7 @@ def test_a_key_that_is_made_late_is_found_by_the_next_up(owner: Direct) -> None:
         assert len(owner.key_ids()) == 2
         settled = RING.update(owner.name, again, inputs, owner.context)
     assert owner.key_ids() == {outputs["accessKeyId"]}
-    assert RING.unsettled(settled) == ()
+    assert RING.unsettled(settled, {}) == ()
     assert journal(owner) == set()
 
 
@@ -164,7 +164,7 @@ def test_the_journal_is_closed_once_no_late_call_can_make_a_key(owner: Direct, m
     inputs = ring(owner, "a")
     passed_on(monkeypatch, 16)
     settled = RING.update(owner.name, {**outputs, **inputs}, inputs, owner.context)
-    assert RING.unsettled(settled) == ()
+    assert RING.unsettled(settled, {}) == ()
     assert journal(owner) == set()
     assert owner.key_ids() == {outputs["accessKeyId"]}
 
@@ -281,10 +281,10 @@ def test_no_key_of_a_user_that_was_taken_over_is_deleted_as_an_orphan(
     outputs = RING.update(direct.name, {**outputs, **inputs}, inputs, direct.context)
     assert direct.key_ids() == {theirs, outputs["accessKeyId"]}
     assert any(f"key {theirs} may have been created by an interrupted run" in said for said in direct.said)
-    assert RING.unsettled(outputs) == ("orphanUntil",)
+    assert RING.unsettled(outputs, {}) == ("orphanUntil",)
     passed_on(monkeypatch, 16)
     outputs = RING.update(direct.name, outputs, inputs, direct.context)
-    assert RING.unsettled(outputs) == ()
+    assert RING.unsettled(outputs, {}) == ()
     assert direct.key_ids() == {theirs, outputs["accessKeyId"]}
 
 

@@ -20,6 +20,7 @@ import synapse_media
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.processes import identity
 from synapse_media.plugin.protocol import Servicer
+from tests.accounts import user_names
 from tests.doubles import proxy
 from tests.plugin import process
 from tests.plugin.direct import OWNER, VARIABLES, Direct, allow
@@ -419,7 +420,7 @@ def test_user_policy_ring_and_proof_with_every_secret_wrapped(
         leave = {"retireConfirmed": True} if kind == "KeyRing" else {}
         for _ in range(2):
             next_run.call("Delete", id=found, urn=urn(kind), properties=outputs, old_inputs=leave)
-    assert direct.name not in {found["UserName"] for found in direct.iam.list_users()["Users"]}
+    assert direct.name not in user_names(direct.iam)
 
 
 def test_what_the_plugin_says_reaches_the_user_at_its_resource(plugin: Plugin, direct: Direct) -> None:

@@ -24,6 +24,7 @@ from synapse_media.engine import embedded, session
 from synapse_media.engine.session import EngineError
 from synapse_media.guards import changes
 from synapse_media.renderer import render
+from tests.accounts import user_names
 from tests.components.library import SOURCE, library, write
 from tests.doubles import proxy, vendor_plugin
 from tests.providers.project import SERVER, Stack, stack
@@ -195,7 +196,7 @@ def test_life_of_a_store(amazon: Stack, cloud: Cloud) -> None:
     amazon.outputs().require_proof()
     amazon.destroy()
     assert BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
-    assert USER not in [user["UserName"] for user in iam.list_users()["Users"]]
+    assert USER not in user_names(iam)
 
 
 def test_what_is_made_anew_under_its_own_name_stands(amazon: Stack, cloud: Cloud) -> None:
@@ -257,7 +258,7 @@ def test_a_user_of_another_name_is_another_user(amazon: Stack, cloud: Cloud) -> 
     assert (user.verb, [danger.word for danger in user.dangers]) == ("replace", ["retire-key"])
     amazon.let_keys_go()
     amazon.up()
-    assert [user["UserName"] for user in iam.list_users()["Users"]] == ["two"]
+    assert user_names(iam) == ["two"]
     keys = [key["AccessKeyId"] for key in iam.list_access_keys(UserName="two")["AccessKeyMetadata"]]
     assert keys == [amazon.outputs().access_key_id]
     assert keys != [first.access_key_id]
@@ -315,6 +316,45 @@ def test_a_role_and_a_bucket_that_was_there(amazon: Stack, cloud: Cloud, capsys:
     amazon.destroy()
     assert s3.list_objects_v2(Bucket="amazon-old-media")["KeyCount"] == 1
     assert cloud.client("iam").list_users()["Users"] == []
+
+
+def test_a_bucket_that_was_there_becomes_a_managed_one_by_a_word(amazon: Stack, cloud: Cloud) -> None:
+    """It stays with our plugin, as adopt: true says; the vendor's would make it anew."""
+    s3, name = cloud.client("s3"), "amazon-owned"
+    s3.create_bucket(Bucket=name)
+    s3.put_object(Bucket=name, Key="local_content/a", Body=b"a picture of years ago")
+    adopted = cloud.settings(bucket=name, adopt=True)
+    amazon.store(**adopted)
+    amazon.up()
+    first = amazon.outputs()
+    amazon.store(["own-bucket"], **adopted)
+    with pytest.raises(EngineError, match=r"still differs from a new bucket: .*versioning is False"):
+        amazon.up()
+    assert "Status" not in s3.get_bucket_versioning(Bucket=name)
+    # As it says: first its settings, then the word.
+    amazon.store(["set-versioning", "set-lifecycle", "set-policy", "set-access", "set-encryption"], **adopted)
+    amazon.up()
+    amazon.store(["own-bucket"], **adopted)
+    (bucket,) = [change for change in amazon.preview() if change.kind == "Bucket"]
+    assert (bucket.verb, bucket.dangers) == ("update", ())
+    assert "is adopted without changes" not in amazon.up()
+    assert amazon.preview() == ()
+    # The word is for that run; from here on the settings are those of any other bucket.
+    amazon.store(**adopted)
+    assert amazon.preview(refresh=True) == ()
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
+    assert _kinds(amazon) == {"Bucket"}
+    amazon.up(refresh=True)
+    assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
+    amazon.store(**{**adopted, "noncurrent_days": 1})
+    (bucket,) = [change for change in amazon.preview() if change.kind == "Bucket"]
+    assert [danger.word for danger in bucket.dangers] == ["shorten-retention"]
+    # The same key, and the media of before.
+    assert amazon.outputs().access_key_id == first.access_key_id
+    assert s3.get_object(Bucket=name, Key="local_content/a")["Body"].read() == b"a picture of years ago"
+    amazon.store(["retain-bucket"], **adopted)
+    amazon.up()
+    amazon.destroy()
 
 
 def test_the_access_log_and_a_key_of_ones_own(amazon: Stack, cloud: Cloud) -> None:
@@ -436,7 +476,7 @@ def test_a_user_with_a_key_made_by_hand_is_not_deleted(
     # As it says.
     iam.delete_access_key(UserName=user, AccessKeyId=by_hand)
     assert command(["up", "--stack", amazon.name, "--yes"]) == 0, capfd.readouterr()
-    assert user not in {found["UserName"] for found in iam.list_users()["Users"]}
+    assert user not in user_names(iam)
 
 
 @pytest.mark.parametrize("keyless", [False, True])

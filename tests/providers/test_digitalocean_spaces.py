@@ -235,6 +235,35 @@ def test_a_space_made_public_by_hand_is_found_and_made_private(tmp_path: Path, c
     spaces.destroy()
 
 
+def test_a_space_that_was_there_becomes_a_managed_one_by_a_word(tmp_path: Path, cloud: Cloud) -> None:
+    """It stays with our plugin, as adopt: true says; the vendor's would make it anew."""
+    s3, bucket = cloud.s3(), "spaces-owned"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="local_content/a", Body=b"a picture of years ago")
+    spaces = stack(tmp_path, "spaces-owned", cloud.environment)
+    adopted = cloud.settings(bucket=bucket, adopt=True)
+    spaces.store(**adopted)
+    spaces.up()
+    spaces.store(["own-bucket"], **adopted)
+    with pytest.raises(EngineError, match=r"still differs from a new bucket: .*versioning is False"):
+        spaces.up()
+    assert "Status" not in s3.get_bucket_versioning(Bucket=bucket)
+    spaces.store(["set-versioning", "set-lifecycle", "set-policy", "set-access", "set-encryption"], **adopted)
+    spaces.up()
+    spaces.store(["own-bucket"], **adopted)
+    spaces.up()
+    spaces.store(**adopted)
+    assert spaces.preview(refresh=True) == ()
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+    assert [change.kind for change in spaces.preview(refresh=True)] == ["Bucket"]
+    spaces.up(refresh=True)
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    assert s3.get_object(Bucket=bucket, Key="local_content/a")["Body"].read() == b"a picture of years ago"
+    spaces.store(["retain-bucket"], **adopted)
+    spaces.up()
+    spaces.destroy()
+
+
 def test_whether_a_space_is_public_is_looked_at_again_and_only_with_a_key(
     cloud: Cloud, context: Context, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from synapse_media.errors import SettingsError
 from synapse_media.plugin.resource import Context
 from synapse_media.plugin.s3_bucket import Bucket
 from synapse_media.renderer import render
+from tests.accounts import user_names
 from tests.doubles import proxy
 from tests.providers.project import SERVER, Stack, stack
 
@@ -101,7 +102,7 @@ def test_life_of_a_store(wasabi: Stack, embedded_store: Running) -> None:
     wasabi.up()
     wasabi.destroy()
     assert BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
-    assert USER not in [user["UserName"] for user in iam.list_users()["Users"]]
+    assert USER not in user_names(iam)
 
 
 def test_the_permissions_that_doctor_prints_suffice(wasabi: Stack, embedded_store: Running) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from synapse_media.contract import StorageOutputs
-from synapse_media.renderer import RenderError, render
+from synapse_media.renderer import RenderError, quoting, render
 
 _META = "{}%#$\\\"'`!&*?|<>;:@,[]()= \t~-+./0127xeEbonyNY"
 _ODD = "\n\r\x00\x01\x1b\x7f\x85\xa0\u2028\ufeff\U0001f600é漢"
@@ -167,3 +167,48 @@ def nix(expression: str) -> Any:
         )
     assert found.returncode == 0, found.stderr.decode()
     return json.loads(found.stdout)
+
+
+# A double of nixpkgs, which no package registry has: what the module asks of it, and nothing else.
+_NIXPKGS_LIB = """
+{
+  mkOption = option: option;
+  mkIf = condition: value: if condition then value else { };
+  literalExpression = text: text;
+  types = { str = "str"; bool = "bool"; };
+  hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
+  optionalAttrs = condition: value: if condition then value else { };
+  genAttrs = names: make: builtins.listToAttrs (map (name: { inherit name; value = make name; }) names);
+}
+"""
+
+
+def nixos(
+    module: str,
+    path: str = "/var/lib/synapse-media/credentials",
+    *,
+    encrypted: bool = False,
+    enable: bool = True,
+    beside: bool = False,
+) -> dict[str, Any]:
+    """The `config` of a module of NixOS, on a machine with one worker."""
+    found: dict[str, Any] = nix(
+        f"""(({module}) {{
+  lib = {_NIXPKGS_LIB};
+  pkgs = {{ goofys = "/goofys"; util-linux = "/util-linux"; }};
+  config = {{
+    users = {{ users.matrix-synapse.uid = 224; groups.matrix-synapse.gid = 225; }};
+    services.matrix-synapse = {{
+      enable = {quoting.nix("enable", enable)};
+      workers.media = {{ }};
+      package.plugins.matrix-synapse-s3-storage-provider = "the plugin";
+    }};
+    synapse-media = {{
+      credentialsFile = {quoting.nix("path", path)};
+      encrypted = {quoting.nix("encrypted", encrypted)};
+      besideMediaStore = {quoting.nix("beside", beside)};
+    }};
+  }};
+}}).config"""
+    )
+    return found

@@ -103,6 +103,32 @@ def test_kubernetes_accepts_the_manifests(case: str, ca_file: str) -> None:
         kubernetes_validate.validate(document, "1.34", strict=True)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("example.com", "example.org"), ("a-b.example", "a.b.example"), ("Example.com", "example.com:8448")],
+)
+def test_homeservers_in_one_namespace_share_no_object(one: str, other: str) -> None:
+    """`kubectl apply` would put the second's key and bucket in place of the first's, without a word."""
+    names = []
+    for server_name in (one, other):
+        files = render(store("compatible", server_name=server_name, ca_file="/etc/ssl/ca.pem"), "kubernetes")
+        manifests = [parsed(files[path]) for path in ("secret.yaml", "any-chart/configmap.yaml")]
+        for manifest in manifests:
+            kubernetes_validate.validate(manifest, "1.34", strict=True)
+        made = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests}
+        authority = re.search(r"kubectl create configmap (\S+)", files["INSTALL.md"])
+        assert authority
+        made.add(("ConfigMap", authority[1]))
+        assert all(re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", name) for _, name in made)
+        # What the pod mounts is what was made.
+        volumes = parsed(files["any-chart/pod-patch.yaml"])["spec"]["template"]["spec"]["volumes"]
+        mounted = {("Secret", volume["secret"]["secretName"]) for volume in volumes if "secret" in volume}
+        mounted |= {("ConfigMap", volume["configMap"]["name"]) for volume in volumes if "configMap" in volume}
+        assert mounted == made
+        names.append(made)
+    assert not names[0] & names[1]
+
+
 @pytest.mark.parametrize("path", VALUES)
 @pytest.mark.parametrize("case", ["amazon", "compatible", "keyless"])
 def test_the_chart_takes_the_values(case: str, path: str, tmp_path: Path) -> None:
@@ -204,3 +230,24 @@ def test_the_commands_of_install_md_run_and_undo_leaves_no_secret(
     assert not [path for path in place.rglob("*") if path.is_file() and SECRET in path.read_text()]
     deleted = "delete secret" in (tmp_path / "log").read_text()
     assert deleted == (case != "keyless")
+
+
+def test_two_homeservers_of_one_namespace_have_objects_of_their_own() -> None:
+    names: list[set[tuple[str, str]]] = []
+    for server in ("one.example.com", "Two.example.com:8448"):
+        files = render(store("amazon", server_name=server, ca_file="/etc/ssl/ca.pem"), "kubernetes")
+        objects = [parsed(files[path]) for path in ("secret.yaml", "any-chart/configmap.yaml")]
+        names.append({(found["kind"], found["metadata"]["name"]) for found in objects})
+        made = re.findall(r"kubectl create configmap (\S+)", files["INSTALL.md"])
+        assert made == [f"synapse-media-{server.lower().replace(':', '-')}-ca"]
+        undo = files["INSTALL.md"].partition("## Undo")[2]
+        assert all(name in undo for _, name in names[-1])
+        # What the pods mount is what was made.
+        for path in ("any-chart/pod-patch.yaml", *VALUES):
+            assert all(name in files[path] for kind, name in names[-1] if kind == "Secret")
+            assert made[0] in files[path]
+    assert names[0] == {
+        ("Secret", "synapse-media-one.example.com"),
+        ("ConfigMap", "synapse-media-one.example.com-config"),
+    }
+    assert not names[0] & names[1]

@@ -16,45 +16,13 @@ from hypothesis import strategies as st
 from synapse_media import renderer
 from synapse_media.renderer import RenderError, quoting, render
 from tests.renderer import readers
-from tests.renderer.readers import changes, rendered
+from tests.renderer.readers import changes, nixos, rendered
 from tests.renderer.samples import CASES, SECRET, providers, store
 
 needs_nix = pytest.mark.skipif(readers.NIX is None, reason="Nix is not on this machine (Debian's package: nix-bin)")
 odd = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 PATH = "/var/lib/synapse-media/credentials"
-# A double of nixpkgs, which no package registry has: what the module asks of it, and nothing else.
-LIB = """
-{
-  mkOption = option: option;
-  mkIf = condition: value: if condition then value else { };
-  literalExpression = text: text;
-  types = { str = "str"; bool = "bool"; };
-  hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
-  genAttrs = names: make: builtins.listToAttrs (map (name: { inherit name; value = make name; }) names);
-}
-"""
-
-
-def evaluated(module: str, path: str = PATH, *, encrypted: bool = False, enable: bool = True) -> dict[str, Any]:
-    """The module's `config` on a machine with one worker."""
-    found: dict[str, Any] = readers.nix(
-        f"""(({module}) {{
-  lib = {LIB};
-  config = {{
-    services.matrix-synapse = {{
-      enable = {quoting.nix("enable", enable)};
-      workers.media = {{ }};
-      package.plugins.matrix-synapse-s3-storage-provider = "the plugin";
-    }};
-    synapse-media = {{
-      credentialsFile = {quoting.nix("path", path)};
-      encrypted = {quoting.nix("encrypted", encrypted)};
-    }};
-  }};
-}}).config"""
-    )
-    return found
 
 
 @needs_nix
@@ -73,7 +41,7 @@ def test_the_module_says_what_the_store_is(changed: dict[str, str], case: str, s
         return
     module = files["synapse-media.nix"]
     assert len(outputs.secret_access_key) < 5 or outputs.secret_access_key not in module
-    found = evaluated(module)
+    found = nixos(module)
     assert found["services"]["matrix-synapse"] == {
         "plugins": ["the plugin"],
         "settings": providers(outputs),
@@ -88,6 +56,72 @@ def test_the_module_says_what_the_store_is(changed: dict[str, str], case: str, s
         unit["environment"] = environment
     units = {"matrix-synapse": unit, "matrix-synapse-worker-media": unit}
     assert found.get("systemd", {"services": {}})["services"] == (units if unit else {})
+
+
+@needs_nix
+@pytest.mark.parametrize("case", ["amazon", "compatible", "keyless"])
+def test_the_module_of_goofys_mounts_the_bucket_before_each_process_of_synapse(case: str) -> None:
+    outputs = store(case, "goofys", ca_file="/etc/ssl/ca.pem")
+    module = render(outputs, "nixos")["synapse-media.nix"]
+    assert SECRET not in module
+    mount = "/var/lib/matrix-synapse/media-s3"
+    found = nixos(module)
+    assert found["services"]["matrix-synapse"] == {"settings": {"media_store_path": mount}}
+    services = found["systemd"]["services"]
+    needs = {"requires": ["synapse-media-goofys.service"], "after": ["synapse-media-goofys.service"]}
+    unit = services.pop("synapse-media-goofys")
+    assert services == {"matrix-synapse": needs, "matrix-synapse-worker-media": needs}
+    assert unit["before"] == ["matrix-synapse.service", "matrix-synapse-worker-media.service"]
+    key = {} if case == "keyless" else {"AWS_SHARED_CREDENTIALS_FILE": "%d/synapse-media"}
+    assert unit["environment"] == {"SSL_CERT_FILE": "/etc/ssl/ca.pem", **key}
+    loaded = {} if case == "keyless" else {"LoadCredential": [f"synapse-media:{PATH}"]}
+    assert {name: value for name, value in unit["serviceConfig"].items() if name.startswith("Load")} == loaded
+    start = unit["serviceConfig"]["ExecStart"].split(" ")
+    assert start[0] == "/goofys/bin/goofys"
+    assert start[-2:] == [outputs.bucket, mount]
+    # But for who mounts, it is the command of the plain form's unit.
+    plain = render(outputs, "plain")["systemd/synapse-media-goofys.service"]
+    (line,) = re.findall(r"^ExecStart=(.*)$", plain, flags=re.MULTILINE)
+    as_root = ["-o", "allow_other", "--uid", "224", "--gid", "225"]
+    assert start[1:] == ["-f", *as_root, *line.split(" ")[2:]]
+    # While media is copied, Synapse keeps its media store.
+    beside = nixos(module, beside=True)
+    assert beside["services"]["matrix-synapse"] == {"settings": {}}
+    assert set(beside["systemd"]["services"]) == {"synapse-media-goofys"}
+
+
+def test_goofys_mounts_where_it_was_asked_to() -> None:
+    files = render(store("amazon", "goofys"), "nixos", media_path="/srv/media")
+    assert 'mountPoint = "/srv/media";' in files["synapse-media.nix"]
+    assert "/srv/media/." in files["INSTALL.md"]
+    assert renderer.takes_media_path(store("amazon", "goofys"), "nixos")
+    with pytest.raises(RenderError, match=r"^media_path"):
+        render(store("amazon", "goofys"), "nixos", media_path="/srv/the media")
+
+
+@pytest.mark.parametrize("case", ["amazon", "keyless"])
+@pytest.mark.parametrize("secrets", renderer.SECRETS)
+def test_install_md_of_goofys_copies_before_synapse_uses_the_mount(case: str, secrets: renderer.Secrets) -> None:
+    text = render(store(case, "goofys"), "nixos", secrets)["INSTALL.md"]
+    assert SECRET not in text
+    order = [
+        "synapse-media.besideMediaStore = true;",
+        "nixos-rebuild switch",
+        "rsync -rt --size-only MEDIA/.",
+        "systemctl stop matrix-synapse",
+        "rsync -rt --size-only MEDIA/.",
+        "Remove the line `synapse-media.besideMediaStore = true;`",
+        "nixos-rebuild switch",
+        "## Undo",
+        "systemctl stop matrix-synapse",
+        "media-s3/. MEDIA/.",
+        "out of `imports`",
+        "nixos-rebuild switch",
+    ]
+    at = 0
+    for part in order:
+        at = text.index(part, at) + len(part)
+    assert ("rm -f /var/lib/synapse-media/credentials" in text) == (case != "keyless")
 
 
 @needs_nix
@@ -107,12 +141,12 @@ def test_what_nix_can_not_hold_is_refused() -> None:
 def test_a_file_of_the_nix_store_is_refused_and_an_encrypted_one_is_decrypted() -> None:
     module = render(store("amazon", ca_file="/etc/ssl/ca.pem"), "nixos")["synapse-media.nix"]
     for path, allowed in ((PATH, True), ("/run/agenix/synapse-media", True), ("/nix/store/abc", False), ("a:b", False)):
-        ((said),) = evaluated(module, path)["assertions"]
+        ((said),) = nixos(module, path)["assertions"]
         assert said["assertion"] is allowed
-    unit = evaluated(module, encrypted=True)["systemd"]["services"]["matrix-synapse"]
+    unit = nixos(module, encrypted=True)["systemd"]["services"]["matrix-synapse"]
     assert unit["serviceConfig"] == {"LoadCredentialEncrypted": [f"synapse-media:{PATH}"]}
     assert unit["environment"]["AWS_CA_BUNDLE"] == "/etc/ssl/ca.pem"
-    assert evaluated(module, enable=False) == {}
+    assert nixos(module, enable=False) == {}
 
 
 @odd

@@ -18,8 +18,8 @@ from tests.renderer.samples import SECRET, store
 
 def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    render.add_parser(parser.add_subparsers())
-    return parser.parse_args(["render", *words])
+    render.add_arguments(parser)
+    return parser.parse_args(words)
 
 
 @pytest.fixture

@@ -135,14 +135,27 @@ def test_one_method_sets_no_switch_of_another() -> None:
         assert {name for name, switch in switches.items() if switch in text} == {method} & set(switches)
 
 
-@pytest.mark.parametrize("form", ["nixos", "kubernetes"])
-@pytest.mark.parametrize("method", ["goofys", "matrix-media-repo", "filesystem"])
-def test_a_form_that_a_method_does_not_have_is_refused_with_those_it_has(method: str, form: renderer.Form) -> None:
-    said = f"form is '{form}', which {method} does not have; allowed: playbook, plain"
+@pytest.mark.parametrize(
+    ("form", "method", "step"),
+    [
+        ("nixos", "matrix-media-repo", "systemd service of your own whose REPO_CONFIG names a directory"),
+        ("nixos", "filesystem", "`synapse-media switch --to filesystem --form nixos`"),
+        ("kubernetes", "goofys", f"Set method: {S3} in the stack file"),
+        ("kubernetes", "matrix-media-repo", "Render it with --form plain"),
+        ("kubernetes", "filesystem", "docs/forms/kubernetes.md"),
+        ("floppy", "goofys", "choose one of these"),
+    ],
+)
+def test_a_form_that_a_method_does_not_have_is_refused_with_what_to_do(form: Any, method: str, step: str) -> None:
+    allowed = "playbook, plain, nixos" if method == "goofys" else "playbook, plain"
+    said = f"form is '{form}', which {method} does not have; allowed: {allowed}: .*{re.escape(step)}"
     with pytest.raises(RenderError, match=said):
         render(store("amazon", method), form)
     with pytest.raises(RenderError, match=said):
         instructions(store("amazon", method), form)
+
+
+def test_every_form_is_one_that_a_method_has_or_whose_lack_is_explained() -> None:
     assert set(renderer.forms(S3)) == set(renderer.FORMS) == set(get_args(renderer.Form))
 
 

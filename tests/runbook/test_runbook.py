@@ -28,7 +28,7 @@ from tests.cli.shapes import answer
 from tests.renderer.samples import S3_ID, SECRET, store
 
 GOLDEN = Path(__file__).parent / "golden"
-FORMS = ("playbook", "plain")
+FORMS = ("playbook", "plain", "nixos")
 
 NEW = {
     "provider": "backblaze_b2",
@@ -59,8 +59,16 @@ ENDS: dict[str, tuple[StorageOutputs, str, StorageOutputs | None]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ENDS)
+CASES = [
+    (form, name)
+    for form in FORMS
+    for name, (current, to, target) in ENDS.items()
+    # NixOS has no form for matrix-media-repo.
+    if form != "nixos" or MEDIA_REPO not in (current.method, to, target.method if target else "")
+]
+
+
+@pytest.mark.parametrize(("form", "name"), CASES)
 def test_golden(name: str, form: str) -> None:
     current, to, target = ENDS[name]
     text = str(runbook(current, to, form=form, target=target, stack="prod"))  # type: ignore[arg-type]
@@ -74,12 +82,11 @@ def test_golden(name: str, form: str) -> None:
 
 def test_no_golden_file_is_left_over() -> None:
     assert {str(file.relative_to(GOLDEN)) for file in GOLDEN.rglob("*.txt")} == {
-        f"{form}/{name}.txt" for form in FORMS for name in ENDS
+        f"{form}/{name}.txt" for form, name in CASES
     }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize(("form", "name"), CASES)
 def test_every_step_says_how_to_check_and_undo_it_and_a_shell_takes_its_commands(name: str, form: str) -> None:
     current, to, target = ENDS[name]
     plan = runbook(current, to, form=form, target=target)  # type: ignore[arg-type]
@@ -96,8 +103,7 @@ def test_every_step_says_how_to_check_and_undo_it_and_a_shell_takes_its_commands
     assert json.loads(json.dumps(plan.to_json()))["steps"][0]["number"] == 1
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize(("form", "name"), CASES)
 def test_the_old_place_is_emptied_last_and_after_the_content_was_compared(name: str, form: str) -> None:
     current, to, target = ENDS[name]
     steps = runbook(current, to, form=form, target=target).steps  # type: ignore[arg-type]
@@ -182,6 +188,42 @@ def test_the_check_that_the_module_is_out_fails_while_it_is_in(form: Form, tmp_p
         assert subprocess.run([*search, tmp_path], check=False, capture_output=True).returncode == 0
 
 
+def test_on_nixos_the_steps_rebuild_and_touch_no_file_that_nix_writes() -> None:
+    """/etc/systemd and /etc/matrix-synapse are not there to be changed by hand."""
+    for form, name in CASES:
+        if form != "nixos":
+            continue
+        current, to, target = ENDS[name]
+        plan = runbook(current, to, form="nixos", target=target)
+        commands = [line for step in plan.steps for command in step.commands for line in command.split("\n")]
+        assert not any(
+            re.search(r"/etc/(systemd|matrix-synapse)|\bapt\b|daemon-reload|systemctl .*able", line)
+            for line in commands
+        )
+        entered = [step for step in plan.steps if Effect.ENTERED in step.effects]
+        assert all("nixos-rebuild switch" in step.commands for step in entered)
+        assert "conf.d" not in str(plan)
+        assert "homeserver.yaml" not in str(plan).replace("[^ ]*homeserver.yaml", "")
+        # Between the two methods of one bucket nothing is rebuilt, which would start Synapse.
+        left = [step for step in plan.steps if step.effects == (Effect.LEFT,)]
+        assert not any("nixos-rebuild" in command for step in left for command in step.commands)
+
+
+@pytest.mark.parametrize(
+    ("form", "current", "to", "words"),
+    [
+        ("kubernetes", MODULE, FILESYSTEM, "has no runbook.*--form plain --media-path PATH.*kubectl rollout status"),
+        ("kubernetes", FILESYSTEM, MODULE, "has no runbook"),
+        ("nixos", MODULE, MEDIA_REPO, "which matrix-media-repo does not have.*--form plain.*nixos-rebuild switch"),
+        ("nixos", MEDIA_REPO, FILESYSTEM, "which matrix-media-repo does not have"),
+        ("floppy", MODULE, FILESYSTEM, "there are runbooks for: playbook, plain, nixos"),
+    ],
+)
+def test_a_form_without_a_runbook_is_refused_with_what_to_do(form: Form, current: str, to: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        runbook(store("amazon", current), to, form=form)
+
+
 REFUSED: dict[str, tuple[StorageOutputs, str, StorageOutputs | None, str]] = {
     "nothing to do": (store("amazon", MODULE), MODULE, None, "nothing to switch"),
     "the same provider": (store("amazon", MODULE), "amazon_s3", None, "nothing to switch"),
@@ -240,8 +282,7 @@ def test_the_names_of_the_store_stand_in_the_commands() -> None:
     assert "FORCE_PATH_STYLE=false" in private
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize(("form", "name"), CASES)
 def test_media_goes_between_the_disk_and_a_store_by_our_own_command(name: str, form: str) -> None:
     """It compares by content, and its exit code tells; what is printed of it must be what it takes."""
     current, to, target = ENDS[name]
@@ -263,8 +304,7 @@ REACHING_THE_OLD = [
 ]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", REACHING_THE_OLD)
+@pytest.mark.parametrize(("form", "name"), [case for case in CASES if case[1] in REACHING_THE_OLD])
 def test_what_a_store_json_says_is_one_word_of_a_shell(name: str, form: str, tmp_path: Path) -> None:
     """Everything that a file could hold, in commands that people paste into a root shell."""
     current, to, target = ENDS[name]
@@ -303,12 +343,6 @@ def test_a_stack_that_a_shell_would_take_apart_is_refused(stack: str) -> None:
         runbook(store("amazon", MODULE), FILESYSTEM, stack=stack)
     with pytest.raises(UsageError, match="--to-stack is"):
         runbook(store("amazon", MODULE), "wasabi", new_stack=stack)
-
-
-@pytest.mark.parametrize("form", ["nixos", "kubernetes"])
-def test_a_form_without_a_runbook_is_refused(form: Form) -> None:
-    with pytest.raises(UsageError, match=r"--form is .*; there are runbooks for: playbook, plain"):
-        runbook(store("amazon", MODULE), FILESYSTEM, form=form)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

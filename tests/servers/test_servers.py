@@ -16,6 +16,7 @@ from synapse_media.cli import abort_uploads
 from synapse_media.engine.session import EngineError
 from synapse_media.renderer import render
 from synapse_media.store.answers import ApiError
+from tests.accounts import user_names
 from tests.providers.project import Stack, stack
 from tests.servers import real
 
@@ -238,4 +239,4 @@ def test_a_user_and_a_key_of_its_own(place: Place) -> None:
     iam.delete_access_key(UserName="user-of-media", AccessKeyId=by_hand)
     own.destroy()
     assert "user-media" not in place.buckets()
-    assert "user-of-media" not in [user["UserName"] for user in iam.list_users()["Users"]]
+    assert "user-of-media" not in user_names(iam)

@@ -437,7 +437,10 @@ def ssl_not_boolean(config: Config) -> Iterable[Hit]:
             for setting, entry in stores.datastores(config)
             if "opts" in entry.items
         ]
-        words = [(setting, value, value.text) for setting, value in found if value is not None]
+        # Without a value it is HTTPS, as without the line.
+        words = [
+            (setting, value, value.text) for setting, value in found if value is not None and value.data is not None
+        ]
     else:
         name = playbook.S3_TLS
         ssl = field_of(name, config.settings.get(name), config.kind)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import re
 from collections.abc import Iterable, Iterator
 
@@ -96,9 +98,9 @@ _JUDGED: tuple[tuple[str, Severity, str, str, tuple[Kind, ...]], ...] = (
     (
         "endpoint-host",
         Severity.BREAKS,
-        "boto3 rejects the endpoint: a host with '_', an invalid port, '?' or '#'.",
+        "boto3 or minio-go rejects the endpoint: an invalid host or port, '?'.",
         references.MODULE,
-        _MODULE_KINDS,
+        EVERYWHERE,
     ),
     (
         "endpoint-not-s3",
@@ -158,14 +160,16 @@ def _finds(name: str) -> Find:
 
 
 def _judge(config: Config, store: ConfiguredStore, field: str, found: Field) -> values.Fault | None:
-    if found.value is None or not found.literal or isinstance(found.value.data, tuple):
+    if found.value is None or not found.literal or isinstance(found.value.data, tuple | dict):
         return None
     # An empty value: the module asserts a storage class, and boto3 parses "" as a URL. no-value reports the others.
     nothing = (field == "storage_class", field == "endpoint" and found.given)
     if not found.text and (not any(nothing) or found.setting in REQUIRED):
         return None
     endpoint = store.fields["endpoint"]
-    fault = values.judge(field, found.text, store.method, endpoint=endpoint.text, module=config.module_version)
+    # Spaces before a URL are dropped by the URL parser that boto3 uses.
+    text = found.text.lstrip(" ") if (field, store.method) == ("endpoint", methods.MODULE) else found.text
+    fault = values.judge(field, text, store.method, endpoint=endpoint.text, module=config.module_version)
     nowhere = store.method == methods.MODULE and not endpoint.given and endpoint.setting not in REQUIRED
     if fault is None and field == "region" and nowhere:
         return values.region_at_amazon(found.text)
@@ -367,7 +371,16 @@ def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
         in_path = bucket in parts.path.strip("/").split("/") and store.method != methods.MEDIA_REPO
         if values.other_host(found.text) is not None:
             continue
-        if bucket and (in_path or host.startswith(f"{bucket.lower()}.")):
+        another = values.bucket_in_host(found.text) if store.method == methods.MODULE else ""
+        if bucket and another and another != bucket.lower():
+            yield _hit(
+                found,
+                store,
+                f"the endpoint is the address of the bucket {another!r}, in which boto3 takes {bucket!r} for a folder: "
+                "media goes there, or every request is refused",
+                f"Remove {another!r} from it, and write the bucket's name in bucket.",
+            )
+        elif bucket and (in_path or host.startswith(f"{bucket.lower()}.")):
             yield _hit(
                 found,
                 store,
@@ -423,18 +436,20 @@ def region_missing(config: Config) -> Iterable[Hit]:
 @rule(
     "read-as-other",
     Severity.BREAKS,
-    "A value is a list, or is parsed as a number, a date or a boolean, as it is unquoted: 0123 becomes 83.",
+    "A value is a list or mapping, or is parsed as a number, a date or a boolean, as it is unquoted: 0123 becomes 83.",
     references.YAML_11,
 )
 def read_as_other(config: Config) -> Iterable[Hit]:
     for store in config.stores:
         for name, found in store.fields.items():
             value = found.value
-            if value is not None and isinstance(value.data, tuple) and store.method == methods.MODULE:
+            if value is not None and isinstance(value.data, tuple | dict) and store.method == methods.MODULE:
                 asserted = name in ("bucket", "storage_class")
                 effect = "Synapse does not start" if asserted else "every request for media fails"
+                a_list = isinstance(value.data, tuple)
+                what, without = ("list", "[ ] or '- '") if a_list else ("mapping", "{ } or a name before it")
                 yield _hit(
-                    found, store, f"it is a list, not a string: {effect}", "Write the value without [ ] or '- '."
+                    found, store, f"it is a {what}, not a string: {effect}", f"Write the value without {without}."
                 )
                 continue
             if value is None or value.quoted or value.tag or not value.text or value.data is None:
@@ -445,7 +460,10 @@ def read_as_other(config: Config) -> Iterable[Hit]:
                 # The module converts these two to strings itself; it passes on everything else unchanged.
                 made_text = ("access_key_id", "region") if _makes_text(config) else ()
                 strict = store.method == methods.MODULE and name not in made_text
-                changed = str(value.data) != value.text or (strict and not isinstance(value.data, str))
+                # Ansible hands a date on as text.
+                as_date = bool(value.date) and config.kind is Kind.SYNAPSE
+                as_text = value.date or str(value.data)
+                changed = as_text != value.text or (strict and (as_date or not isinstance(value.data, str)))
             if changed:
                 shown = "it" if name in stores.SECRETS or name == "access_key_id" else repr(value.text)
                 yield _hit(
@@ -457,13 +475,46 @@ def read_as_other(config: Config) -> Iterable[Hit]:
 
 
 def changed_by_go(text: str) -> bool:
-    """Whether yaml.v3 parses this as a number or date whose text differs: 0123, 0x1F, 1e10, 1_000, 2026-01-01."""
-    if re.fullmatch(r"[1-9][0-9]*|0", text):
+    """Whether yaml.v3 parses this as a number, date or boolean whose text differs: 0123, 0x1F, 1e10, 1_000, 2026-01-01.
+
+    https://github.com/go-yaml/yaml/blob/v3.0.1/resolve.go: the forms of `resolve`, and what is none of them is text.
+    """
+    plain = text.replace("_", "") if re.match(r"[-+0-9]|\.[0-9]", text) else text
+    whole = re.fullmatch(r"-?(?:0|[1-9][0-9]*)", text)
+    if whole:
+        # What is longer becomes a float, which is written with an exponent.
+        return text == "-0" or len(text) > 20 or not -(2**63) <= int(text) < 2**64
+    fraction = re.fullmatch(r"-?(?:0|[1-9][0-9]{0,5})\.[0-9]*[1-9]", text)
+    if fraction and not text.lstrip("-").startswith("0.0000"):
+        return len(text) > 16
+    if re.fullmatch(r"True|TRUE|False|FALSE", text):
+        return True
+    number = r"[-+]?(?:0[xX][0-9A-Fa-f]+|0[oO]?[0-7]+|0[bB][01]+|(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)"
+    # A float that is too large for 64 bits stays text.
+    is_number = re.fullmatch(number, plain) and (plain.lower().lstrip("-+")[:2] == "0x" or not _is_infinite(plain))
+    return bool(is_number) or _is_date_to_go(text)
+
+
+def _is_infinite(plain: str) -> bool:
+    try:
+        return math.isinf(float(plain))
+    except ValueError:
         return False
-    return (
-        re.fullmatch(r"[-+.0-9][0-9_.eE+-]*|[-+]?0[xob][0-9A-Fa-f_]+", text) is not None
-        or re.match(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ]|$)", text) is not None
+
+
+def _is_date_to_go(text: str) -> bool:
+    found = re.fullmatch(
+        r"(\d{4}-\d{1,2}-\d{1,2})(?:[Tt]\d{1,2}:\d{1,2}:\d{1,2}(?:\.\d+)?(?:Z|[-+]\d\d:\d\d)"
+        r"| \d{1,2}:\d{1,2}:\d{1,2}(?:\.\d+)?)?",
+        text,
+        re.ASCII,
     )
+    if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text, re.ASCII):
+        return False  # written as it was
+    try:
+        return found is not None and bool(dt.date(*map(int, found[1].split("-"))))
+    except ValueError:
+        return False
 
 
 @rule(

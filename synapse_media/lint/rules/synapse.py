@@ -36,7 +36,7 @@ def _modules(config: Config) -> Iterator[tuple[str, Value]]:
 def _unset(entry: Value, name: str) -> bool:
     """Whether a switch of a provider is not set or has no value, which Synapse counts as false."""
     value = entry.items.get(name)
-    return value is None or value.data in (None, "")
+    return value is None or value.data in (None, "", (), {})
 
 
 def _switch(entry: Value, name: str, kind: Kind) -> bool | None:
@@ -250,7 +250,7 @@ def media_store_temporary(config: Config) -> Iterable[Hit]:
 @rule(
     "media-store-path",
     Severity.BREAKS,
-    "media_store_path has no value, or is an address, or has a `$X` or `~` that Synapse does not expand.",
+    "media_store_path has no value, is an address, ends with a blank, or has a `$X` or `~` that is not expanded.",
     f"{references.SYNAPSE}#{synapse.MEDIA_STORE_PATH}",
     _ONLY,
 )
@@ -271,6 +271,13 @@ def media_store_path(config: Config) -> Iterable[Hit]:
             "it is an address, not a directory: Synapse makes a directory of that name where it is started, and no "
             "media reaches the store",
             f"Set it to a directory, and add the store to {synapse.PROVIDERS}.",
+        )
+    elif path != path.strip():
+        yield Hit(
+            found,
+            synapse.MEDIA_STORE_PATH,
+            "it begins or ends with a blank, which is part of the directory's name: it is another directory",
+            "Remove the blank.",
         )
     elif re.match(r"~|\$\w|\$\{", path) or re.search(r"\$\{[^{}]*\}|/\$[A-Za-z_]\w*", path):
         yield Hit(
