@@ -12,6 +12,8 @@ state of before. That is safe where the next run finds again what was made, and 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -31,6 +33,7 @@ _AT_END: Final = "at-end"
 _WORTH_IT: Final = 10_000
 """Resources in the state times steps: about two seconds of CPU. Below, every step is written."""
 _CHANGING: Final = frozenset({"create", "update", "replace", "create-replacement"})
+_MAKING: Final = frozenset({"create", "create-replacement"})
 _HARMLESS: Final = frozenset({"same", "refresh", "delete", "delete-replaced"})
 """Done once more, they do nothing more."""
 _NEITHER: Final = ("pulumi:pulumi:Stack", f"pulumi:providers:{OURS.partition(':')[0]}")
@@ -59,6 +62,24 @@ def of_destroy(session: stacks.Session, state: Mapping[str, Any]) -> bool:
         and session.engine.is_local
         and all(_is_ours(one["urn"]) for one in found if one.get("custom"))
     )
+
+
+def making(preview: Mapping[str, Any], state: Mapping[str, Any]) -> list[stacks.Making]:
+    """What a run makes, by its preview. A proof is a record only."""
+    ids = {one["urn"]: str(one.get("id") or "") for one in resources_of(state)}
+    return [
+        stacks.Making(step["urn"], ids.get(step["urn"], ""), _digest(step["newState"].get("inputs") or {}))
+        for step in preview.get("steps", ())
+        if step["op"] in _MAKING
+        and step["newState"].get("custom")
+        and step["newState"]["type"] not in (PROOF, *_NEITHER)
+    ]
+
+
+def _digest(inputs: Mapping[str, Any]) -> str:
+    """SHA-256 of the inputs of a preview, which has "[secret]" in place of secrets; whatever `allow` says."""
+    named = {name: value for name, value in inputs.items() if name not in stacks.BY_ALLOW}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
 def settle(session: stacks.Session, preview: Mapping[str, Any], *, everything: bool) -> None:

@@ -12,7 +12,7 @@ from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards import changes, entries, markdown, refusals
 from synapse_media.guards.judge import Verdict, judge
 
-from . import programs, reviewed, stacks, terminal
+from . import checkpoints, programs, reviewed, stacks, terminal
 
 FORMATS = ("text", "markdown", "json")
 
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(markdown.failure(arguments.stack, str(error)))
         raise
     stacks.say_calls(preview)
-    found = changes.combined(verdict.changes, changes.of_preview(preview, state))
+    found = changes.combined(verdict.changes, changes.of_preview(preview, state), stack.allow)
     refused = changes.refused(found, stack.allow)
     warnings = changes.warnings(preview)
     if state is not None:
@@ -125,4 +125,5 @@ def _preview(
         arguments.stack, refresh=arguments.refresh, options=arguments.options, config=session.config
     )
     refusals.refuse(preview, state)
+    stacks.refuse_to_leave_behind(session, state, checkpoints.making(preview, state))
     return session.stack, verdict.without_declared(preview, session.stack.stores), preview, state

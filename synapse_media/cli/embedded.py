@@ -118,8 +118,13 @@ def _up(*, tls: bool | None, method: str | None, as_json: bool) -> int:
     session = stacks.open_stack(stacks.EMBEDDED, credentials=True)
     stacks.quiet_for_json(session, as_json=as_json)
     # Back on the local disk there is no key: to ask for that method is to say so.
-    gone = [entry(SERVER_NAME, Word.RETIRE_KEY)] if method == "filesystem" else []
-    up.apply(session, refresh=False, yes=True, options=[], allow=gone)
+    words = {Word.RETIRE_KEY} if method == "filesystem" else set()
+    record = read_applied(session.state()).get(SERVER_NAME)
+    if record is not None and record.place is not None and record.place.endpoint != running.endpoint:
+        # It is this server that moved, to https or to a free port, with all that is in it.
+        words |= {Word.REPLACE_BUCKET, Word.RETIRE_KEY}
+    allow = [entry(SERVER_NAME, word) for word in sorted(words)]
+    up.apply(session, refresh=False, yes=True, options=[], allow=allow)
     stores = stacks.outputs_of(session)
     out = project / "out" / stacks.EMBEDDED
     rendered = out / "plain" / SERVER_NAME / "store.json"

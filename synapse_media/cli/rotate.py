@@ -161,8 +161,16 @@ def _as_they_are(session: stacks.Session, wanted: Mapping[str, Keys]) -> dict[st
     found = {}
     for name, keys in wanted.items():
         ring = _ring(session, applied, session.stack.stores[name])
-        there = ring is not None and keys.active in ring.keys
-        found[name] = Keys(keys.active, tuple(sorted(set(ring.keys) - {keys.active}))) if ring and there else keys
+        has = ring.keys if ring else {}
+        former = [slot for slot in keys.retiring if slot in has]
+        if keys.active in has:
+            found[name] = Keys(keys.active, tuple(sorted(set(has) - {keys.active})))
+        elif former:
+            # The new key was not made, and perhaps never can be: no other change of the stack may wait for it.
+            found[name] = Keys(former[0])
+            stacks.say(f"stores.{name}.keys is put back to slot {former[0]}: there is no new key")
+        else:
+            found[name] = keys
     return found
 
 

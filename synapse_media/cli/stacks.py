@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from synapse_media import allow as allowed
 from synapse_media import catalog, contract, extras, stackfile
@@ -427,14 +427,19 @@ def _aligned(state: dict[str, Any], session: Session, allow: Collection[str]) ->
         if is_bucket(kind):
             changed |= _set(resource, "protect", value=allowed.protects_bucket(words))
             changed |= _set(resource, "retainOnDelete", value=allowed.retains_bucket(words))
-            wanted = {"forceDestroy": allowed.deletes_media(words)}
+            wanted = {_FORCE: allowed.deletes_media(words)}
         elif kind.endswith(RING):
-            wanted = {"retireConfirmed": allowed.retires_key(words)}
+            wanted = {_CONFIRMED: allowed.retires_key(words)}
         for name, value in wanted.items():
             for part in ("inputs", "outputs"):
                 if isinstance(resource.get(part), dict):
                     changed |= _set(resource[part], name, value=value)
     return state if changed else None
+
+
+_FORCE, _CONFIRMED = "forceDestroy", "retireConfirmed"
+BY_ALLOW = frozenset({_FORCE, _CONFIRMED})
+"""The inputs that follow from `allow`: they say what may be deleted, not what is made."""
 
 
 def _set(values: dict[str, Any], name: str, *, value: bool) -> bool:
@@ -504,7 +509,7 @@ def changing(
     begin: Callable[[], None] = lambda: None,
     judged: frozenset[tuple[str, str, str]] | None = None,
     *,
-    at_end: bool = False,
+    making: Sequence[Making] | None = None,
 ) -> Iterator[None]:
     """Around whatever changes a store. What does not come to its end leaves a mark (`was_cut_off`).
 
@@ -514,7 +519,7 @@ def changing(
         confirmed: what the command confirms beside `allow`; the run that goes on after it may go as far.
         begin: called before the first change; where it fails, nothing was begun.
         judged: the `fingerprint` of the state that was judged; None: it makes no difference.
-        at_end: things are made that the state has at the end only.
+        making: what is made, of which the state knows at the end only; None: it knows after every step.
 
     Raises SynapseMediaError where another machine changed the state since.
     """
@@ -523,8 +528,11 @@ def changing(
         raise changed_meanwhile()
     mark = _mark(session.engine, session.stack.name)
     before = mark.read_text(encoding="utf-8") if mark.exists() else None
+    former = _lacked_by_state(session)
+    written = _written_at(session) if making else ""
     noted = {
-        _MISSING: at_end or _state_may_lack(session),
+        _MISSING: making is not None or former is not None,
+        _MAKING: [list(one) for one in making or former or ()],
         "confirmed": list(confirmed),
         CONFIRMED: session.engine.environment.get(CONFIRMED, ""),
         "wanted": _wanted(session),
@@ -538,13 +546,33 @@ def changing(
         else:
             write_private(mark, before)
         raise
-    yield
+    try:
+        yield
+    except BaseException:
+        # It failed, or was asked to stop: the engine then ends by itself, and the state has whatever was made.
+        if making is not None and former is None and _written_at(session) != written:
+            write_private(mark, json.dumps({**noted, _MISSING: False, _MAKING: []}))
+        raise
     mark.unlink(missing_ok=True)
+
+
+class Making(NamedTuple):
+    """A resource that a run makes.
+
+    Attributes:
+        urn: its URN.
+        former_id: its ID in the state before; "" for none.
+        digest: of its inputs.
+    """
+
+    urn: str
+    former_id: str
+    digest: str
 
 
 def refuse_what_is_in_no_state(session: Session) -> None:
     """Raise SynapseMediaError where the state may lack what a run made that was cut off: it would be left behind."""
-    if _state_may_lack(session):
+    if _lacked_by_state(session) is not None:
         raise SynapseMediaError(
             "nothing was destroyed: the last `up` was cut off before it wrote what it had made into the state, so that "
             f"this would leave it behind. Run `synapse-media up --stack {session.stack.name}` first, which finds it. "
@@ -552,15 +580,47 @@ def refuse_what_is_in_no_state(session: Session) -> None:
         )
 
 
+def refuse_to_leave_behind(session: Session, state: Mapping[str, Any], making: Iterable[Making]) -> None:
+    """Raise SynapseMediaError where a run that was cut off may have made what is in no state, and this one does not.
+
+    Args:
+        making: what this run makes; the same as then is found again at the store.
+    """
+    ids = {one["urn"]: str(one.get("id") or "") for one in resources_of(state)}
+    now = {(one.urn, one.digest) for one in making}
+    left = [
+        one
+        for one in _lacked_by_state(session) or ()
+        if ids.get(one.urn, "") == one.former_id and (one.urn, one.digest) not in now
+    ]
+    if left:
+        named = (Urn.parse(one.urn) for one in left)
+        words = ", ".join(f"{short(urn.kind)} of {urn.name}" for urn in named)
+        raise SynapseMediaError(
+            "nothing was changed: the last `up` was cut off before it wrote what it had made into the state, and this "
+            f"one would not make the same: {words}. What there is of it at the store would be left behind, with a key "
+            "that works. Put the stack file (or the program) back to what it was then, run "
+            f"`synapse-media up --stack {session.stack.name}`, which finds it, and make the change after that. "
+            f"If there is nothing of it at the store: delete {_mark(session.engine, session.stack.name)}."
+        )
+
+
 _MISSING = "made and not in the state"
+_MAKING = "making"
 
 
-def _state_may_lack(session: Session) -> bool:
+def _lacked_by_state(session: Session) -> list[Making] | None:
+    """What the state may lack after a run that was cut off; None where it has everything."""
     try:
         noted = json.loads(_mark(session.engine, session.stack.name).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return False
-    return bool(noted.get(_MISSING))
+        return None
+    return [Making(*one) for one in noted.get(_MAKING, ())] if noted.get(_MISSING) else None
+
+
+def _written_at(session: Session) -> str:
+    """When the state was written."""
+    return str(session.state()["deployment"].get("manifest", {}).get("time", ""))
 
 
 def was_cut_off(session: Session) -> bool:

@@ -175,9 +175,10 @@ def _apply(
         if again:
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview, state)
-        found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps)
+        found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps, stack.allow)
         notes = (*changes.warnings(preview), *entries.of_no_store(stack.allow, stack.stores, state, preview))
         terminal.write_changes(changes.lines(found, notes), sys.stderr)
+        stacks.refuse_to_leave_behind(session, state, making := checkpoints.making(preview, state))
         _refuse_dangers(stack, found, confirmed)
         what_was_reviewed.require(found, reviewed, stack.name)
         _refuse_what_the_store_has(session, applied, found, steps, preview)
@@ -185,9 +186,9 @@ def _apply(
             ask(session, found)
         _say_what_is_slow(session, found)
         at_end = not look_again and checkpoints.of_up(session, preview, state)
-        with stacks.changing(session, confirmed, begin, judged, at_end=at_end):
-            shown = ["--refresh"] if refresh else []
-            engine.up(stack.name, [*shown, *options, *again], config=session.config, at_end=at_end)
+        with stacks.changing(session, confirmed, begin, judged, making=making if at_end else None):
+            shown = [*(["--refresh"] if refresh else []), *options, *again]
+            engine.up(stack.name, shown, config=session.config, at_end=at_end)
             if at_end or cut_off:
                 checkpoints.settle(session, preview, everything=cut_off)
             if look_again:

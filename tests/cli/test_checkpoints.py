@@ -37,7 +37,12 @@ STORE = (
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     config = tmp_path / "Pulumi.prod.yaml"
     config.write_text("config: {}\n")
-    engine = SimpleNamespace(is_local=True, environment={"PULUMI_BACKEND_URL": "file:///state"}, project=tmp_path)
+    engine = SimpleNamespace(
+        is_local=True,
+        environment={"PULUMI_BACKEND_URL": "file:///state"},
+        project=tmp_path,
+        export=lambda _: {"deployment": {}},
+    )
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv(checkpoints.VARIABLE, raising=False)
     monkeypatch.setattr(look, "keeps_marks", lambda values: values["bucket"] != "without-tags")
@@ -111,7 +116,7 @@ def test_a_destroy_is_written_at_the_end_where_our_plugin_deletes_everything(ses
 
 def test_what_may_be_in_no_state_is_not_left_behind_by_a_destroy(session: Any) -> None:
     stacks.refuse_what_is_in_no_state(session)
-    with pytest.raises(KeyboardInterrupt), stacks.changing(session, at_end=True):
+    with pytest.raises(KeyboardInterrupt), stacks.changing(session, making=[]):
         raise KeyboardInterrupt
     with pytest.raises(SynapseMediaError, match="Run `synapse-media up --stack prod` first"):
         stacks.refuse_what_is_in_no_state(session)

@@ -104,6 +104,18 @@ def test_up_again_another_method_down_and_clean(
         assert list((state / place).rglob("*embedded*")) == []
 
 
+def test_a_server_that_moves_keeps_its_stack(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["embedded", "up"]) == 0
+    stored = project / "out/embedded/plain/matrix.example.com/store.json"
+    key = json.loads(stored.read_text())["access_key_id"]
+    capfd.readouterr()
+    assert main(["embedded", "up", "--tls"]) == 0, capfd.readouterr().err
+    moved = json.loads(stored.read_text())
+    assert moved["endpoint_url"].startswith("https://")
+    assert moved["access_key_id"] == key
+    assert main(["diff", "--stack", "embedded", "--refresh"]) == 0
+
+
 def test_clean_takes_the_stack_along_where_its_file_is_missing(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

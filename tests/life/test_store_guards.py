@@ -502,6 +502,20 @@ def test_a_finish_that_was_killed_is_finished(life: Life) -> None:
     assert life.command("diff", "--refresh")[0] == 0
 
 
+def test_a_rotation_whose_key_is_refused_stands_in_no_way(life: Life) -> None:
+    """The user has as many keys as it may have: whose the other is, nobody here knows."""
+    life.iam.create_access_key(UserName=life.user)
+    code, printed = life.command("rotate", "--yes")
+    assert code == 1, printed
+    assert "has the maximum number of keys" in printed
+    assert line(life) == {"active": "a", "retiring": []}
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    works(life)
+    assert life.command("diff")[0] == 0
+    assert len(life.keys()) == 2
+
+
 def test_a_rotation_that_was_cut_off_and_then_declined_is_not_in_the_stack_file(life: Life) -> None:
     session = stacks.open_stack(life.stack.name, credentials=True)
     with pytest.raises(KeyboardInterrupt), stacks.changing(session):

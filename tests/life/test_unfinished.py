@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from synapse_media.cli import stacks
+import pytest
+
+from synapse_media.cli import checkpoints, stacks
 from synapse_media.guards.applied import PROOF
 from synapse_media.plugin import families
 from synapse_media.schema import model
 from synapse_media.schema.resources import ProofInputs
 from tests.doubles import proxy
 from tests.life.life import SERVER, Life
+from tests.processes import beneath
+
+OTHER = "other.example.com"
 
 
 def test_a_refresh_does_not_forget_that_the_proof_failed(begin: Callable[[], Life]) -> None:
@@ -74,3 +84,69 @@ def test_a_decoy_that_a_killed_run_left_is_gone_after_the_next(begin: Callable[[
     assert decoy not in {bucket["Name"] for bucket in life.s3.list_buckets()["Buckets"]}
     life.stack.outputs().require_proof()
     assert life.command("diff", "--refresh")[0] == 0
+
+
+def _kill_at_the_proof(life: Life) -> None:
+    """`up`, killed with all its processes when it has made a key and begins to prove it."""
+    command = [str(Path(sys.executable).parent / "synapse-media"), "up", "--yes", "--stack", life.stack.name]
+    project = life.stack.engine.project
+    with subprocess.Popen(
+        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ}
+    ) as child:
+        assert child.stdout is not None
+        for said in child.stdout:
+            if "Proof" in said and "creating" in said:
+                break
+        for pid in (child.pid, *beneath(child.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_what_a_killed_run_made_is_not_left_behind(begin: Callable[[], Life], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the state is written at the end only, and the store is taken out of the stack file again."""
+    monkeypatch.setenv(checkpoints.VARIABLE, "at-end")
+    life = begin()
+    first = life.settings()
+    second = life.settings(bucket=f"{life.bucket}-2")
+    life.stack.write({SERVER: first})
+    assert life.command("up", "--yes")[0] == 0
+    life.stack.write({SERVER: first, OTHER: second})
+    _kill_at_the_proof(life)
+    user = f"synapse-media-{life.bucket}-2"
+    assert len(life.iam.list_access_keys(UserName=user)["AccessKeyMetadata"]) == 1
+
+    edits = ({SERVER: first}, {SERVER: first, OTHER: {**second, "bucket": f"{life.bucket}-3"}})
+    for edit in edits:
+        life.stack.write(edit)
+        for command in (["up", "--yes"], ["diff"], ["up", "--yes", "--refresh"]):
+            code, printed = life.command(*command)
+            assert code == 1, printed
+            assert f"Bucket of {OTHER}, User of {OTHER}, " in printed
+            assert f"KeyRing of {OTHER}" in printed
+    assert life.command("destroy", "--yes")[0] == 1
+
+    # As the message says. Leave to delete, or another store, is no reason against it.
+    life.stack.write({SERVER: first, OTHER: second}, [f"{OTHER}/delete-bucket", f"{OTHER}/retire-key"])
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    life.stack.outputs(OTHER).require_proof()
+    life.stack.write({SERVER: first}, [f"{OTHER}/delete-bucket", f"{OTHER}/retire-key", f"{OTHER}/narrow-policy"])
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    assert user not in {one["UserName"] for one in life.iam.list_users()["Users"]}
+    assert f"{life.bucket}-2" not in {one["Name"] for one in life.s3.list_buckets()["Buckets"]}
+
+
+def test_what_a_failed_run_made_is_in_the_state(begin: Callable[[], Life], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine ended by itself: the stack file may be changed, and the stack be given up."""
+    monkeypatch.setenv(checkpoints.VARIABLE, "at-end")
+    life = begin()
+    taken = life.user
+    life.iam.create_user(UserName=taken, Path="/others/")
+    life.store()
+    code, printed = life.command("up", "--yes")
+    assert code == 1, printed
+    assert "exists already" in printed
+    life.store(user=f"{taken}-2")
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed

@@ -193,10 +193,10 @@ def test_a_refresh_finds_a_key_of_which_the_state_does_not_know(owner: Direct) -
     assert found is not None
     assert found.outputs["unknownKeys"] == []
     assert not any("not created by this stack" in said for said in owner.said)
-    assert RING.unsettled(found.outputs) == ("orphanUntil",)
+    assert RING.unsettled(found.outputs, ring(owner, "a")) == ("orphanUntil",)
     settled = RING.update(owner.name, found.outputs, ring(owner, "a"), owner.context)
     assert owner.key_ids() == {outputs["accessKeyId"]}
-    assert RING.unsettled(settled) == ()
+    assert RING.unsettled(settled, ring(owner, "a")) == ()
 
 
 def test_two_runs_that_were_cut_off_are_both_looked_for(owner: Direct) -> None:
