@@ -10,7 +10,7 @@ from typing import Any
 from synapse_media import contract, stackfile
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
-from synapse_media.guards.applied import PROOF, Applied, Homeservers, resources_of
+from synapse_media.guards.applied import PROOF, Applied, Homeservers, is_encrypted, resources_of
 from synapse_media.guards.applied import read as read_applied
 
 from . import stacks
@@ -44,13 +44,15 @@ class Existing:
     """A store as the state has it.
 
     Attributes:
-        outputs: without its secret; None if no `up` finished it yet.
+        outputs: without its secret; None if no `up` finished it yet, or if `is_encrypted`.
         proved_at: when its key was last proved, ISO 8601; "" if never.
+        is_encrypted: the outputs are secrets in the state, as those of a store are that was given a secret.
     """
 
     record: Applied
     outputs: contract.StorageOutputs | None
     proved_at: str = ""
+    is_encrypted: bool = False
 
 
 def all_stacks(project: Path) -> list[Overview]:
@@ -85,7 +87,9 @@ def existing(project: Path, overview: Overview) -> Iterator[Existing]:
         if one["type"] == PROOF
     }
     for name, record in sorted(read_applied(state).items()):
-        yield Existing(record, _without_secrets(record.outputs), proved.get(name, ""))
+        encrypted = is_encrypted(record.outputs) or is_encrypted(record.outputs.get("bucket"))
+        outputs = None if encrypted else _without_secrets(record.outputs)
+        yield Existing(record, outputs, proved.get(name, ""), encrypted)
 
 
 def _without_secrets(outputs: Mapping[str, Any]) -> contract.StorageOutputs | None:

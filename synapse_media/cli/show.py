@@ -76,7 +76,7 @@ def _to_json(one: Overview, stores: Iterable[Existing], found: Drift | None) -> 
         "stores": {
             store.record.server_name: {
                 **(stacks.report([store.outputs])[store.record.server_name] if store.outputs else {}),
-                "finished": store.outputs is not None,
+                "finished": store.outputs is not None or store.is_encrypted,
                 "proved_at": store.proved_at,
                 "keys": {
                     key: "active" if slot == store.record.ring.active else "retiring"
@@ -94,12 +94,19 @@ def _in_words(one: Overview, stores: Collection[Existing], found: Drift | None) 
     lines = [f"stack {one.name}"]
     for store in stores:
         name, ring = store.record.server_name, store.record.ring
-        if store.outputs is None:
+        if store.is_encrypted:
+            lines.append(
+                f"{name}: made; what it has is encrypted in the state, since a setting of it is a secret: "
+                f"`synapse-media prove --stack {one.name}` tries its key"
+            )
+        elif store.outputs is None:
             lines.append(f"{name}: not finished; run `synapse-media up --stack {one.name}`")
         else:
             lines.append(stacks.summary([store.outputs]))
         if store.proved_at:
-            passed = store.outputs is not None and store.outputs.proof is not None and store.outputs.proof.passed
+            proof = store.outputs.proof if store.outputs else None
+            # That of encrypted outputs can't be read: that it was made is all that is known.
+            passed = store.is_encrypted or (proof is not None and proof.passed)
             lines.append(f"  proved     {store.proved_at[:16].replace('T', ' ')} UTC{'' if passed else ', and failed'}")
         if ring is not None:
             server = f" --server {name}" if len(stores) > 1 else ""

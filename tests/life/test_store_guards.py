@@ -248,6 +248,35 @@ def test_a_store_that_moves_into_the_program_and_elsewhere_is_a_danger(life: Lif
     assert "becomes other/: media that is there already is looked for elsewhere" in printed
 
 
+def test_a_store_whose_bucket_is_a_secret_is_guarded_and_shown_like_any_other(life: Life) -> None:
+    """Its outputs, and its bucket's name, are ciphertext in the state."""
+    put_media(life)
+    used = life.keys()
+    declare(life)
+    program = life.stack.engine.project / "__main__.py"
+    secret = program.read_text().replace(f"bucket='{life.bucket}'", f"bucket=Output.secret('{life.bucket}')")
+    assert secret != program.read_text()
+    program.write_text(f"from pulumi import Output\n{secret}")
+    code, printed = life.command("up", "--yes")
+    assert code == 0, printed
+    code, printed = life.command("show", "--stack", life.stack.name)
+    assert code == 0, printed
+    assert "not finished" not in printed
+    assert "failed" not in printed
+    assert f"{SERVER}: made; what it has is encrypted in the state" in printed
+    code, printed = life.command("diff")
+    assert code == 0, printed
+    # The store goes, and its media has no word.
+    program.write_text(secret[: secret.index("S3Compatible(")])
+    allowed = words("delete-bucket", "retire-key", "narrow-policy")
+    life.stack.write({OTHER: {"method": "filesystem"}}, allowed)
+    code, printed = life.command("up", "--yes")
+    assert code in (1, 3), printed
+    assert "nothing was changed" in printed
+    assert media(life) == PHOTO
+    assert life.keys() == used
+
+
 def test_another_datastore_id_in_the_program_is_a_danger(life: Life) -> None:
     """No part of the store has it, so that nothing else changes."""
     for number, (datastore, expected) in enumerate((("one", (0, 2, 3)), ("one", (0,)), ("two", (3,)))):
