@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synapse_media import values
 from synapse_media.contract import ContractError, StorageOutputs, from_json
 from synapse_media.errors import UsageError
-from synapse_media.methods import METHODS
+from synapse_media.methods import METHODS, MODULE
 from synapse_media.renderer import secret_variable
 
 if TYPE_CHECKING:
@@ -26,18 +27,24 @@ def load_file(path: str) -> StorageOutputs:
     AWS_SHARED_CREDENTIALS_FILE names.
 
     Raises:
-        ContractError: there is no such file, or it is not a store's.
+        ContractError: there is no such file, it is not a store's, or boto3 refuses its endpoint or region.
         StoreError: the secret in the environment is malformed.
     """
     try:
         plain = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ContractError(f"{path}: {error.strerror}. `synapse-media render` writes it as store.json.") from None
-    except ValueError:
-        raise ContractError(f"{path} is not JSON. `synapse-media render` writes it as store.json.") from None
+    except (ValueError, RecursionError):  # the latter where it is nested too deeply
+        raise ContractError(
+            f"{path} is not JSON that can be read. `synapse-media render` writes it as store.json."
+        ) from None
     if not isinstance(plain, dict):
         raise ContractError(f"{path} is not the outputs of a store. `synapse-media render` writes it as store.json.")
     store = from_json(plain)
+    for name, field, text in (("endpoint_url", "endpoint", store.endpoint_url), ("region", "region", store.region)):
+        fault = values.judge(field, text, MODULE) if text else None
+        if fault is not None and fault.rule not in values.UNSURE:
+            raise ContractError(f"{path}: {name} is {text!r}: {fault.reason}. {fault.mend}")
     if store.secret_access_key or store.keyless or not store.access_key_id:
         return store
     from synapse_media.store import credentials

@@ -432,6 +432,10 @@ def test_a_method_that_keeps_media_elsewhere(one: World) -> None:
     one.save(replace(one.store, method="matrix-media-repo"))
     code, _, said = one.run("verify")
     assert code == 64
+    # Its names are in its database alone.
+    assert "allowed: --database postgresql://USER@HOST/NAME" in said
+    code, _, said = one.run("free", "--older-than", "30d")
+    assert code == 64
     assert "under names of its own" in said
     assert "allowed: a store.json of the method synapse-s3-storage-provider" in said
 

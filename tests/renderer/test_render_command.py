@@ -204,12 +204,33 @@ def test_a_media_path_without_a_file_datastore_is_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "No such file"), ("{", "is not JSON"), ("[]", "not the outputs of a store"), ("{}", "version None")],
+    [
+        (None, "No such file"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "not the outputs of a store"),
+        ("{}", "version None"),
+    ],
 )
 def test_a_file_that_is_no_store(text: str | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "store.json"
     if text is not None:
         path.write_text(text)
+    with pytest.raises(ContractError, match=said):
+        stores.load_file(str(path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"endpoint_url": "x"}, "endpoint_url is 'x'"),
+        ({"endpoint_url": "http://a_b"}, "endpoint_url is 'http://a_b'"),
+        ({"region": "a b"}, "region is 'a b'"),
+    ],
+)
+def test_a_store_that_boto3_refuses(changed: dict[str, str], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "store.json"
+    path.write_text(json.dumps({**to_json(store("amazon")), **changed}))
     with pytest.raises(ContractError, match=said):
         stores.load_file(str(path))
 
