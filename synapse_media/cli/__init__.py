@@ -57,6 +57,15 @@ def _lacking(error: ModuleNotFoundError) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        # While there was no command yet to say it: its module was being imported.
+        terminal.write([("synapse-media: interrupted; nothing was changed", "")], sys.stderr)
+        return 130
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     made = parser()
     if "_ARGCOMPLETE" in os.environ:
         # Asked by the shell, in the middle of a line.

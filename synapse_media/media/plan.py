@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -47,6 +48,17 @@ class Named:
         return {"count": self.count, "first": [{"path": path, "why": why} for path, why in self.first]}
 
 
+@contextlib.contextmanager
+def temporary() -> Iterator[None]:
+    """Have an error of a file without a name say where it lies: the disk that is full is not that of the media."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = f"a temporary file in {tempfile.gettempdir()} (TMPDIR)"
+        raise
+
+
 class Plan:
     """Names in the order in which they are added, with a number each: bytes, for a transfer."""
 
@@ -60,7 +72,8 @@ class Plan:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with temporary():
+            self._file.close()
 
     def add(self, path: str, size: int, note: str = "") -> None:
         """
@@ -69,11 +82,13 @@ class Plan:
             note: a word that is handed back with it.
         """
         self.amount.add(size)
-        self._file.write(os.fsencode(f"{size}\t{note}\t{path}\n"))
+        with temporary():
+            self._file.write(os.fsencode(f"{size}\t{note}\t{path}\n"))
 
     def batches(self, count: int = BATCH) -> Iterator[tuple[tuple[str, int, str], ...]]:
         """(path, size, note) of so many at once."""
-        self._file.seek(0)
+        with temporary():
+            self._file.seek(0)  # which writes what is in the buffer
         lines = self._read()
         while batch := tuple(islice(lines, count)):
             yield batch

@@ -24,6 +24,8 @@ from synapse_media.engine.processes import environment
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
 
+from .plan import temporary
+
 REMOTE: Final = "store"
 TRANSFERS: Final = 32
 _VARIABLE: Final = f"RCLONE_CONFIG_{REMOTE.upper()}_"
@@ -212,9 +214,10 @@ class Rclone:
     ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
         """A running command and its log. It ends with this process, too: its log has no reader then."""
         with tempfile.TemporaryFile() as given:
-            for name in names or ():
-                given.write(os.fsencode(name) + b"\n")
-            given.seek(0)
+            with temporary():
+                for name in names or ():
+                    given.write(os.fsencode(name) + b"\n")
+                given.seek(0)
             child = subprocess.Popen(
                 self._command(*command),
                 stdin=given if names is not None else subprocess.DEVNULL,

@@ -50,6 +50,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_an_interrupt_before_there_is_a_command_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "parser", interrupted)
+    assert run("diff") == (130, "", "synapse-media: interrupted; nothing was changed\n")
+
+
 def store(**changes: Any) -> StorageOutputs:
     made = StorageOutputs(
         server_name="matrix.example.com",
