@@ -220,9 +220,12 @@ class World:
     # ---- what must hold
 
     def recover(self, command: tuple[str, ...]) -> None:
-        """`up` again; where that is refused for what only `command` confirms, that one. Raises BrokenError."""
+        """`up` again; where that is refused for what only `command` confirms, that one. A rotation that got no new key
+        put the keys line back, and is begun anew. Raises BrokenError.
+        """
         code, said = self.run("up", "--yes")
-        if code == 3 and command[0] == "rotate":
+        none_begun = command[:2] == ("rotate", "--yes") and not self._keys_line(self.first.name)["retiring"]
+        if (code == 3 and command[0] == "rotate") or (code == 0 and none_begun):
             code, said = self.run(*command)
         if code:
             raise BrokenError(f"`up` ended with {code}:\n{said[-3000:]}")
