@@ -93,7 +93,8 @@ def _fault(
     if ours and path not in ours:
         wanted = next(filter(None, (mark.path if mark else "", *paths)), ", ".join(sorted(ours)))
         if path.startswith(ROOT):
-            return f"user {user!r} is marked as another stack's (path {path!r}, ours is {wanted!r})."
+            fault = f"user {user!r} is marked as another stack's (path {path!r}, ours is {wanted!r})."
+            return fault + _former(path, wanted)
         if not adopted:
             return f"user {user!r} exists already (path {path!r}, ours is {wanted!r}): it is not this stack's."
     known = frozenset({mark.bucket if mark else "", *buckets} - {""})
@@ -101,6 +102,22 @@ def _fault(
     if named and not named & known and (known or strict):
         return f"user {user!r} is another store's: its policy {POLICY_NAME!r} is for {', '.join(sorted(named))}."
     return ""
+
+
+def _former(path: str, ours: str) -> str:
+    """The way out if a path is that of this bucket in this stack, for a homeserver by another name; else "".
+
+    A user keeps its first path, however often its homeserver is renamed: a state that is lost was all that knew it.
+    """
+    found, wanted = path.strip("/").split("/"), ours.strip("/").split("/")
+    differ = [number for number, (one, other) in enumerate(zip(found, wanted, strict=False)) if one != other]
+    if len(found) != len(wanted) or differ != [_HOMESERVER]:
+        return ""
+    return f" It was made for this bucket when its homeserver was {found[_HOMESERVER]}: set renamed_from to that."
+
+
+_HOMESERVER: Final = 3
+"""The part of `/synapse-media/<project>/<stack>/<homeserver>/<bucket>/` that a rename changes."""
 
 
 def _paths(mark: UserMark | None) -> tuple[str, ...]:

@@ -373,6 +373,23 @@ def test_what_a_policy_allows_beside_another(policy: list[Values], former: list[
     assert allows_all(json.dumps({"Statement": policy}), {"Statement": former}) is all_of_it
 
 
+def test_a_user_of_a_homeserver_that_was_renamed_is_told_from_another_stacks(direct: Direct) -> None:
+    """Its path is that of the first name, which only the state knew that was lost."""
+    wanted = user_of(direct)
+    *_, project, stack, homeserver, bucket = wanted["path"].strip("/").split("/")
+    first = f"/synapse-media/{project}/{stack}/first.{homeserver}/{bucket}/"
+    direct.make(USER, {**wanted, "path": first, "mark": {**wanted["mark"], "path": first}})
+    with pytest.raises(StoreError, match=f"when its homeserver was first.{homeserver}: set renamed_from to that"):
+        direct.make(USER, wanted)
+    # The way out.
+    _, outputs = direct.make(USER, {**wanted, "mark": {**wanted["mark"], "formerPaths": [first]}})
+    assert outputs["path"] == first
+    other = wanted["path"].replace(f"/{stack}/", "/another/")
+    with pytest.raises(StoreError) as refused:
+        direct.make(USER, {**wanted, "path": other, "mark": {**wanted["mark"], "path": other}})
+    assert "renamed_from" not in str(refused.value)
+
+
 def test_a_user_that_was_marked_by_another_is_left_in_peace(direct: Direct) -> None:
     _, outputs = direct.make(USER, user_of(direct))
     direct.iam.update_user(UserName=direct.name, NewPath="/synapse-media/synapse-media/other/matrix.example.com/b/")
