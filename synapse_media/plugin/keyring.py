@@ -167,6 +167,9 @@ class NamedKeys(KeyFamily):
             if self.is_named_here(key.name) and key.key_id not in known and not key.elsewhere
         ]
 
+    def unrecorded(self, known: frozenset[str]) -> list[str]:
+        return self.orphans(known)
+
 
 class RingBase(SchemaResource[In, S]):
     """All access keys of one user, by slot.

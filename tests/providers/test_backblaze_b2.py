@@ -674,6 +674,27 @@ def test_a_key_of_a_killed_run_is_replaced(double: B2Double, monkeypatch: pytest
     B2Bucket().delete("refused-media", bucket, context)
 
 
+def test_a_refresh_finds_a_key_of_a_killed_rotation_that_was_undone(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys line was put back, so that nothing else would change the ring, and the key would live on."""
+    said: list[str] = []
+    ring, context = B2KeyRing(), Context(said.append)
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    made = ring.create(_ring_of(bucket, "a"), context)[1]
+    ring.update("media", made, _ring_of(bucket, "a", "b"), context)
+    assert len(_keys(double)) == 2
+    said.clear()
+    found = ring.read("media", _ring_of(bucket, "a"), made, context)
+    assert found is not None
+    assert found.outputs["unknownKeys"] == []
+    assert said == []
+    assert ring.unsettled(found.outputs, _ring_of(bucket, "a")) == ("orphanUntil",)
+    settled = ring.update("media", found.outputs, _ring_of(bucket, "a"), context)
+    assert set(_keys(double)) == {made["accessKeyId"]}
+    assert ring.unsettled(settled, _ring_of(bucket, "a")) == ()
+
+
 @pytest.mark.parametrize("edited", [{"userName": "other"}, {"owner": "renamed"}])
 def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
     double: B2Double, monkeypatch: pytest.MonkeyPatch, edited: dict[str, Any]
