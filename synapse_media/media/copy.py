@@ -172,6 +172,7 @@ def _transfer(
             failed = {path: _REFUSED.format(error.strerror) for path, error in refused.items()}
             # Each is a link to the file that was opened.
             failed |= rclone.copy(str(directory), rclone.remote(), names, "--copy-links", *options, show=shown)
+        refused_by_store = 0
         for path, size in sizes.items():
             if path not in failed:
                 arrived.add(path, size)
@@ -181,8 +182,9 @@ def _transfer(
                 report.changing.add(path, "was changed while it was read")
             else:
                 report.failed.add(path, failed[path])
+                refused_by_store += path in names
         before = Progress(arrived.amount.files, arrived.amount.size)
-        if len(failed) == len(batch):
+        if names and refused_by_store == len(names):
             return  # a store that takes none of so many takes none of the rest
 
 

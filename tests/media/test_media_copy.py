@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import pytest
 
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
-from synapse_media.media import rclone
+from synapse_media.media import copy, rclone
 from synapse_media.methods import Operation
 from tests.doubles import proxy
 from tests.media.worlds import KILLS, World, world
@@ -270,6 +271,29 @@ def test_a_directory_that_becomes_a_link_while_others_are_uploaded_is_not_follow
         code, answer, _ = one.run("copy", "--bwlimit", "1M")
     assert (code, counts(answer)) == (0, {"planned": 201, "copied": 201})
     assert in_bucket(one) == wanted
+
+
+def test_files_that_are_deleted_meanwhile_keep_nothing_from_being_copied(
+    one: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of one batch, as in the purge of a server: that is no store that takes nothing."""
+    monkeypatch.setattr(copy, "at_once", lambda _: 2)
+    for name in ("local_content/aa/aa/one", "local_content/aa/aa/two", "local_content/zz/zz/last"):
+        one.write(name)
+    one.put("local_content/zzz/zz/other")
+
+    def purge(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        shutil.rmtree(one.media / "local_content/aa")
+        return upstream.ask(request)
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(
+            purge, when=lambda request: request.query.get("prefix") == ["media/remote_thumbnail/"], times=1
+        )
+        code, answer, _ = one.run("copy", "--min-age", "0")
+    assert (code, counts(answer)) == (0, {"planned": 3, "copied": 1})
+    assert set(in_bucket(one)) == {"local_content/zz/zz/last", "local_content/zzz/zz/other"}
 
 
 def test_what_killed_runs_left_in_the_temporary_directory(
