@@ -629,6 +629,8 @@ def _is_refused(reader: _Reader, name: str, text: str, allowed: str, *, endpoint
         return True
     if fault is None or fault.rule == "bucket-name-unusual":
         return False  # the catalog says that, and lets an adopted bucket have it
+    if fault.rule == "placeholder" and name == "bucket" and reader.raw.get("adopt") is True:
+        return False  # it is there, so it is its name
     reason = f"{fault.reason[0].upper()}{fault.reason[1:]}"
     reader.add(name, text, allowed, f"{reason}. {fault.mend}")
     return True
@@ -711,7 +713,8 @@ def _check_prefix(reader: _Reader, method: str) -> str:
         )
     else:
         fault = values.judge("prefix", prefix, method)
-        if fault is not None and fault.rule not in values.UNSURE:
+        # One that looks like a placeholder works, and may have media under it.
+        if fault is not None and fault.rule not in {*values.UNSURE, "placeholder"}:
             reader.add(
                 "prefix", prefix, "a folder's name", f"{fault.reason[0].upper()}{fault.reason[1:]}. {fault.mend}"
             )
