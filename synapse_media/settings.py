@@ -576,7 +576,7 @@ def _check_adopt_key(reader: _Reader, iam_endpoint: str, *, adopt: bool) -> str:
     if key and not (adopt and iam_endpoint):
         reader.add(
             "adopt_key",
-            key,
+            NO_SETTING,  # it may be the secret
             "a key beside adopt: true, where the store has an IAM API",
             "Set adopt: true, and user to the name of the user that has the key."
             if iam_endpoint
@@ -857,7 +857,10 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow:
             options[name] = value
             _check_content(reader, name, rule)
         else:
-            reader.add(name, value, str(rule.get("allowed", _TYPES_IN_WORDS[rule["type"]])), str(rule["what"]))
+            # In place of a yes or no somebody may have written what it is about: a key.
+            hidden = rule["type"] == "boolean" and isinstance(value, str)
+            shown = Described("a text") if hidden else value
+            reader.add(name, shown, str(rule.get("allowed", _TYPES_IN_WORDS[rule["type"]])), str(rule["what"]))
     return options
 
 
