@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -142,6 +142,10 @@ def _is_same(root: Root, file: MediaFile, found: RemoteObject, report: Copied, *
     return True
 
 
+_DELETED: Final = (
+    "was deleted here while it was uploaded, and the bucket has it all the same: `media verify --database` names what "
+    "nobody knows"
+)
 _REFUSED: Final = "can't be opened ({}): it can't be read, or a part of its path became a symbolic link"
 
 
@@ -161,31 +165,87 @@ def _transfer(
         options = (*options, "--ignore-checksum")
     before = Progress()
     for batch in plan.batches(at_once(BATCH)):
-        sizes = {path: size for path, size, _ in batch}
-        began = before
+        sizes: Mapping[str, int] = {path: size for path, size, _ in batch}
+        done: dict[str, int] = {}
+        # What was replaced meanwhile lies in the bucket with its former content, and is newer there than the file.
+        for is_last in (False, True):
+            began = before
 
-        def shown(progress: Progress, began: Progress = began) -> None:
-            show(began + progress, plan.amount)
+            def shown(progress: Progress, began: Progress = began) -> None:
+                show(began + progress, plan.amount)
 
-        with handed_over(root, sizes) as (directory, refused):
-            names = {path: size for path, size in sizes.items() if path not in refused}
-            failed = {path: _REFUSED.format(error.strerror) for path, error in refused.items()}
-            # Each is a link to the file that was opened.
-            failed |= rclone.copy(str(directory), rclone.remote(), names, "--copy-links", *options, show=shown)
-        refused_by_store = 0
-        for path, size in sizes.items():
-            if path not in failed:
-                arrived.add(path, size)
-            elif isinstance(refused.get(path), FileNotFoundError) or not (root.directory / path).exists():
-                continue  # Synapse deleted it meanwhile
-            elif _was_written(root, path, size) and path not in refused:
-                report.changing.add(path, "was changed while it was read")
-            else:
-                report.failed.add(path, failed[path])
-                refused_by_store += path in names
+            sent = _send(root, rclone, sizes, ("--copy-links", *options), shown)
+            refused_by_store = _judge(root, sizes, sent, done, report, is_last=is_last)
+            takes_none = bool(sent.names) and refused_by_store == len(sent.names)
+            if takes_none or not sent.replaced:
+                break
+            sizes = sent.replaced
+        # In the order of the paths, in which the store lists them.
+        for path, _, _ in batch:
+            if path in done:
+                arrived.add(path, done[path])
+        if takes_none:
+            return  # it takes none of the rest
         before = Progress(arrived.amount.files, arrived.amount.size)
-        if names and refused_by_store == len(names):
-            return  # a store that takes none of so many takes none of the rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What became of files that were to be uploaded.
+
+    Attributes:
+        names: those that could be opened.
+        failed: {path: why} of those that did not arrive, opened or not.
+        deleted: they are not here any more.
+        replaced: {path: size} of those under whose name another file lies by now.
+    """
+
+    names: Collection[str]
+    failed: Mapping[str, str]
+    deleted: Collection[str]
+    replaced: Mapping[str, int]
+
+
+def _send(
+    root: Root,
+    rclone: Rclone,
+    sizes: Mapping[str, int],
+    options: Sequence[str],
+    show: Callable[[Progress], None],
+) -> _Sent:
+    with handed_over(root, sizes) as handed:
+        failed = {path: _REFUSED.format(error.strerror) for path, error in handed.refused.items()}
+        names = tuple(handed.opened)
+        failed |= rclone.copy(str(handed.directory), rclone.remote(), names, *options, show=show)
+        deleted, replaced = handed.gone(root, names)
+    deleted |= {path for path, error in handed.refused.items() if isinstance(error, FileNotFoundError)}
+    return _Sent(frozenset(names), failed, deleted, replaced)
+
+
+def _judge(
+    root: Root, sizes: Mapping[str, int], sent: _Sent, done: dict[str, int], report: Copied, *, is_last: bool
+) -> int:
+    """Add what arrived to `done`; how many the store refused.
+
+    What was replaced is left out unless this `is_last`: it is sent once more.
+    """
+    refused_by_store = 0
+    for path, size in sizes.items():
+        if path in sent.deleted:
+            # Synapse deleted it meanwhile.
+            if path not in sent.failed:
+                report.failed.add(path, _DELETED)
+        elif path in sent.replaced:
+            if is_last:
+                report.changing.add(path, "was replaced while it was read")
+        elif path not in sent.failed:
+            done[path] = size
+        elif path in sent.names and _was_written(root, path, size):
+            report.changing.add(path, "was changed while it was read")
+        else:
+            report.failed.add(path, sent.failed[path])
+            refused_by_store += path in sent.names
+    return refused_by_store
 
 
 def _look_again(root: Root, bucket: Bucket, arrived: Plan, report: Copied, shard: Shard | None) -> None:

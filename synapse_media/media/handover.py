@@ -14,8 +14,11 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from synapse_media.errors import SynapseMediaError
 
 from .root import Root
 
@@ -36,21 +39,53 @@ def at_once(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(_LEAST, min(wanted, soft - _OTHERS))
 
 
+@dataclass(slots=True)
+class HandedOver:
+    """Files that are open.
+
+    Attributes:
+        directory: has a link of each path to its open file.
+        refused: {path: why} of those that could not be opened.
+        opened: {path: (device, inode)} of the others.
+    """
+
+    directory: Path
+    refused: dict[str, OSError] = field(default_factory=dict)
+    opened: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def gone(self, root: Root, paths: Iterable[str]) -> tuple[set[str], dict[str, int]]:
+        """Of these paths those that are deleted by now, and {path: size} of those under which another file lies."""
+        deleted, replaced = set[str](), dict[str, int]()
+        for path in paths:
+            try:
+                with root.opened(path) as descriptor:
+                    status = os.fstat(descriptor)
+            except FileNotFoundError:
+                deleted.add(path)
+            except OSError:
+                continue  # a link was put above it: that says nothing of the file that was open
+            else:
+                if (status.st_dev, status.st_ino) != self.opened[path]:
+                    replaced[path] = status.st_size
+        return deleted, replaced
+
+
 @contextlib.contextmanager
-def handed_over(root: Root, paths: Iterable[str]) -> Iterator[tuple[Path, dict[str, OSError]]]:
-    """A private directory with a link of each path to its open file, and {path: why} of what could not be opened.
+def handed_over(root: Root, paths: Iterable[str]) -> Iterator[HandedOver]:
+    """Open files, in a private directory.
 
     Args:
         paths: of files below `root`, whose directories are reached part by part. At most `at_once` of them.
+
+    Raises SynapseMediaError where another process would not find what is open here.
     """
-    refused: dict[str, OSError] = {}
     with directory() as place, contextlib.ExitStack() as opened:
-        made = set[str]()
+        handed, made = HandedOver(place), set[str]()
         for path in paths:
             try:
                 descriptor = opened.enter_context(root.opened(path))
             except OSError as error:
-                refused[path] = error
+                handed.refused[path] = error
                 continue
             above = path.rpartition("/")[0]
             if above not in made:
@@ -58,7 +93,21 @@ def handed_over(root: Root, paths: Iterable[str]) -> Iterator[tuple[Path, dict[s
                 made.add(above)
             # By the number of this process, so that rclone finds it, too.
             (place / path).symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
-        yield place, refused
+            status = os.fstat(descriptor)
+            if not handed.opened:
+                _require_proc(place / path, status)
+            handed.opened[path] = status.st_dev, status.st_ino
+        yield handed
+
+
+def _require_proc(link: Path, status: os.stat_result) -> None:
+    with contextlib.suppress(OSError):
+        if os.path.samestat(link.stat(), status):
+            return
+    raise SynapseMediaError(
+        "/proc does not show the open files of this process, as in a chroot or a container without a /proc of its own, "
+        "so rclone can't be given them. Mount it (`mount -t proc proc /proc`), or run this outside."
+    )
 
 
 @contextlib.contextmanager
@@ -67,7 +116,10 @@ def directory() -> Iterator[Path]:
     _tidy()
     while True:
         place = Path(tempfile.mkdtemp(prefix=_NAME))
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # another run tidied just then
         # The kernel releases it where this is killed: by that the next run tells.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if place.exists():

@@ -297,6 +297,41 @@ def test_files_that_are_deleted_meanwhile_keep_nothing_from_being_copied(
     assert set(in_bucket(one)) == {"local_content/zz/zz/last", "local_content/zzz/zz/other"}
 
 
+def test_files_that_change_their_names_while_others_are_uploaded(one: World) -> None:
+    """What is open is uploaded: one that is deleted, and the former one of a name under which another lies by now."""
+    many(one, 200, 20_000)
+    replaced, deleted = "local_content/zz/zz/replaced", "local_content/zz/zz/zdeleted"
+    old = one.write(replaced, b"before").stat().st_mtime
+    one.write(deleted)
+
+    def change(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        other = one.write("local_content/zz/zz/other", b"after.")
+        os.utime(other, (old, old))
+        other.rename(one.media / replaced)
+        (one.media / deleted).unlink()
+        return upstream.ask(request)
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(change, when=lambda request: request.method == "PUT", times=1)
+        code, answer, _ = one.run("copy", "--bwlimit", "1M")
+    assert (code, counts(answer)) == (1, {"planned": 202, "copied": 201, "failed": 1})
+    (failed,) = answer["failed"]["first"]
+    assert failed["path"] == deleted
+    assert "was deleted here while it was uploaded" in failed["why"]
+    assert in_bucket(one)[replaced] == b"after."
+
+
+def test_without_its_own_proc_nothing_is_copied(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one.write("local_content/aa/bb/cc")
+    # As in another namespace of processes: its number there is another one's here.
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    code, _, said = one.run("copy")
+    assert code == 1
+    assert "/proc does not show the open files of this process" in said
+    assert in_bucket(one) == {}
+
+
 def test_what_killed_runs_left_in_the_temporary_directory(
     one: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
