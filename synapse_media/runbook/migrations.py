@@ -473,6 +473,8 @@ def _from_module(site: Site, old: Remote) -> Migration:
             (
                 f"Put {site.in_use} back, and into `imports`, and run `nixos-rebuild switch`"
                 if site.nixos
+                else "Put the file back and restart Synapse with every worker"
+                if site.on_server
                 else f"Put the file back and run `{site.apply[-1]}`"
             )
             + ": the bucket lacks only newer media, which is on the disk.",
@@ -571,7 +573,7 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             f"rm {site.in_use}",
             f"rm {synapse.UNITS}/{synapse.UNIT_DROP_INS}/{synapse.GOOFYS_NAME}.conf",
             f"systemctl disable --now {synapse.GOOFYS_UNIT}",
-            f"# homeserver.yaml has {synapse.MEDIA_STORE_PATH}: {target}",
+            f"{site.configured_media[0]}    # only {target}; otherwise set it in homeserver.yaml",
             "systemctl daemon-reload",
             site.start,
         )

@@ -75,7 +75,7 @@ class Site:
     @property
     def restart(self) -> str:
         """Start again what was stopped, with the configuration as it was."""
-        return self.start if self.on_server else "the same command with --tags=start"
+        return self.start if self.on_server else playbook.command("start")
 
     @property
     def aside(self) -> str:
