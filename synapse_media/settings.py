@@ -576,7 +576,7 @@ def _check_adopt_key(reader: _Reader, iam_endpoint: str, *, adopt: bool) -> str:
     if key and not (adopt and iam_endpoint):
         reader.add(
             "adopt_key",
-            key,
+            NO_SETTING,  # it may be the secret
             "a key beside adopt: true, where the store has an IAM API",
             "Set adopt: true, and user to the name of the user that has the key."
             if iam_endpoint
@@ -629,6 +629,8 @@ def _is_refused(reader: _Reader, name: str, text: str, allowed: str, *, endpoint
         return True
     if fault is None or fault.rule == "bucket-name-unusual":
         return False  # the catalog says that, and lets an adopted bucket have it
+    if fault.rule == "placeholder" and name == "bucket" and reader.raw.get("adopt") is True:
+        return False  # it is there, so it is its name
     reason = f"{fault.reason[0].upper()}{fault.reason[1:]}"
     reader.add(name, text, allowed, f"{reason}. {fault.mend}")
     return True
@@ -711,7 +713,8 @@ def _check_prefix(reader: _Reader, method: str) -> str:
         )
     else:
         fault = values.judge("prefix", prefix, method)
-        if fault is not None and fault.rule not in values.UNSURE:
+        # One that looks like a placeholder works, and may have media under it.
+        if fault is not None and fault.rule not in {*values.UNSURE, "placeholder"}:
             reader.add(
                 "prefix", prefix, "a folder's name", f"{fault.reason[0].upper()}{fault.reason[1:]}. {fault.mend}"
             )
@@ -854,7 +857,10 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow:
             options[name] = value
             _check_content(reader, name, rule)
         else:
-            reader.add(name, value, str(rule.get("allowed", _TYPES_IN_WORDS[rule["type"]])), str(rule["what"]))
+            # In place of a yes or no somebody may have written what it is about: a key.
+            hidden = rule["type"] == "boolean" and isinstance(value, str)
+            shown = Described("a text") if hidden else value
+            reader.add(name, shown, str(rule.get("allowed", _TYPES_IN_WORDS[rule["type"]])), str(rule["what"]))
     return options
 
 

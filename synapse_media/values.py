@@ -73,17 +73,20 @@ _WHOLE = re.compile(
     r"|change[-_. ]?(?:me|this)(?![a-z]).*|changeit|replace[-_. ]?(?:me|this|with)(?![a-z]).*"
     r"|(?:fill|set)[-_ ]?(?:me|in|this)(?:[-_ ](?:in|up|here))?"
     r"|(?:put|insert|enter|add)[-_. ](?:your|the)[-_. ].*|some-region-name|(?:my-)?region|xx-x+-\d"
-    r"|(?:(?:put|insert|enter|add|paste|your|my|the|access|secret|key|token|password|bucket|region|endpoint|value)"
-    r"[-_. ].*)[-_. ]?here"
+    r"|(?:put|insert|enter|add|paste|your|access|secret|key|token|password|bucket|region|endpoint|value)"
+    r"[-_. ](?:.*[-_. ])?here"
     r"|(?:AKIA|ASIA|DO00|GK|SCW|K00\d?)?(?:x{3,}|\*{3,}|\.{3,}|…)|(?:to-?do|tbd|fix-?me)(?:[: ].*)?"
     r"|(?:my-?)?placeholder|redacted|(?:my[-_])?bucket[-_]?name|key[-_]?id|key[-_]secret|application[-_]?key"
     r"|(?:(?:my|aws|s3|b2|minio)[-_ ])*(?:access|secret)[-_ ](?:access[-_ ])?key(?:[-_ ]id)?)",
 )
 _LABEL = re.compile(
-    r"(?i:your[-_](?!objectstorage).*|your(?:domain|company|server|host|account)(?:name|id)?|x{4,}|account[-_]?id"
-    r"|[a-z]{2}-[a-z]+-x+)"
+    r"(?i:your[-_](?!objectstorage).*|your(?:domain|company|server|host|account)(?:name|id)?|x{4,}|account[-_]?id)"
     rf"|{_NAMES}|.*REGION_NAME.*|(?:MY|CHANGE|REPLACE|YOUR)_[A-Z0-9_]+"
 )
+_REGION_LABEL = re.compile(r"[a-z]{2}-[a-z]+-x{2,}")
+"""As in s3.us-west-xxx.backblazeb2.com; a bucket may be called so."""
+_HETZNER = re.compile(r"\.your-(?:objectstorage|server|storagebox|storageshare)\.(?:com|de)\b", re.IGNORECASE)
+"""Domains of Hetzner's, of which every machine there has one."""
 _INSIDE = re.compile(r"<(?!path:|SOPS:)[^<>]+>|‹[^‹›]+›|«[^«»]+»|(?<!\{)\{[A-Za-z][\w -]*\}(?!\})")
 _EXPANSION = re.compile(
     r"\$\{[^{}]+\}|\$\([A-Za-z_]\w*\)|%[A-Z][A-Z0-9_]+%|__[A-Z][A-Z0-9_]*__|@[A-Za-z]\w*@|@@\w+@@|%%\w+%%"
@@ -96,12 +99,16 @@ _VARIABLE = re.compile(r"\$\$?[A-Za-z_]\w*")
 def is_placeholder(field: str, text: str) -> bool:
     """Whether a value is a placeholder."""
     bare = re.sub(r"^https?://", "", text.strip())
+    if field not in SECRETS:
+        bare = _HETZNER.sub("", bare)
     if _WHOLE.fullmatch(bare):
         return True
     if field in SECRETS:
         return False
     labels = re.split(r"[./:]", bare)
-    return _INSIDE.search(text) is not None or any(_LABEL.fullmatch(label) for label in labels)
+    if field in ("endpoint", "region") and any(map(_REGION_LABEL.fullmatch, labels)):
+        return True
+    return _INSIDE.search(text) is not None or any(map(_LABEL.fullmatch, labels))
 
 
 def expansion(field: str, text: str) -> str:
@@ -129,8 +136,10 @@ def _not_replaced(field: str, text: str) -> Fault | None:
     variable = expansion(field, text)
     if variable and not (field == "prefix" and variable.startswith("/")):
         path = variable.startswith(("/", "file:"))
-        # A secret may begin with `$`, and be what stands in braces, or the default in ${X:-…}.
-        shown_variable = "it" if field in SECRETS else variable[:60]
+        # A secret may begin with `$`, and be what stands in braces.
+        # A default may be one, too: of `${X:-…}` the name alone is shown.
+        name = re.match(r"(\W*\w{1,40})(\W?)$", variable)
+        shown_variable = "it" if field in SECRETS else variable if name else f"{variable[:40].partition(':')[0]}…"
         return Fault(
             "not-expanded",
             "it is a file path, but the file is not read: the path itself becomes the value"
@@ -201,7 +210,9 @@ def bucket(text: str, method: str) -> Fault | None:
         return Fault("bucket-name", "it is the bucket's address, not its name", f"Write {bucket_in_host(text)}.")
     if "://" in text or text.startswith("arn:"):
         last = re.sub(r"^(?:\w+://|arn:[^:]*:s3:[^:]*:[^:]*:)", "", text).partition("/")[0]
-        return Fault("bucket-name", "it is an address, not a bucket name", f"Write {last}.")
+        # What stands before an "@" may be a key.
+        mend = "Write the bucket's name alone." if "@" in last else f"Write {last}."
+        return Fault("bucket-name", "it is an address, not a bucket name", mend)
     if "/" in text:
         name, _, folder = text.partition("/")
         into = (

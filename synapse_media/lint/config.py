@@ -306,6 +306,21 @@ def _add_group_variables(groups: dict[tuple[Kind, str], _Group]) -> None:
                 each.documents += documents
 
 
+def shown_name(name: str) -> str:
+    """An unknown name of a setting, without what no such name has in it.
+
+    In `{secret_access_key:wJal…}`, where the blank after the colon is missing, the secret is a part of the name.
+    """
+    bare = re.split(r"\W", name, maxsplit=1, flags=re.ASCII)[0]
+    if len(bare) > _LONGEST_NAME:
+        return "…"
+    return name if bare == name else f"{bare}…"
+
+
+_LONGEST_NAME = 30
+"""Characters of the names of options, which are shorter; secrets are longer."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?`, or ""."""
     guess = catalog.nearest(name, known)

@@ -13,7 +13,8 @@ from .reading import Document, Value
 
 _PINS = {
     "module": re.compile(
-        r"synapse[-_]s3[-_]storage[-_]provider(?:\[[\w,]*\])?(?:\.git)?[\"']?\s*(?:[=~]=+\s*|=\s*[\"'][=^~v]*|@\s*v?|<=\s*)(\d+(?:\.\d+)+)",
+        r"synapse[-_]s3[-_]storage[-_]provider(?:\[[\w,]*\])?(?:\.git)?[\"']?\s*"
+        r"(?:[=~]=+\s*|=\s*[\"'][=^~v]*|@\s*v?|<=\s*|/archive/(?:refs/tags/)?v?)(\d+(?:\.\d+)+)",
         re.IGNORECASE,
     ),
     "synapse": re.compile(
@@ -22,7 +23,10 @@ _PINS = {
         re.IGNORECASE,
     ),
 }
-_UNPINNED = re.compile(r"(?:\bpip\d?\b.*\binstall\b.*|^)\bsynapse[-_]s3[-_]storage[-_]provider(?:\.git)?[\"']?(?:\s|$)")
+_UNPINNED = re.compile(
+    r"(?:\bpip\d?\b.*\binstall\b.*|^)\bsynapse[-_]s3[-_]storage[-_]provider"
+    r"(?:\.git|/archive/(?:refs/heads/)?(?:main|master)\.(?:zip|tar\.gz))?[\"']?(?:\s|$)"
+)
 """An installation of the module without a release."""
 _ARGUMENTS = re.compile(r"\s*(?:ARG|ENV)\s", re.IGNORECASE)
 _ARGUMENT = re.compile(r"\s(\w+)=(\"[^\"]*\"|'[^']*'|\S+)")

@@ -26,7 +26,7 @@ from .root import Root
 from .tree import FOLDERS, STAGING, MediaFile, Tree, md5_of, name_fault
 
 RESERVE: Final = 200 << 20
-"""Bytes that stay free on the disk."""
+"""Bytes that stay free on a disk; a twentieth of a small one."""
 _OTHER_CONTENT: Final = "arrived with another content than it has in the bucket"
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 _NO_UNNAMED_FILES: Final = (errno.ENOTSUP, errno.EISDIR, errno.EINVAL)
@@ -165,11 +165,14 @@ def _require_space(tree: Tree, plan: Plan) -> None:
         most = max(most, amounts[here].size + passing)
     for device, amount in amounts.items():
         wanted = max(most, amount.size) if device == here else amount.size
-        free = shutil.disk_usage(places[device]).free if wanted else 0
-        if wanted and free < wanted + RESERVE:
+        if not wanted:
+            continue
+        disk = shutil.disk_usage(places[device])
+        reserve = min(RESERVE, disk.total // 20)
+        if disk.free < wanted + reserve:
             raise RestoreError(
-                f"{places[device]}: {free >> 20} MiB are free, and {wanted >> 20} MiB would be written there, with "
-                f"{RESERVE >> 20} MiB left free: nothing was begun. Make room, or restore a part."
+                f"{places[device]}: {disk.free >> 20} MiB are free, and {wanted >> 20} MiB would be written there, "
+                f"with {reserve >> 20} MiB left free: nothing was begun. Make room, or restore a part."
             )
 
 

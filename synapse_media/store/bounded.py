@@ -33,6 +33,8 @@ PAGES: Final = 1_000
 """Of a listing in which next to nothing is expected: a million of the proof's own objects."""
 PAGES_OF_MEDIA: Final = 1_000_000
 """Of a listing of media that are to be deleted."""
+EMPTY_PAGES: Final = 1_000
+"""Of a listing, one after the other: a store may look through so much, but does not go on so for ever."""
 
 
 class TooMuchError(Exception):

@@ -71,14 +71,20 @@ def listed(s3: Client, bucket: str, prefix: str) -> Iterator[Listed]:
 
 def _objects(s3: Client, bucket: str, prefix: str, pages: int) -> Iterator[dict[str, Any]]:
     next_page = _counting(bucket, pages)
+    next_empty = _counting(bucket, bounded.EMPTY_PAGES)
     token: dict[str, str] = {}
     while True:
         page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
-        yield from page.get("Contents", [])
+        found = page.get("Contents", [])
+        yield from found
+        if found:
+            next_empty = _counting(bucket, bounded.EMPTY_PAGES)
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}
         next_page(token)
+        if not found:
+            next_empty(token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -365,10 +365,22 @@ def test_a_prefix_has_no_character_that_somebody_reads_otherwise(prefix: object)
     assert problem.setting == f"stores.{NAME}.prefix"
 
 
-@pytest.mark.parametrize("prefix", ["your-prefix/", " a/", "CHANGE_ME/"])
-def test_a_prefix_is_judged_as_check_judges_it(prefix: str) -> None:
-    [problem] = problems_with(prefix=prefix)
+def test_a_prefix_is_judged_as_check_judges_it() -> None:
+    [problem] = problems_with(prefix=" a/")
     assert problem.setting == f"stores.{NAME}.prefix"
+
+
+@pytest.mark.parametrize("changes", [{"existing_key": "wJalrXUtnFEMI"}, {"adopt_key": "wJalrXUtnFEMI"}])
+def test_a_key_where_none_belongs_is_not_shown(changes: dict[str, Any]) -> None:
+    problems = problems_with(**changes)
+    assert [problem.setting for problem in problems] == [f"stores.{NAME}.{next(iter(changes))}"]
+    assert "wJal" not in " ".join(map(str, problems))
+
+
+@pytest.mark.parametrize("changes", [{"prefix": "MY_MEDIA/"}, {"bucket": "your-bucket-name", "adopt": True}])
+def test_what_is_there_may_look_like_a_placeholder(changes: dict[str, Any]) -> None:
+    """Media may be under it: nothing else could be said in its place."""
+    assert parsed_with(**changes).bucket == changes.get("bucket", GOOD["bucket"])
 
 
 @pytest.mark.parametrize(

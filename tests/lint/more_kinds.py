@@ -24,6 +24,7 @@ HOME, VARS, REPO = "homeserver.yaml", "vars.yml", "media-repo.yaml"
 ADDITIONAL = "synapse:\n  additional:\n    s3.yaml:\n      config: |\n"
 EXTENSION = "matrix_synapse_configuration_extension_yaml: |\n"
 CLASS = "s3_storage_provider.S3StorageProviderBackend"
+ARCHIVE = "https://github.com/matrix-org/synapse-s3-storage-provider/archive"
 FILE_SYSTEM = "media_storage_providers:\n- module: file_system\n  store_local: true\n"
 CRON_JOB = """\
 apiVersion: batch/v1
@@ -424,4 +425,62 @@ ADDRESSES: list[tuple[str, str, str, set[str]]] = [
     ),
 ]
 
-MORE = [*PROVIDERS, *SWITCHES, *MEDIA_STORE, *FIELDS, *REPOSITORY, *RELEASES, *JOBS, *UNQUOTED, *ADDRESSES]
+OWN_NAMES: list[tuple[str, str, str, set[str]]] = [
+    *(
+        ("a server by the bucket's name", HOME, synapse(f"bucket: {bucket}\nendpoint_url: https://{host}"), set())
+        for bucket, host in (
+            *(("matrix", "matrix.example.com"), ("minio", "minio.example.com:9000")),
+            *(("gateway", "gateway.storjshare.io"), ("objects", "objects.dreamhost.com")),
+        )
+    ),
+    (
+        "a server by the bucket's name",
+        HOME,
+        synapse("bucket: acme-media\nendpoint_url: https://acme-media.s3.example.com"),
+        {"endpoint-names-bucket"},
+    ),
+    ("a server by the bucket's name", REPO, repository(bucketName="minio", endpoint="minio.example.com"), set()),
+    *(
+        ("a name of one's own", HOME, synapse(line), set())
+        for line in (
+            "endpoint_url: https://static.88-198-12-34.clients.your-server.de",
+            "endpoint_url: https://nx12345.your-storageshare.de",
+            *("bucket: eu-media-x", "bucket: my-matrix-x", "bucket: my-synapse-media-here"),
+            *("secret_access_key: the-raven-is-there", "secret_access_key: key_to_everywhere"),
+        )
+    ),
+    *(
+        # As in every case: the test looks for the secret in what is said.
+        (
+            "a secret in a name",
+            HOME,
+            BASE + GOOD_PROVIDER.rstrip() + f" {{bucket: acme-media, region_name: eu-central-1, {text}}}\n",
+            {"unknown-option"},
+        )
+        for text in (
+            f"secret_access_key:{SECRET}",
+            f"secret_access_key={SECRET}",
+            f'"secret_access_key: {SECRET}"',
+            f"{SECRET}: secret_access_key",
+        )
+    ),
+    ("a secret in a bucket", HOME, synapse(f"bucket: https://AKIA:{SECRET}@s3.example.net/b"), {"bucket-name"}),
+    (
+        "a secret in an endpoint",
+        HOME,
+        synapse(f"endpoint_url: https://${{U:-{SECRET}}}@s3.example.net"),
+        {"not-expanded"},
+    ),
+    *(
+        ("an archive's release", "Dockerfile", dockerfile(f"matrixdotorg/synapse:{image}", f"pip install {url}"), rules)
+        for image, url, rules in (
+            ("v1.120.0", f"{ARCHIVE}/refs/tags/v1.7.0.zip", {"version-pair"}),
+            ("v1.152.0", f"{ARCHIVE}/refs/tags/v1.7.0.zip", set()),
+            ("v1.120.0", f"{ARCHIVE}/v1.7.0.tar.gz", {"version-pair"}),
+            ("v1.120.0", f"{ARCHIVE}/refs/heads/main.zip", {"version-pair"}),
+            ("v1.150.0", f"{ARCHIVE}/main.zip", set()),
+        )
+    ),
+]
+
+MORE = [*PROVIDERS, *SWITCHES, *MEDIA_STORE, *FIELDS, *REPOSITORY, *RELEASES, *JOBS, *UNQUOTED, *ADDRESSES, *OWN_NAMES]

@@ -27,6 +27,7 @@ from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
 from synapse_media.media import copy, rclone
 from synapse_media.methods import Operation
+from synapse_media.store import bounded
 from tests.doubles import proxy
 from tests.media.worlds import KILLS, World, world
 
@@ -539,6 +540,29 @@ def test_a_listing_without_the_objects_that_it_counts_is_no_empty_bucket(one: Wo
     assert code == 1
     assert "error" in answer
     assert "says that it has 1 entries, and has 0" in said
+
+
+def test_a_listing_that_goes_on_with_nothing_in_it_is_ended(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "EMPTY_PAGES", 7)
+    one.write("local_content/aa/bb/cc")
+
+    def goes_on(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:
+        # Never the same place twice in a row.
+        after = "b" if request.query.get("continuation-token") == ["a"] else "a"
+        body = (
+            f"<ListBucketResult><Name>{one.store.bucket}</Name><Prefix/><KeyCount>0</KeyCount><MaxKeys>1000</MaxKeys>"
+            f"<IsTruncated>true</IsTruncated><NextContinuationToken>{after}</NextContinuationToken></ListBucketResult>"
+        )
+        return proxy.Answer(200, (("Content-Type", "application/xml"),), body.encode())
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(goes_on, when=lambda request: request.method == "GET")
+        code, answer, said = one.run("copy")
+    assert code == 1
+    assert "error" in answer
+    assert "pages" in said
+    assert in_bucket(one) == {}
 
 
 def test_an_upload_that_somebody_else_answered_is_none(one: World) -> None:

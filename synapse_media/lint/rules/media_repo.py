@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from synapse_media import values
 from synapse_media.homeserver import media_repo, playbook
 from synapse_media.lint import references, stores
-from synapse_media.lint.config import Config, Kind, as_flag, field_of, nearest
+from synapse_media.lint.config import Config, Kind, as_flag, field_of, nearest, shown_name
 from synapse_media.lint.findings import Hit, Severity, rule
 from synapse_media.lint.reading import Value
 from synapse_media.lint.rules.store import changed_by_go
@@ -322,7 +322,7 @@ def datastore_form(config: Config) -> Iterable[Hit]:
             if isinstance(option.data, dict | tuple):
                 yield Hit(
                     option,
-                    f"{setting}.opts.{name}"[:120],
+                    f"{setting}.opts.{shown_name(name)}",
                     "an option must be a string, or the file is rejected",
                     "Write a string.",
                 )
@@ -337,7 +337,7 @@ def _unknown(place: str, mapping: Value, known: tuple[str, ...]) -> Iterator[Hit
         if name not in known:
             guess = next((right for right in known if right.lower() == name.lower()), "")
             mend = f"Write {guess}: keys are case-sensitive." if guess else f"{nearest(name, known)}Fix or remove it."
-            yield Hit(value, f"{place}.{name}"[:120], "matrix-media-repo silently ignores it", mend)
+            yield Hit(value, f"{place}.{shown_name(name)}", "matrix-media-repo silently ignores it", mend)
 
 
 def _switches(config: Config, *, off: bool) -> Iterator[tuple[str, Value, Value]]:

@@ -380,7 +380,7 @@ def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
                 "media goes there, or every request is refused",
                 f"Remove {another!r} from it, and write the bucket's name in bucket.",
             )
-        elif bucket and (in_path or host.startswith(f"{bucket.lower()}.")):
+        elif bucket and (in_path or _is_before(bucket.lower(), host)):
             yield _hit(
                 found,
                 store,
@@ -388,6 +388,12 @@ def endpoint_names_bucket(config: Config) -> Iterable[Hit]:
                 "Remove the bucket from it. If media was stored this way, first look at the keys it has in the bucket.",
                 _LINKS.get(store.method, ""),
             )
+
+
+def _is_before(bucket: str, host: str) -> bool:
+    """Whether a host is the address of a bucket, and not that of a server which has its name, as minio.example.com."""
+    rest = host.removeprefix(f"{bucket}.")
+    return rest != host and (values.bucket_in_host(host) == bucket or rest.count(".") > 1)
 
 
 @rule(

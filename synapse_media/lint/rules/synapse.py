@@ -17,6 +17,7 @@ from synapse_media.lint.config import (
     is_module,
     misspelt_media_setting,
     nearest,
+    shown_name,
 )
 from synapse_media.lint.findings import Hit, Severity, rule
 from synapse_media.lint.reading import FILLED, Value
@@ -506,7 +507,12 @@ def unknown_option(config: Config) -> Iterable[Hit]:
                     continue
                 other = "config" if elsewhere is _CONFIG_KEYS else "the provider itself"
                 mend = f"Move it to {other}." if name in elsewhere else f"{nearest(name, known)}Fix or remove it."
-                yield Hit(value, f"{place}.{name}"[:120], "it is not supported here, and is silently dropped", mend)
+                option = next((option for option in known if re.match(rf"{option}[:= ]", name)), "")
+                if option:
+                    mend = f"Put a blank after the colon of {option}."
+                yield Hit(
+                    value, f"{place}.{shown_name(name)}", "it is not supported here, and is silently dropped", mend
+                )
 
 
 @rule(
