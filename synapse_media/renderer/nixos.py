@@ -66,14 +66,12 @@ def key_options(request: Request) -> str:
 """
 
 
-KEY_ASSERTIONS = """    assertions = [
-      {
+KEY_ASSERTION = """      {
         assertion =
           builtins.match "/[A-Za-z0-9._/+@-]+" config.synapse-media.credentialsFile != null
           && !(lib.hasPrefix "${builtins.storeDir}/" config.synapse-media.credentialsFile);
         message = "synapse-media.credentialsFile must be an absolute path outside of the Nix store.";
       }
-    ];
 """
 LOADS = '  load = if config.synapse-media.encrypted then "LoadCredentialEncrypted" else "LoadCredential";\n'
 LOAD_KEY = """${load} = [ "synapse-media:${config.synapse-media.credentialsFile}" ];
@@ -96,6 +94,11 @@ def variables(request: Request, authority: str) -> list[tuple[str, str]]:
     if not store.keyless:
         found.append(("AWS_SHARED_CREDENTIALS_FILE", quoting.nix("path", "%d/synapse-media")))
     return found
+
+
+def assertions(*found: str) -> str:
+    """What must hold for the configuration to build."""
+    return f"    assertions = [\n{''.join(found)}    ];\n"
 
 
 def attributes(name: str, pairs: Iterable[tuple[str, str]], indent: int) -> str:
@@ -129,7 +132,7 @@ def _module(request: Request) -> str:
     option = load = checks = loads = ""
     if not store.keyless:
         option = f"  options.synapse-media = {{\n{key_options(request)}  }};\n\n"
-        checks, load, loads = KEY_ASSERTIONS, f"      serviceConfig.{LOAD_KEY}", LOADS
+        checks, load, loads = assertions(KEY_ASSERTION), f"      serviceConfig.{LOAD_KEY}", LOADS
     per_unit = attributes("environment", environment, 6) + load
     units = "    systemd.services = lib.genAttrs units (_: {\n" + per_unit + "    });\n" if per_unit else ""
     names = UNITS if per_unit else ""

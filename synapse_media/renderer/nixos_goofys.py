@@ -15,13 +15,14 @@ from synapse_media.homeserver import synapse
 from . import goofys, quoting
 from .nixos import (
     CREDENTIALS,
-    KEY_ASSERTIONS,
+    KEY_ASSERTION,
     KEYLESS,
     LOAD_KEY,
     LOADS,
     MODULE_FILE,
     SERVICE,
     UNITS,
+    assertions,
     attributes,
     key_options,
     key_path,
@@ -36,6 +37,23 @@ from .text import credentials_file, header, host
 
 _NAME = synapse.GOOFYS_NAME
 _BESIDE = "synapse-media.besideMediaStore = true;"
+_WITHIN = f"""  mediaStore = toString synapse.settings.{synapse.MEDIA_STORE_PATH};
+  # The same directory in one spelling, with a slash at its end.
+  spelled = path:
+    let parts = builtins.filter (part: builtins.isString part && part != "" && part != ".") (builtins.split "/" path);
+    in builtins.concatStringsSep "" (map (part: "/${{part}}") parts) + "/";
+  within = inner: outer: lib.hasPrefix (spelled outer) (spelled inner);
+"""
+_APART = f"""      {{
+        assertion =
+          config.synapse-media.besideMediaStore
+          -> !(within mountPoint mediaStore) && !(within mediaStore mountPoint);
+        message =
+          "The bucket's mount point, ${{mountPoint}}, is Synapse's {synapse.MEDIA_STORE_PATH}, ${{mediaStore}}, or one "
+          + "is in the other, so the mount would hide media. Render again with another --media-path.";
+      }}
+"""
+"""While media is copied to the mount, it must not cover what is copied."""
 
 
 def instructions(request: Request) -> Instructions:
@@ -61,10 +79,10 @@ def files(request: Request) -> dict[str, str]:
 
 
 def _mount(request: Request) -> str:
-    allowed = "an absolute path of letters, digits and . _ / + -"
+    allowed = "an absolute path of letters, digits and . _ / + -, and no /../"
     path = request.media_path or synapse.GOOFYS_MOUNT
     # NixOS has the path in ReadWritePaths=, where it quotes nothing.
-    return quoting.need("media_path", path, r"/[A-Za-z0-9._/+-]+", allowed, "a mount on NixOS")
+    return quoting.need("media_path", path, r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9._/+-]+", allowed, "a mount on NixOS")
 
 
 def _module(request: Request) -> str:
@@ -77,6 +95,7 @@ def _module(request: Request) -> str:
         + "{ config, lib, pkgs, ... }:\n\nlet\n"
         + f"  synapse = config.{SERVICE};\n"
         + f"  mountPoint = {quoting.nix('media_path', _mount(request))};\n"
+        + _WITHIN
         + UNITS
         + ("" if keyless else LOADS)
         + "in\n{\n  options.synapse-media = {\n"
@@ -88,7 +107,7 @@ def _module(request: Request) -> str:
 """
         + ("" if keyless else key_options(request))
         + "  };\n\n  config = lib.mkIf synapse.enable {\n"
-        + ("" if keyless else KEY_ASSERTIONS)
+        + assertions(_APART, *(() if keyless else (KEY_ASSERTION,)))
         + f"    {SERVICE}.settings = lib.mkIf (!config.synapse-media.besideMediaStore) {{\n"
         + f"      {synapse.MEDIA_STORE_PATH} = mountPoint;\n    }};\n"
         + f'    systemd.tmpfiles.rules = [ "d ${{mountPoint}} 0700 {synapse.USER} {synapse.USER} -" ];\n'
@@ -165,8 +184,12 @@ Where there are workers, it is `{synapse.UNIT}.target` that is stopped and start
        findmnt {mount}
 
 {number + 1}. Copy the media that is there. MEDIA is the directory that `{SERVICE}.settings.{synapse.MEDIA_STORE_PATH}`
-   names, /var/lib/{synapse.UNIT}/media_store by default (`media` where `system.stateVersion` is below 22.05). The
-   second run, with Synapse stopped, is the one that counts:
+   names, /var/lib/{synapse.UNIT}/media_store by default (`media` where `system.stateVersion` is below 22.05), and
+   never the mount. This prints it:
+
+       grep {synapse.MEDIA_STORE_PATH} $(systemctl cat {synapse.UNIT} | grep -om1 '/nix/store/[^ ]*homeserver.yaml')
+
+   The second run, with Synapse stopped, is the one that counts:
 
        sudo nix-shell -p rsync --run 'rsync -rt --size-only MEDIA/. {mount}/.'
        sudo systemctl stop {synapse.UNIT}

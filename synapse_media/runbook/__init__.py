@@ -5,6 +5,7 @@ Pure: `runbook` takes the current store and the wanted one and returns instructi
 
 from __future__ import annotations
 
+import posixpath
 import re
 import textwrap
 from collections.abc import Sequence
@@ -31,6 +32,12 @@ _DEFAULT_MEDIA_PATH: dict[Form, str] = {
     "plain": synapse.MEDIA_STORE,
     "nixos": synapse.MEDIA_STORE_OF_NIXOS,
 }
+_MOUNT: dict[Form, str] = {
+    "playbook": playbook.GOOFYS_MIGRATION_MOUNT,
+    "plain": synapse.GOOFYS_MOUNT,
+    "nixos": synapse.GOOFYS_MOUNT,
+}
+"""Where Goofys mounts beside the local media store; the playbook does for the migration only, and over it later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,8 @@ def runbook(
             raise UsageError(f"{setting} is {name!r}; allowed: letters, digits and . _ - /. Rename the stack.")
     _require_form(form, current.method, method)
     _require_possible(current, to, method, target)
+    if GOOFYS in (current.method, method):
+        _require_local(media_path, form)
     site = Site(current.server_name, form, (media_path or _DEFAULT_MEDIA_PATH[form]).rstrip("/"))
     old = Remote("old", current, stack)
     edited = current.method == FILESYSTEM and target is None
@@ -137,6 +146,8 @@ def runbook(
     )
     needed = _migrations(site, current.method, method, old, new, same_store=to in METHODS and target is None)
     main = [step for migration in needed for step in migration.steps]
+    if any(site.media in command for step in main for command in step.commands):
+        main.insert(0, migrations.locate(site, current.method))
     # The old store is the backup, so deleting it comes last.
     last = [step for migration in reversed(needed) for step in migration.last]
     steps = (*main, *last)
@@ -154,6 +165,21 @@ def runbook(
         ),
         steps=steps,
     )
+
+
+def _require_local(media_path: str, form: Form) -> None:
+    """Raises UsageError if `media_path` is the mount of the bucket, in it or above it: it would be copied to itself.
+
+    It is the local media store here; for `render`, the option of this name is the mount point.
+    """
+    mount = _MOUNT[form]
+    given = posixpath.normpath(media_path)
+    if media_path and posixpath.commonpath((given, mount)) in (given, mount):
+        raise UsageError(
+            f"--media-path is {media_path!r}, and the bucket is mounted at {mount}; allowed: the directory of the "
+            "local media, which is not the mount, nor in it, nor above it. Name Synapse's media store without Goofys, "
+            f"{_DEFAULT_MEDIA_PATH[form]} by default."
+        )
 
 
 _PREVIEWS = (

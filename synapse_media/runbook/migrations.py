@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from synapse_media.allow import Word, entry
 from synapse_media.homeserver import media_repo, playbook, synapse
-from synapse_media.methods import GOOFYS, MEDIA_REPO, MODULE
+from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, MODULE
+from synapse_media.renderer.nixos import SERVICE
 
 from . import media, rclone
 from .rclone import KEYS, SAME, Remote
@@ -25,6 +26,7 @@ _MEDIA_WORKS = (
 )
 
 
+_ON_A_DISK = "`rm` runs only where the directory is on no file system of type fuse, as a mounted bucket is."
 _RESTORED = f"restore says `0 files` to restore and none that differs: all of it is there. {media.PASSED}"
 
 
@@ -103,6 +105,57 @@ def _create_store(new: Remote, method: str, site: Site, datastore_id: str = "") 
             f"    --method {method}{setting}",
             f"synapse-media up --stack {new.stack}",
         ),
+    )
+
+
+def locate(site: Site, method: str) -> Step:
+    """The beginning of a runbook that reads or writes local media, with what the homeserver uses now."""
+    mounted = method == GOOFYS
+    local = site.aside if mounted and not site.on_server else site.media
+    again = "otherwise print the runbook again, with --media-path."
+    if not site.on_server:
+        parent, _, name = site.media.rpartition("/")
+        found = f"The first line ends in /{name}, and the second begins with src={parent}; {again}"
+    elif mounted:
+        found = f"{synapse.MEDIA_STORE_PATH} is the mount, and {local} is neither in it nor above it; {again}"
+    else:
+        found = f"{synapse.MEDIA_STORE_PATH} is {local}; {again}"
+    if site.on_server and not site.nixos:
+        found += " What conf.d says takes precedence."
+    older = (
+        f" Without a `{synapse.MEDIA_STORE_PATH}` of your own, NixOS has it in {synapse.MEDIA_STORE_OF_NIXOS}, and in "
+        f"{synapse.MEDIA_STORE} where `system.stateVersion` is below 22.05."
+        if site.nixos
+        else ""
+    )
+    return Step(
+        "Make sure which directory is the local media store",
+        SERVER,
+        (
+            f"Media is copied to {local}, which must not be the mount of the bucket."
+            if mounted
+            else f"The commands below are for media in {local}, which must be Synapse's own directory, not a bucket."
+        )
+        + older,
+        f"{found} findmnt names no file system of type fuse"
+        + (", and nothing if the directory does not exist yet." if mounted else "."),
+        _NO_CHANGE,
+        commands=(*site.configured_media, f"findmnt -T {local}"),
+    )
+
+
+def _remove(*directories: str) -> tuple[str, ...]:
+    """Remove local media, but never a mounted bucket, even where somebody has mounted one there meanwhile."""
+    return tuple(
+        f"stat -f -c %T {directory} | grep -qv fuse && rm -r --one-file-system {directory}" for directory in directories
+    )
+
+
+def _opposite(site: Site, stack: str, before: str, after: str) -> str:
+    """What undoes a switch after which media has come in."""
+    return (
+        f"The runbook from {before} to {after} (`synapse-media switch --stack {stack} --to {after} "
+        f"--form {site.form}`, with the same --media-path)"
     )
 
 
@@ -231,8 +284,10 @@ def _disable_clean_up(site: Site) -> tuple[Step, ...]:
                 "Make sure that no job deletes local media",
                 SERVER,
                 "Your own jobs (cron, timer) with s3_media_upload --delete would delete the copied files by name.",
-                f"grep -rl s3_media_upload {site.jobs}   finds no enabled job.",
+                "grep names no file of an enabled job, and no script that a timer or a crontab runs calls "
+                "s3_media_upload. Disable what does, and run the commands again.",
                 "Enable the job again, if you do not continue.",
+                commands=site.jobs,
                 effects=(Effect.CLEAN_UP_OFF,),
             ),
         )
@@ -250,10 +305,12 @@ def _disable_clean_up(site: Site) -> tuple[Step, ...]:
     )
 
 
-def _install(site: Site) -> tuple[str, ...]:
+def _install(site: Site, method: str) -> tuple[str, ...]:
     if site.nixos:
+        own = f"# remove a `{synapse.MEDIA_STORE_PATH}` of your own, if there is one: two don't build"
         return (
             f"# the key as rendered/{site.host}/INSTALL.md says; {site.in_use}, and in `imports`",
+            *((own,) if method == GOOFYS else ()),
             *site.apply,
         )
     if site.on_server:
@@ -289,12 +346,23 @@ def _to_module(site: Site, new: Remote) -> Migration:
             site.operator,
             "From now on each new file is written to the disk and to the bucket. Older files are only on the disk "
             "and are served from there.",
-            "Send a picture: Synapse's log has no error of the module."
-            + ("" if site.nixos else " `synapse-media check` on the server's files reports no findings."),
-            f"Remove {site.in_use if site.nixos else site.configuration} and run the last command again: every file is "
-            "still on the local disk.",
+            "Send a picture: Synapse's log has no error of the module. "
+            + (
+                "The last command prints a file of Synapse's configuration."
+                if site.nixos
+                else "`synapse-media check` on the server's files reports no findings."
+            ),
+            (
+                f"Take {site.in_use} out of `imports`, remove it and run `nixos-rebuild switch`"
+                if site.nixos
+                else f"Remove {site.in_use} and run the last command again"
+            )
+            + ": every file is still on the local disk.",
             files=(f"rendered/{site.host}/{site.configuration}",),
-            commands=_install(site),
+            commands=(
+                *_install(site, MODULE),
+                *((site.running(f"grep -l {synapse.MODULE_PACKAGE}"),) if site.nixos else ()),
+            ),
             effects=(Effect.ENTERED,),
         ),
         _prepare(site, new),
@@ -353,9 +421,26 @@ def _remove_module(site: Site) -> tuple[str, ...]:
     return (f"rm {site.configuration}    # and every line of {playbook.MODULE} elsewhere",)
 
 
+def _search_module(site: Site, *, applied: bool) -> tuple[str, ...]:
+    """Commands that find what still configures the module; `synapse-media check` can't tell.
+
+    Args:
+        applied: the configuration is in use; otherwise it is only written.
+    """
+    if site.nixos:
+        search = f"grep -Hc {synapse.MODULE_PACKAGE}"
+        return (site.running(search),) if applied else site.built(search)
+    written = f"grep -Rn {synapse.MODULE_PACKAGE} {site.settings}"
+    if site.on_server or not applied:
+        return (written,)
+    return (written, f"ssh root@{site.machine} grep -n {synapse.MODULE_PACKAGE} {playbook.HOMESERVER_CONFIGURATION}")
+
+
 def _module_is_gone(site: Site) -> str:
-    """The check that nothing configures the module any more; `synapse-media check` can't tell."""
-    return f"grep -rn {synapse.MODULE_PACKAGE} {site.settings}   finds nothing"
+    """The check by the commands of `_search_module`."""
+    if site.nixos:
+        return "The last command prints each file of Synapse's configuration, with :0"
+    return "grep finds nothing"
 
 
 def _from_module(site: Site, old: Remote) -> Migration:
@@ -385,9 +470,15 @@ def _from_module(site: Site, old: Remote) -> Migration:
             "From now on Synapse reads from the disk alone. `render` for the method filesystem also lists what to "
             "remove; it needs no file. Do not change the stack: `method: filesystem` would delete the bucket.",
             f"{_module_is_gone(site)}. {_MEDIA_WORKS}",
-            "Put the file back and run the last command again: the bucket lacks only newer media, which is on the "
-            "disk.",
-            commands=(*_remove_module(site), *site.apply),
+            (
+                f"Put {site.in_use} back, and into `imports`, and run `nixos-rebuild switch`"
+                if site.nixos
+                else "Put the file back and restart Synapse with every worker"
+                if site.on_server
+                else f"Put the file back and run `{site.apply[-1]}`"
+            )
+            + ": the bucket lacks only newer media, which is on the disk.",
+            commands=(*_remove_module(site), *site.apply, *_search_module(site, applied=True)),
             effects=(Effect.LEFT, Effect.ENTERED),
         ),
     )
@@ -398,9 +489,8 @@ def _from_module(site: Site, old: Remote) -> Migration:
 
 
 def _to_goofys(site: Site, new: Remote) -> Migration:
-    switch = (
-        _install(site) if site.on_server else (f"ssh root@{site.machine} mv {site.media} {site.aside}", *_install(site))
-    )
+    install = _install(site, GOOFYS)
+    switch = install if site.on_server else (f"ssh root@{site.machine} mv {site.media} {site.aside}", *install)
     local = site.media if site.on_server else site.aside
     beside = "`besideMediaStore`" if site.nixos else "The migration variant of the rendered files"
     steps = (
@@ -429,8 +519,8 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
             f"The local media is kept in another directory. {beside} and the rsync of INSTALL.md are not needed: the "
             "media is in the bucket already.",
             f"findmnt -t fuse.goofys,fuse   shows the mount. {_MEDIA_WORKS}",
-            "Stop Synapse; copy newer media back from the bucket (as in the runbook to filesystem); unmount; move the "
-            "local media back.",
+            f"{_opposite(site, new.stack, GOOFYS, FILESYSTEM)}: it copies newer media to {local}, where the older is "
+            "still, and unmounts.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=switch,
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
@@ -441,27 +531,49 @@ def _to_goofys(site: Site, new: Remote) -> Migration:
             "Remove the local media, after some weeks",
             SERVER,
             "It is the backup of the older media. Goofys has had no release since 2020: consider migrating to the "
-            "module.",
+            f"module. {_ON_A_DISK}",
             "An old picture is still shown.",
             "None: deletion is final.",
-            commands=(f"rm -r {local}",),
+            commands=_remove(local),
             effects=(Effect.EMPTIED,),
         ),
     )
     return Migration(steps, last)
 
 
+def _mount_again(site: Site) -> str:
+    """How the mount that was removed, and is in use by Synapse, comes back; it starts Synapse."""
+    if site.nixos:
+        return (
+            f"put {site.in_use} back, and into `imports`, remove a `{synapse.MEDIA_STORE_PATH}` of your own, then "
+            f"`nixos-rebuild switch` and `systemctl start {synapse.UNIT}`."
+        )
+    if site.on_server:
+        return (
+            f"put both files back, as `render` writes them, then `systemctl daemon-reload`, "
+            f"`systemctl enable --now {synapse.GOOFYS_UNIT}` and "
+            f"`systemctl start {synapse.UNIT}`."
+        )
+    return f"put the file back, move {site.media} to {site.aside} if it has media, and run `{site.apply[-1]}`."
+
+
 def _from_goofys(site: Site, old: Remote) -> Migration:
     # In the plain form the mount is in another directory than the local media store; in the playbook it covers it.
     target = site.media if site.on_server else site.aside
     unmount = (
-        (_out_of_imports(site), f"# `{synapse.MEDIA_STORE_PATH}` is {target} again", *site.apply)
+        (
+            _out_of_imports(site),
+            f"# set the `{synapse.MEDIA_STORE_PATH}` of your own again, if you had one",
+            *site.built(f"grep -H {synapse.MEDIA_STORE_PATH}"),
+            f"# only if that is {target}; otherwise set `{SERVICE}.settings.{synapse.MEDIA_STORE_PATH}` to it first",
+            *site.apply,
+        )
         if site.nixos
         else (
             f"rm {site.in_use}",
             f"rm {synapse.UNITS}/{synapse.UNIT_DROP_INS}/{synapse.GOOFYS_NAME}.conf",
             f"systemctl disable --now {synapse.GOOFYS_UNIT}",
-            f"# homeserver.yaml has {synapse.MEDIA_STORE_PATH}: {target}",
+            f"{site.configured_media[0]}    # only {target}; otherwise set it in homeserver.yaml",
             "systemctl daemon-reload",
             site.start,
         )
@@ -510,7 +622,8 @@ def _from_goofys(site: Site, old: Remote) -> Migration:
             else "The mount point must be empty once the bucket is unmounted. Files there were written below the "
             "mount: inspect them (rmdir fails).",
             f"findmnt -t fuse.goofys,fuse   shows no mount of the bucket. {_MEDIA_WORKS}",
-            "Stop Synapse, put the files back and mount again, after copying newer media to the bucket.",
+            f"Stop Synapse, copy newer media to the bucket (`media copy`, with store.json copied again), and only "
+            f"then mount again: {_mount_again(site)}",
             commands=unmount,
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
         ),
@@ -689,10 +802,11 @@ def _to_media_repo(site: Site, new: Remote) -> Migration:
         Step(
             "Remove Synapse's media directory, after some months",
             SERVER,
-            "It has media of other servers that may no longer exist there, and is the backup of your own media.",
+            "It has media of other servers that may no longer exist there, and is the backup of your own media. "
+            f"{_ON_A_DISK}",
             "An old picture is still shown.",
             "None: deletion is final.",
-            commands=(f"rm -r {site.media}/local_content {site.media}/local_thumbnails",),
+            commands=_remove(f"{site.media}/local_content", f"{site.media}/local_thumbnails"),
             effects=(Effect.EMPTIED,),
         ),
     )
@@ -776,7 +890,12 @@ def _from_media_repo(site: Site, old: Remote) -> Migration:
             "Synapse's own repository is enabled, and the routes lead to it. Do not change the stack, the database of "
             "matrix-media-repo or its datastore ids.",
             f"{_MEDIA_WORKS} `synapse-media check` on the server's files reports no findings.",
-            "Put the files back and apply again; newer media is known to Synapse alone.",
+            (
+                f"`systemctl start {media_repo.UNIT}`, put the file and the routes back, restart Synapse and the proxy"
+                if site.on_server
+                else f"Put the file and the lines back and run `{site.apply[-1]}`"
+            )
+            + "; newer media is known to Synapse alone.",
             commands=switch,
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
         ),
@@ -789,6 +908,7 @@ def _from_media_repo(site: Site, old: Remote) -> Migration:
 
 def module_to_goofys(site: Site, old: Remote) -> Migration:
     """On the same bucket, with the same object keys: the module is removed before the bucket is mounted."""
+    local = site.media if site.on_server else site.aside
     steps = (
         *_disable_clean_up(site),
         _copy_old_key(site, old),
@@ -820,11 +940,13 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             "Remove the module",
             site.operator,
             "Before the bucket is mounted, and with a separate command."
-            + (" Synapse is stopped, so no rebuild is needed for it." if site.nixos else ""),
+            + (" Synapse is stopped, so the configuration is built, but not applied yet." if site.nixos else ""),
             _module_is_gone(site)
             + ("." if site.on_server else f", and systemctl list-timers on the server shows no {_TIMER}."),
-            "Put the file back.",
-            commands=_remove_module(site),
+            f"Put the file back, and into `imports`. Nothing else was changed: {site.restart}"
+            if site.nixos
+            else f"Put the file back, and start Synapse again: {site.restart}",
+            commands=(*_remove_module(site), *_search_module(site, applied=False)),
             effects=(Effect.LEFT,),
         ),
         Step(
@@ -832,11 +954,12 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
             site.operator,
             "The local media is kept in another directory.",
             f"findmnt -t fuse.goofys,fuse   shows the mount. {_MEDIA_WORKS}",
-            "Stop Synapse, unmount, and put the local media and the module's file back: the bucket has everything.",
+            f"{_opposite(site, old.stack, GOOFYS, MODULE)}: the bucket has everything, and the local media is still at "
+            f"{local}.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
                 *(() if site.on_server else (f"ssh root@{site.machine} mv {site.media} {site.aside}",)),
-                *_install(site),
+                *_install(site, GOOFYS),
             ),
             effects=(Effect.ENTERED, Effect.STARTS),
         ),
@@ -845,10 +968,10 @@ def module_to_goofys(site: Site, old: Remote) -> Migration:
         Step(
             "Remove the local media, after some weeks",
             SERVER,
-            "It was compared with the bucket.",
+            f"It was compared with the bucket. {_ON_A_DISK}",
             "An old picture is still shown.",
             "None: deletion is final.",
-            commands=(f"rm -r {site.media if site.on_server else site.aside}",),
+            commands=_remove(local),
             effects=(Effect.EMPTIED,),
         ),
     )
@@ -887,7 +1010,10 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
                 if site.on_server
                 else f" ls -A {site.media}   lists nothing; files it lists were written below the mount: keep them."
             ),
-            "Mount it again and start Synapse.",
+            f"Put {site.in_use} back, and into `imports`. Nothing else was changed, and Synapse starts the mount: "
+            f"{site.restart}"
+            if site.nixos
+            else f"Mount it again and start Synapse: {_mount_again(site)}",
             commands=unmount,
             effects=(Effect.LEFT,),
         ),
@@ -906,9 +1032,9 @@ def goofys_to_module(site: Site, old: Remote) -> Migration:
                 else ""
             ),
             f"{_MEDIA_WORKS} The new picture is below {site.media}/local_content and in the bucket.",
-            "Stop Synapse, remove the module, and only then mount again.",
+            f"{_opposite(site, old.stack, MODULE, GOOFYS)}: it removes the module before it mounts.",
             files=(f"rendered/{site.host}/{site.configuration}",),
-            commands=_install(site),
+            commands=_install(site, MODULE),
             effects=(Effect.ENTERED, Effect.STARTS),
         ),
     )
@@ -975,8 +1101,8 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
             site.operator,
             f"The new file replaces the old one.{ids}",
             f"{_MEDIA_WORKS} The new picture is in the new bucket, and `rclone size` of the old one does not change.",
-            "Stop Synapse, copy newer media back (the same commands with the stores swapped), restore the old file and "
-            "start.",
+            "Stop Synapse, copy newer media back (the same commands with the stores swapped), and run these commands "
+            "again with the old file and its key.",
             files=(f"rendered/{site.host}/{site.configuration}",),
             commands=(
                 *(
@@ -986,7 +1112,7 @@ def between_stores(site: Site, method: str, old: Remote, new: Remote) -> Migrati
                     if method == GOOFYS
                     else ()
                 ),
-                *_install(site),
+                *_install(site, method),
             ),
             effects=(Effect.LEFT, Effect.ENTERED, Effect.STARTS),
         ),

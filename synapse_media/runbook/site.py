@@ -75,7 +75,7 @@ class Site:
     @property
     def restart(self) -> str:
         """Start again what was stopped, with the configuration as it was."""
-        return self.start if self.on_server else "the same command with --tags=start"
+        return self.start if self.on_server else playbook.command("start")
 
     @property
     def aside(self) -> str:
@@ -101,10 +101,43 @@ class Site:
         """The directory of the configuration, on the server or of the playbook."""
         return NIXOS if self.nixos else synapse.CONFIGURATION if self.on_server else "inventory"
 
+    def running(self, search: str) -> str:
+        """NixOS: a command that runs `search`, a grep, on every file that Synapse reads its configuration from."""
+        return f"systemctl cat {synapse.UNIT} | grep -o 'config-path [^ ]*' | cut -d' ' -f2 | xargs -r {search}"
+
+    def built(self, search: str) -> tuple[str, ...]:
+        """NixOS: the same for the configuration as it is now, which is built and not applied."""
+        return ("nixos-rebuild build", f"nix-store -qR result | grep 'homeserver.yaml$' | xargs -r {search}")
+
     @property
-    def jobs(self) -> str:
-        """Where jobs of one's own may be, as words of a command."""
-        return f"{NIXOS} {synapse.UNITS}" if self.nixos else f"/etc/cron* {synapse.UNITS} /var/spool/cron"
+    def configured_media(self) -> tuple[str, ...]:
+        """Commands that print Synapse's present media store."""
+        if self.nixos:
+            return (self.running(f"grep -H {synapse.MEDIA_STORE_PATH}"),)
+        if self.on_server:
+            return (f"grep -RH ^{synapse.MEDIA_STORE_PATH}: {synapse.CONFIGURATION}",)
+        return (
+            f"grep {synapse.MEDIA_STORE_PATH} {playbook.HOMESERVER_CONFIGURATION}",
+            f"systemctl cat {playbook.SYNAPSE_UNIT} | grep -o 'src=[^,]*,dst={playbook.STORE_IN_CONTAINER}'",
+        )
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """Commands that name the files of jobs which run `s3_media_upload`, where the server is configured on itself.
+
+        `-R` follows symbolic links, as the units below /etc/systemd/system are. On NixOS, the script of a unit is a
+        file of its own in the store, beside the program itself and its metadata.
+        """
+        timers, search = "systemctl list-timers --all", "s3_media_upload"
+        if self.nixos:
+            closure = f"nix-store -qR /run/current-system | xargs grep -rls {search}"
+            return (
+                timers,
+                f"{closure} | grep -vE '/bin/[.]?{search}|-info/'",
+                f"grep -Rls {search} /var/spool/cron",
+            )
+        places = f"/etc/cron* /var/spool/cron {synapse.UNITS} /usr/lib/systemd/system /usr/local/bin /usr/local/sbin"
+        return (timers, f"grep -Rls {search} {places}")
 
     @property
     def host_vars(self) -> str:

@@ -190,6 +190,7 @@ def nixos(
     encrypted: bool = False,
     enable: bool = True,
     beside: bool = False,
+    media_store: str = "/var/lib/matrix-synapse/media_store",
 ) -> dict[str, Any]:
     """The `config` of a module of NixOS, on a machine with one worker."""
     found: dict[str, Any] = nix(
@@ -201,6 +202,7 @@ def nixos(
     services.matrix-synapse = {{
       enable = {quoting.nix("enable", enable)};
       workers.media = {{ }};
+      settings.media_store_path = {quoting.nix("media_store", media_store)};
       package.plugins.matrix-synapse-s3-storage-provider = "the plugin";
     }};
     synapse-media = {{

@@ -90,6 +90,21 @@ def test_the_module_of_goofys_mounts_the_bucket_before_each_process_of_synapse(c
     assert set(beside["systemd"]["services"]) == {"synapse-media-goofys"}
 
 
+@needs_nix
+@pytest.mark.parametrize("case", ["amazon", "keyless"])
+def test_goofys_is_not_mounted_over_the_media_store_that_is_copied(case: str) -> None:
+    module = render(store(case, "goofys"), "nixos", media_path="/srv/media")["synapse-media.nix"]
+    apart = {"/srv/media_store": True, "/srv/media-local": True, "/var/media": True}
+    covered = ("/srv/media", "/srv/media/", "/srv//./media", "/srv/media/synapse", "/srv", "/")
+    for present, allowed in {**apart, **dict.fromkeys(covered, False)}.items():
+        said = nixos(module, beside=True, media_store=present)["assertions"][0]
+        assert said["assertion"] is allowed, present
+        assert f"/srv/media, is Synapse's media_store_path, {present}, or" in said["message"]
+    # Later it is Synapse's media store.
+    assert nixos(module, media_store="/srv/media")["assertions"][0]["assertion"] is True
+    assert len(nixos(module)["assertions"]) == (1 if case == "keyless" else 2)
+
+
 def test_goofys_mounts_where_it_was_asked_to() -> None:
     files = render(store("amazon", "goofys"), "nixos", media_path="/srv/media")
     assert 'mountPoint = "/srv/media";' in files["synapse-media.nix"]
@@ -97,6 +112,8 @@ def test_goofys_mounts_where_it_was_asked_to() -> None:
     assert renderer.takes_media_path(store("amazon", "goofys"), "nixos")
     with pytest.raises(RenderError, match=r"^media_path"):
         render(store("amazon", "goofys"), "nixos", media_path="/srv/the media")
+    with pytest.raises(RenderError, match=r"^media_path.*no /\.\./"):
+        render(store("amazon", "goofys"), "nixos", media_path="/srv/x/../media")
 
 
 @pytest.mark.parametrize("case", ["amazon", "keyless"])

@@ -20,7 +20,16 @@ from synapse_media.errors import UsageError
 from synapse_media.methods import FILESYSTEM, GOOFYS, MEDIA_REPO, METHODS, MODULE
 from synapse_media.renderer import Form, render
 from synapse_media.renderer.writing import write
-from synapse_media.runbook import DangerousOrderError, Effect, RunbookError, migrations, require_safe, runbook
+from synapse_media.runbook import (
+    DangerousOrderError,
+    Effect,
+    Runbook,
+    RunbookError,
+    Step,
+    migrations,
+    require_safe,
+    runbook,
+)
 from synapse_media.runbook.media import COMMAND
 from synapse_media.runbook.rclone import Remote
 from synapse_media.runbook.site import Site
@@ -112,7 +121,7 @@ def test_the_old_place_is_emptied_last_and_after_the_content_was_compared(name: 
     deleting = [
         number
         for number, step in enumerate(steps)
-        if any("destroy --stack" in command or command.startswith("rm -r /m") for command in step.commands)
+        if any("destroy --stack" in command or re.search(r"rm -r .*/m", command) for command in step.commands)
     ]
     switched = max(number for number, step in enumerate(steps) if Effect.ENTERED in step.effects)
     exported = [number for number in deleting if "synapse-export" in " ".join(steps[number].commands)]
@@ -177,15 +186,185 @@ def test_a_comparison_while_media_comes_in_counts_only_if_it_goes_to_both() -> N
         require_safe(live, deletes_by_name=True)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_check_that_the_module_is_out_fails_while_it_is_in(form: Form, tmp_path: Path) -> None:
+def step_of(plan: Runbook, title: str) -> Step:
+    (step,) = (step for step in plan.steps if step.title == title)
+    return step
+
+
+def shell(command: str, directory: Path, programs: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A command of a step, with doubles of programs that this machine lacks, as bodies of shell functions."""
+    doubles = "".join(f"{name}() {{ {body}\n}}\n" for name, body in (programs or {}).items())
+    return subprocess.run(["bash", "-c", doubles + command], cwd=directory, check=False, capture_output=True, text=True)
+
+
+IN, OUT = "module: s3_storage_provider.S3StorageProviderBackend\n", "media_storage_providers: []\n"
+
+
+@pytest.mark.parametrize("form", ["plain", "playbook"])
+@pytest.mark.parametrize(("to", "title"), [(GOOFYS, "Remove the module"), (FILESYSTEM, "Disable the module")])
+def test_the_check_that_the_module_is_out_fails_while_it_is_in(form: Form, to: str, title: str, tmp_path: Path) -> None:
     module = store("amazon", MODULE)
-    write(render(module, form), tmp_path)
-    for to, title in ((GOOFYS, "Remove the module"), (FILESYSTEM, "Disable the module")):
-        (step,) = (step for step in runbook(module, to, form=form).steps if step.title == title)
-        *search, _ = step.check.partition("   ")[0].split()
-        assert search[0] == "grep"
-        assert subprocess.run([*search, tmp_path], check=False, capture_output=True).returncode == 0
+    write(render(module, form), tmp_path / "elsewhere")
+    (tmp_path / "settings").mkdir()
+    step = step_of(runbook(module, to, form=form), title)
+    (search,) = (command for command in step.commands if command.startswith("grep "))
+    search = re.sub(r" [^ ]+$", " settings", search)
+    assert step.check.startswith("grep finds nothing")
+    assert not shell(search, tmp_path).stdout
+    # A configuration that is kept elsewhere is linked.
+    (tmp_path / "settings/linked").symlink_to(tmp_path / "elsewhere")
+    assert "s3_storage_provider" in shell(search, tmp_path).stdout
+
+
+def nix_store(tmp_path: Path, homeserver: str) -> dict[str, str]:
+    """Doubles of systemctl and nix-store on a machine with NixOS, where a unit has the script of a job elsewhere."""
+    files = {
+        "1-homeserver.yaml": f"media_store_path: /var/lib/matrix-synapse/media\n{homeserver}",
+        "2-unit-script-clean-start/bin/clean-start": "#!/bin/sh\ns3_media_upload upload /media bucket --delete\n",
+        "3-matrix-synapse-s3-storage-provider-1.5.0/bin/s3_media_upload": "exec .s3_media_upload-wrapped\n",
+        "4-unit-clean.service/clean.service": f"ExecStart={tmp_path}/2-unit-script-clean-start/bin/clean-start\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    config = f"--config-path {tmp_path}/1-homeserver.yaml"
+    paths = " ".join(f"{tmp_path}/{name.split('/')[0]}" for name in files)
+    return {
+        "systemctl": f"printf 'ExecStart=/x/synapse_homeserver \\\\\\n  {config} \\\\\\n  --keys-directory /y\\n'",
+        "nix-store": f"printf '%s\\n' {paths}",
+    }
+
+
+@pytest.mark.parametrize(("to", "title"), [(GOOFYS, "Remove the module"), (FILESYSTEM, "Disable the module")])
+def test_on_nixos_the_check_that_the_module_is_out_reads_what_synapse_reads(
+    to: str, title: str, tmp_path: Path
+) -> None:
+    step = step_of(runbook(store("amazon", MODULE), to, form="nixos"), title)
+    assert step.check.startswith("The last command prints each file of Synapse's configuration, with :0")
+    for homeserver, lines in ((IN, 1), (OUT, 0)):
+        found = shell(step.commands[-1], tmp_path, nix_store(tmp_path, homeserver))
+        assert found.stdout == f"{tmp_path}/1-homeserver.yaml:{lines}\n"
+
+
+def test_on_nixos_the_check_that_the_module_is_in_fails_without_it(tmp_path: Path) -> None:
+    step = step_of(runbook(store("amazon", FILESYSTEM), MODULE, form="nixos"), "Enable the module")
+    assert "The last command prints a file of Synapse's configuration." in step.check
+    for homeserver, named in ((IN, f"{tmp_path}/1-homeserver.yaml\n"), (OUT, "")):
+        assert shell(step.commands[-1], tmp_path, nix_store(tmp_path, homeserver)).stdout == named
+
+
+def test_on_nixos_a_job_is_found_in_the_script_of_a_unit(tmp_path: Path) -> None:
+    step = step_of(
+        runbook(store("amazon", MODULE), FILESYSTEM, form="nixos"), "Make sure that no job deletes local media"
+    )
+    doubles = nix_store(tmp_path, OUT)
+    found = [shell(command, tmp_path, doubles).stdout for command in step.commands if "nix-store" in command]
+    assert found == [f"{tmp_path}/2-unit-script-clean-start/bin/clean-start\n"]
+
+
+def test_a_job_is_found_through_a_link_too(tmp_path: Path) -> None:
+    step = step_of(
+        runbook(store("amazon", MODULE), FILESYSTEM, form="plain"), "Make sure that no job deletes local media"
+    )
+    (tmp_path / "clean.service").write_text("ExecStart=s3_media_upload upload /media bucket --delete\n")
+    (tmp_path / "units").mkdir()
+    search = step.commands[-1].replace("/etc/systemd/system", "units")
+    assert "units" not in shell(search, tmp_path).stdout
+    (tmp_path / "units/clean.service").symlink_to(tmp_path / "clean.service")
+    assert "units/clean.service" in shell(search, tmp_path).stdout
+
+
+REMOVING = [
+    (form, name)
+    for form, name in CASES
+    if any(
+        "rm -r --one" in line
+        for step in runbook(*ENDS[name][:2], form=form, target=ENDS[name][2]).steps
+        for line in step.commands
+    )  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("form", "name"), REMOVING)
+def test_local_media_is_never_removed_where_the_bucket_is_mounted(name: str, form: Form, tmp_path: Path) -> None:
+    current, to, target = ENDS[name]
+    plan = runbook(current, to, form=form, target=target, media_path=str(tmp_path / "media"))
+    local = [line for step in plan.steps for line in step.commands if "rm -r" in line and str(tmp_path) in line]
+    assert local
+    for line in local:
+        assert line.startswith("stat -f -c %T ")
+        directory = Path(line.rsplit(" ", 1)[1])
+        directory.mkdir(parents=True)
+        (directory / "picture").touch()
+        # Goofys is `fuseblk` or `fuse`, by the release of coreutils; a dead mount has no answer.
+        for answered in ("echo fuseblk", "echo fuse", "echo x >&2; return 1"):
+            shell(line, tmp_path, {"stat": answered})
+            assert (directory / "picture").exists()
+        shell(line, tmp_path)
+        assert not directory.exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_runbook_begins_with_which_directory_is_the_media_store(form: Form) -> None:
+    for before, after in itertools.permutations((FILESYSTEM, MODULE, GOOFYS), 2):
+        if {before, after} == {GOOFYS, MODULE} and before == GOOFYS:
+            continue  # no local media is read or written
+        first = runbook(store("amazon", before), after, form=form, media_path="/srv/media").steps[0]
+        assert first.title == "Make sure which directory is the local media store"
+        local = "/srv/media-local" if before == GOOFYS and form == "playbook" else "/srv/media"
+        assert first.commands[-1] == f"findmnt -T {local}"
+        assert "--media-path" in first.check
+
+
+def test_on_nixos_the_present_media_store_is_printed(tmp_path: Path) -> None:
+    first = runbook(store("amazon", FILESYSTEM), GOOFYS, form="nixos").steps[0]
+    found = shell(first.commands[0], tmp_path, nix_store(tmp_path, OUT)).stdout
+    assert found == f"{tmp_path}/1-homeserver.yaml:media_store_path: /var/lib/matrix-synapse/media\n"
+    assert "below 22.05" in first.why
+
+
+MOUNTS = {
+    "plain": "/var/lib/matrix-synapse/media-s3",
+    "nixos": "/var/lib/matrix-synapse/media-s3",
+    "playbook": "/matrix/s3-media-store",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_mount_point_is_not_the_local_media_store(form: Form) -> None:
+    mount = MOUNTS[form]
+    parent = mount.rpartition("/")[0]
+    for path in (mount, f"{mount}/", f"{mount}/media", parent, f"{parent}/./x/..{mount.removeprefix(parent)}"):
+        for before, after in ((FILESYSTEM, GOOFYS), (GOOFYS, FILESYSTEM), (MODULE, GOOFYS), (GOOFYS, MODULE)):
+            with pytest.raises(UsageError, match=f"the bucket is mounted at {mount}"):
+                runbook(store("amazon", before), after, form=form, media_path=path)
+    assert runbook(store("amazon", FILESYSTEM), GOOFYS, form=form, media_path=f"{mount}-local")
+    assert runbook(store("amazon", FILESYSTEM), MODULE, form=form, media_path=mount)
+
+
+def test_on_nixos_what_undoes_a_step_that_rebuilt_rebuilds() -> None:
+    """`systemctl start` changes nothing for a Synapse that runs, and a file in `imports` that is not there fails."""
+    rebuilt = 0
+    for form, name in CASES:
+        if form != "nixos":
+            continue
+        current, to, target = ENDS[name]
+        for step in runbook(current, to, form="nixos", target=target).steps:
+            if "nixos-rebuild switch" not in step.commands:
+                continue
+            rebuilt += 1
+            assert re.search("nixos-rebuild switch|`synapse-media switch|these commands again", step.undo), step.undo
+            assert "last command again" not in step.undo
+            assert "nixos-rebuild" not in step.undo or "`imports`" in step.undo
+    assert rebuilt >= 10
+
+
+def test_on_nixos_a_media_store_path_of_ones_own_goes_before_goofys_sets_it() -> None:
+    for name in (f"{FILESYSTEM}-to-{GOOFYS}", f"{MODULE}-to-{GOOFYS}", f"{MODULE}-to-{GOOFYS}-elsewhere"):
+        current, to, target = ENDS[name]
+        commands = step_of(runbook(current, to, form="nixos", target=target), "Mount the bucket and start").commands
+        (own,) = (number for number, line in enumerate(commands) if "remove a `media_store_path` of your own" in line)
+        assert own < commands.index("nixos-rebuild switch")
 
 
 def test_on_nixos_the_steps_rebuild_and_touch_no_file_that_nix_writes() -> None:
@@ -203,10 +382,10 @@ def test_on_nixos_the_steps_rebuild_and_touch_no_file_that_nix_writes() -> None:
         entered = [step for step in plan.steps if Effect.ENTERED in step.effects]
         assert all("nixos-rebuild switch" in step.commands for step in entered)
         assert "conf.d" not in str(plan)
-        assert "homeserver.yaml" not in str(plan).replace("[^ ]*homeserver.yaml", "")
+        assert "homeserver.yaml" not in re.sub(r"\[\^ \]\*homeserver.yaml|'homeserver.yaml\$'", "", str(plan))
         # Between the two methods of one bucket nothing is rebuilt, which would start Synapse.
         left = [step for step in plan.steps if step.effects == (Effect.LEFT,)]
-        assert not any("nixos-rebuild" in command for step in left for command in step.commands)
+        assert not any("nixos-rebuild switch" in command for step in left for command in step.commands)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,12 @@
 let
   synapse = config.services.matrix-synapse;
   mountPoint = "/var/lib/matrix-synapse/media-s3";
+  mediaStore = toString synapse.settings.media_store_path;
+  # The same directory in one spelling, with a slash at its end.
+  spelled = path:
+    let parts = builtins.filter (part: builtins.isString part && part != "" && part != ".") (builtins.split "/" path);
+    in builtins.concatStringsSep "" (map (part: "/${part}") parts) + "/";
+  within = inner: outer: lib.hasPrefix (spelled outer) (spelled inner);
   # Each process of Synapse may store media.
   units = [ "matrix-synapse" ]
     ++ map (name: "matrix-synapse-worker-${name}") (builtins.attrNames synapse.workers);
@@ -45,6 +51,14 @@ in
 
   config = lib.mkIf synapse.enable {
     assertions = [
+      {
+        assertion =
+          config.synapse-media.besideMediaStore
+          -> !(within mountPoint mediaStore) && !(within mediaStore mountPoint);
+        message =
+          "The bucket's mount point, ${mountPoint}, is Synapse's media_store_path, ${mediaStore}, or one "
+          + "is in the other, so the mount would hide media. Render again with another --media-path.";
+      }
       {
         assertion =
           builtins.match "/[A-Za-z0-9._/+@-]+" config.synapse-media.credentialsFile != null
