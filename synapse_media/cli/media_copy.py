@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
@@ -16,6 +16,7 @@ from . import media_progress, media_verify, programs, terminal
 
 if TYPE_CHECKING:
     from synapse_media.media.copy import Copied
+    from synapse_media.media.database import Known
     from synapse_media.media.plan import Named
     from synapse_media.media.restore import Restored
     from synapse_media.media.tree import Tree
@@ -104,16 +105,19 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
 
     _refuse_media_repo(store, "gdpr_export of it, and import_to_synapse")
     tree = Tree(arguments.directory, may_be_empty=True)
-    only = _only(arguments)
+    known = _known(arguments)
+    paths = None if known is None else {path for each in known for path in (each.path, each.former)}
     with _explained(store), media_progress.shown(json=arguments.json) as told:
         done = media.restore(
             tree,
             media_verify.bucket_of(store),
-            only=only,
+            only=(lambda _: True) if paths is None else paths.__contains__,
             bwlimit=arguments.bwlimit or "",
             dry_run=arguments.dry_run,
             show=told.show,
         )
+    if not arguments.dry_run:
+        _find_missing(tree, known or (), done)
     if arguments.json:
         print(programs.text({**media_verify.place(arguments, store), "dry_run": arguments.dry_run, **done.to_json()}))
     else:
@@ -139,19 +143,25 @@ def _refuse_media_of_another(arguments: argparse.Namespace, store: StorageOutput
         homeserver.require_homeserver(store)
 
 
-def _only(arguments: argparse.Namespace) -> Callable[[str], bool]:
-    """Which paths are to be restored: all of them, or a user's or a room's as the database knows them."""
+def _known(arguments: argparse.Namespace) -> tuple[Known, ...] | None:
+    """A user's or a room's files as the database knows them; None if all that the bucket has is wanted."""
     if not (arguments.user or arguments.room):
-        return lambda _: True
+        return None
     with media_verify.database_of(arguments, media_verify.homeserver_of(arguments, default=True)) as database:
         if database is None:
             raise UsageError(
                 f"{'--user' if arguments.user else '--room'} needs the homeserver's database: name its homeserver.yaml "
                 "with --config, or the database with --database"
             )
-        known = database.of_user(arguments.user) if arguments.user else database.of_room(arguments.room)
-        paths = {path for each in known for path in (each.path, each.former)}
-    return paths.__contains__
+        return tuple(database.of_user(arguments.user) if arguments.user else database.of_room(arguments.room))
+
+
+def _find_missing(tree: Tree, known: Iterable[Known], done: Restored) -> None:
+    failed = {path for path, _ in done.failed.first}
+    for each in known:
+        places = [path for path in (each.path, each.former) if path]
+        if not failed & set(places) and not any((tree.path / path).is_file() for path in places):
+            done.missing.add(each.path, "the database knows it, and neither this directory nor the bucket has it")
 
 
 @contextlib.contextmanager
@@ -193,6 +203,7 @@ def _restored(done: Restored, *, dry_run: bool) -> Iterator[str]:
     yield f"{terminal.counted(done.kept.files, done.kept.size)}: here already"
     yield from _named(done.differs, "here with another size than in the bucket: kept as they are")
     yield from _named(done.failed, "FAILED")
+    yield from _named(done.missing, "MISSING")
 
 
 def _named(found: Named, what: str) -> Iterator[str]:

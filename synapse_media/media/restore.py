@@ -46,6 +46,7 @@ class Restored:
         planned: what was missing; as much of it was written and compared as `restored` says.
         differs: on the disk with another size than in the bucket: kept, and looked into by whoever reads this.
         failed: did not arrive whole.
+        missing: wanted by name, and neither here nor in the bucket.
     """
 
     kept: Amount = field(default_factory=Amount)
@@ -53,13 +54,15 @@ class Restored:
     restored: Amount = field(default_factory=Amount)
     differs: Named = field(default_factory=Named)
     failed: Named = field(default_factory=Named)
+    missing: Named = field(default_factory=Named)
 
     @property
     def complete(self) -> bool:
-        return not (self.differs.count or self.failed.count)
+        return not (self.differs.count or self.failed.count or self.missing.count)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name).to_json() for name in ("kept", "planned", "restored", "differs", "failed")}
+        names = ("kept", "planned", "restored", "differs", "failed", "missing")
+        return {name: getattr(self, name).to_json() for name in names}
 
 
 def restore(

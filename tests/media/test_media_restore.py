@@ -599,6 +599,18 @@ def test_one_user_s_media_alone(one: World) -> None:
     assert "has no media of that user" in said
 
 
+def test_media_of_a_user_that_nobody_has_is_named(one: World) -> None:
+    """Whoever gives up the bucket after it would never know."""
+    one.put("local_content/aa/bb/cc")
+    database = one.know(aabbcc=(7, 0), ddeeff=(7, 0))
+    code, answer, _ = one.run("restore", "--user", "@a:example.com", "--database", database)
+    assert (code, counts(answer)) == (1, {"planned": 1, "restored": 1, "missing": 1})
+    assert [one["path"] for one in answer["missing"]["first"]] == ["local_content/dd/ee/ff"]
+    one.write("local_content/dd/ee/ff")
+    code, answer, _ = one.run("restore", "--user", "@a:example.com", "--database", database)
+    assert (code, counts(answer)) == (0, {"kept": 1})
+
+
 def test_a_user_s_media_needs_the_database(one: World) -> None:
     code, _, said = one.run("restore", "--user", "@a:example.com", "--config", one.config)
     assert code == 64
