@@ -182,7 +182,7 @@ NO_END = r"the answer (did not end within its time|has headers of more than 256 
 @of_each_head
 @pytest.mark.parametrize("operation", ["list_buckets", "put_object"])
 def test_a_head_without_end_is_given_up(head: Answer, operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "SECONDS", 0.3)
+    monkeypatch.setattr(bounded, "SECONDS", 1.0)
     arguments = {"Bucket": "b", "Key": "k", "Body": b"x"} if operation == "put_object" else {}
     said, tries = refused(head, operation, **arguments)
     assert re.search(NO_END, said)
@@ -191,7 +191,7 @@ def test_a_head_without_end_is_given_up(head: Answer, operation: str, monkeypatc
 
 @of_each_head
 def test_a_head_of_b2_without_end_is_given_up(head: Answer, b2_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "SECONDS", 0.3)
+    monkeypatch.setattr(bounded, "SECONDS", 1.0)
     with hostile(head) as store:
         with pytest.raises(ApiError, match=NO_END):
             b2(store)
@@ -200,7 +200,7 @@ def test_a_head_of_b2_without_end_is_given_up(head: Answer, b2_key: None, monkey
 
 @of_each_head
 def test_a_head_of_a_json_api_without_end_is_given_up(head: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "SECONDS", 0.3)
+    monkeypatch.setattr(bounded, "SECONDS", 1.0)
     with hostile(head) as store:
         with pytest.raises(ApiError, match=NO_END):
             JsonClient(store.url, "the API", {}).call("GET", "/")
