@@ -712,9 +712,9 @@ def _check_prefix(reader: _Reader, method: str) -> str:
             "Choose a plainer one.",
         )
     else:
-        fault = values.judge("prefix", prefix, method)
+        fault = values.refused("prefix", prefix, method)
         # One that looks like a placeholder works, and may have media under it.
-        if fault is not None and fault.rule not in {*values.UNSURE, "placeholder"}:
+        if fault is not None and fault.rule != "placeholder":
             reader.add(
                 "prefix", prefix, "a folder's name", f"{fault.reason[0].upper()}{fault.reason[1:]}. {fault.mend}"
             )

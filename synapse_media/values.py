@@ -59,6 +59,12 @@ def judge(field: str, text: str, method: str, *, endpoint: str = "", module: Ver
     return customer_key(text) if field == "customer_key" else None
 
 
+def refused(field: str, text: str, method: str) -> Fault | None:
+    """The fault of a value that can't work, as the stack file and the renderer refuse it; None for "" too."""
+    fault = judge(field, text, method) if text else None
+    return None if fault is None or fault.rule in UNSURE else fault
+
+
 # ---- placeholders and unexpanded variables
 
 _NAMES = (
@@ -93,6 +99,7 @@ _EXPANSION = re.compile(
     r"|#\{[\w.]+\}#?|%\(\w+\)s|\$env:[A-Za-z_]\w*|env[:/][A-Za-z_]\w*"
     r"|/(?:etc|home|mnt|opt|root|run|secrets|srv|usr|var|vault)/[\w./@-]+|file://\S+"
 )
+_NAME_OF = re.compile(r"(?<=\w)\W")
 _VARIABLE = re.compile(r"\$\$?[A-Za-z_]\w*")
 
 
@@ -137,9 +144,9 @@ def _not_replaced(field: str, text: str) -> Fault | None:
     if variable and not (field == "prefix" and variable.startswith("/")):
         path = variable.startswith(("/", "file:"))
         # A secret may begin with `$`, and be what stands in braces.
-        # A default may be one, too: of `${X:-…}` the name alone is shown.
-        name = re.match(r"(\W*\w{1,40})(\W?)$", variable)
-        shown_variable = "it" if field in SECRETS else variable if name else f"{variable[:40].partition(':')[0]}…"
+        # A default may be one, too: of `${X:-…}` and `${X-…}` the name alone is shown.
+        whole = re.fullmatch(r"\W*\w{1,40}\W{0,2}", variable)
+        shown_variable = "it" if field in SECRETS else variable if whole else f"{_NAME_OF.split(variable)[0][:40]}…"
         return Fault(
             "not-expanded",
             "it is a file path, but the file is not read: the path itself becomes the value"

@@ -58,14 +58,17 @@ def _lacking(error: ModuleNotFoundError) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. What goes wrong is said on standard error, without a traceback."""
     try:
-        return _main(arguments)
+        parsed, command = _parse(arguments)
     except KeyboardInterrupt:
         # While there was no command yet to say it: its module was being imported.
         terminal.write([("synapse-media: interrupted; nothing was changed", "")], sys.stderr)
         return 130
+    with contextlib.ExitStack() as directory:
+        return _run(parsed, command, directory)
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    """The command line, and its command's parser. Exits where it can't be carried out, or is answered by that."""
     made = parser()
     if "_ARGCOMPLETE" in os.environ:
         # Asked by the shell, in the middle of a line.
@@ -81,8 +84,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         if {"--json", "--format=json"} & set(words) or ("--format", "json") in pairwise(words):
             print(programs.error(error.command, error.message, UsageError.exit_code))
         raise
-    with contextlib.ExitStack() as directory:
-        return _run(parsed, made.command(parsed.command), directory)
+    return parsed, made.command(parsed.command)
 
 
 def _run(parsed: argparse.Namespace, command: argparse.ArgumentParser, directory: contextlib.ExitStack) -> int:

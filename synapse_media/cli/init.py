@@ -231,24 +231,24 @@ def _answers(arguments: argparse.Namespace, defaults: Mapping[str, Any], parse: 
     return server_name, store
 
 
-def _problem(parse: _Parse, server_name: str, store: Mapping[str, Any]) -> Problem | None:
-    """The first thing that is wrong with a setting of this store."""
+def _problems(parse: _Parse, server_name: str, store: Mapping[str, Any]) -> tuple[Problem, ...]:
     try:
         parse(server_name, store)
     except SettingsError as error:
-        own = f"stores.{server_name}."
-        return next((problem for problem in error.problems if problem.setting.startswith(own)), None)
-    return None
+        return error.problems
+    return ()
+
+
+def _problem(parse: _Parse, server_name: str, store: Mapping[str, Any]) -> Problem | None:
+    """The first thing that is wrong with a setting of this store."""
+    own = f"stores.{server_name}."
+    return next((one for one in _problems(parse, server_name, store) if one.setting.startswith(own)), None)
 
 
 def _fault(parse: _Parse, server_name: str, store: Mapping[str, Any], name: str = "") -> str:
     """What is wrong with one setting of a store that is not whole yet, or with the server name; "" for nothing."""
-    try:
-        parse(server_name, store)
-    except SettingsError as error:
-        setting = f"stores.{server_name}.{name}" if name else f"stores.{server_name}"
-        return next((str(problem) for problem in error.problems if problem.setting == setting), "")
-    return ""
+    setting = f"stores.{server_name}.{name}" if name else f"stores.{server_name}"
+    return next((str(one) for one in _problems(parse, server_name, store) if one.setting == setting), "")
 
 
 def _ask_again(server_name: str, store: dict[str, Any], problem: Problem) -> None:

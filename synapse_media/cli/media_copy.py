@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
@@ -106,18 +106,17 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     _refuse_media_repo(store, "gdpr_export of it, and import_to_synapse")
     tree = Tree(arguments.directory, may_be_empty=True)
     known = _known(arguments)
-    paths = None if known is None else {path for each in known for path in (each.path, each.former)}
     with _explained(store), media_progress.shown(json=arguments.json) as told:
         done = media.restore(
             tree,
             media_verify.bucket_of(store),
-            only=(lambda _: True) if paths is None else paths.__contains__,
+            known=known,
             bwlimit=arguments.bwlimit or "",
             dry_run=arguments.dry_run,
             show=told.show,
         )
     if not arguments.dry_run:
-        _find_missing(tree, known or (), done)
+        media.find_missing(tree, known or (), done)
     if arguments.json:
         print(programs.text({**media_verify.place(arguments, store), "dry_run": arguments.dry_run, **done.to_json()}))
     else:
@@ -154,14 +153,6 @@ def _known(arguments: argparse.Namespace) -> tuple[Known, ...] | None:
                 "with --config, or the database with --database"
             )
         return tuple(database.of_user(arguments.user) if arguments.user else database.of_room(arguments.room))
-
-
-def _find_missing(tree: Tree, known: Iterable[Known], done: Restored) -> None:
-    failed = {path for path, _ in done.failed.first}
-    for each in known:
-        places = [path for path in (each.path, each.former) if path]
-        if not failed & set(places) and not any((tree.path / path).is_file() for path in places):
-            done.missing.add(each.path, "the database knows it, and neither this directory nor the bucket has it")
 
 
 @contextlib.contextmanager

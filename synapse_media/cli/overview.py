@@ -10,8 +10,9 @@ from typing import Any
 from synapse_media import contract, stackfile
 from synapse_media.engine.session import Engine
 from synapse_media.errors import SynapseMediaError
-from synapse_media.guards.applied import PROOF, Applied, Homeservers, is_encrypted, resources_of
+from synapse_media.guards.applied import PROOF, Applied, Homeservers, resources_of
 from synapse_media.guards.applied import read as read_applied
+from synapse_media.schema.model import is_secret
 
 from . import stacks
 
@@ -87,7 +88,7 @@ def existing(project: Path, overview: Overview) -> Iterator[Existing]:
         if one["type"] == PROOF
     }
     for name, record in sorted(read_applied(state).items()):
-        encrypted = is_encrypted(record.outputs) or is_encrypted(record.outputs.get("bucket"))
+        encrypted = is_secret(record.outputs) or is_secret(record.outputs.get("bucket"))
         outputs = None if encrypted else _without_secrets(record.outputs)
         yield Existing(record, outputs, proved.get(name, ""), encrypted)
 

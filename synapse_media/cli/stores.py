@@ -42,8 +42,8 @@ def load_file(path: str) -> StorageOutputs:
         raise ContractError(f"{path} is not the outputs of a store. `synapse-media render` writes it as store.json.")
     store = from_json(plain)
     for name, field, text in (("endpoint_url", "endpoint", store.endpoint_url), ("region", "region", store.region)):
-        fault = values.judge(field, text, MODULE) if text else None
-        if fault is not None and fault.rule not in values.UNSURE:
+        fault = values.refused(field, text, MODULE)
+        if fault is not None:
             raise ContractError(f"{path}: {name} is {text!r}: {fault.reason}. {fault.mend}")
     if store.secret_access_key or store.keyless or not store.access_key_id:
         return store

@@ -224,15 +224,6 @@ def keyless_place(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     return place if isinstance(place, Mapping) else {}
 
 
-def is_encrypted(value: object) -> bool:
-    """Whether the state holds a value as a secret: Pulumi's SDK marks it so (sdk/python/lib/pulumi/runtime/rpc.py)."""
-    return isinstance(value, Mapping) and value.get(_SIGNATURE) == _SECRET
-
-
-_SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
-_SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
-
-
 def resources_of(export: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The resources in a state.
 

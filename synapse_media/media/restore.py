@@ -8,11 +8,11 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from synapse_media.engine.files import locked
 from synapse_media.errors import SynapseMediaError
@@ -24,6 +24,9 @@ from .plan import Amount, Named, Plan
 from .rclone import Progress, Rclone
 from .root import Root
 from .tree import FOLDERS, STAGING, MediaFile, Tree, md5_of, name_fault
+
+if TYPE_CHECKING:
+    from .database import Known
 
 RESERVE: Final = 200 << 20
 """Bytes that stay free on a disk; a twentieth of a small one."""
@@ -69,7 +72,7 @@ def restore(
     tree: Tree,
     bucket: Bucket,
     *,
-    only: Callable[[str], bool] = lambda _: True,
+    known: Collection[Known] | None = None,
     bwlimit: str = "",
     dry_run: bool = False,
     show: Callable[[Progress, Amount], None] = lambda _, __: None,
@@ -80,7 +83,7 @@ def restore(
     the media store's files have, and the time that it had when it was copied.
 
     Args:
-        only: whether a path is wanted.
+        known: the files that are wanted, as the database has them; None: all that the bucket has.
         bwlimit: as rclone takes it, such as 10M.
         show: is told how far it is, and of how much.
 
@@ -91,7 +94,7 @@ def restore(
     """
     report, rclone = Restored(), bucket.rclone()
     with Plan() as plan:
-        for file, found in pairs(tree.files(), _wanted(bucket.media(hashes=True), only)):
+        for file, found in pairs(tree.files(), _wanted(bucket.media(hashes=True), known)):
             if found is not None:
                 _decide(tree, file, found, plan, report)
         report.planned, unfinished = plan.amount, tuple(tree.unfinished)
@@ -109,6 +112,15 @@ def restore(
     return report
 
 
+def find_missing(tree: Tree, known: Iterable[Known], report: Restored) -> None:
+    """Name after a restore what the database knows, and neither the directory nor the bucket has."""
+    failed = {path for path, _ in report.failed.first}
+    for each in known:
+        places = [path for path in (each.path, each.former) if path]
+        if not failed & set(places) and not any((tree.path / path).is_file() for path in places):
+            report.missing.add(each.path, "the database knows it, and neither this directory nor the bucket has it")
+
+
 def _remove(root: Root, path: str) -> None:
     """Remove what a restore that was killed left: an empty directory, or a file."""
     with contextlib.suppress(OSError):
@@ -120,8 +132,11 @@ def _remove(root: Root, path: str) -> None:
         root.unlink(path, status.st_dev, status.st_ino, status.st_ctime_ns)
 
 
-def _wanted(objects: Iterator[RemoteObject], only: Callable[[str], bool]) -> Iterator[RemoteObject]:
-    return (found for found in objects if only(found.path))
+def _wanted(objects: Iterator[RemoteObject], known: Collection[Known] | None) -> Iterator[RemoteObject]:
+    if known is None:
+        return objects
+    paths = {path for each in known for path in (each.path, each.former)}
+    return (found for found in objects if found.path in paths)
 
 
 def _decide(tree: Tree, file: MediaFile | None, found: RemoteObject, plan: Plan, report: Restored) -> None:

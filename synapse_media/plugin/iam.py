@@ -613,9 +613,6 @@ class IamKeys(KeyFamily):
                 self._open.append(entry)
         return orphans
 
-    def unrecorded(self, known: frozenset[str]) -> list[str]:
-        return self.orphans(known)
-
     def _is_adopted(self) -> bool:
         if self._inputs.adopt:
             return True

@@ -97,10 +97,6 @@ class KeyFamily(ABC):
         """When the key was last used (UTC); None if the provider does not report it."""
         return None
 
-    def unrecorded(self, known: frozenset[str]) -> list[str]:
-        """Those of `orphans` that a refresh finds too, where the state may have been written before they were made."""
-        return []
-
     def mend(self, slot: str, key_id: str) -> None:  # noqa: B027 - most keys can't be changed
         """Update a kept key to the inputs, if this provider's keys can be changed."""
 
@@ -167,9 +163,6 @@ class NamedKeys(KeyFamily):
             if self.is_named_here(key.name) and key.key_id not in known and not key.elsewhere
         ]
 
-    def unrecorded(self, known: frozenset[str]) -> list[str]:
-        return self.orphans(known)
-
 
 class RingBase(SchemaResource[In, S]):
     """All access keys of one user, by slot.
@@ -216,11 +209,11 @@ class RingBase(SchemaResource[In, S]):
         state.secrets = {slot: secret for slot, secret in state.secrets.items() if slot in state.keys}
         known = frozenset(key.access_key_id for key in state.keys.values())
         # Of a user without other keys nothing more is asked.
-        unrecorded = family.unrecorded(known) if set(listed) - known else []
-        if unrecorded:
+        orphans = family.orphans(known) if set(listed) - known else []
+        if orphans:
             # Shows as a change, so that the next `up` deletes them.
             state.orphan_until = state.orphan_until or datetime.now(UTC).isoformat()
-        _note_strangers(state, {key: active for key, active in listed.items() if key not in unrecorded})
+        _note_strangers(state, {key: active for key, active in listed.items() if key not in orphans})
         _report(family.who, state, context)
         _with_active(state, inputs.active)
         drifted = family.drifted({slot: key.access_key_id for slot, key in state.keys.items()})

@@ -25,7 +25,7 @@ from synapse_media.errors import SynapseMediaError
 from synapse_media.redaction import redacted, remember_all
 from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
-from synapse_media.schema.model import UNKNOWN, UNKNOWN_ON_WIRE
+from synapse_media.schema.model import SECRET, SIGNATURE, UNKNOWN, UNKNOWN_ON_WIRE, is_secret
 from synapse_media.schema.package import package
 from synapse_media.schema.resources import PLUGIN
 from synapse_media.store import tracing
@@ -35,9 +35,6 @@ from . import peers
 from .resource import Context, PartialError, Resource, Values
 
 THREADS: Final = 16
-_SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
-_SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
-"""Fixed by the protocol: sdk/python/lib/pulumi/runtime/rpc.py."""
 _UNFINISHED: Final = "unfinished"
 """The output, on every partially created resource, that says why it is incomplete."""
 
@@ -55,7 +52,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
-        if value.get(_SIGNATURE) == _SECRET:
+        if is_secret(value):
             remember_all(value["value"])
             return _plain(value["value"])
         return {key: _plain(item) for key, item in value.items()}
@@ -69,7 +66,7 @@ def encode(values: Mapping[str, Any], secrets: Iterable[str]) -> struct_pb2.Stru
     struct = struct_pb2.Struct()
     json_format.ParseDict(
         {
-            key: {_SIGNATURE: _SECRET, "value": _wire(value)} if key in hidden else _wire(value)
+            key: {SIGNATURE: SECRET, "value": _wire(value)} if key in hidden else _wire(value)
             for key, value in values.items()
         },
         struct,

@@ -218,8 +218,8 @@ def _store_problems(outputs: StorageOutputs) -> list[str]:
         )
     read = {"bucket": outputs.bucket, "region": outputs.region, "endpoint": outputs.endpoint_url if whole else ""}
     for name, text in read.items():
-        fault = values.judge(name, text, MODULE) if text else None
-        if fault is not None and fault.rule not in values.UNSURE:
+        fault = values.refused(name, text, MODULE)
+        if fault is not None:
             problems.append(f"{name} is {text!r}: {fault.reason}. {fault.mend}")
     prefix = outputs.prefix
     if prefix and not method.prefix:

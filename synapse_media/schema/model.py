@@ -23,6 +23,15 @@ UNKNOWN: Final = _Unknown()
 """In a preview it stands where a value is not known yet, whatever the type of the field."""
 UNKNOWN_ON_WIRE: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """The same in Pulumi's protocol, and in the engine's JSON: sdk/python/lib/pulumi/runtime/rpc.py."""
+SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
+SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - it marks one
+"""{SIGNATURE: SECRET, …} stands for a secret in the protocol, and in a state: fixed in the same file."""
+
+
+def is_secret(value: object) -> bool:
+    """Whether a value, as the protocol or a state has it, is marked as a secret."""
+    return isinstance(value, Mapping) and value.get(SIGNATURE) == SECRET
+
 
 T = TypeVar("T")
 In = TypeVar("In")

@@ -465,11 +465,14 @@ OWN_NAMES: list[tuple[str, str, str, set[str]]] = [
         )
     ),
     ("a secret in a bucket", HOME, synapse(f"bucket: https://AKIA:{SECRET}@s3.example.net/b"), {"bucket-name"}),
-    (
-        "a secret in an endpoint",
-        HOME,
-        synapse(f"endpoint_url: https://${{U:-{SECRET}}}@s3.example.net"),
-        {"not-expanded"},
+    *(
+        (
+            "a secret in an endpoint",
+            HOME,
+            synapse(f"endpoint_url: https://${{U{default}{SECRET}}}@s3.example.net"),
+            {"not-expanded"},
+        )
+        for default in (":-", "-", ":=", "=", ":?", ":+")
     ),
     *(
         ("an archive's release", "Dockerfile", dockerfile(f"matrixdotorg/synapse:{image}", f"pip install {url}"), rules)
