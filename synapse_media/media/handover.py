@@ -22,6 +22,7 @@ from synapse_media.errors import SynapseMediaError
 
 from .root import Root
 
+_IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is made in it has a random name, and is this user's alone
 _NAME: Final = "synapse-media-copy-"
 _OTHERS: Final = 200
 """Descriptors that this process needs beside them."""
@@ -80,24 +81,46 @@ def handed_over(root: Root, paths: Iterable[str]) -> Iterator[HandedOver]:
     Raises SynapseMediaError where another process would not find what is open here.
     """
     with directory() as place, contextlib.ExitStack() as opened:
-        handed, made = HandedOver(place), set[str]()
-        for path in paths:
-            try:
-                descriptor = opened.enter_context(root.opened(path))
-            except OSError as error:
-                handed.refused[path] = error
-                continue
-            above = path.rpartition("/")[0]
-            if above not in made:
-                (place / above).mkdir(parents=True, exist_ok=True)
-                made.add(above)
-            # By the number of this process, so that rclone finds it, too.
-            (place / path).symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
-            status = os.fstat(descriptor)
-            if not handed.opened:
-                _require_proc(place / path, status)
-            handed.opened[path] = status.st_dev, status.st_ino
-        yield handed
+        handed, made = HandedOver(place), dict[str, None]()
+        try:
+            for path in paths:
+                try:
+                    descriptor = opened.enter_context(root.opened(path))
+                except OSError as error:
+                    handed.refused[path] = error
+                    continue
+                _make_directories(place, path, made)
+                # By the number of this process, so that rclone finds it, too.
+                (place / path).symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+                status = os.fstat(descriptor)
+                if not handed.opened:
+                    _require_proc(place / path, status)
+                handed.opened[path] = status.st_dev, status.st_ino
+            yield handed
+        finally:
+            _remove(place, handed.opened, made)
+
+
+def _make_directories(place: Path, path: str, made: dict[str, None]) -> None:
+    """Make those above a path that are not `made` yet, and add them: few calls, for there are as many as files."""
+    above = path.rpartition("/")[0]
+    if not above or above in made:
+        return
+    at = ""
+    for part in above.split("/"):
+        at = f"{at}/{part}" if at else part
+        if at not in made:
+            (place / at).mkdir(0o700)
+            made[at] = None
+
+
+def _remove(place: Path, links: Iterable[str], made: dict[str, None]) -> None:
+    """Remove what is known by name, the inner ones first: to look for it takes five times as many calls."""
+    with contextlib.suppress(OSError):
+        for path in links:
+            (place / path).unlink()
+        for path in reversed(made):
+            (place / path).rmdir()
 
 
 def _require_proc(link: Path, status: os.stat_result) -> None:
@@ -113,9 +136,11 @@ def _require_proc(link: Path, status: os.stat_result) -> None:
 @contextlib.contextmanager
 def directory() -> Iterator[Path]:
     """A directory of this user's alone. What a run that was killed left of its own goes."""
-    _tidy()
+    places = _places()
+    for each in places:
+        _tidy(each)
     while True:
-        place = Path(tempfile.mkdtemp(prefix=_NAME))
+        place = Path(tempfile.mkdtemp(prefix=_NAME, dir=places[0]))
         try:
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -132,9 +157,24 @@ def directory() -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _tidy() -> None:
+def _places() -> tuple[Path, ...]:
+    """Where such directories may lie, the place for a new one first.
+
+    That is in memory, if it can be: on a disk that others write to, each of thousands of links waits for its journal.
+    """
+    on_disk = Path(tempfile.gettempdir())
+    try:
+        mode = _IN_MEMORY.stat().st_mode
+    except OSError:
+        return (on_disk,)
+    # Elsewhere than in a sticky directory anybody could put another one in place of ours.
+    usable = stat.S_ISDIR(mode) and mode & stat.S_ISVTX and os.access(_IN_MEMORY, os.W_OK | os.X_OK)
+    return (_IN_MEMORY, on_disk) if usable else (on_disk,)
+
+
+def _tidy(directory: Path) -> None:
     """Remove the directories of this user's runs that are dead."""
-    for place in Path(tempfile.gettempdir()).glob(f"{_NAME}*"):
+    for place in directory.glob(f"{_NAME}*"):
         with contextlib.suppress(OSError):
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

@@ -6,6 +6,7 @@ Admin credentials are read from the environment variables that the connection na
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import threading
@@ -197,7 +198,24 @@ def _session() -> Any:
     import boto3
     import botocore.session
 
-    return boto3.session.Session(botocore_session=botocore.session.Session(session_vars=_NO_FILES))
+    session = botocore.session.Session(session_vars=_NO_FILES)
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return boto3.session.Session(botocore_session=session)
+
+
+def _timestamp(value: Any) -> datetime:
+    """A time in an answer, of which a page of a listing has a thousand: botocore's own way takes 15 times as long.
+
+    Raises what `parse_timestamp` does.
+    """
+    # As S3 writes it, "2026-01-31T23:59:59.000Z"; another form is botocore's to read.
+    if isinstance(value, str) and value[10:11] == "T" and value.endswith("Z"):
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(value)
+    from botocore.utils import parse_timestamp
+
+    read: datetime = parse_timestamp(value)
+    return read
 
 
 def _shared(service: str, connection: Connection, attempts: int) -> Any:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,8 @@ import pytest
 
 from synapse_media.engine import embedded
 from synapse_media.engine.embedded import Running
-from synapse_media.media import copy, rclone
+from synapse_media.media import copy, handover, rclone
+from synapse_media.media.root import Root
 from synapse_media.methods import Operation
 from synapse_media.store import bounded
 from tests.doubles import proxy
@@ -97,18 +99,71 @@ def test_everything_once_and_nothing_twice(at: World) -> None:
     assert (code, counts(answer)) == (0, {"same": 33})
 
 
-def test_a_second_run_asks_the_store_for_nothing_but_one_listing(one: World) -> None:
-    """Of each folder. The first run lists once more what it copied."""
+@pytest.mark.parametrize(("at_once", "runs"), [(10_000, 1), (7, 3)])
+def test_each_file_is_one_request_and_each_folder_one_before_and_one_after(
+    one: World, monkeypatch: pytest.MonkeyPatch, at_once: int, runs: int
+) -> None:
+    """However many are handed over at once; and a second run asks for nothing but one listing of each folder."""
     many(one, 20)
+    begun: list[str] = []
+    run = rclone.Rclone.run
+
+    def noted(self: rclone.Rclone, command: str, *arguments: str, **named: Any) -> str:
+        begun.append(command)
+        return run(self, command, *arguments, **named)
+
+    monkeypatch.setattr(rclone.Rclone, "run", noted)
+    monkeypatch.setattr(copy, "at_once", lambda _: at_once)
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url))
         assert one.run("copy")[0] == 0
         first = [exchange.method for exchange in double.exchanges]
         assert sorted(first) == ["GET"] * 8 + ["PUT"] * 20
+        assert begun == ["copy"] * runs
         assert one.run("copy")[0] == 0
         second = double.exchanges[len(first) :]
         assert [exchange.method for exchange in second] == ["GET"] * 4
         assert all("list-type=2" in exchange.target for exchange in second)
+        assert begun == ["copy"] * runs
+
+
+def test_what_is_handed_over_is_linked_and_removed_in_as_few_calls_as_can_be(
+    one: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory once, and nothing is looked for: with thousands of files that took as long as their upload."""
+    many(one, 40)
+    folders = {str(path.relative_to(one.media)) for path in one.media.rglob("*") if path.is_dir()}
+    calls: list[str] = []
+
+    def count(name: str) -> None:
+        call = getattr(os, name)
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            calls.append(name)
+            return call(*arguments, **named)
+
+        monkeypatch.setattr(os, name, counted)
+
+    left: list[list[Path]] = []
+    rmtree = shutil.rmtree
+
+    def noted(place: Path, **named: Any) -> None:
+        left.append(list(place.iterdir()))
+        rmtree(place, **named)
+
+    with Root(one.media) as root:
+        for name in ("mkdir", "symlink", "unlink", "rmdir"):
+            count(name)
+        monkeypatch.setattr(shutil, "rmtree", noted)
+        with handover.handed_over(root, sorted(one.files())) as handed:
+            assert {path: (handed.directory / path).read_bytes() for path in one.files()} == contents(one)
+            calls_for_links = Counter(calls)
+        calls_for_all = Counter(calls)
+    assert len(handed.opened) == calls_for_links["symlink"] == calls_for_all["unlink"] == 40
+    # The directory itself is one more; rmtree removes it.
+    assert calls_for_links["mkdir"] == len(folders) + 1
+    assert left == [[]]
+    assert not handed.directory.exists()
 
 
 NAMES = (
@@ -332,29 +387,51 @@ def test_without_its_own_proc_nothing_is_copied(one: World, monkeypatch: pytest.
     assert in_bucket(one) == {}
 
 
-def test_what_killed_runs_left_in_the_temporary_directory(
-    one: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_what_killed_runs_left_of_their_links(
+    one: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
+    """In the temporary directory, too, where there is memory for new ones."""
     one.write("local_content/aa/bb/cc")
-    places = {name: tmp_path / "tmp" / f"synapse-media-copy-{name}" for name in ("dead", "alive", "another's", "link")}
+    at = tmp_path / where
+    places = {name: at / f"synapse-media-copy-{name}" for name in ("dead", "alive", "another's", "link")}
     for name, place in places.items():
         if name != "link":
             (place / "local_content/aa").mkdir(parents=True)
             place.chmod(0o755 if name == "another's" else 0o700)
     places["link"].symlink_to(places["another's"])
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    for name in ("disk", "memory"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name).chmod(0o1777)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
+    monkeypatch.setattr(handover, "_IN_MEMORY", tmp_path / "memory")
     descriptor = os.open(places["alive"], os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         assert one.run("copy")[0] == 0
     finally:
         os.close(descriptor)
-    assert sorted(path.name.rpartition("-")[2] for path in (tmp_path / "tmp").iterdir()) == [
-        "alive",
-        "another's",
-        "link",
-    ]
+    left = [path.name.rpartition("-")[2] for name in ("disk", "memory") for path in (tmp_path / name).iterdir()]
+    assert sorted(left) == ["alive", "another's", "link"]
     assert all((places[name] / "local_content/aa").is_dir() for name in ("alive", "another's"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "used"), [(0o1777, "memory"), (0o777, "disk"), (None, "disk")], ids=["sticky", "not sticky", "none"]
+)
+def test_links_lie_in_memory_where_nobody_else_can_move_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int | None, used: str
+) -> None:
+    (tmp_path / "disk").mkdir()
+    if mode is not None:
+        (tmp_path / "memory").mkdir()
+        (tmp_path / "memory").chmod(mode)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
+    monkeypatch.setattr(handover, "_IN_MEMORY", tmp_path / "memory")
+    with handover.directory() as place:
+        assert place.parent == tmp_path / used
+        assert place.stat().st_mode & 0o777 == 0o700
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("allowed", [300, 400])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.utils import parse_timestamp
 
 from synapse_media.engine import embedded
 from synapse_media.errors import StoreError
@@ -55,6 +56,40 @@ def test_nothing_is_sent_without_a_credential(direct: Direct) -> None:
         with pytest.raises(StoreError, match="nothing was sent"):
             shared.list_buckets()
         assert proxy.exchanges == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-31T23:59:59.000Z",
+        "2026-01-31T23:59:59Z",
+        "2026-01-31T23:59:59.123456789Z",
+        "2026-01-31T23:59:59+02:00",
+        "Sat, 31 Jan 2026 23:59:59 GMT",
+        "1769903999",
+        "20260131",
+    ],
+)
+def test_times_are_read_as_botocore_reads_them(text: str) -> None:
+    assert clients._timestamp(text).timestamp() == parse_timestamp(text).timestamp()
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-01-31T25:00:00Z", "xxxxxxxxxxTxZ"])
+def test_what_is_no_time_is_refused_as_by_botocore(text: str) -> None:
+    with pytest.raises(ValueError, match=r"[Tt]imestamp"):
+        clients._timestamp(text)
+
+
+def test_the_times_of_a_listing_are_read_in_the_short_way(direct: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a thousand of them on a page, and botocore's way takes most of the time that a page takes."""
+    import botocore.utils
+
+    direct.s3.create_bucket(Bucket=direct.name)
+    direct.put()
+    monkeypatch.setattr(botocore.utils, "parse_timestamp", None)
+    there = model.read(Connection, direct.connection())
+    (found,) = call(s3_client(there), "list_objects_v2", Bucket=direct.name)["Contents"]
+    assert found["LastModified"].timestamp() > 0
 
 
 def test_the_credential_of_a_call_stays_where_its_answer_leads_elsewhere(direct: Direct) -> None:
