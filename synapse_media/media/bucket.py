@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,10 @@ from synapse_media.store.objects import Listed, listed
 from .rclone import Rclone
 from .tree import FOLDERS, sort_key
 
+PAGE: Final = 1000
+"""Objects that an answer to a listing has at most."""
 _MD5: Final = re.compile(r"[0-9a-fA-F]{32}")
+_MEDIA: Final = tuple(f"{folder}/" for folder in FOLDERS)
 
 
 class UnsortedError(StoreError):
@@ -57,32 +60,36 @@ class Bucket:
     def said(self) -> str:
         return f"{self.store.bucket} at {self.store.endpoint_url}"
 
-    def objects(self, name: str = "") -> Iterator[Listed]:
+    def objects(self, among: Collection[str] = _MEDIA) -> Iterator[Listed]:
         """Every object of Synapse's media, with what only a listing tells: ETag and storage class. Raises ApiError.
 
         Args:
-            name: how the paths have to begin below Synapse's folders.
+            among: how their paths begin. Each is a request at least, but for those that begin with another one.
         """
-        for folder in FOLDERS:
-            yield from listed(self.client, self.store.bucket, f"{self.store.prefix}{folder}/{name}")
+        covered: str | None = None
+        for beginning in sorted(among, key=sort_key):
+            if covered is None or not beginning.startswith(covered):
+                covered = beginning
+                yield from listed(self.client, self.store.bucket, f"{self.store.prefix}{beginning}")
 
-    def media(self, *, hashes: bool = False) -> Iterator[RemoteObject]:
+    def media(self, *, hashes: bool = False, among: Collection[str] = _MEDIA) -> Iterator[RemoteObject]:
         """Every object of Synapse's media, in the order of `tree.sort_key`, as the pages come: in little memory.
 
-        To be merged with `Tree.files`, which has the same order. One request per folder and 1000 objects. What is
+        To be merged with `Tree.files`, which has the same order. One request per folder and PAGE objects. What is
         neither media nor a thumbnail is left out, as are keys that are no path of a file.
 
         It is not rclone's own listing: that takes a web page, or an empty answer, for a bucket without objects.
 
         Args:
             hashes: tell of the MD5s too.
+            among: as for `objects`.
 
         Raises:
             ApiError: the store can't be listed.
             UnsortedError: a store's keys come in another order.
         """
         last = b""
-        for item in self.objects():
+        for item in self.objects(among):
             if (key := sort_key(item.key)) <= last:
                 raise UnsortedError(
                     f"{self.store.endpoint_url} lists {self.store.bucket} in another order than that of keys "

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .bucket import Bucket, RemoteObject
+from .bucket import PAGE, Bucket, RemoteObject
 from .handover import at_once, handed_over
 from .pairs import pairs
 from .plan import BATCH, Amount, Named, Plan
 from .rclone import Progress, Rclone
 from .root import Root
-from .tree import MediaFile, Shard, Tree, md5_of
+from .tree import MediaFile, Shard, Tree, group, md5_of
 
 MIN_AGE: Final = 60
 """Seconds. A file that was written so short a time ago may not be whole: Synapse writes it in its place."""
@@ -85,14 +85,14 @@ def copy(
     """
     report, rclone = Copied(), bucket.rclone()
     with Plan() as plan, Plan() as arrived, Root(tree.path) as root:
-        _plan(tree, root, bucket, plan, report, shard=shard, checksum=checksum, min_age=min_age)
+        before = _plan(tree, root, bucket, plan, report, shard=shard, checksum=checksum, min_age=min_age)
         report.planned = plan.amount
         for left in tree.left_out:
             report.left_out.add(left.path, left.why)
         if not dry_run:
             _transfer(root, rclone, plan, arrived, report, bwlimit=bwlimit, show=show)
             if arrived.amount.files:
-                _look_again(root, bucket, arrived, report, shard)
+                _look_again(root, bucket, arrived, report, before)
     return report
 
 
@@ -106,8 +106,11 @@ def _plan(
     shard: Shard | None,
     checksum: bool,
     min_age: float,
-) -> None:
+) -> int:
+    """How many objects of this media there are."""
+    objects = 0
     for file, found in pairs(tree.files(shard=shard), _of(bucket.media(hashes=True), shard)):
+        objects += found is not None
         if file is None:
             continue
         if found is not None and _is_same(root, file, found, report, checksum=checksum):
@@ -118,6 +121,7 @@ def _plan(
             report.young.add(file.size)
         else:
             plan.add(file.path, file.size)
+    return objects
 
 
 def _of(objects: Iterator[RemoteObject], shard: Shard | None) -> Iterator[RemoteObject]:
@@ -248,10 +252,15 @@ def _judge(
     return refused_by_store
 
 
-def _look_again(root: Root, bucket: Bucket, arrived: Plan, report: Copied, shard: Shard | None) -> None:
-    """List once more what was copied: an answer to an upload may be another server's, such as a proxy's."""
+def _look_again(root: Root, bucket: Bucket, arrived: Plan, report: Copied, before: int) -> None:
+    """List once more what was copied: an answer to an upload may be another server's, such as a proxy's.
+
+    Args:
+        before: how many objects there were.
+    """
+    among = _beginnings(arrived, before // PAGE)
     files = (MediaFile(path, size, 0, 0) for batch in arrived.batches() for path, size, _ in batch)
-    for file, found in pairs(files, _of(bucket.media(), shard)):
+    for file, found in pairs(files, bucket.media(among=among)):
         if file is None:
             continue
         if found is not None and found.size == file.size:
@@ -268,6 +277,20 @@ def _look_again(root: Root, bucket: Bucket, arrived: Plan, report: Copied, shard
             report.failed.add(
                 file.path, f"{file.size} bytes were uploaded, but its object has {found.size}: run the command again"
             )
+
+
+def _beginnings(arrived: Plan, most: int) -> set[str]:
+    """How these paths begin: `local_content/aB`; where there are more such beginnings than `most`, `local_content/`.
+
+    A few files that are new in a large bucket would else cost a listing of all of it once more.
+    """
+    folders, groups = set[str](), set[str]()
+    for batch in arrived.batches():
+        for path, _, _ in batch:
+            folders.add(f"{path.partition('/')[0]}/")
+            if len(groups) <= most:
+                groups.add(group(path))
+    return groups if len(groups) <= most else folders
 
 
 def _was_written(root: Root, path: str, size: int) -> bool:

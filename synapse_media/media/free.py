@@ -346,7 +346,10 @@ def refuse_bucket_itself(directory: Path, bucket: Bucket) -> None:
                 "root, or as the user of Synapse."
             ) from None
         try:
-            if any(True for _ in bucket.objects(name)) or bucket.look(path) is not None:
+            if (
+                any(True for _ in bucket.objects([f"{folder}/{name}" for folder in FOLDERS]))
+                or bucket.look(path) is not None
+            ):
                 raise RefusedError(
                     f"{directory} and the bucket {bucket.store.bucket} are one: a file that was written to "
                     f"{place.relative_to(directory)} appeared there as an object. What is deleted here is deleted in "

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
@@ -100,7 +100,7 @@ def test_everything_once_and_nothing_twice(at: World) -> None:
 
 
 @pytest.mark.parametrize(("at_once", "runs"), [(10_000, 1), (7, 3)])
-def test_each_file_is_one_request_and_each_folder_one_before_and_one_after(
+def test_each_file_is_one_request_and_each_folder_one_before_and_one_after_where_there_are_new_ones(
     one: World, monkeypatch: pytest.MonkeyPatch, at_once: int, runs: int
 ) -> None:
     """However many are handed over at once; and a second run asks for nothing but one listing of each folder."""
@@ -118,13 +118,47 @@ def test_each_file_is_one_request_and_each_folder_one_before_and_one_after(
         one.save(replace(one.store, endpoint_url=double.url))
         assert one.run("copy")[0] == 0
         first = [exchange.method for exchange in double.exchanges]
-        assert sorted(first) == ["GET"] * 8 + ["PUT"] * 20
+        assert sorted(first) == ["GET"] * 6 + ["PUT"] * 20
         assert begun == ["copy"] * runs
         assert one.run("copy")[0] == 0
         second = double.exchanges[len(first) :]
         assert [exchange.method for exchange in second] == ["GET"] * 4
         assert all("list-type=2" in exchange.target for exchange in second)
         assert begun == ["copy"] * runs
+
+
+def test_few_new_files_in_a_large_bucket_are_listed_by_themselves(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is listed once more is what was copied, however similar the names are."""
+    monkeypatch.setattr(copy, "PAGE", 3)
+    for number in range(12):
+        one.both(f"local_content/{number:02}/aa/old")
+    new = [
+        "local_content/00/aa/new",
+        "local_content/00.x/aa/new",
+        "local_content/00x/aa/new",
+        "remote_content/example.org/aa/bb/new",
+    ]
+    for path in new:
+        one.write(path)
+
+    def prefixes(double: proxy.Proxy, since: int = 0) -> list[str]:
+        asked = [parse_qs(urlsplit(each.target).query) for each in double.exchanges[since:] if each.method == "GET"]
+        return [query["prefix"][0] for query in asked]
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        code, answer, _ = one.run("copy")
+        assert (code, counts(answer)) == (0, {"planned": 4, "copied": 4, "same": 12})
+        # "00" has "00.x" and "00x", too.
+        assert prefixes(double)[4:] == ["media/local_content/00", "media/remote_content/example.org/aa"]
+        for number in range(6):
+            one.write(f"local_content/{number:02}/aa/newer")
+        since = len(double.exchanges)
+        code, answer, _ = one.run("copy")
+        assert (code, counts(answer)) == (0, {"planned": 6, "copied": 6, "same": 16})
+        # By themselves they would be more requests than pages.
+        assert prefixes(double, since)[4:] == ["media/local_content/"]
+    assert in_bucket(one) == contents(one)
 
 
 def test_what_is_handed_over_is_linked_and_removed_in_as_few_calls_as_can_be(
