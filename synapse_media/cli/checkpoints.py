@@ -4,7 +4,7 @@ Pulumi writes the whole state to a file backend twice for every resource that ch
 with 150 stores it was three quarters of the CPU of an `up`. Written at the end only, a run that is killed leaves the
 state of before. That is safe where the next run finds again what was made, and knows that it has to look:
 
-- the mark that `stacks.changing` leaves is on this machine, so the state must be in a file of this machine too;
+- the mark that `stacks.changing` leaves is in this user's state directory, so the state must be there too;
 - the resources must be of types that say so (`ResourceType.found_again`), and a new bucket must carry a mark;
 - of a key that was made and is in no state, the note at the store (plugin/iam.py) must stay until the state has it:
   the plugin leaves it there, and `settle` removes it when the run came to its end.
@@ -48,7 +48,7 @@ def of_up(session: stacks.Session, preview: Mapping[str, Any], state: Mapping[st
     count = len(preview.get("steps", ())) + len(resources_of(state))
     return (
         _wanted(len(steps) * count)
-        and session.engine.is_local
+        and session.engine.has_own_state
         and all(map(_is_found_again, steps))
         and _marks_are_kept(session, steps)
     )
@@ -59,7 +59,7 @@ def of_destroy(session: stacks.Session, state: Mapping[str, Any]) -> bool:
     found = resources_of(state)
     return (
         _wanted(len(found) * len(found) // 2)
-        and session.engine.is_local
+        and session.engine.has_own_state
         and all(_is_ours(one["urn"]) for one in found if one.get("custom"))
     )
 
