@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -68,12 +68,19 @@ def making(preview: Mapping[str, Any], state: Mapping[str, Any]) -> list[stacks.
     """What a run makes, by its preview. A proof is a record only."""
     ids = {one["urn"]: str(one.get("id") or "") for one in resources_of(state)}
     return [
-        stacks.Making(step["urn"], ids.get(step["urn"], ""), _digest(step["newState"].get("inputs") or {}))
-        for step in preview.get("steps", ())
+        stacks.Making(step["urn"], ids.get(step["urn"], ""), inputs)
+        for step, inputs in changing(preview)
         if step["op"] in _MAKING
-        and step["newState"].get("custom")
-        and step["newState"]["type"] not in (PROOF, *_NEITHER)
     ]
+
+
+def changing(preview: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """The steps of a preview that make or change a resource, each with the digest of its inputs; no proofs."""
+    for step in preview.get("steps", ()):
+        if step["op"] in _CHANGING:
+            new = step["newState"]
+            if new.get("custom") and new["type"] not in (PROOF, *_NEITHER):
+                yield step, _digest(new.get("inputs") or {})
 
 
 def _digest(inputs: Mapping[str, Any]) -> str:

@@ -29,10 +29,10 @@ from synapse_media.schema.resources import (
     ProofInputs,
 )
 from synapse_media.settings import SLOTS
-from synapse_media.store import credentials
+from synapse_media.store import bounded, credentials
 from synapse_media.store.answers import ApiError, items, part
 from synapse_media.store.clients import Credential, s3_client
-from synapse_media.store.http import JsonClient, trusting
+from synapse_media.store.http import JsonClient, opener
 from synapse_media.store.objects import empty_out, is_empty
 
 from .bucket import (
@@ -257,10 +257,10 @@ def _not_garage(api: JsonClient, operation: str) -> ApiError:
 def check_region(connection: Connection) -> None:
     """Raises StoreError if the region is wrong: Garage rejects such a signature, and names its region in the error."""
     request = urllib.request.Request(f"{connection.endpoint}/", headers={"User-Agent": "synapse-media"})  # noqa: S310
-    context = trusting(connection.ca_file)
+    opened = opener(connection.ca_file)
     try:
         try:
-            answer = urllib.request.urlopen(request, timeout=10, context=context)  # noqa: S310 - settings check it
+            answer = opened.open(request, timeout=10)
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
@@ -269,6 +269,8 @@ def check_region(connection: Connection) -> None:
         raise ApiError(
             "NotS3", 0, f"endpoint {connection.endpoint}: what answers there is not HTTP ({type(error).__name__})"
         ) from None
+    except bounded.TooMuchError as error:
+        raise ApiError("RefusedAnswer", 0, f"endpoint {connection.endpoint}: the answer {error}") from None
     except OSError as error:
         raise ApiError("NoConnection", 0, f"endpoint {connection.endpoint}: no connection: {error}") from None
     # A request without a key is always an error, in XML.
