@@ -614,11 +614,12 @@ class IamKeys(KeyFamily):
         return orphans
 
     def _is_adopted(self) -> bool:
-        if self._inputs.adopt:
-            return True
         self._found = self._found or _user(self._iam, self._user)
         path = self._found.path if self._found else "/"
-        return not path.startswith(ROOT) and path not in _paths(self._inputs.mark)
+        if path in _paths(self._inputs.mark):
+            # Made by this store: `adopt` was for its bucket.
+            return False
+        return self._inputs.adopt or not path.startswith(ROOT)
 
     def settle(self, *, ending: bool = False) -> str:
         for entry in self._open:

@@ -288,6 +288,19 @@ def test_no_key_of_a_user_that_was_taken_over_is_deleted_as_an_orphan(
     assert direct.key_ids() == {theirs, outputs["accessKeyId"]}
 
 
+def test_an_orphan_of_a_user_that_this_store_made_beside_a_bucket_that_was_taken_over_is_found(owner: Direct) -> None:
+    kept = by_hand(owner)
+    mark = {"path": "/synapse-media/tests/", "formerPaths": [], "bucket": owner.name}
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        double.misbehave(proxy.lost_answer, when=is_making, times=1)
+        inputs = ring(owner, "a", url=double.url, mark=mark, adopt=True)
+        with pytest.raises(PartialError) as stopped:
+            RING.create(inputs, owner.context)
+        outputs = RING.update(owner.name, stopped.value.outputs, inputs, owner.context)
+    assert owner.key_ids() == {kept, outputs["accessKeyId"]}
+    assert RING.unsettled(outputs, {}) == ()
+
+
 # ---- the ring ends
 
 
