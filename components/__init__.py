@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
@@ -85,9 +85,9 @@ def from_config() -> dict[str, StoreSettings]:
         # The SDK sends the engine 27 messages a store, and waits for each; only `pulumi --debug` shows them.
         pulumi.log.debug = lambda *_, **__: None
     # The SDK waits for the calls that the program began, and then for the outputs that are left. When the program ends,
-    # none has begun yet: it would go on to every output of every store, again each time that one of them is there, which
-    # is quadratic. With one call in its list it waits for the calls first, of which each is looked at once.
-    pulumi.runtime.settings._get_rpc_manager().rpcs.append(_Begun())
+    # none has begun yet: it would wait for the outputs of all stores, and go through all that are left each time that
+    # one is there, which is quadratic. With a call in its list it waits for the calls first, for each once.
+    pulumi.runtime.settings.SETTINGS.rpc_manager.rpcs.append(_Done())
     config = pulumi.Config(settings.PROJECT)
     # Once decrypted, it can't be told from other values, and would get into the state in clear text.
     secure = [
@@ -104,11 +104,11 @@ def from_config() -> dict[str, StoreSettings]:
         raise pulumi.RunError(str(error)) from None
 
 
-class _Begun:
+class _Done:
     """A call that is done."""
 
-    def __await__(self) -> Iterator[None]:
-        return iter(())
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
 
 
 def make(store: StoreSettings) -> dict[str, Any]:

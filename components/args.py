@@ -8,7 +8,7 @@ runs, and refuse an Output.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, get_args, get_type_hints
@@ -88,7 +88,7 @@ class StoreArgs:
         known: dict[str, Any] = {}
         later: dict[str, pulumi.Output[Any]] = {}
         problems = []
-        types = _types(type(self))
+        types = _types_of(type(self))
         for item in fields(self):
             value = getattr(self, item.name)
             # A flag that is not set is one that a stack file leaves out.
@@ -138,7 +138,7 @@ class IamStoreArgs(StoreArgs):
 
 
 @cache
-def _types(arguments: type[StoreArgs]) -> dict[str, Any]:
+def _types_of(arguments: Hashable) -> dict[str, Any]:
     """The types of a class's arguments; to work them out takes longer than all that is asked of one store's."""
     # What `pulumi.Input` names without its module.
     return get_type_hints(arguments, localns={"Output": pulumi.Output, "T": Any})

@@ -47,7 +47,7 @@ PARTS = re.compile("|".join(map(re.escape, (SECRET[:9], SECRET[9:]))))
 
 @pytest.fixture(autouse=True)
 def nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_forms", set())
+    monkeypatch.setattr(redaction, "_forms", {})
 
 
 def connection(*variables: str, admin_endpoint: str = "") -> Connection:
