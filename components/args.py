@@ -88,7 +88,8 @@ class StoreArgs:
         known: dict[str, Any] = {}
         later: dict[str, pulumi.Output[Any]] = {}
         problems = []
-        types = _types_of(type(self))
+        arguments: type = type(self)
+        types = _types_of(arguments)
         for item in fields(self):
             value = getattr(self, item.name)
             # A flag that is not set is one that a stack file leaves out.

@@ -225,6 +225,18 @@ def test_what_stands_where_only_secrets_do_is_left_out(said: str, left: str | No
     assert str(SynapseMediaError(said)) == (said if left is None else left)
 
 
+def test_the_forms_of_a_secret_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call of the engine names the secrets of its resource again."""
+    monkeypatch.setattr(redaction, "_forms", {})
+    worked_out: list[str] = []
+    forms_of = redaction._forms_of
+    monkeypatch.setattr(redaction, "_forms_of", lambda value: [worked_out.append(value), *forms_of(value)][1:])
+    for _ in range(3):
+        redaction.remember_all({"a": SECRET, "b": [SECRET[::-1]]})
+    assert worked_out == [SECRET, SECRET[::-1]]
+    assert redaction.redacted(f"{SECRET} {SECRET[::-1]}") == f"{redaction.MARK} {redaction.MARK}"
+
+
 def test_a_short_word_is_left_in_texts() -> None:
     redaction.remember("secret")
     assert str(SynapseMediaError("the secret access key")) == "the secret access key"
