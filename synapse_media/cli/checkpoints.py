@@ -4,7 +4,7 @@ Pulumi writes the whole state to a file backend twice for every resource that ch
 with 150 stores it was three quarters of the CPU of an `up`. Written at the end only, a run that is killed leaves the
 state of before. That is safe where the next run finds again what was made, and knows that it has to look:
 
-- the mark that `stacks.changing` leaves is on this machine, so the state must be in a file of this machine too;
+- the mark that `stacks.changing` leaves is in this user's state directory, so the state must be there too;
 - the resources must be of types that say so (`ResourceType.found_again`), and a new bucket must carry a mark;
 - of a key that was made and is in no state, the note at the store (plugin/iam.py) must stay until the state has it:
   the plugin leaves it there, and `settle` removes it when the run came to its end.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ def of_up(session: stacks.Session, preview: Mapping[str, Any], state: Mapping[st
     count = len(preview.get("steps", ())) + len(resources_of(state))
     return (
         _wanted(len(steps) * count)
-        and session.engine.is_local
+        and session.engine.has_own_state
         and all(map(_is_found_again, steps))
         and _marks_are_kept(session, steps)
     )
@@ -59,7 +59,7 @@ def of_destroy(session: stacks.Session, state: Mapping[str, Any]) -> bool:
     found = resources_of(state)
     return (
         _wanted(len(found) * len(found) // 2)
-        and session.engine.is_local
+        and session.engine.has_own_state
         and all(_is_ours(one["urn"]) for one in found if one.get("custom"))
     )
 
@@ -68,12 +68,19 @@ def making(preview: Mapping[str, Any], state: Mapping[str, Any]) -> list[stacks.
     """What a run makes, by its preview. A proof is a record only."""
     ids = {one["urn"]: str(one.get("id") or "") for one in resources_of(state)}
     return [
-        stacks.Making(step["urn"], ids.get(step["urn"], ""), _digest(step["newState"].get("inputs") or {}))
-        for step in preview.get("steps", ())
+        stacks.Making(step["urn"], ids.get(step["urn"], ""), inputs)
+        for step, inputs in changing(preview)
         if step["op"] in _MAKING
-        and step["newState"].get("custom")
-        and step["newState"]["type"] not in (PROOF, *_NEITHER)
     ]
+
+
+def changing(preview: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """The steps of a preview that make or change a resource, each with the digest of its inputs; no proofs."""
+    for step in preview.get("steps", ()):
+        if step["op"] in _CHANGING:
+            new = step["newState"]
+            if new.get("custom") and new["type"] not in (PROOF, *_NEITHER):
+                yield step, _digest(new.get("inputs") or {})
 
 
 def _digest(inputs: Mapping[str, Any]) -> str:

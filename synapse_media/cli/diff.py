@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if state is not None:
         warnings += entries.of_no_store(stack.allow, stack.stores, state, preview)
     nothing: bool = arguments.from_nothing
-    mark = "" if nothing else reviewed.digest(found)
+    mark = "" if nothing else reviewed.digest(found, preview)
     if arguments.format == "json":
         shown = {
             "stack": arguments.stack,

@@ -160,7 +160,7 @@ def _select(arguments: argparse.Namespace) -> list[StorageOutputs]:
 
 def _ask(store: StorageOutputs, advice: str) -> None:
     """Refuse a key that the store does not know, as after an older state was restored or in a file from before a
-    rotation: it would be handed out dead.
+    rotation, and one that may not read below the prefix: it would be handed out dead.
 
     Args:
         advice: what to do then.
@@ -177,8 +177,12 @@ def _ask(store: StorageOutputs, advice: str) -> None:
         with stacks.waiting(f"{store.endpoint_url}: is the key accepted?"):
             s3 = s3_client(connection, credential, attempts=2)
             call(s3, "list_objects_v2", Bucket=store.bucket, Prefix=store.prefix + PROOF_OBJECT, MaxKeys=1)
+            # Not there: to read it is refused all the same where reading is not allowed.
+            call(s3, "get_object", Bucket=store.bucket, Key=store.prefix + PROOF_OBJECT)
     except ApiError as error:
-        # To list is what every method's key may do.
+        # To list and to read is what every method's key may do.
+        if error.code == "NoSuchKey":
+            return
         if error.bad_key or error.denied or error.code == "NoSuchBucket":
             raise ContractError(
                 f"store {store.server_name}: nothing was rendered, because the store does not accept what would be: "

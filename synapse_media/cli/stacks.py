@@ -477,11 +477,11 @@ _alone: set[Path] = set()
 
 @contextlib.contextmanager
 def alone(session: Session) -> Iterator[None]:
-    """Around a whole run that changes a stack, its questions included: one at a time on this machine.
+    """Around a whole run that changes a stack, its questions included: this user's only one at a time.
 
     Pulumi's own lock is held only while it works, and what was judged or asked before must be what is then.
 
-    Raises SynapseMediaError where another process of this machine is at it.
+    Raises SynapseMediaError where another process of this user is at it.
     """
     path = _mark(session.engine, session.stack.name).with_suffix(".lock")
     if path in _alone:
@@ -521,10 +521,10 @@ def changing(
         judged: the `fingerprint` of the state that was judged; None: it makes no difference.
         making: what is made, of which the state knows at the end only; None: it knows after every step.
 
-    Raises SynapseMediaError where another machine changed the state since.
+    Raises SynapseMediaError where somebody else changed the state since.
     """
-    # `alone` keeps other runs of this machine away, and no others reach a state on this machine.
-    if judged is not None and not session.engine.is_local and fingerprint(session.state()) != judged:
+    # `alone` keeps this user's other runs away, and nobody else reaches a state in this user's directory.
+    if judged is not None and not session.engine.has_own_state and fingerprint(session.state()) != judged:
         raise changed_meanwhile()
     mark = _mark(session.engine, session.stack.name)
     before = mark.read_text(encoding="utf-8") if mark.exists() else None
@@ -624,7 +624,7 @@ def _written_at(session: Session) -> str:
 
 
 def was_cut_off(session: Session) -> bool:
-    """Whether the last change from this machine was, so that the state may not be what the store is."""
+    """Whether this user's last change was, so that the state may not be what the store is."""
     return _mark(session.engine, session.stack.name).exists()
 
 
@@ -669,8 +669,7 @@ def remove(engine: Engine, name: str) -> None:
 
 
 def _mark(engine: Engine, stack: str) -> Path:
-    backend = engine.environment.get("PULUMI_BACKEND_URL", "")
-    name = f"{backend}\0{engine.project}\0{stack}"
+    name = f"{engine.backend}\0{engine.project}\0{stack}"
     return private_dir(state_dir() / "unfinished") / hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
@@ -729,6 +728,9 @@ def _key_fault(store: contract.StorageOutputs, record: Applied | None) -> str:
     # Beside a key of the operator's own a ring is what an earlier run has left to be deleted.
     if not record.has_key and record.ring is not None and store.access_key_id not in record.ring.keys.values():
         return f"{where} is not in its key ring any more"
+    if store.policy_sha256 and record.policies and store.policy_sha256 not in record.policies:
+        # As by a run that was cut off before its proof: what runs now may not reach its media any more.
+        return f"{where} was proved with another policy than the state has now"
     return ""
 
 

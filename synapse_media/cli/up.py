@@ -77,22 +77,22 @@ def run(arguments: argparse.Namespace) -> int:
 class _ReviewedError(Exception):
     """In place of an answer: what would be changed is to be shown elsewhere."""
 
-    def __init__(self, found: Sequence[Change]) -> None:
+    def __init__(self, found: Sequence[Change], digest: str) -> None:
         super().__init__()
-        self.found = found
+        self.found, self.digest = found, digest
 
 
 def _review(session: stacks.Session, arguments: argparse.Namespace) -> int:
     """Everything up to the question, and nothing after it: the changes as `cli.several` asks about them."""
 
-    def ask(_: stacks.Session, found: Sequence[Change]) -> None:
-        raise _ReviewedError(found)
+    def ask(_: stacks.Session, found: Sequence[Change], digest: str) -> None:
+        raise _ReviewedError(found, digest)
 
     try:
         apply(session, refresh=arguments.refresh, yes=False, options=arguments.options, ask=ask)
     except _ReviewedError as review:
         lines = [[line.text, line.kind] for line in changes.lines(review.found)]
-        print(json.dumps({"digest": what_was_reviewed.digest(review.found), "lines": lines}))
+        print(json.dumps({"digest": review.digest, "lines": lines}))
         return 2
     return 0
 
@@ -106,12 +106,12 @@ def apply(
     allow: Sequence[str] = (),
     begin: Callable[[], None] = lambda: None,
     reviewed: str = "",
-    ask: Callable[[stacks.Session, Sequence[Change]], None] | None = None,
+    ask: Callable[[stacks.Session, Sequence[Change], str], None] | None = None,
 ) -> None:
     """Preview, guard, ask, and do what was previewed.
 
     Args:
-        ask: called with the changes, in place of the question; whatever it raises is as a refusal.
+        ask: called with the changes and their digest, in place of the question; whatever it raises is as a refusal.
         reviewed: the digest of the changes that were agreed to; "" for none.
         allow: what this command confirms beside the stack file's `allow`.
         begin: called when everything was agreed to, just before the first change.
@@ -138,7 +138,7 @@ def _apply(
     allow: Sequence[str],
     begin: Callable[[], None],
     reviewed: str,
-    ask: Callable[[stacks.Session, Sequence[Change]], None],
+    ask: Callable[[stacks.Session, Sequence[Change], str], None],
 ) -> None:
     engine, stack = session.engine, session.stack
     cut_off = stacks.was_cut_off(session)
@@ -180,10 +180,10 @@ def _apply(
         terminal.write_changes(changes.lines(found, notes), sys.stderr)
         stacks.refuse_to_leave_behind(session, state, making := checkpoints.making(preview, state))
         _refuse_dangers(stack, found, confirmed)
-        what_was_reviewed.require(found, reviewed, stack.name)
+        digest = what_was_reviewed.require(found, preview, reviewed, stack.name)
         _refuse_what_the_store_has(session, applied, found, steps, preview)
         if (found or cut_off) and not yes:
-            ask(session, found)
+            ask(session, found, digest)
         _say_what_is_slow(session, found)
         at_end = not look_again and checkpoints.of_up(session, preview, state)
         with stacks.changing(session, confirmed, begin, judged, making=making if at_end else None):
@@ -232,7 +232,7 @@ def _judged(session: stacks.Session, applied: Mapping[str, Applied], confirmed: 
     return verdict
 
 
-def _ask(session: stacks.Session, found: Sequence[Change]) -> None:
+def _ask(session: stacks.Session, found: Sequence[Change], _: str) -> None:
     """Ask whether to go on, and stop where it is no longer what was asked about."""
     if not found:
         return

@@ -510,9 +510,19 @@ class Engine:
         return True
 
     @property
-    def is_local(self) -> bool:
-        """Whether the state is in a directory, and not where other machines reach it."""
-        return self._file_backend() is not None
+    def backend(self) -> str:
+        """The URL of the state's backend; of a directory the same one however it is spelled."""
+        backend = self._file_backend()
+        return f"file://{quote(str(backend.resolve()))}" if backend else self.environment.get("PULUMI_BACKEND_URL", "")
+
+    @property
+    def has_own_state(self) -> bool:
+        """Whether the state is in this user's `state_dir`, where what is noted of runs is too.
+
+        Another directory may be shared with other users, and with other machines.
+        """
+        backend = self._file_backend()
+        return backend is not None and backend.resolve().is_relative_to(state_dir().resolve())
 
     def _file_backend(self) -> Path | None:
         url = self.environment.get("PULUMI_BACKEND_URL", "")
@@ -540,7 +550,7 @@ class Engine:
                 "another passphrase has the same effect: remove that line if there is no `secure:` value."
             )
         if locked := _LOCKED.search(output):
-            here = self.is_local and locked["host"] == socket.gethostname()
+            here = self._file_backend() is not None and locked["host"] == socket.gethostname()
             return EngineError(f"{what} failed: {_about_the_lock(locked, args, here=here)}")
         if "no resource plugin 'pulumi-resource-s3store'" in output:
             own = Path(sys.executable).parent

@@ -469,6 +469,7 @@ def _details(
     )
     if verb in ("create", "delete") and isinstance(name, str) and name != UNKNOWN_ON_WIRE:
         yield f"name: {name}"
+    yield from _place_of_new(kind, after) if verb == "create" else ()
     shown = set()
     for document in _DOCUMENTS:
         was, will = statements(before.get(document)), statements(after.get(document))
@@ -484,7 +485,7 @@ def _details(
         for path in sorted(path for path in paths if _top(path) not in {*shown, *_NOT_SHOWN}):
             if path == "orphanUntil":
                 yield "looks for a key that an interrupted run asked for, and that the store may still make"
-            elif _top(path) not in ("secretAccessKey", "secrets", "connection"):
+            elif _top(path) not in ("secretAccessKey", "secrets"):
                 yield from _changed(path, _at(before, path), _at(after, path))
             else:
                 yield f"{path} changes"
@@ -495,6 +496,19 @@ def _details(
         yield from (f"a key is made for slot {slot}" for slot in sorted(will_slots - was_slots))
         if verb != "create":
             yield from (f"the key of slot {slot} is retired" for slot in sorted(was_slots - will_slots))
+
+
+def _place_of_new(kind: str, inputs: Mapping[str, Any]) -> Iterable[str]:
+    """Where it is made, of what is made by our plugin, and whether it may be there already."""
+    connection = inputs.get("connection")
+    if isinstance(connection, Mapping) and kind != PROOF:
+        apis = (connection.get(name) for name in ("iamEndpoint", "adminEndpoint", "apiEndpoint", "realm"))
+        places = [connection.get("endpoint")] if is_bucket(kind) else [*apis, connection.get("endpoint")]
+        region = connection.get("region")
+        if place := next((place for place in places if place), None):
+            yield f"at: {place}" + (f", region {region}" if is_bucket(kind) and region else "")
+    if inputs.get("adopt"):
+        yield "one that is there is taken over"
 
 
 def _without_detail(verb: str, kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:

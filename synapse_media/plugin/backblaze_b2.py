@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from synapse_media.contract import PROOF_OBJECT
@@ -151,6 +151,14 @@ def _adapter() -> tuple[Any, type[Exception]]:
     return Adapter, RefusedAnswerError
 
 
+_NEXT: Final = (
+    ("startFileName", "nextFileName"),
+    ("startFileId", "nextFileId"),
+    ("startApplicationKeyId", "nextApplicationKeyId"),
+)
+"""Where a page of a listing begins, in its request, and where the next one does, in the answer."""
+
+
 @cache
 def _classes() -> tuple[Any, Any]:
     """b2sdk's API with our patience, once with and once without a second try."""
@@ -171,7 +179,12 @@ def _classes() -> tuple[Any, Any]:
         def post_json_return_json(self, url: str, headers: Any, params: Any, try_count: int = 1) -> Any:
             del try_count
             with bounded.one_call():
-                return self._tried(url, headers, params)
+                answer = self._tried(url, headers, params)
+            # b2sdk asks for pages until there is none left.
+            here, following = ([params.get(name) for name, _ in _NEXT], [answer.get(name) for _, name in _NEXT])
+            if here == following and any(place is not None for place in following):
+                raise _adapter()[1]("SamePage", "the answer names its own page as the next one")
+            return answer
 
         def _tried(self, url: str, headers: Any, params: Any) -> Any:
             for attempt in range(1, self.attempts + 1):
@@ -243,8 +256,10 @@ def _realm(connection: Connection) -> str:
 def _admin(connection: Connection, *, once: bool = False, needed: tuple[str, ...] = NEEDED) -> Any:
     """`account`. Raises StoreError, before anything else, if its key is limited to a bucket or lacks capabilities."""
     api = account(connection, once=once)
-    allowed = api.account_info.get_allowed()
-    lacking = [name for name in needed if name not in allowed["capabilities"]]
+    with in_words(AUTHORIZE, _realm(connection)):
+        allowed = _of_kind(api.account_info.get_allowed(), dict)
+        capabilities = _of_kind(allowed["capabilities"], list)
+    lacking = [name for name in needed if name not in capabilities]
     name = connection.variables[0]
     if allowed.get("buckets") or allowed.get("namePrefix"):
         raise StoreError(
@@ -361,13 +376,37 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         raise ApiError("NotJson", 0, f"{at}: the response is not that of B2's API ({kind}): check realm") from None
 
 
+T = TypeVar("T")
+
+
+def _of_kind(value: Any, kind: type[T]) -> T:
+    """A part of a response, which b2sdk hands on as it came. Raises TypeError, for `in_words`, if it is no `kind`."""
+    if not isinstance(value, kind):
+        raise TypeError(kind.__name__)
+    return value
+
+
 # ---- buckets
+
+
+def _whole(bucket: Any) -> Any:
+    """b2sdk's bucket. Raises TypeError, for `in_words`, if a part of it that is read here is of another kind."""
+    _of_kind(bucket.id_, str)
+    _of_kind(bucket.name, str)
+    _of_kind(bucket.bucket_info, dict)
+    for rule in _of_kind(bucket.lifecycle_rules or [], list):
+        _of_kind(rule, dict)
+        _of_kind(rule.get("fileNamePrefix", ""), str)
+        for action in (_HIDING, _STARTING, _UPLOADING):
+            _of_kind(rule.get(action) or 0, int)
+    _of_kind(bucket.default_server_side_encryption.mode.value, str)
+    return bucket
 
 
 def _find(api: Any, bucket: str) -> Any:
     """The actual bucket, or None. Bypasses b2sdk's cache, which lacks lifecycle and encryption."""
     found = api.list_buckets(bucket_name=bucket, use_cache=False)
-    return found[0] if found else None
+    return _whole(found[0]) if found else None
 
 
 def _mark_of(found: Any) -> str:
@@ -400,6 +439,7 @@ _ENCRYPTION: Final = Setting("encryption", ("encryption",), "default encryption"
 _LIFECYCLE: Final = Setting("lifecycle", ("noncurrent_days", "abort_days"), "lifecycle rules")
 _HIDING: Final = "daysFromHidingToDeleting"
 _STARTING: Final = "daysFromStartingToCancelingUnfinishedLargeFiles"
+_UPLOADING: Final = "daysFromUploadingToHiding"
 
 
 def _days(rules: Iterable[Mapping[str, Any]], action: str) -> Iterator[tuple[int, bool]]:
@@ -451,12 +491,14 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
         with self._calling():
             try:
                 # The call that creates a bucket marks it too, so the bucket of an interrupted run is marked, and empty.
-                self._found = api.create_bucket(
-                    self.bucket,
-                    _type(private=inputs.private),
-                    bucket_info={OWNER_INFO: inputs.owner},
-                    lifecycle_rules=[self._rule()],
-                    default_server_side_encryption=_encryption(on=inputs.encryption),
+                self._found = _whole(
+                    api.create_bucket(
+                        self.bucket,
+                        _type(private=inputs.private),
+                        bucket_info={OWNER_INFO: inputs.owner},
+                        lifecycle_rules=[self._rule()],
+                        default_server_side_encryption=_encryption(on=inputs.encryption),
+                    )
                 )
             except DuplicateBucketName as error:
                 # A retry finds the bucket of the first attempt.
@@ -480,7 +522,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
         unknown = [
             key_id
             for key_id, key in keys.items()
-            if _is_active(key) and not (_has_nonce(key.key_name, nonce) or _has_mark(key.key_name, former))
+            if key.active and not (_has_nonce(key.name, nonce) or _has_mark(key.name, former))
         ]
         require_no_keys(self.bucket, sorted(unknown), "delete it at the provider")
 
@@ -496,9 +538,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
             noncurrent_days=days_in_force(_days(rules, _HIDING), inputs.noncurrent_days),
             abort_days=days_in_force(_days(rules, _STARTING), inputs.abort_days),
             # A rule that hides files by age deletes media, so it shows as drift, whoever created it.
-            expiring_rules=tuple(
-                rule.get("fileNamePrefix", "") for rule in rules if rule.get("daysFromUploadingToHiding")
-            ),
+            expiring_rules=tuple(rule.get("fileNamePrefix", "") for rule in rules if rule.get(_UPLOADING)),
         )
 
     def apply(self) -> None:
@@ -517,7 +557,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
             changes["bucket_info"] = {**self._found.bucket_info, OWNER_INFO: inputs.owner}
         if changes:
             with self._calling():
-                self._found = self._found.update(**changes)
+                self._found = _whole(self._found.update(**changes))
 
     def expiring_words(self, rules: tuple[str, ...]) -> str:
         return "a lifecycle rule hides media by age: remove it"
@@ -599,17 +639,28 @@ def _has_mark(name: str, mark: str) -> bool:
     return any(name.endswith(f"-{mark}-{slot}") for slot in SLOTS)
 
 
-def _keys_of(api: Any, connection: Connection, bucket_id: str) -> dict[str, Any]:
-    """b2sdk's keys that are restricted to a bucket, by their IDs."""
-    with in_words("b2_list_keys", _realm(connection)):
-        listed = list(api.list_keys())
-    return {key.id_: key for key in listed if bucket_id in (key.bucket_ids or ())}
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """An application key. `active`: it has not expired."""
+
+    name: str
+    capabilities: frozenset[str]
+    active: bool
 
 
-def _is_active(key: Any) -> bool:
-    """Whether a key has not expired."""
+def _keys_of(api: Any, connection: Connection, bucket_id: str) -> dict[str, _Key]:
+    """The keys that are restricted to a bucket, by their IDs."""
     now = time.time() * 1000
-    return bool((key.expiration_timestamp_millis or now + 1) > now)
+    with in_words("b2_list_keys", _realm(connection)):
+        return {
+            _of_kind(key.id_, str): _Key(
+                name=_of_kind(key.key_name, str),
+                capabilities=frozenset(_of_kind(name, str) for name in _of_kind(key.capabilities, list)),
+                active=not key.expiration_timestamp_millis or _of_kind(key.expiration_timestamp_millis, int) > now,
+            )
+            for key in api.list_keys()
+            if bucket_id in _of_kind(key.bucket_ids or [], list)
+        }
 
 
 class _Keys(NamedKeys):
@@ -636,10 +687,10 @@ class _Keys(NamedKeys):
     def _calling(self, operation: str) -> AbstractContextManager[None]:
         return in_words(operation, _realm(self._state.inputs.connection))
 
-    def _keys(self) -> dict[str, Any]:
-        """b2sdk's keys of the bucket, by their IDs."""
+    def _keys(self) -> dict[str, _Key]:
+        """The keys of the bucket, by their IDs."""
         keys = _keys_of(self._api, self._state.inputs.connection, self._state.inputs.bucket_id)
-        self._capabilities = {key_id: frozenset(key.capabilities) for key_id, key in keys.items()}
+        self._capabilities = {key_id: key.capabilities for key_id, key in keys.items()}
         return keys
 
     def require_ours(self, known: Collection[str]) -> None:
@@ -647,7 +698,7 @@ class _Keys(NamedKeys):
         self._state.account_id = _account_id(self._api)
 
     def found(self) -> list[NamedKey]:
-        return [NamedKey(key_id, key.key_name, active=_is_active(key)) for key_id, key in self._keys().items()]
+        return [NamedKey(key_id, key.name, active=key.active) for key_id, key in self._keys().items()]
 
     def is_named_here(self, name: str) -> bool:
         return super().is_named_here(name) or name in self._former_names or _has_nonce(name, self._nonce)
@@ -657,7 +708,8 @@ class _Keys(NamedKeys):
         api = _admin(inputs.connection, once=True)
         with self._calling("b2_create_key"):
             made = api.create_key(list(inputs.capabilities), self.names[slot], bucket_ids=[inputs.bucket_id])
-        return MadeKey(made.id_, made.application_key, datetime.now(UTC).isoformat())
+            key_id, secret = _of_kind(made.id_, str), _of_kind(made.application_key, str)
+        return MadeKey(key_id, secret, datetime.now(UTC).isoformat())
 
     def usable(self) -> bool:
         api = self._api
@@ -729,7 +781,7 @@ class B2Administrator:
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         api = account(inputs.connection)
         with _calling(inputs.connection, decoy):
-            listed = api.list_buckets(use_cache=False)
+            listed = [_whole(bucket) for bucket in api.list_buckets(use_cache=False)]
         decoys = [bucket for bucket in listed if bucket.name.startswith(DECOY) and bucket.name != decoy]
         return [bucket.name for bucket in decoys if is_marked(_mark_of(bucket), inputs)]
 

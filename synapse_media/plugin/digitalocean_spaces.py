@@ -122,7 +122,15 @@ class SpacesApi:
     def deleted(self, key_id: str) -> None:
         """Delete a key. Succeeds if it does not exist."""
         try:
-            self._call("DELETE", f"{_KEYS}/{key_id}")
+            answer = self._call("DELETE", f"{_KEYS}/{key_id}")
+            # The API answers 204, without a body. To anything else, the list of keys tells.
+            if answer is not None and any(key.key_id == key_id for key in self.listed()):
+                raise ApiError(
+                    NO_ANSWER,
+                    200,
+                    f"{_WHAT}: key {key_id} is still there, after an answer to its deletion that is not the API's: is "
+                    "this its address, with no proxy in front of it?",
+                )
         except ApiError as error:
             # The API's own code: a proxy's 404 does not mean that the key does not exist.
             if error.code != "not_found":

@@ -142,11 +142,10 @@ class JsonClient:
         if data is not None:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(url, data=data, headers=headers, method=method)  # noqa: S310 - see settings
-        opener = urllib.request.build_opener(_NoRedirects, _Plain, _Secure(context=trusting(self.ca_file)))
         started = time.monotonic()
         try:
             bounded.refuse_late()
-            with opener.open(request, timeout=self.seconds) as answer:
+            with opener(self.ca_file).open(request, timeout=self.seconds) as answer:
                 tracing.say(where, started, answer.status, _request_id(answer.headers))
                 raw = _read(answer)
                 if not raw.strip() and answer.status != http.HTTPStatus.NO_CONTENT:
@@ -177,6 +176,11 @@ class JsonClient:
                 f"{where}: the request could not be sent ({type(error).__name__}): its address or its credential has a "
                 "character that HTTP does not allow",
             ) from None
+
+
+def opener(ca_file: str) -> urllib.request.OpenerDirector:
+    """Opens URLs: follows no redirect, bounds the time and length of the headers, trusts what `trusting` does."""
+    return urllib.request.build_opener(_NoRedirects, _Plain, _Secure(context=trusting(ca_file)))
 
 
 @cache

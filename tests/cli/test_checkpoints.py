@@ -38,8 +38,9 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     config = tmp_path / "Pulumi.prod.yaml"
     config.write_text("config: {}\n")
     engine = SimpleNamespace(
-        is_local=True,
-        environment={"PULUMI_BACKEND_URL": "file:///state"},
+        has_own_state=True,
+        backend="file:///state",
+        environment={},
         project=tmp_path,
         export=lambda _: {"deployment": {}},
     )
@@ -86,8 +87,8 @@ def test_what_is_deleted_by_our_plugin_may_be_deleted_twice(session: Any) -> Non
     assert _of_up(session, *(_step("delete", kind.token) for kind in RESOURCES))
 
 
-def test_a_state_that_other_machines_share_is_written_after_every_step(session: Any) -> None:
-    session.engine.is_local = False
+def test_a_state_that_others_may_share_is_written_after_every_step(session: Any) -> None:
+    session.engine.has_own_state = False
     assert not _of_up(session, *STORE)
 
 

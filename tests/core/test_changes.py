@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from components import policies
 from synapse_media.allow import Word
 from synapse_media.cli import reviewed
+from synapse_media.errors import SynapseMediaError
 from synapse_media.guards import changes
 from synapse_media.guards.changes import Change, of_preview
 from synapse_media.guards.danger import Danger
@@ -239,8 +240,8 @@ def test_warnings_are_told_once_and_last() -> None:
 @pytest.mark.parametrize("verb", ["create", "update", "replace", "delete"])
 def test_secrets_are_never_shown(verb: str) -> None:
     """The engine shows "[secret]"; were it to show one, it would not get further than this."""
-    old = {"userName": "u", "secretAccessKey": "hunter2", "secrets": {"a": "hunter2"}, "connection": {"x": "hunter2"}}
-    new = {**old, "secretAccessKey": "hunter3", "secrets": {"a": "hunter3"}, "connection": {"x": "hunter3"}}
+    old = {"userName": "u", "secretAccessKey": "hunter2", "secrets": {"a": "hunter2"}}
+    new = {**old, "secretAccessKey": "hunter3", "secrets": {"a": "hunter3"}}
     for kind in ("Proof", "KeyRing"):
         change = one(step(verb, kind, None if verb == "create" else old, None if verb == "delete" else new))
         told = changes.in_words([change]) + json.dumps(changes.to_json([change], (), ()))
@@ -864,9 +865,35 @@ def test_what_somebody_gave_a_garage_key_by_hand_is_told_and_mended_without_a_wo
 def test_the_digest_of_what_was_reviewed_is_the_same_in_any_order() -> None:
     """Of several stores the engine lists the same changes in another order each time."""
     found = [Change("create", f"{name}.example.com", "Bucket", ("name: media",)) for name in ("one", "two", "three")]
-    assert reviewed.digest(found) == reviewed.digest(found[::-1])
-    assert reviewed.digest(found) != reviewed.digest(found[:2])
-    reviewed.require(found[::-1], reviewed.digest(found), "prod")
+    digest = reviewed.digest(found, {})
+    assert digest == reviewed.digest(found[::-1], {})
+    assert digest != reviewed.digest(found[:2], {})
+    assert reviewed.require(found[::-1], {}, digest, "prod") == digest
+    with pytest.raises(SynapseMediaError, match=f"not what was reviewed .*now it is {digest}"):
+        reviewed.require(found, {}, "0" * 64, "prod")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("connection", {"endpoint": "https://elsewhere.example.com", "region": "one"}),
+        ("connection", {"endpoint": "https://s3.example.com", "region": "two"}),
+        ("adopt", True),
+        ("noncurrentDays", 1),
+        ("abortDays", 1),
+    ],
+)
+def test_where_and_how_a_new_bucket_is_made_is_in_what_is_reviewed(setting: str, value: object) -> None:
+    inputs = {"bucket": "media", "connection": {"endpoint": "https://s3.example.com", "region": "one"}, "adopt": False}
+
+    def digest(**more: object) -> str:
+        made = step("create", "Bucket", None, {**inputs, **more})
+        made["newState"]["custom"] = True
+        return reviewed.digest([Change("create", NAME, "Bucket")], {"steps": [made]})
+
+    assert digest(**{setting: value}) != digest()
+    # What may be deleted follows from `allow`, which is in what is shown, where it matters.
+    assert digest(forceDestroy=True) == digest()
 
 
 def test_what_becomes_of_the_media_is_in_what_is_reviewed() -> None:
@@ -876,4 +903,4 @@ def test_what_becomes_of_the_media_is_in_what_is_reviewed() -> None:
     assert kept == tuple(steps)
     assert goes[0].details == (f"with all media in it, as {NAME}/delete-media says",)
     assert goes[1] == steps[1]
-    assert reviewed.digest(kept) != reviewed.digest(goes)
+    assert reviewed.digest(kept, {}) != reviewed.digest(goes, {})

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from synapse_media.engine import obtain, session
+from synapse_media.engine.paths import state_dir
 from synapse_media.engine.processes import end, identity
 from synapse_media.engine.session import Engine, EngineError
 from tests.engine.helpers import Said, eventually
@@ -475,6 +476,17 @@ def test_only_a_file_backend_is_looked_into(project: Project, said: Said) -> Non
 def test_where_a_file_backend_is(project: Project, said: Said, url: str, path: str) -> None:
     engine = Engine(project.path, extra={"PULUMI_BACKEND_URL": url}, say=said)
     assert engine._file_backend() == Path(path.format(home=Path.home(), project=project.path))
+    assert not engine.has_own_state
+
+
+@pytest.mark.parametrize("way", ["{}/backend", "{}/../synapse-media/backend?no_tmp_dir=true", "{}/link"])
+def test_a_state_of_one_s_own_is_the_same_however_it_is_spelled(project: Project, said: Said, way: str) -> None:
+    own = state_dir()
+    (own / "backend").mkdir(exist_ok=True)
+    (own / "link").symlink_to(own / "backend")
+    engine = Engine(project.path, extra={"PULUMI_BACKEND_URL": f"file://{way.format(own)}"}, say=said)
+    assert engine.has_own_state
+    assert engine.backend == Engine(project.path, say=said).environment["PULUMI_BACKEND_URL"]
 
 
 def test_the_backend_that_the_project_names(

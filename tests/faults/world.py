@@ -301,9 +301,9 @@ class World:
         for bucket in sorted(self.media):
             listed = s3.list_object_versions(Bucket=bucket)
             keys = sorted(item["Key"] for item in listed.get("Versions", []) if not is_ours(item["Key"]))
-            if keys != sorted(MEDIA) or "DeleteMarkers" in listed:
-                deleted = len(listed.get("DeleteMarkers", []))
-                raise BrokenError(f"the bucket {bucket} holds {keys}, {deleted} delete markers")
+            markers = sorted(item["Key"] for item in listed.get("DeleteMarkers", []) if not is_ours(item["Key"]))
+            if keys != sorted(MEDIA) or markers:
+                raise BrokenError(f"the bucket {bucket} holds {keys}, and delete markers of {markers}")
             for key, body in MEDIA.items():
                 if s3.get_object(Bucket=bucket, Key=key)["Body"].read() != body:
                     raise BrokenError(f"{key} in {bucket} has other content")

@@ -446,6 +446,31 @@ def test_a_hostile_answer_is_an_error_in_words(world: World, kind: str, operatio
 
 
 @pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    ("kind", "listing", "following"),
+    [
+        ("B2Bucket", "b2_list_unfinished_large_files", "nextFileId"),
+        ("B2Bucket", "b2_list_file_versions", "nextFileName"),
+        ("B2KeyRing", "b2_list_keys", "nextApplicationKeyId"),
+    ],
+)
+def test_a_page_that_comes_after_itself_ends_the_listing(world: World, listing: str, following: str) -> None:
+    def again(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer:
+        answer = upstream.ask(request)
+        assert answer is not None
+        here = json.loads(request.body).get(following.replace("next", "start"))
+        body = json.loads(answer.body) | {following: here or "a"}
+        return proxy.Answer(answer.status, answer.headers, json.dumps(body).encode())
+
+    call, is_there = world.step("delete")
+    rule = world.double.misbehave(again, when=lambda request: request.path.endswith(listing))
+    with pytest.raises(StoreError, match="the answer names its own page as the next one"):
+        call()
+    assert rule.hits
+    assert is_there()
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("component", sorted(family.component for family in catalog.families()))
 def test_a_hostile_answer_to_a_look_at_the_credential(
     component: str, direct: Direct, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
