@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
@@ -84,6 +84,10 @@ def from_config() -> dict[str, StoreSettings]:
     if not os.environ.get("SYNAPSE_MEDIA_VERBOSE"):
         # The SDK sends the engine 27 messages a store, and waits for each; only `pulumi --debug` shows them.
         pulumi.log.debug = lambda *_, **__: None
+    # The SDK waits for the calls that the program began, and then for the outputs that are left. When the program ends,
+    # none has begun yet: it would wait for the outputs of all stores, and go through all that are left each time that
+    # one is there, which is quadratic. With a call in its list it waits for the calls first, for each once.
+    pulumi.runtime.settings.SETTINGS.rpc_manager.rpcs.append(_Done())
     config = pulumi.Config(settings.PROJECT)
     # Once decrypted, it can't be told from other values, and would get into the state in clear text.
     secure = [
@@ -98,6 +102,13 @@ def from_config() -> dict[str, StoreSettings]:
         return settings.parse(config.get("stores"), allow, config.get("defaults"))
     except SettingsError as error:
         raise pulumi.RunError(str(error)) from None
+
+
+class _Done:
+    """A call that is done."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
 
 
 def make(store: StoreSettings) -> dict[str, Any]:

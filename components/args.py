@@ -8,8 +8,9 @@ runs, and refuse an Output.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 import pulumi
@@ -87,8 +88,8 @@ class StoreArgs:
         known: dict[str, Any] = {}
         later: dict[str, pulumi.Output[Any]] = {}
         problems = []
-        # What `pulumi.Input` names without its module.
-        types = get_type_hints(type(self), localns={"Output": pulumi.Output, "T": Any})
+        arguments: type = type(self)
+        types = _types_of(arguments)
         for item in fields(self):
             value = getattr(self, item.name)
             # A flag that is not set is one that a stack file leaves out.
@@ -135,6 +136,13 @@ class IamStoreArgs(StoreArgs):
     adopt_key: str | None = None
     """With `adopt`: access key ID of a key of the adopted user to continue with. The environment variable
     SYNAPSE_MEDIA_ADOPTED_SECRET has its secret."""
+
+
+@cache
+def _types_of(arguments: Hashable) -> dict[str, Any]:
+    """The types of a class's arguments; to work them out takes longer than all that is asked of one store's."""
+    # What `pulumi.Input` names without its module.
+    return get_type_hints(arguments, localns={"Output": pulumi.Output, "T": Any})
 
 
 def is_known(value: object) -> bool:

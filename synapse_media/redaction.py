@@ -18,7 +18,8 @@ from urllib.parse import quote, quote_plus
 MARK: Final = "[secret]"
 _SHORTEST: Final = 8
 """Characters. A shorter word is in ordinary text by chance, and no provider issues one."""
-_forms: set[str] = set()
+_forms: dict[str, frozenset[str]] = {}
+"""{a secret: its forms}"""
 
 # What is secret by its place, known or not.
 _BY_PLACE: Final = (
@@ -34,8 +35,8 @@ _BY_PLACE: Final = (
 def remember(*values: str) -> None:
     """Have every form of these secrets taken out of what is said from now on."""
     for value in values:
-        if len(value) >= _SHORTEST:
-            _forms.update(_forms_of(value))
+        if len(value) >= _SHORTEST and value not in _forms:
+            _forms[value] = frozenset(_forms_of(value))
 
 
 def remember_all(value: Any) -> None:
@@ -51,7 +52,9 @@ def remember_all(value: Any) -> None:
 
 def redacted(text: str) -> str:
     """The text without any secret that is known, or that stands where only secrets do."""
-    for form in sorted(_forms, key=len, reverse=True):
+    # Another thread may remember one meanwhile.
+    forms = frozenset().union(*list(_forms.values()))
+    for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MARK)
     for pattern in _BY_PLACE:
         text = pattern.sub(MARK, text)

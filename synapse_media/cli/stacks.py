@@ -728,10 +728,18 @@ def _key_fault(store: contract.StorageOutputs, record: Applied | None) -> str:
     # Beside a key of the operator's own a ring is what an earlier run has left to be deleted.
     if not record.has_key and record.ring is not None and store.access_key_id not in record.ring.keys.values():
         return f"{where} is not in its key ring any more"
-    if store.policy_sha256 and record.policies and store.policy_sha256 not in record.policies:
+    if store.policy_sha256 and record.policies and store.policy_sha256 not in map(_policy_sha256, record.policies):
         # As by a run that was cut off before its proof: what runs now may not reach its media any more.
         return f"{where} was proved with another policy than the state has now"
     return ""
+
+
+def _policy_sha256(document: str) -> str:
+    """As that of the outputs; "" of what is no document."""
+    try:
+        return contract.policy_sha256(document)
+    except ValueError:
+        return ""
 
 
 def media_in(session: Session, bucket: Bucket, record: Applied) -> str:

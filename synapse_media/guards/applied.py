@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from synapse_media import catalog
-from synapse_media.contract import policy_sha256
 from synapse_media.urn import Urn
 
 _COMPONENTS: Final = "synapse-media:index:"
@@ -173,7 +172,7 @@ class Applied:
         user: the name of its user or role; "" where the store has none.
         user_takes_keys: the user's deletion deletes every key it has, whoever made it (`forceDestroy`).
         iam_endpoint: where that user is.
-        policies: `policy_sha256` of each policy of the user's or the role's.
+        policies: the documents of the user's or the role's policies, as JSON.
         ending_keys: access key IDs of a ring that was replaced, and whose deletion is still to come.
         has_key: there is a key that the store did not issue here (`existing_key`).
         declared: a program of the user's own declares it, and no stack file.
@@ -188,7 +187,7 @@ class Applied:
     user: str = ""
     user_takes_keys: bool = False
     iam_endpoint: str = ""
-    policies: frozenset[str] = frozenset()
+    policies: tuple[str, ...] = ()
     ending_keys: tuple[str, ...] = ()
     has_key: bool = False
     declared: bool = False
@@ -300,8 +299,7 @@ def _applied(name: str, resources: list[Mapping[str, Any]], outputs: Mapping[str
             found["user_takes_keys"] = values.get("forceDestroy") is True
         elif kind.endswith(("UserPolicy", "RolePolicy")):
             document = (resource.get("inputs") or {}).get("policy")
-            known = policy_sha256(document if isinstance(document, str | Mapping) else None)
-            found["policies"] = found.get("policies", frozenset()) | {known}
+            found["policies"] = (*found.get("policies", ()), str(document or ""))
         if isinstance(values.get("connection"), Mapping):
             found.setdefault("connection", values["connection"])
             if kind == PROOF:

@@ -16,7 +16,7 @@ from concurrent import futures
 from typing import Any, Final, NoReturn
 
 import grpc
-from google.protobuf import empty_pb2, json_format, struct_pb2
+from google.protobuf import empty_pb2, struct_pb2
 from google.protobuf.message import Message
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
@@ -41,22 +41,26 @@ _UNFINISHED: Final = "unfinished"
 
 def decode(struct: struct_pb2.Struct) -> Values:
     """Plain values: secrets unwrapped, unknowns as UNKNOWN, whole numbers as int."""
-    return {key: _plain(value) for key, value in json_format.MessageToDict(struct).items() if key != "__internal"}
+    return {key: _plain(value) for key, value in struct.fields.items() if key != "__internal"}
 
 
-def _plain(value: Any) -> Any:
-    if value == UNKNOWN_ON_WIRE:
-        return UNKNOWN
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        if is_secret(value):
-            remember_all(value["value"])
-            return _plain(value["value"])
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+def _plain(value: struct_pb2.Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return UNKNOWN if value.string_value == UNKNOWN_ON_WIRE else value.string_value
+    if kind == "number_value":
+        return int(value.number_value) if value.number_value.is_integer() else value.number_value
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    if kind == "struct_value":
+        found = {key: _plain(item) for key, item in value.struct_value.fields.items()}
+        if is_secret(found):
+            remember_all(found["value"])
+            return found["value"]
+        return found
+    return None
 
 
 def encode(values: Mapping[str, Any], secrets: Iterable[str]) -> struct_pb2.Struct:
@@ -64,24 +68,32 @@ def encode(values: Mapping[str, Any], secrets: Iterable[str]) -> struct_pb2.Stru
     hidden = frozenset(secrets)
     remember_all([value for key, value in values.items() if key in hidden and value is not UNKNOWN])
     struct = struct_pb2.Struct()
-    json_format.ParseDict(
-        {
-            key: {SIGNATURE: SECRET, "value": _wire(value)} if key in hidden else _wire(value)
-            for key, value in values.items()
-        },
-        struct,
-    )
+    for key, value in values.items():
+        _write(struct.fields[key], {SIGNATURE: SECRET, "value": value} if key in hidden else value)
     return struct
 
 
-def _wire(value: object) -> object:
+def _write(target: struct_pb2.Value, value: object) -> None:
     if value is UNKNOWN:
-        return UNKNOWN_ON_WIRE
-    if isinstance(value, Mapping):
-        return {key: _wire(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_wire(item) for item in value]
-    return value
+        target.string_value = UNKNOWN_ON_WIRE
+    elif value is None:
+        target.null_value = struct_pb2.NULL_VALUE
+    elif isinstance(value, str):
+        target.string_value = value
+    elif isinstance(value, bool):
+        target.bool_value = value
+    elif isinstance(value, (int, float)):
+        target.number_value = value
+    elif isinstance(value, Mapping):
+        target.struct_value.SetInParent()  # an empty one is not the same as none
+        for key, item in value.items():
+            _write(target.struct_value.fields[key], item)
+    elif isinstance(value, (list, tuple)):
+        target.list_value.SetInParent()
+        for item in value:
+            _write(target.list_value.values.add(), item)
+    else:
+        raise TypeError(f"{type(value).__name__} has no form in Pulumi's protocol")
 
 
 class Servicer(provider_pb2_grpc.ResourceProviderServicer):

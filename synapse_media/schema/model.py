@@ -181,9 +181,13 @@ def _empty(kind: Any) -> Any:
     return None if origin in (Union, UnionType) else origin()
 
 
+_SIMPLE: Final = frozenset({str, bool, int, float})
+
+
 def _typed(kind: Any, value: Any, name: str) -> Any:
-    if value is UNKNOWN:
-        return UNKNOWN
+    # Most values are of these types, and every call of the engine has all values of its resource.
+    if value is UNKNOWN or (type(value) is kind and kind in _SIMPLE):
+        return value
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         [some] = [one for one in get_args(kind) if one is not NoneType]
@@ -220,7 +224,7 @@ def write(values: Any) -> dict[str, Any]:
 
 
 def _written(value: Any) -> Any:
-    if value is UNKNOWN:
+    if value is UNKNOWN or type(value) in _SIMPLE:
         return value
     if is_dataclass(value):
         return write(value)

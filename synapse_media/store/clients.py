@@ -242,7 +242,8 @@ def _shared(service: str, connection: Connection, attempts: int) -> Any:
                 response_checksum_validation=connection.checksums,
                 max_pool_connections=32,
                 signature_version="s3v4" if service == "s3" else None,
-                user_agent_extra="synapse-media",
+                # botocore would put its own together anew for each call.
+                user_agent="synapse-media",
             )
             client = _session().client(
                 service,

@@ -108,3 +108,36 @@ def test_pulumi_finds_the_locked_versions() -> None:
     named = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     assert named == ["-r requirements.lock"]
     assert (ROOT / "requirements.lock").is_file()
+
+
+COUNTING = """
+import asyncio, atexit, pulumi
+from pathlib import Path
+
+made, looked_at = [], []
+track, wait = pulumi.Output._track, asyncio.wait
+
+def counted(self):
+    made.append(self)
+    track(self)
+
+def waiting(futures, **options):
+    looked_at.extend(futures)
+    return wait(futures, **options)
+
+pulumi.Output._track, asyncio.wait = counted, waiting
+atexit.register(lambda: Path("counted").write_text(f"{len(made)} {len(looked_at)}"))
+"""
+
+
+def test_the_program_does_not_wait_for_every_output_again_and_again(tmp_path: Path, embedded_store: Running) -> None:
+    """The SDK would look at all outputs that are left each time that one of them is there."""
+    made = stack(tmp_path, "waiting", {})
+    program = tmp_path / "__main__.py"
+    program.write_text(COUNTING + program.read_text())
+    names = [f"m{number}.example.com" for number in range(4)]
+    made.write({name: _settings(embedded_store, f"waiting-{name[:2]}") for name in names})
+    made.engine.preview("waiting")
+    outputs, looked_at = map(int, (tmp_path / "counted").read_text().split())
+    assert outputs > 400
+    assert looked_at < outputs / 4

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import botocore
 import pytest
 from botocore.utils import parse_timestamp
 
@@ -47,6 +48,24 @@ def test_the_clients_of_an_endpoint_are_one_and_each_signs_with_its_own_key(dire
     assert {id(client.shared) for client in (admin, *others)} == {id(admin.shared)}
     assert said == ["allowed", *["InvalidAccessKeyId"] * 8] * 4
     assert ids == sorted([direct.running.access_key_id, *(one.access_key_id for one in _others(8))] * 4)
+
+
+def test_a_call_says_who_calls_and_nothing_that_is_put_together_for_it(
+    direct: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "botocore.useragent.UserAgentString._build_sdk_metadata", lambda _: pytest.fail("put together anew")
+    )
+    agents: list[str] = []
+
+    def noted(request: Request, upstream: Upstream) -> Answer | None:
+        agents.append(request.header("user-agent"))
+        return upstream.ask(request)
+
+    with in_front_of(direct.endpoint) as proxy:
+        proxy.misbehave(noted)
+        call(s3_client(model.read(Connection, direct.connection(endpoint=proxy.url))), "list_buckets")
+    assert agents == [f"synapse-media Botocore/{botocore.__version__}"]
 
 
 def test_nothing_is_sent_without_a_credential(direct: Direct) -> None:

@@ -47,7 +47,7 @@ PARTS = re.compile("|".join(map(re.escape, (SECRET[:9], SECRET[9:]))))
 
 @pytest.fixture(autouse=True)
 def nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_forms", set())
+    monkeypatch.setattr(redaction, "_forms", {})
 
 
 def connection(*variables: str, admin_endpoint: str = "") -> Connection:
@@ -223,6 +223,18 @@ def test_an_error_holds_a_secret_in_no_form(said: str) -> None:
 )
 def test_what_stands_where_only_secrets_do_is_left_out(said: str, left: str | None) -> None:
     assert str(SynapseMediaError(said)) == (said if left is None else left)
+
+
+def test_the_forms_of_a_secret_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call of the engine names the secrets of its resource again."""
+    monkeypatch.setattr(redaction, "_forms", {})
+    worked_out: list[str] = []
+    forms_of = redaction._forms_of
+    monkeypatch.setattr(redaction, "_forms_of", lambda value: [worked_out.append(value), *forms_of(value)][1:])
+    for _ in range(3):
+        redaction.remember_all({"a": SECRET, "b": [SECRET[::-1]]})
+    assert worked_out == [SECRET, SECRET[::-1]]
+    assert redaction.redacted(f"{SECRET} {SECRET[::-1]}") == f"{redaction.MARK} {redaction.MARK}"
 
 
 def test_a_short_word_is_left_in_texts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import secrets
@@ -82,8 +83,16 @@ def test_another_account_is_refused_whatever_it_calls(plugin: Plugin, direct: Di
     assert called(to, 0, "Create", "ExistingKey", key).startswith("answered")
 
 
+@pytest.fixture(params=["_owner_by_query", "_owner_in_tables"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way to ask the kernel, without the other."""
+    (other,) = {"_owner_by_query", "_owner_in_tables"} - {request.param}
+    monkeypatch.setattr(peers, other, lambda *_: None)
+
+
 @TOLD
 @ROOT
+@pytest.mark.usefixtures("either_way")
 def test_another_account_is_refused_on_a_port_that_was_ours(plugin: Plugin) -> None:
     """Whose a port is, is asked for every call: a number is free again once its connection ended."""
     assert plugin.call("Check", urn=urn("User"), news={"userName": "u"}) is not None
@@ -114,6 +123,7 @@ sys.stdin.read()
 
 
 @TOLD
+@pytest.mark.usefixtures("either_way")
 def test_a_connection_that_was_closed_belongs_to_nobody() -> None:
     """What is left of it is uid 0 in the table, which is not to be taken for root."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -126,6 +136,25 @@ def test_a_connection_that_was_closed_belongs_to_nobody() -> None:
             client.close()
             assert f":{number:04X} " in Path("/proc/net/tcp").read_text()
             assert "nothing tells" in peers.refusal(f"ipv4:127.0.0.1:{number}", port)
+
+
+@TOLD
+@pytest.mark.parametrize("client", [socket.AF_INET, socket.AF_INET6])
+def test_the_tables_are_not_read_for_each_call(monkeypatch: pytest.MonkeyPatch, client: socket.AddressFamily) -> None:
+    """They have every socket of the machine: with 5,000 closed ones, a look into them took 29 ms of CPU."""
+    monkeypatch.setattr(peers, "_owner_in_tables", lambda *_: pytest.fail("the tables were read"))
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(client) as ours:
+        port = server.getsockname()[1]
+        ours.connect(("127.0.0.1" if client == socket.AF_INET else "::ffff:127.0.0.1", port))
+        assert peers.refusal(f"ipv4:127.0.0.1:{ours.getsockname()[1]}", port) == ""
+
+
+def test_a_kernel_without_the_query_is_asked_by_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> socket.socket:
+        raise PermissionError
+
+    monkeypatch.setattr(peers.socket, "socket", refused)
+    assert peers._owner_by_query(ipaddress.IPv4Address("127.0.0.1"), 1, 2) is None
 
 
 @TOLD

@@ -14,12 +14,15 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format, struct_pb2
 from pulumi.runtime.proto import provider_pb2
 
 import synapse_media
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.processes import identity
+from synapse_media.plugin import protocol
 from synapse_media.plugin.protocol import Servicer
+from synapse_media.schema import model
 from tests.accounts import user_names
 from tests.doubles import proxy
 from tests.plugin import process
@@ -48,6 +51,36 @@ def next_run(embedded_store: Running) -> Iterator[Plugin]:
     """What an earlier run made is deleted by another process."""
     with process.running(environment(embedded_store)) as found:
         yield found
+
+
+def test_values_are_written_and_read_as_pulumi_has_them() -> None:
+    values = {
+        "text": "Größe",
+        "empty": "",
+        "whole": 3,
+        "part": 0.5,
+        "yes": True,
+        "no": False,
+        "none": None,
+        "list": ["a", 1, [], {}, None],
+        "object": {"in": {"empty": {}, "list": []}, "tuple": ["a"]},
+    }
+    written = protocol.encode({**values, "object": {"in": {"empty": {}, "list": ()}, "tuple": ("a",)}}, ())
+    assert written == json_format.ParseDict(values, struct_pb2.Struct())
+    assert protocol.decode(written) == values
+    assert type(protocol.decode(written)["whole"]) is int
+    with pytest.raises(TypeError, match="bytes has no form"):
+        protocol.encode({"raw": b""}, ())
+
+
+def test_a_secret_is_wrapped_and_unwrapped_however_deep() -> None:
+    written = protocol.encode({"keys": {"a": {"secret": "s" * 20}}, "later": model.UNKNOWN}, ["keys", "later"])
+    plain = json_format.MessageToDict(written)
+    assert plain["keys"] == secret({"a": {"secret": "s" * 20}})
+    assert plain["later"] == secret(UNKNOWN)
+    assert protocol.decode(written) == {"keys": {"a": {"secret": "s" * 20}}, "later": model.UNKNOWN}
+    deep = json_format.ParseDict({"a": [{"b": secret({"c": secret(UNKNOWN)})}]}, struct_pb2.Struct())
+    assert protocol.decode(deep) == {"a": [{"b": {"c": model.UNKNOWN}}]}
 
 
 def bucket_inputs(direct: Direct, **changes: Any) -> dict[str, Any]:
