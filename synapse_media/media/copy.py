@@ -120,7 +120,7 @@ def _plan(
         elif abs(time.time() - file.modified) < min_age:
             report.young.add(file.size)
         else:
-            plan.add(file.path, file.size)
+            plan.add(file.path, file.size, repr(file.modified))
     return objects
 
 
@@ -170,6 +170,7 @@ def _transfer(
     before = Progress()
     for batch in plan.batches(at_once(BATCH)):
         sizes: Mapping[str, int] = {path: size for path, size, _ in batch}
+        times = {path: modified for path, _, modified in batch}
         done: dict[str, int] = {}
         # What was replaced meanwhile lies in the bucket with its former content, and is newer there than the file.
         for is_last in (False, True):
@@ -179,7 +180,7 @@ def _transfer(
                 show(began + progress, plan.amount)
 
             sent = _send(root, rclone, sizes, ("--copy-links", *options), shown)
-            refused_by_store = _judge(root, sizes, sent, done, report, is_last=is_last)
+            refused_by_store = _judge(root, sizes, times, sent, done=done, report=report, is_last=is_last)
             takes_none = bool(sent.names) and refused_by_store == len(sent.names)
             if takes_none or not sent.replaced:
                 break
@@ -187,7 +188,7 @@ def _transfer(
         # In the order of the paths, in which the store lists them.
         for path, _, _ in batch:
             if path in done:
-                arrived.add(path, done[path])
+                arrived.add(path, done[path], times[path])
         if takes_none:
             return  # it takes none of the rest
         before = Progress(arrived.amount.files, arrived.amount.size)
@@ -227,11 +228,21 @@ def _send(
 
 
 def _judge(
-    root: Root, sizes: Mapping[str, int], sent: _Sent, done: dict[str, int], report: Copied, *, is_last: bool
+    root: Root,
+    sizes: Mapping[str, int],
+    times: Mapping[str, str],
+    sent: _Sent,
+    *,
+    done: dict[str, int],
+    report: Copied,
+    is_last: bool,
 ) -> int:
     """Add what arrived to `done`; how many the store refused.
 
     What was replaced is left out unless this `is_last`: it is sent once more.
+
+    Args:
+        sizes, times: of each path; the times as `_was_written` takes them.
     """
     refused_by_store = 0
     for path, size in sizes.items():
@@ -244,7 +255,7 @@ def _judge(
                 report.changing.add(path, "was replaced while it was read")
         elif path not in sent.failed:
             done[path] = size
-        elif path in sent.names and _was_written(root, path, size):
+        elif path in sent.names and _was_written(root, path, size, times[path]):
             report.changing.add(path, "was changed while it was read")
         else:
             report.failed.add(path, sent.failed[path])
@@ -259,13 +270,13 @@ def _look_again(root: Root, bucket: Bucket, arrived: Plan, report: Copied, befor
         before: how many objects there were.
     """
     among = _beginnings(arrived, before // PAGE)
-    files = (MediaFile(path, size, 0, 0) for batch in arrived.batches() for path, size, _ in batch)
+    files = (MediaFile(path, size, float(modified), 0) for batch in arrived.batches() for path, size, modified in batch)
     for file, found in pairs(files, bucket.media(among=among)):
         if file is None:
             continue
         if found is not None and found.size == file.size:
             report.copied.add(file.size)
-        elif found is not None and _was_written(root, file.path, file.size):
+        elif found is not None and _was_written(root, file.path, file.size, repr(file.modified)):
             report.changing.add(file.path, "was changed while it was read")
         elif found is None:
             report.failed.add(
@@ -293,11 +304,14 @@ def _beginnings(arrived: Plan, most: int) -> set[str]:
     return groups if len(groups) <= most else folders
 
 
-def _was_written(root: Root, path: str, size: int) -> bool:
-    """Whether a file was written to since the plan was made."""
+def _was_written(root: Root, path: str, size: int, modified: str) -> bool:
+    """Whether a file was written to since the plan was made.
+
+    Args:
+        modified: when it was last written to before that, as the plan notes it.
+    """
     try:
         status = (root.directory / path).lstat()
     except OSError:
         return False
-    # A time further in the future tells nothing.
-    return status.st_size != size or abs(time.time() - status.st_mtime) < MIN_AGE
+    return status.st_size != size or repr(status.st_mtime) != modified

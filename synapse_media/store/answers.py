@@ -127,8 +127,9 @@ _ENTRIES: Final = {
 """The listings from which it is concluded that nothing is there, and what their pages are made of."""
 
 
-def require_whole_page(what: str, operation: str, page: Mapping[str, Any]) -> None:
-    """Raise ApiError for a page of a listing that lacks what it says it has: it is no empty listing.
+def require_whole_page(what: str, operation: str, page: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise ApiError for a page of a listing that lacks what it says it has, or has what was not asked for: it tells
+    nothing of what is there, and it is no empty listing.
 
     `KeyCount` is the number of entries of the page, which the page itself says of ListObjectsV2 alone:
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
@@ -136,15 +137,20 @@ def require_whole_page(what: str, operation: str, page: Mapping[str, Any]) -> No
     Args:
         what: the call, as messages begin.
         operation: as boto3 names it.
+        prefix: how every key has to begin.
     """
     if operation not in _ENTRIES:
         return
-    found = sum(len(page.get(name) or ()) for name in _ENTRIES[operation])
+    entries = [entry for name in _ENTRIES[operation] for entry in page.get(name) or ()]
+    found = len(entries)
+    other = next((key for key in map(_key_of, entries) if not key.startswith(prefix)), None)
     said = page.get("KeyCount")
     more, token = page.get("IsTruncated"), page.get("NextContinuationToken")
     why = ""
     if said is not None and said > found:
         why = f"says that it has {said} entries, and has {found}"
+    elif other is not None:
+        why = f"has the key {other[:200]!r}, which does not begin with {prefix!r}, as was asked"
     elif more is None:
         why = "does not say whether it is the last one (IsTruncated)"
     elif operation == "list_objects_v2" and more and not token:
@@ -153,6 +159,11 @@ def require_whole_page(what: str, operation: str, page: Mapping[str, Any]) -> No
         why = "says that it is the last one, and where the next one begins (NextContinuationToken)"
     if why:
         raise ApiError(NO_ANSWER, 0, f"{what}: the page {why}: check the endpoint and any proxy in front of it.")
+
+
+def _key_of(entry: Mapping[str, Any]) -> str:
+    """Of an object, or of a folder."""
+    return str(entry.get("Key") or entry.get("Prefix") or "")
 
 
 class Answer(dict[str, Any]):

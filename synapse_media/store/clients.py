@@ -342,7 +342,7 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
         raise ApiError(NO_ANSWER, 0, f"{asked}: the answer is not that of an S3 or IAM API: {why}") from None
     _refuse_page(answer, operation, where)
-    require_whole_page(asked, operation, answer)
+    require_whole_page(asked, operation, answer, str(arguments.get("Prefix") or ""))
     return answer
 
 

@@ -262,6 +262,18 @@ def test_what_was_uploaded_in_parts_is_not_uploaded_again(one: World) -> None:
     assert counts(one.run("copy", "--checksum")[1]) == {"same": 1, "uncompared": 1}
 
 
+def test_what_the_store_refuses_is_a_failure_however_young_the_file(one: World) -> None:
+    one.write("local_content/aa/bb/young", age=1)
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "No."),
+            when=lambda request: request.method == "PUT",
+        )
+        code, answer, _ = one.run("copy", "--min-age", "0")
+    assert (code, counts(answer)) == (1, {"planned": 1, "failed": 1})
+
+
 def test_what_may_not_be_whole_is_left_for_the_next_run(one: World) -> None:
     one.write("local_content/aa/bb/old")
     one.write("local_content/aa/bb/young", age=20)

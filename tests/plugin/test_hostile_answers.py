@@ -280,6 +280,14 @@ def test_a_page_of_a_listing_that_lacks_what_it_says_is_no_empty_bucket(
     assert caught.value.code == answers.NO_ANSWER
 
 
+def test_a_page_with_keys_that_were_not_asked_for_is_no_answer() -> None:
+    inside = "<IsTruncated>false</IsTruncated><Contents><Key>local_content/a</Key></Contents>"
+    with hostile(says(200, f"<ListBucketResult>{inside}</ListBucketResult>")) as store:
+        s3 = s3_client(store.connection(), KEY)
+        with pytest.raises(ApiError, match="'local_content/a', which does not begin with 'media/'"):
+            list(listed(s3, "b", "media/"))
+
+
 def test_a_page_of_versions_that_says_nothing_is_no_empty_bucket() -> None:
     empty = says(200, "<ListVersionsResult></ListVersionsResult>")
     with hostile(empty) as store, pytest.raises(ApiError, match="IsTruncated"):
