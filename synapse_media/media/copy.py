@@ -150,6 +150,10 @@ _DELETED: Final = (
     "was deleted here while it was uploaded, and the bucket has it all the same: `media verify --database` names what "
     "nobody knows"
 )
+_REPLACED: Final = (
+    "was replaced again while it was uploaded, so that the bucket has its former content: run the command again with "
+    "--checksum"
+)
 _REFUSED: Final = "can't be opened ({}): it can't be read, or a part of its path became a symbolic link"
 
 
@@ -252,7 +256,8 @@ def _judge(
                 report.failed.add(path, _DELETED)
         elif path in sent.replaced:
             if is_last:
-                report.changing.add(path, "was replaced while it was read")
+                # By size and time the bucket's object would be taken for the file's from now on.
+                report.failed.add(path, _REPLACED)
         elif path not in sent.failed:
             done[path] = size
         elif path in sent.names and _was_written(root, path, size, times[path]):
