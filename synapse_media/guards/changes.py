@@ -485,7 +485,7 @@ def _details(
         for path in sorted(path for path in paths if _top(path) not in {*shown, *_NOT_SHOWN}):
             if path == "orphanUntil":
                 yield "looks for a key that an interrupted run asked for, and that the store may still make"
-            elif _top(path) not in ("secretAccessKey", "secrets"):
+            elif _top(path) not in ("secretAccessKey", "secrets", "connection"):
                 yield from _changed(path, _at(before, path), _at(after, path))
             else:
                 yield f"{path} changes"

@@ -174,7 +174,7 @@ def _transfer(
     before = Progress()
     for batch in plan.batches(at_once(BATCH)):
         sizes: Mapping[str, int] = {path: size for path, size, _ in batch}
-        times = {path: modified for path, _, modified in batch}
+        times = {path: float(modified) for path, _, modified in batch}
         done: dict[str, int] = {}
         # What was replaced meanwhile lies in the bucket with its former content, and is newer there than the file.
         for is_last in (False, True):
@@ -192,7 +192,7 @@ def _transfer(
         # In the order of the paths, in which the store lists them.
         for path, _, _ in batch:
             if path in done:
-                arrived.add(path, done[path], times[path])
+                arrived.add(path, done[path], repr(times[path]))
         if takes_none:
             return  # it takes none of the rest
         before = Progress(arrived.amount.files, arrived.amount.size)
@@ -234,7 +234,7 @@ def _send(
 def _judge(
     root: Root,
     sizes: Mapping[str, int],
-    times: Mapping[str, str],
+    times: Mapping[str, float],
     sent: _Sent,
     *,
     done: dict[str, int],
@@ -246,7 +246,7 @@ def _judge(
     What was replaced is left out unless this `is_last`: it is sent once more.
 
     Args:
-        sizes, times: of each path; the times as `_was_written` takes them.
+        sizes, times: of each path when the plan was made.
     """
     refused_by_store = 0
     for path, size in sizes.items():
@@ -281,7 +281,7 @@ def _look_again(root: Root, bucket: Bucket, arrived: Plan, report: Copied, befor
             continue
         if found is not None and found.size == file.size:
             report.copied.add(file.size)
-        elif found is not None and _was_written(root, file.path, file.size, repr(file.modified)):
+        elif found is not None and _was_written(root, file.path, file.size, file.modified):
             report.changing.add(file.path, "was changed while it was read")
         elif found is None:
             report.failed.add(
@@ -309,14 +309,14 @@ def _beginnings(arrived: Plan, most: int) -> set[str]:
     return groups if len(groups) <= most else folders
 
 
-def _was_written(root: Root, path: str, size: int, modified: str) -> bool:
+def _was_written(root: Root, path: str, size: int, modified: float) -> bool:
     """Whether a file was written to since the plan was made.
 
     Args:
-        modified: when it was last written to before that, as the plan notes it.
+        modified: when it was last written to before that, in seconds since the epoch.
     """
     try:
         status = (root.directory / path).lstat()
     except OSError:
         return False
-    return status.st_size != size or repr(status.st_mtime) != modified
+    return status.st_size != size or status.st_mtime != modified

@@ -58,19 +58,20 @@ def require_mark(bucket: str, mark: str, where: str, *marked: Marked) -> None:
         marked: the marks of this store.
     """
     ours = marks_of(*marked)
+    if not mark or mark in ours:
+        return
     stack, _, homeserver = mark.rpartition("/")
-    if mark and mark not in ours and stack in {one.rpartition("/")[0] for one in ours}:
+    if stack in {one.rpartition("/")[0] for one in ours}:
         raise StoreError(
             f"bucket: {bucket!r} is marked as that of {homeserver}, in this very stack: it was neither changed nor "
             f"deleted. If the stack has no store of {homeserver}, a renaming that was cut off left the mark: remove "
             f"{where}, and run this again. Otherwise choose another bucket: each store has its own."
         )
-    if mark and mark not in ours:
-        raise StoreError(
-            f"bucket: {bucket!r} is marked as that of another stack ({mark}): it was neither changed nor deleted. "
-            f"Choose another bucket, or remove {where} if that stack no longer exists. To keep a bucket that was this "
-            "stack's without managing it, put <homeserver>/retain-bucket into the stack file's allow."
-        )
+    raise StoreError(
+        f"bucket: {bucket!r} is marked as that of another stack ({mark}): it was neither changed nor deleted. "
+        f"Choose another bucket, or remove {where} if that stack no longer exists. To keep a bucket that was this "
+        "stack's without managing it, put <homeserver>/retain-bucket into the stack file's allow."
+    )
 
 
 def require_same_place(bucket: str, mark: str, endpoint: str, former_endpoint: str) -> None:

@@ -240,8 +240,8 @@ def test_warnings_are_told_once_and_last() -> None:
 @pytest.mark.parametrize("verb", ["create", "update", "replace", "delete"])
 def test_secrets_are_never_shown(verb: str) -> None:
     """The engine shows "[secret]"; were it to show one, it would not get further than this."""
-    old = {"userName": "u", "secretAccessKey": "hunter2", "secrets": {"a": "hunter2"}}
-    new = {**old, "secretAccessKey": "hunter3", "secrets": {"a": "hunter3"}}
+    old = {"userName": "u", "secretAccessKey": "hunter2", "secrets": {"a": "hunter2"}, "connection": {"x": "hunter2"}}
+    new = {**old, "secretAccessKey": "hunter3", "secrets": {"a": "hunter3"}, "connection": {"x": "hunter3"}}
     for kind in ("Proof", "KeyRing"):
         change = one(step(verb, kind, None if verb == "create" else old, None if verb == "delete" else new))
         told = changes.in_words([change]) + json.dumps(changes.to_json([change], (), ()))
