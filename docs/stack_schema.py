@@ -113,6 +113,16 @@ def schema() -> str:
                         "type": ["array", "string", "null"],
                         "items": {"type": "string", "pattern": f"^.+/({'|'.join(Word)})$"},
                     },
+                    f"{settings.PROJECT}:variables": {
+                        "description": "The environment variables that the program's own resources and providers need, "
+                        f"by name; {text}.",
+                        "type": ["array", "string", "null"],
+                        "items": {
+                            "type": "string",
+                            "pattern": _whole(settings._VARIABLE.pattern),
+                            "not": {"pattern": _whole(settings._NEVER_PASSED.pattern)},
+                        },
+                    },
                 },
                 # What a store lacks there, its defaults may have.
                 "if": {"required": [f"{settings.PROJECT}:defaults"]},

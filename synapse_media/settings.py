@@ -25,6 +25,9 @@ SLOTS = ("a", "b")
 
 # All are matched in full: `$` would let a newline through at the end.
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+# The engine decides on Pulumi's own; the second kind logs whole requests, with tokens.
+_NEVER_PASSED = re.compile(r"PULUMI_\w*|\w+_SDK_GO_LOGGING\w*")
 _SERVER_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?")
 # No '*' or '?': they are wildcards in the key's policy.
 _PREFIX = re.compile(r"[\w!.() /-]+")
@@ -297,6 +300,38 @@ def check_allow(allow: object) -> None:
     _parse_allow(allow, problems)
     if problems:
         raise SettingsError(problems)
+
+
+def parse_variables(variables: object) -> tuple[str, ...]:
+    """The environment variables that the program's own resources and providers need, by name, each once.
+
+    Args:
+        variables: the value of `synapse-media:variables`: a list, or JSON text of one; None for none.
+
+    Raises:
+        SettingsError: with every name that is not allowed.
+    """
+    given = from_text(variables)
+    setting = f"{PROJECT}:variables"
+    if given is None:
+        return ()
+    if not isinstance(given, list):
+        step = "Write it as a list: [GITHUB_TOKEN]."
+        raise SettingsError([Problem(setting, Described("no list"), "a list of names of environment variables", step)])
+    problems: list[Problem] = []
+    allowed = "the name of an environment variable, not PULUMI_… and not …_SDK_GO_LOGGING…"
+    for place, name in enumerate(given):
+        where = f"{setting}[{place}]"
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+            # Not shown: it may be the value, which may be a secret.
+            step = "Name the variable only; its value stays in the environment."
+            problems.append(Problem(where, Described("no name"), allowed, step))
+        elif _NEVER_PASSED.fullmatch(name):
+            step = "Remove it: those that say where Pulumi's state is are passed on anyway; others write secrets."
+            problems.append(Problem(where, name, allowed, step))
+    if problems:
+        raise SettingsError(problems)
+    return tuple(dict.fromkeys(given))
 
 
 def check_together(stores: Collection[tuple[str, StoreSettings]]) -> None:

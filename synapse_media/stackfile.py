@@ -34,7 +34,7 @@ class StackFile:
 
     `name` is what pulumi calls it: with its organization and project, where it was given so.
     `secrets_provider` is pulumi's own `secretsprovider`: passphrase, or the URL of a key in a KMS; "" where the
-    file names none.
+    file names none. `variables` are the environment variables that the program needs for resources of its own.
     """
 
     name: str
@@ -42,6 +42,7 @@ class StackFile:
     stores: Mapping[str, settings.StoreSettings]
     allow: tuple[str, ...]
     secrets_provider: str = ""
+    variables: tuple[str, ...] = ()
 
     @property
     def admin_variables(self) -> tuple[str, ...]:
@@ -179,7 +180,8 @@ def read(project: Path, stack: str, copy: Path | None = None, *, stores_required
     else:
         settings.check_allow(allow)
     entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
-    return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or ""))
+    variables = settings.parse_variables(config.get(f"{settings.PROJECT}:variables"))
+    return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or ""), variables)
 
 
 def values(raw: Mapping[str, Any]) -> tuple[Any, Any, Any]:

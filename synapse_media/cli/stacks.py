@@ -240,7 +240,7 @@ def open_stack(
     for variable in variables:
         # Before anything has it: a vendor's plugin may show what it can't use.
         plugin_credentials.read(variable)
-    engine = Engine(project, variables, own, say, stack.secrets_provider)
+    engine = Engine(project, (*variables, *stack.variables), own, say, stack.secrets_provider)
     for restored in engine.restore_truncated_states():
         say(f"the state of {restored} could not be read, as after a full disk: took the one before it")
     engine.ensure_stack(name)

@@ -552,6 +552,11 @@ class Engine:
         if locked := _LOCKED.search(output):
             here = self._file_backend() is not None and locked["host"] == socket.gethostname()
             return EngineError(f"{what} failed: {_about_the_lock(locked, args, here=here)}")
+        if (missing := re.search(r"KeyError: '(\w+)'", output)) and missing[1] in os.environ.keys() - self.environment:
+            output += (
+                f"\n{missing[1]} is set here, but not passed to the program: name it under "
+                "`synapse-media:variables` in the stack file, as a list."
+            )
         if "no resource plugin 'pulumi-resource-s3store'" in output:
             own = Path(sys.executable).parent
             return EngineError(

@@ -904,3 +904,33 @@ def test_a_default_that_one_provider_does_not_know_names_its_store() -> None:
     [problem] = problems_with_defaults(defaults, {}, {}, {"provider": "wasabi"})
     assert problem.startswith("defaults.tags is no setting; ")
     assert problem.endswith("It is the default of stores.2.example.com.")
+
+
+def test_variables_of_the_program() -> None:
+    assert settings.parse_variables(None) == ()
+    assert settings.parse_variables(["GITHUB_TOKEN", "_x1", "GITHUB_TOKEN"]) == ("GITHUB_TOKEN", "_x1")
+    assert settings.parse_variables('["KUBECONFIG"]') == ("KUBECONFIG",)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["GITHUB_TOKEN", {"GITHUB_TOKEN": "x"}, [7], [None], ["A=b"], ["1A"], [""], ["A\nB"], [["A"]], 3, True],
+)
+def test_variables_that_are_none(value: object) -> None:
+    with pytest.raises(SettingsError, match=r"synapse-media:variables"):
+        settings.parse_variables(value)
+
+
+def test_a_value_in_place_of_a_variables_name_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings.parse_variables(["GITHUB_TOKEN=ghp_hidden", {"GITHUB_TOKEN": "ghp_hidden"}])
+    assert "hidden" not in str(caught.value)
+    with pytest.raises(SettingsError) as caught:
+        settings.parse_variables("GITHUB_TOKEN=ghp_hidden")
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["PULUMI_DEBUG_GRPC", "PULUMI_OPTION_TARGET", "AWS_SDK_GO_LOGGING_LEVEL"])
+def test_variables_that_make_pulumi_write_secrets_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        settings.parse_variables(["GITHUB_TOKEN", name])

@@ -303,6 +303,19 @@ def test_a_wrong_passphrase_is_one_clear_message(project: Project, said: Said) -
         assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_variable_that_the_program_misses_is_named(
+    project: Project, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.stack("one")
+    (project.path / "__main__.py").write_text("import os\nos.environ['SITE_NAME']\n", encoding="utf-8")
+    monkeypatch.setenv("SITE_NAME", "a site")
+    engine = Engine(project.path, say=said)
+    engine.ensure_stack("one")
+    with pytest.raises(EngineError, match=r"SITE_NAME is set here, but not passed .* `synapse-media:variables`"):
+        engine.preview("one")
+    Engine(project.path, ["SITE_NAME"], say=said).preview("one")
+
+
 def test_a_stack_that_is_not_there_is_named(project: Project, said: Said) -> None:
     engine = Engine(project.path, say=said)
     with pytest.raises(EngineError, match=r"`pulumi stack export` failed .*no stack named 'none'"):

@@ -245,7 +245,10 @@ def test_component_inputs(example: Callable[[str], Example], embedded_store: Run
     inventory = program.home / "inventory.json"
     inventory.write_text(json.dumps({**json.loads(inventory.read_text(encoding="utf-8")), **places}), encoding="utf-8")
     program.pulumi("stack", "init", "prod")
-    program.pulumi("up", "--yes", "--skip-preview")
+    # The commands pass on variables of the program's own only where they are named.
+    for number, name in enumerate(("SITE_ACCESS_KEY_ID", "SITE_SECRET_ACCESS_KEY")):
+        program.pulumi("config", "set", "--path", f"synapse-media:variables[{number}]", name)
+    program.command("up", "--yes")
     program.pulumi("preview", "--expect-no-changes")
     program.pulumi("up", "--yes", "--expect-no-changes")
 
