@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # While there was no command yet to say it: its module was being imported.
         terminal.write([("synapse-media: interrupted; nothing was changed", "")], sys.stderr)
         return 130
-    with contextlib.ExitStack() as directory:
+    from synapse_media.engine.processes import ended_in_order
+
+    with ended_in_order(), contextlib.ExitStack() as directory:
         return _run(parsed, command, directory)
 
 

@@ -365,6 +365,18 @@ def require_former_place(session: Session, was: Applied, will: StoreSettings) ->
         ) from None
 
 
+def asked_while_closed(session: Session, ask: Callable[[], None], confirmed: Collection[str] = ()) -> None:
+    """Ask within `opening_state`, so that a process that is killed while it waits for an answer leaves nothing open.
+
+    Args:
+        ask: raises where the answer is no.
+        confirmed: as for `opening_state`.
+    """
+    _align(session, session.state(), ())
+    ask()
+    _align(session, session.state(), [*session.stack.allow, *confirmed])
+
+
 @contextlib.contextmanager
 def opening_state(session: Session, state: Mapping[str, Any], confirmed: Collection[str] = ()) -> Iterator[None]:
     """Have the state let go of what `allow` names now, and of nothing else; where nothing comes of it, of nothing.

@@ -183,7 +183,7 @@ def _apply(
         digest = what_was_reviewed.require(found, preview, reviewed, stack.name)
         _refuse_what_the_store_has(session, applied, found, steps, preview)
         if (found or cut_off) and not yes:
-            ask(session, found, digest)
+            stacks.asked_while_closed(session, lambda: ask(session, found, digest), confirmed)
         _say_what_is_slow(session, found)
         at_end = not look_again and checkpoints.of_up(session, preview, state)
         with stacks.changing(session, confirmed, begin, judged, making=making if at_end else None):

@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from typing import Literal, cast
 from synapse_media.engine import versions
 from synapse_media.engine.files import locked
 from synapse_media.engine.paths import cache_dir
-from synapse_media.engine.processes import environment
+from synapse_media.engine.processes import ended_in_order, environment
 from synapse_media.errors import SynapseMediaError
 
 Say = Callable[[str], None]
@@ -279,27 +278,10 @@ def _staging(home: Path) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(dir=home.parent, prefix=prefix))
     staging.chmod(0o755)
     try:
-        with _ended_in_order():
+        with ended_in_order():
             yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Have SIGTERM, by which systemd and CI end a run, leave no compiler and no staging behind, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals come to the main thread alone
-        return
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _on_path(home: Path) -> tuple[Toolchain | None, str]:

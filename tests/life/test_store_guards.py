@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -128,6 +129,40 @@ def test_a_declined_change_leaves_the_bucket_protected(life: Life) -> None:
         one for one in life.stack.engine.export(life.stack.name)["deployment"]["resources"] if one.get("protect")
     )
     assert bucket["type"] == "s3store:index:Bucket"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
+def test_a_question_that_is_cut_off_leaves_the_state_closed(life: Life, number: signal.Signals) -> None:
+    put_media(life)
+    allow = words("delete-bucket", "delete-media", "narrow-policy", "retire-key")
+    life.stack.write({SERVER: {"method": "filesystem"}}, allow)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [str(Path(sys.executable).parent / "synapse-media"), "up", "--stack", life.stack.name],
+        cwd=life.stack.engine.project,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ},
+        start_new_session=True,
+    ) as child:
+        assert child.stdout is not None
+        os.close(theirs)
+        said = b""
+        while b"Make these changes?" not in said and (more := os.read(child.stdout.fileno(), 1000)):
+            said += more
+        assert b"Make these changes?" in said
+        child.send_signal(number)
+    os.close(ours)
+    assert child.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    life.stack.write({SERVER: life.settings()})
+    resources = life.stack.engine.export(life.stack.name)["deployment"]["resources"]
+    bucket = next(one for one in resources if one["type"] == "s3store:index:Bucket")
+    ring = next(one for one in resources if one["type"] == "s3store:index:KeyRing")
+    assert (bucket["protect"], bucket["inputs"].get("forceDestroy", False)) == (True, False)
+    assert not ring["inputs"].get("retireConfirmed", False)
+    assert media(life) == PHOTO
+    works(life)
 
 
 # ---- ways out
