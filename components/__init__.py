@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Generator, Mapping
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -61,7 +63,7 @@ __all__ = (
 )
 
 
-def __getattr__(name: str) -> Any:
+def _loaded(name: str) -> Any:
     """A component or its arguments, loaded on first use, since vendors' SDKs load slowly.
 
     Raises pulumi.RunError if the SDK it needs is not installed.
@@ -76,14 +78,21 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+if not TYPE_CHECKING:
+    # Type checkers know every name from above, and report any other one.
+    __getattr__ = _loaded
+
+
 def from_config() -> dict[str, StoreSettings]:
     """The stores of the stack file, by homeserver. Raises pulumi.RunError with every problem in it."""
-    # The program of a stack file declares stores and ends with them. Each search for cycles would go through every
-    # resource of every store, which took half of a program with 150 stores.
-    gc.disable()
-    if not os.environ.get("SYNAPSE_MEDIA_VERBOSE"):
-        # The SDK sends the engine 27 messages a store, and waits for each; only `pulumi --debug` shows them.
-        pulumi.log.debug = lambda *_, **__: None
+    # Not where the program is a function of a longer process, as with the Automation API.
+    if _LANGUAGE_HOSTS_PROGRAM in [Path(argument).name for argument in sys.orig_argv]:
+        # The program of a stack file declares stores and ends with them. Each search for cycles would go through every
+        # resource of every store, which took half of a program with 150 stores.
+        gc.disable()
+        if not os.environ.get("SYNAPSE_MEDIA_VERBOSE"):
+            # The SDK sends the engine 27 messages a store, and waits for each; only `pulumi --debug` shows them.
+            pulumi.log.debug = lambda *_, **__: None
     # The SDK waits for the calls that the program began, and then for the outputs that are left. When the program ends,
     # none has begun yet: it would wait for the outputs of all stores, and go through all that are left each time that
     # one is there, which is quadratic. With a call in its list it waits for the calls first, for each once.
@@ -102,6 +111,10 @@ def from_config() -> dict[str, StoreSettings]:
         return settings.parse(config.get("stores"), allow, config.get("defaults"))
     except SettingsError as error:
         raise pulumi.RunError(str(error)) from None
+
+
+_LANGUAGE_HOSTS_PROGRAM = "pulumi-language-python-exec"
+"""What Pulumi's language host starts to run a program in a process of its own."""
 
 
 class _Done:
@@ -130,14 +143,14 @@ def make(store: StoreSettings) -> dict[str, Any]:
             "method": store.method,
             "access": store.access,
         }
-    component = __getattr__(catalog.load(store.provider).component_class)
+    component = _loaded(catalog.load(store.provider).component_class)
     outputs: dict[str, Any] = component(store.server_name, arguments(store)).storage_outputs
     return outputs
 
 
 def arguments(store: StoreSettings) -> StoreArgs:
     """A stack file's settings as the arguments of its provider's component."""
-    args: type[StoreArgs] = __getattr__(f"{catalog.load(store.provider).component_class}Args")
+    args: type[StoreArgs] = _loaded(f"{catalog.load(store.provider).component_class}Args")
     values = {**{item.name: getattr(store, item.name) for item in fields(store)}, **store.options}
     for name in settings.retention_lacks(catalog.load(store.provider)):
         # Its default, which the component would refuse as it refuses any value.

@@ -17,7 +17,7 @@ import pulumi
 
 from synapse_media.allow import Word
 from synapse_media.errors import Described, Problem, a_value_of
-from synapse_media.methods import Access
+from synapse_media.methods import Access, MethodName
 from synapse_media.settings import LATER, Keys
 
 __all__ = ("IamStoreArgs", "Keys", "StoreArgs")
@@ -33,7 +33,7 @@ class StoreArgs:
     bucket: pulumi.Input[str]
     """The name of the bucket: 3 to 63 characters a-z, 0-9 and '-'."""
 
-    method: str = "synapse-s3-storage-provider"
+    method: MethodName = "synapse-s3-storage-provider"
     """How Synapse reaches the store: `synapse-s3-storage-provider`, `goofys` or `matrix-media-repo`. The key's
     permissions follow from it."""
 

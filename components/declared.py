@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pulumi
 
@@ -35,8 +35,10 @@ class Declared(pulumi.CustomResource, Generic[Args]):
         outputs = {one.wire: None for one in properties(self._described.state)}
         super().__init__(self._described.token, name, {**outputs, **_properties(args)}, opts)
 
-    def __getattr__(self, name: str) -> Any:
-        # Pulumi stores outputs under their wire names.
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return pulumi.get(self, camel(name))
+    if not TYPE_CHECKING:  # it would have type checkers accept every name
+
+        def __getattr__(self, name: str) -> Any:
+            # Pulumi stores outputs under their wire names.
+            if name.startswith("_"):
+                raise AttributeError(name)
+            return pulumi.get(self, camel(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import pulumi
 from pulumi.resource import DependencyResource
@@ -23,6 +23,7 @@ from synapse_media.allow import (
 from synapse_media.contract import VERSION, policy_sha256
 from synapse_media.errors import Described, Problem, SettingsError, a_value_of
 from synapse_media.methods import METHODS, expectations
+from synapse_media.schema.resources import ComponentInput
 from synapse_media.settings import StoreSettings
 
 from . import policies, resources
@@ -117,7 +118,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         super().__init__(
             f"{PACKAGE}:index:{type(self).__name__}",
             name,
-            # Tells the commands the homeserver. For a store of a stack file, the component's name is enough.
+            # Of a store in a stack file, the commands know the homeserver by the component's name.
             {} if args.from_stack_file else self._said_to_commands(),
             pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(aliases=self._former_tokens())),
         )
@@ -143,17 +144,17 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             raise ArgumentsError([dataclasses.replace(one, setting=f"{where}: {one.setting}") for one in problems])
 
     def _said_to_commands(self) -> dict[str, Any]:
-        """What no part of the store tells of it, for the guards on a preview, which has no outputs of a component."""
+        """The component's inputs, which the guards read from a preview: a preview has no outputs of a component."""
         said: dict[str, Any] = {
-            "serverName": self.server_name,
-            "renamedFrom": self.store.renamed_from,
-            "s3DatastoreId": self.store.media_repo.get("s3_datastore_id", ""),
+            ComponentInput.SERVER_NAME.value: self.server_name,
+            ComponentInput.RENAMED_FROM.value: self.store.renamed_from,
+            ComponentInput.S3_DATASTORE_ID.value: self.store.media_repo.get("s3_datastore_id", ""),
         }
         if self.keyless:
             # A store without a key has no proof, which says this of every other.
             places = {"endpointUrl": "endpoint", "region": "region", "bucket": "bucket", "prefix": "prefix"}
             place = {name: self.setting(setting) for name, setting in places.items()}
-            said["keylessPlace"] = {**place, "method": self.store.method}
+            said[ComponentInput.KEYLESS_PLACE.value] = {**place, "method": self.store.method}
         return {name: value for name, value in said.items() if value != ""}
 
     @property
@@ -165,12 +166,14 @@ class Store(pulumi.ComponentResource, Generic[Args]):
         """Create the resources, and call `finish` at the end."""
         raise NotImplementedError
 
-    def __getattr__(self, name: str) -> Any:
-        # Made only for who asks: an Output of every value in it is a tenth of what a store's program takes.
-        if name != "outputs" or "storage_outputs" not in vars(self):
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        self.outputs = pulumi.Output.from_input(self.storage_outputs)
-        return self.outputs
+    if not TYPE_CHECKING:  # it would have type checkers accept every name
+
+        def __getattr__(self, name: str) -> Any:
+            # Made only for who asks: an Output of every value in it is a tenth of what a store's program takes.
+            if name != "outputs" or "storage_outputs" not in vars(self):
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+            self.outputs = pulumi.Output.from_input(self.storage_outputs)
+            return self.outputs
 
     # ---- arguments
 

@@ -15,6 +15,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Access = Literal["least", "full"]
+MethodName = Literal["synapse-s3-storage-provider", "goofys", "matrix-media-repo"]
+"""The methods that use a store."""
 Addressing = Literal["path", "virtual"]
 ACCESS: tuple[Access, ...] = ("least", "full")
 

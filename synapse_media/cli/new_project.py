@@ -12,6 +12,7 @@ from typing import Any
 
 import synapse_media
 from synapse_media.errors import UsageError
+from synapse_media.schema import resources
 
 PACKAGE = Path(synapse_media.__file__).resolve().parent
 VENV = ".venv"
@@ -103,7 +104,7 @@ def _project_file(project: Path, environment: str | None) -> str:
         "runtime": runtime,
         "stackConfigDir": STACKS,
         # Found so, the plugin needs no activated environment; of one on PATH pulumi warns each time.
-        "plugins": {"providers": [{"name": "s3store", "path": Path(PLUGIN).parent.as_posix()}]},
+        "plugins": {"providers": [{"name": resources.PLUGIN, "path": Path(PLUGIN).parent.as_posix()}]},
     }
     if environment is not None:
         runtime["options"]["virtualenv"] = environment

@@ -148,7 +148,14 @@ def _apply(
         up.apply(planned, refresh=False, yes=arguments.yes, options=[], allow=allow, begin=begin)
     except BaseException:
         if began:
-            _write_keys(session.stack.path, _as_they_are(session, wanted))
+            _write_keys(session.stack.path, found := _as_they_are(session, wanted))
+            if len(found) > 1:
+                # Pulumi ends at the first failure, and says nothing of those that were done before.
+                for name, keys in found.items():
+                    done = "done" if keys == wanted[name] else "not done"
+                    stacks.say(
+                        f"{name}: {done}; keys: active {keys.active}, retiring {', '.join(keys.retiring) or 'none'}"
+                    )
         raise
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from synapse_media import catalog
+from synapse_media.schema.resources import PLUGIN, ComponentInput
 from synapse_media.urn import Urn
 
 _COMPONENTS: Final = "synapse-media:index:"
 """How the type of every component begins."""
 _FORMER: Final = frozenset(catalog.load(name).component.replace("_", "") for name in catalog.names())
 """Releases before 2026-12 called them `<project>:store:AmazonS3`; the last part in lower case."""
-OURS: Final = "s3store:index:"
+OURS: Final = f"{PLUGIN}:index:"
 RING: Final = "KeyRing"
 PROOF: Final = f"{OURS}Proof"
 EXISTING_KEY: Final = f"{OURS}ExistingKey"
@@ -46,8 +47,8 @@ def is_ours(urn: str) -> bool:
 class Homeservers:
     """Whose store a resource is part of.
 
-    A component that a program declares says it in its input `serverName`; a stack file's has that very name. Whatever
-    is part of none is known by its own name.
+    A component that a program declares says it in an input (ComponentInput); a stack file's has that very name.
+    Whatever is part of none is known by its own name.
     """
 
     def __init__(self, resources: Iterable[Mapping[str, Any]]) -> None:
@@ -58,7 +59,8 @@ class Homeservers:
         self._declared = {
             str(one["urn"]): str(name)
             for one in resources
-            if is_component(Urn.parse(one["urn"]).kind) and (name := (one.get("inputs") or {}).get("serverName"))
+            if is_component(Urn.parse(one["urn"]).kind)
+            and (name := (one.get("inputs") or {}).get(ComponentInput.SERVER_NAME))
         }
 
     @classmethod
@@ -220,7 +222,7 @@ def keyless_place(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
 
     {} of every other store: its proof says it.
     """
-    place = inputs.get("keylessPlace")
+    place = inputs.get(ComponentInput.KEYLESS_PLACE)
     return place if isinstance(place, Mapping) else {}
 
 

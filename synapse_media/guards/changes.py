@@ -18,6 +18,7 @@ from synapse_media import catalog
 from synapse_media.allow import Word, deletes_media, entry, words_of
 from synapse_media.methods import METHODS, RULES
 from synapse_media.schema.model import UNKNOWN_ON_WIRE
+from synapse_media.schema.resources import ComponentInput
 from synapse_media.urn import Urn, short
 
 from . import key_rights
@@ -48,7 +49,7 @@ _VERBS = {
     "import": "take over",
     "discard": "forget",
 }
-_POLICIES = ("s3store:index:UserPolicy", "aws:iam/userPolicy:UserPolicy", "aws:iam/rolePolicy:RolePolicy")
+_POLICIES = (f"{OURS}UserPolicy", "aws:iam/userPolicy:UserPolicy", "aws:iam/rolePolicy:RolePolicy")
 _IDENTITIES = ("Role", "InstanceProfile", "User")
 """What a key or a machine is known to the store by; the last part of the type."""
 
@@ -491,7 +492,7 @@ def _details(
                 yield f"{path} changes"
         if not detailed:
             yield from _without_detail(verb, kind, before, after)
-    if kind.endswith("KeyRing"):
+    if kind.endswith(RING):
         was_slots, will_slots = set(before.get("slots") or ()), set(after.get("slots") or ())
         yield from (f"a key is made for slot {slot}" for slot in sorted(will_slots - was_slots))
         if verb != "create":
@@ -583,11 +584,11 @@ def _by_components(
         if not is_component(kind) or step["op"] == "delete":
             continue
         store, inputs = homeservers.of(step["urn"]), _inputs(step.get("newState") or {})
-        was = records.get(store) or records.get(str(inputs.get("renamedFrom") or ""))
+        was = records.get(store) or records.get(str(inputs.get(ComponentInput.RENAMED_FROM) or ""))
         if was is None or was.place is None:
             continue
         details, dangers = [], []
-        before, now = was.place.datastore_id, str(inputs.get("s3DatastoreId") or "")
+        before, now = was.place.datastore_id, str(inputs.get(ComponentInput.S3_DATASTORE_ID) or "")
         # The id belongs to matrix-media-repo: another method has none.
         if before and now and before != now:
             name = "media_repo.s3_datastore_id"
@@ -702,7 +703,7 @@ def _dangers(
         yield from _trust_dangers(kind, before, after)
     if kind in _POLICIES:
         yield from _policy_dangers(verb, before, after, runs)
-    if kind.endswith("KeyRing") and verb in ("update", "replace"):
+    if kind.endswith(RING) and verb in ("update", "replace"):
         yield from _ring_dangers(verb, before, after)
     if (
         short(kind) in _IDENTITIES
@@ -736,7 +737,7 @@ def _ring_dangers(verb: str, before: Mapping[str, Any], after: Mapping[str, Any]
 
 def _cuts(kind: str, before: Mapping[str, Any]) -> Iterable[Danger]:
     """What goes that Synapse may be using."""
-    if kind.endswith("KeyRing"):
+    if kind.endswith(RING):
         slots = ", ".join(sorted(before.get("slots") or ()))
         yield Danger(Word.RETIRE_KEY, f"the keys of slot {slots} would be deleted")
     if kind in _POLICIES:

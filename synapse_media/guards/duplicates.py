@@ -12,7 +12,7 @@ from typing import Any
 
 from synapse_media.urn import Urn
 
-from .applied import RING, Homeservers, is_bucket, resources_of
+from .applied import OURS, RING, Homeservers, is_bucket, resources_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +97,14 @@ def _is_any(identity: _Identity | None, others: Iterable[_Identity]) -> bool:
 
 def _of_step(step: Mapping[str, Any], homeservers: Homeservers) -> _Identity | None:
     kind = Urn.parse(step["urn"]).kind
-    if not kind.startswith("s3store:"):
+    if not kind.startswith(OURS):
         return None
     return _identity(homeservers.of(step["urn"]), kind, step["newState"].get("inputs") or {})
 
 
 def _of_state(resource: Mapping[str, Any], homeservers: Homeservers, *, any_plugin: bool = False) -> _Identity | None:
     kind = str(resource["type"])
-    if not (kind.startswith("s3store:") or any_plugin):
+    if not (kind.startswith(OURS) or any_plugin):
         return None
     values = {**(resource.get("inputs") or {}), **(resource.get("outputs") or {})}
     return _identity(homeservers.of_resource(resource), kind, values)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from synapse_media.schema.resources import ComponentInput
 from synapse_media.urn import Urn
 
 from .applied import (
@@ -36,19 +37,23 @@ def refuse(preview: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         raise DangerError("nothing was changed:\n  " + "\n  ".join(refused))
 
 
+def _inputs(step: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (step.get("newState") or {}).get("inputs") or {}
+
+
 def _of_programs(preview: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[str]:
     """What the judge says of a stack file's stores, of those that a program declares."""
     records = read(state)
     steps = preview.get("steps") or ()
     homeservers = Homeservers.of_steps(steps, state.get("deployment", {}).get("resources") or ())
     renamed = {
-        homeservers.of(step["urn"]): str(((step.get("newState") or {}).get("inputs") or {}).get("renamedFrom") or "")
+        homeservers.of(step["urn"]): str(_inputs(step).get(ComponentInput.RENAMED_FROM) or "")
         for step in steps
         if is_component(Urn.parse(step["urn"]).kind)
     }
     for step in steps:
         kind = Urn.parse(step["urn"]).kind
-        inputs = (step.get("newState") or {}).get("inputs") or {}
+        inputs = _inputs(step)
         component = step["urn"] if is_component(kind) else Urn.parse(step["urn"]).of_parent
         if step["op"] == "delete" or not inputs or not homeservers.is_declared(component):
             continue

@@ -266,7 +266,9 @@ class User(SchemaResource[UserInputs, UserState]):
                 raise StoreError(
                     f"user {user} has the key {', '.join(used)}, which this state does not know, and which may be in "
                     "use: by another checkout with its own state, or from a state that was lost. The user and its "
-                    "policies are kept. Delete unused keys at the provider, and run this again. To keep the user and "
+                    "policies are kept. If the key is that of another component of this stack, as after a rename that "
+                    "was interrupted, run `synapse-media up`, which leaves the former entries out of the state. Else "
+                    "delete unused keys at the provider, and run this again. To keep the user and "
                     f"stop managing it, remove it from the state, and run this again: {forgetting(context.urn)}"
                 )
             for key_id in never_handed_out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from .connection import Connection
@@ -487,6 +488,16 @@ class ResourceType:
 
 
 PLUGIN: Final = "s3store"
+
+
+class ComponentInput(StrEnum):
+    """The inputs of a component that a program declares: what the guards can't read from its resources."""
+
+    SERVER_NAME = "serverName"
+    RENAMED_FROM = "renamedFrom"
+    S3_DATASTORE_ID = "s3DatastoreId"
+    KEYLESS_PLACE = "keylessPlace"
+
 
 BUCKET: Final = ResourceType(
     "Bucket", "A private bucket over the S3 API.", BucketInputs, BucketState, one_of_a_name=True, found_again=True

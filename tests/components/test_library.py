@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pulumi
 import pytest
+import yaml
 
+from components import from_config
 from synapse_media import contract
 from synapse_media.cli import main
 from synapse_media.engine.embedded import Running
@@ -341,6 +345,54 @@ def test_the_commands_leave_a_programs_own_store_alone(
     assert not [one for one in _resources(stack) if one["type"].startswith("s3store:")]
 
 
+def test_a_component_that_is_renamed_in_a_run_that_fails(
+    tmp_path: Path, embedded_store: Running, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both names are in the state then, for one user and one key."""
+    program = f"""{_store(embedded_store)}
+    from pulumi.dynamic import Resource, ResourceProvider
+
+    class Failing(ResourceProvider):
+        def create(self, props):
+            raise RuntimeError("fails")
+
+    class Last(Resource):
+        def __init__(self, proof):
+            super().__init__(Failing(), "last", {{"proof": proof}})
+
+    name = "new" if os.path.exists("renamed") else "old"
+    own = store(name, "library-renamed", allow=["delete-bucket", "retire-key"])
+    if os.path.exists("fails"):
+        Last(own.proof)
+    publish({{"example.com": own.storage_outputs}})
+    """
+    environment = _environment(embedded_store)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    stack = library(tmp_path / "project", "renamed", environment, program)
+    monkeypatch.chdir(stack.engine.project)
+    config = yaml.safe_load(stack.path.read_text())
+    config["config"] = {"synapse-media:allow": ["example.com/delete-bucket", "example.com/retire-key"]}
+    stack.path.write_text(yaml.safe_dump(config))
+    stack.up()
+    for flag in ("renamed", "fails"):
+        (stack.engine.project / flag).touch()
+    with pytest.raises(EngineError, match="fails"):
+        stack.up()
+    (stack.engine.project / "fails").unlink()
+
+    with pytest.raises(EngineError, match=r"that of another component of this stack.*run `synapse-media up`"):
+        stack.up()
+    code = main(["up", "--stack", "renamed", "--yes"])
+    printed = capfd.readouterr()
+    assert code == 0, printed.err
+    assert main(["diff", "--stack", "renamed"]) == 0
+    # The former component's key goes, as `allow` says.
+    key = stack.engine.outputs("renamed")["stores"]["example.com"]["access_key_id"]
+    keys = _client("iam", embedded_store).list_access_keys(UserName="synapse-media-library-renamed")
+    assert [one["AccessKeyId"] for one in keys["AccessKeyMetadata"]] == [key]
+
+
 def test_the_outputs_of_a_release_with_the_secret_among_the_rest_are_read() -> None:
     whole = {
         "server_name": "a",
@@ -353,3 +405,24 @@ def test_the_outputs_of_a_release_with_the_secret_among_the_rest_are_read() -> N
     assert contract.of_stack({"stores": {"a": whole}}) == {"a": whole}
     assert contract.of_stack({"stores": {"a": shown}, "store_secrets": {"a": secrets}}) == {"a": whole}
     assert contract.of_stack({}) == {}
+
+
+def test_a_program_within_a_longer_process_leaves_that_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores = {"synapse-media:stores": json.dumps({"example.com": {"method": "filesystem"}})}
+    monkeypatch.setattr(pulumi.Config, "get", lambda self, key: stores.get(f"{self.name}:{key}"))
+    debug = pulumi.log.debug
+    assert from_config()["example.com"].method == "filesystem"
+    assert gc.isenabled()
+    assert pulumi.log.debug is debug
+
+
+def test_the_program_of_a_stack_runs_without_searches_for_cycles(tmp_path: Path, embedded_store: Running) -> None:
+    program = """
+    import gc
+    from_config()
+    pulumi.export("searches", gc.isenabled())
+    """
+    stack = library(tmp_path / "project", "cycles", _environment(embedded_store), program)
+    stack.write({"example.com": {"method": "filesystem"}})
+    stack.up()
+    assert stack.engine.outputs("cycles")["searches"] is False

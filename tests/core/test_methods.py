@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from synapse_media import catalog
-from synapse_media.methods import ACCESS, METHODS, NEVER, RULES, Access, Expected, Operation, expectations, granted
+from synapse_media.methods import (
+    ACCESS,
+    METHODS,
+    NEVER,
+    RULES,
+    Access,
+    Expected,
+    MethodName,
+    Operation,
+    expectations,
+    granted,
+)
 
 MODULE = {"put", "head", "get", "list", "multipart", "abort", "missing-key"}
 ALL_THREE = {"put-bucket-policy", "create-bucket", "other-bucket"}
@@ -110,3 +123,7 @@ def test_a_bucket_is_named_as_the_methods_program_does(
     method: str, endpoint: str, bucket: str, addressing: str
 ) -> None:
     assert METHODS[method].addressing(endpoint, bucket) == addressing
+
+
+def test_the_type_of_a_methods_name_has_every_method_with_a_store() -> None:
+    assert set(get_args(MethodName)) == {name for name, method in METHODS.items() if method.uses_store}

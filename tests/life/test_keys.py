@@ -12,6 +12,7 @@ from synapse_media.plugin.iam import POLICY_NAME
 from tests.accounts import user_names
 from tests.doubles import proxy
 from tests.life.life import Life
+from tests.providers.project import SERVER
 
 
 def plain_destroy(life: Life) -> str:
@@ -83,3 +84,17 @@ def test_a_key_that_is_made_late_is_found_by_a_plain_up(begin: Callable[[], Life
         assert new.stack.preview() == ()
         assert new.iam.list_user_policies(UserName=new.user)["PolicyNames"] == ["synapse-media"]
         new.stack.outputs().require_proof()
+
+
+def test_a_rotation_of_several_says_which_stores_are_done(begin: Callable[[], Life]) -> None:
+    new, other = begin(), "other.example.com"
+    with proxy.in_front_of(new.running.iam_endpoint) as iam:
+        away = new.settings(iam_endpoint=iam.url, bucket=f"{new.bucket}-2")
+        new.stack.write({SERVER: new.settings(), other: away})
+        for words in (("up",), ("rotate", "--all")):
+            code, printed = new.command(*words, "--yes")
+            assert code == 0, printed
+    code, printed = new.command("rotate", "--all", "--finish", "--confirm", "--yes")
+    assert code == 1
+    assert f"{SERVER}: done; keys: active b, retiring none" in printed
+    assert f"{other}: not done; keys: active b, retiring a" in printed
