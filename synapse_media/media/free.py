@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -92,7 +92,7 @@ class Freed:
         failures: (path, why) of the first files that failed.
         by_database: whether age is that of the last access; else it is that of the file.
         deleted: false with a dry run.
-        verification: what was verified now; None where a report was taken.
+        verification: what was found of the files: now, or by the report that was taken.
     """
 
     counts: Mapping[Outcome, Count]
@@ -100,15 +100,13 @@ class Freed:
     failures: tuple[tuple[str, str], ...]
     by_database: bool
     deleted: bool
-    verification: Result | None = None
+    verification: Result
 
     @property
     def failed(self) -> bool:
         """Whether something is wrong that somebody has to see to."""
         kept = (Outcome.FAILED, Outcome.CHANGED)
-        return any(self.counts[outcome].files for outcome in kept) or (
-            self.verification is not None and self.verification.failed
-        )
+        return self.verification.failed or any(self.counts[outcome].files for outcome in kept)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -121,7 +119,7 @@ class Freed:
             "quarantined": {"files": self.quarantined.files, "bytes": self.quarantined.size},
             "failures": dict(self.failures),
             "age_by": "last access" if self.by_database else "file times",
-            "verification": self.verification.to_json() if self.verification else None,
+            "verification": self.verification.to_json(),
         }
 
 
@@ -169,19 +167,17 @@ def free(
                 # What a restore that was killed left there are further names of the files: none would be freed.
                 with staging(root):
                     pass
-        verification = None
         with reports.reading(report, store, root) if report else reports.writing(None, store, root) as found:
             if report is None:
                 fill(found, tree, root, bucket, database=database, read_all=False, say=say, show=show)
-                verification = result(found, tree)
             elif database is not None and not found.has_database:
                 raise RefusedError(
                     f"--report is {str(report)!r}, of a verification without the database; allowed: one with it. Run "
                     "`synapse-media media verify DIR` with --database or --config, and name its report."
                 )
+            verification = result(found)
             say("deleting what may go" if delete else "counting what may go")
-            freed = _Freeing(root, found, bucket, folders, older_than, delete=delete).all(show)
-    return replace(freed, verification=verification)
+            return _Freeing(root, found, bucket, folders, older_than, delete=delete).all(verification, show)
 
 
 _AT_ONCE: Final = 16
@@ -238,7 +234,7 @@ class _Freeing:
         # The report itself is for the thread that opened it.
         self._by_database = found.has_database
 
-    def all(self, show: Show) -> Freed:
+    def all(self, verification: Result, show: Show) -> Freed:
         counts, quarantined = dict.fromkeys(Outcome, Count()), Count()
         failures: list[tuple[str, str]] = []
         meter = Meter(amount(self._found, "1"), show)
@@ -252,7 +248,14 @@ class _Freeing:
                     if outcome is Outcome.FAILED and len(failures) < SHOWN:
                         failures.append((file.path, why))
                     meter.add(file.size)
-        return Freed(counts, quarantined, tuple(failures), by_database=self._by_database, deleted=self._delete)
+        return Freed(
+            counts,
+            quarantined,
+            tuple(failures),
+            by_database=self._by_database,
+            deleted=self._delete,
+            verification=verification,
+        )
 
     def _judge(self, file: _File) -> tuple[Outcome, str]:
         """What becomes of a file, and why."""

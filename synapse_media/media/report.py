@@ -26,9 +26,9 @@ from synapse_media.store.objects import Listed
 
 from .database import Known
 from .root import Root
-from .tree import MediaFile
+from .tree import LeftOut, MediaFile
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 RECENT: Final = 24 * 3600
 """Seconds for which a report is taken."""
 PAGE: Final = 1_000
@@ -52,6 +52,7 @@ CREATE TABLE known (
   accessed REAL NOT NULL, quarantined INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE former (path TEXT PRIMARY KEY, now TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE left_out (path TEXT PRIMARY KEY, why TEXT NOT NULL) WITHOUT ROWID;
 """
 IS_KNOWN: Final = (
     "(EXISTS (SELECT 1 FROM known WHERE known.path = {0}.path) OR "
@@ -112,6 +113,9 @@ class Report:
             "INSERT OR REPLACE INTO local (path, size, modified, changed, state) VALUES (?, ?, ?, ?, ?)",
             ((file.path, file.size, file.modified, file.changed, State.UNSEEN) for file in files),
         )
+
+    def add_left_out(self, found: Iterable[LeftOut]) -> None:
+        self._fill("INSERT OR REPLACE INTO left_out VALUES (?, ?)", ((each.path, each.why) for each in found))
 
     def add_remote(self, objects: Iterable[Listed], prefix: str) -> None:
         """

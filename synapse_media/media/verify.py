@@ -171,7 +171,7 @@ def verify(
     require_media_of_synapse(bucket.store, to_delete=False)
     with Root(tree.path) as root, reports.writing(report, bucket.store, root) as found:
         fill(found, tree, root, bucket, database=database, read_all=read_all, say=say, show=show)
-        return result(found, tree)
+        return result(found)
 
 
 def fill(
@@ -192,6 +192,7 @@ def fill(
         found.add_known(database.media())
     say(f"reading {tree.path}")
     found.add_local(tree.files())
+    found.add_left_out(tree.left_out)
     say(f"listing {bucket.said}")
     found.add_remote(bucket.objects(), bucket.store.prefix)
     if database is not None:
@@ -446,13 +447,16 @@ def _sums(printed: str) -> Iterator[tuple[str, str]]:
 # ---- what was found
 
 
-def result(found: Report, tree: Tree) -> Result:
+def result(found: Report) -> Result:
     """Count what a report holds."""
 
     def state(which: State) -> Found:
         return _count(found, "local", "local.state = ?", which)
 
-    left_out = Found(len(tree.left_out), paths=tuple(f"{left.path} {left.why}" for left in tree.left_out[:SHOWN]))
+    left_out = Found(
+        found.one("SELECT count(*) FROM left_out")[0],
+        paths=tuple(found.paths("SELECT path || ' ' || why FROM left_out ORDER BY path", limit=SHOWN)),
+    )
     extra = _count(found, "remote", "path NOT IN (SELECT path FROM local)")
     reasons = found.connection.execute(
         "SELECT path, why FROM local WHERE state IN (?, ?) LIMIT ?", (State.DIFFERENT, State.UNREADABLE, 2 * SHOWN)

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from synapse_media.cli import main
 from synapse_media.engine.embedded import Running
 from synapse_media.media import free as freeing
 from synapse_media.media import mounts, verify
@@ -407,8 +408,43 @@ class TestTheReport:
         one.run("verify", "--report", report)
         one.both("local_content/aa/bb/later")
         code, answer, _ = one.free("--delete", "--report", report)
-        assert (code, files(answer), answer["verification"]) == (0, {"freed": len(paths)}, None)
+        assert (code, files(answer)) == (0, {"freed": len(paths)})
+        assert (answer["verification"]["failed"], answer["verification"]["verified"]["files"]) == (False, len(paths))
         assert one.files() == {"local_content/aa/bb/later"}
+
+    @pytest.mark.parametrize("of", ["missing", "different", "left_out", "damaged", "lost"])
+    def test_what_it_has_as_wrong_fails_as_without_it(self, one: World, of: str) -> None:
+        """A timer that runs `verify` and then `free` may look at the exit code of the second one alone."""
+        one.both("local_content/aa/b0/good")
+        database = one.know(aab0good=(7, 100 * DAY))
+        if of == "missing":
+            one.write("local_content/aa/bb/cc")
+        elif of == "different":
+            one.both("local_content/aa/bb/cc")
+            one.put("local_content/aa/bb/cc", b"another")
+        elif of == "left_out":
+            (one.media / "local_content" / "aa" / "link").symlink_to("b0")
+        else:
+            if of == "damaged":
+                one.both("local_content/aa/bb/cc")
+            one.know(aabbcc=(8, 100 * DAY))
+        report = one.home / "report"
+        assert one.run("verify", "--report", report, "--database", database)[0] == 1
+        for more in (), ("--delete",):
+            without = one.free("--database", database)
+            code, answer, _ = one.free("--report", report, "--database", database, *more)
+            assert (code, files(answer)) == (1, files(without[1]))
+            assert answer["verification"] == without[1]["verification"]
+            assert answer["verification"][of]["files"] == 1
+        assert not (one.media / "local_content/aa/b0/good").exists()
+
+    def test_it_is_said_where_it_has_something_as_wrong(self, one: World) -> None:
+        one.write("local_content/aa/bb/cc")
+        report = one.home / "report"
+        one.run("verify", "--report", report)
+        where = ("--store", str(one.store_file), "--config", str(one.config), "--older-than", "30d")
+        assert main(["media", "free", str(one.media), *where, "--report", str(report)]) == 1
+        assert "FAILED: not everything is in the bucket" in one.capsys.readouterr().out
 
     def test_of_another_store(self, one: World) -> None:
         self.is_refused(one, lambda report: self.noted(report, "store", "0" * 64), "it is of another store")
@@ -434,9 +470,9 @@ class TestTheReport:
     def test_of_another_release(self, one: World) -> None:
         def change(report: Path) -> None:
             with closing(sqlite3.connect(report)) as connection, connection:
-                connection.execute("PRAGMA user_version = 2")
+                connection.execute("PRAGMA user_version = 3")
 
-        self.is_refused(one, change, "of format version 2; allowed: 1")
+        self.is_refused(one, change, "of format version 3; allowed: 2")
 
     def test_that_is_cut_off(self, one: World) -> None:
         self.is_refused(one, lambda report: os.truncate(report, 5000), "damaged")
