@@ -213,6 +213,16 @@ NAMES = (
     "remote_content/example.org/aa/bb/# no comment",
     "remote_content/example.org/aa/bb/<xml>&amp;",
     "remote_content/[::1]:8448/aa/bb/cc",
+    "remote_content/example.org/aa/bb/back\\slash",
+    # What rclone puts in place of characters that a side can't keep, or marks such a character by.
+    *(f"remote_content/example.org/aa/bb/x{chr(code)}y" for code in (*range(0x2400, 0x2425), *range(0xFF01, 0xFF5F))),
+    *(
+        f"remote_content/example.org/aa/b{name}/{name}"
+        for name in ("．", "．．", "...", "␊", "‛", "‛．", "‛␀", "‛FF", "␠")
+    ),
+    *(f"remote_content/example.org/aa/bb/{name}" for name in ("．", "．．", "...", "␊", "‛", "‛．", "‛␀", "‛FF", "␠")),
+    "remote_content/example.org/␊/．．/␡",
+    "remote_content/example.org/␊/‛／/␡",
 )
 
 
@@ -223,6 +233,7 @@ def test_names_are_kept_as_they_are(at: World) -> None:
     assert (code, counts(answer)) == (0, {"planned": len(NAMES), "copied": len(NAMES)})
     assert in_bucket(at) == {name: name.encode() for name in NAMES}
     assert counts(at.run("copy")[1]) == {"same": len(NAMES)}
+    assert counts(at.run("verify", "--read-all")[1]) == {"verified": len(NAMES)}
 
 
 def test_what_differs_is_replaced_unless_the_bucket_has_more(one: World) -> None:
