@@ -7,6 +7,7 @@ Rows are read page by page: neither a snapshot nor a lock is held for longer tha
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ _ALLOWED: Final = re.compile(r"[A-Za-z0-9_\-.\[\]:]+\Z")
 """What Synapse allows in a part of a path; "." and ".." not."""
 _MXC: Final = re.compile(r"mxc://([^/]+)/([^/#?]+)\Z")
 """MXC_REGEX of synapse/util/stringutils.py."""
+_NO_TEXT: Final = re.compile(r"[\ud800-\udfff]")
+"""What stands for bytes that are not UTF-8 in an argument: no database takes it for text."""
 _OF_POOL: Final = ("cp_", "check_same_thread", "txn_limit")
 """Arguments that Synapse keeps for itself."""
 EXTRA: Final = "postgres"
@@ -160,6 +163,8 @@ def of_option(value: str) -> Source:
     if not re.match(r"postgres(ql)?://", value):
         return _sqlite(Path(value), "--database", beside=Path())
     try:
+        if _NO_TEXT.search(value):
+            raise ValueError(value)
         parts = urlsplit(value)
         password = parts.password is not None or "password" in parse_qs(parts.query)
     except ValueError:
@@ -227,7 +232,7 @@ class Database:
 
     def of_user(self, user_id: str) -> Iterator[Known]:
         """What a user of this homeserver uploaded, as `media`. Raises UsageError where the user has no media here."""
-        if not re.match(r"@[^:]*:.", user_id):
+        if not re.match(r"@[^:]*:.", user_id) or _NO_TEXT.search(user_id):
             raise UsageError(f"--user is {user_id!r}; allowed: @NAME:SERVER")
         found = False
         for known in self._local(f"AND user_id = {self._mark}", (user_id,)):
@@ -246,7 +251,7 @@ class Database:
 
         Raises UsageError where the room is not known here.
         """
-        if not room_id.startswith("!"):
+        if not room_id.startswith("!") or _NO_TEXT.search(room_id):
             raise UsageError(f"--room is {room_id!r}; allowed: a room ID, !…, not an alias (#…)")
         if not self._rows(f"SELECT 1 FROM rooms WHERE room_id = {self._mark}", (room_id,)):  # noqa: S608 - a mark
             raise UsageError(
@@ -407,7 +412,8 @@ def connected(source: Source) -> Any:
     """A connection that can only read. Raises DatabaseError."""
     if source.engine == SQLITE:
         try:
-            return sqlite3.connect(f"file:{quote(source.arguments['database'])}?mode=ro", uri=True, timeout=_PATIENCE)
+            address = f"file:{quote(os.fsencode(source.arguments['database']))}?mode=ro"
+            return sqlite3.connect(address, uri=True, timeout=_PATIENCE)
         except sqlite3.Error as error:
             raise DatabaseError(f"{source.setting} is {source.said}: {_first_line(error)}.") from None
     try:

@@ -26,7 +26,7 @@ from synapse_media.store.objects import Listed
 
 from .database import Known
 from .root import Root
-from .tree import LeftOut, MediaFile
+from .tree import LeftOut, MediaFile, printable
 
 FORMAT_VERSION: Final = 2
 RECENT: Final = 24 * 3600
@@ -280,7 +280,7 @@ def _new(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Repor
             "store": of_store(store),
             "bucket": f"{store.bucket}/{store.prefix}",
             "directory": json.dumps([root.device, root.inode]),
-            "path": str(root.directory),
+            "path": printable(str(root.directory)),
             "started": repr(report.started),
         }
         for name, value in about.items():
@@ -307,7 +307,7 @@ def reading(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
     """
     _require_own(path)
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"file:{quote(os.fsencode(path.resolve()))}?mode=ro", uri=True)
     except sqlite3.Error as error:
         raise ReportError(f"--report is {str(path)!r}: {error}. {_AGAIN}") from None
     try:
