@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,9 +22,10 @@ from .bucket import Bucket, RemoteObject
 from .mounts import below
 from .pairs import pairs
 from .plan import Amount, Named, Plan
-from .rclone import Progress, Rclone
+from .rclone import Progress, Rclone, RcloneError
 from .root import Root
 from .tree import FOLDERS, STAGING, MediaFile, Tree, md5_of, name_fault
+from .verify import READ_BACK, read_back
 
 if TYPE_CHECKING:
     from .database import Known
@@ -328,7 +330,10 @@ def _transfer(
         os.sync()  # what has a name must have its content, too, after a power cut
         for path, size, md5 in batch:
             here, why = arrived.get(path) or ("", failed[path])
-            if not why and here != again.get(path, md5):
+            there = again.get(path, md5)
+            if not why and isinstance(there, RcloneError):
+                why = f"arrived, and can't be read a second time to be compared: {there}"
+            elif not why and here != there:
                 why = _OTHER_CONTENT
             why = why or _put(arriving / path, root, path, manner, here)
             if why:
@@ -338,13 +343,16 @@ def _transfer(
         shutil.rmtree(arriving)
 
 
-def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str]:
-    """{path: MD5} of objects, by reading them a second time."""
-    names = list(paths)
-    if not names:
-        return {}
-    lines = rclone.run("md5sum", "--download", "--", rclone.remote(), names=names).split("\n")
-    return {path: md5 for md5, _, path in (line.partition("  ") for line in lines)}
+def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneError]:
+    """{path: MD5, or why there is none} of objects, by reading them a second time."""
+    left, found = iter(paths), dict[str, str | RcloneError]()
+    while names := list(islice(left, READ_BACK)):
+        try:
+            found |= read_back(rclone, names)
+        except RcloneError as error:
+            # What the listing has a hash of arrived all the same.
+            found |= dict.fromkeys(names, error)
+    return found
 
 
 def _content(path: Path, size: int) -> tuple[str, str]:

@@ -39,7 +39,7 @@ _PARTS: Final = (8 << 20, 5 << 20, 16 << 20)
 """Bytes of a part: of boto3, and so of Synapse's module, of rclone, and of minio-go's smallest."""
 _CHUNK: Final = 1 << 20
 _READERS: Final = 4
-_READ_BACK: Final = 64
+READ_BACK: Final = 64
 """Objects that are read back by one rclone."""
 Show = Callable[[Progress, Amount], None]
 """Is told how far something is, and of how much."""
@@ -393,8 +393,8 @@ def _read_back(found: Report, bucket: Bucket, say: Callable[[str], None], show: 
     say(f"reading {of.files} objects back, {of.size} bytes")
     engine, meter = bucket.rclone(), Meter(of, show)
     for page in found.pages("local.path, local.md5, local.size", "local.state = ?", State.READ_BACK):
-        for start in range(0, len(page), _READ_BACK):
-            batch = page[start : start + _READ_BACK]
+        for start in range(0, len(page), READ_BACK):
+            batch = page[start : start + READ_BACK]
             got = read_back(engine, [path for path, _, _ in batch])
             rows = [_compared(path, md5, got[path]) for path, md5, _ in batch]
             with found.connection:

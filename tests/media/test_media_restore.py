@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from synapse_media.media import restore
+from synapse_media.media.rclone import RcloneError
 from synapse_media.media.tree import STAGING, Tree
 from tests.doubles import proxy
 from tests.media.test_media_copy import NAMES, contents, counts, many
@@ -101,6 +102,53 @@ def test_what_was_uploaded_in_parts_is_read_twice_and_compared(one: World) -> No
     assert one.run("restore")[0] == 0
     for name in ("big", "b\u2028ig"):
         assert (one.media / "local_content/aa/bb" / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "fault", [proxy.truncated, proxy.in_between(404), proxy.in_between(403)], ids=["cut", "404", "403"]
+)
+def test_what_can_not_be_read_a_second_time_is_no_loss_of_the_rest(one: World, fault: proxy.Fault) -> None:
+    many(one, 6)
+    wanted = contents(one)
+    assert one.run("copy")[0] == 0
+    wipe(one)
+    content = random.Random(1).randbytes(11 << 20)
+    for name in ("big", "broken"):
+        one.put_in_parts(f"local_content/aa/bb/{name}", content, 5 << 20)
+    seen: list[str] = []
+
+    def second(request: proxy.Request) -> bool:
+        if request.method == "GET" and request.key.endswith("/broken"):
+            seen.append(request.key)
+        return len(seen) > 1 and request.method == "GET" and request.key.endswith("/broken")
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(fault, when=second)
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 8, "restored": 7, "failed": 1}), said
+    failed = answer["failed"]["first"][0]
+    assert failed["path"] == "local_content/aa/bb/broken"
+    assert "can't be read a second time" in failed["why"]
+    assert contents(one) == {**wanted, "local_content/aa/bb/big": content}
+
+
+def test_where_nothing_can_be_read_a_second_time_the_rest_is_restored(
+    one: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(one, 6)
+    wanted = contents(one)
+    assert one.run("copy")[0] == 0
+    wipe(one)
+    one.put_in_parts("local_content/aa/bb/big", random.Random(1).randbytes(11 << 20), 5 << 20)
+
+    def refused(*_: object) -> None:
+        raise RcloneError("the store is not reached")
+
+    monkeypatch.setattr(restore, "read_back", refused)
+    code, answer, _ = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 7, "restored": 6, "failed": 1})
+    assert contents(one) == wanted
 
 
 def test_what_arrives_damaged_does_not_appear(one: World) -> None:
