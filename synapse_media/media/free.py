@@ -170,12 +170,20 @@ def free(
         with reports.reading(report, store, root) if report else reports.writing(None, store, root) as found:
             if report is None:
                 fill(found, tree, root, bucket, database=database, read_all=False, say=say, show=show)
-            elif database is not None and not found.has_database:
-                raise RefusedError(
-                    f"--report is {str(report)!r}, of a verification without the database; allowed: one with it. Run "
-                    "`synapse-media media verify DIR` with --database or --config, and name its report."
+            elif (database is not None) != found.has_database:
+                why = (
+                    "with the database, and without it nobody knows what was asked for since; allowed: --database or "
+                    "--config, as for the verification"
+                    if database is None
+                    else "without the database; allowed: one with it. Run `synapse-media media verify DIR` with "
+                    "--database or --config, and name its report"
                 )
+                raise RefusedError(f"--report is {str(report)!r}, of a verification {why}.")
             verification = result(found)
+            if report and database is not None:
+                # Somebody may have asked for a file since, or it was purged.
+                say(f"reading {database.source.said}")
+                found.know_anew(database.media())
             say("deleting what may go" if delete else "counting what may go")
             return _Freeing(root, found, bucket, folders, older_than, delete=delete).all(verification, show)
 

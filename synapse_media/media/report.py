@@ -47,12 +47,14 @@ CREATE TABLE local (
 CREATE TABLE remote (
   path TEXT PRIMARY KEY, size INTEGER NOT NULL, etag TEXT NOT NULL, modified REAL NOT NULL, class TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE known (
+CREATE TABLE left_out (path TEXT PRIMARY KEY, why TEXT NOT NULL) WITHOUT ROWID;
+"""
+_KNOWN: Final = """
+CREATE {0} TABLE known (
   path TEXT PRIMARY KEY, former TEXT NOT NULL, origin TEXT NOT NULL, thumbnail INTEGER NOT NULL, size INTEGER,
   accessed REAL NOT NULL, quarantined INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE former (path TEXT PRIMARY KEY, now TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE left_out (path TEXT PRIMARY KEY, why TEXT NOT NULL) WITHOUT ROWID;
+CREATE {0} TABLE former (path TEXT PRIMARY KEY, now TEXT NOT NULL) WITHOUT ROWID;
 """
 IS_KNOWN: Final = (
     "(EXISTS (SELECT 1 FROM known WHERE known.path = {0}.path) OR "
@@ -147,7 +149,11 @@ class Report:
             self.connection.executemany("INSERT OR IGNORE INTO former VALUES (?, ?)", former)
             former.clear()
         self.connection.commit()
-        self.note("database", "yes")
+
+    def know_anew(self, files: Iterable[Known]) -> None:
+        """Put what the database knows now in place of what it knew, in a report that is only read."""
+        self.connection.executescript(_KNOWN.format("TEMP"))
+        self.add_known(files)
 
     def _fill(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         for page in _pages(rows):
@@ -273,7 +279,7 @@ def _new(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Repor
         connection.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; "
             f"PRAGMA cache_size = -{_CACHE}; PRAGMA application_id = {_MARK}; "
-            f"PRAGMA user_version = {FORMAT_VERSION}; {_TABLES}"
+            f"PRAGMA user_version = {FORMAT_VERSION}; {_TABLES} {_KNOWN.format('')}"
         )
         report = Report(connection, time.time())
         about = {

@@ -190,6 +190,7 @@ def fill(
     if database is not None:
         say(f"reading {database.source.said}")
         found.add_known(database.media())
+        found.note("database", "yes")
     say(f"reading {tree.path}")
     found.add_local(tree.files())
     found.add_left_out(tree.left_out)

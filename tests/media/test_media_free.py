@@ -438,6 +438,33 @@ class TestTheReport:
             assert answer["verification"][of]["files"] == 1
         assert not (one.media / "local_content/aa/b0/good").exists()
 
+    def test_what_was_asked_for_or_purged_since_stays(self, one: World) -> None:
+        for name in ("aa", "bb", "cc", "dd"):
+            one.both(f"local_content/aa/bb/{name}")
+        database = one.know(**{f"aabb{name}": (7, 100 * DAY) for name in ("aa", "bb", "cc", "dd")})
+        report = one.home / "report"
+        assert one.run("verify", "--report", report, "--database", database)[0] == 0
+        one.execute(
+            "UPDATE local_media_repository SET last_access_ts = ? WHERE media_id = 'aabbaa'", time.time() * 1000
+        )
+        one.execute("DELETE FROM local_media_repository WHERE media_id = 'aabbbb'")
+        one.execute("UPDATE local_media_repository SET quarantined_by = '@a:example.com' WHERE media_id = 'aabbcc'")
+        # It was not there yet, and is not lost.
+        one.know(aabbee=(7, 0))
+        code, answer, said = one.free("--delete", "--report", report, "--database", database)
+        assert (code, files(answer)) == (0, {"freed": 2, "young": 1, "unknown": 1, "quarantined": 1}), said
+        assert one.files() == {"local_content/aa/bb/aa", "local_content/aa/bb/bb"}
+
+    def test_with_the_database_it_is_not_taken_without(self, one: World) -> None:
+        one.both("local_content/aa/bb/cc")
+        database = one.know(aabbcc=(7, 100 * DAY))
+        report = one.home / "report"
+        one.run("verify", "--report", report, "--database", database)
+        code, _, said = one.free("--delete", "--report", report)
+        assert code == 1
+        assert "of a verification with the database, and without it nobody knows what was asked for since" in said
+        assert one.files() == {"local_content/aa/bb/cc"}
+
     def test_it_is_said_where_it_has_something_as_wrong(self, one: World) -> None:
         one.write("local_content/aa/bb/cc")
         report = one.home / "report"
