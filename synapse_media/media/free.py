@@ -157,6 +157,8 @@ def free(
     with Root(tree.path) as root:
         folders = homeserver.require_store(store, tree.path)
         homeserver.require_homeserver(store)
+        if note := homeserver.require_key(store):
+            say(note)
         refuse_mount(tree.path)
         lines = prove()
         if any(line.failed for line in lines):

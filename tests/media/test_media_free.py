@@ -23,7 +23,7 @@ import pytest
 from synapse_media.cli import main
 from synapse_media.engine.embedded import Running
 from synapse_media.media import free as freeing
-from synapse_media.media import mounts, verify
+from synapse_media.media import homeserver, mounts, verify
 from synapse_media.media.root import Root
 from tests.doubles import proxy
 from tests.media.worlds import DAY, KILLS, World, world
@@ -576,6 +576,61 @@ class TestWhatSynapseIsConfiguredFor:
         assert code == 1
         assert words in said
         assert one.files() == paths
+
+    @pytest.mark.parametrize(
+        ("old", "new", "words"),
+        [
+            (
+                r"access_key_id: \S+",
+                "access_key_id: AKIAOFYESTERDAY00000",
+                "access_key_id is 'AKIAOFYESTERDAY00000', and",
+            ),
+            (r"secret_access_key: \S+", "secret_access_key: of-yesterday", "secret_access_key is not the secret of "),
+            (r" *secret_access_key: \S+\n", "", "secret_access_key is not the secret of "),
+            (r" *access_key_id: \S+\n", "", "access_key_id is '', and that of --store is '"),
+            (r"( *)access_key_id:", r"\1session_token: t\n\1access_key_id:", "session_token is set"),
+            (r"secret_access_key: \S+", 'secret_access_key: "{{ vault_key }}"', "is a template"),
+        ],
+    )
+    @pytest.mark.parametrize("way", ["delete", "dry-run"])
+    def test_another_key(self, one: World, old: str, new: str, words: str, way: str) -> None:
+        """The proof is that of the key in store.json: after a rotation Synapse may still have the former one."""
+        paths = everything(one)
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        text = re.sub(old, new, drop_in.read_text())
+        assert text != drop_in.read_text()
+        drop_in.write_text(text)
+        code, answer, said = one.free(*(["--delete"] if way == "delete" else []))
+        assert code != 0
+        assert words in said
+        assert not {one.store.secret_access_key, "of-yesterday"} & set(re.split(r"[\s'\"]+", f"{said} {answer}"))
+        assert one.files() == paths
+
+    def test_a_key_where_the_machines_role_is_the_key(self, one: World) -> None:
+        entry = homeserver.read([str(one.config)])
+        keyless = replace(one.store, keyless=True, access_key_id="", secret_access_key="")
+        with pytest.raises(
+            homeserver.ConfigurationError, match="--store has none, since the machine's role is its key"
+        ):
+            entry.require_key(keyless)
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        drop_in.write_text(re.sub(r" *(secret_)?access_key(_id)?: \S+\n", "", drop_in.read_text()))
+        assert homeserver.read([str(one.config)]).require_key(keyless) == ""
+
+    def test_a_key_that_is_elsewhere_is_told(self, one: World) -> None:
+        """As rendered by reference: Synapse has it from its environment, which is not to be seen here."""
+        everything(one)
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        drop_in.write_text(re.sub(r" *(secret_)?access_key(_id)?: \S+\n", "", drop_in.read_text()))
+        code, answer, said = one.free()
+        assert (code, files(answer)) == (0, {"freed": 7})
+        assert "has no key: whether the one in Synapse's environment is that of --store" in said
+
+    def test_another_key_is_no_fault_for_a_copy(self, one: World) -> None:
+        one.write("local_content/aa/bb/cc")
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        drop_in.write_text(re.sub(r"( access_key_id): \S+", r"\1: AKIAOFYESTERDAY00000", drop_in.read_text()))
+        assert one.run("copy", "--config", one.config)[0] == 0
 
     def test_another_homeserver(self, one: World) -> None:
         paths = everything(one)
