@@ -434,6 +434,38 @@ def test_files_that_change_their_names_while_others_are_uploaded(one: World) -> 
     assert in_bucket(one)[replaced] == b"after."
 
 
+def test_a_file_that_is_replaced_twice_while_it_is_uploaded_is_named_as_failed(one: World) -> None:
+    """By size and time the object of its former content passes for the file's: no later run would tell."""
+    path = "local_content/aa/bb/cc"
+    old = one.write(path, b"content 0").stat().st_mtime
+    one.write("local_content/aa/bb/dd")
+    contents_in_turn = [b"content 1", b"content 2"]
+
+    def change(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        answer = upstream.ask(request)
+        other = one.write("local_content/other", contents_in_turn.pop(0))
+        os.utime(other, (old, old))
+        other.rename(one.media / path)
+        return answer
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(change, when=lambda request: request.method == "PUT" and request.key.endswith("/cc"), times=2)
+        code, answer, _ = one.run("copy")
+    assert contents_in_turn == []
+    assert (code, counts(answer)) == (1, {"planned": 2, "copied": 1, "failed": 1})
+    (failed,) = answer["failed"]["first"]
+    assert failed["path"] == path
+    assert "was replaced again while it was uploaded" in failed["why"]
+    assert (in_bucket(one)[path], (one.media / path).read_bytes()) == (b"content 1", b"content 2")
+    one.save(one.store)
+    # The advice helps, and a run without it does not.
+    assert counts(one.run("copy")[1]) == {"same": 2}
+    code, answer, _ = one.run("copy", "--checksum")
+    assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1, "same": 1})
+    assert in_bucket(one)[path] == b"content 2"
+
+
 def test_without_its_own_proc_nothing_is_copied(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
     one.write("local_content/aa/bb/cc")
     # As in another namespace of processes: its number there is another one's here.

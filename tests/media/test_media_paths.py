@@ -27,7 +27,7 @@ def told(*arguments: object) -> tuple[int, dict[str, Any], str]:
 
 @pytest.fixture
 def odd(one: World) -> World:
-    """All of it below a directory whose name is not UTF-8. YAML can't name that, so homeserver.yaml has a container's."""
+    """All of it below a directory whose name is not UTF-8. YAML can't name that: homeserver.yaml has a container's."""
     (one.config / "homeserver.yaml").write_text(
         'server_name: example.com\nmedia_store_path: "/of/a/container"\n', encoding="utf-8"
     )
