@@ -51,7 +51,8 @@ class Restored:
         planned: what was missing; as much of it was written and compared as `restored` says.
         differs: on the disk with another size than in the bucket: kept, and looked into by whoever reads this.
         failed: did not arrive whole.
-        missing: wanted by name, and neither here nor in the bucket.
+        missing: local media that is wanted by name, and neither here nor in the bucket.
+        renewable: the same of thumbnails, which Synapse makes anew, and of remote media, which it fetches again.
     """
 
     kept: Amount = field(default_factory=Amount)
@@ -60,13 +61,14 @@ class Restored:
     differs: Named = field(default_factory=Named)
     failed: Named = field(default_factory=Named)
     missing: Named = field(default_factory=Named)
+    renewable: Named = field(default_factory=Named)
 
     @property
     def complete(self) -> bool:
         return not (self.differs.count or self.failed.count or self.missing.count)
 
     def to_json(self) -> dict[str, Any]:
-        names = ("kept", "planned", "restored", "differs", "failed", "missing")
+        names = ("kept", "planned", "restored", "differs", "failed", "missing", "renewable")
         return {name: getattr(self, name).to_json() for name in names}
 
 
@@ -120,7 +122,8 @@ def find_missing(tree: Tree, known: Iterable[Known], report: Restored) -> None:
     for each in known:
         places = [path for path in (each.path, each.former) if path]
         if not failed & set(places) and not any((tree.path / path).is_file() for path in places):
-            report.missing.add(each.path, "the database knows it, and neither this directory nor the bucket has it")
+            found = report.renewable if each.thumbnail or each.origin else report.missing
+            found.add(each.path, "the database knows it, and neither this directory nor the bucket has it")
 
 
 def _remove(root: Root, path: str) -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from synapse_media.media import restore
+from synapse_media.media import database, restore
 from synapse_media.media.rclone import RcloneError
 from synapse_media.media.tree import STAGING, Tree
 from tests.doubles import proxy
+from tests.end_to_end import by_hand
 from tests.media.test_media_copy import NAMES, contents, counts, many
 from tests.media.worlds import KILLS, World
 
@@ -695,3 +696,30 @@ def test_what_is_no_answer_of_a_store_is_no_empty_bucket(one: World, fault: prox
 def test_an_empty_bucket_is_one(one: World) -> None:
     code, answer, _ = one.run("restore")
     assert (code, counts(answer)) == (0, {})
+
+
+def test_what_synapse_gets_again_by_itself_is_named_and_no_failure(one: World) -> None:
+    """As with `verify`: nobody could do anything about it."""
+    one.both("local_content/aa/bb/cc")
+    database = one.know(aabbcc=(7, 0))
+    small = ("aabbcc", 32, 32, "image/png", "crop", 7)
+    one.execute("INSERT INTO local_media_repository_thumbnails VALUES (?, ?, ?, ?, ?, ?)", *small)
+    thumbnail = "local_thumbnails/aa/bb/cc/32-32-image-png-crop"
+    code, answer, _ = one.run("verify", "--database", database)
+    assert (code, answer["lost"]["first"]) == (0, [thumbnail])
+    wanted = ("restore", "--user", "@a:example.com", "--database", database)
+    code, answer, _ = one.run(*wanted)
+    assert (code, counts(answer)) == (0, {"kept": 1, "renewable": 1})
+    assert [each["path"] for each in answer["renewable"]["first"]] == [thumbnail]
+    (one.media / "local_content/aa/bb/cc").unlink()
+    by_hand.s3(one.admin).delete_object(Bucket=one.store.bucket, Key=f"{one.store.prefix}local_content/aa/bb/cc")
+    assert one.run("verify", "--database", database)[0] == 1
+    code, answer, _ = one.run(*wanted)
+    assert (code, counts(answer)) == (1, {"missing": 1, "renewable": 1})
+
+
+def test_remote_media_of_a_room_that_nobody_has_is_no_failure(one: World) -> None:
+    known = database.Known("remote_content/b.example/aa/bb/cc", "", "b.example", "m", False, 7, 0, False)
+    done = restore.Restored()
+    restore.find_missing(Tree(one.media), [known], done)
+    assert (done.complete, [path for path, _ in done.renewable.first]) == (True, [known.path])
