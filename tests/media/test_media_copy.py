@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
@@ -68,12 +69,16 @@ def many(at: World, count: int, size: int = 2000) -> None:
         at.write(f"{folder}/{name[:2]}/{name[2:4]}/{name[4:]}{number}", source.randbytes(source.randrange(size)))
 
 
-def started(at: World, *arguments: str, limits: str = "") -> subprocess.Popen[str]:
-    """The command as a process of its own, in a process group of its own, with limits as a shell sets them."""
+def started(at: World, *arguments: str, limits: str = "", before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """The command as a process of its own, in a process group of its own, with limits as a shell sets them.
+
+    Args:
+        before: the program that runs that shell.
+    """
     command = [sys.executable, "-c", _MAIN, "media", "copy", str(at.media), "--json", "--store"]
     first = ["sh", "-c", f'{limits}; exec "$@"', "sh"] if limits else []
     return subprocess.Popen(
-        [*first, *command, str(at.store_file), *arguments],
+        [*before, *first, *command, str(at.store_file), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -517,10 +522,85 @@ def test_links_lie_in_memory_where_nobody_else_can_move_them(
         (tmp_path / "memory").chmod(mode)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
     monkeypatch.setattr(handover, "_IN_MEMORY", tmp_path / "memory")
-    with handover.directory() as place:
+    with handover.directory(1) as place:
         assert place.parent == tmp_path / used
         assert place.stat().st_mode & 0o777 == 0o700
     assert not place.exists()
+    # Contents would fill the memory.
+    with handover.directory() as place:
+        assert place.parent == tmp_path / "disk"
+
+
+class Room(NamedTuple):
+    """What statvfs tells of a file system."""
+
+    f_files: int = 1_000_000
+    f_favail: int = 1_000_000
+    f_blocks: int = 100_000
+    f_bavail: int = 100_000
+    f_frsize: int = 4096
+
+
+@pytest.mark.parametrize(
+    ("room", "used"),
+    [
+        (Room(), "memory"),
+        (Room(f_favail=0), "disk"),
+        (Room(f_favail=499), "disk"),
+        (Room(f_favail=500), "memory"),
+        (Room(f_files=0, f_favail=0), "memory"),
+        (Room(f_bavail=0), "disk"),
+        (Room(f_bavail=124), "disk"),
+        (Room(f_bavail=125), "memory"),
+        (Room(f_blocks=0, f_bavail=0), "memory"),
+    ],
+)
+def test_links_lie_in_memory_where_it_has_room_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: Room, used: str
+) -> None:
+    for name in ("disk", "memory"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o1777)
+    dead = tmp_path / "memory" / "synapse-media-copy-dead"
+    dead.mkdir(0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
+    monkeypatch.setattr(handover, "_IN_MEMORY", tmp_path / "memory")
+    monkeypatch.setattr(os, "statvfs", lambda _: room)
+    with handover.directory(100) as place:
+        assert place.parent == tmp_path / used
+    assert not dead.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("full", ["nr_inodes=20", "size=64k"])
+def test_a_full_dev_shm_is_no_end(one: World, full: str) -> None:
+    many(one, 30)
+    fill = "; head -c 1M /dev/zero > /dev/shm/filled 2>/dev/null" if "size" in full else ""
+    process = started(
+        one, limits=f"mount -t tmpfs -o mode=1777,{full} none /dev/shm || exit 77{fill}", before=("unshare", "-m")
+    )
+    out, said = process.communicate()
+    if process.returncode == 77 or "unshare:" in said:
+        pytest.skip("no mounts here")
+    assert process.returncode == 0, said
+    assert json.loads(out)["copied"]["files"] == 30
+
+
+def test_links_that_can_not_be_made_are_named_by_their_place(
+    one: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.write("local_content/aa/bb/cc")
+    monkeypatch.setattr(handover, "_IN_MEMORY", tmp_path / "memory")
+
+    def full(self: Path, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", target, None, str(self))
+
+    monkeypatch.setattr(Path, "symlink_to", full)
+    code, _, said = one.run("copy")
+    assert code == 1
+    assert re.search(
+        rf"{re.escape(tempfile.gettempdir())}/synapse-media-copy-\w+/local_content/aa/bb/cc: No space", said
+    )
 
 
 @pytest.mark.parametrize("allowed", [300, 400])
