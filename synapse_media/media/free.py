@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from synapse_media.contract import ProofLine
 from synapse_media.errors import StoreError
+from synapse_media.store.answers import ApiError
 from synapse_media.store.probes import advice
 
 from . import report as reports
@@ -194,6 +195,11 @@ _AT_ONCE: Final = 16
 """Files that are looked at: before each deletion the store is asked, which takes as long as its answer is away."""
 
 
+_UNANSWERED: Final = 2 * _AT_ONCE
+"""After so many objects one after the other that the store did not tell of, it is not asked for more in this run:
+each takes minutes."""
+
+
 class _File(NamedTuple):
     """What a report has of a local file, in the order of _COLUMNS."""
 
@@ -222,7 +228,7 @@ _COLUMNS: Final = ", ".join(
 
 
 class _UnsafeError(Exception):
-    """An object that is what was verified, and could not be served all the same, or not for long."""
+    """An object that is what was verified, and could not be served all the same, or not for long; or was not seen."""
 
 
 class _Freeing:
@@ -243,6 +249,7 @@ class _Freeing:
         self._written_before = time.time() - BEING_WRITTEN
         # The report itself is for the thread that opened it.
         self._by_database = found.has_database
+        self._unanswered = 0
 
     def all(self, verification: Result, show: Show) -> Freed:
         counts, quarantined = dict.fromkeys(Outcome, Count()), Count()
@@ -301,6 +308,8 @@ class _Freeing:
             return Outcome.CHANGED
         if not self._delete:
             return Outcome.FREED
+        if self._unanswered >= _UNANSWERED:
+            raise _UnsafeError(f"the store did not answer for {_UNANSWERED} others, so this was left for the next run")
         here = content(self._root, file.path)
         if (here.size, here.inode, here.modified_ns) != verified or here.md5 != file.md5:
             return Outcome.CHANGED
@@ -312,7 +321,13 @@ class _Freeing:
 
     def _is_there(self, file: _File) -> bool:
         """Whether the object is, now, the one that was verified. Raises StoreError, _UnsafeError."""
-        there = self._bucket.look(file.path)
+        try:
+            there = self._bucket.look(file.path)
+        except StoreError as error:
+            answered = isinstance(error, ApiError) and 0 < error.status < 500
+            self._unanswered = 0 if answered else self._unanswered + 1
+            raise
+        self._unanswered = 0
         if there is None:
             return False
         if there.storage_class in ARCHIVED:

@@ -24,7 +24,10 @@ from synapse_media.cli import main
 from synapse_media.engine.embedded import Running
 from synapse_media.media import free as freeing
 from synapse_media.media import homeserver, mounts, verify
+from synapse_media.media.bucket import Bucket
 from synapse_media.media.root import Root
+from synapse_media.store.answers import ApiError
+from synapse_media.store.objects import Listed
 from tests.doubles import proxy
 from tests.media.worlds import DAY, KILLS, World, world
 
@@ -343,6 +346,40 @@ class TestTheLastLook:
         assert (code, files(answer)) == (1, {"freed": len(paths) - 1, "failed": 1})
         assert "the object can't be looked at: head_object" in answer["failures"]["local_content/aa/b3/file3"]
         assert one.files() == {"local_content/aa/b3/file3"}
+
+    @pytest.mark.parametrize(
+        ("error", "every", "asked_for_all"),
+        [
+            (ApiError("SlowDown", 503, "slow down"), 1, False),
+            (ApiError("", 0, "no answer"), 1, False),
+            (ApiError("SlowDown", 503, "slow down"), 8, True),
+            (ApiError("AccessDenied", 403, "no"), 1, True),
+        ],
+        ids=["503", "no answer", "now and then", "403"],
+    )
+    def test_a_store_that_does_not_answer_is_not_asked_for_each(
+        self, one: World, monkeypatch: pytest.MonkeyPatch, error: ApiError, every: int, *, asked_for_all: bool
+    ) -> None:
+        """Each takes two minutes of attempts: thousands would take days."""
+        for number in range(150):
+            one.both(f"local_content/aa/bb/{number:03}")
+        asked: list[str] = []
+        real = Bucket.look
+
+        def look(bucket: Bucket, path: str) -> Listed | None:
+            if "/." in path:
+                return real(bucket, path)  # whether the directory is the bucket
+            asked.append(path)
+            if len(asked) % every == 0:
+                raise error
+            return real(bucket, path)
+
+        monkeypatch.setattr(Bucket, "look", look)
+        code, answer, _ = one.free("--delete")
+        assert code == 1
+        assert files(answer) == ({"failed": 150} if every == 1 else {"freed": 132, "failed": 18})
+        assert (len(asked) == 150) is asked_for_all
+        assert len(one.files()) == answer["failed"]["files"]
 
     @pytest.mark.parametrize(
         ("header", "value", "words"),
