@@ -194,6 +194,9 @@ def _restored(done: Restored, *, dry_run: bool) -> Iterator[str]:
     yield f"{terminal.counted(done.kept.files, done.kept.size)}: here already"
     yield from _named(done.differs, "here with another size than in the bucket: kept as they are")
     yield from _named(done.failed, "FAILED")
+    yield from _named(
+        done.renewable, "nowhere: Synapse makes thumbnails anew, and fetches remote media again if its server has it"
+    )
     yield from _named(done.missing, "MISSING")
 
 

@@ -255,5 +255,5 @@ def _freed(done: Freed) -> Iterator[str]:
     yield from (printable(f"  {path}: {why}") for path, why in done.failures)
     if not done.by_database:
         yield "Age is that of the files, since no database was read: reading them may not have changed it (noatime)."
-    if done.verification is not None and done.verification.failed:
+    if done.verification.failed:
         yield "FAILED: not everything is in the bucket as it is here; `media verify` names what is not"

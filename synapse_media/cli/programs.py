@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,7 +17,9 @@ FORMAT_VERSION = 1
 
 def text(shown: Mapping[str, Any]) -> str:
     """An answer, with the version of its form."""
-    return json.dumps({"format_version": FORMAT_VERSION, **shown}, indent=2, ensure_ascii=False)
+    answer = json.dumps({"format_version": FORMAT_VERSION, **shown}, indent=2, ensure_ascii=False)
+    # A path that is not UTF-8 would be written as its bytes, and JSON has to be UTF-8.
+    return re.sub(r"[\ud800-\udfff]", lambda each: f"\\u{ord(each[0]):04x}", answer)
 
 
 def wanted(parsed: argparse.Namespace) -> bool:

@@ -7,6 +7,7 @@ Rows are read page by page: neither a snapshot nor a lock is held for longer tha
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, unquote
 
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.redaction import redacted, remember
@@ -29,8 +30,12 @@ _ALLOWED: Final = re.compile(r"[A-Za-z0-9_\-.\[\]:]+\Z")
 """What Synapse allows in a part of a path; "." and ".." not."""
 _MXC: Final = re.compile(r"mxc://([^/]+)/([^/#?]+)\Z")
 """MXC_REGEX of synapse/util/stringutils.py."""
-_OF_POOL: Final = ("cp_", "check_same_thread", "txn_limit")
-"""Arguments that Synapse keeps for itself."""
+_NO_TEXT: Final = re.compile(r"[\ud800-\udfff]")
+"""What stands for bytes that are not UTF-8 in an argument: no database takes it for text."""
+_PATH: Final = re.compile(r"[/.~]|[^\s=@:?]+\Z")
+"""Of what is no file: what was meant for one, and is no connection string."""
+_OF_POOL: Final = ("cp_", "check_same_thread", "txn_limit", "connection_factory", "cursor_factory")
+"""Arguments that Synapse keeps for itself, or that are psycopg2's and not libpq's."""
 EXTRA: Final = "postgres"
 
 
@@ -145,6 +150,12 @@ def of_settings(settings: Mapping[str, Any], file: str) -> Source | None:
     plain = {str(name): value for name, value in arguments.items() if not str(name).startswith(_OF_POOL)}
     if engine == SQLITE:
         return _sqlite(Path(str(plain.get("database", ""))), f"{setting}.args.database", beside=Path(file).parent)
+    if "dsn" in plain:
+        # Not by its own words: an error of libpq repeats what it can't read, which may be the password.
+        raise UsageError(
+            f"{setting}.args has dsn, of which no error could be shown without a secret; allowed: user, password, "
+            "host, port and dbname. Name the database by --database, and its password by PGPASSWORD or ~/.pgpass."
+        )
     remember(str(plain.get("password") or ""))
     # psycopg2 has a second name for it, libpq has not.
     if "database" in plain:
@@ -155,23 +166,27 @@ def of_settings(settings: Mapping[str, Any], file: str) -> Source | None:
 def of_option(value: str) -> Source:
     """The database that `--database` names: a file of SQLite, or a `postgresql://` URL without password.
 
-    Raises UsageError.
+    Raises UsageError, which repeats nothing of what may be a connection string: a password may stand anywhere in it.
     """
-    if not re.match(r"postgres(ql)?://", value):
+    if Path(value).is_file() or _PATH.match(value):
         return _sqlite(Path(value), "--database", beside=Path())
-    try:
-        parts = urlsplit(value)
-        password = parts.password is not None or "password" in parse_qs(parts.query)
-    except ValueError:
-        raise UsageError(
-            "--database is no URL of PostgreSQL; allowed: a file of SQLite, or postgresql://USER@HOST:PORT/NAME"
-        ) from None
-    if password:
-        # Neither the URL nor a part of it: what was meant for the password may stand anywhere in it.
+    scheme, separator, rest = value.partition("://")
+    # A password with "/", "?" or "#" in it is one to libpq, or was meant as one, wherever it would end by RFC 3986.
+    names = re.findall(r"[?&]([^=&]*)=", unquote(rest))
+    if (
+        re.search(r":.*@", rest, re.DOTALL)
+        or any("password" in name.lower() for name in names)
+        or re.search(r"\bpassword\s*=", value, re.IGNORECASE)
+    ):
         raise UsageError(
             "--database has a password, which every user of this machine can read in the list of processes; allowed: "
             "postgresql://USER@HOST:PORT/NAME. Let --config name homeserver.yaml, which has it, or set PGPASSWORD or "
             "~/.pgpass."
+        )
+    if not separator or scheme not in ("postgres", "postgresql") or _NO_TEXT.search(value):
+        raise UsageError(
+            "--database is no file and no URL of PostgreSQL; allowed: a file of SQLite, or "
+            "postgresql://USER@HOST:PORT/NAME"
         )
     return Source("psycopg2", {"conninfo": value}, value, "--database")
 
@@ -227,7 +242,7 @@ class Database:
 
     def of_user(self, user_id: str) -> Iterator[Known]:
         """What a user of this homeserver uploaded, as `media`. Raises UsageError where the user has no media here."""
-        if not re.match(r"@[^:]*:.", user_id):
+        if not re.match(r"@[^:]*:.", user_id) or _NO_TEXT.search(user_id):
             raise UsageError(f"--user is {user_id!r}; allowed: @NAME:SERVER")
         found = False
         for known in self._local(f"AND user_id = {self._mark}", (user_id,)):
@@ -246,7 +261,7 @@ class Database:
 
         Raises UsageError where the room is not known here.
         """
-        if not room_id.startswith("!"):
+        if not room_id.startswith("!") or _NO_TEXT.search(room_id):
             raise UsageError(f"--room is {room_id!r}; allowed: a room ID, !…, not an alias (#…)")
         if not self._rows(f"SELECT 1 FROM rooms WHERE room_id = {self._mark}", (room_id,)):  # noqa: S608 - a mark
             raise UsageError(
@@ -407,7 +422,8 @@ def connected(source: Source) -> Any:
     """A connection that can only read. Raises DatabaseError."""
     if source.engine == SQLITE:
         try:
-            return sqlite3.connect(f"file:{quote(source.arguments['database'])}?mode=ro", uri=True, timeout=_PATIENCE)
+            address = f"file:{quote(os.fsencode(source.arguments['database']))}?mode=ro"
+            return sqlite3.connect(address, uri=True, timeout=_PATIENCE)
         except sqlite3.Error as error:
             raise DatabaseError(f"{source.setting} is {source.said}: {_first_line(error)}.") from None
     try:

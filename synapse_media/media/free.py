@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from synapse_media.contract import ProofLine
 from synapse_media.errors import StoreError
+from synapse_media.store.answers import ApiError
 from synapse_media.store.probes import advice
 
 from . import report as reports
@@ -92,7 +93,7 @@ class Freed:
         failures: (path, why) of the first files that failed.
         by_database: whether age is that of the last access; else it is that of the file.
         deleted: false with a dry run.
-        verification: what was verified now; None where a report was taken.
+        verification: what was found of the files: now, or by the report that was taken.
     """
 
     counts: Mapping[Outcome, Count]
@@ -100,15 +101,13 @@ class Freed:
     failures: tuple[tuple[str, str], ...]
     by_database: bool
     deleted: bool
-    verification: Result | None = None
+    verification: Result
 
     @property
     def failed(self) -> bool:
         """Whether something is wrong that somebody has to see to."""
         kept = (Outcome.FAILED, Outcome.CHANGED)
-        return any(self.counts[outcome].files for outcome in kept) or (
-            self.verification is not None and self.verification.failed
-        )
+        return self.verification.failed or any(self.counts[outcome].files for outcome in kept)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -121,7 +120,7 @@ class Freed:
             "quarantined": {"files": self.quarantined.files, "bytes": self.quarantined.size},
             "failures": dict(self.failures),
             "age_by": "last access" if self.by_database else "file times",
-            "verification": self.verification.to_json() if self.verification else None,
+            "verification": self.verification.to_json(),
         }
 
 
@@ -159,6 +158,8 @@ def free(
     with Root(tree.path) as root:
         folders = homeserver.require_store(store, tree.path)
         homeserver.require_homeserver(store)
+        if note := homeserver.require_key(store):
+            say(note)
         refuse_mount(tree.path)
         lines = prove()
         if any(line.failed for line in lines):
@@ -169,23 +170,34 @@ def free(
                 # What a restore that was killed left there are further names of the files: none would be freed.
                 with staging(root):
                     pass
-        verification = None
         with reports.reading(report, store, root) if report else reports.writing(None, store, root) as found:
             if report is None:
                 fill(found, tree, root, bucket, database=database, read_all=False, say=say, show=show)
-                verification = result(found, tree)
-            elif database is not None and not found.has_database:
-                raise RefusedError(
-                    f"--report is {str(report)!r}, of a verification without the database; allowed: one with it. Run "
-                    "`synapse-media media verify DIR` with --database or --config, and name its report."
+            elif (database is not None) != found.has_database:
+                why = (
+                    "with the database, and without it nobody knows what was asked for since; allowed: --database or "
+                    "--config, as for the verification"
+                    if database is None
+                    else "without the database; allowed: one with it. Run `synapse-media media verify DIR` with "
+                    "--database or --config, and name its report"
                 )
+                raise RefusedError(f"--report is {str(report)!r}, of a verification {why}.")
+            verification = result(found)
+            if report and database is not None:
+                # Somebody may have asked for a file since, or it was purged.
+                say(f"reading {database.source.said}")
+                found.know_anew(database.media())
             say("deleting what may go" if delete else "counting what may go")
-            freed = _Freeing(root, found, bucket, folders, older_than, delete=delete).all(show)
-    return replace(freed, verification=verification)
+            return _Freeing(root, found, bucket, folders, older_than, delete=delete).all(verification, show)
 
 
 _AT_ONCE: Final = 16
 """Files that are looked at: before each deletion the store is asked, which takes as long as its answer is away."""
+
+
+_UNANSWERED: Final = 2 * _AT_ONCE
+"""After so many objects one after the other that the store did not tell of, it is not asked for more in this run:
+each takes minutes."""
 
 
 class _File(NamedTuple):
@@ -216,7 +228,7 @@ _COLUMNS: Final = ", ".join(
 
 
 class _UnsafeError(Exception):
-    """An object that is what was verified, and could not be served all the same, or not for long."""
+    """An object that is what was verified, and could not be served all the same, or not for long; or was not seen."""
 
 
 class _Freeing:
@@ -237,8 +249,9 @@ class _Freeing:
         self._written_before = time.time() - BEING_WRITTEN
         # The report itself is for the thread that opened it.
         self._by_database = found.has_database
+        self._unanswered = 0
 
-    def all(self, show: Show) -> Freed:
+    def all(self, verification: Result, show: Show) -> Freed:
         counts, quarantined = dict.fromkeys(Outcome, Count()), Count()
         failures: list[tuple[str, str]] = []
         meter = Meter(amount(self._found, "1"), show)
@@ -252,7 +265,14 @@ class _Freeing:
                     if outcome is Outcome.FAILED and len(failures) < SHOWN:
                         failures.append((file.path, why))
                     meter.add(file.size)
-        return Freed(counts, quarantined, tuple(failures), by_database=self._by_database, deleted=self._delete)
+        return Freed(
+            counts,
+            quarantined,
+            tuple(failures),
+            by_database=self._by_database,
+            deleted=self._delete,
+            verification=verification,
+        )
 
     def _judge(self, file: _File) -> tuple[Outcome, str]:
         """What becomes of a file, and why."""
@@ -288,6 +308,8 @@ class _Freeing:
             return Outcome.CHANGED
         if not self._delete:
             return Outcome.FREED
+        if self._unanswered >= _UNANSWERED:
+            raise _UnsafeError(f"the store did not answer for {_UNANSWERED} others, so this was left for the next run")
         here = content(self._root, file.path)
         if (here.size, here.inode, here.modified_ns) != verified or here.md5 != file.md5:
             return Outcome.CHANGED
@@ -299,7 +321,13 @@ class _Freeing:
 
     def _is_there(self, file: _File) -> bool:
         """Whether the object is, now, the one that was verified. Raises StoreError, _UnsafeError."""
-        there = self._bucket.look(file.path)
+        try:
+            there = self._bucket.look(file.path)
+        except StoreError as error:
+            answered = isinstance(error, ApiError) and 0 < error.status < 500
+            self._unanswered = 0 if answered else self._unanswered + 1
+            raise
+        self._unanswered = 0
         if there is None:
             return False
         if there.storage_class in ARCHIVED:

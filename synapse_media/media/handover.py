@@ -13,7 +13,7 @@ import resource
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,10 @@ _NAME: Final = "synapse-media-copy-"
 _OTHERS: Final = 200
 """Descriptors that this process needs beside them."""
 _LEAST: Final = 100
+_NODES: Final = 5
+"""What a link takes of a file system at most, with the directories above it that no other link has."""
+_NODE: Final = 1 << 10
+"""Bytes of memory that each of these takes."""
 
 
 def at_once(wanted: int) -> int:
@@ -72,7 +76,7 @@ class HandedOver:
 
 
 @contextlib.contextmanager
-def handed_over(root: Root, paths: Iterable[str]) -> Iterator[HandedOver]:
+def handed_over(root: Root, paths: Collection[str]) -> Iterator[HandedOver]:
     """Open files, in a private directory.
 
     Args:
@@ -80,7 +84,7 @@ def handed_over(root: Root, paths: Iterable[str]) -> Iterator[HandedOver]:
 
     Raises SynapseMediaError where another process would not find what is open here.
     """
-    with directory() as place, contextlib.ExitStack() as opened:
+    with directory(len(paths)) as place, contextlib.ExitStack() as opened:
         handed, made = HandedOver(place), dict[str, None]()
         try:
             for path in paths:
@@ -90,8 +94,12 @@ def handed_over(root: Root, paths: Iterable[str]) -> Iterator[HandedOver]:
                     handed.refused[path] = error
                     continue
                 _make_directories(place, path, made)
-                # By the number of this process, so that rclone finds it, too.
-                (place / path).symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+                try:
+                    # By the number of this process, so that rclone finds it, too.
+                    (place / path).symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+                except OSError as error:
+                    # The error itself names what the link leads to.
+                    raise OSError(error.errno, error.strerror, str(place / path)) from None
                 status = os.fstat(descriptor)
                 if not handed.opened:
                     _require_proc(place / path, status)
@@ -134,9 +142,13 @@ def _require_proc(link: Path, status: os.stat_result) -> None:
 
 
 @contextlib.contextmanager
-def directory() -> Iterator[Path]:
-    """A directory of this user's alone. What a run that was killed left of its own goes."""
-    places = _places()
+def directory(links: int | None = None) -> Iterator[Path]:
+    """A directory of this user's alone. What a run that was killed left of its own goes.
+
+    Args:
+        links: how many links are made in it at most; None: it is for contents, which would fill the memory.
+    """
+    places = _places(links)
     for each in places:
         _tidy(each)
     while True:
@@ -157,19 +169,30 @@ def directory() -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _places() -> tuple[Path, ...]:
+def _places(links: int | None) -> tuple[Path, ...]:
     """Where such directories may lie, the place for a new one first.
 
-    That is in memory, if it can be: on a disk that others write to, each of thousands of links waits for its journal.
+    For links that is in memory, if it can be: on a disk that others write to, each of thousands of them waits for its
+    journal.
     """
     on_disk = Path(tempfile.gettempdir())
     try:
         mode = _IN_MEMORY.stat().st_mode
+        room = links is not None and _has_room(os.statvfs(_IN_MEMORY), links)
     except OSError:
         return (on_disk,)
     # Elsewhere than in a sticky directory anybody could put another one in place of ours.
-    usable = stat.S_ISDIR(mode) and mode & stat.S_ISVTX and os.access(_IN_MEMORY, os.W_OK | os.X_OK)
-    return (_IN_MEMORY, on_disk) if usable else (on_disk,)
+    if not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX and os.access(_IN_MEMORY, os.W_OK | os.X_OK)):
+        return (on_disk,)
+    return (_IN_MEMORY, on_disk) if room else (on_disk, _IN_MEMORY)
+
+
+def _has_room(found: os.statvfs_result, links: int) -> bool:
+    """Whether a file system has room for so many links. One without a limit has 0 for all that it could have."""
+    nodes = links * _NODES
+    return (not found.f_files or found.f_favail >= nodes) and (
+        not found.f_blocks or found.f_bavail * found.f_frsize >= nodes * _NODE
+    )
 
 
 def _tidy(directory: Path) -> None:

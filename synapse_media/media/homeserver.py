@@ -12,7 +12,7 @@ from synapse_media.contract import StorageOutputs
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.homeserver import synapse
 from synapse_media.lint import stores
-from synapse_media.lint.config import Config, ConfiguredStore, as_flag, field_of, kind_of
+from synapse_media.lint.config import Config, ConfiguredStore, Field, as_flag, field_of, kind_of
 from synapse_media.lint.reading import Document, Value
 from synapse_media.lint.reading import read as read_document
 from synapse_media.methods import MODULE
@@ -70,6 +70,39 @@ class Homeserver:
         Raises ConfigurationError.
         """
         self._require_directory(directory)
+        entry = self._entry(store).where
+        kinds = {
+            synapse.STORE_LOCAL: ("local_content", "local_thumbnails"),
+            synapse.STORE_REMOTE: ("remote_content", "remote_thumbnail"),
+        }
+        return frozenset(folder for option, folders in kinds.items() if _is_on(entry, option) for folder in folders)
+
+    def require_key(self, store: StorageOutputs) -> str:
+        """Require that Synapse reads with the key of this store, which is the one that is proved.
+
+        Returns what is to be said where these files have no key, so that nobody can tell; "" where they have it.
+
+        Raises ConfigurationError, which never has the secret in it.
+        """
+        fields = self._entry(store).fields
+        key, secret, token = (fields[name] for name in ("access_key_id", "secret_access_key", "session_token"))
+        if all(field.empty for field in (key, secret, token)):
+            return (
+                ""
+                if store.keyless
+                else f"{self.said} has no key: whether the one in Synapse's environment is that of --store, which is "
+                "proved, can't be told here"
+            )
+        if why := _unlike_key(key, secret, token, store):
+            raise ConfigurationError(
+                f"{self.said}: Synapse has another key than that of --store, and only the latter is proved: {why}. "
+                "Nothing is deleted: install the file that `synapse-media render` wrote and restart Synapse, or name "
+                "the store.json of the key that Synapse has."
+            )
+        return ""
+
+    def _entry(self, store: StorageOutputs) -> ConfiguredStore:
+        """The storage provider that is this store. Raises ConfigurationError where there is none."""
         listed = [each for each in self.config.stores if each.method == MODULE]
         if not listed:
             raise ConfigurationError(
@@ -83,12 +116,7 @@ class Homeserver:
                 f"{self.said}: Synapse uses another store than that of --store: {unlike[0]}. Nothing is deleted: name "
                 "the store.json that was rendered with this configuration, or render it again and restart Synapse."
             )
-        entry = listed[unlike.index("")].where
-        kinds = {
-            synapse.STORE_LOCAL: ("local_content", "local_thumbnails"),
-            synapse.STORE_REMOTE: ("remote_content", "remote_thumbnail"),
-        }
-        return frozenset(folder for option, folders in kinds.items() if _is_on(entry, option) for folder in folders)
+        return listed[unlike.index("")]
 
     def _require_directory(self, directory: Path) -> None:
         given = self.config.field(synapse.MEDIA_STORE_PATH).text
@@ -176,6 +204,22 @@ def _unlike(found: ConfiguredStore, store: StorageOutputs) -> str:
         )
     if _address(endpoint.text) != _address(store.endpoint_url):
         return f"{endpoint.setting} is {endpoint.text!r}, and the endpoint of --store is {store.endpoint_url!r}"
+    return ""
+
+
+def _unlike_key(key: Field, secret: Field, token: Field, store: StorageOutputs) -> str:
+    """What of a configured key is not the store's, in words and without the secret; "" where all of it is."""
+    for field in (key, secret, token):
+        if not field.literal:
+            return f"{field.setting} is filled in later, and can't be compared: name the file that Synapse reads"
+    if store.keyless:
+        return f"{key.setting} is {key.text!r}, and --store has none, since the machine's role is its key"
+    if key.text != store.access_key_id:
+        return f"{key.setting} is {key.text!r}, and that of --store is {store.access_key_id!r}"
+    if secret.text != store.secret_access_key:
+        return f"{secret.setting} is not the secret of {store.access_key_id} that --store has"
+    if not token.empty:
+        return f"{token.setting} is set, with which no key of --store can be used"
     return ""
 
 

@@ -32,6 +32,9 @@ _VARIABLE: Final = f"RCLONE_CONFIG_{REMOTE.upper()}_"
 # What a role is found by, where the machine signs: https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
 _OF_A_ROLE: Final = r"AWS_(?:ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN|PROFILE|CONFIG_FILE|SHARED_CREDENTIALS_FILE"
 _OF_A_ROLE_TOO: Final = r"|ROLE_ARN|ROLE_SESSION_NAME|WEB_IDENTITY_TOKEN_FILE|CONTAINER_\w+|EC2_METADATA_\w+|REGION)"
+# That of rclone's own names: as the encoding of both sides it leaves every name as it is. By the sides' own, some names
+# with control pictures (␊) or its quotation mark (‛) are others there: https://rclone.org/overview/#encoding.
+_ENCODING: Final = "Slash,Ctl,Del,Dot"
 _ERRORS: Final = frozenset({"error", "critical", "fatal", "alert", "emergency"})
 
 
@@ -274,6 +277,7 @@ def _environment(store: StorageOutputs) -> dict[str, str]:
         "STORAGE_CLASS": store.storage_class,
         "FORCE_PATH_STYLE": str(store.addressing == "path").lower(),
         "LIST_VERSION": "2",
+        "ENCODING": _ENCODING,
         "NO_CHECK_BUCKET": "true",
         # The answer to an upload has the MD5 of what arrived: no further request asks for it.
         "NO_HEAD": "true",
@@ -288,6 +292,7 @@ def _environment(store: StorageOutputs) -> dict[str, str]:
     return {
         **passed,
         **{f"{_VARIABLE}{name}": value for name, value in settings.items()},
+        "RCLONE_LOCAL_ENCODING": _ENCODING,
         **({"RCLONE_CA_CERT": authority} if authority else {}),
     }
 

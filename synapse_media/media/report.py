@@ -26,9 +26,9 @@ from synapse_media.store.objects import Listed
 
 from .database import Known
 from .root import Root
-from .tree import MediaFile
+from .tree import LeftOut, MediaFile, printable
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 RECENT: Final = 24 * 3600
 """Seconds for which a report is taken."""
 PAGE: Final = 1_000
@@ -47,11 +47,14 @@ CREATE TABLE local (
 CREATE TABLE remote (
   path TEXT PRIMARY KEY, size INTEGER NOT NULL, etag TEXT NOT NULL, modified REAL NOT NULL, class TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE known (
+CREATE TABLE left_out (path TEXT PRIMARY KEY, why TEXT NOT NULL) WITHOUT ROWID;
+"""
+_KNOWN: Final = """
+CREATE {0} TABLE known (
   path TEXT PRIMARY KEY, former TEXT NOT NULL, origin TEXT NOT NULL, thumbnail INTEGER NOT NULL, size INTEGER,
   accessed REAL NOT NULL, quarantined INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE former (path TEXT PRIMARY KEY, now TEXT NOT NULL) WITHOUT ROWID;
+CREATE {0} TABLE former (path TEXT PRIMARY KEY, now TEXT NOT NULL) WITHOUT ROWID;
 """
 IS_KNOWN: Final = (
     "(EXISTS (SELECT 1 FROM known WHERE known.path = {0}.path) OR "
@@ -113,6 +116,9 @@ class Report:
             ((file.path, file.size, file.modified, file.changed, State.UNSEEN) for file in files),
         )
 
+    def add_left_out(self, found: Iterable[LeftOut]) -> None:
+        self._fill("INSERT OR REPLACE INTO left_out VALUES (?, ?)", ((each.path, each.why) for each in found))
+
     def add_remote(self, objects: Iterable[Listed], prefix: str) -> None:
         """
         Args:
@@ -143,7 +149,11 @@ class Report:
             self.connection.executemany("INSERT OR IGNORE INTO former VALUES (?, ?)", former)
             former.clear()
         self.connection.commit()
-        self.note("database", "yes")
+
+    def know_anew(self, files: Iterable[Known]) -> None:
+        """Put what the database knows now in place of what it knew, in a report that is only read."""
+        self.connection.executescript(_KNOWN.format("TEMP"))
+        self.add_known(files)
 
     def _fill(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         for page in _pages(rows):
@@ -269,14 +279,14 @@ def _new(path: Path | None, store: StorageOutputs, root: Root) -> Iterator[Repor
         connection.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; "
             f"PRAGMA cache_size = -{_CACHE}; PRAGMA application_id = {_MARK}; "
-            f"PRAGMA user_version = {FORMAT_VERSION}; {_TABLES}"
+            f"PRAGMA user_version = {FORMAT_VERSION}; {_TABLES} {_KNOWN.format('')}"
         )
         report = Report(connection, time.time())
         about = {
             "store": of_store(store),
             "bucket": f"{store.bucket}/{store.prefix}",
             "directory": json.dumps([root.device, root.inode]),
-            "path": str(root.directory),
+            "path": printable(str(root.directory)),
             "started": repr(report.started),
         }
         for name, value in about.items():
@@ -303,7 +313,7 @@ def reading(path: Path, store: StorageOutputs, root: Root) -> Iterator[Report]:
     """
     _require_own(path)
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"file:{quote(os.fsencode(path.resolve()))}?mode=ro", uri=True)
     except sqlite3.Error as error:
         raise ReportError(f"--report is {str(path)!r}: {error}. {_AGAIN}") from None
     try:

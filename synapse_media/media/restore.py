@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,9 +22,10 @@ from .bucket import Bucket, RemoteObject
 from .mounts import below
 from .pairs import pairs
 from .plan import Amount, Named, Plan
-from .rclone import Progress, Rclone
+from .rclone import Progress, Rclone, RcloneError
 from .root import Root
 from .tree import FOLDERS, STAGING, MediaFile, Tree, md5_of, name_fault
+from .verify import READ_BACK, read_back
 
 if TYPE_CHECKING:
     from .database import Known
@@ -49,7 +51,8 @@ class Restored:
         planned: what was missing; as much of it was written and compared as `restored` says.
         differs: on the disk with another size than in the bucket: kept, and looked into by whoever reads this.
         failed: did not arrive whole.
-        missing: wanted by name, and neither here nor in the bucket.
+        missing: local media that is wanted by name, and neither here nor in the bucket.
+        renewable: the same of thumbnails, which Synapse makes anew, and of remote media, which it fetches again.
     """
 
     kept: Amount = field(default_factory=Amount)
@@ -58,13 +61,14 @@ class Restored:
     differs: Named = field(default_factory=Named)
     failed: Named = field(default_factory=Named)
     missing: Named = field(default_factory=Named)
+    renewable: Named = field(default_factory=Named)
 
     @property
     def complete(self) -> bool:
         return not (self.differs.count or self.failed.count or self.missing.count)
 
     def to_json(self) -> dict[str, Any]:
-        names = ("kept", "planned", "restored", "differs", "failed", "missing")
+        names = ("kept", "planned", "restored", "differs", "failed", "missing", "renewable")
         return {name: getattr(self, name).to_json() for name in names}
 
 
@@ -118,7 +122,8 @@ def find_missing(tree: Tree, known: Iterable[Known], report: Restored) -> None:
     for each in known:
         places = [path for path in (each.path, each.former) if path]
         if not failed & set(places) and not any((tree.path / path).is_file() for path in places):
-            report.missing.add(each.path, "the database knows it, and neither this directory nor the bucket has it")
+            found = report.renewable if each.thumbnail or each.origin else report.missing
+            found.add(each.path, "the database knows it, and neither this directory nor the bucket has it")
 
 
 def _remove(root: Root, path: str) -> None:
@@ -328,7 +333,10 @@ def _transfer(
         os.sync()  # what has a name must have its content, too, after a power cut
         for path, size, md5 in batch:
             here, why = arrived.get(path) or ("", failed[path])
-            if not why and here != again.get(path, md5):
+            there = again.get(path, md5)
+            if not why and isinstance(there, RcloneError):
+                why = f"arrived, and can't be read a second time to be compared: {there}"
+            elif not why and here != there:
                 why = _OTHER_CONTENT
             why = why or _put(arriving / path, root, path, manner, here)
             if why:
@@ -338,13 +346,16 @@ def _transfer(
         shutil.rmtree(arriving)
 
 
-def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str]:
-    """{path: MD5} of objects, by reading them a second time."""
-    names = list(paths)
-    if not names:
-        return {}
-    lines = rclone.run("md5sum", "--download", "--", rclone.remote(), names=names).split("\n")
-    return {path: md5 for md5, _, path in (line.partition("  ") for line in lines)}
+def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneError]:
+    """{path: MD5, or why there is none} of objects, by reading them a second time."""
+    left, found = iter(paths), dict[str, str | RcloneError]()
+    while names := list(islice(left, READ_BACK)):
+        try:
+            found |= read_back(rclone, names)
+        except RcloneError as error:
+            # What the listing has a hash of arrived all the same.
+            found |= dict.fromkeys(names, error)
+    return found
 
 
 def _content(path: Path, size: int) -> tuple[str, str]:

@@ -34,8 +34,6 @@ UNFINISHED: Final = re.compile(rf"{re.escape(OWN)}-[0-9a-f]{{16}}")
 
 _CONTENT: Final = tuple(folder.rstrip("/") for folder in MEDIA_FOLDERS)
 _OF_THE_DISK: Final = ("lost+found", STAGING)
-_QUOTE: Final = "\u201b"
-"""rclone's own quotation mark in names: it would store a name with it under another one."""
 
 
 class MediaTreeError(SynapseMediaError):
@@ -225,8 +223,6 @@ def name_fault(path: str) -> str:
         return "has a name that is not UTF-8, which no store can keep"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
         return "has a control character in its name"
-    if _QUOTE in path:
-        return f"has {_QUOTE} (U+201B) in its name, which rclone would store under another one"
     return ""
 
 

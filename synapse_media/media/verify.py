@@ -39,7 +39,7 @@ _PARTS: Final = (8 << 20, 5 << 20, 16 << 20)
 """Bytes of a part: of boto3, and so of Synapse's module, of rclone, and of minio-go's smallest."""
 _CHUNK: Final = 1 << 20
 _READERS: Final = 4
-_READ_BACK: Final = 64
+READ_BACK: Final = 64
 """Objects that are read back by one rclone."""
 Show = Callable[[Progress, Amount], None]
 """Is told how far something is, and of how much."""
@@ -171,7 +171,7 @@ def verify(
     require_media_of_synapse(bucket.store, to_delete=False)
     with Root(tree.path) as root, reports.writing(report, bucket.store, root) as found:
         fill(found, tree, root, bucket, database=database, read_all=read_all, say=say, show=show)
-        return result(found, tree)
+        return result(found)
 
 
 def fill(
@@ -190,8 +190,10 @@ def fill(
     if database is not None:
         say(f"reading {database.source.said}")
         found.add_known(database.media())
+        found.note("database", "yes")
     say(f"reading {tree.path}")
     found.add_local(tree.files())
+    found.add_left_out(tree.left_out)
     say(f"listing {bucket.said}")
     found.add_remote(bucket.objects(), bucket.store.prefix)
     if database is not None:
@@ -392,8 +394,8 @@ def _read_back(found: Report, bucket: Bucket, say: Callable[[str], None], show: 
     say(f"reading {of.files} objects back, {of.size} bytes")
     engine, meter = bucket.rclone(), Meter(of, show)
     for page in found.pages("local.path, local.md5, local.size", "local.state = ?", State.READ_BACK):
-        for start in range(0, len(page), _READ_BACK):
-            batch = page[start : start + _READ_BACK]
+        for start in range(0, len(page), READ_BACK):
+            batch = page[start : start + READ_BACK]
             got = read_back(engine, [path for path, _, _ in batch])
             rows = [_compared(path, md5, got[path]) for path, md5, _ in batch]
             with found.connection:
@@ -446,13 +448,16 @@ def _sums(printed: str) -> Iterator[tuple[str, str]]:
 # ---- what was found
 
 
-def result(found: Report, tree: Tree) -> Result:
+def result(found: Report) -> Result:
     """Count what a report holds."""
 
     def state(which: State) -> Found:
         return _count(found, "local", "local.state = ?", which)
 
-    left_out = Found(len(tree.left_out), paths=tuple(f"{left.path} {left.why}" for left in tree.left_out[:SHOWN]))
+    left_out = Found(
+        found.one("SELECT count(*) FROM left_out")[0],
+        paths=tuple(found.paths("SELECT path || ' ' || why FROM left_out ORDER BY path", limit=SHOWN)),
+    )
     extra = _count(found, "remote", "path NOT IN (SELECT path FROM local)")
     reasons = found.connection.execute(
         "SELECT path, why FROM local WHERE state IN (?, ?) LIMIT ?", (State.DIFFERENT, State.UNREADABLE, 2 * SHOWN)

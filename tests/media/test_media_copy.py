@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
@@ -68,12 +69,16 @@ def many(at: World, count: int, size: int = 2000) -> None:
         at.write(f"{folder}/{name[:2]}/{name[2:4]}/{name[4:]}{number}", source.randbytes(source.randrange(size)))
 
 
-def started(at: World, *arguments: str, limits: str = "") -> subprocess.Popen[str]:
-    """The command as a process of its own, in a process group of its own, with limits as a shell sets them."""
+def started(at: World, *arguments: str, limits: str = "", before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """The command as a process of its own, in a process group of its own, with limits as a shell sets them.
+
+    Args:
+        before: the program that runs that shell.
+    """
     command = [sys.executable, "-c", _MAIN, "media", "copy", str(at.media), "--json", "--store"]
     first = ["sh", "-c", f'{limits}; exec "$@"', "sh"] if limits else []
     return subprocess.Popen(
-        [*first, *command, str(at.store_file), *arguments],
+        [*before, *first, *command, str(at.store_file), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -213,6 +218,16 @@ NAMES = (
     "remote_content/example.org/aa/bb/# no comment",
     "remote_content/example.org/aa/bb/<xml>&amp;",
     "remote_content/[::1]:8448/aa/bb/cc",
+    "remote_content/example.org/aa/bb/back\\slash",
+    # What rclone puts in place of characters that a side can't keep, or marks such a character by.
+    *(f"remote_content/example.org/aa/bb/x{chr(code)}y" for code in (*range(0x2400, 0x2425), *range(0xFF01, 0xFF5F))),
+    *(
+        f"remote_content/example.org/aa/b{name}/{name}"
+        for name in ("．", "．．", "...", "␊", "‛", "‛．", "‛␀", "‛FF", "␠")
+    ),
+    *(f"remote_content/example.org/aa/bb/{name}" for name in ("．", "．．", "...", "␊", "‛", "‛．", "‛␀", "‛FF", "␠")),
+    "remote_content/example.org/␊/．．/␡",
+    "remote_content/example.org/␊/‛／/␡",
 )
 
 
@@ -223,6 +238,7 @@ def test_names_are_kept_as_they_are(at: World) -> None:
     assert (code, counts(answer)) == (0, {"planned": len(NAMES), "copied": len(NAMES)})
     assert in_bucket(at) == {name: name.encode() for name in NAMES}
     assert counts(at.run("copy")[1]) == {"same": len(NAMES)}
+    assert counts(at.run("verify", "--read-all")[1]) == {"verified": len(NAMES)}
 
 
 def test_what_differs_is_replaced_unless_the_bucket_has_more(one: World) -> None:
@@ -423,6 +439,38 @@ def test_files_that_change_their_names_while_others_are_uploaded(one: World) -> 
     assert in_bucket(one)[replaced] == b"after."
 
 
+def test_a_file_that_is_replaced_twice_while_it_is_uploaded_is_named_as_failed(one: World) -> None:
+    """By size and time the object of its former content passes for the file's: no later run would tell."""
+    path = "local_content/aa/bb/cc"
+    old = one.write(path, b"content 0").stat().st_mtime
+    one.write("local_content/aa/bb/dd")
+    contents_in_turn = [b"content 1", b"content 2"]
+
+    def change(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        answer = upstream.ask(request)
+        other = one.write("local_content/other", contents_in_turn.pop(0))
+        os.utime(other, (old, old))
+        other.rename(one.media / path)
+        return answer
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(change, when=lambda request: request.method == "PUT" and request.key.endswith("/cc"), times=2)
+        code, answer, _ = one.run("copy")
+    assert contents_in_turn == []
+    assert (code, counts(answer)) == (1, {"planned": 2, "copied": 1, "failed": 1})
+    (failed,) = answer["failed"]["first"]
+    assert failed["path"] == path
+    assert "was replaced again while it was uploaded" in failed["why"]
+    assert (in_bucket(one)[path], (one.media / path).read_bytes()) == (b"content 1", b"content 2")
+    one.save(one.store)
+    # The advice helps, and a run without it does not.
+    assert counts(one.run("copy")[1]) == {"same": 2}
+    code, answer, _ = one.run("copy", "--checksum")
+    assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1, "same": 1})
+    assert in_bucket(one)[path] == b"content 2"
+
+
 def test_without_its_own_proc_nothing_is_copied(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
     one.write("local_content/aa/bb/cc")
     # As in another namespace of processes: its number there is another one's here.
@@ -474,10 +522,85 @@ def test_links_lie_in_memory_where_nobody_else_can_move_them(
         (tmp_path / "memory").chmod(mode)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
     monkeypatch.setattr(handover, "_IN_MEMORY", tmp_path / "memory")
-    with handover.directory() as place:
+    with handover.directory(1) as place:
         assert place.parent == tmp_path / used
         assert place.stat().st_mode & 0o777 == 0o700
     assert not place.exists()
+    # Contents would fill the memory.
+    with handover.directory() as place:
+        assert place.parent == tmp_path / "disk"
+
+
+class Room(NamedTuple):
+    """What statvfs tells of a file system."""
+
+    f_files: int = 1_000_000
+    f_favail: int = 1_000_000
+    f_blocks: int = 100_000
+    f_bavail: int = 100_000
+    f_frsize: int = 4096
+
+
+@pytest.mark.parametrize(
+    ("room", "used"),
+    [
+        (Room(), "memory"),
+        (Room(f_favail=0), "disk"),
+        (Room(f_favail=499), "disk"),
+        (Room(f_favail=500), "memory"),
+        (Room(f_files=0, f_favail=0), "memory"),
+        (Room(f_bavail=0), "disk"),
+        (Room(f_bavail=124), "disk"),
+        (Room(f_bavail=125), "memory"),
+        (Room(f_blocks=0, f_bavail=0), "memory"),
+    ],
+)
+def test_links_lie_in_memory_where_it_has_room_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: Room, used: str
+) -> None:
+    for name in ("disk", "memory"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o1777)
+    dead = tmp_path / "memory" / "synapse-media-copy-dead"
+    dead.mkdir(0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "disk"))
+    monkeypatch.setattr(handover, "_IN_MEMORY", tmp_path / "memory")
+    monkeypatch.setattr(os, "statvfs", lambda _: room)
+    with handover.directory(100) as place:
+        assert place.parent == tmp_path / used
+    assert not dead.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("full", ["nr_inodes=20", "size=64k"])
+def test_a_full_dev_shm_is_no_end(one: World, full: str) -> None:
+    many(one, 30)
+    fill = "; head -c 1M /dev/zero > /dev/shm/filled 2>/dev/null" if "size" in full else ""
+    process = started(
+        one, limits=f"mount -t tmpfs -o mode=1777,{full} none /dev/shm || exit 77{fill}", before=("unshare", "-m")
+    )
+    out, said = process.communicate()
+    if process.returncode == 77 or "unshare:" in said:
+        pytest.skip("no mounts here")
+    assert process.returncode == 0, said
+    assert json.loads(out)["copied"]["files"] == 30
+
+
+def test_links_that_can_not_be_made_are_named_by_their_place(
+    one: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.write("local_content/aa/bb/cc")
+    monkeypatch.setattr(handover, "_IN_MEMORY", tmp_path / "memory")
+
+    def full(self: Path, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", target, None, str(self))
+
+    monkeypatch.setattr(Path, "symlink_to", full)
+    code, _, said = one.run("copy")
+    assert code == 1
+    assert re.search(
+        rf"{re.escape(tempfile.gettempdir())}/synapse-media-copy-\w+/local_content/aa/bb/cc: No space", said
+    )
 
 
 @pytest.mark.parametrize("allowed", [300, 400])

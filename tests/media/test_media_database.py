@@ -284,10 +284,59 @@ class TestWhereTheDatabaseIs:
         with pytest.raises(UsageError, match=r"--database is '/nowhere/homeserver\.db', and there is no such file"):
             of_option("/nowhere/homeserver.db")
 
-    @pytest.mark.parametrize("value", ["postgresql://u:s3cret-word@h/d", "postgres://h/d?user=u&password=s3cret-word"])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "postgresql://u:s3cret-word@h/d",
+            "postgresql://u:s3cret/word@h/d",
+            "postgresql://u:s3cret?word@h/d",
+            "postgresql://u:s3cret#word@h/d",
+            "postgresql://u:s3cret@word@h/d",
+            "postgres://h/d?user=u&password=s3cret-word",
+            "postgres://h/d?user=u&pass%77ord=s3cret-word",
+            "postgresql://u@h/d?sslpassword=s3cret-word",
+            "host=h user=u password=s3cret-word dbname=d",
+            "host=h user=u PASSWORD = 's3cret-word' dbname=d",
+            "postgresql+psycopg2://u:s3cret-word@h/d",
+            "PostgreSQL://u:s3cret-word@h/d",
+            "postgresql:u:s3cret-word@h/d",
+        ],
+    )
     def test_a_password_in_an_argument_is_refused_and_not_repeated(self, value: str) -> None:
-        with pytest.raises(UsageError, match=r"list of processes.*PGPASSWORD") as caught:
+        with pytest.raises(UsageError) as caught:
             of_option(value)
+        said = str(caught.value)
+        assert "s3cret" not in said
+        assert "word@" not in said
+        assert "postgresql://USER@HOST:PORT/NAME" in said
+
+    @pytest.mark.parametrize(
+        "value", ["host=h s3cret-word", "mysql://h/s3cret-word", "PostgreSQL://h/s3cret-word", "u:s3cret-word"]
+    )
+    def test_what_is_neither_a_file_nor_a_url_is_not_repeated_either(self, value: str) -> None:
+        with pytest.raises(UsageError, match="--database is no file and no URL of PostgreSQL; allowed: ") as caught:
+            of_option(value)
+        assert "s3cret" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "value", ["postgresql://u@h:5432/d", "postgres:///d?host=/run/postgresql&user=u", "postgresql://u@[::1]:5432/d"]
+    )
+    def test_a_url_without_a_password(self, value: str) -> None:
+        assert of_option(value).arguments == {"conninfo": value}
+
+    def test_a_file_whose_name_looks_like_a_url(self, tmp_path: Path) -> None:
+        file = tmp_path / "password=a:b@c"
+        file.touch()
+        assert of_option(str(file)).arguments == {"database": str(file)}
+
+    def test_what_psycopg2_alone_takes(self) -> None:
+        args = {"host": "h", "cursor_factory": "x", "connection_factory": "y"}
+        found = of_settings({"database": {"name": "psycopg2", "args": args}}, "homeserver.yaml")
+        assert found is not None
+        assert found.arguments == {"host": "h"}
+        args = {"dsn": "host=h password=s3cret-word"}
+        with pytest.raises(UsageError, match=r"homeserver\.yaml: database\.args has dsn.*--database") as caught:
+            of_settings({"database": {"name": "psycopg2", "args": args}}, "homeserver.yaml")
         assert "s3cret" not in str(caught.value)
 
     def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:

@@ -20,10 +20,14 @@ from typing import Any
 
 import pytest
 
+from synapse_media.cli import main
 from synapse_media.engine.embedded import Running
 from synapse_media.media import free as freeing
-from synapse_media.media import mounts, verify
+from synapse_media.media import homeserver, mounts, verify
+from synapse_media.media.bucket import Bucket
 from synapse_media.media.root import Root
+from synapse_media.store.answers import ApiError
+from synapse_media.store.objects import Listed
 from tests.doubles import proxy
 from tests.media.worlds import DAY, KILLS, World, world
 
@@ -344,6 +348,40 @@ class TestTheLastLook:
         assert one.files() == {"local_content/aa/b3/file3"}
 
     @pytest.mark.parametrize(
+        ("error", "every", "asked_for_all"),
+        [
+            (ApiError("SlowDown", 503, "slow down"), 1, False),
+            (ApiError("", 0, "no answer"), 1, False),
+            (ApiError("SlowDown", 503, "slow down"), 8, True),
+            (ApiError("AccessDenied", 403, "no"), 1, True),
+        ],
+        ids=["503", "no answer", "now and then", "403"],
+    )
+    def test_a_store_that_does_not_answer_is_not_asked_for_each(
+        self, one: World, monkeypatch: pytest.MonkeyPatch, error: ApiError, every: int, *, asked_for_all: bool
+    ) -> None:
+        """Each takes two minutes of attempts: thousands would take days."""
+        for number in range(150):
+            one.both(f"local_content/aa/bb/{number:03}")
+        asked: list[str] = []
+        real = Bucket.look
+
+        def look(bucket: Bucket, path: str) -> Listed | None:
+            if "/." in path:
+                return real(bucket, path)  # whether the directory is the bucket
+            asked.append(path)
+            if len(asked) % every == 0:
+                raise error
+            return real(bucket, path)
+
+        monkeypatch.setattr(Bucket, "look", look)
+        code, answer, _ = one.free("--delete")
+        assert code == 1
+        assert files(answer) == ({"failed": 150} if every == 1 else {"freed": 132, "failed": 18})
+        assert (len(asked) == 150) is asked_for_all
+        assert len(one.files()) == answer["failed"]["files"]
+
+    @pytest.mark.parametrize(
         ("header", "value", "words"),
         [
             ("x-amz-archive-status", "DEEP_ARCHIVE_ACCESS", "can't be read at once: it is in DEEP_ARCHIVE_ACCESS"),
@@ -407,8 +445,70 @@ class TestTheReport:
         one.run("verify", "--report", report)
         one.both("local_content/aa/bb/later")
         code, answer, _ = one.free("--delete", "--report", report)
-        assert (code, files(answer), answer["verification"]) == (0, {"freed": len(paths)}, None)
+        assert (code, files(answer)) == (0, {"freed": len(paths)})
+        assert (answer["verification"]["failed"], answer["verification"]["verified"]["files"]) == (False, len(paths))
         assert one.files() == {"local_content/aa/bb/later"}
+
+    @pytest.mark.parametrize("of", ["missing", "different", "left_out", "damaged", "lost"])
+    def test_what_it_has_as_wrong_fails_as_without_it(self, one: World, of: str) -> None:
+        """A timer that runs `verify` and then `free` may look at the exit code of the second one alone."""
+        one.both("local_content/aa/b0/good")
+        database = one.know(aab0good=(7, 100 * DAY))
+        if of == "missing":
+            one.write("local_content/aa/bb/cc")
+        elif of == "different":
+            one.both("local_content/aa/bb/cc")
+            one.put("local_content/aa/bb/cc", b"another")
+        elif of == "left_out":
+            (one.media / "local_content" / "aa" / "link").symlink_to("b0")
+        else:
+            if of == "damaged":
+                one.both("local_content/aa/bb/cc")
+            one.know(aabbcc=(8, 100 * DAY))
+        report = one.home / "report"
+        assert one.run("verify", "--report", report, "--database", database)[0] == 1
+        for more in (), ("--delete",):
+            without = one.free("--database", database)
+            code, answer, _ = one.free("--report", report, "--database", database, *more)
+            assert (code, files(answer)) == (1, files(without[1]))
+            assert answer["verification"] == without[1]["verification"]
+            assert answer["verification"][of]["files"] == 1
+        assert not (one.media / "local_content/aa/b0/good").exists()
+
+    def test_what_was_asked_for_or_purged_since_stays(self, one: World) -> None:
+        for name in ("aa", "bb", "cc", "dd"):
+            one.both(f"local_content/aa/bb/{name}")
+        database = one.know(**{f"aabb{name}": (7, 100 * DAY) for name in ("aa", "bb", "cc", "dd")})
+        report = one.home / "report"
+        assert one.run("verify", "--report", report, "--database", database)[0] == 0
+        one.execute(
+            "UPDATE local_media_repository SET last_access_ts = ? WHERE media_id = 'aabbaa'", time.time() * 1000
+        )
+        one.execute("DELETE FROM local_media_repository WHERE media_id = 'aabbbb'")
+        one.execute("UPDATE local_media_repository SET quarantined_by = '@a:example.com' WHERE media_id = 'aabbcc'")
+        # It was not there yet, and is not lost.
+        one.know(aabbee=(7, 0))
+        code, answer, said = one.free("--delete", "--report", report, "--database", database)
+        assert (code, files(answer)) == (0, {"freed": 2, "young": 1, "unknown": 1, "quarantined": 1}), said
+        assert one.files() == {"local_content/aa/bb/aa", "local_content/aa/bb/bb"}
+
+    def test_with_the_database_it_is_not_taken_without(self, one: World) -> None:
+        one.both("local_content/aa/bb/cc")
+        database = one.know(aabbcc=(7, 100 * DAY))
+        report = one.home / "report"
+        one.run("verify", "--report", report, "--database", database)
+        code, _, said = one.free("--delete", "--report", report)
+        assert code == 1
+        assert "of a verification with the database, and without it nobody knows what was asked for since" in said
+        assert one.files() == {"local_content/aa/bb/cc"}
+
+    def test_it_is_said_where_it_has_something_as_wrong(self, one: World) -> None:
+        one.write("local_content/aa/bb/cc")
+        report = one.home / "report"
+        one.run("verify", "--report", report)
+        where = ("--store", str(one.store_file), "--config", str(one.config), "--older-than", "30d")
+        assert main(["media", "free", str(one.media), *where, "--report", str(report)]) == 1
+        assert "FAILED: not everything is in the bucket" in one.capsys.readouterr().out
 
     def test_of_another_store(self, one: World) -> None:
         self.is_refused(one, lambda report: self.noted(report, "store", "0" * 64), "it is of another store")
@@ -434,9 +534,9 @@ class TestTheReport:
     def test_of_another_release(self, one: World) -> None:
         def change(report: Path) -> None:
             with closing(sqlite3.connect(report)) as connection, connection:
-                connection.execute("PRAGMA user_version = 2")
+                connection.execute("PRAGMA user_version = 3")
 
-        self.is_refused(one, change, "of format version 2; allowed: 1")
+        self.is_refused(one, change, "of format version 3; allowed: 2")
 
     def test_that_is_cut_off(self, one: World) -> None:
         self.is_refused(one, lambda report: os.truncate(report, 5000), "damaged")
@@ -513,6 +613,61 @@ class TestWhatSynapseIsConfiguredFor:
         assert code == 1
         assert words in said
         assert one.files() == paths
+
+    @pytest.mark.parametrize(
+        ("old", "new", "words"),
+        [
+            (
+                r"access_key_id: \S+",
+                "access_key_id: AKIAOFYESTERDAY00000",
+                "access_key_id is 'AKIAOFYESTERDAY00000', and",
+            ),
+            (r"secret_access_key: \S+", "secret_access_key: of-yesterday", "secret_access_key is not the secret of "),
+            (r" *secret_access_key: \S+\n", "", "secret_access_key is not the secret of "),
+            (r" *access_key_id: \S+\n", "", "access_key_id is '', and that of --store is '"),
+            (r"( *)access_key_id:", r"\1session_token: t\n\1access_key_id:", "session_token is set"),
+            (r"secret_access_key: \S+", 'secret_access_key: "{{ vault_key }}"', "is a template"),
+        ],
+    )
+    @pytest.mark.parametrize("way", ["delete", "dry-run"])
+    def test_another_key(self, one: World, old: str, new: str, words: str, way: str) -> None:
+        """The proof is that of the key in store.json: after a rotation Synapse may still have the former one."""
+        paths = everything(one)
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        text = re.sub(old, new, drop_in.read_text())
+        assert text != drop_in.read_text()
+        drop_in.write_text(text)
+        code, answer, said = one.free(*(["--delete"] if way == "delete" else []))
+        assert code != 0
+        assert words in said
+        assert not {one.store.secret_access_key, "of-yesterday"} & set(re.split(r"[\s'\"]+", f"{said} {answer}"))
+        assert one.files() == paths
+
+    def test_a_key_where_the_machines_role_is_the_key(self, one: World) -> None:
+        entry = homeserver.read([str(one.config)])
+        keyless = replace(one.store, keyless=True, access_key_id="", secret_access_key="")
+        with pytest.raises(
+            homeserver.ConfigurationError, match="--store has none, since the machine's role is its key"
+        ):
+            entry.require_key(keyless)
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        drop_in.write_text(re.sub(r" *(secret_)?access_key(_id)?: \S+\n", "", drop_in.read_text()))
+        assert homeserver.read([str(one.config)]).require_key(keyless) == ""
+
+    def test_a_key_that_is_elsewhere_is_told(self, one: World) -> None:
+        """As rendered by reference: Synapse has it from its environment, which is not to be seen here."""
+        everything(one)
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        drop_in.write_text(re.sub(r" *(secret_)?access_key(_id)?: \S+\n", "", drop_in.read_text()))
+        code, answer, said = one.free()
+        assert (code, files(answer)) == (0, {"freed": 7})
+        assert "has no key: whether the one in Synapse's environment is that of --store" in said
+
+    def test_another_key_is_no_fault_for_a_copy(self, one: World) -> None:
+        one.write("local_content/aa/bb/cc")
+        drop_in = one.config / "conf.d" / "synapse-media.yaml"
+        drop_in.write_text(re.sub(r"( access_key_id): \S+", r"\1: AKIAOFYESTERDAY00000", drop_in.read_text()))
+        assert one.run("copy", "--config", one.config)[0] == 0
 
     def test_another_homeserver(self, one: World) -> None:
         paths = everything(one)

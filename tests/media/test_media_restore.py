@@ -20,9 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from synapse_media.media import restore
+from synapse_media.media import database, restore
+from synapse_media.media.rclone import RcloneError
 from synapse_media.media.tree import STAGING, Tree
 from tests.doubles import proxy
+from tests.end_to_end import by_hand
 from tests.media.test_media_copy import NAMES, contents, counts, many
 from tests.media.worlds import KILLS, World
 
@@ -101,6 +103,53 @@ def test_what_was_uploaded_in_parts_is_read_twice_and_compared(one: World) -> No
     assert one.run("restore")[0] == 0
     for name in ("big", "b\u2028ig"):
         assert (one.media / "local_content/aa/bb" / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "fault", [proxy.truncated, proxy.in_between(404), proxy.in_between(403)], ids=["cut", "404", "403"]
+)
+def test_what_can_not_be_read_a_second_time_is_no_loss_of_the_rest(one: World, fault: proxy.Fault) -> None:
+    many(one, 6)
+    wanted = contents(one)
+    assert one.run("copy")[0] == 0
+    wipe(one)
+    content = random.Random(1).randbytes(11 << 20)
+    for name in ("big", "broken"):
+        one.put_in_parts(f"local_content/aa/bb/{name}", content, 5 << 20)
+    seen: list[str] = []
+
+    def second(request: proxy.Request) -> bool:
+        if request.method == "GET" and request.key.endswith("/broken"):
+            seen.append(request.key)
+        return len(seen) > 1 and request.method == "GET" and request.key.endswith("/broken")
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(fault, when=second)
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 8, "restored": 7, "failed": 1}), said
+    failed = answer["failed"]["first"][0]
+    assert failed["path"] == "local_content/aa/bb/broken"
+    assert "can't be read a second time" in failed["why"]
+    assert contents(one) == {**wanted, "local_content/aa/bb/big": content}
+
+
+def test_where_nothing_can_be_read_a_second_time_the_rest_is_restored(
+    one: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(one, 6)
+    wanted = contents(one)
+    assert one.run("copy")[0] == 0
+    wipe(one)
+    one.put_in_parts("local_content/aa/bb/big", random.Random(1).randbytes(11 << 20), 5 << 20)
+
+    def refused(*_: object) -> None:
+        raise RcloneError("the store is not reached")
+
+    monkeypatch.setattr(restore, "read_back", refused)
+    code, answer, _ = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 7, "restored": 6, "failed": 1})
+    assert contents(one) == wanted
 
 
 def test_what_arrives_damaged_does_not_appear(one: World) -> None:
@@ -647,3 +696,30 @@ def test_what_is_no_answer_of_a_store_is_no_empty_bucket(one: World, fault: prox
 def test_an_empty_bucket_is_one(one: World) -> None:
     code, answer, _ = one.run("restore")
     assert (code, counts(answer)) == (0, {})
+
+
+def test_what_synapse_gets_again_by_itself_is_named_and_no_failure(one: World) -> None:
+    """As with `verify`: nobody could do anything about it."""
+    one.both("local_content/aa/bb/cc")
+    database = one.know(aabbcc=(7, 0))
+    small = ("aabbcc", 32, 32, "image/png", "crop", 7)
+    one.execute("INSERT INTO local_media_repository_thumbnails VALUES (?, ?, ?, ?, ?, ?)", *small)
+    thumbnail = "local_thumbnails/aa/bb/cc/32-32-image-png-crop"
+    code, answer, _ = one.run("verify", "--database", database)
+    assert (code, answer["lost"]["first"]) == (0, [thumbnail])
+    wanted = ("restore", "--user", "@a:example.com", "--database", database)
+    code, answer, _ = one.run(*wanted)
+    assert (code, counts(answer)) == (0, {"kept": 1, "renewable": 1})
+    assert [each["path"] for each in answer["renewable"]["first"]] == [thumbnail]
+    (one.media / "local_content/aa/bb/cc").unlink()
+    by_hand.s3(one.admin).delete_object(Bucket=one.store.bucket, Key=f"{one.store.prefix}local_content/aa/bb/cc")
+    assert one.run("verify", "--database", database)[0] == 1
+    code, answer, _ = one.run(*wanted)
+    assert (code, counts(answer)) == (1, {"missing": 1, "renewable": 1})
+
+
+def test_remote_media_of_a_room_that_nobody_has_is_no_failure(one: World) -> None:
+    known = database.Known("remote_content/b.example/aa/bb/cc", "", "b.example", "m", False, 7, 0, False)
+    done = restore.Restored()
+    restore.find_missing(Tree(one.media), [known], done)
+    assert (done.complete, [path for path, _ in done.renewable.first]) == (True, [known.path])
