@@ -259,6 +259,8 @@ def _refusal(error: urllib.error.HTTPError, where: str, *, plain: bool) -> ApiEr
     message = redacted(" ".join(str(told.get("message") or error.reason or "").split()))[:300]
     request_id = _request_id(error.headers) or redacted(str(told.get("request_id") or ""))[:100]
     words = f"{where}: {code}: {message} (HTTP {error.code}{f', request {request_id}' if request_id else ''})"
+    if code == str(error.code) and not (plain and kind == "text/plain"):
+        words += ". It came without the error of that API: check its address and any proxy in front of it"
     if error.code in (408, 429) or error.code >= 500:
         after = _seconds(error.headers.get("Retry-After"))
         return _TransientError(code, error.code, words, after, by_the_api=bool(told))

@@ -157,7 +157,10 @@ def test_an_error_page_keeps_its_status(api: MisbehavingServer) -> None:
     api.answers = [says(403, "<html>no</html>", Content_Type="text/html", x_request_id="r-2")]
     with pytest.raises(ApiError, match=r"403: Forbidden \(HTTP 403, request r-2\)") as caught:
         client(api).call("GET", "/")
-    assert caught.value.denied
+    assert caught.value.status == 403
+    # Nobody knows whose page it is.
+    assert not caught.value.denied
+    assert "It came without the error of that API: check its address and any proxy" in str(caught.value)
 
 
 def test_a_redirect_is_not_followed(api: MisbehavingServer) -> None:
