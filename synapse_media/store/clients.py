@@ -26,6 +26,7 @@ from synapse_media.schema.connection import Connection
 from . import credentials, tracing
 from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, moment, require_document, require_whole_page
 from .bounded import bound, one_call
+from .http import trusting
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -229,6 +230,9 @@ def _shared(service: str, connection: Connection, attempts: int) -> Any:
         # Without an endpoint boto3 would send any provider's credential to Amazon.
         name = "endpoint" if service == "s3" else "iam_endpoint"
         raise StoreError(f"{name} is missing: this store's {service.upper()} API has no address. Set {name}.")
+    if connection.ca_file and endpoint.startswith("https:"):
+        # What botocore says of one that is none doesn't name it, and it waits for a FIFO.
+        trusting(connection.ca_file)
     key = (service, replace(connection, variables=()), attempts)
     with _lock:
         if key not in _clients:

@@ -16,9 +16,11 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from synapse_media import incoming
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted
 
@@ -190,6 +192,8 @@ def trusting(ca_file: str) -> ssl.SSLContext:
     Made once: to parse a system's certificates takes longer than a call.
     """
     try:
+        if ca_file:
+            incoming.refuse_other_kind(Path(ca_file))
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
         raise StoreError(
