@@ -108,7 +108,8 @@ def require_document(operation_model: Any, response_dict: dict[str, Any], **_: o
         return
     wanted = _root_of(operation_model)
     if wanted is None:
-        if body.strip() and not _is_of_bytes(operation_model) and _parsed(body) is None:
+        # The body of an object is yet to be read.
+        if not _is_of_bytes(operation_model) and body.strip() and _parsed(body) is None:
             raise ResponseParserError(f"{status}, and the body is no XML")
         return
     if not body.strip():
