@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from xml.etree import ElementTree as ET
 
 from synapse_media.errors import StoreError
-from synapse_media.redaction import redacted
+from synapse_media.redaction import plain, redacted
 
 DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "Forbidden", "UnauthorizedAccess", "Unauthorized"})
 ABSENT: Final = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey"})
@@ -32,7 +32,7 @@ class ApiError(StoreError):
 
     def __init__(self, code: str, status: int, message: str) -> None:
         super().__init__(message)
-        self.code = redacted(code)
+        self.code = plain(redacted(code))
         self.status = status
 
     @property

@@ -256,7 +256,7 @@ def _refusal(error: urllib.error.HTTPError, where: str, *, plain: bool) -> ApiEr
         raw = _read(error.fp)
         parsed = {"message": raw.decode(errors="replace")} if plain and kind == "text/plain" else None
         parsed = parsed or _parsed(raw, kind, error.code, where)
-    except (ApiError, OSError, http.client.HTTPException, bounded.TooMuchError):
+    except (ApiError, OSError, ValueError, http.client.HTTPException, bounded.TooMuchError):
         parsed = None
     told: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
     code = str(next((told[name] for name in ("id", "code", "error") if isinstance(told.get(name), str)), error.code))
