@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from synapse_media.redaction import redacted
+from synapse_media.redaction import plain, redacted
 
 
 class SynapseMediaError(Exception):
@@ -16,7 +16,7 @@ class SynapseMediaError(Exception):
 
     def __str__(self) -> str:
         # Whatever a library or a server put into it.
-        return redacted(super().__str__())
+        return plain(redacted(super().__str__()))
 
 
 class UsageError(SynapseMediaError):

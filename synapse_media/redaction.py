@@ -61,6 +61,17 @@ def redacted(text: str) -> str:
     return text
 
 
+def plain(text: str) -> str:
+    """The text without what a terminal takes for a command, or what turns its direction: servers write such, too."""
+    if text.isprintable():
+        return text
+    return "".join(
+        # A byte of a path that is no text stays what it is.
+        each if each.isprintable() or each in "\n\t" or "\udc80" <= each <= "\udcff" else ascii(each)[1:-1]
+        for each in text
+    )
+
+
 def _forms_of(value: str) -> Iterator[str]:
     """As it is, and as libraries write it: in a URL, in XML, in JSON, in Python, in Base64."""
     yield value

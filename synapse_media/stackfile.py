@@ -6,13 +6,12 @@ import contextlib
 import io
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import catalog, settings
+from . import catalog, incoming, settings
 from .errors import SynapseMediaError, UsageError
 
 _STACK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -198,11 +197,13 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        raw = _load(_text(path))
+        raw = _load(incoming.text(path, MAX_BYTES))
     except FileNotFoundError:
         stacks = ", ".join(files_in(path.parent)) or "none"
         raise StackFileError(f"{path} does not exist; stacks here: {stacks}. `synapse-media init` makes one.") from None
-    except (OSError, ValueError, OverflowError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise StackFileError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, OverflowError, yaml.YAMLError) as error:
         first = " ".join(str(error).split())[:300]
         raise StackFileError(f"{path} can't be read as YAML: {first}") from None
     except RecursionError:
@@ -210,18 +211,6 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
         raise StackFileError(f"{path} is not a YAML mapping")
     return raw
-
-
-def _text(path: Path) -> str:
-    """Of a file of bounded length. Raises OSError, ValueError."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no regular file")
-    with path.open("rb") as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES:,} bytes, and no stack file is that long")
-    return raw.decode("utf-8")
 
 
 def _load(text: str) -> Any:
@@ -308,7 +297,7 @@ def editing(path: Path, like: Path | None = None) -> Iterator[Any]:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    before = incoming.text(path, MAX_BYTES) if path.exists() else ""
     try:
         start = before or (like.read_text(encoding="utf-8") if like else "")
         document = yaml.load(start) if start.strip() else {}
@@ -336,7 +325,7 @@ def add_store(path: Path, server_name: str, store: Mapping[str, Any]) -> None:
     import yaml
 
     key = f"{settings.PROJECT}:stores"
-    text = _text(path)
+    text = incoming.text(path, MAX_BYTES)
     place = _after_the_stores(yaml.compose(text, yaml.SafeLoader), key)
     if place is not None:
         line, indent, step = place

@@ -12,6 +12,7 @@ from synapse_media.plugin import families
 from synapse_media.schema.connection import AdminCheck
 from synapse_media.settings import StoreSettings
 from synapse_media.store import credentials
+from synapse_media.store.answers import ApiError
 
 
 def missing(provider: catalog.Provider) -> list[str]:
@@ -58,6 +59,10 @@ def findings(store: StoreSettings) -> list[str]:
         return [str(error)]
     try:
         families.load(provider.component).check_admin(_asked(store, provider))
+    except ApiError as error:
+        if error.status == 0 or error.status >= 500 or error.is_anybodys:
+            return [f"it is not known whether the admin credential is accepted: {error}"]
+        return [f"the admin credential was not accepted: {error}"]
     except StoreError as error:
         return [f"the admin credential was not accepted: {error}"]
     return []

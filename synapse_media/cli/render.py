@@ -220,8 +220,15 @@ def _is_in(inventory: Path, host: str) -> bool:
     if (inventory / "host_vars" / host).is_dir():
         return True
     name = re.compile(rf"^[\s\"']*{re.escape(host)}(?=[\s:\"']|$)", re.MULTILINE)
-    files = [path for path in inventory.iterdir() if path.is_file()]
-    return any(name.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
+    return any(name.search(_start_of(path)) for path in inventory.iterdir() if path.is_file())
+
+
+def _start_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(_LONGEST_INVENTORY).decode("utf-8", errors="replace")
+
+
+_LONGEST_INVENTORY = 1 << 24
 
 
 def _refuse_media_path(arguments: argparse.Namespace, selected: Iterable[StorageOutputs]) -> None:

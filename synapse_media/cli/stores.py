@@ -6,9 +6,9 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from synapse_media import values
+from synapse_media import incoming, values
 from synapse_media.contract import ContractError, StorageOutputs, from_json
 from synapse_media.errors import UsageError
 from synapse_media.methods import METHODS, MODULE
@@ -17,6 +17,10 @@ from synapse_media.renderer import secret_variable
 if TYPE_CHECKING:
     from synapse_media.schema.connection import Connection
     from synapse_media.store.clients import Credential
+
+
+_LONGEST: Final = 1_000_000
+"""Bytes of a store.json, which has some thousand."""
 
 
 def load_file(path: str) -> StorageOutputs:
@@ -31,7 +35,7 @@ def load_file(path: str) -> StorageOutputs:
         StoreError: the secret in the environment is malformed.
     """
     try:
-        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        plain = json.loads(incoming.text(Path(path), _LONGEST))
     except OSError as error:
         raise ContractError(f"{path}: {error.strerror}. `synapse-media render` writes it as store.json.") from None
     except (ValueError, RecursionError):  # the latter where it is nested too deeply

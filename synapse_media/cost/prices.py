@@ -15,9 +15,9 @@ from datetime import date
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from synapse_media import catalog
+from synapse_media import catalog, incoming
 from synapse_media.errors import UsageError
 from synapse_media.methods import METHODS, MODULE
 
@@ -203,6 +203,9 @@ def _offer(name: str, title: str, raw: Mapping[str, Any]) -> Offer:
     )
 
 
+_LONGEST: Final = 1_000_000
+
+
 def read_overrides(path: Path, today: date) -> dict[str, list[Offer]]:
     """{provider: offers} of a prices file. Raises UsageError with the file, the place in it and what is allowed.
 
@@ -210,7 +213,7 @@ def read_overrides(path: Path, today: date) -> dict[str, list[Offer]]:
         today: the date of a term that gives none.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(incoming.text(path, _LONGEST))
     except OSError as error:
         raise UsageError(f"--prices {str(path)!r}: can't be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:

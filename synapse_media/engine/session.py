@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from synapse_media import incoming
 from synapse_media.engine import live
 from synapse_media.engine.files import write_private
 from synapse_media.engine.obtain import Say, Toolchain, obtain_pulumi, say_on_stderr
@@ -127,7 +128,9 @@ def _project_settings(project: Path) -> dict[str, Any]:
 
     path = project / "Pulumi.yaml"
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.safe_load(incoming.text(path, 1_000_000))
+    except OSError as error:
+        raise EngineError(f"{path} can't be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise EngineError(f"{path} can't be read as YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(loaded, dict):

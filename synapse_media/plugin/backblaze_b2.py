@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from email.utils import formatdate
 from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -142,6 +143,11 @@ def _adapter() -> tuple[Any, type[Exception]]:
                     raise RefusedAnswerError("Redirected", words)
                 response._content = bounded.read(response.raw)  # noqa: SLF001 - as requests itself leaves it
                 _answered.is_json = _is_json(response.content)
+                # b2sdk compares its clock with this, and knows no answer without it.
+                response.headers.setdefault("Date", formatdate(usegmt=True))
+                if _answered.is_json and _is_anybodys(response):
+                    words = "It came without the error of that API: check realm and any proxy in front of it"
+                    raise RefusedAnswerError(str(response.status_code), f"{response.reason}. {words}")
             except (HTTPError, OSError) as error:
                 raise B2ConnectionError(f"the answer broke off: {error}") from None
             finally:
@@ -338,9 +344,17 @@ def _same_account(connection: Connection, made_in: str) -> Any:
 def _is_json(content: bytes) -> bool:
     """Whether a response has the form that b2sdk assumes without checking."""
     try:
-        return not content or isinstance(json.loads(content), dict)
+        return isinstance(json.loads(content), dict)
     except ValueError:
         return False
+
+
+def _is_anybodys(response: Any) -> bool:
+    """Whether it is a refusal without a code, which b2sdk takes for the API's own word; one that is tried again is
+    not."""
+    status = response.status_code
+    refused = 400 <= status < 500 and status not in (408, 429)
+    return refused and not isinstance(json.loads(response.content).get("code"), str)
 
 
 @contextmanager
@@ -357,7 +371,7 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         http = f" (HTTP {status})" if status else ""
         message = redacted(" ".join(str(error).split()))[:300]
         if not getattr(error, "is_json", True):
-            # A web page, which b2sdk's message would quote.
+            # Nothing, or a web page, which b2sdk's message would quote.
             words = f"{at}: the answer is not JSON{http}: that is no B2 API, check realm"
             raise ApiError("NotJson", status, words) from None
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")

@@ -144,7 +144,7 @@ class SpacesApi:
                 401: f" {TOKEN} is not valid, or has expired.",
                 403: f" {TOKEN} lacks a permission: it needs the scopes spaces_key:create, read, update and delete.",
             }.get(error.status)
-            if meaning is None:
+            if meaning is None or error.is_anybodys:
                 raise
             raise ApiError(error.code, error.status, f"{error}.{meaning}") from None
 

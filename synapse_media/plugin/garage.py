@@ -265,7 +265,7 @@ def check_region(connection: Connection) -> None:
             answer = error
         with answer:
             body = answer.read(4096).decode(errors="replace")
-    except http.client.HTTPException as error:
+    except (http.client.HTTPException, ValueError) as error:  # the latter at a chunk of negative length
         raise ApiError(
             "NotS3", 0, f"endpoint {connection.endpoint}: what answers there is not HTTP ({type(error).__name__})"
         ) from None

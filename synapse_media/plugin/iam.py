@@ -838,7 +838,9 @@ def _was_refused(error: ApiError) -> bool:
         "ProxyConnectionError",
         "ThrottledAnswerError",
     )
-    return not_taken or (400 <= error.status < 500 and error.status != 408 and error.code != "RequestTimeout")
+    # What somebody in between refuses may be the answer alone.
+    said = 400 <= error.status < 500 and not error.is_anybodys
+    return not_taken or (said and error.status != 408 and error.code != "RequestTimeout")
 
 
 # ---- the journal

@@ -184,7 +184,9 @@ def _wait_until_known(s3: Client, bucket: str, pause: Callable[[float], None]) -
                     f"{PARENT}: the gateway refuses a key that was just registered for this access grant. The grant, "
                     f"or the API key it was created from, was perhaps revoked: set it to a valid one. {error}"
                 ) from None
-        # Any other error shows that the key was accepted.
+            if error.is_anybodys:
+                raise
+        # Any other error of the gateway's own shows that the key was accepted.
         return
 
 

@@ -1,7 +1,7 @@
 """Write rendered files, and compare them with those on disk: the only module of the renderer with file access.
 
 All files are first written to temporary files in their directories, and then renamed. If a rename fails, those done are
-reverted. Only regular files are opened, and links are not followed.
+reverted; a signal waits. Only regular files are opened, and links are not followed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import difflib
 import json
 import os
 import re
+import signal
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -42,6 +44,38 @@ def write(files: Mapping[str, str], out_dir: Path) -> Report:
     Raises:
         WriteError: the disk is full, a place can't be written …; then nothing was changed.
     """
+    with _undisturbed():
+        return _write(files, out_dir)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Have a signal wait until some kilobytes are written. SIGTERM and SIGHUP would end the process in between, with
+    files of two runs in their places and copies of secrets beside them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread alone
+        return
+    received: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    before = {
+        number: signal.signal(number, note)
+        for number in numbers
+        if signal.getsignal(number) not in (signal.SIG_IGN, None)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
+
+
+def _write(files: Mapping[str, str], out_dir: Path) -> Report:
     changed = {path: text for path, text in files.items() if not _has(out_dir / _safe(path), text)}
     staged: list[tuple[Path, Path]] = []
     made: list[Path] = []

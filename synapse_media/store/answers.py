@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
+from xml.etree import ElementTree as ET
 
 from synapse_media.errors import StoreError
-from synapse_media.redaction import redacted
+from synapse_media.redaction import plain, redacted
 
-DENIED: Final = frozenset(
-    {"AccessDenied", "AllAccessDisabled", "Forbidden", "403", "UnauthorizedAccess", "Unauthorized"}
-)
+DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "Forbidden", "UnauthorizedAccess", "Unauthorized"})
 ABSENT: Final = frozenset({"NoSuchBucket", "NoSuchEntity", "NoSuchKey"})
 """S3's and IAM's own codes, which only their own error document holds: a bare 404 may be anybody's in between."""
 LACKING: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405", "XNotImplemented", "InvalidAction"})
 BAD_KEY: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure"})
 NO_ANSWER: Final = "Unparsable"
 """The code of what is no answer of a store."""
+_NOBODYS: Final = frozenset({"", NO_ANSWER, "NotGarage", "NotJson", "NotS3", "Redirected", "RefusedAnswer"})
 
 
 class ApiError(StoreError):
@@ -32,11 +32,18 @@ class ApiError(StoreError):
 
     def __init__(self, code: str, status: int, message: str) -> None:
         super().__init__(message)
-        self.code = redacted(code)
+        self.code = plain(redacted(code))
         self.status = status
 
     @property
+    def is_anybodys(self) -> bool:
+        """Whether no error of the store came with it: a router or gateway in between may have given it."""
+        return self.code == str(self.status) or self.code in _NOBODYS
+
+    @property
     def denied(self) -> bool:
+        if self.is_anybodys:
+            return False
         return self.code in DENIED or (self.status == 403 and self.code not in BAD_KEY | {"RequestTimeTooSkewed"})
 
     @property
@@ -82,7 +89,7 @@ _ROOT: Final = re.compile(
 _SHOWN: Final = 40
 
 
-def require_document(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
+def require_document(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
     """Refuse a success that is none of its operation's. An event of botocore, before it parses.
 
     Raises botocore's ResponseParserError.
@@ -90,6 +97,7 @@ def require_document(operation_model: Any, response_dict: Mapping[str, Any], **_
     from botocore.parsers import ResponseParserError
 
     if response_dict["status_code"] >= 300:
+        response_dict["body"] = _error_in(response_dict["body"], operation_model.service_model.service_name)
         return
     name, body = operation_model.name, response_dict["body"]
     status = f"HTTP {response_dict['status_code']}"
@@ -100,20 +108,59 @@ def require_document(operation_model: Any, response_dict: Mapping[str, Any], **_
         return
     wanted = _root_of(operation_model)
     if wanted is None:
+        # The body of an object is yet to be read.
+        if not _is_of_bytes(operation_model) and body.strip() and _parsed(body) is None:
+            raise ResponseParserError(f"{status}, and the body is no XML")
         return
     if not body.strip():
         raise ResponseParserError(f"{status}, and the body is empty")
     match = _ROOT.match(body)
     root = match[1].decode() if match else ""
-    # An error with a 200, as some operations have it, botocore knows.
-    if root not in ("Error", wanted, *(name + end for end in _BY_MODEL)):
+    # An error with a 200, as some operations of S3 have it, botocore knows.
+    errors = ("Error",) if operation_model.service_model.service_name == "s3" else ()
+    if root not in (*errors, wanted, *(name + end for end in _BY_MODEL)):
         what = "a web page" if root.lower() in ("html", "doctype") else f"<{root[:_SHOWN]}>" if root else "no XML"
         raise ResponseParserError(f"{status}, and the body is {what}, not <{wanted}>")
+    if _parsed(body) is None:
+        raise ResponseParserError(f"{status}, and the body is cut off or broken")
 
 
 def _root_of(operation_model: Any) -> str | None:
     name: str = operation_model.name
     return name + "Response" if operation_model.service_model.service_name == "iam" else _ROOTS.get(name)
+
+
+def _parsed(body: bytes) -> ET.Element | None:
+    """The root of a document; None where it is none."""
+    parser = ET.XMLParser()  # noqa: S314 - an answer that declares entities was refused before
+    try:
+        parser.feed(body)
+        root: ET.Element = parser.close()
+    except ET.ParseError:
+        return None
+    return root
+
+
+def _error_in(body: bytes, service: str) -> bytes:
+    """The error document of an answer, in the form in which botocore looks for a code; without any, one without a code.
+
+    botocore would take the code of any other document as well.
+    """
+    root = _parsed(body)
+    name = "" if root is None else root.tag.rpartition("}")[2]
+    if service != "iam":
+        return body if name in ("Error", "ErrorResponse") else b""
+    if name == "ErrorResponse":
+        return body
+    # Some servers have S3's form for both.
+    inner = ET.tostring(root) if root is not None and name == "Error" else b"<Error><Code/></Error>"
+    return b"<ErrorResponse>" + inner + b"</ErrorResponse>"
+
+
+def _is_of_bytes(operation_model: Any) -> bool:
+    """Whether an answer is no document: an object, or a policy."""
+    shape = operation_model.output_shape
+    return shape is None or shape.serialization.get("payload") is not None
 
 
 def _is_of_s3(headers: Mapping[str, Any]) -> bool:

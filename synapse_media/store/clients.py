@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import http.client
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from synapse_media.schema.connection import Connection
 from . import credentials, tracing
 from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, moment, require_document, require_whole_page
 from .bounded import bound, one_call
+from .http import trusting
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -228,6 +230,9 @@ def _shared(service: str, connection: Connection, attempts: int) -> Any:
         # Without an endpoint boto3 would send any provider's credential to Amazon.
         name = "endpoint" if service == "s3" else "iam_endpoint"
         raise StoreError(f"{name} is missing: this store's {service.upper()} API has no address. Set {name}.")
+    if connection.ca_file and endpoint.startswith("https:"):
+        # What botocore says of one that is none doesn't name it, and it waits for a FIFO.
+        trusting(connection.ca_file)
     key = (service, replace(connection, variables=()), attempts)
     with _lock:
         if key not in _clients:
@@ -260,8 +265,8 @@ def _shared(service: str, connection: Connection, attempts: int) -> Any:
                     client.meta.events.register(f"before-sign.s3.{operation}", _content_md5)
             client.meta.events.register_first(f"before-call.{service}", _sign_with)
             tracing.watch(client, service)
-            # Before botocore makes a 500 of what it can't read, and tries again.
-            client.meta.events.register_first(f"before-parse.{service}", require_document)
+            # With no service named it comes before botocore's own, which makes a 500 of what it can't read.
+            client.meta.events.register_first("before-parse.*.*", require_document)
             client.meta.events.register_first("needs-retry.s3", _stay_where_nothing_is_said)
             bound(client, own_connection=attempts == 1)
             client.meta.events.register(f"after-call.{service}", _say_swapped)
@@ -314,6 +319,9 @@ def _stay_where_nothing_is_said(request_dict: Any, response: Any, **_: object) -
         redirect["redirected"] = True
 
 
+_CHECK: Final = "Check the endpoint and any proxy in front of it."
+
+
 def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     """Make one call. Raises ApiError with operation, target, the store's error and the request id."""
     import botocore.exceptions as faults
@@ -340,7 +348,8 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     ) as error:
         # An answer that is not the XML of this API: cut off, a proxy's page, or a server of another kind.
         why = "it is nested too deeply" if isinstance(error, RecursionError) else _first_line(error)
-        raise ApiError(NO_ANSWER, 0, f"{asked}: the answer is not that of an S3 or IAM API: {why}") from None
+        words = f"{asked}: the answer is not that of an S3 or IAM API: {why}. {_CHECK}"
+        raise ApiError(NO_ANSWER, 0, words) from None
     _refuse_page(answer, operation, where)
     require_whole_page(asked, operation, answer, str(arguments.get("Prefix") or ""))
     return answer
@@ -365,6 +374,9 @@ def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
     """Raises ApiError for a web page, which must not be taken for a response of the store, such as 'not found'."""
     meta = answer.get("ResponseMetadata", {})
     headers = meta.get("HTTPHeaders", {})
+    # nginx's and Apache's is a page: `_meaning` knows its cause.
+    if meta.get("HTTPStatusCode") == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return
     # A store's response has a request id, whatever its content type (an object may be a web page too).
     if str(headers.get("content-type", "")).startswith("text/html") and not any(
         name.startswith("x-amz") for name in headers
@@ -373,26 +385,39 @@ def _refuse_page(answer: Mapping[str, Any], operation: str, where: str) -> None:
             NO_ANSWER,
             0,
             f"{operation} at {where}: the response is a web page (HTTP {meta.get('HTTPStatusCode')}), not that of a "
-            "store: check the endpoint and any proxy in front of it.",
+            f"store. {_CHECK}",
         )
 
 
 def _in_words(error: Any, operation: str, where: str, arguments: Mapping[str, Any]) -> ApiError:
     answer = error.response
-    code = str(answer.get("Error", {}).get("Code") or "")
     meta = answer.get("ResponseMetadata", {})
+    headers = meta.get("HTTPHeaders", {})
     status = int(meta.get("HTTPStatusCode") or 0)
-    request_id = meta.get("RequestId") or meta.get("HTTPHeaders", {}).get("x-amz-request-id") or ""
+    # As botocore has it where there is no document; it has nothing of a document that is no error.
+    code = str(answer.get("Error", {}).get("Code") or status)
+    request_id = meta.get("RequestId") or headers.get("x-amz-request-id") or ""
     target = str(arguments.get("Bucket") or arguments.get("UserName") or "")
     message = _first_line(answer.get("Error", {}).get("Message") or "")
-    region = _first_line(answer.get("Error", {}).get("Region") or "")[:64]
+    if code == str(status):
+        message = message or http.client.responses.get(status, "")
+    named = answer.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+    region = _first_line(named or "")[:64]
     words = f"{operation} {target} at {where}: {code} {message}".replace("  ", " ").strip()
+    # No answer to HEAD has a document.
+    bare = code == str(status) and not operation.startswith("head_")
     return ApiError(
         code,
         status,
         f"{words} (HTTP {status}{f', request {request_id}' if request_id else ''})"
-        f"{_meaning(code, message, status, region)}{_elsewhere(status, meta.get('HTTPHeaders', {}))}",
+        f"{_meaning(code, message, status, region) or _elsewhere(status, headers) or _said_by(bare)}",
     )
+
+
+def _said_by(bare: bool) -> str:
+    if not bare:
+        return ""
+    return f". It came without the error of a store. {_CHECK}"
 
 
 def _elsewhere(status: int, headers: Mapping[str, Any]) -> str:
@@ -420,6 +445,8 @@ def _meaning(code: str, message: str, status: int, region: str) -> str:
     if code == "AuthorizationHeaderMalformed":
         right = f": set region: {region}" if region else ""
         return f". The region is not the one this endpoint signs for{right}."
+    if code == "PermanentRedirect" and region:
+        return f". This endpoint does not serve the region of the bucket: set region: {region}, and its endpoint."
     if status == 413:
         return (
             ". What stands in front of the store takes no request of this length: have it take 16 MiB and more "

@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from synapse_media import catalog
+from synapse_media import catalog, incoming
 from synapse_media.errors import StoreError
 from synapse_media.redaction import remember
 
@@ -70,8 +70,7 @@ def shared(access_key_id: str) -> str:
         return ""
     reader = configparser.RawConfigParser()
     try:
-        with Path(path).open(encoding="utf-8") as file:
-            reader.read_string(file.read(1 << 20))
+        reader.read_string(incoming.text(Path(path), 1 << 20))
     except (OSError, UnicodeDecodeError, configparser.Error):
         # What the reader says has a line of the file in it.
         raise StoreError(

@@ -16,9 +16,11 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from synapse_media import incoming
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted
 
@@ -190,6 +192,8 @@ def trusting(ca_file: str) -> ssl.SSLContext:
     Made once: to parse a system's certificates takes longer than a call.
     """
     try:
+        if ca_file:
+            incoming.refuse_other_kind(Path(ca_file))
         return ssl.create_default_context(cafile=ca_file or None)
     except OSError as error:
         raise StoreError(
@@ -252,13 +256,15 @@ def _refusal(error: urllib.error.HTTPError, where: str, *, plain: bool) -> ApiEr
         raw = _read(error.fp)
         parsed = {"message": raw.decode(errors="replace")} if plain and kind == "text/plain" else None
         parsed = parsed or _parsed(raw, kind, error.code, where)
-    except (ApiError, OSError, http.client.HTTPException, bounded.TooMuchError):
+    except (ApiError, OSError, ValueError, http.client.HTTPException, bounded.TooMuchError):
         parsed = None
     told: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
     code = str(next((told[name] for name in ("id", "code", "error") if isinstance(told.get(name), str)), error.code))
     message = redacted(" ".join(str(told.get("message") or error.reason or "").split()))[:300]
     request_id = _request_id(error.headers) or redacted(str(told.get("request_id") or ""))[:100]
     words = f"{where}: {code}: {message} (HTTP {error.code}{f', request {request_id}' if request_id else ''})"
+    if code == str(error.code) and not (plain and kind == "text/plain"):
+        words += ". It came without the error of that API: check its address and any proxy in front of it"
     if error.code in (408, 429) or error.code >= 500:
         after = _seconds(error.headers.get("Retry-After"))
         return _TransientError(code, error.code, words, after, by_the_api=bool(told))

@@ -329,8 +329,7 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
                 stop = f"{operation.value} could not even be tried"
             # A 403 without the store's error document may come from a proxy, which is no proof that the key is
             # restricted.
-            said = error.code != str(error.status)
-            outcome = "refused" if error.denied and (said or wanted == "allowed") else f"failed ({error.code})"
+            outcome = "refused" if error.denied else f"failed ({error.code})"
             yield ProofLine(operation.value, wanted, outcome, "" if outcome == wanted else str(error))
         else:
             yield ProofLine(operation.value, wanted, "allowed")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from synapse_media.redaction import redacted
+from synapse_media.redaction import plain, redacted
 
 VARIABLE: Final = "SYNAPSE_MEDIA_VERBOSE"
 """An environment variable, since the plugin is a grandchild process of the command."""
@@ -39,7 +39,7 @@ def say(what: str, started: float, status: object, request_id: str = "") -> None
     if enabled():
         spent = (time.monotonic() - started) * 1000
         words = f"{what}: {status} in {spent:.0f} ms{f', request {request_id}' if request_id else ''}"
-        tell(redacted(MARK + words))
+        tell(plain(redacted(MARK + words)))
 
 
 def watch(client: Any, service: str) -> None:

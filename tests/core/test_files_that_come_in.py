@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
 
 from synapse_media import stackfile
-from synapse_media.errors import Problem, SettingsError, SynapseMediaError, UsageError
+from synapse_media.cli import main
+from synapse_media.engine.session import EngineError, backend_of
+from synapse_media.errors import Problem, SettingsError, StoreError, SynapseMediaError, UsageError
 from synapse_media.lint import reading
+from synapse_media.schema.connection import Connection
+from synapse_media.store import credentials
+from synapse_media.store.clients import Credential, s3_client
+from synapse_media.store.http import trusting
 from tests.core.test_stackfile import GOOD
 
 MUTANTS = int(os.environ.get("FILE_MUTANTS", "400"))
@@ -87,6 +94,83 @@ def test_what_is_no_file_is_not_opened(project: Path) -> None:
     (project / "Pulumi.s.yaml").symlink_to("/dev/zero")
     with pytest.raises(stackfile.StackFileError, match="no regular file"):
         stackfile.read(project, "s")
+
+
+NO_FILES = ("a FIFO", "a device", "a folder", "long")
+
+
+@pytest.fixture(params=NO_FILES)
+def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """What a command is given in place of a file."""
+    path = tmp_path / "what-is-given"
+    if request.param == "a FIFO":
+        os.mkfifo(path)
+    elif request.param == "a device":
+        path.symlink_to("/dev/zero")
+    elif request.param == "a folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 33)
+    return path
+
+
+WHY = "it is no regular file|it has more than 1,0[0-9,]* bytes"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("prove", "--store"),
+        ("render", "--out", "o", "--store"),
+        ("switch", "--to", "filesystem", "--store"),
+        ("abort-uploads", "--store"),
+        ("media", "verify", ".", "--store"),
+        ("media", "copy", ".", "--store"),
+        ("cost", "--stored", "1GB", "--files", "1", "--prices"),
+        ("check",),
+    ],
+    ids=" ".join,
+)
+def test_no_command_reads_what_is_no_file(
+    command: tuple[str, ...], no_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(no_file.parent)
+    if command == ("check",) and no_file.is_dir():
+        pytest.skip("a folder is what it takes")
+    assert main([*command, str(no_file)])
+    said = "".join(capsys.readouterr())
+    assert str(no_file) in said
+    assert re.search(f"{WHY}|is not a regular file|the limit for a configuration", said)
+
+
+def test_no_credentials_file_is_read_that_is_none(no_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(no_file))
+    with pytest.raises(StoreError, match="which can't be read as a credentials file"):
+        credentials.shared("AKIA")
+
+
+def test_no_project_is_read_that_is_none(no_file: Path) -> None:
+    no_file.rename(no_file.with_name("Pulumi.yaml"))
+    with pytest.raises(EngineError, match=WHY):
+        backend_of(no_file.parent)
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a device", "a folder", "no certificate"])
+def test_a_ca_file_that_is_none_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        path.write_text("no certificate")
+    connection = Connection(endpoint="https://127.0.0.1:9", ca_file=str(path))
+    for client in (lambda: trusting(str(path)), lambda: s3_client(connection, Credential("AKIA", "x" * 40))):
+        with pytest.raises(StoreError, match=r"ca_file: .*ca\.pem' can't be used"):
+            client()
 
 
 @pytest.mark.parametrize("value", ["2026-02-30", "0x_", "!!int x", "[" * 3_000, "9" * 5_000, "0x" + "f" * 5_000])

@@ -328,8 +328,19 @@ def test_what_head_can_t_say_is_asked_again() -> None:
 
 
 def test_a_request_that_is_too_long_for_a_proxy_is_explained() -> None:
-    said, _ = refused(says(413, "<html>413</html>"), "put_object", Bucket="b", Key="k", Body=b"x")
-    assert "client_max_body_size" in said
+    for kind in ("application/xml", "text/html"):
+        page = says(413, "<html>413 Request Entity Too Large</html>", Content_Type=kind)
+        said, _ = refused(page, "put_object", Bucket="b", Key="k", Body=b"x")
+        assert "client_max_body_size" in said
+
+
+@pytest.mark.parametrize("named", ["header", "body"])
+def test_the_region_of_a_bucket_that_is_elsewhere_is_passed_on(named: str) -> None:
+    inside = "<Region>moon-1</Region>" if named == "body" else ""
+    text = f"<Error><Code>PermanentRedirect</Code><Message>elsewhere</Message>{inside}</Error>"
+    more = {"x_amz_bucket_region": "moon-1"} if named == "header" else {}
+    said, _ = refused(says(301, text, **more), "list_objects_v2", Bucket="b")
+    assert "set region: moon-1" in said
 
 
 def test_a_region_that_is_no_place_is_left_out() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from synapse_media.errors import StoreError
+from synapse_media.plugin import garage
+from synapse_media.schema.connection import Connection
 from synapse_media.store import bounded
 from synapse_media.store.answers import ApiError
 from synapse_media.store.bounded import LIMIT
@@ -157,7 +159,37 @@ def test_an_error_page_keeps_its_status(api: MisbehavingServer) -> None:
     api.answers = [says(403, "<html>no</html>", Content_Type="text/html", x_request_id="r-2")]
     with pytest.raises(ApiError, match=r"403: Forbidden \(HTTP 403, request r-2\)") as caught:
         client(api).call("GET", "/")
-    assert caught.value.denied
+    assert caught.value.status == 403
+    # Nobody knows whose page it is.
+    assert not caught.value.denied
+    assert "It came without the error of that API: check its address and any proxy" in str(caught.value)
+
+
+def test_what_a_server_writes_is_no_command_for_a_terminal(api: MisbehavingServer) -> None:
+    api.answers = [says(401, '{"code": "bad\\u001b[2J", "message": "\\ud800 \\u001b[2J\\u202e\\u009bx"}')]
+    with pytest.raises(ApiError) as caught:
+        client(api).call("GET", "/")
+    told = f"{caught.value} {caught.value.code}"
+    assert told.isprintable()
+    assert r"\ud800 \x1b[2J\u202e\x9bx (HTTP 401)" in told
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_chunk_of_negative_length_is_no_answer(api: MisbehavingServer, status: int) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(status)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"-5\r\nabc\r\n0\r\n\r\n")
+        handler.close_connection = True
+
+    api.answers = [answer] * 5
+    with pytest.raises(ApiError):
+        client(api).call("GET", "/")
+    api.answers = [answer] * 5
+    with pytest.raises(ApiError, match=r"Garage's S3 API|is not HTTP"):
+        garage.check_region(Connection(endpoint=api.url, region="garage"))
 
 
 def test_a_redirect_is_not_followed(api: MisbehavingServer) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 
 from synapse_media.errors import StoreError
 from synapse_media.methods import METHODS, Operation, expectations
+from synapse_media.plugin import garage, storj
 from synapse_media.plugin.digitalocean_spaces import SpacesApi
 from synapse_media.plugin.iam import POLICY_NAME, KeyRing, User, UserPolicy
 from synapse_media.plugin.resource import Values
@@ -166,3 +168,87 @@ def test_a_spaces_key_is_gone_by_the_apis_own_word(name: str, monkeypatch: pytes
             api.deleted("DO00KEY")
         double.misbehave(proxy.in_between(404, "application/json", '{"id": "not_found", "message": "gone"}'))
         api.deleted("DO00KEY")
+
+
+FOREIGN = {
+    "bare": ("", ""),
+    "plain": ("text/plain", "404 page not found"),
+    "json": ("application/json", '{"message": "no Route matched with those values"}'),
+    "other xml": ("application/xml", "<Fault><Code>NoSuchBucket</Code></Fault>"),
+    "other xml with an error": ("application/xml", "<Fault><Error><Code>NoSuchEntity</Code></Error></Fault>"),
+    "cut off": ("application/xml", "<ErrorResponse><Error><Code>NoSuchEntity</Code>"),
+}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 502])
+@pytest.mark.parametrize("body", FOREIGN)
+def test_an_error_without_the_stores_document_is_told_with_its_status_and_the_next_step(
+    direct: Direct, body: str, status: int
+) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.in_between(status, *FOREIGN[body]))
+        there = direct.parsed(endpoint=double.url, iamEndpoint=double.url)
+        for client, operation, arguments in (
+            (connections.s3_client(there, attempts=1), "list_objects_v2", {"Bucket": "b"}),
+            (connections.iam_client(there, attempts=1), "get_user", {"UserName": "u"}),
+        ):
+            with pytest.raises(ApiError) as caught:
+                connections.call(client, operation, **arguments)
+            error = caught.value
+            assert (error.code, error.status) == (str(status), status)
+            assert not error.denied
+            assert not error.absent
+            assert f"{status} {HTTPStatus(status).phrase} (HTTP {status})" in str(error)
+            assert "check the endpoint and any proxy in front of it." in str(error).lower()
+
+
+@pytest.mark.parametrize("form", ["<Error>{}</Error>", "<ErrorResponse><Error>{}</Error></ErrorResponse>"])
+def test_the_stores_own_refusal_is_taken_in_either_form(direct: Direct, form: str) -> None:
+    text = form.format("<Code>AccessDenied</Code><Message>not for you</Message>")
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.in_between(403, "application/xml", text))
+        there = direct.parsed(endpoint=double.url, iamEndpoint=double.url)
+        for client, operation in (
+            (connections.s3_client(there), "list_buckets"),
+            (connections.iam_client(there), "list_users"),
+        ):
+            with pytest.raises(ApiError, match="AccessDenied not for you") as caught:
+                connections.call(client, operation)
+            assert caught.value.denied
+
+
+@pytest.mark.parametrize("text", ["", '{"ok": true}', "<html/>", "<!doctype html><p>", "<ListBucketResult><a></b>"])
+def test_a_success_that_is_no_answer_is_told_as_what_it_was(direct: Direct, text: str) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.in_between(200, "application/xml", text))
+        client = connections.s3_client(direct.parsed(endpoint=double.url))
+        with pytest.raises(ApiError) as caught:
+            connections.call(client, "list_objects_v2", Bucket="b")
+        assert len(double.exchanges) == 1
+        assert "500" not in str(caught.value)
+        assert "HTTP 200, and the body is " in str(caught.value)
+        if text and not text.startswith("<"):
+            with pytest.raises(ApiError, match="HTTP 200, and the body is no XML"):
+                connections.call(client, "put_object", Bucket="b", Key="k", Body=b"x")
+
+
+@pytest.mark.parametrize("name", ["traefik", "kong", "bare 404"])
+def test_a_gateway_that_does_not_answer_has_accepted_no_key(direct: Direct, name: str) -> None:
+    with proxy.in_front_of(direct.endpoint) as double:
+        s3 = connections.s3_client(direct.parsed(endpoint=double.url))
+        for fault in (proxy.NO_STORE[name], proxy.in_between(403)):
+            double.behave()
+            double.misbehave(fault)
+            with pytest.raises(ApiError):
+                storj._wait_until_known(s3, "b", lambda _: None)
+
+
+def test_a_key_of_which_nobody_knows_the_buckets_is_no_other_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Garage's own refusal says that the token may not look; one of a proxy says nothing."""
+    monkeypatch.setenv("GARAGE_ADMIN_TOKEN", "a-token-of-the-double")
+    with proxy.in_front_of("http://127.0.0.1:9") as double:
+        double.misbehave(proxy.in_between(403))
+        api = garage.admin(Connection(admin_endpoint=double.url, variables=("GARAGE_ADMIN_TOKEN",)))
+        with pytest.raises(ApiError, match="check its address and any proxy in front of it") as caught:
+            api.call("GET", "/v2/GetKeyInfo", query={"id": "GK1"})
+    assert not caught.value.denied

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -297,6 +299,36 @@ def test_where_one_can_not_be_replaced_the_others_are_put_back(
     assert {path.name: (path.lstat().st_ino, path.lstat().st_mode) for path in tmp_path.iterdir()} == before
     assert (tmp_path / "a.yml").read_text() == "old"
     assert (tmp_path / "link.yml").readlink() == Path("target")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("place", ["fsync", "link", "unlink"])
+def test_a_signal_waits_until_all_is_written(
+    place: str, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SIGTERM, of systemd, `timeout` or CI, the process would end there and then."""
+    for name in ("a.yml", "b.yml"):
+        (tmp_path / name).write_text("old")
+    real, said = getattr(os, place), []
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        if not said:
+            os.kill(os.getpid(), number)
+        said.append(arguments)
+        return real(*arguments, **named)
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(number, end)
+    monkeypatch.setattr(os, place, interrupted)
+    try:
+        with pytest.raises(SystemExit):
+            write({"a.yml": "new", "b.yml": "new"}, tmp_path)
+    finally:
+        signal.signal(number, before)
+    assert said
+    assert tree(tmp_path) == {"a.yml": "new", "b.yml": "new"}
 
 
 def test_what_could_not_be_put_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
