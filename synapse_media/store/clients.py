@@ -346,6 +346,26 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     return answer
 
 
+_lacking: dict[tuple[str, str], ApiError] = {}
+"""{(endpoint, operation): what the store said}, of operations that it lacks."""
+_NEVER_THERE: Final = frozenset({"NotImplemented", "InvalidAction"})
+"""What the error document of a store says of an operation that it lacks, whatever the operation is asked of."""
+
+
+def call_if_any(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
+    """As `call`; a store that has said that it lacks the operation is not asked again in this process."""
+    asked = (client.meta.endpoint_url, operation)
+    if asked in _lacking:
+        said = _lacking[asked]
+        raise ApiError(said.code, said.status, str(said))
+    try:
+        return call(client, operation, **arguments)
+    except ApiError as error:
+        if error.code in _NEVER_THERE:
+            _lacking[asked] = error
+        raise
+
+
 def server_time(answer: Mapping[str, Any]) -> datetime:
     """When an answer was given, by the store's clock (UTC); by this machine's where the store does not tell.
 
