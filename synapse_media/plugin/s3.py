@@ -61,7 +61,7 @@ class S3Administrator:
         found = []
         for name in listed:
             # Not those of the proofs beside this one, of which each would ask for the mark of every other.
-            if not name.startswith(DECOY) or name in self._ours:
+            if not name.startswith(DECOY) or name == decoy or name in self._ours:
                 continue
             try:
                 if is_marked(mark_of(s3, name), inputs):

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -203,15 +204,22 @@ def _session() -> Any:
     return boto3.session.Session(botocore_session=session)
 
 
+_HTTP_DATE: Final = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", re.ASCII)
+
+
 def _timestamp(value: Any) -> datetime:
     """A time in an answer, of which a page of a listing has a thousand: botocore's own way takes 15 times as long.
 
     Raises what `parse_timestamp` does.
     """
-    # As S3 writes it, "2026-01-31T23:59:59.000Z"; another form is botocore's to read.
-    if isinstance(value, str) and value[10:11] == "T" and value.endswith("Z"):
+    # As S3 writes it, "2026-01-31T23:59:59.000Z", and as a header has it, "Sat, 31 Jan 2026 23:59:59 GMT"; another form
+    # is botocore's to read.
+    if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            return datetime.fromisoformat(value)
+            if value[10:11] == "T" and value.endswith("Z"):
+                return datetime.fromisoformat(value)
+            if _HTTP_DATE.fullmatch(value):
+                return parsedate_to_datetime(value)
     from botocore.utils import parse_timestamp
 
     read: datetime = parse_timestamp(value)
