@@ -36,7 +36,7 @@ from synapse_media.schema.resources import (
     UserState,
 )
 from synapse_media.store.answers import ApiError, moment
-from synapse_media.store.clients import Client, call, iam_client, s3_client, server_time
+from synapse_media.store.clients import Client, call, call_if_any, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
 from .keyring import KeyFamily, MadeKey, RingBase
@@ -261,7 +261,7 @@ class User(SchemaResource[UserInputs, UserState]):
             context.warn(f"{fault} It is not deleted.")
             return
         try:
-            never_handed_out, used = _keys_of_nobody(user, connection, mark)
+            never_handed_out, used = _keys_of_nobody(user, connection, mark) if _listed(iam, user) else ([], [])
             if used:
                 raise StoreError(
                     f"user {user} has the key {', '.join(used)}, which this state does not know, and which may be in "
@@ -360,7 +360,8 @@ class UserPolicy(SchemaResource[UserPolicyInputs, UserPolicyState]):
                 )
                 return
             mark = state.inputs.mark or last.mark
-            if _is_ours(iam, user, mark, adopted=False):
+            # Nobody depends on the policy of a user without keys, whoever's it is.
+            if _listed(iam, user) and _is_ours(iam, user, mark, adopted=False):
                 _, used = _keys_of_nobody(user, state.inputs.connection, mark)
                 if used:
                     context.warn(
@@ -518,14 +519,16 @@ class IamKeys(KeyFamily):
         self._found: _User | None = None
         self._done: list[str] = []
         self._open: list[_Entry] = []
+        self._listing: Mapping[str, Any] | None = None
 
     def listed(self) -> dict[str, bool] | None:
         try:
-            return {key["AccessKeyId"]: key.get("Status") != "Inactive" for key in _listed(self._iam, self._user)}
+            self._listing = call(self._iam, "list_access_keys", UserName=self._user)
         except ApiError as error:
             if error.absent:
                 return None
             raise
+        return {key["AccessKeyId"]: key.get("Status") != "Inactive" for key in self._listing["AccessKeyMetadata"]}
 
     def require_ours(self, known: Collection[str]) -> None:
         self._found = _user(self._iam, self._user)
@@ -537,7 +540,8 @@ class IamKeys(KeyFamily):
             _refuse(fault)
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
-        answer = call(self._iam, "list_access_keys", UserName=self._user)
+        # What was listed a moment ago is good for one key: the next one is announced beside it.
+        answer, self._listing = self._listing or call(self._iam, "list_access_keys", UserName=self._user), None
         listed = [key["AccessKeyId"] for key in answer["AccessKeyMetadata"]]
         at = server_time(answer)
         digests = frozenset(map(_digest, before.union(listed)))
@@ -562,6 +566,7 @@ class IamKeys(KeyFamily):
         return MadeKey(made["AccessKeyId"], made["SecretAccessKey"], created.isoformat())
 
     def delete(self, key_id: str) -> None:
+        self._listing = None
         try:
             call(self._iam, "delete_access_key", UserName=self._user, AccessKeyId=key_id)
         except ApiError as error:
@@ -759,7 +764,7 @@ def _extras(iam: Client, user: str, context: Context) -> _Extras:
 
 def _if_any(iam: Client, user: str, context: Context, operation: str, *, part: str, name: str) -> list[str]:
     try:
-        return [str(item[name]) for item in call(iam, operation, UserName=user).get(part, [])]
+        return [str(item[name]) for item in call_if_any(iam, operation, UserName=user).get(part, [])]
     except ApiError as error:
         if error.denied:
             context.warn(f"user {user}: its other permissions are unknown: {error}")

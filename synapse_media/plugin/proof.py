@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -172,6 +172,15 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
     administrator = families.proof_administrator(inputs.administrator)
     left: list[str] = []
     own = own_object(inputs.prefix)
+
+    def cleared() -> bool:
+        # Best effort: after a failed probe the objects may be out of reach, and the lines report that failure.
+        try:
+            administrator.clear(inputs, own)
+        except ApiError:
+            return False
+        return True
+
     try:
         if old is not None and old.decoys_left:
             left += _delete_left(old, context)
@@ -186,11 +195,8 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
                 policy=administrator.bucket_policy(inputs) if inputs.admin else None,
                 settle_seconds=inputs.settle_seconds,
                 own=own,
+                cleared=cleared if inputs.admin else None,
             )
-        if inputs.admin:
-            # Best effort: after a failed probe the objects may be out of reach, and the lines report that failure.
-            with suppress(ApiError):
-                administrator.clear(inputs, own)
         # The ring can't do this itself: what it returns is not in the state yet, and a run killed in between would
         # leave a key that nobody knows. Here the state has the key, or there were nothing to prove.
         if not writes_at_end():

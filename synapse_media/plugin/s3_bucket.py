@@ -15,12 +15,13 @@ from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.schema.resources import BUCKET, AnyS3BucketState, BucketInputs, BucketState
 from synapse_media.store.answers import ApiError
-from synapse_media.store.clients import Client, call, s3_client
+from synapse_media.store.clients import Client, call, call_if_any, s3_client
 from synapse_media.store.objects import (
     Elsewhere,
+    Version,
     create_bucket,
     empty_out,
-    is_empty,
+    left_by_proof,
     look,
     media_elsewhere,
     remove_versions,
@@ -113,7 +114,7 @@ _NO_ACTIONS: Final = frozenset({"ID", "Status", "Filter", "Prefix"})
 def _lifecycle(s3: Client, bucket: str) -> Mapping[str, Any]:
     """The lifecycle configuration; {} for none."""
     try:
-        found: Mapping[str, Any] = call(s3, "get_bucket_lifecycle_configuration", Bucket=bucket)
+        found: Mapping[str, Any] = call_if_any(s3, "get_bucket_lifecycle_configuration", Bucket=bucket)
     except ApiError as error:
         if error.code != "NoSuchLifecycleConfiguration":
             raise
@@ -235,7 +236,7 @@ def _put_policy(s3: Client, inputs: BucketInputs) -> None:
 
 def _get_block(s3: Client, inputs: S3In, /) -> S3In:
     try:
-        found = call(s3, "get_public_access_block", Bucket=inputs.bucket)["PublicAccessBlockConfiguration"]
+        found = call_if_any(s3, "get_public_access_block", Bucket=inputs.bucket)["PublicAccessBlockConfiguration"]
     except ApiError as error:
         if error.code != "NoSuchPublicAccessBlockConfiguration":
             raise
@@ -244,12 +245,12 @@ def _get_block(s3: Client, inputs: S3In, /) -> S3In:
 
 
 def _put_block(s3: Client, inputs: BucketInputs) -> None:
-    call(s3, "put_public_access_block", Bucket=inputs.bucket, PublicAccessBlockConfiguration=_BLOCK)
+    call_if_any(s3, "put_public_access_block", Bucket=inputs.bucket, PublicAccessBlockConfiguration=_BLOCK)
 
 
 def _encryption_rules(s3: Client, bucket: str) -> list[Mapping[str, Any]]:
     try:
-        found = call(s3, "get_bucket_encryption", Bucket=bucket)["ServerSideEncryptionConfiguration"]
+        found = call_if_any(s3, "get_bucket_encryption", Bucket=bucket)["ServerSideEncryptionConfiguration"]
     except ApiError as error:
         if error.code != "ServerSideEncryptionConfigurationNotFoundError":
             raise
@@ -273,7 +274,7 @@ def _unlike_encryption(s3: Client, inputs: BucketInputs) -> list[str]:
 def _put_encryption(s3: Client, inputs: BucketInputs) -> None:
     bucket = inputs.bucket
     rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": _AES}]}
-    call(s3, "put_bucket_encryption", Bucket=bucket, ServerSideEncryptionConfiguration=rules)
+    call_if_any(s3, "put_bucket_encryption", Bucket=bucket, ServerSideEncryptionConfiguration=rules)
     try:
         call(s3, "put_object", Bucket=bucket, Key=PROOF_OBJECT, Body=b"after default encryption was switched on")
     except ApiError as error:
@@ -488,6 +489,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         self._tags: dict[str, str] | None = None
         self._made_at: float | None = None
         self._is_new = False
+        self._left: list[Version] | None = None
 
     @cached_property
     def s3(self) -> _Remembering:
@@ -506,6 +508,18 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         self.state.arn = arn(self.bucket)
 
     def find(self) -> bool:
+        # What has a mark is there, and the mark is needed next. Without one, or where it can't be read, that is asked.
+        return (self.can_be_marked and self._has_mark()) or self._is_there()
+
+    def _has_mark(self) -> bool:
+        try:
+            return bool(mark_of(self.s3, self.bucket, may_be_denied=True))
+        except ApiError as error:
+            if error.absent:
+                return False
+            raise
+
+    def _is_there(self) -> bool:
         try:
             look(self.s3, self.bucket)
         except ApiError as error:
@@ -516,7 +530,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
 
     def find_unknown(self) -> bool:
         try:
-            return self.find()
+            return self._is_there()
         except ApiError as error:
             if not error.denied:
                 raise
@@ -664,13 +678,14 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         return f"the lifecycle rules {', '.join(rules)} delete media by age: remove them"
 
     def is_empty(self) -> bool:
-        return is_empty(self.s3, self.bucket)
+        self._left = left_by_proof(self.s3, self.bucket)
+        return self._left is not None
 
     def empty(self) -> None:
         empty_out(self.s3, self.bucket)
 
     def clear(self) -> None:
-        empty_out(self.s3, self.bucket, of_proof=True)
+        empty_out(self.s3, self.bucket, of_proof=True, listed=self._left)
 
     def delete(self) -> None:
         try:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -205,15 +206,22 @@ def _session() -> Any:
     return boto3.session.Session(botocore_session=session)
 
 
+_HTTP_DATE: Final = re.compile(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", re.ASCII)
+
+
 def _timestamp(value: Any) -> datetime:
     """A time in an answer, of which a page of a listing has a thousand: botocore's own way takes 15 times as long.
 
     Raises what `parse_timestamp` does.
     """
-    # As S3 writes it, "2026-01-31T23:59:59.000Z"; another form is botocore's to read.
-    if isinstance(value, str) and value[10:11] == "T" and value.endswith("Z"):
+    # As S3 writes it, "2026-01-31T23:59:59.000Z", and as a header has it, "Sat, 31 Jan 2026 23:59:59 GMT"; another form
+    # is botocore's to read.
+    if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            return datetime.fromisoformat(value)
+            if value[10:11] == "T" and value.endswith("Z"):
+                return datetime.fromisoformat(value)
+            if _HTTP_DATE.fullmatch(value):
+                return parsedate_to_datetime(value)
     from botocore.utils import parse_timestamp
 
     read: datetime = parse_timestamp(value)
@@ -353,6 +361,26 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     _refuse_page(answer, operation, where)
     require_whole_page(asked, operation, answer, str(arguments.get("Prefix") or ""))
     return answer
+
+
+_lacking: dict[tuple[str, str], ApiError] = {}
+"""{(endpoint, operation): what the store said}, of operations that it lacks."""
+_NEVER_THERE: Final = frozenset({"NotImplemented", "InvalidAction"})
+"""What the error document of a store says of an operation that it lacks, whatever the operation is asked of."""
+
+
+def call_if_any(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
+    """As `call`; a store that has said that it lacks the operation is not asked again in this process."""
+    asked = (client.meta.endpoint_url, operation)
+    if asked in _lacking:
+        said = _lacking[asked]
+        raise ApiError(said.code, said.status, str(said))
+    try:
+        return call(client, operation, **arguments)
+    except ApiError as error:
+        if error.code in _NEVER_THERE:
+            _lacking[asked] = error
+        raise
 
 
 def server_time(answer: Mapping[str, Any]) -> datetime:

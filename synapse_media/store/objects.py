@@ -88,7 +88,7 @@ def _objects(s3: Client, bucket: str, prefix: str, pages: int) -> Iterator[dict[
 
 
 @dataclass(frozen=True, slots=True)
-class _Version:
+class Version:
     """An object's version, or a delete marker.
 
     Attributes:
@@ -101,12 +101,12 @@ class _Version:
     modified: datetime | None
 
     @classmethod
-    def of(cls, item: Mapping[str, Any]) -> _Version:
+    def of(cls, item: Mapping[str, Any]) -> Version:
         modified = item.get("LastModified")
         return cls(item["Key"], item.get("VersionId") or "", modified if isinstance(modified, datetime) else None)
 
 
-def _versions(s3: Client, bucket: str, prefix: str = "", *, media: bool = False) -> Iterator[_Version]:
+def _versions(s3: Client, bucket: str, prefix: str = "", *, media: bool = False) -> Iterator[Version]:
     """Every version and delete marker.
 
     Raises ApiError, also where the listing has no end.
@@ -125,13 +125,13 @@ def _versions(s3: Client, bucket: str, prefix: str = "", *, media: bool = False)
                 raise
             break
         for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-            yield _Version.of(item)
+            yield Version.of(item)
         if not page.get("IsTruncated"):
             return
         marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
         next_page(marker)
     for item in _objects(s3, bucket, prefix, pages):
-        yield replace(_Version.of(item), version_id="")
+        yield replace(Version.of(item), version_id="")
 
 
 def _counting(bucket: str, pages: int) -> Callable[[object], None]:
@@ -151,9 +151,19 @@ def is_ours(key: str) -> bool:
     return PROOF_NAME.search(key) is not None
 
 
+def left_by_proof(s3: Client, bucket: str) -> list[Version] | None:
+    """What the proof left in a bucket that has nothing else; None if it has. Old versions count as media."""
+    found: list[Version] = []
+    for version in _versions(s3, bucket):
+        if not is_ours(version.key):
+            return None
+        found.append(version)
+    return found
+
+
 def is_empty(s3: Client, bucket: str) -> bool:
-    """Nothing in it but what the proof left; old versions count as media."""
-    return all(is_ours(version.key) for version in _versions(s3, bucket))
+    """Nothing in it but what the proof left."""
+    return left_by_proof(s3, bucket) is not None
 
 
 def holds_media(s3: Client, bucket: str) -> bool:
@@ -227,11 +237,12 @@ def search(
     return Elsewhere(None)
 
 
-def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
+def empty_out(s3: Client, bucket: str, *, of_proof: bool = False, listed: Iterable[Version] | None = None) -> None:
     """Delete everything in the bucket, including unfinished uploads.
 
     Args:
         of_proof: delete only what the proof wrote.
+        listed: what is in the bucket, where that was just listed.
     """
     try:
         # Listed anew each time: what was aborted is gone from the first page.
@@ -247,7 +258,7 @@ def empty_out(s3: Client, bucket: str, *, of_proof: bool = False) -> None:
     except ApiError as error:
         if not error.lacking:
             raise
-    for version in _versions(s3, bucket, media=not of_proof):
+    for version in _versions(s3, bucket, media=not of_proof) if listed is None else listed:
         if not of_proof or is_ours(version.key):
             _delete_version(s3, bucket, version)
 
@@ -276,7 +287,7 @@ def is_left(key: str, own: str, written: datetime | None) -> bool:
     return key.startswith(own) or (written is not None and datetime.now(UTC) - written > _PROOF_ENDS)
 
 
-def _delete_version(s3: Client, bucket: str, version: _Version) -> None:
+def _delete_version(s3: Client, bucket: str, version: Version) -> None:
     # One by one: not every store has DeleteObjects.
     named = {"VersionId": version.version_id} if version.version_id else {}
     call(s3, "delete_object", Bucket=bucket, Key=version.key, **named)

@@ -292,6 +292,7 @@ def prove(
     policy: str | None = None,
     settle_seconds: float = 0,
     own: str = "",
+    cleared: Callable[[], bool] | None = None,
 ) -> tuple[ProofLine, ...]:
     """Try every expected operation with the key; one line per operation, in the order tried.
 
@@ -300,17 +301,19 @@ def prove(
         policy: the bucket's policy as an administrator reads it; None if there is none to ask.
         own: the key of the object to write; by default, one that no other proof has.
         settle_seconds: a key or policy made just now may need so long until the store knows it.
+        cleared: removes what was written with an administrator's key, and says whether it could. Otherwise the key
+            itself leaves as little as it may.
     """
     at = _Try(s3_client(connection, credential), bucket, own or own_object(prefix), decoy, policy)
     deadline = time.monotonic() + settle_seconds
     while True:
-        lines = tuple(_lines(at, expected))
+        lines = tuple(_lines(at, expected, cleared))
         if not any(line.failed for line in lines) or time.monotonic() >= deadline:
             return lines
         time.sleep(min(1.5, max(0.1, deadline - time.monotonic())))
 
 
-def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLine]:
+def _lines(at: _Try, expected: Mapping[Operation, Expected], cleared: Callable[[], bool] | None) -> Iterator[ProofLine]:
     stop, deleted = "", False
     for operation, probe in _PROBES.items():
         if operation not in expected:
@@ -334,7 +337,11 @@ def _lines(at: _Try, expected: Mapping[Operation, Expected]) -> Iterator[ProofLi
         else:
             yield ProofLine(operation.value, wanted, "allowed")
             deleted = deleted or operation is Operation.DELETE
-    _leave_little(at, deleted=deleted)
+    if cleared is not None and cleared():
+        at.large.clear()
+        at.uploads.clear()
+    else:
+        _leave_little(at, deleted=deleted)
 
 
 def _leave_little(at: _Try, *, deleted: bool) -> None:

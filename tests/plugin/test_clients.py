@@ -20,7 +20,7 @@ from synapse_media.schema import model
 from synapse_media.schema.connection import Connection
 from synapse_media.store import clients, probes
 from synapse_media.store.answers import ApiError
-from synapse_media.store.clients import Credential, call, s3_client
+from synapse_media.store.clients import Credential, call, call_if_any, s3_client
 from synapse_media.store.probes import prove
 from tests.doubles.proxy import Answer, Request, Upstream, in_front_of
 from tests.plugin.direct import OWNER, Direct
@@ -109,6 +109,33 @@ def test_the_times_of_a_listing_are_read_in_the_short_way(direct: Direct, monkey
     there = model.read(Connection, direct.connection())
     (found,) = call(s3_client(there), "list_objects_v2", Bucket=direct.name)["Contents"]
     assert found["LastModified"].timestamp() > 0
+    # That of one object is a header.
+    head = call(s3_client(there), "head_object", Bucket=direct.name, Key=found["Key"])
+    assert head["LastModified"].timestamp() == int(found["LastModified"].timestamp())
+
+
+def test_a_store_that_lacks_something_is_asked_for_it_once(direct: Direct) -> None:
+    """Each of a hundred buckets would ask for what none of them can have."""
+    with in_front_of(direct.endpoint) as proxy:
+        s3 = s3_client(model.read(Connection, direct.connection(endpoint=proxy.url)))
+        for name in (direct.name, f"{direct.name}-b"):
+            direct.s3.create_bucket(Bucket=name)
+            with pytest.raises(ApiError) as error:
+                call_if_any(s3, "get_bucket_encryption", Bucket=name)
+            assert error.value.lacking
+        assert len(proxy.exchanges) == 1
+
+
+def test_what_a_store_has_or_denies_is_asked_each_time(direct: Direct) -> None:
+    direct.s3.create_bucket(Bucket=direct.name)
+    nobody = Credential("AKIANOBODY", "n" * 40)
+    with in_front_of(direct.endpoint) as proxy:
+        there = model.read(Connection, direct.connection(endpoint=proxy.url))
+        for _ in range(2):
+            call_if_any(s3_client(there), "get_bucket_versioning", Bucket=direct.name)
+            with pytest.raises(ApiError, match="InvalidAccessKeyId"):
+                call_if_any(s3_client(there, nobody), "get_bucket_encryption", Bucket=direct.name)
+        assert len(proxy.exchanges) == 4
 
 
 def test_the_credential_of_a_call_stays_where_its_answer_leads_elsewhere(direct: Direct) -> None:

@@ -24,6 +24,7 @@ from synapse_media.errors import StoreError
 from synapse_media.methods import METHODS, Access, Expected, Operation, expectations
 from synapse_media.plugin import proof
 from synapse_media.plugin.resource import Context, PartialError, Values
+from synapse_media.plugin.s3 import S3Administrator
 from synapse_media.plugin.s3_bucket import OWNER_TAG
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
@@ -465,6 +466,23 @@ def test_the_decoy_of_a_run_for_another_bucket_is_found_by_its_mark(direct: Dire
     assert not direct.bucket_exists(ours)
     assert direct.bucket_exists(others)
     direct.s3.delete_bucket(Bucket=others)
+
+
+def test_no_proof_asks_for_the_marks_of_the_decoys_beside_it(direct: Direct) -> None:
+    """Of a hundred stores each would ask for those of all that are proved at the time."""
+    inputs, administrator = proof_inputs(direct, issued(direct)), S3Administrator()
+    decoys = [f"{proof.DECOY}beside-{number}" for number in range(3)]
+    with proxy.in_front_of(direct.endpoint) as double:
+        read = PROOF.read_inputs({**inputs, "connection": direct.connection(endpoint=double.url)})
+        for decoy in decoys:
+            administrator.ensure_decoy(read, decoy)
+        before = len(double.exchanges)
+        assert administrator.decoys_left(read, decoys[0]) == []
+        assert len(double.exchanges) == before + 1
+        # Another process knows nothing of them, and its proof of this store would delete them.
+        assert set(S3Administrator().decoys_left(read, decoys[0])) >= {*decoys[1:]}
+        for decoy in decoys:
+            administrator.delete_decoy(read, decoy)
 
 
 def test_a_decoy_that_can_not_be_deleted_is_said_and_found_again(direct: Direct) -> None:
