@@ -71,10 +71,18 @@ class Problem:
 
     def __str__(self) -> str:
         # Redacted before it is cut, or a part of a secret would be left.
-        value = redacted(repr(self.value))
+        value = redacted(_text_of(self.value))
         cut = f"{value[:_SHOWN]}…" if len(value) > _SHOWN else value
         shown = "is missing" if self.value is None else f"is {cut}"
         return f"{self.setting} {shown}; allowed: {self.allowed}. {self.next_step}"
+
+
+def _text_of(value: object) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        # A number with thousands of digits, or a value within itself.
+        return a_value_of(value)
 
 
 class SettingsError(SynapseMediaError):

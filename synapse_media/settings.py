@@ -883,12 +883,9 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow:
             value = _check_url(reader, name, "", required=True)
             if not value:
                 continue
-        right = isinstance(value, _TYPES[rule["type"]]) and not (rule["type"] == "integer" and isinstance(value, bool))
-        if right and "pattern" in rule:
-            right = re.fullmatch(rule["pattern"], str(value)) is not None
         if "not_adopted" in rule and adopted:
             reader.add(name, value, "nothing beside adopt: true", str(rule["not_adopted"]))
-        elif right:
+        elif _fits(value, rule):
             options[name] = value
             _check_content(reader, name, rule)
         else:
@@ -897,6 +894,14 @@ def _check_options(reader: _Reader, own: Mapping[str, Mapping[str, Any]], allow:
             shown = Described("a text") if hidden else value
             reader.add(name, shown, str(rule.get("allowed", _TYPES_IN_WORDS[rule["type"]])), str(rule["what"]))
     return options
+
+
+def _fits(value: object, rule: Mapping[str, Any]) -> bool:
+    if not isinstance(value, _TYPES[rule["type"]]) or (rule["type"] == "integer" and isinstance(value, bool)):
+        return False
+    if isinstance(value, int) and value.bit_length() > 63:
+        return False  # Python writes no number of thousands of digits
+    return "pattern" not in rule or re.fullmatch(rule["pattern"], str(value)) is not None
 
 
 def _check_content(reader: _Reader, name: str, rule: Mapping[str, Any]) -> None:

@@ -177,7 +177,11 @@ def test_an_argument_of_another_type_is_named(changes: dict[str, Any], said: str
         ({"storage_class": 3}, "Write it as a string."),
         ({"adopt": "yes"}, "Write it as a boolean."),
         ({"keys": "a"}, "Write Keys(active, retiring)."),
-        ({"settle_seconds": "x"}, "allowed: a whole number."),
+        ({"settle_seconds": "x"}, "allowed: a whole number of seconds, 0 to 3600."),
+        ({"settle_seconds": -1}, "allowed: a whole number of seconds, 0 to 3600."),
+        ({"settle_seconds": 3601}, "allowed: a whole number of seconds, 0 to 3600."),
+        ({"settle_seconds": 10**5000}, "allowed: a whole number of seconds, 0 to 3600."),
+        ({"noncurrent_days": 10**5000}, "allowed: a whole number from 1 to 3650."),
         ({"tags": "x"}, "allowed: an object."),
     ],
 )
