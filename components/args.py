@@ -92,7 +92,7 @@ class StoreArgs:
         types = _types_of(arguments)
         for item in fields(self):
             value = getattr(self, item.name)
-            # A flag that is not set is one that a stack file leaves out.
+            # False is the default of every flag. A stack file leaves it out, and some flags are refused if set.
             if item.name in ("server_name", "allow", "from_stack_file") or value is None or value is False:
                 if not is_known(value):
                     problems.append(_must_be_known(item.name))
@@ -106,20 +106,20 @@ class StoreArgs:
                     problems.append(_must_be_known(item.name))
         return known, later, [*problems, *self._of_other_types({problem.setting for problem in problems})]
 
-    def _of_other_types(self, told: Collection[str]) -> list[Problem]:
-        """What a stack file's reader would take for something else. `told`: the arguments with a problem already."""
+    def _of_other_types(self, reported: Collection[str]) -> list[Problem]:
+        """Problems of arguments that have the wrong type. `reported`: the arguments that have a problem already."""
         problems = []
-        if "server_name" not in told and not isinstance(self.server_name, str):
+        if "server_name" not in reported and not isinstance(self.server_name, str):
             value = Described(a_value_of(self.server_name))
             problems.append(
                 Problem("server_name", value, "a host name such as matrix.example.com", "Write it as a string.")
             )
-        if "from_stack_file" not in told and not isinstance(self.from_stack_file, bool):
+        if "from_stack_file" not in reported and not isinstance(self.from_stack_file, bool):
             value = Described(a_value_of(self.from_stack_file))
             problems.append(Problem("from_stack_file", value, "true or false", "Leave it out: `make` sets it."))
         words = self.allow
         listed = isinstance(words, Collection) and not isinstance(words, (str, bytes, Mapping))
-        if "allow" not in told and not (listed and all(isinstance(word, str) for word in words)):
+        if "allow" not in reported and not (listed and all(isinstance(word, str) for word in words)):
             shown = words if isinstance(words, (str, list, tuple)) else Described(a_value_of(words))
             allowed = f"a list of {', '.join(Word)}"
             problems.append(Problem("allow", shown, allowed, 'Write it as a list of strings: ["delete-bucket"].'))

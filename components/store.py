@@ -169,7 +169,7 @@ class Store(pulumi.ComponentResource, Generic[Args]):
     if not TYPE_CHECKING:  # it would have type checkers accept every name
 
         def __getattr__(self, name: str) -> Any:
-            # Made only for who asks: an Output of every value in it is a tenth of what a store's program takes.
+            # Computed only when asked for: an Output of every value in it is a tenth of what a store's program takes.
             if name != "outputs" or "storage_outputs" not in vars(self):
                 raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
             self.outputs = pulumi.Output.from_input(self.storage_outputs)

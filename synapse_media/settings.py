@@ -184,9 +184,7 @@ def parse(stores: object, allow: object = None, defaults: object = None) -> dict
                 f"{PROJECT}:stores",
                 stores,
                 "an object with a key per homeserver",
-                "See stacks/ for a complete example of each provider. To give a stack up, leave its stores there and "
-                "run `synapse-media destroy`. A store that the program declares itself is changed by "
-                "`synapse-media up`, or by plain `pulumi`; its key is rotated by the argument `keys`.",
+                _NO_JSON if isinstance(stores, str) else _NO_STORES,
             )
         )
         raise SettingsError(problems)
@@ -202,6 +200,14 @@ def parse(stores: object, allow: object = None, defaults: object = None) -> dict
     if problems:
         raise SettingsError(problems)
     return parsed
+
+
+_NO_JSON = "This text is no JSON: correct it, or write the stores as YAML."
+_NO_STORES = (
+    "See stacks/ for a complete example of each provider. To give a stack up, leave its stores there and run "
+    "`synapse-media destroy`. A store that the program declares itself is changed by `synapse-media up`, or by plain "
+    "`pulumi`; its key is rotated by the argument `keys`."
+)
 
 
 def per_store() -> dict[str, str]:
@@ -715,13 +721,20 @@ def _check_url(reader: _Reader, name: str, default: str, *, required: bool) -> s
             # A password in it stays out of the message.
             f"…@{value.rpartition('@')[2]}" if "@" in value else value,
             "scheme and host, perhaps a port: https://s3.example.com",
-            "Add the scheme." if "://" not in value else "Leave out the path, the bucket and any user name.",
+            _mending_url(value),
         )
         return ""
     if name in ("endpoint", "iam_endpoint") and _is_refused(reader, name, value, "a URL that boto3 takes"):
         return ""
     # In one form, so that two stores at one place are seen to be.
     return f"{scheme}://{bare}" + (f":{port}" if port and port != {"http": 80, "https": 443}[scheme] else "")
+
+
+def _mending_url(value: str) -> str:
+    if "://" in value:
+        return "Leave out the path, the bucket and any user name."
+    host = value.rstrip("/").partition(":")[0]
+    return "Add the scheme." if _HOST.fullmatch(host.lower()) else "Write http:// or https://, and the host."
 
 
 def _check_prefix(reader: _Reader, method: str) -> str:

@@ -934,3 +934,24 @@ def test_a_value_in_place_of_a_variables_name_is_not_shown() -> None:
 def test_variables_that_make_pulumi_write_secrets_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=name):
         settings.parse_variables(["GITHUB_TOKEN", name])
+
+
+@pytest.mark.parametrize(
+    ("url", "step"),
+    [
+        ("s3.example.com", "Add the scheme."),
+        ("s3.example.com:9000/", "Add the scheme."),
+        ("bad value!", "Write http:// or https://, and the host."),
+        ("https://s3.example.com/bucket", "Leave out the path"),
+    ],
+)
+def test_how_a_url_is_mended(url: str, step: str) -> None:
+    store = {"provider": "s3_compatible", "bucket": "media", "endpoint": url, "iam_endpoint": "https://iam.example.com"}
+    with pytest.raises(SettingsError) as caught:
+        settings.parse({"example.com": store})
+    assert step in str(caught.value)
+
+
+def test_stores_in_text_that_is_no_json() -> None:
+    with pytest.raises(SettingsError, match="This text is no JSON"):
+        settings.parse('{"example.com": {')
