@@ -102,7 +102,12 @@ class World:
         return self.write(path, content, age)
 
     def files(self) -> set[str]:
-        return {str(path.relative_to(self.media)) for path in self.media.rglob("*") if not path.is_dir()}
+        # A directory may be removed meanwhile by a command that runs, which os.walk passes over.
+        return {
+            os.path.relpath(os.path.join(above, name), self.media)  # noqa: PTH118 - as os.walk has them
+            for above, _, names in os.walk(self.media)
+            for name in names
+        }
 
     def objects(self) -> set[str]:
         """Without what proofs leave."""
