@@ -151,9 +151,19 @@ def from_text(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return cast("object", json.loads(value))
+        return cast("object", json.loads(value, object_pairs_hook=_once_each))
     except (ValueError, RecursionError):
         return value
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """As YAML's reader has it: JSON's would take the last and drop a store. Raises SettingsError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SettingsError([Problem("a key in JSON text", twice, "each key once", "Keep one of the two.")])
+    return found
 
 
 def parse(stores: object, allow: object = None, defaults: object = None) -> dict[str, StoreSettings]:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synapse_media.redaction import plain
+
 from . import programs
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         findings = [found.to_json() for found in report.findings]
         print(programs.text({"findings": findings, "files": report.files}))
     else:
-        print(_in_words(report))
+        # It quotes what stands in the files.
+        print(plain(_in_words(report)))
     failing = len(report.findings) - (0 if arguments.strict else report.count(lint.Severity.WARNS))
     return 1 if failing else 0
 

@@ -42,6 +42,10 @@ def module_of(command: str) -> ModuleType:
     return import_module(f".{command.replace('-', '_')}", __package__)
 
 
+_NAMING = ("DIR", "FILE", "FILE.html", "NAME", "PATH", "S")
+"""The metavars of what names a place, a stack or a homeserver."""
+
+
 class WrongUsageError(SystemExit):
     """A command line that can't be read; it was said on standard error. `command` is "" if none was named."""
 
@@ -58,6 +62,13 @@ class _Parser(argparse.ArgumentParser):
         self.print_usage(sys.stderr)
         print(f"{self.prog}: {message}", file=sys.stderr)
         raise WrongUsageError(message, self.prog)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Of a variable that is not set: it would be the current directory, or the selected stack.
+        if "" in arg_strings and action.metavar in _NAMING:
+            name = "/".join(action.option_strings) or str(action.metavar)
+            raise argparse.ArgumentError(None, f"{name} is empty; leave it out, or name what is meant")
+        return super()._get_values(action, arg_strings)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = list(action.choices or ())

@@ -142,9 +142,8 @@ def read(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise WriteError(
-            f"{path} can't be read: {error.strerror}. No file was changed. Correct its permissions."
-        ) from None
+        mend = "Correct its permissions" if isinstance(error, PermissionError) else "Choose another directory"
+        raise WriteError(f"{path} can't be read: {error.strerror}. No file was changed. {mend}.") from None
 
 
 _LONGEST = 1 << 22

@@ -344,7 +344,8 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
         _refuse_page(error.response, operation, where)
         raise _in_words(error, operation, where, arguments) from None
     except faults.BotoCoreError as error:
-        raise ApiError(type(error).__name__, 0, f"{asked}: {_first_line(error)}") from None
+        said = _first_line(error)
+        raise ApiError(type(error).__name__, 0, f"{asked}: {said}{_about_tls(said)}") from None
     except (
         ResponseParserError,
         ValueError,
@@ -381,6 +382,14 @@ def call_if_any(client: Client, operation: str, **arguments: Any) -> dict[str, A
         if error.code in _NEVER_THERE:
             _lacking[asked] = error
         raise
+
+
+def _about_tls(said: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return ". If its authority is your own, name the authority's certificate with ca_file."
+    if "WRONG_VERSION_NUMBER" in said:
+        return ". What answers there speaks no TLS: is it http in place of https?"
+    return ""
 
 
 def server_time(answer: Mapping[str, Any]) -> datetime:

@@ -130,6 +130,35 @@ def test_a_store_file_of_another_shape_does_not_tell_its_secret(tmp_path: Path, 
     assert SECRET not in error
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("render", "--stack", "s", "--out", ""),
+        ("render", "--store", "", "--out", "o"),
+        ("destroy", "--stack", ""),
+        ("media", "free", ""),
+        ("check", ""),
+        ("cost", "--stored", "1GB", "--picture", ""),
+        ("prove", "--store", ""),
+        ("-C", "", "list"),
+    ],
+    ids=" ".join,
+)
+def test_a_variable_that_is_not_set_names_nothing(words: tuple[str, ...], run: Run) -> None:
+    """It would be the current directory, or the selected stack."""
+    code, _, error = run(*words)
+    assert code == 64
+    assert "is empty; leave it out, or name what is meant" in error
+
+
+def test_a_name_that_is_too_long_is_not_made_right_by_permissions(tmp_path: Path, run: Run) -> None:
+    file = tmp_path / "store.json"
+    file.write_text(json.dumps(contract.to_json(store(secret_access_key=""))))
+    code, _, error = run("render", "--store", str(file), "--out", str(tmp_path / ("x" * 300)), "--secrets", "reference")
+    assert code == 1
+    assert "File name too long. No file was changed. Choose another directory." in error
+
+
 @pytest.mark.parametrize("proof", [None, Proof("of something else", ())])
 def test_nothing_is_rendered_from_a_key_that_was_not_proved(tmp_path: Path, run: Run, proof: Proof | None) -> None:
     file, out = tmp_path / "store.json", tmp_path / "out"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from synapse_media import stackfile
+from synapse_media import settings, stackfile
 from synapse_media.cli import main
 from synapse_media.engine.session import EngineError, backend_of
 from synapse_media.errors import Problem, SettingsError, StoreError, SynapseMediaError, UsageError
@@ -177,6 +177,25 @@ def test_a_ca_file_that_is_none_is_named(kind: str, tmp_path: Path) -> None:
 def test_a_value_on_a_command_line_is_refused_in_words(value: str) -> None:
     with pytest.raises(UsageError, match="is no YAML value"):
         stackfile.scalar(value)
+
+
+@pytest.mark.parametrize(
+    "stores", ['{"a.example": {}, "a.example": {}}', '{"a.example": {"provider": "minio", "provider": "amazon_s3"}}']
+)
+@pytest.mark.parametrize("name", ["stores", "defaults"])
+def test_a_key_that_json_text_has_twice_is_refused_as_in_yaml(name: str, stores: str) -> None:
+    twice = "a.example" if "minio" not in stores else "provider"
+    texts = {"stores": "{}", name: stores}
+    with pytest.raises(SettingsError, match=f"a key in JSON text is '{twice}'; allowed: each key once"):
+        settings.parse(**texts)
+
+
+def test_what_a_configuration_quotes_turns_no_text_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "vars.yml"
+    path.write_text('matrix_synapse_media_store_path: "/matrix/\\u202e\\e[2J"\nmatrix_domain: e.com\n')
+    main(["check", str(path)])
+    said = capsys.readouterr().out
+    assert all(line.isprintable() for line in said.splitlines())
 
 
 def test_a_long_value_is_cut_in_a_message() -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from synapse_media.contract import PROOF_OBJECT
+from synapse_media.engine import embedded
 from synapse_media.methods import Expected, Operation
 from synapse_media.plugin import backblaze_b2, iam
 from synapse_media.schema.connection import Connection
@@ -325,6 +328,24 @@ def test_what_head_can_t_say_is_asked_again() -> None:
         [line] = prove(store.connection(), KEY, "b", "", {Operation.HEAD: Expected.ALLOWED})
     assert line.outcome == "failed (AuthorizationHeaderMalformed)"
     assert "set region: eu-west-1" in line.detail
+
+
+def test_https_where_there_is_http_is_explained() -> None:
+    with hostile(says(200, "")) as store:
+        there = replace(store.connection(), endpoint=store.url.replace("http:", "https:"))
+        with pytest.raises(ApiError, match=r"speaks no TLS: is it http in place of https\?"):
+            call(s3_client(there, KEY, attempts=1), "list_buckets")
+
+
+def test_a_certificate_of_an_authority_of_ones_own_is_explained(tmp_path: Path) -> None:
+    embedded._make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with hostile(says(200, "")) as store:
+        store.socket = context.wrap_socket(store.socket, server_side=True)
+        there = replace(store.connection(), endpoint=store.url.replace("http:", "https:"))
+        with pytest.raises(ApiError, match="name the authority's certificate with ca_file"):
+            call(s3_client(there, KEY, attempts=1), "list_buckets")
 
 
 def test_a_request_that_is_too_long_for_a_proxy_is_explained() -> None:

@@ -170,6 +170,19 @@ def test_a_spaces_key_is_gone_by_the_apis_own_word(name: str, monkeypatch: pytes
         api.deleted("DO00KEY")
 
 
+@pytest.mark.parametrize(("code", "outcome"), [("MalformedXML", "not tested"), ("MalformedPolicy", "allowed")])
+def test_a_store_that_reads_a_policy_as_xml_has_none(direct: Direct, code: str, outcome: str) -> None:
+    """Its key is limited as it is: of policies of buckets nothing can be said."""
+    direct.s3.create_bucket(Bucket=direct.name)
+    key = direct.user_with_key(allow("s3:*"))
+    expected = expectations(METHODS["synapse-s3-storage-provider"], "least")
+    refused = {Operation.PUT_BUCKET_POLICY: expected[Operation.PUT_BUCKET_POLICY]}
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(lambda request, _: proxy.error(request, 400, code, "no"), when=lambda one: one.method == "PUT")
+        [line] = prove(direct.parsed(endpoint=double.url), key, direct.name, "", refused, policy="")
+    assert line.outcome == outcome
+
+
 FOREIGN = {
     "bare": ("", ""),
     "plain": ("text/plain", "404 page not found"),
