@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from synapse_media.errors import Problem, SettingsError, SynapseMediaError, UsageError
 from synapse_media.redaction import redacted
+from synapse_media.signals import ended_in_order
 
 from . import programs, terminal
 from .commandline import WrongUsageError, module_of, parser
@@ -63,8 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # While there was no command yet to say it: its module was being imported.
         terminal.write([("synapse-media: interrupted; nothing was changed", "")], sys.stderr)
         return 130
-    from synapse_media.engine.processes import ended_in_order
-
     with ended_in_order(), contextlib.ExitStack() as directory:
         return _run(parsed, command, directory)
 

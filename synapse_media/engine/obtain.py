@@ -27,8 +27,9 @@ from typing import Literal, cast
 from synapse_media.engine import versions
 from synapse_media.engine.files import locked
 from synapse_media.engine.paths import cache_dir
-from synapse_media.engine.processes import ended_in_order, environment
+from synapse_media.engine.processes import environment
 from synapse_media.errors import SynapseMediaError
+from synapse_media.signals import ended_in_order
 
 Say = Callable[[str], None]
 Route = Literal["path", "vendor", "source"]

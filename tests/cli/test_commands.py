@@ -116,7 +116,7 @@ def test_what_is_printed_is_all_that_is_loaded(words: list[str], modules: list[s
     )
     answer = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
     assert "synapse-media" in answer.stdout
-    always = ("cli", "cli.commandline", "cli.programs", "cli.terminal", "errors", "redaction")
+    always = ("cli", "cli.commandline", "cli.programs", "cli.terminal", "errors", "redaction", "signals")
     assert answer.stderr.split() == sorted(
         ["synapse_media", *(f"synapse_media.{name}" for name in (*always, *modules))]
     )

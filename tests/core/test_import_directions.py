@@ -15,6 +15,7 @@ CORE = {"contract", "methods", "settings", "stackfile", "catalog"}
 MAY = {
     "errors": {"redaction"},
     "redaction": set(),
+    "signals": set(),
     "incoming": set(),
     "allow": set(),
     "urn": set(),
@@ -34,7 +35,7 @@ MAY = {
     "lint": {"catalog", "methods", "errors", "homeserver", "values"},
     "runbook": {"allow", "catalog", "methods", "contract", "errors", "homeserver", "renderer"},
     "cost": {"catalog", "methods", "contract", "errors", "incoming"},
-    "engine": {"errors", "incoming", "redaction"},
+    "engine": {"errors", "signals", "incoming", "redaction"},
     "media": {
         "catalog",
         "contract",

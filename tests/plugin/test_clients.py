@@ -21,6 +21,7 @@ from synapse_media.schema.connection import Connection
 from synapse_media.store import clients, probes
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Credential, call, call_if_any, s3_client
+from synapse_media.store.http import trusting
 from synapse_media.store.probes import prove
 from tests.doubles.proxy import Answer, Request, Upstream, in_front_of
 from tests.plugin.direct import OWNER, Direct
@@ -220,6 +221,7 @@ def test_certificates_are_read_once_for_all_connections(own_directories: Path, m
         loads.append(arguments[0])
         load(context, *arguments)
 
+    trusting(str(running.ca_file))  # by this it is checked, once in a process
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", counted)
     key = Credential(running.access_key_id, running.secret_access_key)
     try:
