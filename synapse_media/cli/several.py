@@ -10,16 +10,20 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 from synapse_media import stackfile
+from synapse_media.engine.files import locked
 from synapse_media.engine.paths import private_dir, state_dir
 from synapse_media.engine.processes import SignalRelay
 from synapse_media.errors import UsageError
@@ -151,16 +155,27 @@ def run(parsed: argparse.Namespace, command: argparse.ArgumentParser, selected: 
         # Before anything is looked at, where nobody could answer.
         stacks.require_terminal()
     words = {stack: _words(parsed, command, stack) for stack in selected}
-    done: list[Run] = []
+    with _folder() as folder:
+        return _run_all(parsed, folder, words, asked=asked)
+
+
+def _run_all(parsed: argparse.Namespace, folder: Path, words: dict[str, list[str]], *, asked: bool) -> int:
+    """Run the command with these words on each stack; one exit code.
+
+    Args:
+        folder: where the processes write.
+        asked: whether the changes were agreed to.
+    """
+    selected, done = list(words), list[Run]()
     if not asked and parsed.command == "up":
-        reviews = [_made(parsed, stack, [*words[stack], "--review"]) for stack in selected]
+        reviews = [_made(parsed, folder, stack, [*words[stack], "--review"]) for stack in selected]
         if code := _together(reviews, parsed.parallel):
             return _interrupted(reviews, code)
         done, words = _reviewed(reviews, words)
     elif not asked:
         stacks.confirm(f"{parsed.command} the stacks {', '.join(selected)}?")
         words = {stack: [*more, "--yes"] for stack, more in words.items()}
-    runs = [_made(parsed, stack, more) for stack, more in words.items()]
+    runs = [_made(parsed, folder, stack, more) for stack, more in words.items()]
     code = _together(runs, parsed.parallel)
     everything = sorted([*done, *runs], key=lambda one: selected.index(one.stack))
     _show(parsed, everything)
@@ -201,8 +216,32 @@ def _words(parsed: argparse.Namespace, command: argparse.ArgumentParser, stack: 
     return [*words, *(["--", *options] if options else [])]
 
 
-def _made(parsed: argparse.Namespace, stack: str, words: Sequence[str]) -> Run:
-    place = private_dir(state_dir() / "output") / f"{stack.replace('/', '+')}.{parsed.command}"
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A directory for what the processes of this run write; those of the last runs stay, for people to read."""
+    place = private_dir(state_dir() / "output")
+    for former in sorted(path for path in place.iterdir() if path.is_dir())[:-_RUNS_KEPT]:
+        with contextlib.suppress(_InUseError, OSError), locked(former / _LOCK, _in_use):
+            shutil.rmtree(former, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-", dir=place))  # mode 0700
+    with locked(folder / _LOCK):
+        yield folder
+
+
+_RUNS_KEPT: Final = 5
+_LOCK: Final = ".lock"
+
+
+class _InUseError(Exception):
+    """A run that is not at its end has the lock."""
+
+
+def _in_use() -> None:
+    raise _InUseError
+
+
+def _made(parsed: argparse.Namespace, folder: Path, stack: str, words: Sequence[str]) -> Run:
+    place = folder / f"{stack.replace('/', '+')}.{parsed.command}"
     return Run(stack, parsed.command, words, place.with_name(f"{place.name}.out"), place.with_name(f"{place.name}.err"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,10 @@ VARIABLE_PREFIX = {
 """{scheme of a backend or secrets provider: prefix of the vendor's variables}"""
 PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
 """Pulumi reads the second only if the first is not set."""
+_HALF_WRITTEN = ("error: EOF", "unexpected EOF", "unexpected end of JSON input")
+"""How pulumi's message ends where a file of its state is being written: of its attributes, or of the state itself."""
+_LISTED_AT_MOST, _LISTED_EVERY = 10, 0.2
+"""Times, and seconds between them."""
 _ANNOUNCE_AFTER = 2.0
 """Seconds after which a call without progress output is announced."""
 # ANSI colours, and the colour tags in pulumi's JSON.
@@ -297,7 +303,17 @@ class Engine:
 
     def stacks(self) -> list[dict[str, Any]]:
         """The project's stacks in the backend, as `pulumi stack ls --json` prints them."""
-        listed: list[dict[str, Any]] = json.loads(self.run(["stack", "ls", "--json"]).stdout)
+        args = ["stack", "ls", "--json"]
+        for attempt in itertools.count(1):
+            done = self.run(args, check=False)
+            if done.returncode == 0:
+                break
+            error = self._error(args, done)
+            # It reads the files of all stacks, and another process may be writing one of them just now.
+            if attempt == _LISTED_AT_MOST or not str(error).endswith(_HALF_WRITTEN):
+                raise error
+            time.sleep(_LISTED_EVERY)
+        listed: list[dict[str, Any]] = json.loads(done.stdout)
         return listed
 
     def ensure_stack(self, stack: str) -> None:

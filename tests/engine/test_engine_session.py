@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -314,6 +315,27 @@ def test_a_variable_that_the_program_misses_is_named(
     with pytest.raises(EngineError, match=r"SITE_NAME is set here, but not passed .* `synapse-media:variables`"):
         engine.preview("one")
     Engine(project.path, ["SITE_NAME"], say=said).preview("one")
+
+
+@pytest.mark.parametrize("name", ["other.json", "other.json.attrs"])
+def test_the_stacks_are_listed_while_the_state_of_another_is_being_written(
+    project: Project, said: Said, name: str
+) -> None:
+    engine = Engine(project.path, say=said)
+    for stack in ("one", "other"):
+        project.stack(stack)
+        engine.ensure_stack(stack)
+    backend = Path(engine.environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
+    (file,) = backend.rglob(name)
+    whole = file.read_bytes()
+    file.write_bytes(b"")
+    written = threading.Timer(0.5, lambda: file.write_bytes(whole))
+    written.start()
+    assert engine.has_stack("one")
+    written.join()
+    file.write_bytes(b"")
+    with pytest.raises(EngineError, match=r"`pulumi stack ls` failed"):
+        engine.has_stack("one")
 
 
 def test_a_stack_that_is_not_there_is_named(project: Project, said: Said) -> None:

@@ -111,8 +111,10 @@ def test_one_that_fails_stops_no_other_and_a_second_run_does_what_is_left(
     secret = json.loads(secrets)["store_secrets"]["shard-1.example.com"]["secret_access_key"]
     output = state_dir() / "output"
     assert output.stat().st_mode & 0o777 == 0o700
-    assert len(list(output.iterdir())) == 2 * len(SHARDS)
-    for path in output.iterdir():
+    (folder,) = output.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(folder.glob("[!.]*"))) == 2 * len(SHARDS)
+    for path in folder.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
         assert secret not in path.read_text(encoding="utf-8")
 
@@ -133,6 +135,20 @@ def test_one_that_fails_stops_no_other_and_a_second_run_does_what_is_left(
     assert {name: shown[name]["exit_code"] for name in SHARDS} == dict.fromkeys(SHARDS, 0)
     assert shown["shard-2"]["answer"]["stores"]["shard-2.example.com"]["proof"]
     assert run("diff", capfd=capfd)[:2] == (0, "")
+
+
+def test_two_runs_at_once_have_each_its_own_output(project: Project) -> None:
+    assert main(["diff", "--stack", "shard-*"]) == 2  # makes the stacks
+    command = [sys.executable, "-m", "synapse_media.cli", "diff", "--json", "--stack", "shard-*"]
+    runs = [subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for one in runs:
+        answer = json.loads(one.communicate()[0])
+        assert {name: answer["stacks"][name]["exit_code"] for name in SHARDS} == dict.fromkeys(SHARDS, 2)
+        assert all(answer["stacks"][name]["answer"]["digest"] for name in SHARDS)
+    # Of former runs, some stay to be read.
+    for _ in range(6):
+        assert main(["diff", "--stack", "shard-*"]) == 2
+    assert len(list((state_dir() / "output").iterdir())) == 6
 
 
 def test_dangerous_changes_come_before_plain_ones_and_keys_are_rotated(
