@@ -175,7 +175,6 @@ class AnyRingArgs:
     adopt: pulumi.Input[bool] | None = None
     retire_confirmed: pulumi.Input[bool] | None = None
     adopt_key: pulumi.Input[str] | None = None
-    retained: pulumi.Input[bool] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

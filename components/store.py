@@ -434,7 +434,6 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             connection=self.connection(),
             adopt=self.store.adopt,
             adopt_key=self.store.adopt_key or None,
-            retained=self.opts.retain_on_delete or None,
         )
 
     def _created_at(self, keys: pulumi.Output[Mapping[str, Mapping[str, str]]]) -> pulumi.Output[str]:

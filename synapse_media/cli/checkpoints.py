@@ -6,8 +6,8 @@ state of before. That is safe where the next run finds again what was made, and 
 
 - the mark that `stacks.changing` leaves is in this user's state directory, so the state must be there too;
 - the resources must be of types that say so (`ResourceType.found_again`), and a new bucket must carry a mark;
-- of a key that was made and is in no state, the note at the store (plugin/iam.py) must stay until the state has it:
-  the plugin leaves it there, and `settle` removes it when the run came to its end.
+- of a key that was made and is in no state, the note at the store (plugin/iam.py; elsewhere the key's name or token)
+  must stay until the state has it: the plugin leaves it there, and `settle` removes it when the run came to its end.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def settle(session: stacks.Session, preview: Mapping[str, Any], *, everything: b
                 families.proof_administrator(inputs.administrator).note_known(inputs)
         except StoreError as error:
             raise SynapseMediaError(
-                f"everything was made and proved, but the note on the key {inputs.access_key_id} of user "
-                f"{inputs.user_name} could not be removed: {error} Run `synapse-media up --stack "
-                f"{session.stack.name}` again: until then another checkout with no state would delete that key."
+                f"everything was made and proved, but the store still has the note that the key {inputs.access_key_id} "
+                f"was not handed out, which could not be removed: {error} Run `synapse-media up --stack "
+                f"{session.stack.name}` again: until then a run whose state lacks that key would delete it."
             ) from None
 
 

@@ -1,8 +1,8 @@
 """`s3store:index:B2Bucket` and `B2KeyRing`: Backblaze B2 over its native API, by b2sdk.
 
 The region is that of the account and fixed at sign-up, so endpoint and region are read from the account. A key can't be
-changed, only replaced. Its name is derived from the stack and the slot, so a key with such a name that is not in the
-state was created by an interrupted run and never handed out.
+changed, only replaced. Its name has a token, which stands in the bucket info too until the key is in the state: a key
+that is in no state, and whose token stands there, was created by an interrupted run and never handed out.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import itertools
 import json
 import random
 import re
+import secrets
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -61,6 +62,10 @@ from .proof import DECOY
 
 OWNER_INFO: Final = "synapse-media-stack"
 _WHERE: Final = f"its bucket info {OWNER_INFO!r}"
+_MAKING_INFO: Final = "synapse-media-making"
+"""The bucket info with the tokens of keys that are not known to be in a state, oldest first."""
+_MOST_TOKENS: Final = 16
+"""Of more, the oldest goes, and its key would be kept and reported: Backblaze bounds the bucket info."""
 AUTHORIZE: Final = "b2_authorize_account"
 NEEDED: Final = (
     "listBuckets",
@@ -531,12 +536,12 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
     def require_no_unknown_keys(self) -> None:
         api, connection = self._api, self.inputs.connection
         keys = _keys_of(api, connection, self.state.bucket_id)
-        # A key of this state that is still there is one that an interrupted run created.
-        nonce, former = self.state.nonce, _digest(f"{self.inputs.owner}{self.state.nonce}")
+        mark, tokens = _mark(self.inputs.owner, self.state.nonce), _tokens_of(self._found)
         unknown = [
             key_id
             for key_id, key in keys.items()
-            if key.active and not (_has_nonce(key.name, nonce) or _has_mark(key.name, former))
+            # One that an interrupted run created is of no use to anybody.
+            if key.active and _token(key.name, mark) not in tokens
         ]
         require_no_keys(self.bucket, sorted(unknown), "delete it at the provider")
 
@@ -644,13 +649,54 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _has_nonce(name: str, nonce: str) -> bool:
-    """Whether a key was created by the state with this nonce, for whichever user and homeserver."""
-    return bool(nonce) and _has_mark(name, _digest(nonce))
+def _mark(owner: str, nonce: str) -> str:
+    """The part of a key's name that tells whose it is: the state's with this nonce, for whichever user and homeserver.
+
+    Where an earlier release made the bucket there is no nonce.
+    """
+    return _digest(nonce or owner)
 
 
-def _has_mark(name: str, mark: str) -> bool:
-    return any(name.endswith(f"-{mark}-{slot}") for slot in SLOTS)
+def _token(name: str, mark: str = "") -> str:
+    """The token in the name of a key, if the name has this mark (by default, any); else "".
+
+    Release 0.1.0 made keys without a token, which nothing tells to be in use or not.
+    """
+    match = _KEY_NAME.fullmatch(name)
+    return match["token"] if match and mark in ("", match["mark"]) else ""
+
+
+_KEY_NAME: Final = re.compile(rf".*-(?P<mark>[0-9a-f]{{16}})-(?:{'|'.join(SLOTS)})-(?P<token>[0-9a-f]{{8}})")
+
+
+def _tokens_of(found: Any) -> list[str]:
+    return str(found.bucket_info.get(_MAKING_INFO, "")).split()
+
+
+def _change_tokens(find: Callable[[], Any], change: Callable[[list[str]], list[str]]) -> None:
+    """Change the tokens in the bucket info, and nothing else there. Nothing is done where the bucket is gone.
+
+    Args:
+        find: finds the bucket as it is now, or None.
+    """
+    from b2sdk.v3.exception import Conflict
+
+    for attempt in range(ATTEMPTS):
+        found = find()
+        tokens = [] if found is None else _tokens_of(found)
+        wanted = change(tokens)[-_MOST_TOKENS:]
+        if found is None or wanted == tokens:
+            return
+        info = {name: value for name, value in found.bucket_info.items() if name != _MAKING_INFO}
+        if wanted:
+            info[_MAKING_INFO] = " ".join(wanted)
+        try:
+            found.update(bucket_info=info, if_revision_is=found.revision)
+            return
+        except Conflict:
+            # Another run changed the bucket meanwhile, or this is the second try of a call whose response was lost.
+            if attempt == ATTEMPTS - 1:
+                raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -685,13 +731,11 @@ class _Keys(NamedKeys):
         inputs = state.inputs
         self.who = f"the keys of {inputs.user_name}"
         # B2 allows letters, digits and '-', at most 100 characters.
-        user = re.sub(r"[^A-Za-z0-9-]", "-", inputs.user_name)
-        former = _digest(f"{inputs.owner}{inputs.nonce}")
-        self.names = {slot: f"{user}-{_digest(inputs.nonce) if inputs.nonce else former}-{slot}" for slot in SLOTS}
-        # Until the nonce alone told whose a key is, the name depended on the owner too.
-        self._former_names = frozenset(f"{user}-{former}-{slot}" for slot in SLOTS)
-        self._nonce = inputs.nonce
-        self.shared_names = inputs.retained or (inputs.adopt and not inputs.nonce)
+        self._user = re.sub(r"[^A-Za-z0-9-]", "-", inputs.user_name)
+        self._mark = _mark(inputs.owner, inputs.nonce)
+        self._known = frozenset(key.access_key_id for key in state.keys.values())
+        self._tokens: list[str] = []
+        self._names: dict[str, str] = {}
         self._capabilities: dict[str, frozenset[str]] = {}
 
     @property
@@ -705,30 +749,45 @@ class _Keys(NamedKeys):
         """The keys of the bucket, by their IDs."""
         keys = _keys_of(self._api, self._state.inputs.connection, self._state.inputs.bucket_id)
         self._capabilities = {key_id: key.capabilities for key_id, key in keys.items()}
+        self._names = {key_id: key.name for key_id, key in keys.items()}
         return keys
+
+    def _bucket(self, api: Any) -> Any:
+        """The bucket as it is now, or None."""
+        found = api.list_buckets(bucket_id=self._state.inputs.bucket_id, use_cache=False)
+        return _whole(found[0]) if found else None
 
     def require_ours(self, known: Collection[str]) -> None:
         # Recorded first, so that it is in the state even if creating a key fails halfway.
         self._state.account_id = _account_id(self._api)
 
     def found(self) -> list[NamedKey]:
-        return [NamedKey(key_id, key.name, active=key.active) for key_id, key in self._keys().items()]
+        keys, api = self._keys(), self._api
+        # After the keys: a token that is removed meanwhile is that of a key in use.
+        with self._calling("b2_list_buckets"):
+            bucket = self._bucket(api)
+            self._tokens = [] if bucket is None else _tokens_of(bucket)
+        return [NamedKey(key_id, key.name, active=key.active) for key_id, key in keys.items()]
 
-    def is_named_here(self, name: str) -> bool:
-        return super().is_named_here(name) or name in self._former_names or _has_nonce(name, self._nonce)
+    def is_unissued(self, name: str) -> bool:
+        return _token(name, self._mark) in self._tokens
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         inputs = self._state.inputs
-        api = _admin(inputs.connection, once=True)
+        api, token = _admin(inputs.connection), secrets.token_hex(4)
+        with self._calling("b2_update_bucket"):
+            _change_tokens(lambda: self._bucket(api), lambda tokens: [*tokens, token])
+        once = _admin(inputs.connection, once=True)
         with self._calling("b2_create_key"):
-            made = api.create_key(list(inputs.capabilities), self.names[slot], bucket_ids=[inputs.bucket_id])
+            name = f"{self._user}-{self._mark}-{slot}-{token}"
+            made = once.create_key(list(inputs.capabilities), name, bucket_ids=[inputs.bucket_id])
             key_id, secret = _of_kind(made.id_, str), _of_kind(made.application_key, str)
         return MadeKey(key_id, secret, datetime.now(UTC).isoformat())
 
     def usable(self) -> bool:
         api = self._api
         with self._calling("b2_list_buckets"):
-            return bool(api.list_buckets(bucket_id=self._state.inputs.bucket_id, use_cache=False))
+            return self._bucket(api) is not None
 
     def delete(self, key_id: str) -> None:
         api = self._api
@@ -740,6 +799,15 @@ class _Keys(NamedKeys):
             # there B2 has no code of its own.
             if error.status not in (400, 404) or key_id in self._keys():
                 raise
+
+    def settle(self, *, ending: bool = False) -> str:
+        # Called after the orphans were deleted. Of other keys with a token, another state may have one.
+        done = {_token(name) for key_id, name in self._names.items() if key_id in self._known or self.is_unissued(name)}
+        if done & set(self._tokens):
+            api = self._api
+            with self._calling("b2_update_bucket"):
+                _change_tokens(lambda: self._bucket(api), lambda tokens: [one for one in tokens if one not in done])
+        return ""
 
     def mend(self, slot: str, key_id: str) -> None:
         inputs = self._state.inputs
@@ -814,7 +882,16 @@ class B2Administrator:
                         found.delete_file_version(version["fileId"], version["fileName"])
 
     def note_known(self, inputs: ProofInputs) -> None:
-        """Nothing to clear: keys are found by their names, without a journal."""
+        api = _admin(inputs.connection)
+        with _calling(inputs.connection, inputs.bucket):
+            found = _find(api, inputs.bucket)
+        if found is None or not _tokens_of(found):
+            return
+        key = _keys_of(api, inputs.connection, found.id_).get(inputs.access_key_id)
+        # Of a key that is not listed yet the token is not known: without any token, no key is taken for an orphan.
+        done = _tokens_of(found) if key is None else [_token(key.name)]
+        with _calling(inputs.connection, inputs.bucket):
+            _change_tokens(lambda: _find(api, inputs.bucket), lambda tokens: [one for one in tokens if one not in done])
 
 
 FAMILY: Final = Family(

@@ -185,13 +185,13 @@ class _SpacesKeys(NamedKeys):
         inputs = state.inputs
         self.who = f"Spaces keys {inputs.user_name}"
         self._kept_names = {slot: key_name(inputs.user_name, inputs.owner, slot) for slot in SLOTS}
-        self.names = {slot: name + _UNISSUED for slot, name in self._kept_names.items()}
+        self._names = {slot: name + _UNISSUED for slot, name in self._kept_names.items()}
         self._wanted = _ordered(inputs.grants)
         self._state = state
         self._api = SpacesApi(inputs.connection)
 
     def found(self) -> list[NamedKey]:
-        ours, buckets = {*self.names.values(), *self._kept_names.values()}, {grant.bucket for grant in self._wanted}
+        ours, buckets = {*self._names.values(), *self._kept_names.values()}, {grant.bucket for grant in self._wanted}
         listed = ((key, bool(buckets & {grant.bucket for grant in key.grants})) for key in self._api.listed())
         return [
             # Another store of the same stack, homeserver and user name may have keys with our names.
@@ -200,8 +200,11 @@ class _SpacesKeys(NamedKeys):
             if reaches or key.name in ours
         ]
 
+    def is_unissued(self, name: str) -> bool:
+        return name in self._names.values()
+
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
-        return self._api.made(self.names[slot], self._wanted)
+        return self._api.made(self._names[slot], self._wanted)
 
     def usable(self) -> bool:
         # The keys API can't tell whether a bucket exists: ask with the key itself.

@@ -1,7 +1,9 @@
 """`s3store:index:GarageBucket` and `GarageKeyRing`: Garage over its admin API, version 2.
 
 https://garagehq.deuxfleurs.fr/api/garage-admin-v2.html . A token of the admin API is the only credential; a scoped one
-is sufficient. A bucket is marked by the ID of our lifecycle rule on it, a key by its name.
+is sufficient. A bucket is marked by the ID of our lifecycle rule on it, a key by its name:
+OWNER/USER/SLOT/NONCE/making, and `known` in place of `making` once the state has it. A key that moved with its store to
+another bucket has the nonce of each in its name, the last one's last. Release 0.1.0 named keys OWNER/USER/SLOT.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -58,6 +60,12 @@ _ANY_MARK: Final = re.compile(r"[\w.-]+/[\w.-]+/[\w.:\[\]-]+", re.ASCII)
 _PERMISSIONS: Final = {"read": True, "write": True, "owner": False}
 """The permissions of Synapse's key: never `owner`, which could delete the bucket or grant access to it."""
 _EMPTYING: Final = timedelta(hours=1)
+_MAKING: Final = "making"
+"""The last part of a key's name until the key is in the state: with it, a key that is in no state was never issued."""
+_KNOWN: Final = "known"
+_OUR_NAME: Final = re.compile(rf".+/(?:{'|'.join(SLOTS)})(?:/[0-9a-f]*)*(?:/{_MAKING}|/{_KNOWN})?")
+_NO_KEY: Final = f"GK{0:024x}"
+"""An access key ID that no key has."""
 
 
 def admin(connection: Connection) -> JsonClient:
@@ -222,6 +230,30 @@ def _allow(api: JsonClient, bucket_id: str, key_id: str) -> None:
         names = {name: True for name, is_wanted in _PERMISSIONS.items() if is_wanted is value}
         body = {"bucketId": bucket_id, "accessKeyId": key_id, "permissions": names}
         api.call("POST", f"/v2/{operation}", body, repeatable=True)
+
+
+def _rename(api: JsonClient, key_id: str, name: str) -> None:
+    found = api.call("POST", "/v2/UpdateKey", {"name": name}, query={"id": key_id}, repeatable=True)
+    _expected(api, "UpdateKey", found, accessKeyId=str)
+
+
+def _may_rename(api: JsonClient) -> bool:
+    """Whether the token's scope, which may be that of an earlier release, includes UpdateKey."""
+    try:
+        _rename(api, _NO_KEY, "")
+    except ApiError as error:
+        if error.denied:
+            return False
+        if error.code != "NoSuchAccessKey":
+            raise
+    return True
+
+
+def _lacks_update(variable: str) -> str:
+    return (
+        f"the token in {variable} lacks the permission UpdateKey. Create a token with the permissions that "
+        "`synapse-media doctor` names."
+    )
 
 
 def _delete_key(api: JsonClient, key_id: str) -> None:
@@ -390,18 +422,23 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         return not (self._found.objects or self._found.keys or self._found.rules)
 
     def require_no_unknown_keys(self) -> None:
-        names, nonce = self._found.key_names, self.state.nonce
-        # A key of this state that still has access is one that moved with its store to another bucket, or that an
-        # interrupted run created.
+        names = self._found.key_names
         unknown = [
             key_id
             for key_id, permissions in self._found.keys.items()
-            if any(permissions.values())
-            and names[key_id] != self._emptying
-            and not (_has_nonce(names[key_id], nonce) if nonce else self._is_of_earlier_release(names[key_id]))
+            if any(permissions.values()) and names[key_id] != self._emptying and not self._may_lose(names[key_id])
         ]
         deny = f"`garage bucket deny --read --write --owner {self.bucket} --key KEY`"
         require_no_keys(self.bucket, sorted(unknown), f"delete it, or take its access by {deny}")
+
+    def _may_lose(self, name: str) -> bool:
+        """Whether a key of this name needs no access: it moved with its store to another bucket, or an interrupted run
+        created it."""
+        nonce = self.state.nonce
+        if not nonce and self._is_of_earlier_release(name):
+            return True
+        parts = name.split("/")
+        return parts[-2:] == [nonce, _MAKING] or (parts[-1] == _KNOWN and nonce in parts[:-2])
 
     def _is_of_earlier_release(self, name: str) -> bool:
         """Whether a key may be that of a state without a nonce: OWNER/USER/SLOT."""
@@ -527,35 +564,55 @@ class GarageBucket(BucketBase[GarageBucketInputs, GarageBucketState]):
 # ---- keys
 
 
-def _has_nonce(name: str, nonce: str) -> bool:
-    """Whether a key was created by the state with this nonce, for whichever user and homeserver."""
-    return bool(nonce) and name.endswith(f"/{nonce}")
+def _known_name(name: str, nonce: str) -> str:
+    """The name of one of our keys once it is in the state of a ring whose bucket has this nonce."""
+    parts = name.split("/")
+    if parts[-1] in (_MAKING, _KNOWN):
+        parts.pop()
+    elif parts[-1] in SLOTS:
+        parts.append("")  # release 0.1.0 had no nonce
+    if parts[-1] != nonce:
+        parts.append(nonce)
+    return "/".join([*parts, _KNOWN])
 
 
 class _Keys(NamedKeys):
-    """The keys of a bucket, and those with our names."""
+    """The keys of a bucket, those of the ring, and those with our names that were not issued."""
 
-    def __init__(self, inputs: GarageKeyRingInputs) -> None:
+    def __init__(self, state: GarageKeyRingState) -> None:
+        inputs = state.inputs
         self.who = f"the keys of {inputs.user_name}"
         self._api = admin(inputs.connection)
+        self._token = inputs.connection.variables[0]
         self._bucket_id = inputs.bucket_id
         self._nonce = inputs.nonce
-        names = {slot: f"{inputs.owner}/{inputs.user_name}/{slot}" for slot in SLOTS}
-        self.names = {slot: f"{name}/{inputs.nonce}" if inputs.nonce else name for slot, name in names.items()}
-        self.shared_names = inputs.retained or (inputs.adopt and not inputs.nonce)
+        self._unissued = {slot: f"{inputs.owner}/{inputs.user_name}/{slot}/{inputs.nonce}/{_MAKING}" for slot in SLOTS}
+        self._held = frozenset(key.access_key_id for key in state.keys.values())
+        self._may_rename = True
         self._permissions: Mapping[str, Mapping[str, bool]] = {}
+        self._names: Mapping[str, str] = {}
+
+    def require_ours(self, known: Collection[str]) -> None:
+        self._may_rename = _may_rename(self._api)
+        if not self._may_rename:
+            self.notes = [
+                f"{self.who}: {_lacks_update(self._token)} With this one, a key of a run that is interrupted is only "
+                "reported by the next run, not deleted."
+            ]
 
     def found(self) -> list[NamedKey]:
         info = _info(self._api, id=self._bucket_id)
         self._permissions = {} if info is None else info.keys
+        listed = _keys(self._api)
+        self._names = {key.key_id: key.name for key in listed}
         return [
             NamedKey(key.key_id, key.name, active=not key.expired, elsewhere=self._is_elsewhere(key.key_id))
-            for key in _keys(self._api)
-            if key.key_id in self._permissions or self.is_named_here(key.name)
+            for key in listed
+            if key.key_id in self._permissions or key.key_id in self._held or self.is_unissued(key.name)
         ]
 
-    def is_named_here(self, name: str) -> bool:
-        return super().is_named_here(name) or _has_nonce(name, self._nonce)
+    def is_unissued(self, name: str) -> bool:
+        return name in self._unissued.values() or (bool(self._nonce) and name.endswith(f"/{self._nonce}/{_MAKING}"))
 
     def _is_elsewhere(self, key_id: str) -> bool:
         """Another store of the same stack, homeserver and user name may have keys of our names."""
@@ -573,7 +630,11 @@ class _Keys(NamedKeys):
         return _info(self._api, id=self._bucket_id) is not None
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
-        made = _made_key(self._api, {"name": self.names[slot], "neverExpires": True})
+        name = self._unissued[slot]
+        if not self._may_rename:
+            # Under the name of a key to be deleted it would stay in danger once it is in use.
+            name = _known_name(name, self._nonce)
+        made = _made_key(self._api, {"name": name, "neverExpires": True})
         _allow(self._api, self._bucket_id, made.key_id)
         return made
 
@@ -583,6 +644,11 @@ class _Keys(NamedKeys):
     def mend(self, slot: str, key_id: str) -> None:
         if self._permissions.get(key_id) != _PERMISSIONS:
             _allow(self._api, self._bucket_id, key_id)
+        name = self._names[key_id]
+        known = _known_name(name, self._nonce)
+        # An adopted key keeps the name that somebody gave it.
+        if name != known and self._may_rename and _OUR_NAME.fullmatch(name):
+            _rename(self._api, key_id, known)
 
     def drifted(self, slots: Mapping[str, str]) -> Mapping[str, Any]:
         none = dict.fromkeys(_PERMISSIONS, False)
@@ -596,7 +662,7 @@ class GarageKeyRing(RingBase[GarageKeyRingInputs, GarageKeyRingState]):
     described = GARAGE_KEY_RING
 
     def family(self, state: GarageKeyRingState) -> NamedKeys:
-        return _Keys(state.inputs)
+        return _Keys(state)
 
 
 # ---- the proof
@@ -631,7 +697,16 @@ class GarageAdministrator:
         clear_with_proved_key(inputs, own)
 
     def note_known(self, inputs: ProofInputs) -> None:
-        """Nothing to clear: keys are found by their names, without a journal."""
+        api, unissued = admin(inputs.connection), f"/{_MAKING}"
+        for key in _keys(api):
+            if key.key_id == inputs.access_key_id and key.name.endswith(unissued):
+                try:
+                    _rename(api, key.key_id, f"{key.name.removesuffix(unissued)}/{_KNOWN}")
+                except ApiError as error:
+                    if not error.denied:
+                        raise
+                    lacks = _lacks_update(inputs.connection.variables[0])
+                    raise ApiError(error.code, error.status, f"{error}: {lacks}") from None
 
 
 FAMILY: Final = Family(

@@ -125,42 +125,34 @@ def key_name(user: str, owner: str, slot: str) -> str:
 
 
 class NamedKeys(KeyFamily):
-    """Keys with names, by which orphans are recognised without a journal.
+    """Keys with names, by which orphans are recognised.
 
-    Two checkouts may each have a state of the same store, so a name that follows from the store alone does not tell
-    whose a key is: a key in use in the one state would be an orphan by the other.
-
-    Attributes:
-        names: {slot: name of its key}, of every possible slot.
-        shared_names: the store was adopted, or a former ring of this state left its keys, so keys under `names` may be
-            in use: they are only reported.
+    A name alone does not tell that a key was never handed out: a ring that was replaced with `retain_on_delete`, or
+    taken out of the state, left keys of the same names in use. So the store holds of each new key that it is not known
+    yet, until the proof, without which nothing is rendered, finds the key in the state (`note_known`) or the ring
+    itself does. Where that can't be read any more, a key is kept and reported.
     """
-
-    names: Mapping[str, str]
-    shared_names: bool = False
 
     @abstractmethod
     def found(self) -> list[NamedKey]:
-        """Every key of which `is_named_here` is true, and every other key that has access to the bucket."""
+        """Every key of which `is_unissued` is true, every other key that has access to the bucket, and the ring's."""
 
-    def is_named_here(self, name: str) -> bool:
-        """Whether a key of this name that is not in the state was never handed out: one of `names`.
+    @abstractmethod
+    def is_unissued(self, name: str) -> bool:
+        """Whether a key of this name that is not in the state was made by it, and never handed out.
 
         A family whose names contain the nonce of this state recognises them by the nonce alone, since user and
         homeserver may have been changed after the run that was interrupted.
         """
-        return name in self.names.values()
 
     def listed(self) -> dict[str, bool] | None:
         return {key.key_id: key.active for key in self.found()}
 
     def orphans(self, known: frozenset[str]) -> list[str]:
-        if self.shared_names:
-            return []
         return [
             key.key_id
             for key in self.found()
-            if self.is_named_here(key.name) and key.key_id not in known and not key.elsewhere
+            if self.is_unissued(key.name) and key.key_id not in known and not key.elsewhere
         ]
 
 
@@ -224,9 +216,6 @@ class RingBase(SchemaResource[In, S]):
         if old.inputs.adopt:
             # Even if `adopt` was removed from the stack file since, the keys found at adoption may be in use elsewhere.
             inputs = replace(inputs, adopt=True)
-        if old.inputs.retained:
-            # So may the keys that a former ring left.
-            inputs = replace(inputs, retained=True)
         old.inputs = inputs
         return self._converge(old, context)
 

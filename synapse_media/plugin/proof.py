@@ -70,7 +70,7 @@ class ProofAdministrator(Protocol):
         """
 
     def note_known(self, inputs: ProofInputs) -> None:
-        """Clear the key ring's journal at the provider, if it has one: the key is in the state now."""
+        """Remove what says at the provider that the key was not handed out, if anything does: the state has it now."""
 
 
 def clear_with_proved_key(inputs: ProofInputs, own: str) -> None:

@@ -242,12 +242,6 @@ class AnyRingInputs:
     adopt_key: str | None = prop(
         "ID of an existing key that becomes the first; its secret is in the environment.", default=None, transient=True
     )
-    retained: bool = prop(
-        "Whether a replacement keeps the keys of the former ring (`retainOnDelete`), so that keys which the state does "
-        "not know may be in use.",
-        default=False,
-        transient=True,
-    )
 
 
 RingIn = TypeVar("RingIn", bound=AnyRingInputs)

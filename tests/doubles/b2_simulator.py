@@ -32,7 +32,12 @@ _ACTIONS = {
     "readBuckets": ("s3:GetBucketLocation",),
 }
 _RENAMED = {"validDurationInSeconds": "valid_duration_seconds", "fileLockEnabled": "is_file_lock_enabled"}
-_CODES = {"DuplicateBucketName": "duplicate_bucket_name", "FileNotPresent": "file_not_present"}
+_CODES = {
+    "Conflict": "conflict",
+    "DuplicateBucketName": "duplicate_bucket_name",
+    "FileNotPresent": "file_not_present",
+}
+_STATUS = {"unauthorized": 401, "bad_auth_token": 401, "expired_auth_token": 401, "conflict": 409}
 Fault = Callable[[str], tuple[int, str, bytes] | None]
 
 
@@ -152,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, "application/json", json.dumps(answer, default=list).encode()
         except B2Error as error:
             code = _CODES.get(type(error).__name__) or getattr(error, "code", None) or "bad_request"
-            status = 401 if code in ("unauthorized", "bad_auth_token", "expired_auth_token") else 400
+            status = _STATUS.get(code, 400)
             told = {"status": status, "code": code, "message": str(error)}
             return status, "application/json", json.dumps(told).encode()
 

@@ -68,8 +68,14 @@ class GarageDouble:
         if operation == "GetKeyInfo":
             reached = [bucket for bucket in self.buckets.values() if query["id"] in str(bucket["keys"])]
             return {"accessKeyId": query["id"], "buckets": reached}
-        if self.keys.pop(query["id"], None) is None:
+        if query["id"] not in self.keys:
             raise LookupError("NoSuchAccessKey")
+        if operation == "UpdateKey":
+            self.keys[query["id"]] |= body
+            for bucket in self.buckets.values():
+                bucket["keys"] = [key | body if key["accessKeyId"] == query["id"] else key for key in bucket["keys"]]
+            return self.keys[query["id"]]
+        del self.keys[query["id"]]
         for bucket in self.buckets.values():
             bucket["keys"] = [key for key in bucket["keys"] if key["accessKeyId"] != query["id"]]
         return None

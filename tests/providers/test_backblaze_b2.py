@@ -152,12 +152,14 @@ def test_a_key_cannot_be_changed_so_another_method_needs_another_key(b2: Stack, 
 def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2Double) -> None:
     """One try to create it; the next run deletes a key that was never handed out, and no key of anybody else."""
     hits = []
+    mine = "synapse-media-lost-media-{}-a-{}".format
 
     def does_it_and_hangs_up(operation: str) -> tuple[int, str, bytes] | None:
         if operation != "create_key":
             return None
         hits.append(operation)
-        for key_name in ("synapse-media-lost-media-" + _slot_mark(b2) + "-a", "by-hand"):
+        [token] = double.bucket_name_to_bucket["lost-media"].bucket_info["synapse-media-making"].split()
+        for key_name in (mine(_slot_mark(b2), token), "by-hand"):
             _key_by_hand(double, key_name)
         return 0, "", b""
 
@@ -169,7 +171,8 @@ def test_a_key_made_while_the_answer_was_lost_is_no_orphan(b2: Stack, double: B2
     double.fault = lambda _: None
     said = b2.up()
     names = sorted(key.name for key in double.all_application_keys)
-    assert names == ["by-hand", "synapse-media-lost-media-" + _slot_mark(b2) + "-a"]
+    assert names == ["by-hand", mine(_slot_mark(b2), names[-1][-8:])]
+    assert set(double.bucket_name_to_bucket["lost-media"].bucket_info) == {"synapse-media-stack"}
     assert "not created by this stack" in said
     b2.outputs().require_proof()
     with pytest.raises(EngineError, match="which this state does not know"):
@@ -192,6 +195,14 @@ def _key_by_hand(double: B2Double, name: str) -> None:
 def _delete_key(double: B2Double, key_id: str) -> None:
     token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
     double.delete_key(double.API_URL, token, key_id)
+
+
+def _delete_bucket(double: B2Double) -> None:
+    """The only one, with what is in it, as by hand."""
+    [bucket] = double.bucket_name_to_bucket.values()
+    bucket.file_id_to_file.clear()
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.delete_bucket(double.API_URL, token, bucket.account_id, bucket.bucket_id)
 
 
 def _slot_mark(b2: Stack) -> str:
@@ -241,6 +252,51 @@ def test_with_the_state_lost_the_key_in_use_outlives_a_take_over(b2: Stack, doub
     assert set(_keys(double)) == {in_use}
     _delete_key(double, in_use)
     b2.destroy()
+
+
+def test_a_ring_taken_out_of_the_state_leaves_its_key_in_use(b2: Stack, double: B2Double) -> None:
+    """`pulumi state delete`, as docs/state.md has it: it deletes nothing at the store, and neither does the next up."""
+    b2.store(["delete-bucket"], **_settings(double, "taken-media"))
+    b2.up()
+    [in_use] = _keys(double)
+    for kind in ("Proof", "B2KeyRing"):
+        b2.engine.run(["state", "delete", "--yes", "--stack", b2.name, b2.urn(f"s3store:index:{kind}")])
+    assert f"has the key {in_use}, not created by this stack" in b2.up()
+    assert set(_keys(double)) == {in_use, b2.outputs().access_key_id}
+    b2.outputs().require_proof()
+    with pytest.raises(EngineError, match=f"accessible with the key {in_use}, which this state does not know"):
+        b2.destroy()
+    assert set(_keys(double)) == {in_use}
+    _delete_key(double, in_use)
+    b2.destroy()
+
+
+PROGRAM = """
+import pulumi
+from components import BackblazeB2, BackblazeB2Args
+
+class Server(pulumi.ComponentResource):
+    def __init__(self):
+        super().__init__("acme:index:Server", "server", {{}}, pulumi.ResourceOptions(retain_on_delete=True))
+        arguments = BackblazeB2Args(
+            server_name="matrix.example.com", bucket="handed-media", realm={realm!r}, user={user!r}
+        )
+        BackblazeB2("media", arguments, pulumi.ResourceOptions(parent=self))
+
+Server()
+"""
+
+
+def test_a_key_in_use_is_kept_where_the_parent_retains_what_is_replaced(b2: Stack, double: B2Double) -> None:
+    """The engine hands `retain_on_delete` down; neither the component nor the plugin is told."""
+    program = b2.engine.project / "__main__.py"
+    program.write_text(PROGRAM.format(realm=double.API_URL, user="first"))
+    b2.up()
+    [in_use] = _keys(double)
+    program.write_text(PROGRAM.format(realm=double.API_URL, user="second"))
+    assert f"has the key {in_use}, not created by this stack" in b2.up()
+    assert {key_id == in_use or key.name.startswith("second-") for key_id, key in _keys(double).items()} == {True}
+    assert len(_keys(double)) == 2
 
 
 def test_a_key_of_another_account_is_refused_and_nothing_forgotten(b2: Stack, double: B2Double) -> None:
@@ -657,7 +713,7 @@ def test_two_states_of_one_store_keep_each_others_keys(
         ring.delete("media", theirs, context)
     ring.delete("media", {**theirs, "retireConfirmed": True}, context)
     assert set(_keys(double)) == {in_use["accessKeyId"]}
-    B2Bucket().delete("refused-media", {**first, "forceDestroy": True}, context)
+    _delete_bucket(double)
     # Without a bucket no key is of use, so nobody is asked.
     ring.delete("media", again, context)
 
@@ -675,6 +731,7 @@ def test_a_key_of_a_killed_run_is_replaced(double: B2Double, monkeypatch: pytest
     ring.update("media", made, _ring_of(bucket, "a", "b", adopt=adopt), context)
     rotated = ring.update("media", made, _ring_of(bucket, "a", "b", adopt=adopt), context)
     assert set(_keys(double)) == {key["accessKeyId"] for key in rotated["keys"].values()}
+    ring.delete("media", {**rotated, "retireConfirmed": True}, context)
     B2Bucket().delete("refused-media", bucket, context)
 
 
@@ -719,51 +776,118 @@ def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
     B2Bucket().delete("refused-media", bucket, context)
 
 
-def test_a_key_that_a_former_ring_left_is_not_deleted(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `retain_on_delete`, where the user was edited, or the ring made anew: Synapse may have it."""
+def _proved(bucket: dict[str, Any], key_id: str) -> None:
+    """What the proof does when the key is in the state."""
+    known = {"bucket": "refused-media", "accessKeyId": key_id, "secretAccessKey": "", "expected": {}}
+    of_store = {name: bucket[name] for name in ("owner", "connection")}
+    B2Administrator().note_known(model.read(ProofInputs, {**known, **of_store}))
+
+
+@pytest.mark.parametrize("edited", [{}, {"userName": "other"}])
+def test_a_key_that_was_handed_out_outlives_a_ring_that_is_made_anew(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, edited: dict[str, Any]
+) -> None:
+    """After `pulumi state delete`; or where `retain_on_delete` kept it, whoever set that, and the user was edited."""
     ring, context = B2KeyRing(), Context(lambda _: None)
     bucket = _create(double, monkeypatch, double.key_id, double.key)
-    left = ring.create(_ring_of(bucket, "a", retained=True), context)[1]["accessKeyId"]
-    made = ring.create({**_ring_of(bucket, "a", retained=True), "userName": "other"}, context)[1]
+    left = ring.create(_ring_of(bucket, "a"), context)[1]["accessKeyId"]
+    _proved(bucket, left)
+    made = ring.create({**_ring_of(bucket, "a"), **edited}, context)[1]
     assert set(_keys(double)) == {left, made["accessKeyId"]}
     assert made["unknownKeys"] == [left]
-    # Nor later on, where the program says that no more.
-    rotated = ring.update("other", made, {**_ring_of(bucket, "a", "b"), "userName": "other"}, context)
+    _proved(bucket, made["accessKeyId"])
+    # Nor does a rotation take it, whether it is killed or not.
+    both = {**_ring_of(bucket, "a", "b"), **edited}
+    ring.update("media", made, both, context)
+    rotated = ring.update("media", made, both, context)
     assert set(_keys(double)) == {left, *(key["accessKeyId"] for key in rotated["keys"].values())}
-    rotated = ring.update("other", rotated, {**_ring_of(bucket, "a", "b"), "userName": "other"}, context)
-    ring.delete("other", {**rotated, "retireConfirmed": True}, context)
+    assert rotated["unknownKeys"] == [left]
+    ring.delete("media", {**rotated, "retireConfirmed": True}, context)
     assert set(_keys(double)) == {left}
+    with pytest.raises(StoreError, match=f"accessible with the key {left}, which this state does not know"):
+        B2Bucket().delete("refused-media", {**bucket, "forceDestroy": True}, context)
 
 
-def test_a_key_of_a_killed_run_under_the_name_of_an_earlier_version_is_replaced(
+def test_in_a_bucket_of_an_earlier_release_keys_are_noted_too(
     double: B2Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It depended on the owner too; a key in use under it stays, and needs no other name."""
-    ring, context = B2KeyRing(), Context(lambda _: None)
-    bucket = _create(double, monkeypatch, double.key_id, double.key)
-    former = hashlib.sha256(f"{bucket['owner']}{bucket['nonce']}".encode()).hexdigest()[:16]
-    in_use = ring.create(_ring_of(bucket, "a"), context)[1]
-    _key_by_hand(double, f"media-{former}-a")
-    for key in _keys(double).values():
-        key.name = f"media-{former}-a"
-    again = ring.update("media", in_use, _ring_of(bucket, "a"), context)
-    assert again == in_use
-    assert set(_keys(double)) == {in_use["accessKeyId"]}
-    B2Bucket().delete("refused-media", bucket, context)
-
-
-def test_the_keys_of_a_bucket_of_an_earlier_release_keep_their_names(
-    double: B2Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    """It has no nonce, and its keys no token: nothing tells that one of them was not issued, so each is kept."""
     ring, context = B2KeyRing(), Context(lambda _: None)
     bucket = {**_create(double, monkeypatch, double.key_id, double.key), "nonce": ""}
+    former = hashlib.sha256(bucket["owner"].encode()).hexdigest()[:16]
+    _key_by_hand(double, f"media-{former}-a")
+    [old] = _keys(double)
     ring.create(_ring_of(bucket, "a"), context)
     made = ring.create(_ring_of(bucket, "a"), context)[1]
-    assert set(_keys(double)) == {made["accessKeyId"]}
+    assert set(_keys(double)) == {old, made["accessKeyId"]}
+    assert made["unknownKeys"] == [old]
+    _delete_key(double, old)
+    _proved(bucket, made["accessKeyId"])
     # Taken over, a key of that name may be in use.
     second = ring.create(_ring_of(bucket, "a", adopt=True), context)[1]
     assert set(_keys(double)) == {made["accessKeyId"], second["accessKeyId"]}
-    B2Bucket().delete("refused-media", bucket, context)
+    with pytest.raises(StoreError, match=f"accessible with the key {made['accessKeyId']}, which this state does not"):
+        B2Bucket().delete("refused-media", bucket, context)
+    # A key in the state under such a name stays, and needs no other one.
+    for key in _keys(double).values():
+        key.name = f"media-{former}-a"
+    assert ring.update("media", second, _ring_of(bucket, "a"), context) == {**second, "adopt": True}
+
+
+def test_what_else_is_in_the_bucket_info_stays(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside another state's tokens, also where that state changes the bucket at the same time."""
+    ring, context = B2KeyRing(), Context(lambda _: None)
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    there = double.bucket_name_to_bucket["refused-media"]
+    info = {"synapse-media-stack": bucket["owner"], "Cache-Control": "max-age=1", "synapse-media-making": "0a0b0c0d"}
+    there.bucket_info = dict(info)
+    updates = []
+
+    def meanwhile(operation: str) -> None:
+        if operation == "update_bucket":
+            updates.append(operation)
+            if len(updates) == 1:
+                there.revision += 1
+
+    double.fault = meanwhile
+    made = ring.create(_ring_of(bucket, "a"), context)[1]
+    assert len(updates) == 2
+    theirs, token = there.bucket_info["synapse-media-making"].split()
+    assert theirs == "0a0b0c0d"
+    assert _keys(double)[made["accessKeyId"]].name.endswith(f"-a-{token}")
+    # An update of the bucket keeps it, and it is no drift.
+    inputs = {name: bucket[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
+    found = B2Bucket().read("refused-media", inputs, bucket, context)
+    assert found is not None
+    assert B2Bucket().diff(found.inputs, inputs).changed == ()
+    there.bucket_info["synapse-media-stack"] = ""
+    B2Bucket().update("refused-media", bucket, {**inputs, "abortDays": 3}, context)
+    assert there.bucket_info["synapse-media-making"] == f"0a0b0c0d {token}"
+    # The ring's next change notes its keys, as the proof does.
+    ring.update("media", made, _ring_of(bucket, "a"), context)
+    assert there.bucket_info == info
+
+
+def test_a_key_that_is_not_listed_yet_is_noted_too(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backblaze may list it minutes later; then its token is not known, and none stays."""
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    made = B2KeyRing().create(_ring_of(bucket, "a"), Context(lambda _: None))[1]
+    _proved(bucket, "not-listed")
+    assert set(double.bucket_name_to_bucket["refused-media"].bucket_info) == {"synapse-media-stack"}
+    again = B2KeyRing().create(_ring_of(bucket, "a"), Context(lambda _: None))[1]
+    assert again["unknownKeys"] == [made["accessKeyId"]]
+
+
+def test_of_many_keys_that_never_came_the_last_are_kept_in_mind(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backblaze bounds the bucket info."""
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    info = double.bucket_name_to_bucket["refused-media"].bucket_info
+    info["synapse-media-making"] = " ".join(f"{number:08x}" for number in range(16))
+    B2KeyRing().create(_ring_of(bucket, "a"), Context(lambda _: None))
+    tokens = double.bucket_name_to_bucket["refused-media"].bucket_info["synapse-media-making"].split()
+    assert tokens[:-1] == [f"{number:08x}" for number in range(1, 16)]
 
 
 def test_a_key_that_an_earlier_release_let_read_the_buckets_settings_is_kept(

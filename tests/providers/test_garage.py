@@ -36,6 +36,7 @@ SCOPE = [
     "UpdateBucket",
     "CleanupIncompleteUploads",
     "CreateKey",
+    "UpdateKey",
     "DeleteKey",
     "GetKeyInfo",
     "ListKeys",
@@ -290,10 +291,12 @@ def test_the_key_that_empties_a_bucket_is_not_left(garage: Stack, node: Running)
 
 # ---- the calls of the admin API, on a double with prepared answers: it creates nothing
 
-OLD = {"id": "GK0ld", "name": "ours/user/a", "expired": False}
+OLD = {"id": "GK0ld", "name": "ours/user/a//making", "expired": False}
 MADE = {"accessKeyId": "GKnew", "secretAccessKey": "a-secret", "created": "2026-11-23T10:00:00Z", "name": OLD["name"]}
 FRESH = {"id": "b1", "keys": [], "objects": 0}
 NO_BUCKET = 404, {"code": "NoSuchBucket", "message": "no"}
+NO_KEY = 404, {"code": "NoSuchAccessKey", "message": "no"}
+DENIED = 403, {"code": "AccessDenied", "message": "Forbidden: Invalid bearer token"}
 LOST = 0, None
 REFUSED = (
     b"<Error><Code>AccessDenied</Code><Message>Forbidden: Garage does not support anonymous access yet</Message>"
@@ -306,12 +309,14 @@ class Double:
     """A double of Garage: answers each operation with the prepared answers, the last one repeatedly.
 
     Attributes:
-        keys: those that it makes and deletes; None: it is told.
+        keys: those that it makes, renames and deletes; None: it is told.
+        narrow: the token may not rename keys, like one of an earlier release's scope.
     """
 
     url: str = ""
     answers: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
     keys: list[dict[str, Any]] | None = None
+    narrow: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def answer(self, request: proxy.Request, _: proxy.Upstream) -> proxy.Answer | None:
@@ -321,7 +326,7 @@ class Double:
         self.asked.append((operation, "".join(request.query.get("id", []))))
         if self.keys is not None:
             self._keep(self.keys, operation, request)
-        told = self.answers.get(operation, [(200, None)])
+        told = self.answers.get(operation, [NO_KEY] if operation == "UpdateKey" else [(200, None)])
         status, found = told.pop(0) if len(told) > 1 else told[0]
         body = json.dumps(found).encode()
         return proxy.Answer(status, (("Content-Type", "application/json"),), body) if status else None
@@ -333,6 +338,13 @@ class Double:
             self.answers[operation] = [(200, {**MADE, "accessKeyId": key["id"]})]
         elif operation == "DeleteKey":
             keys[:] = [key for key in keys if key["id"] not in request.query["id"]]
+        elif operation == "UpdateKey" and not self.narrow:
+            renamed = [key for key in keys if key["id"] in request.query["id"]]
+            for key in renamed:
+                key["name"] = json.loads(request.body)["name"]
+            self.answers[operation] = [(200, {"accessKeyId": key["id"]}) for key in renamed] or [NO_KEY]
+        elif operation == "UpdateKey":
+            self.answers[operation] = [DENIED]
         may = {"read": True, "write": True}
         reaching = [{"accessKeyId": key["id"], "name": key["name"], "permissions": may} for key in keys]
         self.answers |= {"ListKeys": [(200, keys)], "GetBucketInfo": [(200, {**MARKED, "keys": reaching})]}
@@ -367,16 +379,23 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
         yield made
 
 
-@pytest.mark.parametrize(("adopted", "deleted"), [(True, set()), (False, {OLD["id"]})])
-def test_a_key_of_our_name_is_deleted_only_where_the_store_was_made_here(
-    double: Double, adopted: bool, deleted: set[str]
+@pytest.mark.parametrize("adopted", [True, False])
+@pytest.mark.parametrize(
+    ("name", "deleted"), [("ours/user/a", set()), ("ours/user/a//known", set()), (OLD["name"], {OLD["id"]})]
+)
+def test_a_key_of_our_name_is_deleted_only_where_the_name_says_that_it_was_not_issued(
+    double: Double, adopted: bool, name: str, deleted: set[str]
 ) -> None:
-    """By an earlier release, whose names follow from the store alone."""
-    double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
-    double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
+    """In a bucket of release 0.1.0, whose names followed from the store alone, and told nothing of the kind."""
+    reaching = {"accessKeyId": OLD["id"], "name": name, "permissions": {"read": True, "write": True}}
+    double.answers = {
+        "ListKeys": [(200, [{**OLD, "name": name}])],
+        "GetBucketInfo": [(200, {**FRESH, "keys": [reaching]})],
+        "CreateKey": [(200, MADE)],
+    }
     made = double.make_key(**({"adopt": True} if adopted else {}))
     assert made["accessKeyId"] == MADE["accessKeyId"]
-    # Once taken over, it stays so.
+    assert made["unknownKeys"] == ([] if deleted else [OLD["id"]])
     GarageKeyRing().update("user", made, {**made, "adopt": False}, Context(lambda _: None))
     assert {key for operation, key in double.asked if operation == "DeleteKey"} == deleted
 
@@ -581,6 +600,10 @@ NONE = {"read": False, "write": False, "owner": False}
         ("backup", NONE, True),
         ("ours/user/a/0123456789abcdef", {**NONE, "write": True}, False),
         ("ours/user/b", {**NONE, "write": True}, True),
+        ("ours/user/b//making", {**NONE, "write": True}, True),
+        ("ours/user/b//known", {**NONE, "write": True}, False),
+        ("ours/user/b//0123456789abcdef/known", {**NONE, "write": True}, True),
+        ("making", {**NONE, "write": True}, False),
         ("yours/user/b", {**NONE, "write": True}, False),
         ("ours/emptying", {**NONE, "write": True}, True),
     ],
@@ -631,26 +654,98 @@ def test_a_key_of_a_killed_run_is_replaced_whatever_was_edited_since(
     assert made["unknownKeys"] == [theirs["accessKeyId"]]
 
 
-def test_a_key_that_a_former_ring_left_is_not_deleted(double: Double, keys: list[dict[str, Any]]) -> None:
-    """By `retain_on_delete`, where the user was edited, or the ring made anew: Synapse may have it."""
+def proved(double: Double, key_id: str) -> None:
+    """What the proof does when the key is in the state."""
+    known = double.inputs(bucket="double-media", accessKeyId=key_id, secretAccessKey="", expected={})
+    GarageAdministrator().note_known(model.read(ProofInputs, known))
+
+
+@pytest.mark.parametrize("edited", [{}, {"userName": "other"}])
+def test_a_key_that_was_handed_out_outlives_a_ring_that_is_made_anew(
+    double: Double, keys: list[dict[str, Any]], edited: dict[str, Any]
+) -> None:
+    """After `pulumi state delete`; or where `retain_on_delete` kept it, whoever set that, and the user was edited."""
     ring, context = GarageKeyRing(), Context(lambda _: None)
     bucket = double.make_bucket()
-    left = ring.create(ring_of(double, bucket, "a", retained=True), context)[1]["accessKeyId"]
-    made = ring.create({**ring_of(double, bucket, "a", retained=True), "userName": "other"}, context)[1]
+    left = ring.create(ring_of(double, bucket, "a"), context)[1]["accessKeyId"]
+    proved(double, left)
+    made = ring.create({**ring_of(double, bucket, "a"), **edited}, context)[1]
     assert ids(keys) == {left, made["accessKeyId"]}
     assert made["unknownKeys"] == [left]
-    # Nor later on, where the program says that no more.
-    rotated = ring.update("other", made, {**ring_of(double, bucket, "a", "b"), "userName": "other"}, context)
+    proved(double, made["accessKeyId"])
+    # Nor does a rotation take it, whether it is killed or not.
+    both = {**ring_of(double, bucket, "a", "b"), **edited}
+    ring.update("user", made, both, context)
+    rotated = ring.update("user", made, both, context)
     assert ids(keys) == {left, *(key["accessKeyId"] for key in rotated["keys"].values())}
-    rotated = ring.update("other", rotated, {**ring_of(double, bucket, "a", "b"), "userName": "other"}, context)
-    ring.delete("other", {**rotated, "retireConfirmed": True}, context)
+    assert rotated["unknownKeys"] == [left]
+    ring.delete("user", {**rotated, "retireConfirmed": True}, context)
     assert ids(keys) == {left}
+    with pytest.raises(StoreError, match=f"accessible with the key {left}, which this state does not know"):
+        GarageBucket().delete("double-media", {**bucket, "forceDestroy": True}, context)
+
+
+def test_a_key_that_moves_to_another_bucket_with_its_store_keeps_neither(
+    double: Double, keys: list[dict[str, Any]]
+) -> None:
+    """Its name has both nonces then: the bucket that it left may go, and the one that it is for stays if it is lost."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    first, second = double.make_bucket(), double.make_bucket()
+    made = ring.create(ring_of(double, first, "a"), context)[1]
+    proved(double, made["accessKeyId"])
+    moved = ring.update("user", made, ring_of(double, second, "a"), context)
+    assert moved["accessKeyId"] == made["accessKeyId"]
+    assert [key["name"] for key in keys] == [f"ours/user/a/{first['nonce']}/{second['nonce']}/known"]
+    assert ring.update("user", moved, ring_of(double, second, "a"), context) == moved
+    GarageBucket().delete("double-media", first, context)
+    with pytest.raises(StoreError, match=f"accessible with the key {made['accessKeyId']}, which this state does not"):
+        GarageBucket().delete("double-media", second, context)
+    # One of release 0.1.0, whose bucket had no nonce.
+    keys[0]["name"] = "ours/user/a"
+    ring.update("user", made, ring_of(double, second, "a"), context)
+    assert [key["name"] for key in keys] == [f"ours/user/a//{second['nonce']}/known"]
+    GarageBucket().delete("double-media", {**first, "nonce": ""}, context)
+
+
+def test_a_ring_notes_the_keys_that_are_in_its_state(double: Double, keys: list[dict[str, Any]]) -> None:
+    """All of them, where the proof notes the active one; but none that somebody else named."""
+    ring, context = GarageKeyRing(), Context(lambda _: None)
+    bucket = double.make_bucket()
+    made = ring.create(ring_of(double, bucket, "a", "b"), context)[1]
+    proved(double, "GK-of-nobody")
+    assert {key["name"].rpartition("/")[2] for key in keys} == {"making"}
+    ring.update("user", made, ring_of(double, bucket, "a", "b"), context)
+    assert {key["name"].rpartition("/")[2] for key in keys} == {"known"}
+    keys[0]["name"] = "by-hand/backup"
+    ring.update("user", made, ring_of(double, bucket, "a", "b"), context)
+    assert keys[0]["name"] == "by-hand/backup"
+
+
+def test_with_a_token_that_may_not_rename_keys_none_is_in_danger(double: Double, keys: list[dict[str, Any]]) -> None:
+    """One of the scope that an earlier release asked for: the key has its last name at once."""
+    said: list[str] = []
+    ring, context = GarageKeyRing(), Context(said.append)
+    bucket = double.make_bucket()
+    double.narrow = True
+    left = ring.create(ring_of(double, bucket, "a"), context)[1]["accessKeyId"]
+    assert "the token in GARAGE_ADMIN_TOKEN lacks the permission UpdateKey" in said[0]
+    proved(double, left)
+    made = ring.create(ring_of(double, bucket, "a"), context)[1]
+    assert ids(keys) == {left, made["accessKeyId"]}
+    assert made["unknownKeys"] == [left]
+    assert ring.update("user", made, ring_of(double, bucket, "a"), context) == made
+    # A key that another token made stays as it is, and is not handed out by a proof that can't note it.
+    keys[0]["name"] = f"ours/user/a/{bucket['nonce']}/making"
+    with pytest.raises(StoreError, match=r"UpdateKey.*lacks the permission UpdateKey"):
+        proved(double, left)
 
 
 def test_a_key_of_a_run_killed_before_it_had_access_is_replaced_whatever_was_edited_since(double: Double) -> None:
-    left = {"id": "GKleft", "name": "ours/former/a/fedcba9876543210", "expired": False}
-    theirs = {"id": "GKtheirs", "name": "ours/former/a/0123456789abcdef", "expired": False}
-    double.answers = {"ListKeys": [(200, [left, theirs])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
+    left = {"id": "GKleft", "name": "ours/former/a/fedcba9876543210/making", "expired": False}
+    theirs = {"id": "GKtheirs", "name": "ours/former/a/0123456789abcdef/making", "expired": False}
+    known = {"id": "GKknown", "name": "ours/former/a/fedcba9876543210/known", "expired": False}
+    there = [left, theirs, known]
+    double.answers = {"ListKeys": [(200, there)], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(200, MADE)]}
     double.answers["GetKeyInfo"] = [(200, {"buckets": []})]
     assert double.make_key(nonce="fedcba9876543210")["accessKeyId"] == MADE["accessKeyId"]
     assert [key for operation, key in double.asked if operation == "DeleteKey"] == ["GKleft"]
