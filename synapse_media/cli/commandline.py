@@ -42,10 +42,6 @@ def module_of(command: str) -> ModuleType:
     return import_module(f".{command.replace('-', '_')}", __package__)
 
 
-_NAMING = ("DIR", "FILE", "FILE.html", "NAME", "PATH", "S")
-"""The metavars of what names a place, a stack or a homeserver."""
-
-
 class WrongUsageError(SystemExit):
     """A command line that can't be read; it was said on standard error. `command` is "" if none was named."""
 
@@ -64,9 +60,9 @@ class _Parser(argparse.ArgumentParser):
         raise WrongUsageError(message, self.prog)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        # Of a variable that is not set: it would be the current directory, or the selected stack.
-        if "" in arg_strings and action.metavar in _NAMING:
-            name = "/".join(action.option_strings) or str(action.metavar)
+        # Of a variable that is not set: it would be the current directory, the selected stack, or every user's media.
+        if "" in arg_strings:
+            name = "/".join(action.option_strings) or str(action.metavar or action.dest)
             raise argparse.ArgumentError(None, f"{name} is empty; leave it out, or name what is meant")
         return super()._get_values(action, arg_strings)
 

@@ -105,6 +105,11 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
 
     _refuse_media_repo(store, "gdpr_export of it, and import_to_synapse")
     tree = Tree(arguments.directory, may_be_empty=True)
+    if (arguments.config or arguments.database) and not (arguments.user or arguments.room):
+        raise UsageError(
+            f"{'--config' if arguments.config else '--database'} is for --user or --room: without them, restore takes "
+            "all that the bucket has. What the database knows and nobody has is told by `media verify`."
+        )
     known = _known(arguments)
     with _explained(store), media_progress.shown(json=arguments.json) as told:
         done = media.restore(

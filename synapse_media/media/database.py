@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.redaction import redacted, remember
@@ -32,8 +32,13 @@ _MXC: Final = re.compile(r"mxc://([^/]+)/([^/#?]+)\Z")
 """MXC_REGEX of synapse/util/stringutils.py."""
 _NO_TEXT: Final = re.compile(r"[\ud800-\udfff]")
 """What stands for bytes that are not UTF-8 in an argument: no database takes it for text."""
-_PATH: Final = re.compile(r"[/.~]|[^\s=@:?]+\Z")
+_PATH: Final = re.compile(r"[^\s=@:?]+\Z")
 """Of what is no file: what was meant for one, and is no connection string."""
+_PARAMETERS: Final = frozenset(
+    {"application_name", "connect_timeout", "dbname", "host", "hostaddr", "port", "sslcert", "sslkey", "sslmode"}
+    | {"sslrootcert", "target_session_attrs", "user"}
+)
+"""Those of libpq that a URL may have here: none of them is a secret."""
 _OF_POOL: Final = ("cp_", "check_same_thread", "txn_limit", "connection_factory", "cursor_factory")
 """Arguments that Synapse keeps for itself, or that are psycopg2's and not libpq's."""
 EXTRA: Final = "postgres"
@@ -170,25 +175,42 @@ def of_option(value: str) -> Source:
     """
     if Path(value).is_file() or _PATH.match(value):
         return _sqlite(Path(value), "--database", beside=Path())
-    scheme, separator, rest = value.partition("://")
+    plain = unquote(value)
     # A password with "/", "?" or "#" in it is one to libpq, or was meant as one, wherever it would end by RFC 3986.
-    names = re.findall(r"[?&]([^=&]*)=", unquote(rest))
-    if (
-        re.search(r":.*@", rest, re.DOTALL)
-        or any("password" in name.lower() for name in names)
-        or re.search(r"\bpassword\s*=", value, re.IGNORECASE)
-    ):
+    if re.search(r":[^/].*@", plain, re.DOTALL) or re.search(r"password\w*\s*=", plain, re.IGNORECASE):
         raise UsageError(
             "--database has a password, which every user of this machine can read in the list of processes; allowed: "
             "postgresql://USER@HOST:PORT/NAME. Let --config name homeserver.yaml, which has it, or set PGPASSWORD or "
             "~/.pgpass."
         )
-    if not separator or scheme not in ("postgres", "postgresql") or _NO_TEXT.search(value):
+    said = _said_of_url(value)
+    if said is None:
         raise UsageError(
             "--database is no file and no URL of PostgreSQL; allowed: a file of SQLite, or "
-            "postgresql://USER@HOST:PORT/NAME"
+            f"postgresql://USER@HOST:PORT/NAME, with ?NAME=VALUE of {', '.join(sorted(_PARAMETERS))}"
         )
-    return Source("psycopg2", {"conninfo": value}, value, "--database")
+    return Source("psycopg2", {"conninfo": value}, said, "--database")
+
+
+def _said_of_url(value: str) -> str | None:
+    """How messages name the database of a URL, by its parts that are no secrets; None if it is no URL for libpq."""
+    if _NO_TEXT.search(value) or re.search(r"\s|#", value):
+        return None
+    try:
+        parts = urlsplit(value)
+        found = {
+            "dbname": parts.path.lstrip("/"),
+            "host": parts.hostname,
+            "port": parts.port,
+            "user": parts.username,
+            **dict(parse_qsl(parts.query, strict_parsing=bool(parts.query))),
+        }
+    except ValueError:
+        return None
+    # The scheme as it is written: libpq takes no other letters.
+    if value.partition("://")[0] not in ("postgres", "postgresql") or found.keys() - _PARAMETERS:
+        return None
+    return _said(found)
 
 
 def _sqlite(path: Path, setting: str, beside: Path) -> Source:

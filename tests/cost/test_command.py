@@ -245,8 +245,6 @@ def test_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         (["--fit", "--lines"], "--fit and --lines"),
         (["--fit", "--near", ""], "--near ''"),
         (["--stored", "400GB", "--near="], "--near ''"),
-        (["--stored", "400GB", "--prices", ""], "--prices ''"),
-        (["--stored", "400GB", "--report", ""], "--report ''"),
         (["--stored", "400GB", "--report", "homeserver.yaml"], "a file whose name ends in .html"),
         (["--stored", "400GB", "--class", "GLACIER_IR"], "Give your own with --prices FILE"),
     ],

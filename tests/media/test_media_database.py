@@ -300,6 +300,13 @@ class TestWhereTheDatabaseIs:
             "postgresql+psycopg2://u:s3cret-word@h/d",
             "PostgreSQL://u:s3cret-word@h/d",
             "postgresql:u:s3cret-word@h/d",
+            "postgresql://u:s3cret-word%40h/d",
+            "postgresql://u%3As3cret-word@h/d",
+            "//u:s3cret-word@h/d",
+            "/u:s3cret-word@h/d",
+            "~u:s3cret-word@h/d",
+            "./u password=s3cret-word",
+            "postgresql://h/d?passwordx=s3cret-word",
         ],
     )
     def test_a_password_in_an_argument_is_refused_and_not_repeated(self, value: str) -> None:
@@ -311,7 +318,14 @@ class TestWhereTheDatabaseIs:
         assert "postgresql://USER@HOST:PORT/NAME" in said
 
     @pytest.mark.parametrize(
-        "value", ["host=h s3cret-word", "mysql://h/s3cret-word", "PostgreSQL://h/s3cret-word", "u:s3cret-word"]
+        "value",
+        ["host=h s3cret-word", "mysql://h/s3cret-word", "PostgreSQL://h/s3cret-word", "u:s3cret-word"]
+        + ["postgresql://u:s3cret-word", "postgresql://u@h:s3cret-word/d", "postgresql://u@h/d password s3cret-word"]
+        + [
+            f"postgresql://h/d?{name}=s3cret-word"
+            for name in ("pass", "pwd", "oauth_client_secret", "options", "service")
+        ]
+        + ["postgresql://h/d?s3cret-word", "postgresql://h/d#s3cret-word"],
     )
     def test_what_is_neither_a_file_nor_a_url_is_not_repeated_either(self, value: str) -> None:
         with pytest.raises(UsageError, match="--database is no file and no URL of PostgreSQL; allowed: ") as caught:

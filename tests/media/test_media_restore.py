@@ -660,6 +660,13 @@ def test_media_of_a_user_that_nobody_has_is_named(one: World) -> None:
     assert (code, counts(answer)) == (0, {"kept": 1})
 
 
+@pytest.mark.parametrize("option", ["--database", "--config"])
+def test_a_database_is_for_a_user_or_a_room(one: World, option: str) -> None:
+    code, _, said = one.run("restore", option, one.config)
+    assert code == 64
+    assert f"{option} is for --user or --room" in said
+
+
 def test_a_user_s_media_needs_the_database(one: World) -> None:
     code, _, said = one.run("restore", "--user", "@a:example.com", "--config", one.config)
     assert code == 64
