@@ -61,7 +61,8 @@ class _Parser(argparse.ArgumentParser):
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         # Of a variable that is not set: it would be the current directory, the selected stack, or every user's media.
-        if "" in arg_strings:
+        # Of a command, what comes after its name are its own arguments.
+        if "" in (arg_strings[:1] if action.nargs == argparse.PARSER else arg_strings):
             name = "/".join(action.option_strings) or str(action.metavar or action.dest)
             raise argparse.ArgumentError(None, f"{name} is empty; leave it out, or name what is meant")
         return super()._get_values(action, arg_strings)

@@ -243,8 +243,6 @@ def test_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         (["--fit", "--prices", "/nowhere"], "--fit and --prices"),
         (["--fit", "--media", "/nowhere"], "--fit and --media"),
         (["--fit", "--lines"], "--fit and --lines"),
-        (["--fit", "--near", ""], "--near ''"),
-        (["--stored", "400GB", "--near="], "--near ''"),
         (["--stored", "400GB", "--report", "homeserver.yaml"], "a file whose name ends in .html"),
         (["--stored", "400GB", "--class", "GLACIER_IR"], "Give your own with --prices FILE"),
     ],
