@@ -337,7 +337,9 @@ class Engine:
 
     def export(self, stack: str) -> dict[str, Any]:
         """The stack's state, with secrets encrypted."""
-        return self._json(["stack", "export", "--stack", stack])
+        exported = self._json(["stack", "export", "--stack", stack])
+        # null where the state is the one that `pulumi stack init` wrote first, as of a restored backup.
+        return {**exported, "deployment": exported.get("deployment") or {}}
 
     def replace_state(self, stack: str, export: Mapping[str, Any]) -> None:
         """Replace the stack's state with an edited export. Calls no store."""

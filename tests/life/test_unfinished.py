@@ -46,6 +46,27 @@ def test_a_refresh_does_not_forget_that_the_proof_failed(begin: Callable[[], Lif
     assert new.command("diff", "--refresh")[0] == 0
 
 
+def test_a_state_of_which_a_full_disk_left_only_the_first(begin: Callable[[], Life]) -> None:
+    """What `pulumi stack init` writes first has no deployment at all."""
+    new = begin()
+    new.store()
+    assert new.command("diff")[0] == 2
+    backend = Path(new.stack.engine.environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
+    (state,) = (backend / ".pulumi/stacks").rglob(f"{new.stack.name}.json")
+    backup = state.with_name(f"{state.name}.bak")
+    first = backup.read_text()
+    assert "deployment" not in first
+    code, printed = new.command("up", "--yes")
+    assert code == 0, printed
+    backup.write_text(first)
+    state.write_text(state.read_text()[:-20])
+    for words in (["diff"], ["show"], ["up", "--yes"]):
+        code, printed = new.command(*words)
+        assert code == (2 if words == ["diff"] else 0), printed
+        assert "a defect" not in printed
+    new.stack.outputs().require_proof()
+
+
 def test_a_store_whose_move_was_cut_off_is_found_at_its_new_place(begin: Callable[[], Life]) -> None:
     new = begin()
     with proxy.in_front_of(new.running.endpoint) as s3, proxy.in_front_of(new.running.iam_endpoint) as iam:
