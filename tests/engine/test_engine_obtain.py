@@ -221,7 +221,7 @@ def test_an_interrupted_build_leaves_nothing_that_is_taken_for_whole(
     )
     assert eventually(lambda: started.exists() and started.read_text().strip() != "")
     child.send_signal(number)
-    child.wait(timeout=20)
+    child.wait(timeout=120)
     assert not home.exists()
     compiler = int(started.read_text())
     if number != signal.SIGKILL:
