@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -42,12 +42,12 @@ class RcloneError(StoreError):
     """rclone ended with an error. The message has the last of what it said, without any secret.
 
     Attributes:
-        events: what it logged as errors, the first ones of many.
+        named: {path: what it said of it first} of the files that it named in errors.
     """
 
-    def __init__(self, message: str, events: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, message: str, named: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.events = tuple(events)
+        self.named = dict(named or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ class Progress:
 
 
 _ATTEMPTS: Final = 3
+_NAMED: Final = 1000
+"""Files of which an error keeps what was said."""
 
 
 class _Copying:
@@ -190,7 +192,8 @@ class Rclone:
         Raises RcloneError where it failed.
         """
         files = ["--files-from-raw", "-"] if names is not None else []
-        errors: list[Mapping[str, Any]] = []
+        cause = ""
+        named: dict[str, str] = {}
         last = ""
         with (
             tempfile.TemporaryFile() as output,
@@ -200,14 +203,17 @@ class Rclone:
             ),
         ):
             for event in _events(log):
-                if event["level"] in _ERRORS and len(errors) < 100:
-                    errors.append(event)
+                if event["level"] in _ERRORS:
+                    # The first error is the cause; the later ones sum up.
+                    cause = cause or str(event["msg"])
+                    if len(named) < _NAMED and isinstance(event.get("object"), str):
+                        named.setdefault(event["object"], _brief(str(event["msg"])))
                 elif event["msg"] and "stats" not in event:
                     last = str(event["msg"])
                 on_event(event)
             code = child.wait()
             if code:
-                raise RcloneError(self._in_words(command, code, errors, last), errors)
+                raise RcloneError(self._in_words(command, code, cause or last), named)
             output.seek(0)
             return output.read().decode(errors="surrogateescape")
 
@@ -236,10 +242,9 @@ class Rclone:
         # No configuration file: a remote of the same name in it would add to ours.
         return [str(self.program), command, "--config=", "--use-json-log", "--log-level", "INFO", *arguments]
 
-    def _in_words(self, command: str, code: int, errors: Sequence[Mapping[str, Any]], last: str) -> str:
+    def _in_words(self, command: str, code: int, why: str) -> str:
         place = f"{self.store.bucket} at {self.store.endpoint_url}"
-        # The first error is the cause; the later ones sum up.
-        why = _brief(str(errors[0]["msg"]) if errors else last)
+        why = _brief(why)
         said = f": {why}" if why else " and said nothing. Run the command again; `synapse-media prove` tries the key."
         return f"rclone {command} ({place}) ended with code {code}{said}"
 

@@ -424,10 +424,10 @@ def read_back(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneErr
             )
         except RcloneError as error:
             # Those that it names can't be read; the others are asked for again without them.
-            named = {str(event.get("object") or "") for event in error.events} & set(left)
+            named = {path: RcloneError(error.named[path]) for path in left if path in error.named}
             if not named:
                 raise
-            got |= dict.fromkeys(named, error)
+            got |= named
             left = [path for path in left if path not in named]
             continue
         sums = dict(_sums(printed))

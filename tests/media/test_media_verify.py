@@ -188,6 +188,25 @@ class TestAServerThatMisbehaves:
         assert answer["verified"]["first"] == ["local_content/aa/bb/good"]
         assert (answer["unreadable"]["files"] + answer["different"]["files"]) == 1
 
+    def test_each_object_that_can_not_be_read_has_a_reason_of_its_own(self, one: World) -> None:
+        for name in ("good", "refused", "gone", "cut"):
+            one.both(f"local_content/aa/bb/{name}", name.encode() * 1000)
+        with proxy.in_front_of(one.store.endpoint_url) as double:
+            faults = {"refused": proxy.in_between(403), "gone": proxy.in_between(404), "cut": proxy.truncated}
+            for name, fault in faults.items():
+                double.misbehave(
+                    fault, when=lambda request, name=name: request.method == "GET" and request.key.endswith(name)
+                )
+            one.save(replace(one.store, endpoint_url=double.url))
+            code, answer, _ = one.run("verify", "--read-all")
+        assert (code, counts(answer)) == (1, {"verified": 1, "unreadable": 3})
+        reasons = {path.rpartition("/")[2]: why for path, why in answer["reasons"].items()}
+        assert reasons.keys() == set(faults)
+        for name, why in reasons.items():
+            assert not any(other in why for other in faults if other != name), why
+        assert "403" in reasons["refused"]
+        assert "403" not in reasons["gone"] + reasons["cut"]
+
 
 class TestFilesThatChange:
     def test_a_file_that_was_written_a_moment_ago_is_for_the_next_run(self, one: World) -> None:
