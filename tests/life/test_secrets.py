@@ -106,7 +106,7 @@ def test_each_call_is_shown_where_it_is_asked_for(life: Life, monkeypatch: pytes
     monkeypatch.setenv(tracing.VARIABLE, "")
     code, printed = life.command("diff", "--refresh", "-v")
     assert code == 0
-    assert "api: ListObjectsV2 GET" in printed
+    assert "api: GetBucketTagging GET" in printed
     assert "api: ListAccessKeys POST" in printed
     code, printed = life.command("rotate", "-v", "--yes")
     assert code == 0
