@@ -112,7 +112,8 @@ def _preview(
         project = stackfile.find_project()
         stack = stackfile.read(project, arguments.stack, stores_required=False)
         stacks.require_extras(stack)
-        preview = Engine(project, stack.variables, {}, stacks.say).preview_from_nothing(stack.name)
+        engine = Engine(project, stack.variables, {}, stacks.say)
+        preview = engine.preview_from_nothing(stack.name, stack.variables)
         return stack, Verdict(), preview, None
     session = stacks.open_stack(
         arguments.stack, credentials=arguments.refresh, options=arguments.options, stores_required=False

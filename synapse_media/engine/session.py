@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -373,8 +373,12 @@ class Engine:
         loaded: dict[str, Any] = json.loads(done.stdout)
         return loaded
 
-    def preview_from_nothing(self, stack: str) -> dict[str, Any]:
-        """A preview as if nothing existed, in a temporary backend and without credentials."""
+    def preview_from_nothing(self, stack: str, variables: Collection[str] = ()) -> dict[str, Any]:
+        """A preview as if nothing existed, in a temporary backend and without credentials.
+
+        Args:
+            variables: those that the program needs for resources of its own.
+        """
         import yaml
 
         settings = _project_settings(self.project)
@@ -402,7 +406,7 @@ class Engine:
             (copy / "Pulumi.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
             (copy / "stacks" / source.name).write_text(yaml.safe_dump(config), encoding="utf-8")
             # Without the variables and values of this stack, which are credentials.
-            env = {key: value for key, value in self.environment.items() if PASSED.fullmatch(key)}
+            env = {key: value for key, value in self.environment.items() if PASSED.fullmatch(key) or key in variables}
             env["PULUMI_BACKEND_URL"] = f"file://{name}/backend"
             env["PULUMI_CONFIG_PASSPHRASE"] = secrets.token_urlsafe(16)
             for variable in ("PULUMI_CONFIG_PASSPHRASE_FILE", "PULUMI_ACCESS_TOKEN"):

@@ -314,7 +314,11 @@ def test_a_variable_that_the_program_misses_is_named(
     engine.ensure_stack("one")
     with pytest.raises(EngineError, match=r"SITE_NAME is set here, but not passed .* `synapse-media:variables`"):
         engine.preview("one")
-    Engine(project.path, ["SITE_NAME"], say=said).preview("one")
+    named = Engine(project.path, ["SITE_NAME"], say=said)
+    named.preview("one")
+    with pytest.raises(EngineError, match="KeyError: 'SITE_NAME'"):
+        named.preview_from_nothing("one")
+    named.preview_from_nothing("one", ["SITE_NAME"])
 
 
 @pytest.mark.parametrize("name", ["other.json", "other.json.attrs"])
