@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ settings.load_profile("untimed")
 _VENDORS = {name.split("_")[0] for entry in catalog.names() for name in catalog.load(entry).admin_variables}
 _FOREIGN = ("PULUMI_", *(f"{vendor}_" for vendor in sorted(_VENDORS)))
 _KEPT = ("AWS_CA_BUNDLE",)
+
+# Under nohup, or as a background job, both are ignored, by the commands that a test starts and then signals too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -183,6 +183,9 @@ def of_option(value: str) -> Source:
             "postgresql://USER@HOST:PORT/NAME. Let --config name homeserver.yaml, which has it, or set PGPASSWORD or "
             "~/.pgpass."
         )
+    # With a space or "?" in it: no form of a connection string begins so.
+    if re.match(r"\.{0,2}/(?!/)", value):
+        return _sqlite(Path(value), "--database", beside=Path())
     said = _said_of_url(value)
     if said is None:
         raise UsageError(

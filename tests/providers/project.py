@@ -82,7 +82,7 @@ class Stack:
 
 
 def stack(folder: Path, name: str, environment: Mapping[str, str]) -> Stack:
-    """A new stack in a copy of the project.
+    """A new stack in a copy of the project, without what another test of that name left in its state.
 
     Args:
         environment: the admin credentials, for the engine's children alone.
@@ -97,5 +97,7 @@ def stack(folder: Path, name: str, environment: Mapping[str, str]) -> Stack:
     (folder / ".venv").symlink_to(sys.prefix)
     made = Stack(Engine(folder, (), environment, say=lambda _: None), name)
     made.path.write_text("config: {}\n")
+    if made.engine.has_stack(name):
+        made.engine.remove_stack(name, with_resources=True)
     made.engine.ensure_stack(name)
     return made
