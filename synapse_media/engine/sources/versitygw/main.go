@@ -102,7 +102,9 @@ func runS3(ctx context.Context, arguments []string) error {
 		MaxConnections:        maxConnections,
 		MaxRequests:           maxRequests,
 		MultipartMaxParts:     maxParts,
-		KeepAlive:             true,
+		// Over TLS, what follows a large body on a connection that is kept is now and then not read as a request ("An
+		// error occurred when parsing the HTTP request").
+		KeepAlive:             *options.cert == "",
 		CertFile:              *options.cert,
 		KeyFile:               *options.key,
 		Quiet:                 true,
