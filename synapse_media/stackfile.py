@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,9 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 20_000
 """Values in one file, an anchor's counted each time it is used; a store has about 30."""
 MAX_DEPTH = 50
+MAX_HANDED_ON = 130_000
+"""Bytes of configuration. Pulumi's language host hands it all to the program in one environment variable, which Linux
+bounds at 128 KiB with its name: more ends in "argument list too long" (execve(2), MAX_ARG_STRLEN)."""
 
 
 class StackFileError(SynapseMediaError):
@@ -172,6 +176,7 @@ def read(project: Path, stack: str, copy: Path | None = None, *, stores_required
     config = raw.get("config", {})
     if not isinstance(config, Mapping):
         raise StackFileError(f"{path}: `config:` in it is no object; `synapse-media init` writes one to start from")
+    _refuse_too_large(path, config)
     wanted, allow, defaults = values(raw)
     stores = {}
     if stores_required or wanted is not None:
@@ -181,6 +186,20 @@ def read(project: Path, stack: str, copy: Path | None = None, *, stores_required
     entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
     variables = settings.parse_variables(config.get(f"{settings.PROJECT}:variables"))
     return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or ""), variables)
+
+
+def _refuse_too_large(path: Path, config: Mapping[str, Any]) -> None:
+    def text(value: Any) -> str:
+        return value if isinstance(value, str) else json.dumps(value, default=str, separators=(",", ":"))
+
+    # As the language host has it: a JSON object of texts, in which a value that is no text is JSON itself.
+    size = len(text({str(name): text(value) for name, value in config.items()}))
+    if size > MAX_HANDED_ON:
+        raise StackFileError(
+            f"{path}: its configuration is {size:,} bytes as Pulumi hands it to the program; allowed: "
+            f"{MAX_HANDED_ON:,}. Give what the stores share once, under {settings.PROJECT}:defaults, or divide them "
+            "among several stacks (docs/many.md)."
+        )
 
 
 def values(raw: Mapping[str, Any]) -> tuple[Any, Any, Any]:

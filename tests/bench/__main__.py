@@ -84,16 +84,17 @@ def _sample(method: str) -> contract.StorageOutputs:
     return contract.from_json({**plain, "proof": {"made_for": bare.made_for(), "lines": lines}})
 
 
-def _stores(running: embedded.Running, count: int, endpoint: str, iam_endpoint: str) -> dict[str, Any]:
+def _stores(count: int) -> dict[str, Any]:
+    return {f"m{number}.example.com": {"bucket": f"bench-{count}-{number:03}"} for number in range(count)}
+
+
+def _defaults(running: embedded.Running, endpoint: str = "", iam_endpoint: str = "") -> dict[str, Any]:
+    """What the stores share: repeated, it would be more than Pulumi can hand on for a thousand."""
     return {
-        f"m{number}.example.com": {
-            "provider": "s3_compatible",
-            "endpoint": endpoint or running.endpoint,
-            "iam_endpoint": iam_endpoint or running.iam_endpoint,
-            "bucket": f"bench-{count}-{number:03}",
-            "settle_seconds": 0,
-        }
-        for number in range(count)
+        "provider": "s3_compatible",
+        "endpoint": endpoint or running.endpoint,
+        "iam_endpoint": iam_endpoint or running.iam_endpoint,
+        "settle_seconds": 0,
     }
 
 
@@ -130,8 +131,8 @@ def lives(running: embedded.Running, counts: list[int]) -> dict[int, dict[str, C
         for count in counts:
             (base / str(count)).mkdir()
             found = stack(base / str(count), f"bench{count}", environment)
-            stores = _stores(running, count, "", "")
-            found.write(stores, [f"{server}/delete-bucket" for server in stores])
+            stores = _stores(count)
+            found.write(stores, [f"{server}/delete-bucket" for server in stores], _defaults(running))
             done[count] = _life(found, count)
             for what, cost in done[count].items():
                 parts = ", ".join(f"{name} {part.cpu:.1f} s {part.memory} MiB" for name, part in cost.parts.items())
@@ -155,7 +156,7 @@ def other_tools(running: embedded.Running, done: Mapping[int, Mapping[str, Cost]
         print(f"beside Terraform                   not measured: {tool}")
         return
     with tempfile.TemporaryDirectory() as folder:
-        stores = _stores(running, count, "", "")
+        stores = {server: _defaults(running) | own for server, own in _stores(count).items()}
         theirs = beside.life(Path(folder), tool, running, stores, lacks=("lifecycle", "public_access_block"))
     for what, cost in theirs.items():
         ours = done[count][what]
@@ -203,8 +204,8 @@ def calls(running: embedded.Running) -> None:
         proxy.in_front_of(running.iam_endpoint) as iam,
     ):
         found = stack(Path(folder), "calls", environment)
-        stores = _stores(running, 1, s3.url, iam.url)
-        found.write(stores, [f"{server}/delete-bucket" for server in stores])
+        stores = _stores(1)
+        found.write(stores, [f"{server}/delete-bucket" for server in stores], _defaults(running, s3.url, iam.url))
         seen = 0
         for what, action in (
             ("up", found.up),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,23 @@ def test_a_file_of_a_program_that_declares_its_stores_itself(project: Path, text
     found = stackfile.read(project, "s", stores_required=False)
     assert (found.stores, found.allow) == ({}, ())
     with pytest.raises(SettingsError, match="synapse-media:stores is missing"):
+        stackfile.read(project, "s")
+
+
+def test_more_than_pulumi_can_hand_on_is_refused(project: Path) -> None:
+    """The language host's own words are "argument list too long", from which nobody knows what to do."""
+
+    def stores(count: int) -> str:
+        own = {f"m{number}.example.com": {"bucket": f"media-{number:04}"} for number in range(count)}
+        config = {"synapse-media:stores": own, "synapse-media:defaults": {"provider": "wasabi", "region": "us-east-1"}}
+        return json.dumps({"config": config})
+
+    write(project, stores(2000))
+    assert len(stackfile.read(project, "s").stores) == 2000
+    write(project, stores(4000))
+    with pytest.raises(
+        stackfile.StackFileError, match=r"is \d\d\d,\d{3} bytes .* allowed: 130,000.*:defaults.*several"
+    ):
         stackfile.read(project, "s")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from synapse_media import stackfile
 from synapse_media.engine import obtain, session
 from synapse_media.engine.paths import state_dir
 from synapse_media.engine.processes import end, identity
@@ -110,6 +111,15 @@ def test_a_state_directory_may_have_any_name(
     engine.ensure_stack("one")
     assert engine.has_stack("one")
     assert list((state / "synapse-media/backend/.pulumi").rglob("one.json"))
+
+
+def test_as_much_configuration_as_a_stack_file_may_have_is_handed_on(project: Project, said: Said) -> None:
+    engine = Engine(project.path, say=said)
+    rest = len(json.dumps({"tiny:much": ""}, separators=(",", ":")))
+    project.stack("one", {"much": "x" * (stackfile.MAX_HANDED_ON - rest)})
+    engine.ensure_stack("one")
+    engine.up("one", ["--skip-preview"])
+    assert engine.outputs("one")["interruptible"] is True
 
 
 def test_a_stack_that_another_run_made_meanwhile_is_no_riddle(

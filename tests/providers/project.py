@@ -31,10 +31,14 @@ class Stack:
     def path(self) -> Path:
         return self.engine.project / "stacks" / f"Pulumi.{self.name}.yaml"
 
-    def write(self, stores: Mapping[str, Any], allow: Iterable[str] = ()) -> None:
+    def write(
+        self, stores: Mapping[str, Any], allow: Iterable[str] = (), defaults: Mapping[str, Any] | None = None
+    ) -> None:
         """The stack file; what is wrong in it is found before the engine runs."""
         salt = yaml.safe_load(self.path.read_text()).get("encryptionsalt") if self.path.exists() else None
         config = {"synapse-media:stores": dict(stores), "synapse-media:allow": list(allow)}
+        if defaults:
+            config["synapse-media:defaults"] = dict(defaults)
         self.path.write_text(
             yaml.safe_dump({"config": config, **({"encryptionsalt": salt} if salt else {})}, sort_keys=False)
         )
