@@ -403,6 +403,9 @@ def opening_state(session: Session, state: Mapping[str, Any], confirmed: Collect
                     session.engine.replace_state(session.stack.name, state)
             _align(session, session.state(), ())
         raise
+    if confirmed:
+        # What was confirmed is done, and the rest of it was confirmed for this run alone.
+        _align(session, session.state(), session.stack.allow)
 
 
 def forget_duplicates(session: Session, preview: Mapping[str, Any]) -> bool:

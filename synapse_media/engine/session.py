@@ -48,6 +48,8 @@ _HALF_WRITTEN = ("error: EOF", "unexpected EOF", "unexpected end of JSON input")
 """How pulumi's message ends where a file of its state is being written: of its attributes, or of the state itself."""
 _LISTED_AT_MOST, _LISTED_EVERY = 10, 0.2
 """Times, and seconds between them."""
+_WRITTEN_WITHIN = 1.0
+"""Seconds that a process which lives may take to write its lock."""
 _ANNOUNCE_AFTER = 2.0
 """Seconds after which a call without progress output is announced."""
 # ANSI colours, and the colour tags in pulumi's JSON.
@@ -485,14 +487,16 @@ class Engine:
         backend = self._file_backend()
         if backend is None:
             return False
-        project = self.project_name
+        locks = backend / ".pulumi" / "locks" / "organization" / self.project_name / stack.rpartition("/")[2]
         cleared = False
-        for lock in (backend / ".pulumi" / "locks" / "organization" / project / stack.rpartition("/")[2]).glob(
-            "*.json"
-        ):
+        # gocloud.dev/blob/fileblob writes a lock beside its name first. What is left of it where the disk was full or
+        # the process was killed, pulumi reads as a lock, too.
+        for lock in (*locks.glob("*.json"), *locks.glob("*.json.*.tmp")):
             with contextlib.suppress(FileNotFoundError, KeyError, TypeError):
                 # A truncated lock has no owner: the process that failed to write it did not get the lock.
                 owner = _json_in(lock)
+                if owner is None and lock.suffix == ".tmp" and time.time() - lock.stat().st_mtime < _WRITTEN_WITHIN:
+                    continue
                 if owner is None or (owner["hostname"] == socket.gethostname() and _is_dead(owner["pid"])):
                     lock.unlink()
                     cleared = True

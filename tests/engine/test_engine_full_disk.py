@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,23 @@ def test_half_a_lock_is_nobodys(engine: Engine, tmp_path: Path) -> None:
     lock.write_text('{"pid": 1')
     assert engine.unlock_if_dead("one") is True
     assert not lock.exists()
+
+
+def test_a_lock_that_was_never_put_in_its_place_is_nobodys(engine: Engine, tmp_path: Path) -> None:
+    """Pulumi reads it as a lock, for ever: gocloud leaves it where the disk was full."""
+    engine.ensure_stack("one")
+    lock = tmp_path / "backend/.pulumi/locks/organization/tiny/one/x.json.18ebe95113e91295.tmp"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
+    with pytest.raises(EngineError, match="unexpected end of JSON input"):
+        engine.run(["destroy", "--yes", "--skip-preview", "--stack", "one"])
+    # It may be one that is being written.
+    os.utime(lock, (time.time() + 60, time.time() + 60))
+    assert engine.unlock_if_dead("one") is False
+    os.utime(lock, (time.time() - 2, time.time() - 2))
+    assert engine.unlock_if_dead("one") is True
+    assert not lock.exists()
+    engine.run(["destroy", "--yes", "--skip-preview", "--stack", "one"])
 
 
 def test_what_can_not_be_put_back_is_left(engine: Engine, state: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from synapse_media import stackfile
 from synapse_media.cli import main, stacks
+from synapse_media.engine.session import EngineError
 from tests.life.life import SERVER, Life
 
 PHOTO = b"photo"
@@ -162,6 +163,38 @@ def test_a_question_that_is_cut_off_leaves_the_state_closed(life: Life, number: 
     assert (bucket["protect"], bucket["inputs"].get("forceDestroy", False)) == (True, False)
     assert not ring["inputs"].get("retireConfirmed", False)
     assert media(life) == PHOTO
+    works(life)
+
+
+def rings(life: Life) -> list[dict[str, Any]]:
+    resources = life.stack.engine.export(life.stack.name)["deployment"]["resources"]
+    return [one for one in resources if one["type"] == "s3store:index:KeyRing"]
+
+
+def test_what_a_rotation_confirmed_is_not_left_in_the_state(life: Life) -> None:
+    """Plain pulumi would read it there as leave for the new key, which nobody named."""
+    assert life.command("rotate", "--yes")[0] == 0
+    code, printed = life.command("rotate", "--finish", "--confirm", "--yes")
+    assert code == 0, printed
+    (ring,) = rings(life)
+    assert not ring["inputs"].get("retireConfirmed", False)
+    assert not ring["outputs"].get("retireConfirmed", False)
+    assert life.command("diff")[0] == 0
+    options = ["--yes", "--skip-preview", "--suppress-outputs", "--exclude-protected"]
+    with pytest.raises(EngineError, match="retire-key"):
+        life.stack.engine.run(["destroy", *options, "--stack", life.stack.name])
+    works(life)
+
+
+def test_a_destroy_of_one_resource_leaves_no_leave_for_the_keys(life: Life) -> None:
+    resources = life.stack.engine.export(life.stack.name)["deployment"]["resources"]
+    (proof,) = [one["urn"] for one in resources if one["type"] == "s3store:index:Proof"]
+    life.store("retain-bucket")
+    code, printed = life.command("destroy", "--yes", "--", "--target", proof)
+    assert code == 0, printed
+    (ring,) = rings(life)
+    assert not ring["inputs"].get("retireConfirmed", False)
+    assert not ring["outputs"].get("retireConfirmed", False)
     works(life)
 
 
