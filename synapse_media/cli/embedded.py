@@ -218,7 +218,7 @@ def _clean(*, named: Sequence[str], yes: bool, as_json: bool) -> int:
     path = stackfile.path_of(project, stacks.EMBEDDED)
     engine = Engine(project, (), {}, stacks.say)
     there = embedded.buckets()
-    going = {*(_made_by(engine, stacks.EMBEDDED) if there else ()), *named}
+    going = {*(_buckets_of(engine, stacks.EMBEDDED, adopted=False) if there else ()), *named}
     if mistaken := set(named).difference(there):
         raise UsageError(f"--bucket {', '.join(sorted(mistaken))}: the embedded server has no such bucket")
     _refuse_others(engine, going)
@@ -245,7 +245,7 @@ def _clean(*, named: Sequence[str], yes: bool, as_json: bool) -> int:
 
 
 def _refuse_others(engine: Engine, going: Collection[str]) -> None:
-    """Raises SynapseMediaError where the server has buckets beside these, naming each and the stack that made it."""
+    """Raises SynapseMediaError where the server has buckets beside these, naming each and the stack that has it."""
     others = [bucket for bucket in embedded.buckets() if bucket not in going]
     if not others:
         return
@@ -254,7 +254,7 @@ def _refuse_others(engine: Engine, going: Collection[str]) -> None:
         bucket: item["name"]
         for item in listed
         if item["name"] != stacks.EMBEDDED
-        for bucket in _made_by(engine, item["name"])
+        for bucket in _buckets_of(engine, item["name"], adopted=True)
     }
     words = [f"{bucket} ({f'stack {owners[bucket]}' if bucket in owners else 'no stack here'})" for bucket in others]
     first = "".join(
@@ -269,14 +269,18 @@ def _refuse_others(engine: Engine, going: Collection[str]) -> None:
     )
 
 
-def _made_by(engine: Engine, stack: str) -> set[str]:
-    """The buckets on this machine's loopback that a stack made, as its state says; not those it took over."""
+def _buckets_of(engine: Engine, stack: str, *, adopted: bool) -> set[str]:
+    """The buckets on this machine's loopback that a stack has, as its state says.
+
+    Args:
+        adopted: those that it took over, too.
+    """
     if not engine.has_stack(stack):
         return set()
-    made = [bucket for store in read_applied(engine.export(stack)).values() for bucket in store.buckets]
+    found = [bucket for store in read_applied(engine.export(stack)).values() for bucket in store.buckets]
     return {
         bucket.name
-        for bucket in made
-        if not bucket.values.get("adopted")
+        for bucket in found
+        if (adopted or not bucket.values.get("adopted"))
         and urlsplit(str((bucket.values.get("connection") or {}).get("endpoint"))).hostname == "127.0.0.1"
     }

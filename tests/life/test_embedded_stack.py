@@ -134,6 +134,14 @@ def test_clean_deletes_no_bucket_that_was_not_named(
     assert running is not None
     monkeypatch.setenv("S3_ACCESS_KEY_ID", running.access_key_id)
     monkeypatch.setenv("S3_SECRET_ACCESS_KEY", running.secret_access_key)
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=running.endpoint,
+        region_name=running.region,
+        aws_access_key_id=running.access_key_id,
+        aws_secret_access_key=running.secret_access_key,
+    )
+    s3.create_bucket(Bucket="taken-over")
     another = {
         "provider": "s3_compatible",
         "endpoint": running.endpoint,
@@ -144,19 +152,19 @@ def test_clean_deletes_no_bucket_that_was_not_named(
     }
     with stackfile.editing(project / "stacks/Pulumi.another.yaml") as document:
         document["config"] = {
-            "synapse-media:stores": {"chat.example.org": another},
-            "synapse-media:allow": ["chat.example.org/delete-bucket", "chat.example.org/delete-media"],
+            "synapse-media:stores": {
+                "chat.example.org": another,
+                "old.example.org": {**another, "bucket": "taken-over", "adopt": True},
+            },
+            "synapse-media:allow": [
+                "chat.example.org/delete-bucket",
+                "chat.example.org/delete-media",
+                "old.example.org/retain-bucket",
+            ],
         }
     assert main(["up", "--stack", "another", "--yes"]) == 0
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=running.endpoint,
-        region_name=running.region,
-        aws_access_key_id=running.access_key_id,
-        aws_secret_access_key=running.secret_access_key,
-    )
     s3.create_bucket(Bucket="by-hand")
-    for bucket in ("of-another", "by-hand"):
+    for bucket in ("of-another", "by-hand", "taken-over"):
         s3.put_object(Bucket=bucket, Key="local_content/photo", Body=b"photo")
 
     def refusal(*arguments: str) -> str:
@@ -164,23 +172,23 @@ def test_clean_deletes_no_bucket_that_was_not_named(
         assert main(["embedded", "clean", "--yes", *arguments]) == 1
         told = capfd.readouterr().err
         assert "nothing was deleted" in told
-        for bucket in ("of-another", "by-hand"):
+        for bucket in ("of-another", "by-hand", "taken-over"):
             assert s3.get_object(Bucket=bucket, Key="local_content/photo")["Body"].read() == b"photo"
         assert embedded.status() == running
         return told
 
     told = refusal()
-    assert "by-hand (no stack here), of-another (stack another)" in told
+    assert "by-hand (no stack here), of-another (stack another), taken-over (stack another)" in told
     assert "`synapse-media destroy --stack another`" in told
-    assert "`synapse-media embedded clean --bucket by-hand --bucket of-another`" in told
+    assert "`synapse-media embedded clean --bucket by-hand --bucket of-another --bucket taken-over`" in told
     told = refusal("--bucket", "by-hand")
-    assert "of-another (stack another)" in told
+    assert "of-another (stack another), taken-over (stack another)" in told
     assert "by-hand (" not in told
     assert main(["embedded", "clean", "--yes", "--bucket", "by-hand", "--bucket", "mistyped"]) == 64
     assert "--bucket mistyped: the embedded server has no such bucket" in capfd.readouterr().err
     # Its own advice, to the end.
     assert main(["destroy", "--stack", "another", "--yes"]) == 0
-    assert main(["embedded", "clean", "--yes", "--bucket", "by-hand"]) == 0
+    assert main(["embedded", "clean", "--yes", "--bucket", "by-hand", "--bucket", "taken-over"]) == 0
     assert embedded.status() is None
     assert embedded.buckets() == []
 
