@@ -391,7 +391,8 @@ class _Reader:
     """The raw settings of one store, and where its problems go.
 
     Attributes:
-        raw: the store's own, and the defaults where it has none of that name.
+        raw: the store's own, and the defaults where it has none of that name. Null takes a default away, so that the
+            built-in one counts; where there is none to take away, it is a value that somebody forgot.
         in_file: they are a stack file's, and not a program's arguments: how to write a value follows from it.
         told: how many problems were found so far.
     """
@@ -410,7 +411,8 @@ class _Reader:
         self.in_file = in_file
         self.problems = problems
         own: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
-        self.raw: Mapping[str, Any] = {**defaults, **own}
+        unset = {name for name in defaults if name in own and own[name] is None}
+        self.raw: Mapping[str, Any] = {k: value for k, value in {**defaults, **own}.items() if k not in unset}
         self.told = 0
         self._inherited = inherited
         self._from_defaults = defaults.keys() - own.keys()

@@ -856,6 +856,24 @@ def test_a_store_takes_what_it_does_not_say_from_the_defaults() -> None:
     assert with_defaults(None, {**DEFAULTS}) == with_defaults({}, {**DEFAULTS}) == [plain]
 
 
+def test_null_takes_a_default_away() -> None:
+    [store] = with_defaults({**DEFAULTS, "abort_days": 3}, {"access": None, "prefix": None, "abort_days": None})
+    assert (store.access, store.prefix, store.abort_days) == ("least", "", 7)
+    amazon = {"provider": "amazon_s3", "region": "eu-central-1", "tags": {"team": "matrix"}}
+    # Also one that its provider does not know.
+    _, store = with_defaults(amazon, {}, {"provider": "wasabi", "tags": None})
+    assert store.options == {}
+    # Its line says nothing more: what is needed and now missing is the store's.
+    [problem] = problems_with_defaults(DEFAULTS, {}, {"provider": None})
+    assert problem.startswith("stores.1.example.com.provider is missing; allowed: ")
+
+
+@pytest.mark.parametrize("name", ["access", "prefix", "abort_days", "user", "storage_class"])
+def test_null_that_takes_nothing_away_is_a_value_that_was_forgotten(name: str) -> None:
+    [problem] = problems_with_defaults({"provider": "wasabi", "region": "eu-central-1"}, {name: None})
+    assert problem.startswith(f"stores.0.example.com.{name} is missing; allowed: ")
+
+
 def test_an_object_of_the_defaults_is_replaced_as_a_whole() -> None:
     defaults = {"provider": "amazon_s3", "region": "eu-central-1", "tags": {"team": "matrix", "stage": "live"}}
     plain, other = with_defaults(defaults, {}, {"tags": {"team": "chat"}})
