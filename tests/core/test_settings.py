@@ -786,9 +786,10 @@ def test_a_program_is_told_everything_at_once_by_its_own_names() -> None:
 
 def test_stores_of_a_program_that_exclude_each_other_are_told_apart_by_their_place() -> None:
     store = settings.check(NAME, GOOD, where="args")
-    settings.check_together([("first", store)])
+    program = settings.Together()
+    program.add("first", store)
     with pytest.raises(SettingsError, match=r"second\.bucket .* first uses it already") as refused:
-        settings.check_together([("first", store), ("second", store)])
+        program.add("second", store)
     assert [problem.setting for problem in refused.value.problems] == ["second.bucket", "second.user"]
 
 
