@@ -206,13 +206,10 @@ class Store(pulumi.ComponentResource, Generic[Args]):
             problems += error.problems
         if problems:
             raise ArgumentsError(problems)
-        declared = _declared(pulumi.runtime.settings.get_monitor())
-        declared.append((self._where, store))
         try:
-            settings.check_together(declared)
+            # A program may catch what this raises, and declare another store in its place.
+            _declared(pulumi.runtime.settings.get_monitor()).add(self._where, store)
         except SettingsError as error:
-            # A program may catch this, and declare another store in its place.
-            declared.pop()
             raise pulumi.RunError(str(error)) from None
         return raw, later, store
 
@@ -574,6 +571,6 @@ _OF_ONE_RESOURCE = "Remove it, or set it on one of the resources by a transform.
 
 
 @cache
-def _declared(program: object) -> list[tuple[str, StoreSettings]]:  # noqa: ARG001 - a cache key: a run of the program
+def _declared(program: object) -> settings.Together:  # noqa: ARG001 - a cache key: a run of the program
     """The stores that this run of the program declared so far."""
-    return []
+    return settings.Together()

@@ -88,8 +88,9 @@ def schema() -> str:
                 "type": "object",
                 "properties": {
                     f"{settings.PROJECT}:defaults": {
-                        "description": "What every store has that does not say otherwise: settings of a store, except "
-                        f"those of one homeserver alone ({', '.join(sorted(settings.per_store()))}); {text}.",
+                        "description": "What every store has that does not say otherwise (null takes a default away): "
+                        f"settings of a store, except those of one homeserver alone "
+                        f"({', '.join(sorted(settings.per_store()))}); {text}.",
                         "type": ["object", "string", "null"],
                         # A value is checked in the stores that take it, which may be none.
                         "properties": {
@@ -158,14 +159,28 @@ def _any_provider(choices: Schema) -> Schema:
 
 
 def _with_defaults(choices: Schema) -> Schema:
-    """A store of which the defaults may have everything but its own."""
+    """A store of which the defaults may have everything but its own; null takes one of theirs away."""
+    own = settings.per_store()
+    found = {name: item if name in own else _or_null(item) for name, item in _any_provider(choices).items()}
     return {
         "type": "object",
-        "properties": {"method": choices["method"]},
+        "properties": {"method": found["method"]},
         "propertyNames": {"enum": sorted(_known(catalog.names()))},
         "if": _says("method", *(name for name, method in METHODS.items() if not method.uses_store)),
-        "else": {"properties": _any_provider(choices)},
+        "else": {"properties": found},
     }
+
+
+def _or_null(item: Schema) -> Schema:
+    found = item.copy()
+    if "type" in item:
+        kinds = item["type"] if isinstance(item["type"], list) else [item["type"]]
+        found["type"] = [*kinds, "null"]
+    if "enum" in item:
+        found["enum"] = [*item["enum"], None]
+    if "enumDescriptions" in item:
+        found["enumDescriptions"] = [*item["enumDescriptions"], "Not the default of this stack file."]
+    return found
 
 
 def _common() -> dict[str, Schema]:

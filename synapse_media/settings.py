@@ -350,16 +350,29 @@ def parse_variables(variables: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def check_together(stores: Collection[tuple[str, StoreSettings]]) -> None:
-    """Raise SettingsError where two stores of one program exclude each other.
+class Together:
+    """The stores that one program has declared so far, none of which excludes another."""
 
-    Args:
-        stores: each with what stands before its settings in a message.
-    """
-    problems: list[Problem] = []
-    _check_together(stores, problems)
-    if problems:
-        raise SettingsError(problems)
+    def __init__(self) -> None:
+        self._stores: list[tuple[str, StoreSettings]] = []
+        self._having: dict[tuple[str, ...], list[int]] = {}
+
+    def add(self, where: str, store: StoreSettings) -> None:
+        """Take one more. Raises SettingsError where it and another exclude each other; it is not taken then.
+
+        It is compared with the stores alone that share something with it: with all, N stores would take N² looks.
+
+        Args:
+            where: what stands before its settings in a message.
+        """
+        sharing = sorted({number for key in _excluding(store) for number in self._having.get(key, ())})
+        problems: list[Problem] = []
+        _check_together([*(self._stores[number] for number in sharing), (where, store)], problems)
+        if problems:
+            raise SettingsError(problems)
+        for key in _distinguishing(store):
+            self._having.setdefault(key, []).append(len(self._stores))
+        self._stores.append((where, store))
 
 
 _A_SERVER_NAME = "a host name such as matrix.example.com"
@@ -391,7 +404,8 @@ class _Reader:
     """The raw settings of one store, and where its problems go.
 
     Attributes:
-        raw: the store's own, and the defaults where it has none of that name.
+        raw: the store's own, and the defaults where it has none of that name. Null takes a default away, so that the
+            built-in one counts; where there is none to take away, it is a value that somebody forgot.
         in_file: they are a stack file's, and not a program's arguments: how to write a value follows from it.
         told: how many problems were found so far.
     """
@@ -410,7 +424,8 @@ class _Reader:
         self.in_file = in_file
         self.problems = problems
         own: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
-        self.raw: Mapping[str, Any] = {**defaults, **own}
+        unset = {name for name in defaults if name in own and own[name] is None}
+        self.raw: Mapping[str, Any] = {k: value for k, value in {**defaults, **own}.items() if k not in unset}
         self.told = 0
         self._inherited = inherited
         self._from_defaults = defaults.keys() - own.keys()
@@ -948,42 +963,82 @@ def _check_together(stores: Collection[tuple[str, StoreSettings]], problems: lis
     Args:
         stores: each with what stands before its settings in a message.
     """
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, ...], str] = {}
     for where, store in stores:
-        if not store.uses_store or not store.bucket:
-            continue
-        place = (store.endpoint or store.provider, store.bucket)
-        other = seen.setdefault(place, where)
-        if other != where:
-            problems.append(
-                Problem(
-                    f"{where}.bucket",
-                    store.bucket,
-                    "a bucket that no other store uses",
-                    f"{other} uses it already. Two homeservers or two methods on one bucket destroy media: "
-                    "give each its own.",
+        for place in _place_of(store):
+            other = seen.setdefault(place, where)
+            if other != where:
+                problems.append(
+                    Problem(
+                        f"{where}.bucket",
+                        store.bucket,
+                        "a bucket that no other store uses",
+                        f"{other} uses it already. Two homeservers or two methods on one bucket destroy media: "
+                        "give each its own.",
+                    )
                 )
-            )
     _check_names_are_new(stores, problems)
     _check_admin_keys(stores, problems)
-    users: dict[tuple[str, str], str] = {}
+    users: dict[tuple[str, ...], str] = {}
     for where, store in stores:
-        if store.uses_store and store.iam_endpoint and store.user:
-            other = users.setdefault((store.iam_endpoint, store.user), where)
+        for user in _user_of(store):
+            other = users.setdefault(user, where)
             if other != where:
                 problems.append(Problem(f"{where}.user", store.user, "a user of its own", f"{other} has it."))
+
+
+def _place_of(store: StoreSettings) -> list[tuple[str, ...]]:
+    known = store.uses_store and store.bucket
+    return [("bucket", store.endpoint or store.provider, store.bucket)] if known else []
+
+
+def _user_of(store: StoreSettings) -> list[tuple[str, ...]]:
+    known = store.uses_store and store.iam_endpoint and store.user
+    return [("user", store.iam_endpoint, store.user)] if known else []
+
+
+def _made_with(store: StoreSettings) -> list[str]:
+    """The variables of the administrator's key that makes this store's."""
+    made = store.uses_store and not store.options.get("existing_key")
+    return list(catalog.load(store.provider).admin_variables) if made else []
+
+
+def _brought_in(store: StoreSettings) -> list[str]:
+    """The variables that hold this store's own key."""
+    return list(catalog.load(store.provider).admin_variables) if store.options.get("existing_key") else []
+
+
+def _distinguishing(store: StoreSettings) -> list[tuple[str, ...]]:
+    """What a store has, as keys by which another finds that the two exclude each other."""
+    return [
+        *_place_of(store),
+        *_user_of(store),
+        ("name", store.server_name),
+        *([("former name", store.renamed_from)] if store.renamed_from else ()),
+        *(("makes keys", name) for name in _made_with(store)),
+        *(("is a key", name) for name in _brought_in(store)),
+    ]
+
+
+def _excluding(store: StoreSettings) -> list[tuple[str, ...]]:
+    """What no other store may have beside this one: see `_check_together`."""
+    return [
+        *_place_of(store),
+        *_user_of(store),
+        ("former name", store.server_name),
+        *([("name", store.renamed_from), ("former name", store.renamed_from)] if store.renamed_from else ()),
+        *(("is a key", name) for name in _made_with(store)),
+        *(("makes keys", name) for name in _brought_in(store)),
+    ]
 
 
 def _check_admin_keys(stores: Collection[tuple[str, StoreSettings]], problems: list[Problem]) -> None:
     """An administrator's key makes the keys of one store, so it may not be another's own: that one goes to Synapse."""
     makers: dict[str, str] = {}
     for where, store in stores:
-        if store.uses_store and not store.options.get("existing_key"):
-            makers |= dict.fromkeys(catalog.load(store.provider).admin_variables, where)
+        makers |= dict.fromkeys(_made_with(store), where)
     for where, store in stores:
-        if not store.options.get("existing_key"):
-            continue
-        shared = [name for name in catalog.load(store.provider).admin_variables if name in makers]
+        shared = [name for name in _brought_in(store) if name in makers]
         if shared:
             problems.append(
                 Problem(

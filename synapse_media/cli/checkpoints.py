@@ -30,8 +30,12 @@ from . import stacks
 VARIABLE: Final = "SYNAPSE_MEDIA_CHECKPOINTS"
 _EACH_STEP: Final = "each-step"
 _AT_END: Final = "at-end"
-_WORTH_IT: Final = 10_000
-"""Resources in the state times steps: about two seconds of CPU. Below, every step is written."""
+NEW_STORES: Final = 15
+"""An `up` that makes so many stores is worth it: about two seconds of CPU. Below, every step is written."""
+RESOURCES: Final = 6
+"""Of one store: the component, bucket, user, policy, key ring, proof."""
+WORTH_IT: Final = (NEW_STORES * RESOURCES) ** 2
+"""The same in resources times steps."""
 _CHANGING: Final = frozenset({"create", "update", "replace", "create-replacement"})
 _MAKING: Final = frozenset({"create", "create-replacement"})
 _HARMLESS: Final = frozenset({"same", "refresh", "delete", "delete-replaced"})
@@ -123,7 +127,7 @@ def _wanted(work: int) -> bool:
 
 def is_worth_it(work: int) -> bool:
     """Whether so many resources times steps are worth a run whose state is written at the end."""
-    return work >= _WORTH_IT
+    return work >= WORTH_IT
 
 
 def _is_found_again(step: Mapping[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """Several stacks of one project side by side, each by a process of its own.
 
 A process for each stack, since what a command does to one (its engine, its locks, Ctrl-C, an error) must not touch the
-others. Pulumi's locks hold as if somebody had typed each command.
+others. Pulumi's locks hold as if somebody had typed each command. Where this process is killed, theirs end in order
+(one_of_several.py).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _TICK: Final = 0.1
 _SHOWN: Final = 20
 """Lines of an error in the summary; all of it is in the file that the summary names."""
 _WORDS: Final[Mapping[int, str]] = {0: "done", 2: "changes pending", 3: "dangerous changes pending"}
+_ONE: Final = f"{__package__}.one_of_several"
 _OF_ONE: Final = ("server", "inventory_host", "reviewed")
 """Options that name something of one stack."""
 INTERRUPTED: Final = 128
@@ -86,8 +88,9 @@ class Run:
         with _new(self.output) as out, _new(self.errors) as err:
             self.started = time.monotonic()
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __package__, self.command, f"--stack={self.stack}", *self.words],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-P", "-m", _ONE, self.command, f"--stack={self.stack}", *self.words],
+                # Nothing is written to it. The kernel closes it when this process is gone, however that came.
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
                 # So that Ctrl-C reaches it once, from here, and not from the terminal as well.
@@ -99,6 +102,7 @@ class Run:
         if self.process is None or self.code is not None or (code := self.process.poll()) is None:
             return False
         self.code = code if code >= 0 else INTERRUPTED - code
+        self.process.communicate()  # closes the pipe: so many stacks may be more than a process may have open
         return True
 
     @property

@@ -17,6 +17,7 @@ from synapse_media.redaction import remember
 from synapse_media.schema.resources import AccessKey, AnyRingInputs, AnyRingState
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
+from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Credential
 from synapse_media.urn import Urn
 
@@ -282,7 +283,7 @@ class RingBase(SchemaResource[In, S]):
                     family.mend(slot, keys[slot].access_key_id)
                     continue
                 along = brought if slot == active else None
-                made = along or family.make(slot, frozenset(listed))
+                made = along or _make(family, slot, frozenset(listed), adopted=inputs.adopt)
                 keys[slot] = AccessKey(access_key_id=made.key_id, created_at=made.created_at)
                 secrets[slot] = made.secret
                 listed[made.key_id] = True
@@ -312,6 +313,26 @@ class RingBase(SchemaResource[In, S]):
             state.inputs = replace(state.inputs, slots=tuple(sorted(keys)))
             raise PartialError(str(error), inputs.user_name, _with_active(state)) from None
         return _with_active(state)
+
+
+def _make(family: KeyFamily, slot: str, before: frozenset[str], *, adopted: bool) -> MadeKey:
+    """A new key. Raises ApiError, with the next step where nobody knows whether the key was made.
+
+    A 429 without the store's own document is of that kind: who sent it may have passed the request on before.
+    """
+    try:
+        return family.make(slot, before)
+    except ApiError as error:
+        if not error.is_anybodys:
+            raise
+        then = "names such a key, which may be deleted" if adopted else "finds such a key and replaces it"
+        raise ApiError(
+            error.code,
+            error.status,
+            f"{error}. That is no answer of the store's own: the key may have been made, so the request is not "
+            "repeated. Run `synapse-media up` again, after a minute if there were too many requests (HTTP 429): it "
+            f"{then}.",
+        ) from None
 
 
 def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:

@@ -104,7 +104,7 @@ def _life(found: Stack, count: int) -> dict[str, Cost]:
     up = ["up", "--yes", *quiet, "--stack", name]
     destroy = ["destroy", "--yes", "--skip-preview", "--suppress-progress", "--stack", name]
     # As the commands decide it.
-    at_end = checkpoints.is_worth_it((7 * count) ** 2)
+    at_end = checkpoints.is_worth_it((checkpoints.RESOURCES * count) ** 2)
     costs = {
         "up": measured(lambda: engine.run(up, at_end=at_end)),
         "up again": measured(lambda: engine.run(up)),

@@ -12,6 +12,7 @@ from synapse_media.cli import checkpoints, stacks
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.plugin import look
 from synapse_media.schema.resources import RESOURCES
+from tests.providers.project import ROOT
 
 CONNECTION = {"endpoint": "https://s3.example.com", "region": "us-east-1"}
 
@@ -57,6 +58,24 @@ def _of_up(session: Any, *steps: dict[str, Any], times: int = 100) -> bool:
 def test_many_new_stores_are_written_at_the_end(session: Any) -> None:
     assert _of_up(session, *STORE)
     assert not _of_up(session, *STORE, times=1)
+
+
+def test_the_documentation_says_from_how_many_stores_on(session: Any) -> None:
+    """Both numbers follow from one constant."""
+    many = checkpoints.NEW_STORES
+    assert _of_up(session, *STORE, times=many)
+    assert not _of_up(session, *STORE, times=many - 1)
+    there = checkpoints.WORTH_IT // (2 * len(STORE))
+
+    def one_changes(stores: int) -> bool:
+        """A preview lists what stays the same as well."""
+        steps = [_step("update", "s3store:index:KeyRing"), *[_step("same", BUCKET["urn"])] * (len(STORE) * stores - 1)]
+        return checkpoints.of_up(session, {"steps": steps}, {"deployment": {"resources": steps}})
+
+    assert one_changes(there)
+    assert not one_changes(there - 1)
+    said = f"as with {many} new stores, or one change in a stack of {there};"
+    assert said in (ROOT / "docs/running.md").read_text(encoding="utf-8")
 
 
 def test_in_a_large_state_one_change_is_enough(session: Any) -> None:

@@ -87,11 +87,13 @@ def test_a_setting_by_path_is_read_and_an_encrypted_one_is_named(tmp_path: Path,
 def test_the_program_gives_its_stores_the_defaults(tmp_path: Path, embedded_store: Running) -> None:
     made = stack(tmp_path, "by-default", {})
     shared = _settings(embedded_store, "by-default-media")
-    own = {"bucket": shared.pop("bucket")}
+    shared["prefix"] = "taken-away/"
+    own = {"bucket": shared.pop("bucket"), "prefix": None}
     config = {STORES: {SERVER: own}, "synapse-media:defaults": shared}
     made.path.write_text(json.dumps({"config": config}), encoding="utf-8")
     steps = made.engine.preview("by-default")["steps"]
     assert any("by-default-media" in json.dumps(step["newState"].get("inputs", {})) for step in steps)
+    assert "taken-away" not in json.dumps(steps)
 
     shared["method"] = "goofy"
     made.path.write_text(json.dumps({"config": config}), encoding="utf-8")

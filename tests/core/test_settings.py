@@ -786,9 +786,10 @@ def test_a_program_is_told_everything_at_once_by_its_own_names() -> None:
 
 def test_stores_of_a_program_that_exclude_each_other_are_told_apart_by_their_place() -> None:
     store = settings.check(NAME, GOOD, where="args")
-    settings.check_together([("first", store)])
+    program = settings.Together()
+    program.add("first", store)
     with pytest.raises(SettingsError, match=r"second\.bucket .* first uses it already") as refused:
-        settings.check_together([("first", store), ("second", store)])
+        program.add("second", store)
     assert [problem.setting for problem in refused.value.problems] == ["second.bucket", "second.user"]
 
 
@@ -854,6 +855,24 @@ def test_a_store_takes_what_it_does_not_say_from_the_defaults() -> None:
     assert (other.provider, other.region, other.access, other.prefix) == ("wasabi", "us-east-1", "least", "")
     assert with_defaults(json.dumps(DEFAULTS), {}) == [plain]
     assert with_defaults(None, {**DEFAULTS}) == with_defaults({}, {**DEFAULTS}) == [plain]
+
+
+def test_null_takes_a_default_away() -> None:
+    [store] = with_defaults({**DEFAULTS, "abort_days": 3}, {"access": None, "prefix": None, "abort_days": None})
+    assert (store.access, store.prefix, store.abort_days) == ("least", "", 7)
+    amazon = {"provider": "amazon_s3", "region": "eu-central-1", "tags": {"team": "matrix"}}
+    # Also one that its provider does not know.
+    _, store = with_defaults(amazon, {}, {"provider": "wasabi", "tags": None})
+    assert store.options == {}
+    # Its line says nothing more: what is needed and now missing is the store's.
+    [problem] = problems_with_defaults(DEFAULTS, {}, {"provider": None})
+    assert problem.startswith("stores.1.example.com.provider is missing; allowed: ")
+
+
+@pytest.mark.parametrize("name", ["access", "prefix", "abort_days", "user", "storage_class"])
+def test_null_that_takes_nothing_away_is_a_value_that_was_forgotten(name: str) -> None:
+    [problem] = problems_with_defaults({"provider": "wasabi", "region": "eu-central-1"}, {name: None})
+    assert problem.startswith(f"stores.0.example.com.{name} is missing; allowed: ")
 
 
 def test_an_object_of_the_defaults_is_replaced_as_a_whole() -> None:

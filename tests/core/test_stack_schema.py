@@ -201,6 +201,7 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
 
 
 DEFAULTS = "synapse-media:defaults"
+DEFAULTABLE = SCHEMA["properties"]["config"]["properties"][DEFAULTS]["properties"]
 
 
 def faults_with(defaults: object, store: object) -> list[str]:
@@ -214,6 +215,15 @@ def test_what_the_defaults_have_a_store_may_lack() -> None:
     settings.parse({NAME: own}, None, defaults)
     assert faults_with(defaults, own) == []
     assert faults({NAME: own})
+
+
+@pytest.mark.parametrize("name", sorted(DEFAULTABLE))
+def test_null_takes_a_default_away(name: str) -> None:
+    defaults = {"provider": "wasabi", "region": "eu-central-1", name: None}
+    own = {"provider": "wasabi", "region": "eu-central-1", "bucket": "example-com-media", name: None}
+    if name not in ("provider", "region"):
+        settings.parse({NAME: own}, None, defaults)
+    assert faults_with(defaults, own) == []
 
 
 @pytest.mark.parametrize(
@@ -233,11 +243,13 @@ def test_what_the_settings_refuse_beside_defaults_is_marked(defaults: Any, store
     assert faults_with(defaults, store)
 
 
-@given(changed(), st.sets(st.sampled_from(sorted(VALUES)), max_size=5))
+@given(changed(), st.sets(st.sampled_from(sorted(VALUES)), max_size=5), st.sets(st.sampled_from(sorted(VALUES))))
 @settings_of_the_run(max_examples=400)
-def test_nothing_is_marked_beside_defaults_that_the_settings_accept(store: dict[str, Any], moved: set[str]) -> None:
+def test_nothing_is_marked_beside_defaults_that_the_settings_accept(
+    store: dict[str, Any], moved: set[str], unset: set[str]
+) -> None:
     defaults = {name: value for name, value in store.items() if name in moved}
-    own = {name: value for name, value in store.items() if name not in moved}
+    own = {name: None if name in unset else value for name, value in store.items() if name not in moved - unset}
     try:
         settings.parse({NAME: own}, None, defaults)
     except SettingsError:

@@ -19,12 +19,14 @@ from synapse_media import stackfile
 from synapse_media.cli import main, several
 from synapse_media.engine.embedded import Running
 from synapse_media.engine.paths import state_dir
+from synapse_media.engine.processes import identity
 from synapse_media.errors import UsageError
 from tests.cli.pseudo_terminal import on_terminal
 from tests.providers.project import ROOT, Stack, stack
 
 SHAPES = Draft7Validator(json.loads((ROOT / "synapse_media/cli/shapes.schema.json").read_text(encoding="utf-8")))
 SHARDS = ("shard-1", "shard-2", "shard-3")
+BOTH = ("--stack", "shard-1", "--stack", "shard-2")
 FIRST = ["second.example.com", "shard-1.example.com"]
 
 
@@ -230,6 +232,29 @@ def test_ctrl_c_reaches_each_and_leaves_no_lock(project: Project) -> None:
     assert list((backend / ".pulumi" / "locks").rglob("*.json")) == []
     assert main(["up", "--yes", "--stack", "shard-*"]) == 0
     assert [project.homeservers(name) for name in SHARDS] == [FIRST, ["shard-2.example.com"], ["shard-3.example.com"]]
+
+
+def test_each_ends_in_order_where_the_run_is_killed(project: Project) -> None:
+    """Nobody sees how it ends, so it does not go on: the next run would find the stacks locked."""
+    command = [sys.executable, "-m", "synapse_media.cli", "up", "--yes", *BOTH, "--parallel", "2"]
+    with subprocess.Popen(command, cwd=project.folder, stderr=subprocess.DEVNULL, text=True) as child:
+        while child.poll() is None and not list((state_dir() / "unfinished").glob("*")):
+            time.sleep(0.05)
+        children = [int(pid) for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()]
+        beneath = {pid: identity(pid) for pid in children}
+        child.kill()
+    assert len(beneath) == 2
+    deadline = time.monotonic() + 60
+    while any(identity(pid) == known for pid, known in beneath.items()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [pid for pid, known in beneath.items() if identity(pid) == known] == []
+    backend = Path(project.engine.environment["PULUMI_BACKEND_URL"].removeprefix("file://"))
+    assert list((backend / ".pulumi" / "locks").rglob("*.json")) == []
+    # Some of it was left to do: they did not run on to their end.
+    assert main(["diff", *BOTH]) == 2
+    assert main(["up", "--yes", *BOTH]) == 0
+    assert [project.homeservers(name) for name in SHARDS[:2]] == [FIRST, ["shard-2.example.com"]]
+    assert main(["diff", "--refresh", *BOTH]) == 0
 
 
 def test_the_stacks_that_names_and_patterns_mean(files: Path) -> None:

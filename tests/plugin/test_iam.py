@@ -571,20 +571,24 @@ def test_making_a_key_is_put_off_where_the_store_itself_says_that_it_did_nothing
     assert owner.key_ids() == {outputs["accessKeyId"]}
 
 
-def too_many(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer:
-    """Of a gateway, which may have passed it on: the key is made."""
-    upstream.ask(request)
-    return proxy.Answer(429, (("Content-Type", "text/html"),), b"<html>Too many requests</html>")
+@pytest.mark.parametrize("page", [b"<html>Too many requests</html>", b"", b"later"])
+def test_making_a_key_is_not_repeated_where_somebody_in_between_throttles(owner: Direct, page: bytes) -> None:
+    def too_many(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer:
+        """Of a gateway, which may have passed it on: the key is made."""
+        upstream.ask(request)
+        return proxy.Answer(429, (("Content-Type", "text/html" if page.startswith(b"<") else "text/plain"),), page)
 
-
-def test_making_a_key_is_not_repeated_where_somebody_in_between_throttles(owner: Direct) -> None:
     with proxy.in_front_of(owner.running.iam_endpoint) as double:
         rule = double.misbehave(too_many, when=lambda request: request.action == "CreateAccessKey")
         there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
-        with pytest.raises(PartialError):
+        with pytest.raises(
+            PartialError, match=r"429.* after a minute .*: it finds such a key and replaces it"
+        ) as stopped:
             RING.create(there, owner.context)
     assert rule.hits == 1
-    assert len(owner.key_ids()) == 1
+    (lost,) = owner.key_ids()
+    finished = RING.update(owner.name, stopped.value.outputs, ring_inputs(owner, "a"), owner.context)
+    assert owner.key_ids() == {finished["accessKeyId"]} != {lost}
 
 
 def test_a_store_that_throttles_for_too_long_is_said_to(owner: Direct, monkeypatch: pytest.MonkeyPatch) -> None:

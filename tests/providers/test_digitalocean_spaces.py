@@ -488,6 +488,23 @@ def test_making_a_key_is_never_repeated(cloud: Cloud, context: Context) -> None:
         assert fault.hits == 1
 
 
+def test_a_429_of_somebody_in_between_says_what_to_do(cloud: Cloud, context: Context) -> None:
+    def too_many(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer:
+        upstream.ask(request)
+        return proxy.Answer(429, (), b"")
+
+    ring = SpacesKeyRing()
+    with proxy.in_front_of(cloud.api.url) as double:
+        fault = double.misbehave(too_many, when=lambda request: request.method == "POST")
+        with pytest.raises(PartialError, match=r"429.* after a minute .*: it finds such a key and replaces it") as told:
+            ring.create(cloud.inputs(connection={"apiEndpoint": double.url}), context)
+        assert fault.hits == 1
+    assert len(cloud.api.keys) == 1
+    made = ring.update(USER, told.value.outputs, cloud.inputs(), context)
+    assert list(cloud.api.keys) == [made["accessKeyId"]]
+    ring.delete(USER, {**made, "retireConfirmed": True}, context)
+
+
 def test_a_token_that_is_not_valid(cloud: Cloud, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "dop_v1_revoked")
     with pytest.raises(StoreError, match=r"HTTP 401, request double-0\)\. DIGITALOCEAN_TOKEN is not valid") as caught:

@@ -847,6 +847,14 @@ def test_a_key_that_empties_a_bucket_and_was_left_is_deleted_first(double: Doubl
     assert double.asked[-2:] == [("DeleteKey", "GKleft"), ("CreateKey", "")]
 
 
+@pytest.mark.parametrize(("adopted", "then"), [(False, "finds such a key and replaces it"), (True, "names such a key")])
+def test_a_429_of_somebody_in_between_says_what_to_do(double: Double, adopted: bool, then: str) -> None:
+    double.answers = {"ListKeys": [(200, [])], "GetBucketInfo": [(200, FRESH)], "CreateKey": [(429, None)]}
+    with pytest.raises(StoreError, match=f"429.* after a minute .*: it {then}"):
+        double.make_key(adopt=adopted)
+    assert [operation for operation, _ in double.asked].count("CreateKey") == 1
+
+
 def test_a_bucket_is_asked_for_again_and_found_where_the_answer_was_lost(double: Double) -> None:
     exists = 409, {"code": "BucketAlreadyExists", "message": "it is there"}
     double.answers = {
