@@ -64,8 +64,9 @@ def require_mark(bucket: str, mark: str, where: str, *marked: Marked) -> None:
     if stack in {one.rpartition("/")[0] for one in ours}:
         raise StoreError(
             f"bucket: {bucket!r} is marked as that of {homeserver}, in this very stack: it was neither changed nor "
-            f"deleted. If the stack has no store of {homeserver}, a renaming that was cut off left the mark: remove "
-            f"{where}, and run this again. Otherwise choose another bucket: each store has its own."
+            f"deleted. If a store of {homeserver} has it, in this stack or in that of another checkout with a state of "
+            f"its own, choose another bucket. If none has, a renaming that was cut off left the mark: remove {where}, "
+            "and run `synapse-media up --refresh`, which marks the bucket as this store's."
         )
     raise StoreError(
         f"bucket: {bucket!r} is marked as that of another stack ({mark}): it was neither changed nor deleted. "
