@@ -55,7 +55,17 @@ class Named:
 
 
 class RoomError(SynapseMediaError):
-    """A directory of temporary files that is full. What was done before is whole."""
+    """A directory of temporary files that is full.
+
+    Args:
+        needed: what lies there, and how much of it.
+    """
+
+    def __init__(self, place: Path, why: str, needed: str) -> None:
+        super().__init__(
+            f"{place} is full ({why}), and {needed}. What was done before is whole. Make room there, or name another "
+            "directory by TMPDIR, and run this again."
+        )
 
 
 @contextlib.contextmanager
@@ -74,10 +84,7 @@ def temporary(
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise RoomError(
-                f"{place or tempfile.gettempdir()} is full ({error.strerror}), and {needed}. What was done before is "
-                "whole. Make room there, or name another directory by TMPDIR, and run this again."
-            ) from None
+            raise RoomError(place or Path(tempfile.gettempdir()), error.strerror or "", needed) from None
         if error.filename is None:
             error.filename = f"a temporary file in {tempfile.gettempdir()} (TMPDIR)"
         raise
@@ -88,7 +95,8 @@ class Plan:
 
     def __init__(self) -> None:
         self.amount = Amount()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with the plan
+        with temporary():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with the plan
 
     def __enter__(self) -> Self:
         return self

@@ -52,6 +52,15 @@ class RcloneError(StoreError):
         self.printed = printed
 
 
+def without_room(failed: Mapping[str, str]) -> str:
+    """The first of these paths for which there was no room on this machine; "" where that was no reason.
+
+    Args:
+        failed: {path: why}, as `Rclone.copy` has it.
+    """
+    return next((path for path, why in failed.items() if _FULL.search(why)), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a transfer is: files and bytes that arrived, and bytes a second of late."""
@@ -91,6 +100,10 @@ rclone multiplies the number: it tries an object as often as that, each request 
 these as often again, after a pause that doubles. So one object for which the store always fails would take minutes, and
 hold up the others, while a line that breaks, or a store that asks to wait, has to be waited for.
 """
+_FULL: Final = re.compile(
+    r"no space left on device|disk quota exceeded|too big for remaining disk space", re.IGNORECASE
+)
+"""What it says of a file for which there is no room here."""
 _Once = Callable[[Sequence[str], Sequence[str]], tuple[Collection[str], Mapping[str, str], "RcloneError | None"]]
 """Try files with further options of rclone: those that succeeded, {path: why} of others, and how the whole ended."""
 
@@ -258,13 +271,10 @@ class Rclone:
         cause = ""
         named: dict[str, str] = {}
         last = ""
-        with (
-            tempfile.TemporaryFile() as output,
-            self._started(command, *files, *arguments, names=names, to=output) as (
-                child,
-                log,
-            ),
-        ):
+        with contextlib.ExitStack() as opened:
+            with temporary(needed="what rclone prints, up to about 150 bytes for each file, is written there"):
+                output = opened.enter_context(tempfile.TemporaryFile())
+            child, log = opened.enter_context(self._started(command, *files, *arguments, names=names, to=output))
             for event in _events(log):
                 if event["level"] in _ERRORS:
                     # The first error is the cause; the later ones sum up.
@@ -286,8 +296,9 @@ class Rclone:
         self, *command: str, names: Iterable[str] | None, to: IO[bytes]
     ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
         """A running command and its log. It ends with this process, too: its log has no reader then."""
-        with tempfile.TemporaryFile() as given:
+        with contextlib.ExitStack() as opened:
             with temporary():
+                given = opened.enter_context(tempfile.TemporaryFile())
                 for name in names or ():
                     given.write(os.fsencode(name) + b"\n")
                 given.seek(0)

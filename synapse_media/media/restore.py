@@ -23,7 +23,7 @@ from .bucket import Bucket, RemoteObject
 from .mounts import below
 from .pairs import pairs
 from .plan import FULL, Amount, Named, Plan
-from .rclone import Progress, Rclone, RcloneError
+from .rclone import Progress, Rclone, RcloneError, without_room
 from .root import Root
 from .tree import FOLDERS, STAGING, MediaFile, Tree, md5_of, name_fault
 from .verify import READ_BACK, etags_of, parts_of
@@ -357,6 +357,9 @@ def _transfer(
             report.restored.add(size)
             if not here.fits:
                 report.unchecked.add(path, _COMPARED_WITH_ITSELF)
+        if full := without_room(failed):
+            # Nothing of what is left would arrive either.
+            raise _no_room(root.directory / full, failed[full])
         shutil.rmtree(arriving)
 
 
@@ -424,13 +427,17 @@ def _put(arrived: Path, root: Root, path: str, manner: Manner, md5: str) -> str:
         return str(error)
     except OSError as error:
         if error.errno in FULL:
-            raise RestoreError(
-                f"{root.directory / path} could not be written: {error.strerror}. What was restored before is whole. "
-                "Make room on its file system, and run this again."
-            ) from None
+            raise _no_room(root.directory / path, error.strerror or "") from None
         why = ": a part of its path is a symbolic link or a file, or was removed meanwhile"
         return f"could not be put in its place ({error.strerror}){why if error.errno in _IN_THE_WAY else ''}"
     return ""
+
+
+def _no_room(place: Path, why: str) -> RestoreError:
+    return RestoreError(
+        f"{place} could not be written: {why}. What was restored before is whole. Make room on its file system, and "
+        "run this again."
+    )
 
 
 def _name(content: int, source: str, folder: int, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import tempfile
 from pathlib import Path
@@ -29,9 +30,11 @@ def test_the_full_disk_of_temporary_files_is_named(monkeypatch: pytest.MonkeyPat
     )
 
 
-def test_another_error_names_the_disk_of_temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "read-only").touch()
-    monkeypatch.setattr(tempfile, "TemporaryFile", (tmp_path / "read-only").open)
-    with pytest.raises(OSError, match="not writable") as failed:
+def test_another_error_names_the_disk_of_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    with pytest.raises(OSError, match="Read-only file system") as failed:
         fill()
     assert failed.value.filename == f"a temporary file in {tempfile.gettempdir()} (TMPDIR)"

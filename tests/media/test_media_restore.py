@@ -471,6 +471,24 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", folder], check=True)
 
 
+def test_a_disk_that_fills_meanwhile_is_told(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some other program takes what was free when it began."""
+    wanted = {f"local_content/aa/bb/{number}": bytes([number]) * (600 << 10) for number in range(3)}
+    for path, content in wanted.items():
+        one.put(path, content)
+    wipe(one)
+    usage = namedtuple("usage", ["total", "used", "free"])  # noqa: PYI024 - as shutil has it
+    with small_disk(one.media, "1m"), monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 0, 1 << 40))
+        code, _, said = one.run("restore")
+        assert code == 1
+        assert "could not be written: " in said
+        assert "What was restored before is whole. Make room on its file system, and run this again." in said
+        assert contents(one).items() <= wanted.items()
+    assert one.run("restore")[0] == 0
+    assert contents(one) == wanted
+
+
 def test_too_little_space_on_a_disk_mounted_below(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
     one.put("local_content/aa/bb/cc", bytes(2 << 20))
     one.put("remote_content/example.org/aa/bb/cc")
