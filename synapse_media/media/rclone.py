@@ -85,13 +85,15 @@ _THROTTLED: Final = re.compile(
 )
 """What rclone says of an answer that asks to wait. Its releases before 1.68 tell the code, and not the status."""
 _REFUSED: Final = re.compile(
-    r"StatusCode: (?:4[0-9]{2}|50[01])\b|\b(?:InternalError|InternalServerError|AccessDenied|Forbidden|NoSuchKey)\b"
+    r"StatusCode: (?:4(?!08|29)[0-9]{2}|50[01])\b(?!.*\bRequestTimeout\b)"
+    r"|\b(?:InternalError|InternalServerError|AccessDenied|Forbidden|NoSuchKey)\b"
 )
-"""The same of another answer of the store's. A 502 or 504 is that of somebody before it, who may reach it soon."""
+"""The same of another answer of the store's. A 502 or 504 is that of somebody before it, who may reach it soon, and
+RequestTimeout, a 400, that of a line that is too slow."""
 _PASSES: Final[tuple[tuple[int, Callable[[str], bool]], ...]] = (
     (1, lambda _: True),
     (2, lambda _: True),
-    (5, lambda why: bool(_THROTTLED.search(why)) or not _REFUSED.search(why)),
+    (5, lambda why: not _REFUSED.search(why)),
     (10, lambda why: bool(_THROTTLED.search(why))),
 )
 """For each pass over what is left rclone's --low-level-retries, and whether what failed for a reason is tried in it.

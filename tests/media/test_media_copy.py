@@ -799,6 +799,8 @@ def test_what_never_arrives_is_a_failure_that_is_named(one: World, age: float) -
         ("InternalError: We encountered an internal error. Please try again.", [1, 2]),
         ("https response error StatusCode: 403, api error AccessDenied: Access Denied", [1, 2]),
         ("https response error StatusCode: 502, api error BadGateway", [1, 2, 5]),
+        ("https response error StatusCode: 408, api error UnknownError", [1, 2, 5]),
+        ("https response error StatusCode: 400, api error RequestTimeout: Your socket connection", [1, 2, 5]),
         ("https response error StatusCode: 0, request send failed: EOF", [1, 2, 5]),
         ("unexpected EOF", [1, 2, 5]),
         ("https response error StatusCode: 503, api error SlowDown: Please reduce your request rate.", [1, 2, 5, 10]),
