@@ -93,7 +93,7 @@ RequestTimeout, a 400, that of a line that is too slow."""
 _PASSES: Final[tuple[tuple[int, Callable[[str], bool]], ...]] = (
     (1, lambda _: True),
     (2, lambda _: True),
-    (5, lambda why: not _REFUSED.search(why)),
+    (4, lambda why: not _REFUSED.search(why)),
     (10, lambda why: bool(_THROTTLED.search(why))),
 )
 """For each pass over what is left rclone's --low-level-retries, and whether what failed for a reason is tried in it.
