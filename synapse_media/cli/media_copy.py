@@ -110,7 +110,7 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             f"{'--config' if arguments.config else '--database'} is for --user or --room: without them, restore takes "
             "all that the bucket has. What the database knows and nobody has is told by `media verify`."
         )
-    known = _known(arguments)
+    known = _known(arguments, store)
     with _explained(store), media_progress.shown(json=arguments.json) as told:
         done = media.restore(
             tree,
@@ -147,7 +147,7 @@ def _refuse_media_of_another(arguments: argparse.Namespace, store: StorageOutput
         homeserver.require_homeserver(store)
 
 
-def _known(arguments: argparse.Namespace) -> tuple[Known, ...] | None:
+def _known(arguments: argparse.Namespace, store: StorageOutputs) -> tuple[Known, ...] | None:
     """A user's or a room's files as the database knows them; None if all that the bucket has is wanted."""
     if not (arguments.user or arguments.room):
         return None
@@ -157,6 +157,7 @@ def _known(arguments: argparse.Namespace) -> tuple[Known, ...] | None:
                 f"{'--user' if arguments.user else '--room'} needs the homeserver's database: name its homeserver.yaml "
                 "with --config, or the database with --database"
             )
+        database.require_homeserver(store)
         return tuple(database.of_user(arguments.user) if arguments.user else database.of_room(arguments.room))
 
 
@@ -197,6 +198,7 @@ def _restored(done: Restored, *, dry_run: bool) -> Iterator[str]:
     amount = done.planned if dry_run else done.restored
     yield f"{terminal.counted(amount.files, amount.size)}: {'to be restored' if dry_run else 'restored'}"
     yield f"{terminal.counted(done.kept.files, done.kept.size)}: here already"
+    yield from _named(done.unchecked, "restored, and NOT CHECKED against a checksum: look into them")
     yield from _named(done.differs, "here with another size than in the bucket: kept as they are")
     yield from _named(done.failed, "FAILED")
     yield from _named(

@@ -18,7 +18,7 @@ from .tree import FOLDERS, sort_key
 
 PAGE: Final = 1000
 """Objects that an answer to a listing has at most."""
-_MD5: Final = re.compile(r"[0-9a-fA-F]{32}")
+_MD5: Final = re.compile(r"[0-9a-f]{32}")
 _MEDIA: Final = tuple(f"{folder}/" for folder in FOLDERS)
 
 
@@ -33,14 +33,18 @@ class RemoteObject:
     Attributes:
         path: relative to the media store: the key without the store's prefix.
         modified: when the store wrote it, in seconds since the epoch, by the store's clock.
-        md5: of its content, in hexadecimal; None where it was not asked for, or the store does not tell (an object
-            that was uploaded in parts).
+        etag: in small letters.
     """
 
     path: str
     size: int
     modified: float
-    md5: str | None
+    etag: str
+
+    @property
+    def md5(self) -> str:
+        """Of its content, in hexadecimal; "" where the store does not tell (an object that was uploaded in parts)."""
+        return self.etag if _MD5.fullmatch(self.etag) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Bucket:
                 covered = beginning
                 yield from listed(self.client, self.store.bucket, f"{self.store.prefix}{beginning}")
 
-    def media(self, *, hashes: bool = False, among: Collection[str] = _MEDIA) -> Iterator[RemoteObject]:
+    def media(self, *, among: Collection[str] = _MEDIA) -> Iterator[RemoteObject]:
         """Every object of Synapse's media, in the order of `tree.sort_key`, as the pages come: in little memory.
 
         To be merged with `Tree.files`, which has the same order. One request per folder and PAGE objects. What is
@@ -81,7 +85,6 @@ class Bucket:
         It is not rclone's own listing: that takes a web page, or an empty answer, for a bucket without objects.
 
         Args:
-            hashes: tell of the MD5s too.
             among: as for `objects`.
 
         Raises:
@@ -101,8 +104,7 @@ class Bucket:
             # Synapse writes no such key, and a file of this name would lie elsewhere.
             if not {"", ".", ".."}.isdisjoint(path.split("/")):
                 continue
-            md5 = item.etag.lower() if hashes and _MD5.fullmatch(item.etag) else None
-            yield RemoteObject(path, item.size, item.modified, md5)
+            yield RemoteObject(path, item.size, item.modified, item.etag.lower())
 
     def look(self, path: str) -> Listed | None:
         """An object as it is now; None where there is none, or its latest version is a delete marker. Raises ApiError.

@@ -109,7 +109,7 @@ def _plan(
 ) -> int:
     """How many objects of this media there are."""
     objects = 0
-    for file, found in pairs(tree.files(shard=shard), _of(bucket.media(hashes=True), shard)):
+    for file, found in pairs(tree.files(shard=shard), _of(bucket.media(), shard)):
         objects += found is not None
         if file is None:
             continue
@@ -132,7 +132,7 @@ def _is_same(root: Root, file: MediaFile, found: RemoteObject, report: Copied, *
     if found.size != file.size:
         return False
     # A time to come tells nothing of when it was written.
-    if (checksum or file.modified > time.time() + MIN_AGE) and found.md5 is not None:
+    if (checksum or file.modified > time.time() + MIN_AGE) and found.md5:
         try:
             with root.opened(file.path) as descriptor, open(descriptor, "rb", closefd=False) as content:
                 return md5_of(content) == found.md5

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from synapse_media.contract import StorageOutputs
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.redaction import redacted, remember
 
@@ -257,6 +258,29 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
+    @property
+    def server_name(self) -> str:
+        """What stands in the IDs of this homeserver's users; "" where it has none."""
+        # In both of these tables all users are this homeserver's.
+        for query in (
+            "SELECT user_id FROM local_media_repository WHERE user_id IS NOT NULL LIMIT 1",
+            "SELECT name FROM users LIMIT 1",
+        ):
+            if rows := self._rows(query, ()):
+                return str(rows[0][0]).partition(":")[2]
+        return ""
+
+    def require_homeserver(self, store: StorageOutputs) -> None:
+        """Require that a store is this homeserver's, where it can be told. Raises DatabaseError."""
+        from synapse_media.renderer import domain
+
+        if self.server_name not in ("", store.server_name, domain(store.server_name)):
+            raise DatabaseError(
+                f"{self.source.setting}: {self.source.said} is the database of {self.server_name}, and --store is of "
+                f"{store.server_name}: what one homeserver knows says nothing of the media of another. Name the "
+                "database of this homeserver, or its store.json."
+            )
+
     def media(self) -> Iterator[Known]:
         """Every file that Synapse can serve: originals, each followed by its thumbnails; no URL previews.
 
@@ -293,9 +317,7 @@ class Database:
                 f"--room is {room_id!r}, which {self.source.said} does not know; allowed: the ID of a room of this "
                 "homeserver"
             )
-        # All users in this table are of this homeserver.
-        users = self._rows("SELECT name FROM users LIMIT 1", ())
-        server_name = users[0][0].partition(":")[2] if users else ""
+        server_name = self.server_name
         seen: set[tuple[str, str]] = set()
         for origin, media_id in self._shown_in(room_id):
             if (origin, media_id) in seen:

@@ -48,6 +48,7 @@ from .verify import (
     content,
     fill,
     require_media_of_synapse,
+    require_same_homeserver,
     result,
 )
 
@@ -150,7 +151,8 @@ def free(
         show: is told how far that is.
 
     Raises:
-        RefusedError, ConfigurationError, UsageError, ReportError, RestoreError: nothing was deleted, and why.
+        RefusedError, ConfigurationError, UsageError, ReportError, RestoreError, DatabaseError: nothing was deleted,
+            and why.
         StoreError: the store was not reached.
     """
     store = bucket.store
@@ -185,8 +187,10 @@ def free(
             verification = result(found)
             if report and database is not None:
                 # Somebody may have asked for a file since, or it was purged.
+                database.require_homeserver(store)
                 say(f"reading {database.source.said}")
                 found.know_anew(database.media())
+                require_same_homeserver(found, database.source, store)
             say("deleting what may go" if delete else "counting what may go")
             return _Freeing(root, found, bucket, folders, older_than, delete=delete).all(verification, show)
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from synapse_media.errors import SynapseMediaError
 
+from .plan import temporary
 from .root import Root
 
 _IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is made in it has a random name, and is this user's alone
@@ -82,7 +83,7 @@ def handed_over(root: Root, paths: Collection[str]) -> Iterator[HandedOver]:
     Args:
         paths: of files below `root`, whose directories are reached part by part. At most `at_once` of them.
 
-    Raises SynapseMediaError where another process would not find what is open here.
+    Raises SynapseMediaError where another process would not find what is open here, or there is no room for the links.
     """
     with directory(len(paths)) as place, contextlib.ExitStack() as opened:
         handed, made = HandedOver(place), dict[str, None]()
@@ -93,13 +94,14 @@ def handed_over(root: Root, paths: Collection[str]) -> Iterator[HandedOver]:
                 except OSError as error:
                     handed.refused[path] = error
                     continue
-                _make_directories(place, path, made)
-                try:
-                    # By the number of this process, so that rclone finds it, too.
-                    (place / path).symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
-                except OSError as error:
-                    # The error itself names what the link leads to.
-                    raise OSError(error.errno, error.strerror, str(place / path)) from None
+                with temporary(place.parent, needed=_needed(len(paths))):
+                    _make_directories(place, path, made)
+                    try:
+                        # By the number of this process, so that rclone finds it, too.
+                        (place / path).symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
+                    except OSError as error:
+                        # The error itself names what the link leads to.
+                        raise OSError(error.errno, error.strerror, str(place / path)) from None
                 status = os.fstat(descriptor)
                 if not handed.opened:
                     _require_proc(place / path, status)
@@ -152,7 +154,8 @@ def directory(links: int | None = None) -> Iterator[Path]:
     for each in places:
         _tidy(each)
     while True:
-        place = Path(tempfile.mkdtemp(prefix=_NAME, dir=places[0]))
+        with temporary(places[0], needed=_needed(links) if links else "what is read back is written there"):
+            place = Path(tempfile.mkdtemp(prefix=_NAME, dir=places[0]))
         try:
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -185,6 +188,14 @@ def _places(links: int | None) -> tuple[Path, ...]:
     if not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX and os.access(_IN_MEMORY, os.W_OK | os.X_OK)):
         return (on_disk,)
     return (_IN_MEMORY, on_disk) if room else (on_disk, _IN_MEMORY)
+
+
+def _needed(links: int) -> str:
+    nodes = links * _NODES
+    return (
+        f"up to {nodes} inodes and {-(-nodes * _NODE >> 20)} MiB are taken there for the links by which rclone is "
+        f"given {links} files"
+    )
 
 
 def _has_room(found: os.statvfs_result, links: int) -> bool:

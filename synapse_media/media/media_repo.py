@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
-from synapse_media.errors import UsageError
+from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.store.objects import listed
 
 from . import database
 from .bucket import Bucket
 from .database import POSTGRESQL, DatabaseError, Source, original
 from .handover import directory
-from .plan import Amount
-from .rclone import Progress
+from .plan import Amount, RoomError
+from .rclone import Progress, without_room
 from .root import Root
 from .tree import Tree, name_fault
 from .verify import SHOWN, Found, Meter, Result, Show
@@ -70,9 +70,7 @@ def verify(
     datastore = bucket.store.media_repo.get("s3_datastore_id", "")
     if not datastore:
         raise UsageError("--store has no media_repo.s3_datastore_id, by which matrix-media-repo knows its media there")
-    # It has no name, so that nothing of it stays.
-    with closing(sqlite3.connect("")) as tables:
-        tables.executescript(f"PRAGMA journal_mode = OFF; PRAGMA temp_store = FILE; {_TABLES}")
+    with _tables() as tables:
         # In this order: what comes in meanwhile is an object more, never one too few.
         say(f"reading {source.said}")
         tables.executemany(
@@ -92,6 +90,21 @@ def verify(
             reasons = _compare(tables, root, say, show)
         reasons |= _read(tables, bucket, say, show)
         return _result(tables, tree, reasons)
+
+
+@contextmanager
+def _tables() -> Iterator[sqlite3.Connection]:
+    """The tables of a run, of which nothing stays. Raises SynapseMediaError where they can't be written."""
+    try:
+        # A file without a name, that SQLite unlinks as soon as it has made it.
+        with closing(sqlite3.connect("")) as tables:
+            tables.executescript(f"PRAGMA journal_mode = OFF; PRAGMA temp_store = FILE; {_TABLES}")
+            yield tables
+    except sqlite3.Error as error:
+        raise SynapseMediaError(
+            f"the tables of this run, in $TMPDIR or else /var/tmp, can't be written: {error}. Is its disk full? Make "
+            "room there, or name another directory by TMPDIR, and run this again."
+        ) from None
 
 
 def _known(source: Source, datastore: str, names: Collection[str]) -> Iterator[tuple[str, int, str, str]]:
@@ -157,7 +170,12 @@ def _read(tables: sqlite3.Connection, bucket: Bucket, say: Callable[[str], None]
         names = {name: size for name, size in sizes.items() if name not in why}
         with directory() as place:
             options = ("--multi-thread-streams", "0", "--ignore-checksum")
-            why |= rclone.copy(rclone.remote(), str(place), names, *options, show=shown)
+            failed = rclone.copy(rclone.remote(), str(place), names, *options, show=shown)
+            if full := without_room(failed):
+                # That says nothing of the objects.
+                needed = f"{sum(names.values()) >> 20} MiB of objects that are to be compared are written there"
+                raise RoomError(place.parent, failed[full], needed)
+            why |= failed
             for name, size in sizes.items():
                 done.add(size)
                 state, sha256 = _UNREADABLE, ""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from synapse_media.errors import SynapseMediaError
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a file system that has no more room, or none for this user."""
 BATCH: Final = 10_000
 """Files that rclone is handed at once: it keeps all of their names."""
 NAMED: Final = 1000
@@ -48,12 +54,37 @@ class Named:
         return {"count": self.count, "first": [{"path": path, "why": why} for path, why in self.first]}
 
 
+class RoomError(SynapseMediaError):
+    """A directory of temporary files that is full.
+
+    Args:
+        needed: what lies there, and how much of it.
+    """
+
+    def __init__(self, place: Path, why: str, needed: str) -> None:
+        super().__init__(
+            f"{place} is full ({why}), and {needed}. What was done before is whole. Make room there, or name another "
+            "directory by TMPDIR, and run this again."
+        )
+
+
 @contextlib.contextmanager
-def temporary() -> Iterator[None]:
-    """Have an error of a file without a name say where it lies: the disk that is full is not that of the media."""
+def temporary(
+    place: Path | None = None, *, needed: str = "a list of the files, about 100 bytes for each, is written there"
+) -> Iterator[None]:
+    """Have an error say where temporary files lie: the disk that is full is not that of the media.
+
+    Args:
+        place: the directory; None: that of `tempfile`.
+        needed: what lies there, and how much of it.
+
+    Raises RoomError where it is full.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in FULL:
+            raise RoomError(place or Path(tempfile.gettempdir()), error.strerror or "", needed) from None
         if error.filename is None:
             error.filename = f"a temporary file in {tempfile.gettempdir()} (TMPDIR)"
         raise
@@ -64,7 +95,8 @@ class Plan:
 
     def __init__(self) -> None:
         self.amount = Amount()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with the plan
+        with temporary():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with the plan
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -43,11 +43,22 @@ class RcloneError(StoreError):
 
     Attributes:
         named: {path: what it said of it first} of the files that it named in errors.
+        printed: what it printed on standard output all the same.
     """
 
-    def __init__(self, message: str, named: Mapping[str, str] | None = None) -> None:
+    def __init__(self, message: str, named: Mapping[str, str] | None = None, printed: str = "") -> None:
         super().__init__(message)
         self.named = dict(named or {})
+        self.printed = printed
+
+
+def without_room(failed: Mapping[str, str]) -> str:
+    """The first of these paths for which there was no room on this machine; "" where that was no reason.
+
+    Args:
+        failed: {path: why}, as `Rclone.copy` has it.
+    """
+    return next((path for path, why in failed.items() if _FULL.search(why)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +78,58 @@ class Progress:
         return Progress(self.files + other.files, self.size + other.size, other.rate)
 
 
-_ATTEMPTS: Final = 3
 _NAMED: Final = 1000
 """Files of which an error keeps what was said."""
+_THROTTLED: Final = re.compile(
+    r"StatusCode: (?:429|503)\b|\b(?:SlowDown|ServiceUnavailable|TooManyRequests|Throttling|RequestLimitExceeded)\b"
+)
+"""What rclone says of an answer that asks to wait. Its releases before 1.68 tell the code, and not the status."""
+_REFUSED: Final = re.compile(
+    r"StatusCode: (?:4(?!08|29)[0-9]{2}|50[01])\b(?!.*\bRequestTimeout\b)"
+    r"|\b(?:InternalError|InternalServerError|AccessDenied|Forbidden|NoSuchKey)\b"
+)
+"""The same of another answer of the store's. A 502 or 504 is that of somebody before it, who may reach it soon, and
+RequestTimeout, a 400, that of a line that is too slow."""
+_PASSES: Final[tuple[tuple[int, Callable[[str], bool]], ...]] = (
+    (1, lambda _: True),
+    (2, lambda _: True),
+    (4, lambda why: not _REFUSED.search(why)),
+    (10, lambda why: bool(_THROTTLED.search(why))),
+)
+"""For each pass over what is left rclone's --low-level-retries, and whether what failed for a reason is tried in it.
+
+rclone multiplies the number: it tries an object as often as that, each request twice, and the library below it each of
+these as often again, after a pause that doubles. So one object for which the store always fails would take minutes, and
+hold up the others, while a line that breaks, or a store that asks to wait, has to be waited for.
+"""
+_FULL: Final = re.compile(
+    r"no space left on device|disk quota exceeded|too big for remaining disk space", re.IGNORECASE
+)
+"""What it says of a file for which there is no room here."""
+_Once = Callable[[Sequence[str], Sequence[str]], tuple[Collection[str], Mapping[str, str], "RcloneError | None"]]
+"""Try files with further options of rclone: those that succeeded, {path: why} of others, and how the whole ended."""
+
+
+def _in_passes(names: Iterable[str], once: _Once) -> dict[str, str]:
+    """{path: why} of those that failed in every pass; "" where rclone named no reason.
+
+    Raises RcloneError where rclone failed, and not because of one of them.
+    """
+    left, failed = dict.fromkeys(names, ""), dict[str, str]()
+    trouble: RcloneError | None = None
+    for retries, is_tried in _PASSES:
+        unnamed = str(trouble or "")
+        due = [name for name in left if is_tried(failed.get(name, unnamed))]
+        if not due:
+            break
+        done, why, trouble = once(due, ("--low-level-retries", str(retries)))
+        for name in done:
+            left.pop(name, None)
+            failed.pop(name, None)
+        failed |= {name: said for name, said in why.items() if name in left}
+    if left and trouble is not None and not failed:
+        raise trouble
+    return left | failed
 
 
 class _Copying:
@@ -103,6 +163,7 @@ _COPY: Final = (
     # Of its own accord rclone would begin anew with all of them. Single requests it does repeat.
     *("--retries", "1", "--stats", "1s"),
 )
+_MD5SUM: Final = ("--download", "--transfers", "8", "--buffer-size", "1M")
 
 
 class Rclone:
@@ -147,7 +208,7 @@ class Rclone:
     ) -> dict[str, str]:
         """Copy these files from one directory to the other, whatever is in the other; {path: why} of those that failed.
 
-        The content of each is compared by its hash on arrival. One that did not arrive is tried three times.
+        The content of each is compared by its hash on arrival. One that did not arrive is tried several times.
 
         Args:
             source, target: a directory of this machine, or a path of `remote`.
@@ -156,25 +217,42 @@ class Rclone:
 
         Raises RcloneError where rclone failed, and not because of one of them.
         """
-        left, failed = set(names), dict[str, str]()
-        before = Progress()
-        for attempt in range(1, _ATTEMPTS + 1):
-            run = _Copying(before, show)
-            trouble: RcloneError | None = None
+        before, last = Progress(), ""
+
+        def once(due: Sequence[str], retries: Sequence[str]) -> tuple[set[str], dict[str, str], RcloneError | None]:
+            nonlocal before, last
+            run, trouble = _Copying(before, show), None
             try:
-                # In the order that they were given in, whoever is left.
-                wanted = (name for name in names if name in left)
-                self.run("copy", *_COPY, *options, "--", source, target, names=wanted, on_event=run.note)
+                self.run("copy", *_COPY, *retries, *options, "--", source, target, names=due, on_event=run.note)
             except RcloneError as error:
                 trouble = error
-            left -= run.done
-            failed, before = run.failed, run.progress
-            if not left:
-                break
-            if trouble is not None and not failed and attempt == _ATTEMPTS:
-                raise trouble
-        why = f"rclone did not copy it{f', and said last: {run.last}' if run.last else ''}; run the command again"
-        return {name: failed.get(name, why) for name in names if name in left}
+            before, last = run.progress, run.last
+            return run.done, run.failed, trouble
+
+        failed = _in_passes(names, once)
+        why = f"rclone did not copy it{f', and said last: {last}' if last else ''}; run the command again"
+        return {name: said or why for name, said in failed.items()}
+
+    def md5s(self, names: Iterable[str]) -> dict[str, str | RcloneError]:
+        """{path: MD5 of the object's content, or why it could not be read}, by reading it.
+
+        Raises RcloneError where rclone failed, and not because of one of them.
+        """
+        found = dict[str, str | RcloneError]()
+
+        def once(due: Sequence[str], retries: Sequence[str]) -> tuple[set[str], dict[str, str], RcloneError | None]:
+            named, trouble = dict[str, str](), None
+            try:
+                printed = self.run("md5sum", *_MD5SUM, *retries, "--", self.remote(), names=due)
+            except RcloneError as error:
+                printed, named, trouble = error.printed, error.named, error
+            # What a path is named for in an error may be a sum for all that is printed of it.
+            sums = {path: md5 for path, md5 in _sums(printed) if path not in named}
+            found.update(sums)
+            return set(sums), named, trouble
+
+        failed = _in_passes(names, once)
+        return found | {name: RcloneError(why or "rclone md5sum did not tell of it") for name, why in failed.items()}
 
     def run(
         self,
@@ -195,13 +273,10 @@ class Rclone:
         cause = ""
         named: dict[str, str] = {}
         last = ""
-        with (
-            tempfile.TemporaryFile() as output,
-            self._started(command, *files, *arguments, names=names, to=output) as (
-                child,
-                log,
-            ),
-        ):
+        with contextlib.ExitStack() as opened:
+            with temporary(needed="what rclone prints, up to about 150 bytes for each file, is written there"):
+                output = opened.enter_context(tempfile.TemporaryFile())
+            child, log = opened.enter_context(self._started(command, *files, *arguments, names=names, to=output))
             for event in _events(log):
                 if event["level"] in _ERRORS:
                     # The first error is the cause; the later ones sum up.
@@ -212,18 +287,20 @@ class Rclone:
                     last = str(event["msg"])
                 on_event(event)
             code = child.wait()
-            if code:
-                raise RcloneError(self._in_words(command, code, cause or last), named)
             output.seek(0)
-            return output.read().decode(errors="surrogateescape")
+            printed = output.read().decode(errors="surrogateescape")
+            if code:
+                raise RcloneError(self._in_words(command, code, cause or last), named, printed)
+            return printed
 
     @contextlib.contextmanager
     def _started(
         self, *command: str, names: Iterable[str] | None, to: IO[bytes]
     ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
         """A running command and its log. It ends with this process, too: its log has no reader then."""
-        with tempfile.TemporaryFile() as given:
+        with contextlib.ExitStack() as opened:
             with temporary():
+                given = opened.enter_context(tempfile.TemporaryFile())
                 for name in names or ():
                     given.write(os.fsencode(name) + b"\n")
                 given.seek(0)
@@ -247,6 +324,15 @@ class Rclone:
         why = _brief(why)
         said = f": {why}" if why else " and said nothing. Run the command again; `synapse-media prove` tries the key."
         return f"rclone {command} ({place}) ended with code {code}{said}"
+
+
+def _sums(printed: str) -> Iterator[tuple[str, str]]:
+    """(path, MD5) of what `rclone md5sum` printed."""
+    # Only a newline ends a line: names have whatever else Unicode takes for one.
+    for line in printed.split("\n"):
+        match = re.fullmatch(r"([0-9a-f]{32}) {2}(.+)", line)
+        if match:
+            yield match[2], match[1]
 
 
 def _brief(said: str) -> str:

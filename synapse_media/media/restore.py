@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -21,11 +22,11 @@ from synapse_media.errors import SynapseMediaError
 from .bucket import Bucket, RemoteObject
 from .mounts import below
 from .pairs import pairs
-from .plan import Amount, Named, Plan
-from .rclone import Progress, Rclone, RcloneError
+from .plan import FULL, Amount, Named, Plan
+from .rclone import Progress, Rclone, RcloneError, without_room
 from .root import Root
 from .tree import FOLDERS, STAGING, MediaFile, Tree, md5_of, name_fault
-from .verify import READ_BACK, read_back
+from .verify import READ_BACK, etags_of, parts_of
 
 if TYPE_CHECKING:
     from .database import Known
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 RESERVE: Final = 200 << 20
 """Bytes that stay free on a disk; a twentieth of a small one."""
 _OTHER_CONTENT: Final = "arrived with another content than it has in the bucket"
+_COMPARED_WITH_ITSELF: Final = (
+    "its ETag is no checksum of this content by any part size that programs use: it was uploaded in another way, or "
+    "encrypted by a key of your own, or is damaged in the bucket. Read twice, it was the same"
+)
+_ETAG: Final = re.compile(r"[0-9a-f]{32}(?:-[0-9]+)?")
+"""One that may be of MD5s."""
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 _NO_UNNAMED_FILES: Final = (errno.ENOTSUP, errno.EISDIR, errno.EINVAL)
 _IN_THE_WAY: Final = (errno.ELOOP, errno.ENOTDIR, errno.ENOENT)
@@ -49,6 +56,7 @@ class Restored:
     Attributes:
         kept: was on the disk already.
         planned: what was missing; as much of it was written and compared as `restored` says.
+        unchecked: of those restored, the ones whose content could be compared with itself alone.
         differs: on the disk with another size than in the bucket: kept, and looked into by whoever reads this.
         failed: did not arrive whole.
         missing: local media that is wanted by name, and neither here nor in the bucket.
@@ -58,6 +66,7 @@ class Restored:
     kept: Amount = field(default_factory=Amount)
     planned: Amount = field(default_factory=Amount)
     restored: Amount = field(default_factory=Amount)
+    unchecked: Named = field(default_factory=Named)
     differs: Named = field(default_factory=Named)
     failed: Named = field(default_factory=Named)
     missing: Named = field(default_factory=Named)
@@ -68,7 +77,7 @@ class Restored:
         return not (self.differs.count or self.failed.count or self.missing.count)
 
     def to_json(self) -> dict[str, Any]:
-        names = ("kept", "planned", "restored", "differs", "failed", "missing", "renewable")
+        names = ("kept", "planned", "restored", "unchecked", "differs", "failed", "missing", "renewable")
         return {name: getattr(self, name).to_json() for name in names}
 
 
@@ -98,7 +107,7 @@ def restore(
     """
     report, rclone = Restored(), bucket.rclone()
     with Plan() as plan:
-        for file, found in pairs(tree.files(), _wanted(bucket.media(hashes=True), known)):
+        for file, found in pairs(tree.files(), _wanted(bucket.media(), known)):
             if found is not None:
                 _decide(tree, file, found, plan, report)
         report.planned, unfinished = plan.amount, tuple(tree.unfinished)
@@ -156,7 +165,7 @@ def _decide(tree: Tree, file: MediaFile | None, found: RemoteObject, plan: Plan,
         elif why := name_fault(found.path):
             report.failed.add(repr(found.path), why)
         else:
-            plan.add(found.path, found.size, found.md5 or "")
+            plan.add(found.path, found.size, found.etag if _ETAG.fullmatch(found.etag) else "")
         return
     report.kept.add(file.size)
     if file.size != found.size:
@@ -324,25 +333,33 @@ def _transfer(
 
         arriving.mkdir(mode=0o700)
         failed = rclone.copy(rclone.remote(), str(arriving), [path for path, _, _ in batch], *options, show=shown)
-        arrived = {path: _content(arriving / path, size) for path, size, _ in batch if path not in failed}
-        doubtful = rclone.etags_may_be_no_md5s
+        arrived = {path: _content(arriving / path, size, etag) for path, size, etag in batch if path not in failed}
         again = _read_again(
             rclone,
-            (path for path, _, md5 in batch if path in arrived and (not md5 or (doubtful and arrived[path][0] != md5))),
+            # An ETag that looks like an MD5 is one, but for those providers where a key of the user's may encrypt.
+            (
+                path
+                for path, _, etag in batch
+                if path in arrived
+                and not arrived[path].why
+                and not arrived[path].fits
+                and ("-" in etag or not etag or rclone.etags_may_be_no_md5s)
+            ),
         )
         os.sync()  # what has a name must have its content, too, after a power cut
-        for path, size, md5 in batch:
-            here, why = arrived.get(path) or ("", failed[path])
-            there = again.get(path, md5)
-            if not why and isinstance(there, RcloneError):
-                why = f"arrived, and can't be read a second time to be compared: {there}"
-            elif not why and here != there:
-                why = _OTHER_CONTENT
-            why = why or _put(arriving / path, root, path, manner, here)
+        for path, size, _ in batch:
+            here = arrived.get(path) or _Arrived(why=failed[path])
+            why = here.why or ("" if here.fits else _unlike(here, again.get(path)))
+            why = why or _put(arriving / path, root, path, manner, here.md5)
             if why:
                 report.failed.add(path, why)
-            else:
-                report.restored.add(size)
+                continue
+            report.restored.add(size)
+            if not here.fits:
+                report.unchecked.add(path, _COMPARED_WITH_ITSELF)
+        if full := without_room(failed):
+            # Nothing of what is left would arrive either.
+            raise _no_room(root.directory / full, failed[full])
         shutil.rmtree(arriving)
 
 
@@ -351,23 +368,43 @@ def _read_again(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneE
     left, found = iter(paths), dict[str, str | RcloneError]()
     while names := list(islice(left, READ_BACK)):
         try:
-            found |= read_back(rclone, names)
+            found |= rclone.md5s(names)
         except RcloneError as error:
             # What the listing has a hash of arrived all the same.
             found |= dict.fromkeys(names, error)
     return found
 
 
-def _content(path: Path, size: int) -> tuple[str, str]:
-    """The MD5 of what arrived, and why it is not what is in the bucket; "" where nothing speaks against it."""
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A file that arrived.
+
+    Attributes:
+        fits: whether the object's ETag is that of this content.
+        why: it is not what is in the bucket; "" where nothing speaks against it.
+    """
+
+    md5: str = ""
+    fits: bool = False
+    why: str = ""
+
+
+def _content(path: Path, size: int, etag: str) -> _Arrived:
     try:
         with path.open("rb") as content:
-            found = md5_of(content)
             if os.fstat(content.fileno()).st_size != size:
-                return found, "arrived with another size than it has in the bucket"
+                return _Arrived(why="arrived with another size than it has in the bucket")
+            etags = etags_of(content.fileno(), parts_of(etag, size))
     except OSError as error:
-        return "", f"can't be read again after it was written: {error.strerror}"
-    return found, ""
+        return _Arrived(why=f"can't be read again after it was written: {error.strerror}")
+    return _Arrived(etags[0], etag in etags.values())
+
+
+def _unlike(here: _Arrived, there: str | RcloneError | None) -> str:
+    """Why what arrived is not what was read a second time, or was not to be; "" where it is."""
+    if isinstance(there, RcloneError):
+        return f"arrived, and can't be read a second time to be compared: {there}"
+    return "" if there == here.md5 else _OTHER_CONTENT
 
 
 def _put(arrived: Path, root: Root, path: str, manner: Manner, md5: str) -> str:
@@ -389,14 +426,18 @@ def _put(arrived: Path, root: Root, path: str, manner: Manner, md5: str) -> str:
     except ValueError as error:
         return str(error)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RestoreError(
-                f"{root.directory / path} could not be written: {error.strerror}. What was restored before is whole. "
-                "Make room on its file system, and run this again."
-            ) from None
+        if error.errno in FULL:
+            raise _no_room(root.directory / path, error.strerror or "") from None
         why = ": a part of its path is a symbolic link or a file, or was removed meanwhile"
         return f"could not be put in its place ({error.strerror}){why if error.errno in _IN_THE_WAY else ''}"
     return ""
+
+
+def _no_room(place: Path, why: str) -> RestoreError:
+    return RestoreError(
+        f"{place} could not be written: {why}. What was restored before is whole. Make room on its file system, and "
+        "run this again."
+    )
 
 
 def _name(content: int, source: str, folder: int, name: str) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from . import report as reports
 from .bucket import Bucket
 from .database import Database, Source
 from .plan import Amount
-from .rclone import Progress, Rclone, RcloneError
+from .rclone import Progress, RcloneError
 from .report import IS_KNOWN, Report, State
 from .root import Root
 from .tree import Tree
@@ -35,8 +35,10 @@ BEING_WRITTEN: Final = 300
 ARCHIVED: Final = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
 """Storage classes, and tiers of INTELLIGENT_TIERING, whose objects can't be read at once, nor served by Synapse:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html"""
-_PARTS: Final = (8 << 20, 5 << 20, 16 << 20)
-"""Bytes of a part: of boto3, and so of Synapse's module, of rclone, and of minio-go's smallest."""
+_PARTS: Final = tuple(size << 20 for size in (5, 6, 8, 10, 15, 16, 20, 25, 32, 48, 50, 64, 100, 128, 256, 512, 1024))
+"""Bytes of a part: of rclone 5, of boto3, Synapse's module and the AWS CLI 8, of s3fs and Cyberduck 10, of s3cmd 15, of
+minio-go 16, of s5cmd 50, and what people set. boto3 doubles its own until a large file is in no more than 10,000."""
+_MIB: Final = 1 << 20
 _CHUNK: Final = 1 << 20
 _READERS: Final = 4
 READ_BACK: Final = 64
@@ -165,6 +167,7 @@ def verify(
 
     Raises:
         UsageError: the store is none of Synapse's own module.
+        SynapseMediaError: the database is of another homeserver.
         StoreError: the bucket can't be listed, or the store is not reached.
         ReportError: the report can't be written.
     """
@@ -188,6 +191,7 @@ def fill(
     """Put a verification into a report; as `verify`."""
     # In this order: what comes in meanwhile is an object more, never a file or an object too few.
     if database is not None:
+        database.require_homeserver(bucket.store)
         say(f"reading {database.source.said}")
         found.add_known(database.media())
         found.note("database", "yes")
@@ -197,13 +201,13 @@ def fill(
     say(f"listing {bucket.said}")
     found.add_remote(bucket.objects(), bucket.store.prefix)
     if database is not None:
-        _require_same_homeserver(found, database.source, bucket.store)
+        require_same_homeserver(found, database.source, bucket.store)
     say("comparing contents")
     _compare(found, root, show, read_all=read_all)
     _read_back(found, bucket, say, show)
 
 
-def _require_same_homeserver(found: Report, source: Source, store: StorageOutputs) -> None:
+def require_same_homeserver(found: Report, source: Source, store: StorageOutputs) -> None:
     """Raise SynapseMediaError where the database knows local media, and none of it is here or in the bucket."""
 
     def some(query: str) -> bool:
@@ -256,12 +260,7 @@ def content(root: Root, path: str, parts: Sequence[int] = ()) -> Content:
     """
     with root.opened(path) as descriptor:
         before = os.fstat(descriptor)
-        whole = hashlib.md5(usedforsecurity=False)
-        each = {size: _Parts(size) for size in parts}
-        while chunk := os.read(descriptor, _CHUNK):
-            whole.update(chunk)
-            for one in each.values():
-                one.update(chunk)
+        etags = etags_of(descriptor, parts)
         after = os.fstat(descriptor)
     # The time of the last writing can be put back, that of the last change of the inode can't.
     if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
@@ -269,14 +268,25 @@ def content(root: Root, path: str, parts: Sequence[int] = ()) -> Content:
     ):
         raise ChangedError(path)
     return Content(
-        md5=whole.hexdigest(),
+        md5=etags[0],
         size=after.st_size,
         device=after.st_dev,
         inode=after.st_ino,
         modified_ns=after.st_mtime_ns,
         changed_ns=after.st_ctime_ns,
-        etags={0: whole.hexdigest(), **{size: one.etag() for size, one in each.items()}},
+        etags=etags,
     )
+
+
+def etags_of(descriptor: int, parts: Sequence[int]) -> dict[int, str]:
+    """What a store that has the content of an open file may call it, by bytes of a part; 0: in one piece, its MD5."""
+    whole = hashlib.md5(usedforsecurity=False)
+    each = {size: _Parts(size) for size in parts}
+    while chunk := os.read(descriptor, _CHUNK):
+        whole.update(chunk)
+        for one in each.values():
+            one.update(chunk)
+    return {0: whole.hexdigest(), **{size: one.etag() for size, one in each.items()}}
 
 
 class _Parts:
@@ -308,8 +318,16 @@ class _Parts:
 
 def parts_of(etag: str, size: int) -> tuple[int, ...]:
     """The bytes that a part may have had, of an object of this ETag and size."""
-    match = re.fullmatch(r"[0-9a-fA-F]{32}-([0-9]+)", etag)
-    return tuple(part for part in _PARTS if match and -(-size // part) == int(match[1]))
+    match = re.fullmatch(r"[0-9a-fA-F]{32}-([1-9][0-9]{0,5})", etag)
+    if not match or not size:
+        return ()
+    count = int(match[1])
+    if count == 1:
+        return (size,)  # whatever it was
+    # rclone and others take the smallest number of MiB of which there are no more parts than allowed; rclone one more
+    # where that is right at the boundary.
+    least = -(-size // count // _MIB) * _MIB
+    return tuple(part for part in dict.fromkeys((*_PARTS, least, least + _MIB)) if -(-size // part) == count)
 
 
 class Meter:
@@ -396,7 +414,7 @@ def _read_back(found: Report, bucket: Bucket, say: Callable[[str], None], show: 
     for page in found.pages("local.path, local.md5, local.size", "local.state = ?", State.READ_BACK):
         for start in range(0, len(page), READ_BACK):
             batch = page[start : start + READ_BACK]
-            got = read_back(engine, [path for path, _, _ in batch])
+            got = engine.md5s([path for path, _, _ in batch])
             rows = [_compared(path, md5, got[path]) for path, md5, _ in batch]
             with found.connection:
                 found.connection.executemany("UPDATE local SET state = ?, how = ?, why = ? WHERE path = ?", rows)
@@ -410,39 +428,6 @@ def _compared(path: str, md5: str, got: str | RcloneError) -> tuple[str, str, st
     if got == md5:
         return State.VERIFIED, "read", "", path
     return State.DIFFERENT, "", "its content is another there", path
-
-
-def read_back(rclone: Rclone, paths: Iterable[str]) -> dict[str, str | RcloneError]:
-    """{path: MD5 of the object's content, or why it could not be read}. Raises RcloneError where nothing can be."""
-    left = list(paths)
-    got: dict[str, str | RcloneError] = {}
-    while left:
-        try:
-            printed = rclone.run(
-                *("md5sum", "--download", "--transfers", "8", "--buffer-size", "1M", "--", rclone.remote()),
-                names=left,
-            )
-        except RcloneError as error:
-            # Those that it names can't be read; the others are asked for again without them.
-            named = {path: RcloneError(error.named[path]) for path in left if path in error.named}
-            if not named:
-                raise
-            got |= named
-            left = [path for path in left if path not in named]
-            continue
-        sums = dict(_sums(printed))
-        for path in left:
-            got[path] = sums.get(path) or RcloneError("rclone md5sum did not tell of it")
-        return got
-    return got
-
-
-def _sums(printed: str) -> Iterator[tuple[str, str]]:
-    # Only a newline ends a line: names have whatever else Unicode takes for one.
-    for line in printed.split("\n"):
-        match = re.fullmatch(r"([0-9a-f]{32}) {2}(.+)", line)
-        if match:
-            yield match[2], match[1]
 
 
 # ---- what was found

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -586,7 +586,34 @@ def test_a_full_dev_shm_is_no_end(one: World, full: str) -> None:
     assert json.loads(out)["copied"]["files"] == 30
 
 
-def test_links_that_can_not_be_made_are_named_by_their_place(
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_dev_shm_that_fills_meanwhile_is_told(one: World) -> None:
+    """Some other program takes what had room for the links when they were begun."""
+    many(one, 30)
+    code = (
+        "import sys\n"
+        "from synapse_media.media import handover\n"
+        "handover._has_room = lambda *_: True\n"
+        "from synapse_media.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    arguments = ["media", "copy", str(one.media), "--store", str(one.store_file), "--json"]
+    mount = "mount -t tmpfs -o mode=1777,nr_inodes=20 none /dev/shm || exit 77"
+    command = ["unshare", "-m", "sh", "-c", f'{mount}; exec "$@"', "sh", sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip("no mounts here")
+    assert done.returncode == 1, done.stderr
+    assert (
+        "/dev/shm is full (No space left on device), and up to 150 inodes and 1 MiB are taken there for the links by "
+        "which rclone is given 30 files. What was done before is whole. Make room there, or name another directory by "
+        "TMPDIR, and run this again." in done.stderr
+    )
+    assert one.objects() == set()
+    assert one.run("copy")[0] == 0
+
+
+def test_a_temporary_directory_without_room_for_a_link_is_told(
     one: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one.write("local_content/aa/bb/cc")
@@ -598,8 +625,24 @@ def test_links_that_can_not_be_made_are_named_by_their_place(
     monkeypatch.setattr(Path, "symlink_to", full)
     code, _, said = one.run("copy")
     assert code == 1
+    assert f"{tempfile.gettempdir()} is full (No space left on device), and up to 5 inodes and 1 MiB" in said
+    assert "Make room there" in said
+
+
+def test_links_that_can_not_be_made_are_named_by_their_place(
+    one: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.write("local_content/aa/bb/cc")
+    monkeypatch.setattr(handover, "_IN_MEMORY", tmp_path / "memory")
+
+    def refused(self: Path, target: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", target, None, str(self))
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    code, _, said = one.run("copy")
+    assert code == 1
     assert re.search(
-        rf"{re.escape(tempfile.gettempdir())}/synapse-media-copy-\w+/local_content/aa/bb/cc: No space", said
+        rf"{re.escape(tempfile.gettempdir())}/synapse-media-copy-\w+/local_content/aa/bb/cc: Read-only", said
     )
 
 
@@ -747,6 +790,38 @@ def test_what_never_arrives_is_a_failure_that_is_named(one: World, age: float) -
     assert failed["path"] == "local_content/aa/bb/unlucky"
     assert "AccessDenied" in failed["why"]
     assert len(one.objects()) == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "retries"),
+    [
+        ("api error InternalError, https response error StatusCode: 500, RequestID: x", [1, 2]),
+        ("InternalError: We encountered an internal error. Please try again.", [1, 2]),
+        ("https response error StatusCode: 403, api error AccessDenied: Access Denied", [1, 2]),
+        ("https response error StatusCode: 502, api error BadGateway", [1, 2, 4]),
+        ("https response error StatusCode: 408, api error UnknownError", [1, 2, 4]),
+        ("https response error StatusCode: 400, api error RequestTimeout: Your socket connection", [1, 2, 4]),
+        ("https response error StatusCode: 0, request send failed: EOF", [1, 2, 4]),
+        ("unexpected EOF", [1, 2, 4]),
+        ("https response error StatusCode: 503, api error SlowDown: Please reduce your request rate.", [1, 2, 4, 10]),
+        ("https response error StatusCode: 429, api error UnknownError", [1, 2, 4, 10]),
+        ("SlowDown: Please reduce your request rate.", [1, 2, 4, 10]),
+    ],
+)
+@pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
+def test_how_long_a_store_is_waited_for(said: str, retries: list[int], named: bool) -> None:
+    tried: list[int] = []
+
+    def once(due: Sequence[str], options: Sequence[str]) -> tuple[set[str], dict[str, str], rclone.RcloneError | None]:
+        tried.append(int(options[-1]))
+        return {"fine"} & set(due), {"bad": said} if named else {}, rclone.RcloneError(said)
+
+    if named:
+        assert rclone._in_passes(["bad", "fine"], once) == {"bad": said}
+    else:
+        with pytest.raises(rclone.RcloneError, match=re.escape(said)):
+            rclone._in_passes(["bad", "fine"], once)
+    assert tried == retries
 
 
 def test_a_name_that_looks_like_a_success_is_none() -> None:

@@ -502,6 +502,26 @@ class TestTheReport:
         assert "of a verification with the database, and without it nobody knows what was asked for since" in said
         assert one.files() == {"local_content/aa/bb/cc"}
 
+    @pytest.mark.parametrize("of", ["another name", "other media"])
+    def test_the_database_of_another_homeserver_is_not_taken(self, one: World, of: str) -> None:
+        """That none of its files is known there would look as if there were nothing to delete."""
+        one.both("local_content/aa/bb/cc")
+        database = one.know(aabbcc=(7, 100 * DAY))
+        report = one.home / "report"
+        assert one.run("verify", "--report", report, "--database", database)[0] == 0
+        one.execute("UPDATE local_media_repository SET media_id = 'zzyyxx'")
+        if of == "another name":
+            one.execute("UPDATE local_media_repository SET user_id = '@a:other.example'")
+        words = {
+            "another name": "is the database of other.example, and --store is of example.com",
+            "other media": "it is the database of another homeserver, or the prefix is another",
+        }[of]
+        for more in (), ("--delete",):
+            code, answer, said = one.free("--report", report, "--database", database, *more)
+            assert (code, answer["error"]["exit_code"]) == (1, 1)
+            assert words in said
+        assert one.files() == {"local_content/aa/bb/cc"}
+
     def test_it_is_said_where_it_has_something_as_wrong(self, one: World) -> None:
         one.write("local_content/aa/bb/cc")
         report = one.home / "report"

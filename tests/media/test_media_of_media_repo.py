@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from synapse_media.media import database, media_repo
 from tests.doubles import proxy
 from tests.end_to_end import postgresql
 from tests.media.test_media_copy import with_keys
+from tests.media.test_media_restore import small_disk
 from tests.media.test_media_verify import counts
 from tests.media.worlds import World, world
 
@@ -135,6 +138,34 @@ def test_an_object_that_can_not_be_read(repository: Repository) -> None:
         code, answer, _ = repository.verify()
     assert (code, counts(answer)) == (1, {"verified": 1, "unreadable": 1})
     assert answer["unreadable"]["first"] == ["bad"]
+
+
+def test_a_full_disk_of_temporary_files_says_nothing_of_the_objects(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    at, content = repository.at, bytes(2 << 20)
+    repository.media("aabbcc", "large", content)
+    at.put("large", content)
+    place = tmp_path / "small"
+    place.mkdir()
+    with small_disk(place, "1m"):
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        code, _, said = repository.verify()
+    assert code == 1
+    assert f"{place} is full" in said
+    assert "2 MiB of objects that are to be compared are written there" in said
+
+
+def test_tables_that_can_not_be_written(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository.media("aabbcc", "key")
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(media_repo, "_read", full)
+    code, _, said = repository.verify()
+    assert code == 1
+    assert "the tables of this run, in $TMPDIR or else /var/tmp, can't be written: database or disk is full" in said
 
 
 def test_a_location_that_leads_elsewhere_is_not_followed(repository: Repository) -> None:

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import pytest
 
+from synapse_media.cli import main
 from synapse_media.media import database, restore
-from synapse_media.media.rclone import RcloneError
+from synapse_media.media.rclone import Rclone, RcloneError
 from synapse_media.media.tree import STAGING, Tree
 from tests.doubles import proxy
 from tests.end_to_end import by_hand
 from tests.media.test_media_copy import NAMES, contents, counts, many
-from tests.media.worlds import KILLS, World
+from tests.media.worlds import KILLS, UNUSUAL, World
 
 _MAIN = "import sys; from synapse_media.cli import main; sys.exit(main())"
 
@@ -79,7 +80,7 @@ def test_a_bucket_whose_etags_are_no_md5s(one: World) -> None:
         assert (code, counts(answer)) == (0, {"planned": 1, "copied": 1}), said
         wipe(one)
         code, answer, said = one.run("restore")
-        assert (code, counts(answer)) == (0, {"planned": 1, "restored": 1}), said
+        assert (code, counts(answer)) == (0, {"planned": 1, "restored": 1, "unchecked": 1}), said
     assert (one.media / "local_content/aa/bb/cc").read_bytes() == b"something"
 
 
@@ -96,11 +97,83 @@ def test_what_is_there_is_kept(one: World) -> None:
     assert one.files() == {f"local_content/aa/bb/{name}" for name in ("same", "missing", "other")}
 
 
-def test_what_was_uploaded_in_parts_is_read_twice_and_compared(one: World) -> None:
+def rotten(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+    """The same wrong content whenever it is asked for, as of a store whose disk is damaged."""
+    answer = upstream.ask(request)
+    return answer and replace(answer, body=answer.body[:-1] + bytes([answer.body[-1] ^ 1]))
+
+
+@contextlib.contextmanager
+def damaged(one: World, provider: str = "") -> Iterator[proxy.Proxy]:
+    """The store whose object `bad` is not what was uploaded."""
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url, provider=provider or one.store.provider))
+        double.misbehave(rotten, when=lambda request: request.method == "GET" and request.key.endswith("/bad"))
+        yield double
+
+
+@pytest.mark.parametrize("part", [5 << 20, 8 << 20, 6 << 20, 11 << 20], ids=["rclone", "boto3", "halves", "one"])
+def test_what_was_uploaded_in_parts_is_compared_with_its_etag(
+    one: World, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = random.Random(1).randbytes(11 << 20)
+    one.put_in_parts("local_content/aa/bb/big", content, part)
+    monkeypatch.setattr(Rclone, "md5s", None)  # nothing is read a second time
+    code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (0, {"planned": 1, "restored": 1}), said
+    assert (one.media / "local_content/aa/bb/big").read_bytes() == content
+
+
+@pytest.mark.parametrize("action", ["restore", "verify"])
+def test_what_fits_no_etag_is_told_as_not_checked(one: World, capsys: pytest.CaptureFixture[str], action: str) -> None:
+    """That is no proof of damage: `verify` takes it, too, where both sides have the same."""
+    content = random.Random(1).randbytes(11 << 20)
+    one.put_in_parts("local_content/aa/bb/bad", content, 5 << 20)
+    one.put_in_parts("local_content/aa/bb/unusual", content, UNUSUAL)
+    one.put_in_parts("local_content/aa/bb/good", content, 5 << 20)
+    with damaged(one):
+        if action == "verify":
+            for name in ("bad", "unusual", "good"):
+                one.write(f"local_content/aa/bb/{name}", content[:-1] + bytes([content[-1] ^ (name == "bad")]))
+            code, answer, said = one.run("verify")
+            assert (code, counts(answer)) == (0, {"verified": 3}), said
+            return
+        code, answer, said = one.run("restore")
+        assert (code, counts(answer)) == (0, {"planned": 3, "restored": 3, "unchecked": 2}), said
+        wipe(one)
+        assert main(["media", "restore", str(one.media), "--store", str(one.store_file)]) == 0
+    assert [each["path"] for each in answer["unchecked"]["first"]] == [
+        "local_content/aa/bb/bad",
+        "local_content/aa/bb/unusual",
+    ]
+    assert "2 files: restored, and NOT CHECKED against a checksum" in capsys.readouterr().out
+
+
+def test_content_that_is_not_that_of_its_md5_is_refused(one: World) -> None:
+    one.put("local_content/aa/bb/bad")
+    one.put("local_content/aa/bb/good")
+    with damaged(one):
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 2, "restored": 1, "failed": 1}), said
+    assert answer["failed"]["first"][0]["path"] == "local_content/aa/bb/bad"
+    assert "another content" in answer["failed"]["first"][0]["why"]
+    assert one.files() == {"local_content/aa/bb/good"}
+
+
+def test_where_an_etag_may_be_no_md5_other_content_is_told_as_not_checked(one: World) -> None:
+    one.put("local_content/aa/bb/bad")
+    one.put("local_content/aa/bb/good")
+    with damaged(one, provider="amazon_s3"):
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (0, {"planned": 2, "restored": 2, "unchecked": 1}), said
+
+
+def test_what_was_uploaded_in_other_parts_is_read_twice_and_compared(one: World) -> None:
     content = random.Random(1).randbytes(11 << 20)
     for name in ("big", "b\u2028ig"):
-        one.put_in_parts(f"local_content/aa/bb/{name}", content, 5 << 20)
-    assert one.run("restore")[0] == 0
+        one.put_in_parts(f"local_content/aa/bb/{name}", content, UNUSUAL)
+    code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (0, {"planned": 2, "restored": 2, "unchecked": 2}), said
     for name in ("big", "b\u2028ig"):
         assert (one.media / "local_content/aa/bb" / name).read_bytes() == content
 
@@ -115,7 +188,7 @@ def test_what_can_not_be_read_a_second_time_is_no_loss_of_the_rest(one: World, f
     wipe(one)
     content = random.Random(1).randbytes(11 << 20)
     for name in ("big", "broken"):
-        one.put_in_parts(f"local_content/aa/bb/{name}", content, 5 << 20)
+        one.put_in_parts(f"local_content/aa/bb/{name}", content, UNUSUAL)
     seen: list[str] = []
 
     def second(request: proxy.Request) -> bool:
@@ -127,7 +200,7 @@ def test_what_can_not_be_read_a_second_time_is_no_loss_of_the_rest(one: World, f
         one.save(replace(one.store, endpoint_url=double.url))
         double.misbehave(fault, when=second)
         code, answer, said = one.run("restore")
-    assert (code, counts(answer)) == (1, {"planned": 8, "restored": 7, "failed": 1}), said
+    assert (code, counts(answer)) == (1, {"planned": 8, "restored": 7, "unchecked": 1, "failed": 1}), said
     failed = answer["failed"]["first"][0]
     assert failed["path"] == "local_content/aa/bb/broken"
     assert "can't be read a second time" in failed["why"]
@@ -141,12 +214,12 @@ def test_where_nothing_can_be_read_a_second_time_the_rest_is_restored(
     wanted = contents(one)
     assert one.run("copy")[0] == 0
     wipe(one)
-    one.put_in_parts("local_content/aa/bb/big", random.Random(1).randbytes(11 << 20), 5 << 20)
+    one.put_in_parts("local_content/aa/bb/big", random.Random(1).randbytes(11 << 20), UNUSUAL)
 
     def refused(*_: object) -> None:
         raise RcloneError("the store is not reached")
 
-    monkeypatch.setattr(restore, "read_back", refused)
+    monkeypatch.setattr(Rclone, "md5s", refused)
     code, answer, _ = one.run("restore")
     assert (code, counts(answer)) == (1, {"planned": 7, "restored": 6, "failed": 1})
     assert contents(one) == wanted
@@ -183,6 +256,63 @@ def test_a_store_that_fails_now_and_then(one: World, fault: proxy.Fault) -> None
         code, answer, _ = one.run("restore")
     assert (code, counts(answer)) == (0, {"planned": 12, "restored": 12})
     assert contents(one) == wanted
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_object_for_which_the_store_always_fails_does_not_hold_up_the_rest(one: World, method: str) -> None:
+    """Tried as often as a line that breaks, it took seven minutes."""
+    many(one, 12)
+    wanted = contents(one)
+    assert one.run("copy")[0] == 0
+    wipe(one)
+    one.put("local_content/aa/bb/bad")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        bad = double.misbehave(
+            proxy.internal_error, when=lambda request: request.method == method and request.key.endswith("/bad")
+        )
+        began = time.monotonic()
+        code, answer, said = one.run("restore")
+        took = time.monotonic() - began
+    assert (code, counts(answer)) == (1, {"planned": 13, "restored": 12, "failed": 1}), said
+    (failed,) = answer["failed"]["first"]
+    assert failed["path"] == "local_content/aa/bb/bad"
+    assert "StatusCode: 500" in failed["why"]
+    assert contents(one) == wanted
+    assert bad.hits <= 12
+    assert took < 60
+
+
+def test_an_object_that_can_never_be_read_a_second_time_does_not_hold_up_the_rest(one: World) -> None:
+    one.put("local_content/aa/bb/cc")
+    one.put_in_parts("local_content/aa/bb/big", random.Random(1).randbytes(11 << 20), UNUSUAL)
+    asked: list[str] = []
+
+    def second(request: proxy.Request) -> bool:
+        if request.method == "GET" and request.key.endswith("/big"):
+            asked.append(request.key)
+        return len(asked) > 1 and request.method == "GET" and request.key.endswith("/big")
+
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        double.misbehave(proxy.internal_error, when=second)
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer)) == (1, {"planned": 2, "restored": 1, "failed": 1}), said
+    assert "can't be read a second time" in answer["failed"]["first"][0]["why"]
+    assert len(asked) <= 12
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_store_that_asks_to_wait_is_waited_for(one: World, method: str) -> None:
+    one.put("local_content/aa/bb/cc")
+    one.put("local_content/aa/bb/dd")
+    with proxy.in_front_of(one.store.endpoint_url) as double:
+        one.save(replace(one.store, endpoint_url=double.url))
+        rule = double.misbehave(
+            proxy.slow_down, when=lambda request: request.method == method and request.key.endswith("/cc"), times=14
+        )
+        code, answer, said = one.run("restore")
+    assert (code, counts(answer), rule.hits) == (0, {"planned": 2, "restored": 2}, 14), said
 
 
 def test_a_run_that_is_killed_is_gone_on_with(one: World) -> None:
@@ -339,6 +469,24 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_fills_meanwhile_is_told(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some other program takes what was free when it began."""
+    wanted = {f"local_content/aa/bb/{number}": bytes([number]) * (600 << 10) for number in range(3)}
+    for path, content in wanted.items():
+        one.put(path, content)
+    wipe(one)
+    usage = namedtuple("usage", ["total", "used", "free"])  # noqa: PYI024 - as shutil has it
+    with small_disk(one.media, "1m"), monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 0, 1 << 40))
+        code, _, said = one.run("restore")
+        assert code == 1
+        assert "could not be written: " in said
+        assert "What was restored before is whole. Make room on its file system, and run this again." in said
+        assert contents(one).items() <= wanted.items()
+    assert one.run("restore")[0] == 0
+    assert contents(one) == wanted
 
 
 def test_too_little_space_on_a_disk_mounted_below(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -658,6 +806,16 @@ def test_media_of_a_user_that_nobody_has_is_named(one: World) -> None:
     one.write("local_content/dd/ee/ff")
     code, answer, _ = one.run("restore", "--user", "@a:example.com", "--database", database)
     assert (code, counts(answer)) == (0, {"kept": 1})
+
+
+def test_the_database_of_another_homeserver_is_not_taken(one: World) -> None:
+    one.put("local_content/aa/bb/cc")
+    database = one.know(aabbcc=(7, 0))
+    one.execute("UPDATE local_media_repository SET user_id = '@a:other.example'")
+    code, answer, said = one.run("restore", "--user", "@a:other.example", "--database", database)
+    assert (code, answer["error"]["exit_code"]) == (1, 1)
+    assert "is the database of other.example, and --store is of example.com" in said
+    assert one.files() == set()
 
 
 @pytest.mark.parametrize("option", ["--database", "--config"])

@@ -159,7 +159,7 @@ def test_the_order_is_that_of_whole_keys(tmp_path_factory: pytest.TempPathFactor
 @given(st.sets(st.text("abc/-", min_size=1), max_size=20), st.sets(st.text("abc/-", min_size=1), max_size=20))
 def test_each_path_comes_once_with_what_there_is(ours: set[str], theirs: set[str]) -> None:
     files = [MediaFile(path, 1, 0, 0) for path in sorted(ours, key=sort_key)]
-    objects = [RemoteObject(path, 1, 0, None) for path in sorted(theirs, key=sort_key)]
+    objects = [RemoteObject(path, 1, 0, "") for path in sorted(theirs, key=sort_key)]
     found = list(pairs(files, objects))
     assert [(file or remote).path for file, remote in found] == sorted(ours | theirs, key=sort_key)  # type: ignore[union-attr]
     assert {file.path for file, _ in found if file} == ours

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -18,9 +19,10 @@ import pytest
 from synapse_media.cli import main, media_progress, terminal
 from synapse_media.media import report as reports
 from synapse_media.media import verify
+from synapse_media.media.rclone import Rclone
 from synapse_media.media.root import Root
 from tests.doubles import proxy
-from tests.media.worlds import World
+from tests.media.worlds import UNUSUAL, World
 
 BIG = 9 << 20
 
@@ -64,23 +66,45 @@ def test_missing_different_and_extra(at: World) -> None:
 class TestObjectsInParts:
     """The ETag of an object that was uploaded in parts is not its MD5."""
 
-    @pytest.mark.parametrize("part", [8 << 20, 5 << 20])
+    @pytest.mark.parametrize("part", [8 << 20, 5 << 20, 9 << 20])
     def test_of_the_sizes_that_programs_use_nothing_is_read_back(
         self, one: World, part: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         content = os.urandom(BIG)
         one.put_in_parts("local_content/aa/bb/big", content, part)
         one.write("local_content/aa/bb/big", content)
-        monkeypatch.setattr(verify, "read_back", None)
+        monkeypatch.setattr(Rclone, "md5s", None)
         code, answer, _ = one.run("verify")
         assert (code, counts(answer)) == (0, {"verified": 1})
 
+    @pytest.mark.parametrize(
+        ("size", "part"),
+        [
+            (9 << 20, 8 << 20),  # boto3, and so Synapse's module
+            (100 << 30, 16 << 20),  # boto3 for as large a file
+            (10 << 20, 5 << 20),  # rclone, and the AWS SDK for Java
+            (90 << 30, 10 << 20),  # rclone for as large a file
+            (10_000 * (11 << 20) + 5, 12 << 20),  # rclone right at the boundary
+            (201 << 20, 101 << 20),  # halves
+            (7 << 20, 7 << 20),  # one
+            (200 << 20, 50 << 20),  # s5cmd
+        ],
+    )
+    def test_the_sizes_that_programs_use(self, size: int, part: int) -> None:
+        etag = f"{'0' * 32}-{-(-size // part)}"
+        assert part in verify.parts_of(etag, size)
+        assert all(-(-size // one) == -(-size // part) for one in verify.parts_of(etag, size))
+
+    @pytest.mark.parametrize("etag", ["", "0" * 32, f"{'0' * 32}-0", f"{'0' * 32}-", f"{'0' * 31}-2", "x-2"])
+    def test_of_what_is_in_no_parts_there_is_none(self, etag: str) -> None:
+        assert verify.parts_of(etag, 9 << 20) == ()
+
     def test_of_another_size_they_are_read_back(self, one: World) -> None:
         content = os.urandom(BIG)
-        one.put_in_parts("local_content/aa/bb/big", content, 6 << 20)
+        one.put_in_parts("local_content/aa/bb/big", content, UNUSUAL)
         one.write("local_content/aa/bb/big", content)
         changed = content[:-1] + bytes([content[-1] ^ 1])
-        one.put_in_parts("local_content/aa/bb/changed", changed, 6 << 20)
+        one.put_in_parts("local_content/aa/bb/changed", changed, UNUSUAL)
         one.write("local_content/aa/bb/changed", content)
         code, answer, said = one.run("verify")
         assert (code, counts(answer)) == (1, {"verified": 1, "different": 1})
@@ -187,6 +211,27 @@ class TestAServerThatMisbehaves:
         assert code == 1
         assert answer["verified"]["first"] == ["local_content/aa/bb/good"]
         assert (answer["unreadable"]["files"] + answer["different"]["files"]) == 1
+
+    def test_an_object_that_always_fails_is_asked_for_a_few_times_and_the_others_once(self, one: World) -> None:
+        for name in ("bad", "fine", "good"):
+            one.both(f"local_content/aa/bb/{name}", name.encode() * 1000)
+        with proxy.in_front_of(one.store.endpoint_url) as double:
+            bad = double.misbehave(proxy.internal_error, when=lambda request: request.key.endswith("bad"))
+            one.save(replace(one.store, endpoint_url=double.url))
+            code, answer, _ = one.run("verify", "--read-all")
+            read = [one for one in double.exchanges if one.method == "GET" and re.search("fine|good", one.target)]
+        assert (code, counts(answer)) == (1, {"verified": 2, "unreadable": 1})
+        assert "InternalError" in answer["reasons"]["local_content/aa/bb/bad"]
+        assert bad.hits <= 12
+        assert len(read) == 2
+
+    def test_a_store_that_asks_to_wait_is_waited_for(self, one: World) -> None:
+        one.both("local_content/aa/bb/cc", b"content" * 1000)
+        with proxy.in_front_of(one.store.endpoint_url) as double:
+            double.misbehave(proxy.slow_down, when=lambda request: bool(request.key), times=12)
+            one.save(replace(one.store, endpoint_url=double.url))
+            code, answer, _ = one.run("verify", "--read-all")
+        assert (code, counts(answer)) == (0, {"verified": 1})
 
     def test_each_object_that_can_not_be_read_has_a_reason_of_its_own(self, one: World) -> None:
         for name in ("good", "refused", "gone", "cut"):
@@ -311,6 +356,31 @@ class TestWithTheDatabase:
         code, _, said = one.run("verify", "--database", database)
         assert code == 1
         assert "it is the database of another homeserver, or the prefix is another" in said
+
+    @pytest.mark.parametrize("where", ["media", "users"])
+    @pytest.mark.parametrize("has_media", [True, False])
+    def test_the_database_of_another_server_name(self, one: World, where: str, has_media: bool) -> None:
+        """Even one that knows the same media, as of a homeserver that was moved to another name."""
+        if where == "media":
+            database = one.know(aabbcc=(7, 0))
+            one.execute("UPDATE local_media_repository SET user_id = '@a:other.example'")
+        else:
+            database = one.know()
+            one.execute("INSERT INTO users VALUES ('@a:other.example')")
+        if has_media:
+            one.both("local_content/aa/bb/cc")
+        report = one.home / "report"
+        code, answer, said = one.run("verify", "--database", database, "--report", report)
+        assert (code, answer["error"]["exit_code"]) == (1, 1)
+        assert "is the database of other.example, and --store is of example.com" in said
+        assert not report.exists()
+
+    def test_the_name_of_the_playbook_s_host_is_that_of_the_homeserver(self, one: World) -> None:
+        database = one.know(aabbcc=(7, 0))
+        one.both("local_content/aa/bb/cc")
+        one.save(replace(one.store, server_name="matrix.example.com"))
+        code, answer, said = one.run("verify", "--database", database)
+        assert (code, counts(answer)) == (0, {"verified": 1}), said
 
     def test_the_database_that_homeserver_yaml_names(self, one: World) -> None:
         database = one.know(aabbcc=(7, 0))

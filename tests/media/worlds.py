@@ -23,6 +23,8 @@ from tests.end_to_end.by_hand import Admin
 
 DAY = 24 * 3600
 OLD = 100 * DAY
+UNUSUAL = (5 << 20) + 4096
+"""Bytes of a part that no program uploads of its own accord."""
 KILLS = int(os.environ.get("MEDIA_KILLS", "0"))
 """Random moments at which each command is killed; 0: as many as a test thinks enough."""
 
@@ -133,6 +135,7 @@ class World:
         file = self.home / "homeserver.db"
         with closing(sqlite3.connect(file)) as connection, connection:
             connection.executescript(
+                "CREATE TABLE IF NOT EXISTS users (name TEXT);"
                 "CREATE TABLE IF NOT EXISTS local_media_repository (media_id TEXT UNIQUE, media_length INTEGER, "
                 "created_ts BIGINT, user_id TEXT, quarantined_by TEXT, url_cache TEXT, last_access_ts BIGINT);"
                 "CREATE TABLE IF NOT EXISTS local_media_repository_thumbnails (media_id TEXT, thumbnail_width INTEGER, "
