@@ -498,7 +498,7 @@ def test_a_bucket_that_is_there_is_taken_over_only_when_told(double: B2Double, m
     assert (there.bucket_type, there.lifecycle_rules) == ("allPrivate", [rule])
     assert "noncurrentDays is 90, a new bucket would have 1" in adopted["differences"]
     with pytest.raises(
-        StoreError, match=r"marked as that of ours, in this very stack.*If the stack has no store of ours"
+        StoreError, match=r"marked as that of ours, in this very stack.*If none has, a renaming that was cut off"
     ):
         _create(double, monkeypatch, double.key_id, double.key, owner="theirs", adopt=True)
     with pytest.raises(StoreError, match="marked as that of another stack"):
