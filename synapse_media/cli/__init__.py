@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -115,7 +116,7 @@ def _run(parsed: argparse.Namespace, command: argparse.ArgumentParser, directory
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _failed(parsed, redacted(f"{where}{error.strerror or error}"))
+        return _failed(parsed, redacted(f"{where}{error.strerror or error}{'' if where else _room(error)}"))
     except EOFError:
         # The end of the input (Ctrl-D) in place of an answer.
         return _failed(parsed, "nothing was changed: there was no answer")
@@ -126,6 +127,20 @@ def _run(parsed: argparse.Namespace, command: argparse.ArgumentParser, directory
     except Exception as error:  # noqa: BLE001 - what it says may hold a secret, so it is not shown
         return _failed(parsed, _defect(error))
     return code
+
+
+def _room(error: OSError) -> str:
+    """Where there may be no room left; "" for another error. What fails to write names no file."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    import tempfile
+
+    from synapse_media.engine.paths import state_dir
+
+    return (
+        f" in {state_dir()}, {tempfile.gettempdir()} or where this command writes to. Free some room, and run it again: "
+        "it goes on from there."
+    )
 
 
 def _failed(

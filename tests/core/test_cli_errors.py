@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from synapse_media import cli, contract
 from synapse_media.contract import Proof, ProofLine, StorageOutputs
+from synapse_media.engine.paths import state_dir
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards.danger import DangerError
 from tests.cli.shapes import answer
@@ -242,6 +244,17 @@ def test_what_a_command_raises_decides_the_exit_code(
     got, printed, told = run("env")
     assert (got, printed) == (code, "")
     assert told == f"synapse-media env: {said}\n"
+
+
+def test_a_full_disk_whose_file_is_not_known_is_told_with_the_places_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    from synapse_media.cli import env
+
+    monkeypatch.setattr(env, "run", raising(OSError(errno.ENOSPC, "No space left on device")))
+    code, _, told = run("env")
+    assert code == 1
+    assert f"No space left on device in {state_dir()}, {tempfile.gettempdir()} or where this command writes" in told
 
 
 def test_a_defect_is_told_by_its_kind_and_place_and_not_by_what_it_says(
