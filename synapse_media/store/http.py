@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,8 @@ from . import bounded, pace, tracing
 from .answers import ApiError
 
 SECONDS: Final = 30
-"""For connecting, and for each read; one answer has `bounded.SECONDS` at most, one call `bounded.CALL_SECONDS`."""
+"""For connecting, and for each read; one answer has `bounded.SECONDS` at most, one call `bounded.CALL_SECONDS`, and of
+these it waits for `pace.SECONDS` at most."""
 ATTEMPTS: Final = 5
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 PATIENCE: Final = 20.0
@@ -114,29 +116,31 @@ class JsonClient:
             return self._tried(method, url, body, where, again=again)
 
     def _tried(self, method: str, url: str, body: Any, where: str, *, again: bool) -> Any:
-        rhythm = pace.of(self.base)
-        attempt, put_off = 0, 0.0
-        while True:
-            try:
-                with rhythm.call() as began:
-                    answer = self._once(method, url, body, where)
-            except _TransientError as error:
-                if error.throttled and (again or error.by_the_api):
-                    wait = rhythm.slow_down(began, error.after)
-                    put_off += wait
-                    if put_off > pace.SECONDS:
-                        raise ApiError(error.code, error.status, f"{error}, for {pace.SECONDS:.0f} seconds") from None
-                    self.pause(wait)
-                    continue
-                attempt += 1
-                if not again or attempt == self.attempts:
-                    tries = f", tried {attempt} times" if attempt > 1 else ""
-                    raise ApiError(error.code, error.status, f"{error}{tries}") from None
-                backoff = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
-                self.pause(min(max(backoff, error.after), PATIENCE))
-            else:
-                rhythm.went_well()
-                return answer
+        rhythm, patience = pace.of(self.base), bounded.patience()
+        retries = 0
+        fault = _TransientError("TooManyRequests", 429, f"{where}: too many calls of this process wait for their turn")
+        with suppress(pace.TooLongError):
+            while True:
+                try:
+                    with rhythm.call(patience) as began:
+                        answer = self._once(method, url, body, where)
+                except _TransientError as error:
+                    fault = error
+                else:
+                    rhythm.went_well()
+                    return answer
+                if fault.throttled and (again or fault.by_the_api):
+                    wait = rhythm.slow_down(began, fault.after)
+                elif again and retries < self.attempts - 1:
+                    retries += 1
+                    backoff = random.uniform(0.5, 1.0) * 0.5 * 2**retries  # noqa: S311 - jitter
+                    wait = min(max(backoff, fault.after), PATIENCE)
+                else:
+                    break
+                patience.take(wait)
+                self.pause(wait)
+        tries = f", {patience}" if patience.asked > 1 else ""
+        raise ApiError(fault.code, fault.status, f"{fault}{tries}")
 
     def _once(self, method: str, url: str, body: Any, where: str) -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -22,7 +22,7 @@ from synapse_media.methods import Expected, Operation
 from synapse_media.plugin import backblaze_b2, iam
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import ProofInputs
-from synapse_media.store import answers, bounded
+from synapse_media.store import answers, bounded, pace
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Client, Credential, call, iam_client, s3_client, server_time
 from synapse_media.store.http import JsonClient
@@ -221,6 +221,56 @@ def test_the_tries_of_a_call_end_in_sum(b2_key: None, monkeypatch: pytest.Monkey
         with pytest.raises(ApiError, match="did not end within its time"):
             JsonClient(store.url, "the API", {}).call("GET", "/")
         assert store.calls == []
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What a call has waited, without waiting."""
+    found: list[float] = []
+    monkeypatch.setattr(time, "sleep", found.append)
+    monkeypatch.setattr(pace, "Pace", lambda at_once: OwnPace(at_once, sleep=found.append))
+    monkeypatch.setattr(pace, "_paces", {})
+    return found
+
+
+OwnPace = pace.Pace
+PUT_OFF = {"Retry_After": "9999"}
+IN_SUM = r"asked \d+ times in \d+ s"
+
+
+def test_what_all_tries_of_a_call_wait_is_bounded_in_sum(waited: list[float]) -> None:
+    """What botocore tries again has no time of its own."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        code = "InternalError" if len(store.calls) % 2 == 0 else "SlowDown"
+        says(500 if code == "InternalError" else 503, f"<Error><Code>{code}</Code></Error>", **PUT_OFF)(handler)
+
+    with hostile(answer) as store:
+        with pytest.raises(ApiError, match=IN_SUM):
+            call(s3_client(store.connection(), KEY), "list_buckets")
+        assert len(store.calls) > 2
+    assert 60 < sum(waited) <= pace.SECONDS + 10
+
+
+def test_what_all_tries_of_a_json_call_wait_is_bounded_in_sum(waited: list[float]) -> None:
+    """Its own two kinds of pauses are one sum."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        says(503 if len(store.calls) < 5 else 429, '{"code": "x"}', **PUT_OFF)(handler)
+
+    with hostile(answer) as store:
+        with pytest.raises(ApiError, match=IN_SUM):
+            JsonClient(store.url, "the API", {}, pause=waited.append).call("GET", "/")
+        assert len(store.calls) > 5
+    assert 60 < sum(waited) <= pace.SECONDS
+
+
+def test_what_all_tries_of_a_call_to_b2_wait_is_bounded_in_sum(waited: list[float], b2_key: None) -> None:
+    with hostile(says(503, '{"code": "x", "message": "y", "status": 503}', **PUT_OFF)) as store:
+        with pytest.raises(ApiError, match=IN_SUM):
+            b2(store)
+        assert len(store.calls) == backblaze_b2.ATTEMPTS
+    assert 60 < sum(waited) <= pace.SECONDS
 
 
 def _page(key: str, marker: str) -> str:

@@ -594,7 +594,7 @@ def test_a_store_that_throttles_for_too_long_is_said_to(owner: Direct, monkeypat
         there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
         with pytest.raises(PartialError) as stopped:
             RING.create(there, owner.context)
-    assert "too many requests. Nothing was done by this call. Run this again later" in str(stopped.value)
+    assert "too many requests (asked once in 0 s). Nothing was done by this call. Run this again" in str(stopped.value)
     assert owner.key_ids() == set()
 
 
