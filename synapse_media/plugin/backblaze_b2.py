@@ -38,7 +38,7 @@ from synapse_media.schema.resources import (
     ProofInputs,
 )
 from synapse_media.settings import SLOTS
-from synapse_media.store import bounded, credentials, pace, tracing
+from synapse_media.store import bounded, credentials, pace, schemes, tracing
 from synapse_media.store.answers import ApiError, items
 from synapse_media.store.clients import Credential
 from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS, host_of
@@ -133,6 +133,11 @@ def _adapter() -> tuple[Any, type[Exception]]:
                 _answered.status = response.status_code
                 tracing.say(what, started, response.status_code)
                 return self._taken(response)
+            except requests.exceptions.SSLError as error:
+                tracing.say(what, started, type(error).__name__)
+                # No further try mends it. What it says of its connection is of no use to anybody.
+                reason = getattr(error.args[0] if error.args else error, "reason", error)
+                raise RefusedAnswerError("SSLError", f"no connection: {reason}") from None
             except requests.RequestException as error:
                 tracing.say(what, started, type(error).__name__)
                 raise
@@ -385,12 +390,13 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         message = redacted(" ".join(str(error).split()))[:300]
         if not getattr(error, "is_json", True):
             # Nothing, or a web page, which b2sdk's message would quote.
-            words = f"{at}: the answer is not JSON{http}: that is no B2 API, check realm"
-            raise ApiError("NotJson", status, words) from None
+            words = f"{at}: the answer is not JSON{http}: that is no B2 API"
+            raise ApiError("NotJson", status, words + (schemes.hint(where, "realm", "") or ", check realm")) from None
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
         hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
         tries = getattr(error, "tries", "")
-        raise ApiError(code, status, f"{at}: {code}: {message}{http}{tries}{hint}") from None
+        words = f"{at}: {code}: {message}{http}{tries}"
+        raise ApiError(code, status, words + (hint or schemes.hint(where, "realm", message))) from None
     except (
         OSError,  # requests' errors are such, and those of a time that no clock shows
         OverflowError,

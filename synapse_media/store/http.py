@@ -25,7 +25,7 @@ from synapse_media import incoming
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted
 
-from . import bounded, pace, tracing
+from . import bounded, pace, schemes, tracing
 from .answers import ApiError
 
 SECONDS: Final = 30
@@ -80,6 +80,7 @@ class JsonClient:
 
     Attributes:
         what: the API's name in errors, such as "DigitalOcean's API".
+        setting: the one that names `base`.
         headers: sent with every call, including the credential; never shown in an error.
         ca_file: PEM file with the certificates to trust; "": those of the system.
         plain_errors: this API sends error messages as plain text.
@@ -89,6 +90,7 @@ class JsonClient:
     base: str
     what: str
     headers: Mapping[str, str] = field(repr=False)
+    setting: str
     ca_file: str = ""
     seconds: float = SECONDS
     attempts: int = ATTEMPTS
@@ -112,8 +114,14 @@ class JsonClient:
         again = method in _REPEATABLE if repeatable is None else repeatable
         url = f"{self.base}{path}{'?' + urlencode(query) if query else ''}"
         where = f"{method} {path} at {self.what} ({urlsplit(self.base).netloc})"
-        with bounded.one_call():
-            return self._tried(method, url, body, where, again=again)
+        try:
+            with bounded.one_call():
+                return self._tried(method, url, body, where, again=again)
+        except ApiError as error:
+            cause = schemes.hint(self.base, self.setting, str(error)) if error.code in _UNANSWERED else ""
+            if not cause:
+                raise
+            raise ApiError(error.code, error.status, f"{error}{cause}") from None
 
     def _tried(self, method: str, url: str, body: Any, where: str, *, again: bool) -> Any:
         rhythm, patience = pace.of(self.base), bounded.patience()
@@ -168,8 +176,8 @@ class JsonClient:
         except urllib.error.URLError as error:
             fault = error.reason
             tracing.say(where, started, "no connection")
-            if isinstance(fault, ssl.SSLCertVerificationError):
-                raise ApiError("BadCertificate", 0, f"{where}: its certificate is not valid: {fault.reason}") from None
+            if isinstance(fault, ssl.SSLError):
+                raise _about_tls(fault, where) from None
             raise _TransientError("NoConnection", 0, f"{where}: no connection: {fault}") from None
         except (http.client.HTTPException, OSError) as error:
             kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
@@ -182,6 +190,19 @@ class JsonClient:
                 f"{where}: the request could not be sent ({type(error).__name__}): its address or its credential has a "
                 "character that HTTP does not allow",
             ) from None
+
+
+_UNANSWERED: Final = frozenset({"NoTls", "Truncated", "NotJson", "400"})
+"""The codes of what a server may have that speaks TLS where none is asked for, or the other way round."""
+
+
+def _about_tls(fault: ssl.SSLError, where: str) -> ApiError:
+    """No further try mends a certificate, or makes a server speak TLS."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return ApiError("BadCertificate", 0, f"{where}: its certificate is not valid: {fault}")
+    if fault.reason in schemes.NOT_TLS:
+        return ApiError("NoTls", 0, f"{where}: no connection: {fault}")
+    return _TransientError("NoConnection", 0, f"{where}: no connection: {fault}")
 
 
 def opener(ca_file: str) -> urllib.request.OpenerDirector:
