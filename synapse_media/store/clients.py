@@ -330,6 +330,10 @@ def _stay_where_nothing_is_said(request_dict: Any, response: Any, **_: object) -
 _CHECK: Final = "Check the endpoint and any proxy in front of it."
 
 
+_NOT_OF: Final = {"s3": frozenset({"NoSuchEntity"}), "iam": frozenset({"NoSuchBucket"})}
+"""What one of the two APIs says of what is not there, and the other one never."""
+
+
 def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     """Make one call. Raises ApiError with operation, target, the store's error and the request id."""
     try:
@@ -359,7 +363,10 @@ def _called(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
             answer = Answer(asked, getattr(client, operation)(**arguments))
     except faults.ClientError as error:
         _refuse_page(error.response, operation, where)
-        raise _in_words(error, operation, where, arguments) from None
+        refusal = _in_words(error, operation, where, arguments)
+        if refusal.code in _NOT_OF[client.meta.service_model.service_name]:
+            raise ApiError(NO_ANSWER, 0, f"{refusal}. That is no answer of this API. {_CHECK}") from None
+        raise refusal from None
     except faults.BotoCoreError as error:
         said = _first_line(error)
         own = "CERTIFICATE_VERIFY_FAILED" in said
