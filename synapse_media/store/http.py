@@ -126,7 +126,7 @@ class JsonClient:
     def _tried(self, method: str, url: str, body: Any, where: str, *, again: bool) -> Any:
         rhythm, patience = pace.of(self.base), bounded.patience()
         retries = 0
-        fault = _TransientError("TooManyRequests", 429, f"{where}: too many calls of this process wait for their turn")
+        fault: _TransientError  # of the last try; the first one is made in any case
         with suppress(pace.TooLongError):
             while True:
                 try:

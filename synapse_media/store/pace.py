@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from synapse_media import catalog
 
 SECONDS: float = 120.0
-"""So long one call waits at most, in sum: for its turn, and between all its tries, whatever they failed for."""
+"""So long one call waits at most, in sum, between all its tries, whatever they failed for, and for their turns."""
 LONGEST: Final = 20.0
 """Seconds: the longest pause between two calls that are put off, whatever Retry-After says."""
 AT_ONCE: Final = 16
@@ -121,13 +121,14 @@ class Pace:
     def call(self, patience: Patience) -> Iterator[float]:
         """Around one try of a call: it waits for its turn. Yields when it began, for `slow_down`.
 
-        Raises TooLongError where its turn comes too late.
+        Raises TooLongError where its turn comes too late, but never for the first try.
         """
         with self._slots:
             with self._lock:
                 now = time.monotonic()
                 begins = max(now, self._next)
-                patience.take(begins - now)
+                if patience.asked:
+                    patience.take(begins - now)
                 self._next = begins + self._apart
             wait = begins - time.monotonic()
             if wait > 0:

@@ -559,6 +559,25 @@ def test_entities_are_not_expanded() -> None:
     assert "declares XML entities" in refused(says(403, outside))[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("status", [200, 404])
+def test_attributes_that_are_not_there_are_not_made(status: int, encoding: str) -> None:
+    """Each of many short elements would have thousands: a document of a megabyte took gigabytes."""
+    attributes = " ".join(f'x{number} CDATA "y"' for number in range(1000))
+    body = (
+        f"<?xml version='1.0' encoding='{encoding}'?><!DOCTYPE Error [<!ATTLIST a {attributes}>]>"
+        f"<Error><Code>NoSuchBucket</Code>{'<a/>' * 10_000}</Error>"
+    ).encode(encoding)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    assert "declares XML entities or attributes" in refused(answer)[0]
+
+
 def test_an_answer_of_a_store_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     body = (
         "<ListAllMyBucketsResult><Buckets><Bucket><Name>&lt;!ENTITY</Name></Bucket></Buckets></ListAllMyBucketsResult>"
