@@ -211,7 +211,7 @@ def _pull_request(kind: Kind, base: str, repository: str, number: int) -> PullRe
     headers = {"Authorization": f"{kind.scheme} {token}"}
     if kind is GITHUB:
         headers |= {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-    client = JsonClient(base, f"{kind.name}'s API", headers)
+    client = JsonClient(base, f"{kind.name}'s API", headers, "GITHUB_API_URL")
     known = "github-actions[bot]" if kind is GITHUB and os.environ.get("CI") != "woodpecker" else ""
     author = _from_environment("COMMENT_AUTHOR", r"[\w.\[\]-]+|", known)
     if not author:

@@ -138,8 +138,8 @@ def _room(error: OSError) -> str:
     from synapse_media.engine.paths import state_dir
 
     return (
-        f" in {state_dir()}, {tempfile.gettempdir()} or where this command writes to. Free some room, and run it again: "
-        "it goes on from there."
+        f" in {state_dir()}, {tempfile.gettempdir()} or where this command writes to. Free some room, and run it "
+        "again: it goes on from there."
     )
 
 

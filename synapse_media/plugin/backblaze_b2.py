@@ -38,7 +38,7 @@ from synapse_media.schema.resources import (
     ProofInputs,
 )
 from synapse_media.settings import SLOTS
-from synapse_media.store import bounded, credentials, tracing
+from synapse_media.store import bounded, credentials, pace, schemes, tracing
 from synapse_media.store.answers import ApiError, items
 from synapse_media.store.clients import Credential
 from synapse_media.store.http import ATTEMPTS, PATIENCE, SECONDS, host_of
@@ -133,6 +133,11 @@ def _adapter() -> tuple[Any, type[Exception]]:
                 _answered.status = response.status_code
                 tracing.say(what, started, response.status_code)
                 return self._taken(response)
+            except requests.exceptions.SSLError as error:
+                tracing.say(what, started, type(error).__name__)
+                # No further try mends it. What it says of its connection is of no use to anybody.
+                reason = getattr(error.args[0] if error.args else error, "reason", error)
+                raise RefusedAnswerError("SSLError", f"no connection: {reason}") from None
             except requests.RequestException as error:
                 tracing.say(what, started, type(error).__name__)
                 raise
@@ -198,15 +203,23 @@ def _classes() -> tuple[Any, Any]:
             return answer
 
         def _tried(self, url: str, headers: Any, params: Any) -> Any:
+            patience = bounded.patience()
             for attempt in range(1, self.attempts + 1):
+                patience.asked += 1
                 try:
                     return super().post_json_return_json(url, headers, params, 1)
                 except B2Error as error:
                     error.status, error.is_json = _answered.status, _answered.is_json
+                    error.tries = f", {patience}" if patience.asked > 1 else ""
                     if not error.should_retry_http() or attempt == self.attempts:
                         raise
-                    wait = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
-                    time.sleep(min(max(wait, error.retry_after_seconds or 0), PATIENCE))
+                    backoff = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
+                    wait = min(max(backoff, error.retry_after_seconds or 0), PATIENCE)
+                    try:
+                        patience.take(wait)
+                    except pace.TooLongError:
+                        raise error from None
+                    time.sleep(wait)
             raise AssertionError("the last attempt returns or raises")
 
     class Once(Http):
@@ -377,11 +390,13 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         message = redacted(" ".join(str(error).split()))[:300]
         if not getattr(error, "is_json", True):
             # Nothing, or a web page, which b2sdk's message would quote.
-            words = f"{at}: the answer is not JSON{http}: that is no B2 API, check realm"
-            raise ApiError("NotJson", status, words) from None
+            words = f"{at}: the answer is not JSON{http}: that is no B2 API"
+            raise ApiError("NotJson", status, words + (schemes.hint(where, "realm", "") or ", check realm")) from None
         refused = operation == AUTHORIZE and type(error).__name__ in ("InvalidAuthToken", "Unauthorized")
         hint = ". Check keyID and applicationKey for a swap or a missing character" if refused else ""
-        raise ApiError(code, status, f"{at}: {code}: {message}{http}{hint}") from None
+        tries = getattr(error, "tries", "")
+        words = f"{at}: {code}: {message}{http}{tries}"
+        raise ApiError(code, status, words + (hint or schemes.hint(where, "realm", message))) from None
     except (
         OSError,  # requests' errors are such, and those of a time that no clock shows
         OverflowError,

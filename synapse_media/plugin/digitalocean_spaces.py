@@ -79,7 +79,7 @@ class SpacesApi:
             )
         headers = {"Authorization": f"Bearer {token}"}
         base = connection.api_endpoint or API
-        self._client = JsonClient(base, "DigitalOcean's API", headers, ca_file=connection.ca_file)
+        self._client = JsonClient(base, "DigitalOcean's API", headers, "api_endpoint", ca_file=connection.ca_file)
 
     def listed(self) -> list[_Key]:
         """Every key of the account."""

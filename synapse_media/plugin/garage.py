@@ -31,7 +31,7 @@ from synapse_media.schema.resources import (
     ProofInputs,
 )
 from synapse_media.settings import SLOTS
-from synapse_media.store import bounded, credentials
+from synapse_media.store import bounded, credentials, schemes
 from synapse_media.store.answers import ApiError, items, part
 from synapse_media.store.clients import Credential, s3_client
 from synapse_media.store.http import JsonClient, opener
@@ -76,7 +76,9 @@ def admin(connection: Connection) -> JsonClient:
     if not token:
         raise StoreError(f"the environment has no {name}: set it to a token of Garage's admin API.")
     headers = {"Authorization": f"Bearer {token}"}
-    return JsonClient(connection.admin_endpoint, "Garage's admin API", headers, ca_file=connection.ca_file)
+    return JsonClient(
+        connection.admin_endpoint, "Garage's admin API", headers, "admin_endpoint", ca_file=connection.ca_file
+    )
 
 
 def check_admin(asked: AdminCheck) -> None:
@@ -286,6 +288,9 @@ def _not_garage(api: JsonClient, operation: str) -> ApiError:
     )
 
 
+_CHECK: Final = ": check the endpoint and any proxy in front of it."
+
+
 def check_region(connection: Connection) -> None:
     """Raises StoreError if the region is wrong: Garage rejects such a signature, and names its region in the error."""
     request = urllib.request.Request(f"{connection.endpoint}/", headers={"User-Agent": "synapse-media"})  # noqa: S310
@@ -298,20 +303,20 @@ def check_region(connection: Connection) -> None:
         with answer:
             body = answer.read(4096).decode(errors="replace")
     except (http.client.HTTPException, ValueError) as error:  # the latter at a chunk of negative length
-        raise ApiError(
-            "NotS3", 0, f"endpoint {connection.endpoint}: what answers there is not HTTP ({type(error).__name__})"
-        ) from None
+        said = f"endpoint {connection.endpoint}: what answers there is not HTTP ({type(error).__name__})"
+        raise ApiError("NotS3", 0, said + schemes.hint(connection.endpoint, "endpoint", said)) from None
     except bounded.TooMuchError as error:
         raise ApiError("RefusedAnswer", 0, f"endpoint {connection.endpoint}: the answer {error}") from None
     except OSError as error:
-        raise ApiError("NoConnection", 0, f"endpoint {connection.endpoint}: no connection: {error}") from None
+        said = f"endpoint {connection.endpoint}: no connection: {error}"
+        raise ApiError("NoConnection", 0, said + schemes.hint(connection.endpoint, "endpoint", said)) from None
     # A request without a key is always an error, in XML.
     if not re.search(r"<Error[ >]", body):
         raise ApiError(
             "NotS3",
             answer.status,
-            f"endpoint {connection.endpoint}: what answers there (HTTP {answer.status}) is not Garage's S3 API: check "
-            "the endpoint and any proxy in front of it.",
+            f"endpoint {connection.endpoint}: what answers there (HTTP {answer.status}) is not Garage's S3 API"
+            + (schemes.hint(connection.endpoint, "endpoint", "") or _CHECK),
         )
     match = re.search(r"<Region>([^<]{1,100})</Region>", body)
     if match and match[1] != connection.region:

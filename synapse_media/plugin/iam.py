@@ -36,7 +36,7 @@ from synapse_media.schema.resources import (
     UserState,
 )
 from synapse_media.store.answers import ApiError, moment
-from synapse_media.store.clients import Client, call, call_if_any, iam_client, s3_client, server_time
+from synapse_media.store.clients import Client, Credential, call, call_if_any, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
 from .keyring import KeyFamily, MadeKey, RingBase
@@ -503,6 +503,14 @@ class _Entry:
         return _digest(key_id) not in self.before
 
 
+def _said_to(key: Credential, connection: Connection, bucket: str) -> ApiError | None:
+    try:
+        look(s3_client(connection, key), bucket)
+    except ApiError as error:
+        return error
+    return None
+
+
 class IamKeys(KeyFamily):
     """The access keys of an IAM user.
 
@@ -641,6 +649,23 @@ class IamKeys(KeyFamily):
             _remove_policy(self._iam, self._user, name)
         self._done = []
         return max(entry.at + _LATE for entry in self._open).isoformat() if self._open else ""
+
+    def still_works(self, key: Credential) -> str:
+        connection, mark = self._inputs.connection, self._inputs.mark
+        if mark is None or not mark.bucket:
+            return ""
+        said = _said_to(key, connection, mark.bucket)
+        if said is not None:
+            if said.bad_key or said.code == "NoSuchBucket":
+                return ""
+            if not said.denied:
+                raise said
+            # A store may refuse in the same way whom it does not know.
+            stranger = Credential(f"AKIA{secrets.token_hex(8).upper()}", secrets.token_hex(20))
+            other = _said_to(stranger, connection, mark.bucket)
+            if other is None or not other.bad_key:
+                return ""
+        return f"list_objects_v2 {mark.bucket} at {connection.endpoint}"
 
     def last_used(self, key_id: str) -> datetime | None:
         try:

@@ -94,6 +94,13 @@ class KeyFamily(ABC):
         """Whether the bucket of the keys still exists. Called only if a key may be in use."""
         return True
 
+    def still_works(self, key: Credential) -> str:
+        """Where a key was accepted just now that is not among those listed; "" if it is gone, or nobody can tell.
+
+        Called only for a key that seems to be gone, whose secret would be lost for good.
+        """
+        return ""
+
     def last_used(self, key_id: str) -> datetime | None:
         """When the key was last used (UTC); None if the provider does not report it."""
         return None
@@ -196,6 +203,7 @@ class RingBase(SchemaResource[In, S]):
     def find(self, resource_id: str, inputs: In, state: S, context: Context) -> tuple[str, In, S] | None:
         family = self.family(replace(state, inputs=inputs))
         listed = family.listed()
+        _require_gone(family, listed, state)
         if listed is None:
             return None
         state.keys = {slot: key for slot, key in state.keys.items() if key.access_key_id in listed}
@@ -223,6 +231,7 @@ class RingBase(SchemaResource[In, S]):
     def remove(self, resource_id: str, state: S, last: In, context: Context) -> None:
         family = self.family(state)
         listed = family.listed()
+        _require_gone(family, listed, state)
         if listed is None:
             return
         require_leave(family, listed, state, confirmed=state.inputs.retire_confirmed or last.retire_confirmed)
@@ -253,6 +262,7 @@ class RingBase(SchemaResource[In, S]):
         family.require_ours(known)
         orphans = family.orphans(known)
         listed = dict(family.listed() or {})
+        _require_gone(family, listed, state)
         alive = [slot for slot, key in keys.items() if key.access_key_id in listed]
         # Also outside: an ID that is not a key of the user may be a secret, which must not enter the state in plain
         # text.
@@ -333,6 +343,21 @@ def _make(family: KeyFamily, slot: str, before: frozenset[str], *, adopted: bool
             "repeated. Run `synapse-media up` again, after a minute if there were too many requests (HTTP 429): it "
             f"{then}.",
         ) from None
+
+
+def _require_gone(family: KeyFamily, listed: Mapping[str, bool] | None, state: AnyRingState[Any]) -> None:
+    """Raises StoreError if a key of the state that is not listed works all the same: the listing is not believed."""
+    for slot, key in state.keys.items():
+        if key.access_key_id in (listed or {}) or not state.secrets.get(slot):
+            continue
+        where = family.still_works(Credential(key.access_key_id, state.secrets[slot]))
+        if where:
+            raise StoreError(
+                f"{family.who}: key {key.access_key_id} is not among its keys any more, by the store's own word, and "
+                f"yet it was accepted just now by {where}. Nothing was changed. A store may take minutes to forget a "
+                "key: if it was deleted, run this again later. If not, the answer about the keys was wrong: check the "
+                "API that manages them, and any proxy in front of it."
+            )
 
 
 def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:

@@ -114,6 +114,7 @@ def _register(connection: Connection, grant: Grant, *, repeatable: bool) -> _Reg
         base=(connection.auth_endpoint or AUTH).rstrip("/"),
         what="Storj's auth service",
         headers={},
+        setting="auth_endpoint",
         ca_file=connection.ca_file,
         plain_errors=True,
     )

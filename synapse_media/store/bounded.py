@@ -28,7 +28,9 @@ SECONDS: Final = 60
 OBJECT_SECONDS: Final = 600
 """For one answer that is an object's content."""
 CALL_SECONDS: Final = 240
-"""For one call with all its tries."""
+"""For one call with all its tries; it waits for `pace.SECONDS` of them at most."""
+_DECLARATIONS: Final = (b"<!ENTITY", b"<!ATTLIST")
+"""What makes much of a short document: a name stands for a text, or each element has attributes that are not there."""
 PAGES: Final = 1_000
 """Of a listing in which next to nothing is expected: a million of the proof's own objects."""
 PAGES_OF_MEDIA: Final = 1_000_000
@@ -50,11 +52,16 @@ def one_call() -> Iterator[None]:
     if getattr(_call, "deadline", None) is not None:
         yield
         return
-    _call.deadline = time.monotonic() + CALL_SECONDS
+    _call.deadline, _call.patience = time.monotonic() + CALL_SECONDS, pace.Patience()
     try:
         yield
     finally:
-        _call.deadline = None
+        _call.deadline = _call.patience = None
+
+
+def patience() -> pace.Patience:
+    """What the call of this thread has waited; one of its own where there is none."""
+    return getattr(_call, "patience", None) or pace.Patience()
 
 
 def refuse_late() -> None:
@@ -211,15 +218,19 @@ def bound(client: Any, *, own_connection: bool = False) -> None:
             raise ConnectionClosedError(endpoint_url=request.url, error=error, request=request) from None
         finally:
             response.raw.close()
-        if b"<!ENTITY" in content:
-            raise RefusedAnswerError(why="declares XML entities, which no store does")
+        # Each second byte of UTF-16 is zero here.
+        declared = content.replace(b"\0", b"") if b"\0" in content else content
+        if any(word in declared for word in _DECLARATIONS):
+            raise RefusedAnswerError(why="declares XML entities or attributes, which no store does")
         response._content = content  # noqa: SLF001 - as botocore itself leaves it
         return response
 
     def send(request: Any, **_: object) -> Any:
         try:
             return pace.of(client.meta.endpoint_url).patiently(
-                lambda: sent(request), lambda answer: _asked_to_wait(request, answer, by_the_store=own_connection)
+                lambda: sent(request),
+                lambda answer: _asked_to_wait(request, answer, by_the_store=own_connection),
+                patience(),
             )
         except pace.ThrottledError as error:
             raise ThrottledAnswerError(why=str(error)) from None

@@ -24,7 +24,7 @@ from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted, remember
 from synapse_media.schema.connection import Connection
 
-from . import credentials, tracing
+from . import credentials, schemes, tracing
 from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, moment, require_document, require_whole_page
 from .bounded import bound, one_call
 from .http import trusting
@@ -330,8 +330,29 @@ def _stay_where_nothing_is_said(request_dict: Any, response: Any, **_: object) -
 _CHECK: Final = "Check the endpoint and any proxy in front of it."
 
 
+_NOT_OF: Final = {"s3": frozenset({"NoSuchEntity"}), "iam": frozenset({"NoSuchBucket"})}
+"""What one of the two APIs says of what is not there, and the other one never."""
+
+
 def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     """Make one call. Raises ApiError with operation, target, the store's error and the request id."""
+    try:
+        return _called(client, operation, **arguments)
+    except ApiError as error:
+        if error.code not in _UNANSWERED:
+            raise
+        setting = "iam_endpoint" if client.meta.service_model.service_name == "iam" else "endpoint"
+        cause = schemes.hint(client.meta.endpoint_url, setting, str(error))
+        if not cause:
+            raise
+        raise ApiError(error.code, error.status, f"{error}".removesuffix(".") + cause) from None
+
+
+_UNANSWERED: Final = frozenset({"ConnectionClosedError", "HTTPClientError", "SSLError", "400", NO_ANSWER})
+"""The codes of what a server may have that speaks TLS where none is asked for, or the other way round."""
+
+
+def _called(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     import botocore.exceptions as faults
     from botocore.parsers import ResponseParserError
 
@@ -342,10 +363,15 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
             answer = Answer(asked, getattr(client, operation)(**arguments))
     except faults.ClientError as error:
         _refuse_page(error.response, operation, where)
-        raise _in_words(error, operation, where, arguments) from None
+        refusal = _in_words(error, operation, where, arguments)
+        if refusal.code in _NOT_OF[client.meta.service_model.service_name]:
+            raise ApiError(NO_ANSWER, 0, f"{refusal}. That is no answer of this API. {_CHECK}") from None
+        raise refusal from None
     except faults.BotoCoreError as error:
         said = _first_line(error)
-        raise ApiError(type(error).__name__, 0, f"{asked}: {said}{_about_tls(said)}") from None
+        own = "CERTIFICATE_VERIFY_FAILED" in said
+        cause = ". If its authority is your own, name the authority's certificate with ca_file." if own else ""
+        raise ApiError(type(error).__name__, 0, f"{asked}: {said}{cause}") from None
     except (
         ResponseParserError,
         ValueError,
@@ -382,14 +408,6 @@ def call_if_any(client: Client, operation: str, **arguments: Any) -> dict[str, A
         if error.code in _NEVER_THERE:
             _lacking[asked] = error
         raise
-
-
-def _about_tls(said: str) -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in said:
-        return ". If its authority is your own, name the authority's certificate with ca_file."
-    if "WRONG_VERSION_NUMBER" in said:
-        return ". What answers there speaks no TLS: is it http in place of https?"
-    return ""
 
 
 def server_time(answer: Mapping[str, Any]) -> datetime:

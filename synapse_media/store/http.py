@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,11 +25,12 @@ from synapse_media import incoming
 from synapse_media.errors import StoreError
 from synapse_media.redaction import redacted
 
-from . import bounded, pace, tracing
+from . import bounded, pace, schemes, tracing
 from .answers import ApiError
 
 SECONDS: Final = 30
-"""For connecting, and for each read; one answer has `bounded.SECONDS` at most, one call `bounded.CALL_SECONDS`."""
+"""For connecting, and for each read; one answer has `bounded.SECONDS` at most, one call `bounded.CALL_SECONDS`, and of
+these it waits for `pace.SECONDS` at most."""
 ATTEMPTS: Final = 5
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 PATIENCE: Final = 20.0
@@ -78,6 +80,7 @@ class JsonClient:
 
     Attributes:
         what: the API's name in errors, such as "DigitalOcean's API".
+        setting: the one that names `base`.
         headers: sent with every call, including the credential; never shown in an error.
         ca_file: PEM file with the certificates to trust; "": those of the system.
         plain_errors: this API sends error messages as plain text.
@@ -87,6 +90,7 @@ class JsonClient:
     base: str
     what: str
     headers: Mapping[str, str] = field(repr=False)
+    setting: str
     ca_file: str = ""
     seconds: float = SECONDS
     attempts: int = ATTEMPTS
@@ -110,33 +114,41 @@ class JsonClient:
         again = method in _REPEATABLE if repeatable is None else repeatable
         url = f"{self.base}{path}{'?' + urlencode(query) if query else ''}"
         where = f"{method} {path} at {self.what} ({urlsplit(self.base).netloc})"
-        with bounded.one_call():
-            return self._tried(method, url, body, where, again=again)
+        try:
+            with bounded.one_call():
+                return self._tried(method, url, body, where, again=again)
+        except ApiError as error:
+            cause = schemes.hint(self.base, self.setting, str(error)) if error.code in _UNANSWERED else ""
+            if not cause:
+                raise
+            raise ApiError(error.code, error.status, f"{error}{cause}") from None
 
     def _tried(self, method: str, url: str, body: Any, where: str, *, again: bool) -> Any:
-        rhythm = pace.of(self.base)
-        attempt, put_off = 0, 0.0
-        while True:
-            try:
-                with rhythm.call() as began:
-                    answer = self._once(method, url, body, where)
-            except _TransientError as error:
-                if error.throttled and (again or error.by_the_api):
-                    wait = rhythm.slow_down(began, error.after)
-                    put_off += wait
-                    if put_off > pace.SECONDS:
-                        raise ApiError(error.code, error.status, f"{error}, for {pace.SECONDS:.0f} seconds") from None
-                    self.pause(wait)
-                    continue
-                attempt += 1
-                if not again or attempt == self.attempts:
-                    tries = f", tried {attempt} times" if attempt > 1 else ""
-                    raise ApiError(error.code, error.status, f"{error}{tries}") from None
-                backoff = random.uniform(0.5, 1.0) * 0.5 * 2**attempt  # noqa: S311 - jitter
-                self.pause(min(max(backoff, error.after), PATIENCE))
-            else:
-                rhythm.went_well()
-                return answer
+        rhythm, patience = pace.of(self.base), bounded.patience()
+        retries = 0
+        fault: _TransientError  # of the last try; the first one is made in any case
+        with suppress(pace.TooLongError):
+            while True:
+                try:
+                    with rhythm.call(patience) as began:
+                        answer = self._once(method, url, body, where)
+                except _TransientError as error:
+                    fault = error
+                else:
+                    rhythm.went_well()
+                    return answer
+                if fault.throttled and (again or fault.by_the_api):
+                    wait = rhythm.slow_down(began, fault.after)
+                elif again and retries < self.attempts - 1:
+                    retries += 1
+                    backoff = random.uniform(0.5, 1.0) * 0.5 * 2**retries  # noqa: S311 - jitter
+                    wait = min(max(backoff, fault.after), PATIENCE)
+                else:
+                    break
+                patience.take(wait)
+                self.pause(wait)
+        tries = f", {patience}" if patience.asked > 1 else ""
+        raise ApiError(fault.code, fault.status, f"{fault}{tries}")
 
     def _once(self, method: str, url: str, body: Any, where: str) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -164,8 +176,8 @@ class JsonClient:
         except urllib.error.URLError as error:
             fault = error.reason
             tracing.say(where, started, "no connection")
-            if isinstance(fault, ssl.SSLCertVerificationError):
-                raise ApiError("BadCertificate", 0, f"{where}: its certificate is not valid: {fault.reason}") from None
+            if isinstance(fault, ssl.SSLError):
+                raise _about_tls(fault, where) from None
             raise _TransientError("NoConnection", 0, f"{where}: no connection: {fault}") from None
         except (http.client.HTTPException, OSError) as error:
             kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
@@ -178,6 +190,19 @@ class JsonClient:
                 f"{where}: the request could not be sent ({type(error).__name__}): its address or its credential has a "
                 "character that HTTP does not allow",
             ) from None
+
+
+_UNANSWERED: Final = frozenset({"NoTls", "Truncated", "NotJson", "400"})
+"""The codes of what a server may have that speaks TLS where none is asked for, or the other way round."""
+
+
+def _about_tls(fault: ssl.SSLError, where: str) -> ApiError:
+    """No further try mends a certificate, or makes a server speak TLS."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return ApiError("BadCertificate", 0, f"{where}: its certificate is not valid: {fault}")
+    if fault.reason in schemes.NOT_TLS:
+        return ApiError("NoTls", 0, f"{where}: no connection: {fault}")
+    return _TransientError("NoConnection", 0, f"{where}: no connection: {fault}")
 
 
 def opener(ca_file: str) -> urllib.request.OpenerDirector:

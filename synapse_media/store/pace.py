@@ -1,8 +1,8 @@
 """How fast a store is asked: a bounded number of calls at once per host, and slower while it asks for that.
 
 A store that throttles answers 503 SlowDown, 429, or a 400 with a code such as Throttling. That is no failure: the call
-was not executed, so it is sent again, later, until it is taken or `SECONDS` are over. All calls of this process to the
-host slow down together, and get faster again by and by.
+was not executed, so it is sent again, later, until it is taken or it has waited for `SECONDS`. All calls of this
+process to the host slow down together, and get faster again by and by.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance-guidelines.html
 """
 
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from synapse_media import catalog
 
 SECONDS: float = 120.0
-"""So long one call is put off at most, in sum."""
+"""So long one call waits at most, in sum, between all its tries, whatever they failed for, and for their turns."""
 LONGEST: Final = 20.0
 """Seconds: the longest pause between two calls that are put off, whatever Retry-After says."""
 AT_ONCE: Final = 16
@@ -68,7 +68,34 @@ def throttled(status: int, body: bytes, *, by_the_store: bool) -> bool:
 
 
 class ThrottledError(Exception):
-    """A store throttled for longer than a call is put off. Its text follows "the answer"."""
+    """A store throttled for longer than a call waits. Its text follows "the answer"."""
+
+
+class TooLongError(Exception):
+    """A call would wait for longer than it may."""
+
+
+class Patience:
+    """What one call has waited, and how often it was sent, over all its tries.
+
+    Attributes:
+        asked: how often.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._began = time.monotonic()
+        self._waited = 0.0
+
+    def take(self, seconds: float) -> None:
+        """Count a wait that is about to begin. Raises TooLongError where it is more than is left."""
+        if self._waited + seconds > SECONDS:
+            raise TooLongError
+        self._waited += seconds
+
+    def __str__(self) -> str:
+        times = "once" if self.asked == 1 else f"{self.asked} times"
+        return f"asked {times} in {max(self._waited, time.monotonic() - self._began):.0f} s"
 
 
 Answer = TypeVar("Answer")
@@ -91,39 +118,48 @@ class Pace:
         self._slowed = 0.0
 
     @contextmanager
-    def call(self) -> Iterator[float]:
-        """Around one call: it waits for its turn. Yields when it began, for `slow_down`."""
+    def call(self, patience: Patience) -> Iterator[float]:
+        """Around one try of a call: it waits for its turn. Yields when it began, for `slow_down`.
+
+        Raises TooLongError where its turn comes too late, but never for the first try.
+        """
         with self._slots:
             with self._lock:
-                begins = max(time.monotonic(), self._next)
+                now = time.monotonic()
+                begins = max(now, self._next)
+                if patience.asked:
+                    patience.take(begins - now)
                 self._next = begins + self._apart
             wait = begins - time.monotonic()
             if wait > 0:
                 self._sleep(wait)
+            patience.asked += 1
             yield begins
 
-    def patiently(self, send: Callable[[], Answer], asked_to_wait: Callable[[Answer], float | None]) -> Answer:
+    def patiently(
+        self, send: Callable[[], Answer], asked_to_wait: Callable[[Answer], float | None], patience: Patience
+    ) -> Answer:
         """The answer to a call that is sent until it is taken. Raises ThrottledError, and what `send` raises.
 
         Args:
             asked_to_wait: how many seconds an answer asks to be put off at least; None where the call was taken.
         """
-        put_off = 0.0
-        while True:
-            with self.call() as began:
-                answer = send()
-            after = asked_to_wait(answer)
-            if after is None:
-                self.went_well()
-                return answer
-            wait = self.slow_down(began, after)
-            put_off += wait
-            if put_off > SECONDS:
-                raise ThrottledError(
-                    f"was for {SECONDS:.0f} seconds that there are too many requests. Nothing was done by this call. "
-                    "Run this again later, or fewer stacks at once."
-                )
-            self._sleep(wait)
+        try:
+            while True:
+                with self.call(patience) as began:
+                    answer = send()
+                after = asked_to_wait(answer)
+                if after is None:
+                    self.went_well()
+                    return answer
+                wait = self.slow_down(began, after)
+                patience.take(wait)
+                self._sleep(wait)
+        except TooLongError:
+            raise ThrottledError(
+                f"was each time that there are too many requests ({patience}). Nothing was done by this call. "
+                "Run this again later, or fewer stacks at once."
+            ) from None
 
     def slow_down(self, began: float, after: float = 0.0) -> float:
         """A call was throttled: how many seconds it has to be put off.

@@ -127,7 +127,8 @@ def test_a_server_error_is_tried_again(api: Forge, comment: Comment) -> None:
 
 
 def test_making_a_comment_is_not_tried_twice(api: Forge) -> None:
-    client = comment_script.JsonClient(api.url, "the API", {"Authorization": f"Bearer {TOKEN}"}, pause=lambda _: None)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    client = comment_script.JsonClient(api.url, "the API", headers, "GITHUB_API_URL", pause=lambda _: None)
     where = comment_script.PullRequest(comment_script.GITHUB, client, "o/r", 7, "me")
     api.failing_posts = [500]
     with pytest.raises(comment_script.ApiError, match="HTTP 500"):

@@ -270,7 +270,7 @@ def test_a_server_that_quotes_a_token_is_not_repeated(quoting: str, monkeypatch:
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", SECRET)
     token = credentials.read("DIGITALOCEAN_TOKEN")
     with pytest.raises(ApiError, match="unauthorized") as error:
-        JsonClient(quoting, "the API", {"Authorization": f"Bearer {token}"}).call("GET", "/v2")
+        JsonClient(quoting, "the API", {"Authorization": f"Bearer {token}"}, "endpoint").call("GET", "/v2")
     assert SECRET[:4] not in str(error.value)
     with pytest.raises(ApiError, match="AccessDenied") as error:
         call(s3_client(Connection(f"{quoting}/xml"), Credential("AKIA", SECRET)), "list_buckets")
@@ -284,7 +284,9 @@ def test_a_secret_in_the_place_of_an_error_s_code_is_not_said() -> None:
 
 
 def test_a_header_that_can_not_be_written_is_not_shown() -> None:
-    client = JsonClient("http://127.0.0.1:9", "the API", {"Authorization": f"Bearer {SECRET}\n"}, attempts=1)
+    client = JsonClient(
+        "http://127.0.0.1:9", "the API", {"Authorization": f"Bearer {SECRET}\n"}, "endpoint", attempts=1
+    )
     with pytest.raises(ApiError, match="the request could not be sent") as error:
         client.call("GET", "/")
     assert SECRET not in str(error.value)

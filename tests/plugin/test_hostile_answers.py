@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +20,10 @@ import pytest
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.engine import embedded
 from synapse_media.methods import Expected, Operation
-from synapse_media.plugin import backblaze_b2, iam
-from synapse_media.schema.connection import Connection
+from synapse_media.plugin import backblaze_b2, digitalocean_spaces, garage, iam
+from synapse_media.schema.connection import AdminCheck, Connection
 from synapse_media.schema.resources import ProofInputs
-from synapse_media.store import answers, bounded
+from synapse_media.store import answers, bounded, pace, schemes
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Client, Credential, call, iam_client, s3_client, server_time
 from synapse_media.store.http import JsonClient
@@ -206,7 +207,7 @@ def test_a_head_of_a_json_api_without_end_is_given_up(head: Answer, monkeypatch:
     monkeypatch.setattr(bounded, "SECONDS", 1.0)
     with hostile(head) as store:
         with pytest.raises(ApiError, match=NO_END):
-            JsonClient(store.url, "the API", {}).call("GET", "/")
+            JsonClient(store.url, "the API", {}, "endpoint").call("GET", "/")
         assert len(store.calls) == 1
 
 
@@ -219,8 +220,58 @@ def test_the_tries_of_a_call_end_in_sum(b2_key: None, monkeypatch: pytest.Monkey
         with pytest.raises(ApiError, match="did not end within its time"):
             b2(store)
         with pytest.raises(ApiError, match="did not end within its time"):
-            JsonClient(store.url, "the API", {}).call("GET", "/")
+            JsonClient(store.url, "the API", {}, "endpoint").call("GET", "/")
         assert store.calls == []
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What a call has waited, without waiting."""
+    found: list[float] = []
+    monkeypatch.setattr(time, "sleep", found.append)
+    monkeypatch.setattr(pace, "Pace", lambda at_once: OwnPace(at_once, sleep=found.append))
+    monkeypatch.setattr(pace, "_paces", {})
+    return found
+
+
+OwnPace = pace.Pace
+PUT_OFF = {"Retry_After": "9999"}
+IN_SUM = r"asked \d+ times in \d+ s"
+
+
+def test_what_all_tries_of_a_call_wait_is_bounded_in_sum(waited: list[float]) -> None:
+    """What botocore tries again has no time of its own."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        code = "InternalError" if len(store.calls) % 2 == 0 else "SlowDown"
+        says(500 if code == "InternalError" else 503, f"<Error><Code>{code}</Code></Error>", **PUT_OFF)(handler)
+
+    with hostile(answer) as store:
+        with pytest.raises(ApiError, match=IN_SUM):
+            call(s3_client(store.connection(), KEY), "list_buckets")
+        assert len(store.calls) > 2
+    assert 60 < sum(waited) <= pace.SECONDS + 10
+
+
+def test_what_all_tries_of_a_json_call_wait_is_bounded_in_sum(waited: list[float]) -> None:
+    """Its own two kinds of pauses are one sum."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        says(503 if len(store.calls) < 5 else 429, '{"code": "x"}', **PUT_OFF)(handler)
+
+    with hostile(answer) as store:
+        with pytest.raises(ApiError, match=IN_SUM):
+            JsonClient(store.url, "the API", {}, "endpoint", pause=waited.append).call("GET", "/")
+        assert len(store.calls) > 5
+    assert 60 < sum(waited) <= pace.SECONDS
+
+
+def test_what_all_tries_of_a_call_to_b2_wait_is_bounded_in_sum(waited: list[float], b2_key: None) -> None:
+    with hostile(says(503, '{"code": "x", "message": "y", "status": 503}', **PUT_OFF)) as store:
+        with pytest.raises(ApiError, match=IN_SUM):
+            b2(store)
+        assert len(store.calls) == backblaze_b2.ATTEMPTS
+    assert 60 < sum(waited) <= pace.SECONDS
 
 
 def _page(key: str, marker: str) -> str:
@@ -330,22 +381,103 @@ def test_what_head_can_t_say_is_asked_again() -> None:
     assert "set region: eu-west-1" in line.detail
 
 
-def test_https_where_there_is_http_is_explained() -> None:
+def _garage_region(url: str) -> None:
+    garage.check_region(Connection(endpoint=url, region="garage"))
+
+
+def _garage(url: str) -> None:
+    garage.check_admin(AdminCheck(Connection(admin_endpoint=url, variables=("GARAGE_ADMIN_TOKEN",)), "b", "", "", ""))
+
+
+def _spaces(url: str) -> None:
+    digitalocean_spaces.SpacesApi(Connection(api_endpoint=url)).listed()
+
+
+def _b2(url: str) -> None:
+    backblaze_b2.account(Connection(realm=url, variables=("B2_APPLICATION_KEY_ID", "B2_APPLICATION_KEY")))
+
+
+def _iam(url: str) -> None:
+    variables = ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
+    call(iam_client(Connection(iam_endpoint=url, variables=variables)), "get_user", UserName="u")
+
+
+def _s3(url: str) -> None:
+    call(s3_client(Connection(endpoint=url), KEY), "list_buckets")
+
+
+CLIENTS = {
+    "endpoint": _s3,
+    "iam_endpoint": _iam,
+    "realm": _b2,
+    "admin_endpoint": _garage,
+    "api_endpoint": _spaces,
+    "endpoint of Garage": _garage_region,
+}
+of_each_client = pytest.mark.parametrize(("setting", "ask"), CLIENTS.items(), ids=CLIENTS)
+
+
+@pytest.fixture
+def any_credential(monkeypatch: pytest.MonkeyPatch, b2_key: None, waited: list[float]) -> None:
+    monkeypatch.setenv("S3_ACCESS_KEY_ID", KEY.access_key_id)
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", KEY.secret)
+    monkeypatch.setenv("GARAGE_ADMIN_TOKEN", KEY.secret)
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", KEY.secret)
+    schemes._speaks_tls.cache_clear()
+
+
+class BothKinds(Hostile):
+    """Speaks TLS, and answers who does not as nginx and Go do, with a 400; or not at all."""
+
+    def __init__(self, certificate: Path, page: str) -> None:
+        super().__init__(says(400, page, Content_Type="text/html"))
+        self.page = page
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.page and request.recv(1, socket.MSG_PEEK) != b"\x16":
+            super().finish_request(request, client_address)
+            return
+        with suppress(OSError):
+            self.context.wrap_socket(request, server_side=True).close()
+
+
+@of_each_client
+def test_https_where_there_is_http_is_explained(setting: str, ask: Any, any_credential: None) -> None:
     with hostile(says(200, "")) as store:
-        there = replace(store.connection(), endpoint=store.url.replace("http:", "https:"))
-        with pytest.raises(ApiError, match=r"speaks no TLS: is it http in place of https\?"):
-            call(s3_client(there, KEY, attempts=1), "list_buckets")
+        said = rf"speaks no TLS: is it http in place of https\?.*set {setting.partition(' ')[0]}: {store.url},"
+        with pytest.raises(ApiError, match=said):
+            ask(store.url.replace("http:", "https:"))
+        assert store.calls == []
 
 
-def test_a_certificate_of_an_authority_of_ones_own_is_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["", "<html>The plain HTTP request was sent to HTTPS port</html>"])
+@of_each_client
+def test_http_where_there_is_https_is_explained(
+    setting: str, ask: Any, page: str, any_credential: None, tmp_path: Path
+) -> None:
     embedded._make_certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    with hostile(says(200, "")) as store:
-        store.socket = context.wrap_socket(store.socket, server_side=True)
-        there = replace(store.connection(), endpoint=store.url.replace("http:", "https:"))
-        with pytest.raises(ApiError, match="name the authority's certificate with ca_file"):
-            call(s3_client(there, KEY, attempts=1), "list_buckets")
+    with BothKinds(tmp_path, page) as store, serving(store):
+        https = store.url.replace("http:", "https:")
+        said = rf"What answers there speaks TLS: set {setting.partition(' ')[0]}: {https}\."
+        with pytest.raises(ApiError, match=said):
+            ask(store.url)
+
+
+@pytest.mark.parametrize("ask", [_s3, _iam])
+def test_a_certificate_of_an_authority_of_ones_own_is_explained(ask: Any, any_credential: None, tmp_path: Path) -> None:
+    embedded._make_certificate(tmp_path)
+    said = "name the authority's certificate with ca_file"
+    with BothKinds(tmp_path, "") as store, serving(store), pytest.raises(ApiError, match=said):
+        ask(store.url.replace("http:", "https:"))
+
+
+@of_each_client
+def test_a_connection_that_breaks_off_is_not_taken_for_tls(setting: str, ask: Any, any_credential: None) -> None:
+    with hostile(lambda handler: handler.connection.close()) as store, pytest.raises(ApiError) as caught:
+        ask(store.url)
+    assert "TLS" not in str(caught.value)
 
 
 def test_a_request_that_is_too_long_for_a_proxy_is_explained() -> None:
@@ -425,6 +557,25 @@ def test_entities_are_not_expanded() -> None:
         "<Error><Code>AccessDenied</Code><Message>&f;</Message></Error>"
     )
     assert "declares XML entities" in refused(says(403, outside))[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("status", [200, 404])
+def test_attributes_that_are_not_there_are_not_made(status: int, encoding: str) -> None:
+    """Each of many short elements would have thousands: a document of a megabyte took gigabytes."""
+    attributes = " ".join(f'x{number} CDATA "y"' for number in range(1000))
+    body = (
+        f"<?xml version='1.0' encoding='{encoding}'?><!DOCTYPE Error [<!ATTLIST a {attributes}>]>"
+        f"<Error><Code>NoSuchBucket</Code>{'<a/>' * 10_000}</Error>"
+    ).encode(encoding)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    assert "declares XML entities or attributes" in refused(answer)[0]
 
 
 def test_an_answer_of_a_store_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

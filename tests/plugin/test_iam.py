@@ -598,7 +598,7 @@ def test_a_store_that_throttles_for_too_long_is_said_to(owner: Direct, monkeypat
         there = ring_inputs(owner, "a", connection=owner.connection(iamEndpoint=double.url))
         with pytest.raises(PartialError) as stopped:
             RING.create(there, owner.context)
-    assert "too many requests. Nothing was done by this call. Run this again later" in str(stopped.value)
+    assert "too many requests (asked once in 0 s). Nothing was done by this call. Run this again" in str(stopped.value)
     assert owner.key_ids() == set()
 
 
@@ -701,3 +701,54 @@ def test_wrong_admin_secret_is_told_and_not_shown(owner: Direct, monkeypatch: py
     with pytest.raises(StoreError, match="SignatureDoesNotMatch") as refused:
         RING.create(ring_inputs(owner, "a"), owner.context)
     assert "a-secret-that-is-wrong" not in str(refused.value)
+
+
+def gone(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:
+    return proxy.error(request, 404, "NoSuchEntity", "there is no such user")
+
+
+def ring_of_a_bucket(owner: Direct, **changes: Any) -> tuple[Values, Values]:
+    """A ring whose key may read its bucket, as the engine knows it."""
+    owner.s3.create_bucket(Bucket=owner.name)
+    owner.policy(allow("s3:*"))
+    mark = {"path": PATH, "bucket": owner.name}
+    there = ring_inputs(owner, "a", mark=mark, **changes)
+    return there, RING.create(there, owner.context)[1]
+
+
+@pytest.mark.parametrize("rights", ["all", "none"])
+def test_a_user_whose_key_still_works_is_not_gone(owner: Direct, rights: str) -> None:
+    """IAM says NoSuchEntity to everything, in its own form: the secrets would be forgotten, the keys stay."""
+    there, outputs = ring_of_a_bucket(owner)
+    keys = owner.key_ids()
+    if rights == "none":
+        owner.iam.delete_user_policy(UserName=owner.name, PolicyName="by-hand")
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        double.misbehave(gone)
+        lying = {"connection": owner.connection(iamEndpoint=double.url)}
+        for step in (
+            lambda: RING.read(owner.name, {**there, **lying}, {**outputs, **lying}, owner.context),
+            lambda: RING.update(owner.name, {**outputs, **lying}, {**there, **lying, "active": "a"}, owner.context),
+            lambda: RING.delete(owner.name, {**outputs, **lying, "retireConfirmed": True}, owner.context),
+        ):
+            with pytest.raises(StoreError, match=r"is not among its keys any more.*accepted just now by list_objects"):
+                step()
+        assert {exchange.action for exchange in double.exchanges} <= {"ListAccessKeys", "GetUser", "ListUserPolicies"}
+    assert owner.key_ids() == keys
+
+
+def test_a_user_that_is_gone_with_its_keys_is_gone(owner: Direct) -> None:
+    there, outputs = ring_of_a_bucket(owner)
+    [key] = owner.key_ids()
+    owner.iam.delete_access_key(UserName=owner.name, AccessKeyId=key)
+    found = RING.read(owner.name, there, outputs, owner.context)
+    assert found is not None
+    assert found.outputs["keys"] == {}
+
+
+def test_what_works_is_not_asked_where_nothing_is_gone(owner: Direct) -> None:
+    there, outputs = ring_of_a_bucket(owner)
+    with proxy.in_front_of(owner.endpoint) as double:
+        watched = {"connection": owner.connection(endpoint=double.url)}
+        RING.read(owner.name, {**there, **watched}, {**outputs, **watched}, owner.context)
+        assert double.exchanges == []

@@ -78,6 +78,16 @@ def test_nothing_is_known_of_a_bucket_by_it(direct: Direct, fault: proxy.Fault) 
     assert direct.versions_in() == before
 
 
+def test_nothing_is_known_of_a_bucket_by_iams_word(direct: Direct) -> None:
+    """Of a server that answers everything in the same way."""
+    _, outputs = BUCKET.create(bucket_of(direct), direct.context)
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(lambda request, _: proxy.error(request, 404, "NoSuchEntity", "there is no such user"))
+        inputs = bucket_of(direct, endpoint=double.url)
+        with pytest.raises(ApiError, match=r"NoSuchEntity.*That is no answer of this API"):
+            BUCKET.read(direct.name, inputs, {**outputs, **inputs}, direct.context)
+
+
 @of_each
 @pytest.mark.parametrize("subresource", ["tagging", "versioning", "policy", "acl", "versions", "uploads"])
 def test_one_route_that_goes_elsewhere_tells_nothing_of_its_setting(

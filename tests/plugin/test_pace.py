@@ -38,7 +38,7 @@ def test_no_more_calls_at_once_than_that() -> None:
 
     def call() -> None:
         nonlocal inside, most
-        with rhythm.call():
+        with rhythm.call(pace.Patience()):
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -58,7 +58,9 @@ def test_a_throttled_call_is_sent_again_until_it_is_taken() -> None:
     slept: list[float] = []
     rhythm = pace.Pace(1, sleep=slept.append)
     answers = iter([503, 503, 200])
-    assert rhythm.patiently(lambda: next(answers), lambda status: None if status == 200 else 7.0) == 200
+    assert (
+        rhythm.patiently(lambda: next(answers), lambda status: None if status == 200 else 7.0, pace.Patience()) == 200
+    )
     # As long as Retry-After says, at least.
     assert slept.count(7.0) == 2
 
@@ -66,17 +68,39 @@ def test_a_throttled_call_is_sent_again_until_it_is_taken() -> None:
 def test_it_ends_where_a_store_does_nothing_but_throttle() -> None:
     slept: list[float] = []
     rhythm = pace.Pace(1, sleep=slept.append)
-    with pytest.raises(pace.ThrottledError, match="was for 120 seconds that there are too many requests"):
-        rhythm.patiently(lambda: 503, lambda _: 0.0)
+    said = r"was each time that there are too many requests \(asked \d+ times in 1[012]\d s\)"
+    with pytest.raises(pace.ThrottledError, match=said):
+        rhythm.patiently(lambda: 503, lambda _: 0.0, pace.Patience())
     assert max(slept) <= pace.LONGEST
     with pytest.raises(pace.ThrottledError):
-        rhythm.patiently(lambda: 503, lambda _: 9999.0)
+        rhythm.patiently(lambda: 503, lambda _: 9999.0, pace.Patience())
     assert max(slept) <= 2 * pace.LONGEST
+
+
+def test_what_a_call_waits_for_its_turn_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    now = 1000.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(seconds)
+        now += seconds
+
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now)
+    rhythm = pace.Pace(1, sleep=sleep)
+
+    def others_come_first() -> int:
+        rhythm._next = now + 20 + 12
+        return 503
+
+    with pytest.raises(pace.ThrottledError, match=r"asked 4 times in 1[012]\d s"):
+        rhythm.patiently(others_come_first, lambda _: 20.0, pace.Patience())
+    assert sum(slept) <= pace.SECONDS
 
 
 def test_of_several_calls_that_are_throttled_together_one_slows_down_all() -> None:
     rhythm = pace.Pace(8, sleep=lambda _: None)
-    with rhythm.call() as first, rhythm.call() as second:
+    with rhythm.call(pace.Patience()) as first, rhythm.call(pace.Patience()) as second:
         pass
     rhythm.slow_down(first)
     apart = rhythm._apart

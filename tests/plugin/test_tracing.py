@@ -68,7 +68,7 @@ def test_a_call_without_an_answer_is_shown(direct: Direct, calls: list[str]) -> 
 def test_calls_of_json_apis_are_shown_too(direct: Direct, calls: list[str]) -> None:
     with in_front_of(direct.endpoint) as proxy:
         proxy.misbehave(lambda request, _: error(request, 403, "No", "no"))
-        client = JsonClient(proxy.url, "the API", {"Authorization": "Bearer not-to-be-shown"})
+        client = JsonClient(proxy.url, "the API", {"Authorization": "Bearer not-to-be-shown"}, "endpoint")
         with pytest.raises(ApiError):
             client.call("GET", "/v2/keys", query={"cursor": "not-to-be-shown"})
     assert len(calls) == 1

@@ -1,0 +1,53 @@
+"""http in place of https, or the other way round: what a client is told by a server of the other kind says neither."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from contextlib import suppress
+from functools import cache
+from typing import Final
+from urllib.parse import urlsplit
+
+_SECONDS: Final = 3
+NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
+"""OpenSSL's reasons for what is no record of TLS."""
+
+
+def hint(url: str, setting: str, said: str) -> str:
+    """The cause and the next step, to follow an error, where TLS is why a call was not answered; "" where it is not.
+
+    Args:
+        url: what was called.
+        setting: the one that names it.
+        said: the error.
+    """
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme == "https" and any(reason in said for reason in NOT_TLS):
+            return (
+                f". What answers there speaks no TLS: is it http in place of https? Give {setting} the port that "
+                f"speaks TLS, or set {setting}: http://{parts.netloc}, with which nothing is encrypted."
+            )
+        if parts.scheme == "http" and _speaks_tls(parts.hostname or "", parts.port or 80):
+            return f". What answers there speaks TLS: set {setting}: https://{parts.netloc}."
+    return ""
+
+
+@cache
+def _speaks_tls(host: str, port: int) -> bool:
+    """Whether TLS can be spoken there, whoever it is. Nothing is sent but its greeting."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), _SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return True
+    except ssl.SSLError as error:
+        # It wants a certificate of the client, say: that is TLS as well.
+        return "ALERT" in str(error.reason)
+    except (OSError, ValueError):
+        return False
