@@ -178,6 +178,12 @@ def publish(stores: Mapping[str, Mapping[str, Any]]) -> None:
             raise _refused(
                 f"stores[{name!r}]", outputs, "storage_outputs of a component, or a result of make", _PUBLISHED
             )
+        own = outputs.get("server_name")
+        if isinstance(own, str) and own != name:
+            raise pulumi.RunError(
+                f"publish: stores[{name!r}] is the store of {own!r}; allowed: each store under its own homeserver. "
+                f"Write {own!r}, or the store that you meant."
+            )
         if name in published and published[name] is not outputs:
             raise pulumi.RunError(
                 f"publish: stores[{name!r}] was published by an earlier call; allowed: each homeserver once. Publish "

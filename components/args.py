@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any, Final, get_args, get_type_hints
 
 import pulumi
 
@@ -156,14 +156,18 @@ def _all_in(value: object) -> Iterator[object]:
         value = (value.active, value.retiring)
     if isinstance(value, Mapping):
         value = [*value, *value.values()]
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, _SEVERAL):
         for item in value:
             yield from _all_in(item)
 
 
+_SEVERAL: Final = (list, tuple, set, frozenset)
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Keys):
-        return {"active": value.active, "retiring": list(value.retiring)}
+        retiring = value.retiring
+        return {"active": value.active, "retiring": list(retiring) if isinstance(retiring, _SEVERAL) else retiring}
     return dict(value) if isinstance(value, Mapping) else value
 
 

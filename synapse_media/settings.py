@@ -529,8 +529,10 @@ def _parse_store(server_name: str, reader: _Reader, allow: frozenset[str]) -> St
     iam_endpoint = _check_url(reader, "iam_endpoint", provider.iam_endpoint(region), required=False)
     if iam_endpoint and provider.can("iam") is False:
         reader.add("iam_endpoint", iam_endpoint, f"nothing: {provider.title} has no IAM-style API", "Remove it.")
-    issues_keys = reader.raw.get("iam_endpoint", iam_endpoint) or reader.raw.get("existing_key")
-    if "existing_key" in own and not issues_keys:
+    given = reader.raw.get("iam_endpoint")
+    # One that is refused is told already.
+    has_iam = bool(iam_endpoint or (given.strip() if isinstance(given, str) else given))
+    if "existing_key" in own and not has_iam and not reader.raw.get("existing_key"):
         reader.add(
             "iam_endpoint",
             None,
@@ -726,7 +728,8 @@ def _check_region(reader: _Reader, provider: catalog.Provider) -> str:
 
 
 def _check_url(reader: _Reader, name: str, default: str, *, required: bool) -> str:
-    value = reader.text(name, default)
+    # Nothing, or nothing but blanks, as of a variable that is not set.
+    value = reader.text(name, default) or default
     if reader.later(name):
         return ""
     if not value:

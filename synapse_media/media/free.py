@@ -32,7 +32,7 @@ from .bucket import Bucket
 from .database import Database
 from .homeserver import Homeserver
 from .mounts import RefusedError, below, refuse_mount
-from .report import ACCESSED, Report, State
+from .report import ACCESSED, Report, State, integer
 from .restore import staging
 from .root import Root
 from .tree import FOLDERS, PROBE, STAGING, Tree
@@ -301,21 +301,21 @@ class _Freeing:
 
     def _look(self, file: _File) -> Outcome:
         """Look at the file itself, now, and at its object, and delete it. Raises OSError, ChangedError, StoreError."""
-        verified = (file.size, file.inode, file.modified_ns)
+        verified = (file.size, file.inode, file.modified_ns)  # as `integer` has them
         with self._root.opened(file.path) as descriptor:
             status = os.fstat(descriptor)
         # With noatime or relatime the time of access may be long ago, whoever read the file since.
         accessed = max(status.st_atime, status.st_mtime) if file.accessed is None else file.accessed
         if accessed > self._before or max(file.modified, status.st_mtime) > self._written_before:
             return Outcome.YOUNG
-        if (status.st_size, status.st_ino, status.st_mtime_ns) != verified:
+        if (status.st_size, integer(status.st_ino), integer(status.st_mtime_ns)) != verified:
             return Outcome.CHANGED
         if not self._delete:
             return Outcome.FREED
         if self._unanswered >= _UNANSWERED:
             raise _UnsafeError(f"the store did not answer for {_UNANSWERED} others, so this was left for the next run")
         here = content(self._root, file.path)
-        if (here.size, here.inode, here.modified_ns) != verified or here.md5 != file.md5:
+        if (here.size, integer(here.inode), integer(here.modified_ns)) != verified or here.md5 != file.md5:
             return Outcome.CHANGED
         # The object last: reading the file takes long, and of the two only the object stays.
         if not self._is_there(file) or not self._root.unlink(file.path, here.device, here.inode, here.changed_ns):

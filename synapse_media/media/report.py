@@ -68,6 +68,14 @@ ACCESSED: Final = (
 """When a local file was last asked for; null where the database does not know it."""
 
 
+def integer(value: int) -> int:
+    """A number as SQLite has it, in 64 bits with a sign.
+
+    An inode of a network file system may be larger, and so is a time after 2262 in nanoseconds.
+    """
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 class ReportError(SynapseMediaError):
     """A report that can't be taken for what was asked, or not be written."""
 

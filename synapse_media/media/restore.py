@@ -106,10 +106,11 @@ def restore(
         RcloneError: the store can't be listed, or hands out nothing.
     """
     report, rclone = Restored(), bucket.rclone()
+    wanted = None if known is None else {path: each.size for each in known for path in (each.path, each.former)}
     with Plan() as plan:
-        for file, found in pairs(tree.files(), _wanted(bucket.media(), known)):
+        for file, found in pairs(tree.files(), _wanted(bucket.media(), wanted)):
             if found is not None:
-                _decide(tree, file, found, plan, report)
+                _decide(tree, file, found, plan, report, size=(wanted or {}).get(found.path))
         report.planned, unfinished = plan.amount, tuple(tree.unfinished)
         if dry_run or not (plan.amount.files or unfinished or os.path.lexists(tree.path / STAGING)):
             return report
@@ -146,14 +147,18 @@ def _remove(root: Root, path: str) -> None:
         root.unlink(path, status.st_dev, status.st_ino, status.st_ctime_ns)
 
 
-def _wanted(objects: Iterator[RemoteObject], known: Collection[Known] | None) -> Iterator[RemoteObject]:
-    if known is None:
-        return objects
-    paths = {path for each in known for path in (each.path, each.former)}
-    return (found for found in objects if found.path in paths)
+def _wanted(objects: Iterator[RemoteObject], paths: Collection[str] | None) -> Iterator[RemoteObject]:
+    return objects if paths is None else (found for found in objects if found.path in paths)
 
 
-def _decide(tree: Tree, file: MediaFile | None, found: RemoteObject, plan: Plan, report: Restored) -> None:
+def _decide(
+    tree: Tree, file: MediaFile | None, found: RemoteObject, plan: Plan, report: Restored, *, size: int | None
+) -> None:
+    """Plan what is missing here.
+
+    Args:
+        size: what the database has of it; None where that is not known.
+    """
     if file is None:
         # Both come in one order, so the walk is past whatever lies before this path.
         blocked = {left.path: left.why for left in tree.left_out}
@@ -164,8 +169,11 @@ def _decide(tree: Tree, file: MediaFile | None, found: RemoteObject, plan: Plan,
             report.failed.add(found.path, f"is there as something else, which {blocked[found.path]}")
         elif why := name_fault(found.path):
             report.failed.add(repr(found.path), why)
+        elif size is not None and found.size != size:
+            report.failed.add(found.path, f"is damaged: it has {found.size} bytes there, and {size} by the database")
         else:
-            plan.add(found.path, found.size, found.etag if _ETAG.fullmatch(found.etag) else "")
+            etag = found.etag.lower()
+            plan.add(found.path, found.size, etag if _ETAG.fullmatch(etag) else "")
         return
     report.kept.add(file.size)
     if file.size != found.size:
@@ -417,7 +425,7 @@ def _put(arrived: Path, root: Root, path: str, manner: Manner, md5: str) -> str:
         ):
             manner.give(content.fileno())
             try:
-                _name(content.fileno(), str(arrived), folder, name)
+                return _name(content.fileno(), str(arrived), folder, name)
             except OSError as error:
                 # Another file system is mounted below the media store.
                 if error.errno != errno.EXDEV:
@@ -430,7 +438,6 @@ def _put(arrived: Path, root: Root, path: str, manner: Manner, md5: str) -> str:
             raise _no_room(root.directory / path, error.strerror or "") from None
         why = ": a part of its path is a symbolic link or a file, or was removed meanwhile"
         return f"could not be put in its place ({error.strerror}){why if error.errno in _IN_THE_WAY else ''}"
-    return ""
 
 
 def _no_room(place: Path, why: str) -> RestoreError:
@@ -440,8 +447,8 @@ def _no_room(place: Path, why: str) -> RestoreError:
     )
 
 
-def _name(content: int, source: str, folder: int, name: str) -> None:
-    """Give an open file its name in an open directory, unless something of that name is there.
+def _name(content: int, source: str, folder: int, name: str) -> str:
+    """Give an open file its name in an open directory, unless something of that name is there; why it could not, or "".
 
     Args:
         source: its path, or its name in the same directory, for a file system without hard links.
@@ -449,15 +456,28 @@ def _name(content: int, source: str, folder: int, name: str) -> None:
     try:
         # By the descriptor: whatever has the name of the source meanwhile, this is the file that was compared.
         os.link(f"/proc/self/fd/{content}", name, dst_dir_fd=folder)
+        return ""
     except FileExistsError:
-        return
+        pass
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        try:
-            os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
+        if not _is_there(name, folder):
             os.rename(source, name, src_dir_fd=folder, dst_dir_fd=folder)
+            return ""
+    there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    # A file of this size was written meanwhile, as by Synapse, which had it from the bucket, too.
+    if stat.S_ISREG(there.st_mode) and there.st_size == os.fstat(content).st_size:
+        return ""
+    return "is there as something else, which was kept"
+
+
+def _is_there(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _copy(content: BufferedReader, folder: int, name: str, manner: Manner, md5: str) -> str:
@@ -484,8 +504,7 @@ def _copy(content: BufferedReader, folder: int, name: str, manner: Manner, md5: 
         manner.give(descriptor)
         status = os.fstat(content.fileno())
         os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
-        _name(descriptor, temporary, folder, name)
-    return ""
+        return _name(descriptor, temporary, folder, name)
 
 
 def _unlink(name: str, folder: int) -> None:

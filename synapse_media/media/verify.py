@@ -396,7 +396,7 @@ def _judged(root: Root, started: float, row: tuple[Any, ...], *, read_all: bool)
         return (State.UNREADABLE, "", f"it can't be read here: {why}", *none)
     if here.size != size:
         return (State.RECENT, "", "it was written meanwhile", *none)
-    facts = (here.md5, here.inode, here.modified_ns, path)
+    facts = (here.md5, reports.integer(here.inode), reports.integer(here.modified_ns), path)
     if not read_all and etag.lower() in here.etags.values():
         return (State.VERIFIED, "parts" if "-" in etag else "etag", "", *facts)
     return (State.READ_BACK, "", "", *facts)

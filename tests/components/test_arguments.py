@@ -121,6 +121,19 @@ def test_a_value_that_comes_later_is_checked_then() -> None:
         run(lambda: amazon(kms_key=later("alias/x")))
 
 
+@pytest.mark.parametrize("when", [str, later])
+def test_an_iam_endpoint_of_blanks_hands_nobody_the_administrators_key(when: Callable[[str], Any]) -> None:
+    args = components.S3CompatibleArgs(
+        server_name="example.com",
+        bucket="example-com-media",
+        endpoint="https://s3.example.com",
+        iam_endpoint=when(" "),
+        region="us-east-1",
+    )
+    with pytest.raises(pulumi.RunError, match=r"args\.iam_endpoint is missing.*existing_key: true"):
+        run(lambda: components.S3Compatible("media", args))
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -177,6 +190,7 @@ def test_an_argument_of_another_type_is_named(changes: dict[str, Any], said: str
         ({"storage_class": 3}, "Write it as a string."),
         ({"adopt": "yes"}, "Write it as a boolean."),
         ({"keys": "a"}, "Write Keys(active, retiring)."),
+        ({"keys": components.Keys(retiring=None)}, "retiring a list of the others"),  # type: ignore[arg-type]
         ({"settle_seconds": "x"}, "allowed: a whole number of seconds, 0 to 3600."),
         ({"settle_seconds": -1}, "allowed: a whole number of seconds, 0 to 3600."),
         ({"settle_seconds": 3601}, "allowed: a whole number of seconds, 0 to 3600."),
@@ -239,6 +253,8 @@ def test_several_calls_publish_all_stores(monkeypatch: pytest.MonkeyPatch) -> No
         components.publish({"example.com": one.storage_outputs})
         components.publish({"example.org": two.storage_outputs})
         with pytest.raises(pulumi.RunError, match=r"stores\['example.com'\] was published by an earlier call"):
+            components.publish({"example.com": dict(one.storage_outputs)})
+        with pytest.raises(pulumi.RunError, match=r"stores\['example.com'\] is the store of 'example.org'"):
             components.publish({"example.com": two.storage_outputs})
 
     run(program)

@@ -342,12 +342,21 @@ def test_an_endpoint_that_nothing_tells_has_to_be_said() -> None:
     assert "is missing" in str(problem)
 
 
-def test_a_store_without_iam_needs_a_key_of_ones_own() -> None:
-    raw = {name: value for name, value in GOOD.items() if name != "iam_endpoint"}
+@pytest.mark.parametrize("given", [{}, {"iam_endpoint": ""}, {"iam_endpoint": " "}, {"iam_endpoint": "\t"}])
+def test_a_store_without_iam_needs_a_key_of_ones_own(given: dict[str, str]) -> None:
+    """Of blanks alone, as of a variable that is not set, the administrator's own key became Synapse's."""
+    raw = {name: value for name, value in GOOD.items() if name != "iam_endpoint"} | given
     [problem] = problems_of({NAME: raw})
     assert problem.setting == f"stores.{NAME}.iam_endpoint"
     assert "existing_key: true" in problem.next_step
     assert settings.parse({NAME: {**raw, "existing_key": True}})[NAME].options == {"existing_key": True}
+
+
+@pytest.mark.parametrize("name", ["endpoint", "iam_endpoint"])
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_url_of_nothing_is_the_providers(name: str, blank: str) -> None:
+    raw = {"provider": "wasabi", "region": "us-east-1", "bucket": "example-media"}
+    assert settings.parse({NAME: {**raw, name: blank}}) == settings.parse({NAME: raw})
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from synapse_media.engine.embedded import Running
 from synapse_media.media import free as freeing
 from synapse_media.media import homeserver, mounts, verify
 from synapse_media.media.bucket import Bucket
+from synapse_media.media.report import integer
 from synapse_media.media.root import Root
 from synapse_media.store.answers import ApiError
 from synapse_media.store.objects import Listed
@@ -74,6 +75,29 @@ def test_what_was_verified_goes_and_its_empty_directories_too(at: World) -> None
     code, answer, _ = at.free("--delete")
     assert (code, files(answer)) == (0, {})
     assert at.media.is_dir()
+
+
+def test_a_time_that_is_larger_than_sqlite_s_numbers(one: World) -> None:
+    """A wrong clock left it: each command ended in a report of a defect."""
+    one.both("local_content/aa/bb/cc")
+    late = one.both("local_content/dd/ee/ff")
+    year_2300 = 10_413_792_000
+    os.utime(late, (0, year_2300))
+    if late.stat().st_mtime != year_2300:
+        pytest.skip("this file system has no such times")
+    code, answer, said = one.run("verify")
+    assert (code, answer["verified"]["files"]) == (0, 2), said
+    code, answer, _ = one.free("--delete")
+    assert (code, files(answer)) == (0, {"freed": 1, "young": 1})
+    assert one.files() == {"local_content/dd/ee/ff"}
+
+
+def test_an_inode_of_64_bits_is_told_from_others() -> None:
+    numbers = [0, 1, 2**63 - 1, 2**63, 2**64 - 1]
+    stored = [integer(number) for number in numbers]
+    assert stored[:3] == numbers[:3]
+    assert len(set(stored)) == len(numbers)
+    assert all(-(2**63) <= number < 2**63 for number in stored)
 
 
 class TestTheEightWaysToLoseMedia:

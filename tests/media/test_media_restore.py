@@ -112,6 +112,31 @@ def damaged(one: World, provider: str = "") -> Iterator[proxy.Proxy]:
         yield double
 
 
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("has_file", [True, False])
+def test_what_lies_in_the_place_of_a_file_is_told(
+    one: World, monkeypatch: pytest.MonkeyPatch, links: bool, has_file: bool
+) -> None:
+    if not links:
+        without_links(monkeypatch)
+    for name in ("cc", "dd", "ee"):
+        one.put(f"local_content/aa/bb/{name}")
+    (one.media / "local_content/aa/bb/cc").mkdir(parents=True)
+    if has_file:
+        one.write("local_content/aa/bb/cc/file")
+    (one.media / "local_content/aa/bb/dd").symlink_to(one.home)
+    for _ in range(2):
+        code, answer, _ = one.run("restore")
+        assert code == 1
+        assert {failed["path"]: failed["why"] for failed in answer["failed"]["first"]}.keys() == {
+            "local_content/aa/bb/cc",
+            "local_content/aa/bb/dd",
+        }
+        assert all("is there as something else" in failed["why"] for failed in answer["failed"]["first"])
+    assert (one.media / "local_content/aa/bb/ee").read_bytes() == b"content"
+    assert (one.media / "local_content/aa/bb/cc").is_dir()
+
+
 @pytest.mark.parametrize("part", [5 << 20, 8 << 20, 6 << 20, 11 << 20], ids=["rclone", "boto3", "halves", "one"])
 def test_what_was_uploaded_in_parts_is_compared_with_its_etag(
     one: World, part: int, monkeypatch: pytest.MonkeyPatch
@@ -684,13 +709,18 @@ def test_what_else_lies_in_the_staging_directory_stays(one: World) -> None:
     assert [path.name for path in (one.media / STAGING).iterdir()] == ["backup"]
 
 
-def test_a_file_system_without_hard_links(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    one.put("local_content/aa/bb/cc")
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the file system no hard links."""
 
     def refusing(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "not permitted")
 
     monkeypatch.setattr(os, "link", refusing)
+
+
+def test_a_file_system_without_hard_links(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one.put("local_content/aa/bb/cc")
+    without_links(monkeypatch)
     assert one.run("restore")[0] == 0
     assert one.files() == {"local_content/aa/bb/cc"}
 
@@ -794,6 +824,19 @@ def test_one_user_s_media_alone(one: World) -> None:
     code, _, said = one.run("restore", "--user", "@nobody:example.com", "--database", database)
     assert code == 64
     assert "has no media of that user" in said
+
+
+@pytest.mark.parametrize("content", [b"", b"cont", b"content and more"])
+def test_an_object_of_another_size_than_the_database_has_is_not_put_in_place(one: World, content: bytes) -> None:
+    one.put("local_content/aa/bb/cc", content)
+    one.put("local_content/dd/ee/ff")
+    database = one.know(aabbcc=(7, 0), ddeeff=(7, 0))
+    code, answer, _ = one.run("restore", "--user", "@a:example.com", "--database", database)
+    assert (code, counts(answer)) == (1, {"planned": 1, "restored": 1, "failed": 1})
+    (failed,) = answer["failed"]["first"]
+    assert failed["path"] == "local_content/aa/bb/cc"
+    assert f"is damaged: it has {len(content)} bytes there, and 7 by the database" in failed["why"]
+    assert one.files() == {"local_content/dd/ee/ff"}
 
 
 def test_media_of_a_user_that_nobody_has_is_named(one: World) -> None:
