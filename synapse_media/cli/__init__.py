@@ -111,8 +111,8 @@ def _run(parsed: argparse.Namespace, command: argparse.ArgumentParser, directory
         problems = error.problems if isinstance(error, SettingsError) else ()
         return _failed(parsed, str(error), error.exit_code, problems, style)
     except BrokenPipeError:
-        # Who read it has seen enough; Python itself would complain when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who read it has seen enough.
+        _leave_output()
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -149,8 +149,17 @@ def _failed(
     """Say why a command failed: in words, and in JSON as well if it was asked for. Returns the exit code."""
     terminal.write([(f"synapse-media {parsed.command}: {message}", style)], sys.stderr)
     if programs.wanted(parsed):
-        print(programs.error(parsed.command, message, exit_code, problems))
+        try:
+            print(programs.error(parsed.command, message, exit_code, problems), flush=True)
+        except OSError:
+            # Where the answer goes, no more can be written: it was said above.
+            _leave_output()
     return exit_code
+
+
+def _leave_output() -> None:
+    """Write nothing more to standard output: Python itself would complain when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _name_stacks(parsed: argparse.Namespace) -> list[str]:

@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -117,13 +116,23 @@ class Plan:
         with temporary():
             self._file.write(os.fsencode(f"{size}\t{note}\t{path}\n"))
 
-    def batches(self, count: int = BATCH) -> Iterator[tuple[tuple[str, int, str], ...]]:
-        """(path, size, note) of so many at once."""
+    def batches(self, count: int = BATCH, size: int = 0) -> Iterator[tuple[tuple[str, int, str], ...]]:
+        """(path, size, note) of so many at once.
+
+        Args:
+            size: bytes with which a batch is full, too; 0: however many.
+        """
         with temporary():
             self._file.seek(0)  # which writes what is in the buffer
-        lines = self._read()
-        while batch := tuple(islice(lines, count)):
-            yield batch
+        batch, held = list[tuple[str, int, str]](), 0
+        for line in self._read():
+            batch.append(line)
+            held += line[1]
+            if len(batch) == count or held >= size > 0:
+                yield tuple(batch)
+                batch, held = [], 0
+        if batch:
+            yield tuple(batch)
 
     def _read(self) -> Iterator[tuple[str, int, str]]:
         for line in self._file:

@@ -90,10 +90,14 @@ _REFUSED: Final = re.compile(
 )
 """The same of another answer of the store's. A 502 or 504 is that of somebody before it, who may reach it soon, and
 RequestTimeout, a 400, that of a line that is too slow."""
+_STALLED: Final = re.compile(
+    r"i/o timeout|timeout awaiting|Client\.Timeout|deadline exceeded|tls: handshake timeout", re.IGNORECASE
+)
+"""What it says where nothing came for too long: each try of it takes as long as that."""
 _PASSES: Final[tuple[tuple[int, Callable[[str], bool]], ...]] = (
     (1, lambda _: True),
     (2, lambda _: True),
-    (4, lambda why: not _REFUSED.search(why)),
+    (4, lambda why: not (_REFUSED.search(why) or _STALLED.search(why))),
     (10, lambda why: bool(_THROTTLED.search(why))),
 )
 """For each pass over what is left rclone's --low-level-retries, and whether what failed for a reason is tried in it.
@@ -163,7 +167,10 @@ _COPY: Final = (
     # Of its own accord rclone would begin anew with all of them. Single requests it does repeat.
     *("--retries", "1", "--stats", "1s"),
 )
-_MD5SUM: Final = ("--download", "--transfers", "8", "--buffer-size", "1M")
+READING: Final = ("--timeout", "30s", "--contimeout", "15s")
+"""For what only reads: a store that sends nothing for so long is asked again, on another connection. By default rclone
+waits for five minutes, each time."""
+_MD5SUM: Final = (*READING, "--download", "--transfers", "8", "--buffer-size", "1M")
 
 
 class Rclone:

@@ -23,7 +23,7 @@ from .bucket import Bucket, RemoteObject
 from .mounts import below
 from .pairs import pairs
 from .plan import FULL, Amount, Named, Plan
-from .rclone import Progress, Rclone, RcloneError, without_room
+from .rclone import READING, Progress, Rclone, RcloneError, without_room
 from .root import Root
 from .tree import FOLDERS, STAGING, MediaFile, Tree, md5_of, name_fault
 from .verify import READ_BACK, etags_of, parts_of
@@ -31,6 +31,10 @@ from .verify import READ_BACK, etags_of, parts_of
 if TYPE_CHECKING:
     from .database import Known
 
+_AT_ONCE: Final = 1000
+_BYTES_AT_ONCE: Final = 1 << 30
+"""Files that rclone is handed at once, and the bytes with which that is enough: what arrived is compared and put in its
+place after them, so a run that is stopped loses as much at most."""
 RESERVE: Final = 200 << 20
 """Bytes that stay free on a disk; a twentieth of a small one."""
 _OTHER_CONTENT: Final = "arrived with another content than it has in the bucket"
@@ -332,8 +336,10 @@ def _transfer(
 ) -> None:
     # Some releases write several parts of a large file at once, into a file of the final size.
     # Contents are compared below: rclone takes for an MD5 what is none where a key of the user's encrypts.
-    options = ("--multi-thread-streams", "0", "--ignore-checksum", *(("--bwlimit", bwlimit) if bwlimit else ()))
-    for batch in plan.batches():
+    options = ["--multi-thread-streams", "0", "--ignore-checksum"]
+    # What waits for its share of the bandwidth would be taken for a line that stalls.
+    options += ["--bwlimit", bwlimit] if bwlimit else READING
+    for batch in plan.batches(_AT_ONCE, _BYTES_AT_ONCE):
         before = Progress(report.restored.files, report.restored.size)
 
         def shown(progress: Progress, before: Progress = before) -> None:

@@ -257,6 +257,24 @@ def test_a_full_disk_whose_file_is_not_known_is_told_with_the_places_it_may_be(
     assert f"No space left on device in {state_dir()}, {tempfile.gettempdir()} or where this command writes" in told
 
 
+@pytest.mark.parametrize(
+    "arguments", [["cost", "--json"], ["cost", "--stored=4GB", "--json"], ["cost", "--stored=4GB"]]
+)
+def test_an_answer_that_can_not_be_written_is_no_traceback(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "synapse_media.cli", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode in (1, 64)
+    assert done.stderr.startswith("synapse-media cost: ")
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
 def test_a_defect_is_told_by_its_kind_and_place_and_not_by_what_it_says(
     monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
