@@ -980,6 +980,19 @@ def _check_together(stores: Collection[tuple[str, StoreSettings]], problems: lis
                         "give each its own.",
                     )
                 )
+    homeservers: dict[str, str] = {}
+    for where, store in stores:
+        other = homeservers.setdefault(store.server_name, where)
+        if other != where:
+            problems.append(
+                Problem(
+                    f"{where}.server_name",
+                    store.server_name,
+                    "a homeserver that has no other store",
+                    f"{other} has it already, and Synapse uses one store at a time. To move, change that one, or "
+                    "declare this one in its place.",
+                )
+            )
     _check_names_are_new(stores, problems)
     _check_admin_keys(stores, problems)
     users: dict[tuple[str, ...], str] = {}
@@ -1028,6 +1041,7 @@ def _excluding(store: StoreSettings) -> list[tuple[str, ...]]:
     return [
         *_place_of(store),
         *_user_of(store),
+        ("name", store.server_name),
         ("former name", store.server_name),
         *([("name", store.renamed_from), ("former name", store.renamed_from)] if store.renamed_from else ()),
         *(("is a key", name) for name in _made_with(store)),

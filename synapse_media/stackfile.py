@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from . import catalog, incoming, settings
 from .errors import SynapseMediaError, UsageError
@@ -177,6 +178,7 @@ def read(project: Path, stack: str, copy: Path | None = None, *, stores_required
     if not isinstance(config, Mapping):
         raise StackFileError(f"{path}: `config:` in it is no object; `synapse-media init` writes one to start from")
     _refuse_too_large(path, config)
+    _refuse_misspelt(path, config)
     wanted, allow, defaults = values(raw)
     stores = {}
     if stores_required or wanted is not None:
@@ -186,6 +188,28 @@ def read(project: Path, stack: str, copy: Path | None = None, *, stores_required
     entries = tuple(map(str, allow)) if isinstance(allow, list) else ()
     variables = settings.parse_variables(config.get(f"{settings.PROJECT}:variables"))
     return StackFile(stack, path, stores, entries, str(raw.get("secretsprovider") or ""), variables)
+
+
+_OWN: Final = ("stores", "defaults", "allow", "variables")
+_LIKE: Final = 0.8
+"""How much a key must be like one of ours to be taken for a slip: another one may be the program's own."""
+
+
+def _refuse_misspelt(path: Path, config: Mapping[str, Any]) -> None:
+    """Raises StackFileError where a key is nearly one of ours: nobody would read it."""
+    for key in map(str, config):
+        namespace, _, name = key.partition(":")
+        if namespace == settings.PROJECT:
+            guess = [] if name in _OWN else difflib.get_close_matches(name, _OWN, 1, _LIKE)
+        else:
+            is_ours = namespace.lower().replace("_", "-") == settings.PROJECT
+            guess = [name] if name in _OWN and is_ours else []
+        for right in guess:
+            raise StackFileError(
+                f"{path}: config has {key!r}, which nothing reads; allowed: "
+                f"{', '.join(f'{settings.PROJECT}:{one}' for one in _OWN)}. Did you mean "
+                f"{settings.PROJECT}:{right}?"
+            )
 
 
 def _refuse_too_large(path: Path, config: Mapping[str, Any]) -> None:

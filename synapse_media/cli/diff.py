@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from synapse_media import stackfile
+from synapse_media.engine.options import has_targets
 from synapse_media.engine.session import Engine, EngineError
 from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.guards import changes, entries, markdown, refusals
@@ -66,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     warnings = changes.warnings(preview)
     if state is not None:
         warnings += entries.of_no_store(stack.allow, stack.stores, state, preview)
+    if not has_targets(arguments.options):
+        warnings += entries.undeclared(stack.stores, state or {}, preview)
     nothing: bool = arguments.from_nothing
     mark = "" if nothing else reviewed.digest(found, preview)
     if arguments.format == "json":

@@ -41,6 +41,7 @@ from synapse_media.guards.applied import (
 from synapse_media.guards.applied import read as read_applied
 from synapse_media.guards.applied import variables as applied_variables
 from synapse_media.guards.duplicates import duplicates, without
+from synapse_media.guards.entries import DECLARE
 from synapse_media.guards.judge import current_names, identity
 from synapse_media.methods import FILESYSTEM, NOT_TESTED, Expected
 from synapse_media.redaction import remember
@@ -721,9 +722,12 @@ def outputs_of(session: Session, *, required: bool = True) -> list[contract.Stor
             "`publish` them (docs/library.md)"
         )
     if not stores:
-        raise contract.ContractError(
+        first = (
             f"stack {session.stack.name} has no stores yet: run `synapse-media up --stack {session.stack.name}` first"
         )
+        # Where the program has run, it may have done nothing with them.
+        undone = f". If that made none of them, {DECLARE}" if resources_of(session.state()) else ""
+        raise contract.ContractError(f"{first}{undone}")
     found = [contract.from_json(store) for store in stores.values()]
     faults = [fault for fault in (_key_fault(store, records.get(store.server_name)) for store in found) if fault]
     if faults:

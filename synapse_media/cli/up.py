@@ -176,8 +176,7 @@ def _apply(
             preview = previewed(refresh, again)
             steps = changes.of_preview(preview, state)
         found = changes.combined(verdict.without_declared(preview, stack.stores).changes, steps, stack.allow)
-        notes = (*changes.warnings(preview), *entries.of_no_store(stack.allow, stack.stores, state, preview))
-        terminal.write_changes(changes.lines(found, notes), sys.stderr)
+        terminal.write_changes(changes.lines(found, _notes(stack, state, preview, options)), sys.stderr)
         stacks.refuse_to_leave_behind(session, state, making := checkpoints.making(preview, state))
         _refuse_dangers(stack, found, confirmed)
         digest = what_was_reviewed.require(found, preview, reviewed, stack.name)
@@ -214,6 +213,13 @@ def _refuse_what_the_store_has(
     _refuse_media(session, applied, found, preview)
     _refuse_keys(session, applied, steps)
     stacks.refuse_taken_buckets(session, preview)
+
+
+def _notes(
+    stack: StackFile, state: Mapping[str, Any], preview: Mapping[str, Any], options: Sequence[str]
+) -> tuple[str, ...]:
+    notes = (*changes.warnings(preview), *entries.of_no_store(stack.allow, stack.stores, state, preview))
+    return notes if has_targets(options) else (*notes, *entries.undeclared(stack.stores, state, preview))
 
 
 def _judged(session: stacks.Session, applied: Mapping[str, Applied], confirmed: Sequence[str]) -> Verdict:

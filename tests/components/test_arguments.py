@@ -69,7 +69,7 @@ def amazon(name: str = "media", opts: pulumi.ResourceOptions | None = None, **mo
 
 
 def spaces(name: str, opts: pulumi.ResourceOptions | None = None, **more: Any) -> Store:
-    values = {"server_name": "example.com", "bucket": f"{name}-media", "region": "fra1", "user": name, **more}
+    values = {"server_name": f"{name}.example.com", "bucket": f"{name}-media", "region": "fra1", "user": name, **more}
     return components.DigitalOceanSpaces(name, components.DigitalOceanSpacesArgs(**values), opts)
 
 

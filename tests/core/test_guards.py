@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from synapse_media import settings
 from synapse_media.guards import applied, changes, entries, refusals
 from synapse_media.guards.danger import DangerError
 from synapse_media.schema.model import UNKNOWN_ON_WIRE
@@ -85,6 +86,24 @@ def test_an_entry_of_allow_for_no_store_is_reported() -> None:
         )
     (found,) = entries.of_no_store(["gone.test/retire-key"], (), {}, {})
     assert found.endswith("it has none. Remove it if its store is gone.")
+
+
+def test_a_store_that_the_program_does_not_declare_is_reported() -> None:
+    """`diff` said "no changes", and `up` to run `up`."""
+    wanted = settings.parse(
+        {
+            "example.com": {"provider": "wasabi", "region": "us-east-1", "bucket": "example-media"},
+            "local.example": {"method": "filesystem"},
+        }
+    )
+    component = "urn:pulumi:prod::acme::synapse-media:index:S3Compatible::media"
+    declared = {"urn": component, "type": "synapse-media:index:S3Compatible", "inputs": {"serverName": "example.com"}}
+    created = {"steps": [{"op": "create", "urn": component, "newState": declared}]}
+    (found,) = entries.undeclared(wanted, {}, {"steps": []})
+    assert "the store example.com, of which the program makes nothing" in found
+    assert "publish({name: make(store) for name, store in from_config().items()})" in found
+    assert entries.undeclared(wanted, {}, created) == ()
+    assert entries.undeclared(wanted, {"deployment": {"resources": [declared]}}, {}) == ()
 
 
 # ---- whose a resource is

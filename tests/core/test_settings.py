@@ -798,8 +798,11 @@ def test_stores_of_a_program_that_exclude_each_other_are_told_apart_by_their_pla
     program = settings.Together()
     program.add("first", store)
     with pytest.raises(SettingsError, match=r"second\.bucket .* first uses it already") as refused:
-        program.add("second", store)
+        program.add("second", settings.check("other.example.com", {**GOOD, "user": store.user}, where="args"))
     assert [problem.setting for problem in refused.value.problems] == ["second.bucket", "second.user"]
+    another = settings.check(NAME, {**GOOD, "bucket": "another", "user": "another"}, where="args")
+    with pytest.raises(SettingsError, match=r"third\.server_name .* no other store\. first has it already"):
+        program.add("third", another)
 
 
 def test_an_administrators_key_makes_no_store_beside_one_of_its_own_key() -> None:

@@ -121,6 +121,31 @@ def test_a_file_of_a_program_that_declares_its_stores_itself(project: Path, text
         stackfile.read(project, "s")
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("synapse-media:defualts", "defaults"),
+        ("synapse-media:default", "defaults"),
+        ("synapse-media:alow", "allow"),
+        ("synapse-media:variabels", "variables"),
+        ("synapse_media:allow", "allow"),
+    ],
+)
+def test_a_key_that_is_nearly_ours_is_refused(project: Path, key: str, meant: str) -> None:
+    """The built-in values counted in place of the defaults, without a word."""
+    write(project, GOOD + f"  {key}: {{}}\n")
+    with pytest.raises(stackfile.StackFileError, match=rf"'{key}', which nothing reads.*mean synapse-media:{meant}\?"):
+        stackfile.read(project, "s")
+
+
+@pytest.mark.parametrize(
+    "key", ["synapse-media:region", "synapse-media:default_region", "my-media:stores", "aws:allow"]
+)
+def test_a_key_of_the_program_s_own_is_left_to_it(project: Path, key: str) -> None:
+    write(project, GOOD + f"  {key}: x\n")
+    assert len(stackfile.read(project, "s").stores) == 3
+
+
 def test_more_than_pulumi_can_hand_on_is_refused(project: Path) -> None:
     """The language host's own words are "argument list too long", from which nobody knows what to do."""
 
