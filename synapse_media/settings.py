@@ -366,8 +366,11 @@ class Together:
             where: what stands before its settings in a message.
         """
         sharing = sorted({number for key in _excluding(store) for number in self._having.get(key, ())})
+        others = [self._stores[number] for number in sharing]
+        # Components of one name under parents of different types are two.
+        where = f"another {where}" if where in {other for other, _ in others} else where
         problems: list[Problem] = []
-        _check_together([*(self._stores[number] for number in sharing), (where, store)], problems)
+        _check_together([*others, (where, store)], problems)
         if problems:
             raise SettingsError(problems)
         for key in _distinguishing(store):

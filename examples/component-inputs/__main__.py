@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pulumi
-from pulumi.dynamic import CreateResult, Resource, ResourceProvider
+from pulumi.dynamic import CreateResult, Resource, ResourceProvider, UpdateResult
 from synapse_media.components import S3Compatible, S3CompatibleArgs
 
 
@@ -12,6 +12,10 @@ class _PlaceProvider(ResourceProvider):
     def create(self, props):
         found = json.loads(Path(props["inventory"]).read_text())
         return CreateResult(id_=props["inventory"], outs={**props, **found})
+
+    def update(self, _id, _olds, news):
+        # Without it, Pulumi would keep none of the outputs where the inventory has another name.
+        return UpdateResult(outs={**news, **json.loads(Path(news["inventory"]).read_text())})
 
 
 class Place(Resource):

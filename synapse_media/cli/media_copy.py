@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from synapse_media.contract import StorageOutputs
-from synapse_media.errors import UsageError
+from synapse_media.errors import SynapseMediaError, UsageError
 from synapse_media.methods import MEDIA_REPO
 
 from . import media_progress, media_verify, programs, terminal
 
 if TYPE_CHECKING:
+    from synapse_media.media.bucket import Bucket
     from synapse_media.media.copy import Copied
     from synapse_media.media.database import Known
     from synapse_media.media.plan import Named
@@ -111,15 +112,18 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
             "all that the bucket has. What the database knows and nobody has is told by `media verify`."
         )
     known = _known(arguments, store)
+    bucket = media_verify.bucket_of(store)
     with _explained(store), media_progress.shown(json=arguments.json) as told:
         done = media.restore(
             tree,
-            media_verify.bucket_of(store),
+            bucket,
             known=known,
             bwlimit=arguments.bwlimit or "",
             dry_run=arguments.dry_run,
             show=told.show,
         )
+        if known is None and not (done.planned.files or done.kept.files or done.failed.count):
+            _refuse_media_elsewhere(bucket)
     if not arguments.dry_run:
         media.find_missing(tree, known or (), done)
     if arguments.json:
@@ -127,6 +131,21 @@ def restore(arguments: argparse.Namespace, store: StorageOutputs) -> int:
     else:
         print("\n".join(_restored(done, dry_run=arguments.dry_run)))
     return 0 if done.complete else 1
+
+
+def _refuse_media_elsewhere(bucket: Bucket) -> None:
+    """Raise SynapseMediaError where a bucket holds objects, and no media where this store has it."""
+    from synapse_media.methods import MEDIA_FOLDERS
+    from synapse_media.store.objects import media_elsewhere
+
+    prefix = bucket.store.prefix
+    found = media_elsewhere(bucket.client, bucket.store.bucket, [f"{prefix}{folder}" for folder in MEDIA_FOLDERS])
+    if found is not None:
+        there = "" if found.prefix is None else f"; there is media under the prefix {found.prefix!r}"
+        raise SynapseMediaError(
+            f"nothing was restored: {bucket.said} holds objects, and no media under the prefix {prefix!r} of this "
+            f"store{there}. Is it the store.json of this homeserver?"
+        )
 
 
 def _refuse_media_repo(store: StorageOutputs, programs_of_it: str) -> None:

@@ -31,8 +31,8 @@ _ALLOWED: Final = re.compile(r"[A-Za-z0-9_\-.\[\]:]+\Z")
 """What Synapse allows in a part of a path; "." and ".." not."""
 _MXC: Final = re.compile(r"mxc://([^/]+)/([^/#?]+)\Z")
 """MXC_REGEX of synapse/util/stringutils.py."""
-_NO_TEXT: Final = re.compile(r"[\ud800-\udfff]")
-"""What stands for bytes that are not UTF-8 in an argument: no database takes it for text."""
+_NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
+"""What no database takes for text: among it what stands in an argument for bytes that are not UTF-8."""
 _PATH: Final = re.compile(r"[^\s=@:?]+\Z")
 """Of what is no file: what was meant for one, and is no connection string."""
 _PARAMETERS: Final = frozenset(
@@ -438,11 +438,12 @@ def _shown(text: str) -> Iterator[tuple[str, str]]:
     try:
         content = json.loads(text)["content"]
         info = content.get("info")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return
     for url in (content.get("url"), info.get("thumbnail_url") if isinstance(info, Mapping) else None):
         match = _MXC.match(url) if isinstance(url, str) else None
-        if match:
+        # Any member of the room chose it.
+        if match and not _NO_TEXT.search(match[0]):
             yield match[1], match[2]
 
 

@@ -98,7 +98,7 @@ _PASSES: Final[tuple[tuple[int, Callable[[str], bool]], ...]] = (
     (1, lambda _: True),
     (2, lambda _: True),
     (4, lambda why: not (_REFUSED.search(why) or _STALLED.search(why))),
-    (10, lambda why: bool(_THROTTLED.search(why))),
+    (6, lambda why: bool(_THROTTLED.search(why))),
 )
 """For each pass over what is left rclone's --low-level-retries, and whether what failed for a reason is tried in it.
 

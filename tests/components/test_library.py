@@ -27,11 +27,11 @@ TYPE = "synapse-media:index:S3Compatible"
 def _store(running: Running) -> str:
     """A function of the program that declares a store on the embedded one."""
     return f"""
-    def store(name, bucket, opts=None, **more):
+    def store(name, bucket, opts=None, server_name="example.com", **more):
         return S3Compatible(
             name,
             S3CompatibleArgs(
-                server_name="example.com",
+                server_name=server_name,
                 bucket=bucket,
                 endpoint={running.endpoint!r},
                 iam_endpoint={running.iam_endpoint!r},
@@ -221,7 +221,7 @@ def test_what_must_be_known_refuses_an_output_and_every_fault_is_told(tmp_path: 
 
 def test_options_reach_the_parts(tmp_path: Path, embedded_store: Running) -> None:
     program = f"""{_store(embedded_store)}{LATER}
-    group, before = Named("group"), store("before", "library-before")
+    group, before = Named("group"), store("before", "library-before", server_name="before.com")
     opts = pulumi.ResourceOptions(parent=group, depends_on=[before], protect=True, retain_on_delete=True)
     store("media", "library-options", opts)
     """
@@ -272,7 +272,7 @@ def test_a_component_of_before_is_found_under_its_alias(tmp_path: Path, embedded
 def test_two_stores_on_one_bucket_are_refused_before_anything_is_made(tmp_path: Path, embedded_store: Running) -> None:
     program = f"""{_store(embedded_store)}
     store("media", "library-twice")
-    store("again", "library-twice", method="goofys")
+    store("again", "library-twice", server_name="again.com", method="goofys")
     """
     stack = library(tmp_path / "project", "twice", _environment(embedded_store), program)
     with pytest.raises(EngineError, match="allowed: a bucket that no other store uses"):

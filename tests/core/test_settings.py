@@ -800,6 +800,8 @@ def test_stores_of_a_program_that_exclude_each_other_are_told_apart_by_their_pla
     with pytest.raises(SettingsError, match=r"second\.bucket .* first uses it already") as refused:
         program.add("second", settings.check("other.example.com", {**GOOD, "user": store.user}, where="args"))
     assert [problem.setting for problem in refused.value.problems] == ["second.bucket", "second.user"]
+    with pytest.raises(SettingsError, match=r"another first\.bucket .* first uses it already"):
+        program.add("first", settings.check("other.example.com", {**GOOD, "user": store.user}, where="args"))
     another = settings.check(NAME, {**GOOD, "bucket": "another", "user": "another"}, where="args")
     with pytest.raises(SettingsError, match=r"third\.server_name .* no other store\. first has it already"):
         program.add("third", another)

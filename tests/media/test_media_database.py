@@ -113,6 +113,9 @@ def fill(connection: Any, mark: str) -> None:
         {"url": "https://example.com/AAbbCCdd"},
         {"url": 7, "info": {"thumbnail_url": None}},
         {"url": "mxc://example.com/neverHere"},
+        # What any member of the room may send, and no database takes.
+        {"url": "mxc://example.com/A\0"},
+        {"url": "mxc://a.example.org/\ud800", "info": {"thumbnail_url": "mxc://\0/A"}},
     ]
     outlier = {"url": "mxc://example.com/quarantined"}
     # More than one page.

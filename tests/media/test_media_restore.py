@@ -941,6 +941,15 @@ def test_an_empty_bucket_is_one(one: World) -> None:
     assert (code, counts(answer)) == (0, {})
 
 
+def test_media_under_another_prefix_is_no_empty_bucket(one: World) -> None:
+    one.client.put_object(Bucket=one.store.bucket, Key="elsewhere/local_content/aa/bb/cc", Body=b"content")
+    code, answer, _ = one.run("restore")
+    assert code == 1
+    said = answer["error"]["message"]
+    assert "holds objects, and no media under the prefix 'media/' of this store" in said
+    assert "there is media under the prefix 'elsewhere/'" in said
+
+
 def test_what_synapse_gets_again_by_itself_is_named_and_no_failure(one: World) -> None:
     """As with `verify`: nobody could do anything about it."""
     one.both("local_content/aa/bb/cc")
