@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 
 from synapse_media.contract import StorageOutputs
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     _refuse_foreign_options(arguments)
+    _require_utf8()
     actions: Mapping[str, Callable[[argparse.Namespace, StorageOutputs], int]] = {
         "copy": media_copy.copy,
         "verify": media_verify.verify,
@@ -47,6 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
         "restore": media_copy.restore,
     }
     return actions[arguments.action](arguments, _store(arguments))
+
+
+def _require_utf8() -> None:
+    """Raise UsageError where this locale has another encoding for names: keys of objects are UTF-8."""
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() != "utf-8":
+        raise UsageError(
+            f"names of files have the encoding {encoding} in this locale; allowed: UTF-8, as the names of objects. Set "
+            "LC_ALL=C.UTF-8, and run this again."
+        )
 
 
 def _refuse_foreign_options(arguments: argparse.Namespace) -> None:

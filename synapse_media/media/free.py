@@ -85,13 +85,17 @@ class Outcome(StrEnum):
     """Kept: it could not be read or deleted."""
 
 
+_WRONG: Final = (Outcome.FAILED, Outcome.CHANGED)
+"""What somebody has to see to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Freed:
     """What was done with the local files, or would be.
 
     Attributes:
         quarantined: of those freed, the ones that an administrator has not served; they stay in the bucket.
-        failures: (path, why) of the first files that failed.
+        failures: (path, why) of the first files that failed, or that changed.
         by_database: whether age is that of the last access; else it is that of the file.
         deleted: false with a dry run.
         verification: what was found of the files: now, or by the report that was taken.
@@ -107,8 +111,7 @@ class Freed:
     @property
     def failed(self) -> bool:
         """Whether something is wrong that somebody has to see to."""
-        kept = (Outcome.FAILED, Outcome.CHANGED)
-        return self.verification.failed or any(self.counts[outcome].files for outcome in kept)
+        return self.verification.failed or any(self.counts[outcome].files for outcome in _WRONG)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -235,6 +238,13 @@ class _UnsafeError(Exception):
     """An object that is what was verified, and could not be served all the same, or not for long; or was not seen."""
 
 
+class _OtherObjectError(Exception):
+    """An object that is gone, or another one than was verified."""
+
+
+_OTHER_FILE: Final = "the file is not the one that was verified"
+
+
 class _Freeing:
     """One pass over what was verified."""
 
@@ -266,7 +276,7 @@ class _Freeing:
                     counts[outcome] += file.size
                     if outcome is Outcome.FREED and file.quarantined:
                         quarantined += file.size
-                    if outcome is Outcome.FAILED and len(failures) < SHOWN:
+                    if outcome in _WRONG and len(failures) < SHOWN:
                         failures.append((file.path, why))
                     meter.add(file.size)
         return Freed(
@@ -287,20 +297,26 @@ class _Freeing:
         if self._by_database and file.accessed is None:
             return Outcome.UNKNOWN, ""
         try:
-            return self._look(file), ""
+            outcome = self._look(file)
         except FileNotFoundError:
             return Outcome.GONE, ""
         except ChangedError:
-            return Outcome.CHANGED, ""
+            return Outcome.CHANGED, _OTHER_FILE
+        except _OtherObjectError:
+            return Outcome.CHANGED, "its object is gone, or is not the one that was verified"
         except _UnsafeError as error:
             return Outcome.FAILED, str(error)
         except OSError as error:
             return Outcome.FAILED, error.strerror or str(error)
         except StoreError as error:
             return Outcome.FAILED, f"the object can't be looked at: {error}"
+        return outcome, _OTHER_FILE if outcome is Outcome.CHANGED else ""
 
     def _look(self, file: _File) -> Outcome:
-        """Look at the file itself, now, and at its object, and delete it. Raises OSError, ChangedError, StoreError."""
+        """Look at the file itself, now, and at its object, and delete it.
+
+        Raises OSError, ChangedError, _OtherObjectError, _UnsafeError, StoreError.
+        """
         verified = (file.size, file.inode, file.modified_ns)  # as `integer` has them
         with self._root.opened(file.path) as descriptor:
             status = os.fstat(descriptor)
@@ -318,7 +334,9 @@ class _Freeing:
         if (here.size, integer(here.inode), integer(here.modified_ns)) != verified or here.md5 != file.md5:
             return Outcome.CHANGED
         # The object last: reading the file takes long, and of the two only the object stays.
-        if not self._is_there(file) or not self._root.unlink(file.path, here.device, here.inode, here.changed_ns):
+        if not self._is_there(file):
+            raise _OtherObjectError
+        if not self._root.unlink(file.path, here.device, here.inode, here.changed_ns):
             return Outcome.CHANGED
         self._root.prune(file.path)
         return Outcome.FREED

@@ -239,6 +239,9 @@ class Manner:
         folder = next((status for name in FOLDERS if (status := _directory(tree.path / name)) is not None), root)
         example = next(tree.files(), None)
         directory_mode = stat.S_IMODE(folder.st_mode)
+        if example is None:
+            # That of an empty disk may be everybody's.
+            directory_mode &= ~(stat.S_ISVTX | stat.S_IWOTH)
         file_mode = directory_mode & 0o666
         if example is not None:
             with contextlib.suppress(FileNotFoundError):

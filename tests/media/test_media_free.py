@@ -92,6 +92,22 @@ def test_a_time_that_is_larger_than_sqlite_s_numbers(one: World) -> None:
     assert one.files() == {"local_content/dd/ee/ff"}
 
 
+def test_what_changed_is_named(one: World) -> None:
+    """An object that was lost since its verification is the most important news."""
+    for name in ("aa", "bb", "cc"):
+        one.both(f"local_content/aa/bb/{name}")
+    report = one.home / "report"
+    assert one.run("verify", "--report", report)[0] == 0
+    one.put("local_content/aa/bb/aa", b"others.")
+    one.write("local_content/aa/bb/bb", b"others.")
+    code, answer, _ = one.free("--report", report, "--delete")
+    assert (code, files(answer)) == (1, {"freed": 1, "changed": 2})
+    assert answer["failures"] == {
+        "local_content/aa/bb/aa": "its object is gone, or is not the one that was verified",
+        "local_content/aa/bb/bb": "the file is not the one that was verified",
+    }
+
+
 def test_an_inode_of_64_bits_is_told_from_others() -> None:
     numbers = [0, 1, 2**63 - 1, 2**63, 2**64 - 1]
     stored = [integer(number) for number in numbers]

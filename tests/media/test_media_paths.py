@@ -59,6 +59,19 @@ def test_every_path_that_a_command_is_given(odd: World) -> None:
     assert odd.files() == {"local_content/aa/bb/cc", "local_content/aa/bb/dd"}
 
 
+@pytest.mark.parametrize("action", ["copy", "verify", "restore"])
+def test_a_locale_whose_names_are_not_utf8_is_refused(odd: World, action: str) -> None:
+    """Names outside of it ended in a report of a defect, and others were looked for under another key."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MAIN, "media", action, odd.media, "--store", odd.store_file],
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 64
+    assert b"allowed: UTF-8" in done.stderr
+
+
 @pytest.mark.parametrize("option", ["--database", "--report", "--config", "--store", "DIR"])
 def test_one_that_is_not_there_is_named(odd: World, option: str) -> None:
     given = {

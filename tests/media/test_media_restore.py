@@ -498,13 +498,17 @@ def test_it_belongs_to_whom_the_media_store_belongs(one: World) -> None:
         assert stat.S_IMODE(status.st_mode) == (0o2750 if path.is_dir() else 0o640), path
 
 
-def test_an_empty_directory_gives_its_own_manner(one: World) -> None:
+@pytest.mark.parametrize(
+    ("mode", "below", "file"), [(0o700, 0o700, 0o600), (0o1777, 0o775, 0o664), (0o2770, 0o2770, 0o660)]
+)
+def test_an_empty_directory_gives_its_own_manner(one: World, mode: int, below: int, file: int) -> None:
+    """But for that of a disk which everybody may write to."""
     one.put("local_content/aa/bb/cc")
     wipe(one)
-    one.media.chmod(0o700)
+    one.media.chmod(mode)
     assert one.run("restore")[0] == 0
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in one.media.rglob("*")}
-    assert modes == {"local_content": 0o700, "aa": 0o700, "bb": 0o700, "cc": 0o600}
+    assert modes == {"local_content": below, "aa": below, "bb": below, "cc": file}
 
 
 def test_too_little_space_is_told_before_anything_is_done(one: World, monkeypatch: pytest.MonkeyPatch) -> None:
