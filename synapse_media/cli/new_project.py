@@ -49,6 +49,12 @@ def require(project: Path) -> None:
             f"no Pulumi.yaml in {project} or above it, and this synapse-media is that of a checkout, which serves the "
             "checkout's project alone: go there, or install the wheel to make a project here (docs/library.md)"
         )
+    other = next((name for name in ("Pulumi.yml", "Pulumi.json") if (project / name).exists()), "")
+    if other:
+        raise UsageError(
+            f"{project} has a project in {other}, which these commands do not read: rename it to Pulumi.yaml (of JSON, "
+            "too: JSON is YAML), and run this again"
+        )
     if (project / "__main__.py").exists():
         raise UsageError(
             f"{project} has a program, __main__.py, but no Pulumi.yaml: make the project in an empty directory, or "

@@ -132,6 +132,10 @@ def test_the_lowest_pulumi_and_an_environment_that_lies_elsewhere(
     assert f"pulumi=={installed}" == LOWEST
 
     # What is there is not overwritten.
+    another = stranger.home / "Pulumi.yml"
+    another.write_text("name: acme\nruntime: python\n", encoding="utf-8")
+    assert "has a project in Pulumi.yml" in stranger.command("init", code=64)
+    another.unlink()
     program, ignored = stranger.home / "__main__.py", stranger.home / ".gitignore"
     program.touch()
     assert "has a program, __main__.py, but no Pulumi.yaml" in stranger.command("init", code=64)
