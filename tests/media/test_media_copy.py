@@ -803,9 +803,11 @@ def test_what_never_arrives_is_a_failure_that_is_named(one: World, age: float) -
         ("https response error StatusCode: 400, api error RequestTimeout: Your socket connection", [1, 2, 4]),
         ("https response error StatusCode: 0, request send failed: EOF", [1, 2, 4]),
         ("unexpected EOF", [1, 2, 4]),
-        ("https response error StatusCode: 503, api error SlowDown: Please reduce your request rate.", [1, 2, 4, 10]),
-        ("https response error StatusCode: 429, api error UnknownError", [1, 2, 4, 10]),
-        ("SlowDown: Please reduce your request rate.", [1, 2, 4, 10]),
+        ("read tcp 192.0.2.1:5000->192.0.2.2:443: i/o timeout", [1, 2]),
+        ("request send failed: net/http: timeout awaiting response headers", [1, 2]),
+        ("https response error StatusCode: 503, api error SlowDown: Please reduce your request rate.", [1, 2, 4, 6]),
+        ("https response error StatusCode: 429, api error UnknownError", [1, 2, 4, 6]),
+        ("SlowDown: Please reduce your request rate.", [1, 2, 4, 6]),
     ],
 )
 @pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
