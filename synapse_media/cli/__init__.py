@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import os
 import re
 import sys
@@ -131,7 +130,9 @@ def _run(parsed: argparse.Namespace, command: argparse.ArgumentParser, directory
 
 def _room(error: OSError) -> str:
     """Where there may be no room left; "" for another error. What fails to write names no file."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    from synapse_media.media.plan import FULL
+
+    if error.errno not in FULL:
         return ""
     import tempfile
 

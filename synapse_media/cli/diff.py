@@ -65,10 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = changes.combined(verdict.changes, changes.of_preview(preview, state), stack.allow)
     refused = changes.refused(found, stack.allow)
     warnings = changes.warnings(preview)
-    if state is not None:
-        warnings += entries.of_no_store(stack.allow, stack.stores, state, preview)
-    if not has_targets(arguments.options):
-        warnings += entries.undeclared(stack.stores, state or {}, preview)
+    warnings += entries.notes(stack.allow, stack.stores, state, preview, whole=not has_targets(arguments.options))
     nothing: bool = arguments.from_nothing
     mark = "" if nothing else reviewed.digest(found, preview)
     if arguments.format == "json":

@@ -715,7 +715,8 @@ def outputs_of(session: Session, *, required: bool = True) -> list[contract.Stor
     stores = contract.of_stack(session.engine.outputs(session.stack.name))
     if not (stores or required):
         return []
-    records = read_applied(session.state())
+    state = session.state()
+    records = read_applied(state)
     if not stores and records:
         raise contract.ContractError(
             f"stack {session.stack.name} exports no stores: its program declares {', '.join(records)}, and has to "
@@ -726,7 +727,7 @@ def outputs_of(session: Session, *, required: bool = True) -> list[contract.Stor
             f"stack {session.stack.name} has no stores yet: run `synapse-media up --stack {session.stack.name}` first"
         )
         # Where the program has run, it may have done nothing with them.
-        undone = f". If that made none of them, {DECLARE}" if resources_of(session.state()) else ""
+        undone = f". If that made none of them, {DECLARE}" if resources_of(state) else ""
         raise contract.ContractError(f"{first}{undone}")
     found = [contract.from_json(store) for store in stores.values()]
     faults = [fault for fault in (_key_fault(store, records.get(store.server_name)) for store in found) if fault]

@@ -218,8 +218,8 @@ def _refuse_what_the_store_has(
 def _notes(
     stack: StackFile, state: Mapping[str, Any], preview: Mapping[str, Any], options: Sequence[str]
 ) -> tuple[str, ...]:
-    notes = (*changes.warnings(preview), *entries.of_no_store(stack.allow, stack.stores, state, preview))
-    return notes if has_targets(options) else (*notes, *entries.undeclared(stack.stores, state, preview))
+    whole = not has_targets(options)
+    return (*changes.warnings(preview), *entries.notes(stack.allow, stack.stores, state, preview, whole=whole))
 
 
 def _judged(session: stacks.Session, applied: Mapping[str, Applied], confirmed: Sequence[str]) -> Verdict:

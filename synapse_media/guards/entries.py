@@ -16,6 +16,24 @@ from synapse_media.urn import Urn
 from .applied import Homeservers, is_component, is_ours, resources_of
 
 
+def notes(
+    allow: Collection[str],
+    wanted: Mapping[str, StoreSettings],
+    state: Mapping[str, Any] | None,
+    preview: Mapping[str, Any],
+    *,
+    whole: bool,
+) -> tuple[str, ...]:
+    """All warnings of these for one preview.
+
+    Args:
+        state: None where it was not read: what it has may be what an entry is of.
+        whole: whether the preview is of all resources.
+    """
+    of_entries = () if state is None else of_no_store(allow, wanted, state, preview)
+    return (*of_entries, *(undeclared(wanted, state or {}, preview) if whole else ()))
+
+
 def of_no_store(
     allow: Collection[str], wanted: Collection[str], state: Mapping[str, Any], preview: Mapping[str, Any]
 ) -> tuple[str, ...]:

@@ -242,9 +242,6 @@ class _OtherObjectError(Exception):
     """An object that is gone, or another one than was verified."""
 
 
-_OTHER_FILE: Final = "the file is not the one that was verified"
-
-
 class _Freeing:
     """One pass over what was verified."""
 
@@ -297,11 +294,11 @@ class _Freeing:
         if self._by_database and file.accessed is None:
             return Outcome.UNKNOWN, ""
         try:
-            outcome = self._look(file)
+            return self._look(file), ""
         except FileNotFoundError:
             return Outcome.GONE, ""
         except ChangedError:
-            return Outcome.CHANGED, _OTHER_FILE
+            return Outcome.CHANGED, "the file is not the one that was verified"
         except _OtherObjectError:
             return Outcome.CHANGED, "its object is gone, or is not the one that was verified"
         except _UnsafeError as error:
@@ -310,7 +307,6 @@ class _Freeing:
             return Outcome.FAILED, error.strerror or str(error)
         except StoreError as error:
             return Outcome.FAILED, f"the object can't be looked at: {error}"
-        return outcome, _OTHER_FILE if outcome is Outcome.CHANGED else ""
 
     def _look(self, file: _File) -> Outcome:
         """Look at the file itself, now, and at its object, and delete it.
@@ -325,19 +321,19 @@ class _Freeing:
         if accessed > self._before or max(file.modified, status.st_mtime) > self._written_before:
             return Outcome.YOUNG
         if (status.st_size, integer(status.st_ino), integer(status.st_mtime_ns)) != verified:
-            return Outcome.CHANGED
+            raise ChangedError(file.path)
         if not self._delete:
             return Outcome.FREED
         if self._unanswered >= _UNANSWERED:
             raise _UnsafeError(f"the store did not answer for {_UNANSWERED} others, so this was left for the next run")
         here = content(self._root, file.path)
         if (here.size, integer(here.inode), integer(here.modified_ns)) != verified or here.md5 != file.md5:
-            return Outcome.CHANGED
+            raise ChangedError(file.path)
         # The object last: reading the file takes long, and of the two only the object stays.
         if not self._is_there(file):
             raise _OtherObjectError
         if not self._root.unlink(file.path, here.device, here.inode, here.changed_ns):
-            return Outcome.CHANGED
+            raise ChangedError(file.path)
         self._root.prune(file.path)
         return Outcome.FREED
 

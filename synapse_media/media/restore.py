@@ -176,8 +176,7 @@ def _decide(
         elif size is not None and found.size != size:
             report.failed.add(found.path, f"is damaged: it has {found.size} bytes there, and {size} by the database")
         else:
-            etag = found.etag.lower()
-            plan.add(found.path, found.size, etag if _ETAG.fullmatch(etag) else "")
+            plan.add(found.path, found.size, found.etag if _ETAG.fullmatch(found.etag) else "")
         return
     report.kept.add(file.size)
     if file.size != found.size:
@@ -466,27 +465,21 @@ def _name(content: int, source: str, folder: int, name: str) -> str:
         # By the descriptor: whatever has the name of the source meanwhile, this is the file that was compared.
         os.link(f"/proc/self/fd/{content}", name, dst_dir_fd=folder)
         return ""
-    except FileExistsError:
-        pass
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in (errno.EEXIST, *_NO_LINKS):
             raise
-        if not _is_there(name, folder):
-            os.rename(source, name, src_dir_fd=folder, dst_dir_fd=folder)
-            return ""
-    there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        is_taken = error.errno == errno.EEXIST
+    try:
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        if is_taken:
+            raise
+        os.rename(source, name, src_dir_fd=folder, dst_dir_fd=folder)
+        return ""
     # A file of this size was written meanwhile, as by Synapse, which had it from the bucket, too.
     if stat.S_ISREG(there.st_mode) and there.st_size == os.fstat(content).st_size:
         return ""
     return "is there as something else, which was kept"
-
-
-def _is_there(name: str, folder: int) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _copy(content: BufferedReader, folder: int, name: str, manner: Manner, md5: str) -> str:

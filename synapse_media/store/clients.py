@@ -339,13 +339,8 @@ def call(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
     try:
         return _called(client, operation, **arguments)
     except ApiError as error:
-        if error.code not in _UNANSWERED:
-            raise
         setting = "iam_endpoint" if client.meta.service_model.service_name == "iam" else "endpoint"
-        cause = schemes.hint(client.meta.endpoint_url, setting, str(error))
-        if not cause:
-            raise
-        raise ApiError(error.code, error.status, f"{error}".removesuffix(".") + cause) from None
+        raise schemes.with_cause(error, _UNANSWERED, client.meta.endpoint_url, setting) from None
 
 
 _UNANSWERED: Final = frozenset({"ConnectionClosedError", "HTTPClientError", "SSLError", "400", NO_ANSWER})

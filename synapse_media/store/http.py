@@ -118,10 +118,7 @@ class JsonClient:
             with bounded.one_call():
                 return self._tried(method, url, body, where, again=again)
         except ApiError as error:
-            cause = schemes.hint(self.base, self.setting, str(error)) if error.code in _UNANSWERED else ""
-            if not cause:
-                raise
-            raise ApiError(error.code, error.status, f"{error}{cause}") from None
+            raise schemes.with_cause(error, _UNANSWERED, self.base, self.setting) from None
 
     def _tried(self, method: str, url: str, body: Any, where: str, *, again: bool) -> Any:
         rhythm, patience = pace.of(self.base), bounded.patience()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cache
 from typing import Final
 from urllib.parse import urlsplit
+
+from .answers import ApiError
 
 _SECONDS: Final = 3
 NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
@@ -32,6 +35,17 @@ def hint(url: str, setting: str, said: str) -> str:
         if parts.scheme == "http" and _speaks_tls(parts.hostname or "", parts.port or 80):
             return f". What answers there speaks TLS: set {setting}: https://{parts.netloc}."
     return ""
+
+
+def with_cause(error: ApiError, codes: Collection[str], url: str, setting: str) -> ApiError:
+    """The error with that hint; as it is where there is none.
+
+    Args:
+        codes: of the errors of a client that a server of the other kind may be behind.
+        url, setting: as for `hint`.
+    """
+    cause = hint(url, setting, str(error)) if error.code in codes else ""
+    return ApiError(error.code, error.status, str(error).removesuffix(".") + cause) if cause else error
 
 
 @cache

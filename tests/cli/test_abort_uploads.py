@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from synapse_media import catalog, contract
@@ -23,6 +22,7 @@ from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Credential
 from tests.cli.shapes import answer
 from tests.doubles import proxy
+from tests.media.worlds import administrator
 from tests.renderer import samples
 
 DAY = 86400
@@ -62,13 +62,7 @@ class Place:
 
 @pytest.fixture
 def place(embedded_store: Running, tmp_path: Path, request: pytest.FixtureRequest) -> Place:
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=embedded_store.endpoint,
-        region_name=embedded_store.region,
-        aws_access_key_id=embedded_store.access_key_id,
-        aws_secret_access_key=embedded_store.secret_access_key,
-    )
+    s3 = administrator(embedded_store).client("s3")
     bucket = f"abort-{hashlib.sha256(request.node.name.encode()).hexdigest()[:16]}"
     s3.create_bucket(Bucket=bucket)
     outputs = samples.store(
@@ -174,13 +168,7 @@ def test_a_key_that_may_not_list_uploads(
 ) -> None:
     """The module's key may not: said, with what to do; with the admin's in the environment it is done."""
     place.begin("old", days=30)
-    iam = boto3.client(
-        "iam",
-        endpoint_url=embedded_store.iam_endpoint,
-        region_name=embedded_store.region,
-        aws_access_key_id=embedded_store.access_key_id,
-        aws_secret_access_key=embedded_store.secret_access_key,
-    )
+    iam = administrator(embedded_store).client("iam")
     user = f"abort-uploads-{provider}"
     iam.create_user(UserName=user)
     key = iam.create_access_key(UserName=user)["AccessKey"]

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from synapse_media import stackfile
@@ -16,6 +15,7 @@ from synapse_media.cli import embedded as command
 from synapse_media.cli import main
 from synapse_media.engine import embedded
 from tests.cli.shapes import answer
+from tests.media.worlds import administrator
 from tests.providers.project import stack
 
 
@@ -134,13 +134,7 @@ def test_clean_deletes_no_bucket_that_was_not_named(
     assert running is not None
     monkeypatch.setenv("S3_ACCESS_KEY_ID", running.access_key_id)
     monkeypatch.setenv("S3_SECRET_ACCESS_KEY", running.secret_access_key)
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=running.endpoint,
-        region_name=running.region,
-        aws_access_key_id=running.access_key_id,
-        aws_secret_access_key=running.secret_access_key,
-    )
+    s3 = administrator(running).client("s3")
     s3.create_bucket(Bucket="taken-over")
     another = {
         "provider": "s3_compatible",
@@ -213,13 +207,7 @@ def test_media_stays_with_its_key_until_the_stack_file_lets_it_go(
     running = embedded.status()
     assert running is not None
     file = project / "out/embedded/plain/matrix.example.com/store.json"
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=running.endpoint,
-        region_name=running.region,
-        aws_access_key_id=running.access_key_id,
-        aws_secret_access_key=running.secret_access_key,
-    )
+    s3 = administrator(running).client("s3")
     s3.put_object(Bucket=command.BUCKET, Key="local_content/photo", Body=b"photo")
     assert main(["embedded", "up", "--method", "filesystem"]) == 1
     printed = capfd.readouterr()

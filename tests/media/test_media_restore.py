@@ -104,6 +104,19 @@ def rotten(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | N
     return answer and replace(answer, body=answer.body[:-1] + bytes([answer.body[-1] ^ 1]))
 
 
+def after_the_first_reading_of(name: str) -> tuple[Callable[[proxy.Request], bool], list[str]]:
+    """Whether an object is read for the second time or later; and the keys that were asked for so far."""
+    asked: list[str] = []
+
+    def second(request: proxy.Request) -> bool:
+        is_it = request.method == "GET" and request.key.endswith(name)
+        if is_it:
+            asked.append(request.key)
+        return is_it and len(asked) > 1
+
+    return second, asked
+
+
 @contextlib.contextmanager
 def damaged(one: World, provider: str = "") -> Iterator[proxy.Proxy]:
     """The store whose object `bad` is not what was uploaded."""
@@ -215,13 +228,7 @@ def test_what_can_not_be_read_a_second_time_is_no_loss_of_the_rest(one: World, f
     content = random.Random(1).randbytes(11 << 20)
     for name in ("big", "broken"):
         one.put_in_parts(f"local_content/aa/bb/{name}", content, UNUSUAL)
-    seen: list[str] = []
-
-    def second(request: proxy.Request) -> bool:
-        if request.method == "GET" and request.key.endswith("/broken"):
-            seen.append(request.key)
-        return len(seen) > 1 and request.method == "GET" and request.key.endswith("/broken")
-
+    second, _ = after_the_first_reading_of("/broken")
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url))
         double.misbehave(fault, when=second)
@@ -346,13 +353,7 @@ def test_a_run_that_is_stopped_loses_little(one: World, monkeypatch: pytest.Monk
 def test_an_object_that_can_never_be_read_a_second_time_does_not_hold_up_the_rest(one: World) -> None:
     one.put("local_content/aa/bb/cc")
     one.put_in_parts("local_content/aa/bb/big", random.Random(1).randbytes(11 << 20), UNUSUAL)
-    asked: list[str] = []
-
-    def second(request: proxy.Request) -> bool:
-        if request.method == "GET" and request.key.endswith("/big"):
-            asked.append(request.key)
-        return len(asked) > 1 and request.method == "GET" and request.key.endswith("/big")
-
+    second, asked = after_the_first_reading_of("/big")
     with proxy.in_front_of(one.store.endpoint_url) as double:
         one.save(replace(one.store, endpoint_url=double.url))
         double.misbehave(proxy.internal_error, when=second)
