@@ -189,7 +189,7 @@ class JsonClient:
             ) from None
 
 
-_UNANSWERED: Final = frozenset({"NoTls", "Truncated", "NotJson", "400"})
+_UNANSWERED: Final = frozenset({"NoTls", "NoConnection", "Truncated", "NotJson", "400"})
 """The codes of what a server may have that speaks TLS where none is asked for, or the other way round."""
 
 

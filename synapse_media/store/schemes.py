@@ -15,6 +15,8 @@ from .answers import ApiError
 _SECONDS: Final = 3
 NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """OpenSSL's reasons for what is no record of TLS."""
+_CLOSED: Final = ("EOF occurred", "Connection reset", "Connection aborted", "Connection was closed", "broke off")
+"""What clients say of a connection that the other side closed: a server without TLS may do so at a greeting of TLS."""
 
 
 def hint(url: str, setting: str, said: str) -> str:
@@ -27,12 +29,16 @@ def hint(url: str, setting: str, said: str) -> str:
     """
     with suppress(ValueError):
         parts = urlsplit(url)
-        if parts.scheme == "https" and any(reason in said for reason in NOT_TLS):
+        host = parts.hostname or ""
+        if parts.scheme == "https" and (
+            any(reason in said for reason in NOT_TLS)
+            or (any(words in said for words in _CLOSED) and _speaks_http_alone(host, parts.port or 443))
+        ):
             return (
                 f". What answers there speaks no TLS: is it http in place of https? Give {setting} the port that "
                 f"speaks TLS, or set {setting}: http://{parts.netloc}, with which nothing is encrypted."
             )
-        if parts.scheme == "http" and _speaks_tls(parts.hostname or "", parts.port or 80):
+        if parts.scheme == "http" and _speaks_tls(host, parts.port or 80):
             return f". What answers there speaks TLS: set {setting}: https://{parts.netloc}."
     return ""
 
@@ -63,5 +69,18 @@ def _speaks_tls(host: str, port: int) -> bool:
     except ssl.SSLError as error:
         # It wants a certificate of the client, say: that is TLS as well.
         return "ALERT" in str(error.reason)
+    except (OSError, ValueError):
+        return False
+
+
+@cache
+def _speaks_http_alone(host: str, port: int) -> bool:
+    """Whether HTTP is answered there, and TLS is not. Nothing is sent but a question for the options of the server."""
+    if _speaks_tls(host, port):
+        return False
+    try:
+        with socket.create_connection((host, port), _SECONDS) as plain:
+            plain.sendall(f"OPTIONS * HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            return plain.recv(5, socket.MSG_WAITALL) == b"HTTP/"
     except (OSError, ValueError):
         return False

@@ -23,7 +23,7 @@ from synapse_media.methods import Expected, Operation
 from synapse_media.plugin import backblaze_b2, digitalocean_spaces, garage, iam
 from synapse_media.schema.connection import AdminCheck, Connection
 from synapse_media.schema.resources import ProofInputs
-from synapse_media.store import answers, bounded, pace, schemes
+from synapse_media.store import answers, bounded, http, pace, schemes
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Client, Credential, call, iam_client, s3_client, server_time
 from synapse_media.store.http import JsonClient
@@ -423,7 +423,9 @@ def any_credential(monkeypatch: pytest.MonkeyPatch, b2_key: None, waited: list[f
     monkeypatch.setenv("S3_SECRET_ACCESS_KEY", KEY.secret)
     monkeypatch.setenv("GARAGE_ADMIN_TOKEN", KEY.secret)
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", KEY.secret)
+    monkeypatch.setattr(http, "PATIENCE", 0.0)
     schemes._speaks_tls.cache_clear()
+    schemes._speaks_http_alone.cache_clear()
 
 
 class BothKinds(Hostile):
@@ -450,6 +452,33 @@ def test_https_where_there_is_http_is_explained(setting: str, ask: Any, any_cred
         with pytest.raises(ApiError, match=said):
             ask(store.url.replace("http:", "https:"))
         assert store.calls == []
+
+
+class ClosesAtTls(Hostile):
+    """Answers HTTP, and closes the connection without a word where TLS is spoken, as Node.js does."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(says(200, ""))
+        self.how = how
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if request.recv(1, socket.MSG_PEEK) != b"\x16":
+            super().finish_request(request, client_address)
+        elif self.how == "reset":  # which closing does where something is left unread
+            request.close()
+        else:
+            request.recv(65536)
+
+
+@pytest.mark.parametrize("how", ["reset", "closed"])
+@of_each_client
+def test_https_where_http_is_spoken_and_tls_closes_the_connection(
+    setting: str, ask: Any, how: str, any_credential: None
+) -> None:
+    with ClosesAtTls(how) as store, serving(store):
+        said = rf"speaks no TLS: is it http in place of https\?.*set {setting.partition(' ')[0]}: {store.url},"
+        with pytest.raises(ApiError, match=said):
+            ask(store.url.replace("http:", "https:"))
 
 
 @pytest.mark.parametrize("page", ["", "<html>The plain HTTP request was sent to HTTPS port</html>"])
