@@ -14,7 +14,7 @@ from synapse_media.errors import StoreError
 from synapse_media.schema.connection import Connection
 from synapse_media.schema.model import UNKNOWN
 from synapse_media.schema.resources import BUCKET, AnyS3BucketState, BucketInputs, BucketState
-from synapse_media.store.answers import ApiError
+from synapse_media.store.answers import NO_ANSWER, ApiError
 from synapse_media.store.clients import Client, call, call_if_any, s3_client
 from synapse_media.store.objects import (
     Elsewhere,
@@ -34,6 +34,7 @@ from .resource import Diff, Values, import_id
 
 S3In = TypeVar("S3In", bound=BucketInputs)
 S3State = TypeVar("S3State", bound=AnyS3BucketState[Any])
+Result = TypeVar("Result")
 
 _PUBLIC: Final = (
     "http://acs.amazonaws.com/groups/global/AllUsers",
@@ -509,7 +510,31 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
 
     def find(self) -> bool:
         # What has a mark is there, and the mark is needed next. Without one, or where it can't be read, that is asked.
-        return (self.can_be_marked and self._has_mark()) or self._is_there()
+        if (self.can_be_marked and self._has_mark()) or self._is_there():
+            return True
+        self._require_unlisted()
+        return False
+
+    def _require_unlisted(self) -> None:
+        """Raises ApiError where the store lists the bucket which it says is not there.
+
+        A bucket that is taken for gone is dropped from the state with its media, or made anew.
+        """
+        try:
+            # A store that knows the prefix sends no list of thousands of buckets.
+            found = call(self.s3, "list_buckets", Prefix=self.bucket).get("Buckets", [])
+        except ApiError as error:
+            if not (error.denied or error.lacking):
+                raise
+            return  # an administrator of some buckets alone
+        if any(bucket["Name"] == self.bucket for bucket in found):
+            raise ApiError(
+                NO_ANSWER,
+                0,
+                f"bucket {self.bucket!r} {self.place}: the store says that it does not exist (NoSuchBucket), and lists "
+                "it among its buckets. It is not taken for deleted. Check whether several servers answer at the "
+                "endpoint, of which one lags behind or is another store, and run this again.",
+            )
 
     def _has_mark(self) -> bool:
         try:
@@ -545,13 +570,17 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         except ApiError as error:
             if error.code == "BucketAlreadyExists":
                 raise taken(self.bucket, error) from None
-            # A retry after a lost response finds the bucket of the first attempt.
             if error.code != "BucketAlreadyOwnedByYou":
                 raise
-        else:
-            self._is_new, self._tags = True, {}
+            # The bucket of a first attempt whose response was lost, or one that another run has just made.
+            self._made_at = time.monotonic()
+            self._once_known(lambda: look(self.s3, self.bucket))
+            return False
         self._made_at = time.monotonic()
-        return True
+        # Some stores answer so for a bucket that was there (Amazon in us-east-1, Ceph), which the look did not find.
+        self._tags = self._once_known(lambda: _tags_if_any(self.s3, self.bucket, may_be_denied=True)) or {}
+        self._is_new = OWNER_TAG not in self._tags
+        return self._is_new
 
     def mark(self, ours: frozenset[str]) -> str | None:
         self._tags = _tags_if_any(self.s3, self.bucket, may_be_denied=self.inputs.may_be_denied)
@@ -602,11 +631,14 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         return setting.unlike(self.s3, self.inputs)
 
     def apply(self) -> None:
+        self._once_known(self._apply)
+
+    def _once_known(self, action: Callable[[], Result]) -> Result:
+        """What it returns, tried again while a bucket that was just made is not known yet to whoever answers next."""
         while True:
             try:
-                return self._apply()
+                return action()
             except ApiError as error:
-                # A bucket that was just made may not be known yet to whoever answers next.
                 if not error.absent or self._made_at is None or time.monotonic() > self._made_at + SETTLE_SECONDS:
                     raise
                 time.sleep(_PAUSE)

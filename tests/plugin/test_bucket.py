@@ -499,6 +499,36 @@ def test_a_refusal_is_not_taken_for_gone(direct: Direct, monkeypatch: pytest.Mon
     assert refused.value.denied
 
 
+def test_a_bucket_that_the_store_lists_is_not_gone(direct: Direct) -> None:
+    """A server that lags behind, or another one behind the same name, has S3's own words for what it does not know."""
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    direct.put()
+    with proxy.in_front_of(direct.endpoint) as double:
+        unknown = _unknown_bucket(direct)
+        double.misbehave(unknown, when=lambda request: direct.name in request.path)
+        there = {**outputs, **inputs, "connection": direct.connection(endpoint=double.url)}
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: BUCKET.read(direct.name, there, there, direct.context),
+            lambda: BUCKET.delete(direct.name, there, direct.context),
+            lambda: BUCKET.holds_media(there),
+        )
+        for call in calls:
+            with pytest.raises(ApiError, match=r"says that it does not exist .*, and lists it among its buckets"):
+                call()
+        # An administrator of some buckets alone may not list them.
+        double.misbehave(
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "no"),
+            when=lambda request: request.path == "/",
+        )
+        assert BUCKET.read(direct.name, there, there, direct.context) is None
+    assert direct.bucket_exists()
+
+
+def _unknown_bucket(direct: Direct) -> proxy.Fault:
+    return lambda request, _: proxy.error(request, 404, "NoSuchBucket", f"{direct.name} does not exist")
+
+
 @pytest.mark.parametrize("status", [200, 403, 404, 502])
 def test_a_page_of_somebody_in_between_is_not_taken_for_gone(direct: Direct, status: int) -> None:
     inputs = checked(wanted(direct))
@@ -662,6 +692,32 @@ def test_a_lost_answer_of_create_bucket_is_no_stranger(direct: Direct) -> None:
         _, outputs = direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint=double.url)))
     assert outputs["adopted"] is False
     assert tags(direct) == {OWNER_TAG: OWNER}
+
+
+@pytest.mark.parametrize(
+    ("mark", "answer"),
+    [
+        ("synapse-media/other/matrix.example.com", "BucketAlreadyOwnedByYou"),
+        ("synapse-media/other/matrix.example.com", "200"),
+        ("", "BucketAlreadyOwnedByYou"),
+    ],
+)
+def test_a_bucket_that_the_look_did_not_find_is_not_taken(direct: Direct, mark: str, answer: str) -> None:
+    """Another stack made it between look and call, or who answered the look lags behind."""
+    direct.s3.create_bucket(Bucket=direct.name)
+    direct.put()
+    if mark:
+        direct.s3.put_bucket_tagging(Bucket=direct.name, Tagging={"TagSet": [{"Key": OWNER_TAG, "Value": mark}]})
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(_unknown_bucket(direct), when=lambda request: request.method == "GET", times=1)
+        if answer == "200":
+            double.misbehave(proxy.in_between(200), when=lambda request: request.method == "PUT" and not request.query)
+        said = "is marked as that of another stack" if mark else "exists already and is not empty or not new"
+        with pytest.raises(StoreError, match=said):
+            direct.make(BUCKET, wanted(direct, connection=direct.connection(endpoint=double.url)))
+    assert versioning(direct) is None
+    if mark:
+        assert tags(direct) == {OWNER_TAG: mark}
 
 
 def test_throttling_is_waited_out(direct: Direct) -> None:
