@@ -363,7 +363,7 @@ def _is_json(content: bytes) -> bool:
     """Whether a response has the form that b2sdk assumes without checking."""
     try:
         return isinstance(json.loads(content), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -399,6 +399,7 @@ def in_words(operation: str, where: str) -> Iterator[None]:
         raise ApiError(code, status, words + (hint or schemes.hint(where, "realm", message))) from None
     except (
         OSError,  # requests' errors are such, and those of a time that no clock shows
+        AssertionError,  # b2sdk's, where a key that was made is not the one that was asked for
         OverflowError,
         ValueError,
         LookupError,

@@ -35,7 +35,7 @@ from synapse_media.schema.resources import (
     UserPolicyState,
     UserState,
 )
-from synapse_media.store.answers import ApiError, moment
+from synapse_media.store.answers import NO_ANSWER, ApiError, moment
 from synapse_media.store.clients import Client, Credential, call, call_if_any, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
@@ -145,14 +145,24 @@ def _buckets_of(document: object) -> frozenset[str]:
     return frozenset(names)
 
 
-def _named_buckets(iam: Client, user: str) -> frozenset[str]:
+def _policy_of(iam: Client, user: str, name: str) -> Mapping[str, Any] | None:
+    """An inline policy; None for none. Raises ApiError, also for what is no policy."""
     try:
-        found = call(iam, "get_user_policy", UserName=user, PolicyName=POLICY_NAME)
+        found = call(iam, "get_user_policy", UserName=user, PolicyName=name)["PolicyDocument"]
     except ApiError as error:
         if error.absent:
-            return frozenset()
+            return None
         raise
-    return _buckets_of(found["PolicyDocument"])
+    # boto3 leaves what is not JSON as it came.
+    if not isinstance(found, Mapping):
+        raise ApiError(
+            NO_ANSWER, 0, f"get_user_policy {user}/{name}: the answer has no policy: is this the store's IAM API?"
+        )
+    return found
+
+
+def _named_buckets(iam: Client, user: str) -> frozenset[str]:
+    return _buckets_of(_policy_of(iam, user, POLICY_NAME))
 
 
 def _refuse(fault: str) -> None:
@@ -326,18 +336,10 @@ class UserPolicy(SchemaResource[UserPolicyInputs, UserPolicyState]):
     def find(
         self, resource_id: str, inputs: UserPolicyInputs, state: UserPolicyState, context: Context
     ) -> tuple[str, UserPolicyInputs, UserPolicyState] | None:
-        try:
-            found = call(
-                iam_client(inputs.connection),
-                "get_user_policy",
-                UserName=inputs.user_name,
-                PolicyName=inputs.policy_name,
-            )["PolicyDocument"]
-        except ApiError as error:
-            if error.absent:
-                return None
-            raise
-        inputs = replace(inputs, policy=canonical(found if isinstance(found, str) else json.dumps(found)))
+        found = _policy_of(iam_client(inputs.connection), inputs.user_name, inputs.policy_name)
+        if found is None:
+            return None
+        inputs = replace(inputs, policy=canonical(json.dumps(found)))
         # Only the inputs get the actual policy: the bucket in the state's policy is what identifies the user as ours.
         state.inputs = replace(inputs, policy=state.inputs.policy or inputs.policy)
         return _policy_id(inputs), inputs, state
@@ -404,13 +406,8 @@ def _refuse_narrower(iam: Client, inputs: UserPolicyInputs) -> None:
     protected by the guards, which ask before a policy is narrowed.
     """
     user = inputs.user_name
-    try:
-        found = call(iam, "get_user_policy", UserName=user, PolicyName=inputs.policy_name)["PolicyDocument"]
-    except ApiError as error:
-        if error.absent:
-            return
-        raise
-    if allows_all(inputs.policy, found):
+    found = _policy_of(iam, user, inputs.policy_name)
+    if found is None or allows_all(inputs.policy, found):
         return
     _, used = _keys_of_nobody(user, inputs.connection, inputs.mark)
     if used:

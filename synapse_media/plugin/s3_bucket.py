@@ -58,8 +58,11 @@ _PAUSE: Final = 1.0
 
 
 def canonical(document: str) -> str:
-    """The canonical form of a policy document, for comparison; "" for ""."""
-    return json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")) if document.strip() else ""
+    """The canonical form of a policy document, for comparison; "" for "". Raises ValueError for what is not JSON."""
+    try:
+        return json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")) if document.strip() else ""
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 class _Read(Protocol):
@@ -210,8 +213,9 @@ def read_policy(s3: Client, bucket: str) -> str:
         return ""
     try:
         # The only response of S3 that is not XML.
-        if "Statement" in json.loads(document):
-            return canonical(document)
+        found = canonical(document)
+        if "Statement" in json.loads(found):
+            return found
     except (ValueError, TypeError):
         pass
     raise ApiError(

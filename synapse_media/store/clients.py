@@ -363,10 +363,7 @@ def _called(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
             raise ApiError(NO_ANSWER, 0, f"{refusal}. That is no answer of this API. {_CHECK}") from None
         raise refusal from None
     except faults.BotoCoreError as error:
-        said = _first_line(error)
-        own = "CERTIFICATE_VERIFY_FAILED" in said
-        cause = ". If its authority is your own, name the authority's certificate with ca_file." if own else ""
-        raise ApiError(type(error).__name__, 0, f"{asked}: {said}{cause}") from None
+        raise ApiError(type(error).__name__, 0, f"{asked}: {_first_line(error)}") from None
     except (
         ResponseParserError,
         ValueError,

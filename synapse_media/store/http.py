@@ -176,6 +176,8 @@ class JsonClient:
             if isinstance(fault, ssl.SSLError):
                 raise _about_tls(fault, where) from None
             raise _TransientError("NoConnection", 0, f"{where}: no connection: {fault}") from None
+        except ssl.SSLError as error:
+            raise _about_tls(error, where) from None
         except (http.client.HTTPException, OSError) as error:
             kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
             raise _TransientError("Truncated", 0, f"{where}: the answer broke off ({kind})") from None
@@ -189,7 +191,7 @@ class JsonClient:
             ) from None
 
 
-_UNANSWERED: Final = frozenset({"NoTls", "NoConnection", "Truncated", "NotJson", "400"})
+_UNANSWERED: Final = frozenset({"NoTls", "NoConnection", "BadCertificate", "Truncated", "NotJson", "400"})
 """The codes of what a server may have that speaks TLS where none is asked for, or the other way round."""
 
 
@@ -197,7 +199,7 @@ def _about_tls(fault: ssl.SSLError, where: str) -> ApiError:
     """No further try mends a certificate, or makes a server speak TLS."""
     if isinstance(fault, ssl.SSLCertVerificationError):
         return ApiError("BadCertificate", 0, f"{where}: its certificate is not valid: {fault}")
-    if fault.reason in schemes.NOT_TLS:
+    if fault.reason in schemes.NOT_TLS or "_ALERT_" in str(fault.reason):
         return ApiError("NoTls", 0, f"{where}: no connection: {fault}")
     return _TransientError("NoConnection", 0, f"{where}: no connection: {fault}")
 

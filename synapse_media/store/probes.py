@@ -215,7 +215,7 @@ def _policy(at: _Try) -> str:
                 "probe's malformed one"
             ) from None
         raise
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
 
 

@@ -1,4 +1,7 @@
-"""http in place of https, or the other way round: what a client is told by a server of the other kind says neither."""
+"""Why a TLS handshake, or HTTP, came to nothing: http in place of https, the other way round, or a certificate.
+
+What a client is told by a server of the other kind says neither.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,30 @@ from collections.abc import Collection
 from contextlib import suppress
 from functools import cache
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .answers import ApiError
 
 _SECONDS: Final = 3
 NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """OpenSSL's reasons for what is no record of TLS."""
-_CLOSED: Final = ("EOF occurred", "Connection reset", "Connection aborted", "Connection was closed", "broke off")
-"""What clients say of a connection that the other side closed: a server without TLS may do so at a greeting of TLS."""
+_CLOSED: Final = (
+    "EOF occurred",
+    "Connection reset",
+    "Connection aborted",
+    "onnection was closed",
+    "broke off",
+    "BadStatusLine",
+    "handshake operation timed out",
+)
+"""What clients say where the other side ends the connection, waits, or has words of its own in place of an answer."""
+_OTHER_NAME: Final = ("Hostname mismatch", "IP address mismatch", "doesn't match")
+_OTHER_TIME: Final = ("certificate has expired", "certificate is not yet valid")
 
 
 def hint(url: str, setting: str, said: str) -> str:
-    """The cause and the next step, to follow an error, where TLS is why a call was not answered; "" where it is not.
+    """The cause and the next step, to follow an error, where TLS, or what answers in place of HTTP, is why a call was
+    not answered; "" where it is not.
 
     Args:
         url: what was called.
@@ -29,17 +43,40 @@ def hint(url: str, setting: str, said: str) -> str:
     """
     with suppress(ValueError):
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme == "https" and (
-            any(reason in said for reason in NOT_TLS)
-            or (any(words in said for words in _CLOSED) and _speaks_http_alone(host, parts.port or 443))
-        ):
-            return (
-                f". What answers there speaks no TLS: is it http in place of https? Give {setting} the port that "
-                f"speaks TLS, or set {setting}: http://{parts.netloc}, with which nothing is encrypted."
-            )
-        if parts.scheme == "http" and _speaks_tls(host, parts.port or 80):
-            return f". What answers there speaks TLS: set {setting}: https://{parts.netloc}."
+        if parts.scheme == "https":
+            return _without_handshake(parts, setting, said) or _about_certificate(setting, said)
+        if parts.scheme == "http":
+            host, port = parts.hostname or "", parts.port or 80
+            if _speaks_tls(host, port):
+                return f". What answers there speaks TLS: set {setting}: https://{parts.netloc}."
+            if any(words in said for words in _CLOSED) and _greeting(host, port) not in (b"", b"HTTP/"):
+                return f". What answers there speaks no HTTP: check the port in {setting}."
+    return ""
+
+
+def _without_handshake(parts: SplitResult, setting: str, said: str) -> str:
+    host, port = parts.hostname or "", parts.port or 443
+    closed = any(words in said for words in _CLOSED)
+    if any(reason in said for reason in NOT_TLS) or (closed and _speaks_http_alone(host, port)):
+        return (
+            f". What answers there speaks no TLS: is it http in place of https? Give {setting} the port that "
+            f"speaks TLS, or set {setting}: http://{parts.netloc}, with which nothing is encrypted."
+        )
+    if "_ALERT_" in said:
+        return (
+            f". That is why the server ended the TLS handshake: check the name in {setting}. A certificate of the "
+            "client is not supported."
+        )
+    return ""
+
+
+def _about_certificate(setting: str, said: str) -> str:
+    if any(words in said for words in _OTHER_NAME):
+        return f". Give {setting} a name that is in the server's certificate."
+    if any(words in said for words in _OTHER_TIME):
+        return ". Renew the server's certificate, or set the clock of this machine."
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return ". If its authority is your own, name the authority's certificate with ca_file (s3_compatible, storj)."
     return ""
 
 
@@ -73,14 +110,16 @@ def _speaks_tls(host: str, port: int) -> bool:
         return False
 
 
-@cache
 def _speaks_http_alone(host: str, port: int) -> bool:
-    """Whether HTTP is answered there, and TLS is not. Nothing is sent but a question for the options of the server."""
-    if _speaks_tls(host, port):
-        return False
+    return not _speaks_tls(host, port) and _greeting(host, port) == b"HTTP/"
+
+
+@cache
+def _greeting(host: str, port: int) -> bytes:
+    """How the answer to a request of HTTP begins, for the options of the server; b"" for none."""
     try:
         with socket.create_connection((host, port), _SECONDS) as plain:
             plain.sendall(f"OPTIONS * HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            return plain.recv(5, socket.MSG_WAITALL) == b"HTTP/"
+            return plain.recv(5, socket.MSG_WAITALL)
     except (OSError, ValueError):
-        return False
+        return b""

@@ -9,18 +9,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from synapse_media.contract import PROOF_OBJECT
 from synapse_media.engine import embedded
 from synapse_media.methods import Expected, Operation
 from synapse_media.plugin import backblaze_b2, digitalocean_spaces, garage, iam
+from synapse_media.plugin.s3_bucket import read_policy
 from synapse_media.schema.connection import AdminCheck, Connection
 from synapse_media.schema.resources import ProofInputs
 from synapse_media.store import answers, bounded, http, pace, schemes
@@ -425,7 +430,7 @@ def any_credential(monkeypatch: pytest.MonkeyPatch, b2_key: None, waited: list[f
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", KEY.secret)
     monkeypatch.setattr(http, "PATIENCE", 0.0)
     schemes._speaks_tls.cache_clear()
-    schemes._speaks_http_alone.cache_clear()
+    schemes._greeting.cache_clear()
 
 
 class BothKinds(Hostile):
@@ -500,6 +505,92 @@ def test_a_certificate_of_an_authority_of_ones_own_is_explained(ask: Any, any_cr
     said = "name the authority's certificate with ca_file"
     with BothKinds(tmp_path, "") as store, serving(store), pytest.raises(ApiError, match=said):
         ask(store.url.replace("http:", "https:"))
+
+
+def _certificate(folder: Path, name: str, begins: timedelta) -> Path:
+    """A certificate that signs itself, valid for a day, and its key: cert.pem, key.pem."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    start = datetime.now(UTC) + begins
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
+    (folder / "cert.pem").write_bytes(made.public_bytes(encoding))
+    return folder / "cert.pem"
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "said"),
+    [
+        ("other.example.com", timedelta(hours=-1), r"Give endpoint a name that is in the server's certificate\."),
+        ("localhost", timedelta(days=-9), r"Renew the server's certificate, or set the clock of this machine\."),
+        ("localhost", timedelta(days=9), r"Renew the server's certificate, or set the clock of this machine\."),
+    ],
+    ids=["another name", "expired", "not yet valid"],
+)
+@pytest.mark.usefixtures("any_credential")
+@pytest.mark.parametrize("api", ["S3", "JSON"])
+def test_what_is_wrong_with_a_certificate_is_explained(
+    api: str, name: str, begins: timedelta, said: str, tmp_path: Path
+) -> None:
+    trusted = str(_certificate(tmp_path, name, begins))
+    with BothKinds(tmp_path, "") as store, serving(store):
+        url = store.url.replace("http:", "https:").replace("127.0.0.1", "localhost")
+        clients = {
+            "S3": lambda: call(s3_client(Connection(endpoint=url, ca_file=trusted), KEY), "list_buckets"),
+            "JSON": lambda: JsonClient(url, "the API", {}, "endpoint", ca_file=trusted).call("GET", "/"),
+        }
+        with pytest.raises(ApiError, match=said):
+            clients[api]()
+
+
+@of_each_client
+def test_a_server_that_wants_a_certificate_of_the_client_is_explained(
+    setting: str, ask: Any, any_credential: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = _certificate(tmp_path, "localhost", timedelta(hours=-1))
+    for variable in ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.setenv(variable, str(trusted))
+    http.trusting.cache_clear()
+    with BothKinds(tmp_path, "") as store, serving(store):
+        store.context.load_verify_locations(trusted)
+        store.context.verify_mode = ssl.CERT_REQUIRED
+        # Later versions refuse after the handshake, and a client that writes meanwhile may not see why.
+        store.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(ApiError, match="A certificate of the client is not supported"):
+            ask(store.url.replace("http:", "https:").replace("127.0.0.1", "localhost"))
+    http.trusting.cache_clear()
+
+
+@pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9.2\r\n", b"220 mail.example.com ESMTP\r\n"])
+@of_each_client
+def test_a_server_that_speaks_no_http_is_explained(
+    setting: str, ask: Any, greeting: bytes, any_credential: None
+) -> None:
+    class Greets(Hostile):
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            request.sendall(greeting)
+            request.recv(65536)
+
+    said = f"speaks no HTTP: check the port in {setting.partition(' ')[0]}"
+    with Greets(says(200, "")) as store, serving(store), pytest.raises(ApiError, match=said):
+        ask(store.url)
+
+
+@pytest.mark.parametrize("document", ["junk", "[]", "[" * 20_000, '{"Statement":' + "[" * 20_000])
+def test_a_bucket_policy_that_is_none_is_no_answer(document: str) -> None:
+    with hostile(says(200, document, Content_Type="application/json")) as store:
+        with pytest.raises(ApiError, match="the response is not a policy"):
+            read_policy(s3_client(store.connection(), KEY), "b")
+        [line] = prove(store.connection(), KEY, "b", "", {Operation.PUT_BUCKET_POLICY: Expected.REFUSED})
+    assert line.outcome != Expected.REFUSED.value
 
 
 @of_each_client

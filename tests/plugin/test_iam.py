@@ -231,6 +231,26 @@ def test_a_policy_or_its_user_that_is_gone_is_gone(direct: Direct, policy: Value
     POLICY.delete(resource_id, outputs, direct.context)
 
 
+@pytest.mark.parametrize("document", ["junk", "[]", "%22text%22", "1", "[" * 20_000])
+def test_what_is_no_policy_is_no_answer(direct: Direct, policy: Values, document: str) -> None:
+    resource_id, outputs = POLICY.create(policy, direct.context)
+
+    def fault(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer | None:
+        answer = upstream.ask(request)
+        assert answer is not None
+        body = re.sub(rb"(?<=<PolicyDocument>)[^<]*", document.encode(), answer.body)
+        return proxy.Answer(answer.status, answer.headers, body)
+
+    with proxy.in_front_of(direct.running.iam_endpoint) as double:
+        double.misbehave(fault, when=lambda request: request.action == "GetUserPolicy")
+        there = {**policy, "connection": direct.connection(iamEndpoint=double.url)}
+        with pytest.raises(ApiError, match="get_user_policy"):
+            POLICY.read(resource_id, there, {**outputs, **there}, direct.context)
+        with pytest.raises(ApiError, match="get_user_policy"):
+            POLICY.create({**there, "mark": policy.get("mark")}, direct.context)
+    assert document_of(direct) == DOCUMENT
+
+
 def test_a_policy_is_imported_as_it_is(direct: Direct, policy: Values) -> None:
     POLICY.create(policy, direct.context)
     found = POLICY.read(f"{direct.name}/media@{direct.running.iam_endpoint}", {}, {}, direct.context)

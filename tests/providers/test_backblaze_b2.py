@@ -376,6 +376,28 @@ def test_a_page_in_place_of_an_error_is_not_quoted(
     assert "<html>" not in str(raised.value)
 
 
+@pytest.mark.parametrize("part", ["keyName", "capabilities"])
+def test_a_key_other_than_what_was_asked_for_is_no_answer(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """b2sdk only asserts that it is."""
+    monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
+    monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
+    answer = double.answer
+
+    def other(operation: str, *arguments: Any) -> Any:
+        found = answer(operation, *arguments)
+        return {**found, part: ["other"]} if operation == "create_key" else found
+
+    monkeypatch.setattr(double, "answer", other)
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    ring = {"userName": "user", "owner": "ours", "bucketId": bucket["bucketId"], "capabilities": ["listBuckets"]}
+    inputs, failures = B2KeyRing().check({**ring, "active": "a", "slots": ["a"], "connection": _connection(double)})
+    assert not failures
+    with pytest.raises(StoreError, match="b2_create_key"):
+        B2KeyRing().create(inputs, Context(lambda _: None))
+
+
 def _create(
     double: B2Double, patch: pytest.MonkeyPatch, key_id: str, key: str, said: list[str] | None = None, **more: Any
 ) -> dict[str, Any]:
