@@ -175,6 +175,25 @@ _NEXT: Final = (
 """Where a page of a listing begins, in its request, and where the next one does, in the answer."""
 
 
+class _Pages(threading.local):
+    """The listing that a thread is at: where its pages began, and where the next one is to begin."""
+
+    def __init__(self) -> None:
+        self.seen: set[object] = set()
+        self.following: object = None
+
+    def are_new(self, here: object, following: object) -> bool:
+        """Whether the page that is to follow was not there before in the same listing."""
+        if here != self.following:
+            self.seen = set()
+        self.seen.add(here)
+        self.following = following
+        return following not in self.seen
+
+
+_pages = _Pages()
+
+
 @cache
 def _classes() -> tuple[Any, Any]:
     """b2sdk's API with our patience, once with and once without a second try."""
@@ -197,9 +216,10 @@ def _classes() -> tuple[Any, Any]:
             with bounded.one_call():
                 answer = self._tried(url, headers, params)
             # b2sdk asks for pages until there is none left.
-            here, following = ([params.get(name) for name, _ in _NEXT], [answer.get(name) for _, name in _NEXT])
-            if here == following and any(place is not None for place in following):
-                raise _adapter()[1]("SamePage", "the answer names its own page as the next one")
+            here = tuple(params.get(name) for name, _ in _NEXT)
+            following = tuple(answer.get(name) for _, name in _NEXT)
+            if any(place is not None for place in following) and not _pages.are_new(here, following):
+                raise _adapter()[1]("SamePage", "the answer names a page as the next one that it had before")
             return answer
 
         def _tried(self, url: str, headers: Any, params: Any) -> Any:

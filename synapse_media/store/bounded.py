@@ -263,17 +263,17 @@ def _seconds(header: object) -> float:
 def within_pages(limit: int) -> Callable[[object], None]:
     """Counts the pages of one listing: called with the place at which the next begins.
 
-    Raises TooMuchError where there are more than `limit`, or a page begins where the one before it began.
+    Raises TooMuchError where there are more than `limit`, or a page begins where one before it began.
     """
-    count, last = 0, object()
+    seen: set[int] = set()
 
     def next_page(place: object) -> None:
-        nonlocal count, last
-        count += 1
-        if count > limit:
+        if len(seen) == limit:
             raise TooMuchError(f"is one of more than {limit} pages of a listing")
-        if place == last:
-            raise TooMuchError("begins where the page before it did")
-        last = place
+        # A listing of millions of pages is remembered by their hashes.
+        found = hash(repr(place))
+        if found in seen:
+            raise TooMuchError("begins where a page before it did")
+        seen.add(found)
 
     return next_page

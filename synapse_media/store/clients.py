@@ -371,7 +371,7 @@ def _called(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
         AttributeError,
         TypeError,
         SyntaxError,  # ElementTree's ParseError is one
-        RecursionError,
+        RuntimeError,  # RecursionError is one, and botocore's for a date that it can't convert
     ) as error:
         # An answer that is not the XML of this API: cut off, a proxy's page, or a server of another kind.
         why = "it is nested too deeply" if isinstance(error, RecursionError) else _first_line(error)

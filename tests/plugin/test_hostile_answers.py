@@ -296,10 +296,24 @@ def test_a_listing_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
             is_empty(s3_client(store.connection(), KEY), "b")
         assert len(store.calls) == 4
     with hostile(says(200, _page(PROOF_OBJECT, "a"))) as store:
-        with pytest.raises(ApiError, match="begins where the page before it did"):
+        with pytest.raises(ApiError, match="begins where a page before it did"):
             is_empty(s3_client(store.connection(), KEY), "b")
         assert len(store.calls) == 2
 
+
+def test_a_listing_that_goes_round_in_circles_is_given_up() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        following = f"<NextContinuationToken>{'abc'[len(store.calls) % 3]}</NextContinuationToken>"
+        inside = f"<IsTruncated>true</IsTruncated>{following}<Contents><Key>a</Key><Size>1</Size>{DATE}</Contents>"
+        says(200, f"<ListBucketResult>{inside}</ListBucketResult>")(handler)
+
+    with hostile(answer) as store:
+        with pytest.raises(ApiError, match="begins where a page before it did"):
+            list(listed(s3_client(store.connection(), KEY), "b", ""))
+        assert len(store.calls) == 4
+
+
+DATE = "<LastModified>2026-01-31T23:59:59.000Z</LastModified>"
 
 TORN = {
     "entries removed": ("<KeyCount>2</KeyCount><IsTruncated>false</IsTruncated>", "has 2 entries, and has 0"),
@@ -720,6 +734,14 @@ def test_a_date_that_no_clock_shows_is_no_answer(date: str, monkeypatch: pytest.
     listed = hostile(says(200, LISTED.format(date)))
     with listed as store, pytest.raises(ApiError, match="a date that no clock shows"):
         call(iam_client(store.connection()), "list_users")
+
+
+@pytest.mark.parametrize("date", ["9" * 17, "-" + "9" * 17, "9" * 400, "2026-02-30T00:00:00Z", "", "soon"])
+def test_a_date_that_is_none_is_no_answer(date: str) -> None:
+    inside = f"<IsTruncated>false</IsTruncated><Contents>{DATE}</Contents>".replace("2026-01-31T23:59:59.000Z", date)
+    page = hostile(says(200, f"<ListBucketResult>{inside}</ListBucketResult>"))
+    with page as store, pytest.raises(ApiError, match="list_objects_v2"):
+        list(listed(s3_client(store.connection(), KEY), "b", ""))
 
 
 @pytest.mark.parametrize("date", ["soon", "Thu, 99 Nov 2026 20:01:47 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"])
