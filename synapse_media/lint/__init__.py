@@ -6,6 +6,7 @@ several, `jobs` those on what uploads at night.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -194,7 +195,8 @@ def _files(paths: Iterable[Path]) -> tuple[list[tuple[Path, bool]], list[Path]]:
         else:
             raise UsageError(f"{path} does not exist")
         for file, inside in found:
-            files.setdefault(file.resolve(), (file, inside))
+            # Path.resolve raises RuntimeError for links that lead in a circle.
+            files.setdefault(Path(os.path.realpath(file)), (file, inside))
     if without and not files:
         raise UsageError(f"{', '.join(map(str, without))} has no *.yaml or *.yml file")
     return list(files.values()), without

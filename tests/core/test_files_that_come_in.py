@@ -96,7 +96,7 @@ def test_what_is_no_file_is_not_opened(project: Path) -> None:
         stackfile.read(project, "s")
 
 
-NO_FILES = ("a FIFO", "a device", "a folder", "long")
+NO_FILES = ("a FIFO", "a device", "a folder", "long", "a circle of links")
 
 
 @pytest.fixture(params=NO_FILES)
@@ -109,13 +109,17 @@ def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         path.symlink_to("/dev/zero")
     elif request.param == "a folder":
         path.mkdir()
+    elif request.param == "a circle of links":
+        circle = tmp_path / "circle"
+        circle.symlink_to(circle)
+        path.symlink_to(circle)
     else:
         with path.open("wb") as file:
             file.truncate(1 << 33)
     return path
 
 
-WHY = "it is no regular file|it has more than 1,0[0-9,]* bytes"
+WHY = "it is no regular file|it has more than 1,0[0-9,]* bytes|Too many levels of symbolic links"
 
 
 @pytest.mark.parametrize(
