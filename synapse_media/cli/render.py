@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -331,7 +332,11 @@ def _in_words(
         f"({written} written, {unchanged} unchanged)",
         *(f"  {line}" for line in instructions.does),
         "To apply:",
-        *([f"      cp -r {out / place / 'inventory'} PLAYBOOK/"] if arguments.form == "playbook" else []),
+        *(
+            [f"      cp -r {shlex.quote(str(out / place / 'inventory'))} PLAYBOOK/"]
+            if arguments.form == "playbook"
+            else []
+        ),
         *_about_the_host(arguments, host),
         *(f"  {line}" for line in instructions.apply),
         "To undo:",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from synapse_media import incoming, values
 from synapse_media.contract import ContractError, StorageOutputs, from_json
@@ -35,7 +36,7 @@ def load_file(path: str) -> StorageOutputs:
         StoreError: the secret in the environment is malformed.
     """
     try:
-        plain = json.loads(incoming.text(Path(path), _LONGEST))
+        plain = json.loads(incoming.text(Path(path), _LONGEST), object_pairs_hook=_once_each)
     except OSError as error:
         raise ContractError(f"{path}: {error.strerror}. `synapse-media render` writes it as store.json.") from None
     except (ValueError, RecursionError):  # the latter where it is nested too deeply
@@ -45,6 +46,11 @@ def load_file(path: str) -> StorageOutputs:
     if not isinstance(plain, dict):
         raise ContractError(f"{path} is not the outputs of a store. `synapse-media render` writes it as store.json.")
     store = from_json(plain)
+    if "@" in store.endpoint_url:
+        raise ContractError(
+            f"{path}: endpoint_url has a user name or a password in it (…@{store.endpoint_url.rpartition('@')[2]}). "
+            "Leave it out: the key is in access_key_id and secret_access_key."
+        )
     for name, field, text in (("endpoint_url", "endpoint", store.endpoint_url), ("region", "region", store.region)):
         fault = values.refused(field, text, MODULE)
         if fault is not None:
@@ -59,6 +65,16 @@ def load_file(path: str) -> StorageOutputs:
     if not secret:
         secret = credentials.shared(store.access_key_id)
     return replace(store, secret_access_key=secret)
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ContractError for a name that is there twice, of which JSON takes the last one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = Counter(name for name, _ in pairs)
+        twice = ", ".join(sorted(name for name, count in names.items() if count > 1))
+        raise ContractError(f"store.json: {twice}: is there twice. `synapse-media render` writes it anew.")
+    return found
 
 
 def choose(loaded: list[StorageOutputs], server: str | None) -> StorageOutputs:

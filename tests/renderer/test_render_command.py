@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,17 @@ def test_render_says_what_it_does_and_how_to_undo_it(
     assert stores.load_file(str(out / "matrix.example.com/store.json")) == store("amazon")
     assert main(["render", "--store", str(store_file), "--out", str(out)]) == 0
     assert "0 written, 2 unchanged" in capsys.readouterr().out
+
+
+def test_what_is_printed_to_copy_the_files_runs_whatever_the_directory_is_called(
+    store_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "PLAYBOOK").mkdir()
+    assert main(["render", "--store", str(store_file), "--out", "it's $HOME"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("cp -r")]
+    subprocess.run(["sh", "-c", line], check=True)
+    assert list((tmp_path / "PLAYBOOK").rglob("synapse-media.yml"))
 
 
 def test_what_was_rendered_can_be_had_as_json(
@@ -210,6 +222,7 @@ def test_a_media_path_without_a_file_datastore_is_refused(tmp_path: Path) -> Non
         ("[" * 100_000, "is not JSON"),
         ("[]", "not the outputs of a store"),
         ("{}", "version None"),
+        ('{"region": "a", "bucket": "b", "region": "c"}', "region: is there twice"),
     ],
 )
 def test_a_file_that_is_no_store(text: str | None, said: str, tmp_path: Path) -> None:
@@ -233,6 +246,14 @@ def test_a_store_that_boto3_refuses(changed: dict[str, str], said: str, tmp_path
     path.write_text(json.dumps({**to_json(store("amazon")), **changed}))
     with pytest.raises(ContractError, match=said):
         stores.load_file(str(path))
+
+
+def test_a_password_in_the_endpoint_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "store.json"
+    path.write_text(json.dumps({**to_json(store("amazon")), "endpoint_url": "https://user:hidden@s3.example.com"}))
+    with pytest.raises(ContractError, match="endpoint_url has a user name or a password") as refused:
+        stores.load_file(str(path))
+    assert "hidden" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
