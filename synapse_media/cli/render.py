@@ -198,6 +198,14 @@ def _inventory_host(store: StorageOutputs, arguments: argparse.Namespace) -> str
         if arguments.inventory or arguments.inventory_host:
             raise UsageError("--inventory and --inventory-host go with --form playbook alone")
         return ""
+    if arguments.inventory_host:
+        try:
+            renderer.host(arguments.inventory_host)
+        except renderer.RenderError:
+            raise UsageError(
+                f"--inventory-host is {arguments.inventory_host!r}, which names no host. Use the name that the "
+                "inventory has, such as matrix.example.com."
+            ) from None
     usual, own = renderer.inventory_host(store.server_name), renderer.host(store.server_name)
     candidates = [arguments.inventory_host] if arguments.inventory_host else [usual, own]
     if not arguments.inventory:
@@ -211,7 +219,8 @@ def _inventory_host(store: StorageOutputs, arguments: argparse.Namespace) -> str
         raise UsageError(
             f"{store.server_name}: --inventory {inventory} has no host {' or '.join(dict.fromkeys(candidates))}, so "
             "that Ansible would not read what is rendered for it. Under host_vars there: "
-            f"{', '.join(there) or 'nothing'}. Name the host as the inventory does with --inventory-host."
+            f"{', '.join(there) or 'nothing'}. Name the host as the inventory does with --inventory-host. Ranges of "
+            "hosts and inventories that are programs are not read: for those, leave out --inventory."
         )
     return str(found)
 

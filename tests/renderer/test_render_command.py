@@ -292,6 +292,16 @@ def test_the_variables_are_those_of_the_host_in_the_inventory(
     )
 
 
+@pytest.mark.parametrize("host", ["a b", "../../x", "m\u00e4trix", "a..b"])
+def test_a_host_in_the_inventory_that_is_none_is_named(
+    host: str, store_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["render", "--store", str(store_file), "--out", str(tmp_path / "out"), "--inventory-host", host]
+    assert main(words) == 64
+    assert f"--inventory-host is {host!r}, which names no host" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("hosts", ["[matrix_servers]\nmatrix.example.community\n# matrix.example.com\n", ""])
 def test_a_host_that_is_not_in_the_inventory_is_said(hosts: str, tmp_path: Path, capsys: Any) -> None:
     given = tmp_path / "given.json"
@@ -311,6 +321,7 @@ def test_a_host_that_is_not_in_the_inventory_is_said(hosts: str, tmp_path: Path,
     said = " ".join(capsys.readouterr().err.split())
     assert "has no host matrix.example.com or example.com, so that Ansible would not read" in said
     assert "Under host_vars there: matrix.example.community. Name the host as the inventory does" in said
+    assert "for those, leave out --inventory." in said
     assert not (tmp_path / "out").exists()
     assert main([*words, "--form", "plain"]) == 64
     assert "go with --form playbook alone" in capsys.readouterr().err
