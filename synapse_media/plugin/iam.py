@@ -207,7 +207,16 @@ class User(SchemaResource[UserInputs, UserState]):
         except ApiError as error:
             if error.code != "EntityAlreadyExists":
                 raise
-            made = _user_in(call(iam, "get_user", UserName=user))
+            found = _user(iam, user)
+            if found is None:
+                raise ApiError(
+                    NO_ANSWER,
+                    0,
+                    f"user {user} at {inputs.connection.iam_endpoint}: the service says that it exists (create_user) "
+                    "and that it does not (get_user). Check whether several servers answer at iam_endpoint, of which "
+                    "one lags behind or is another store, and run this again.",
+                ) from None
+            made = found
             fault = _fault(iam, user, made, inputs.mark, adopted=inputs.adopt, paths=(path,))
             if fault:
                 over = "" if made.path.startswith(ROOT) else ", or set adopt: true to take it over"

@@ -231,6 +231,18 @@ def test_a_policy_or_its_user_that_is_gone_is_gone(direct: Direct, policy: Value
     POLICY.delete(resource_id, outputs, direct.context)
 
 
+def test_a_user_that_is_there_and_is_not_is_explained(direct: Direct) -> None:
+    direct.iam.create_user(UserName=direct.name)
+    with proxy.in_front_of(direct.running.iam_endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 404, "NoSuchEntity", "gone"),
+            when=lambda request: request.action == "GetUser",
+        )
+        with pytest.raises(ApiError, match="Check whether several servers answer at iam_endpoint"):
+            direct.make(USER, {**user_inputs(direct), "connection": direct.connection(iamEndpoint=double.url)})
+    assert direct.name in user_names(direct.iam)
+
+
 @pytest.mark.parametrize("document", ["junk", "[]", "%22text%22", "1", "[" * 20_000])
 def test_what_is_no_policy_is_no_answer(direct: Direct, policy: Values, document: str) -> None:
     resource_id, outputs = POLICY.create(policy, direct.context)
