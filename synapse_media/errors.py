@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 from synapse_media.redaction import plain, redacted
@@ -78,6 +79,9 @@ class Problem:
 
 
 def _text_of(value: object) -> str:
+    # YAML reads 2026-02-03 as a date.
+    if isinstance(value, date):
+        return value.isoformat()
     try:
         return repr(value)
     except (ValueError, RecursionError):

@@ -7,6 +7,7 @@ import string
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -214,6 +215,12 @@ def test_a_secret_put_into_the_stack_file_is_not_repeated() -> None:
     assert "secret_access_key" in str(refused.value)
     assert "wJalrXUtnFEMI" not in str(refused.value)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("written", ["2026-02-03", "2026-02-03T04:05:06"])
+def test_a_date_is_shown_as_it_was_written(written: str) -> None:
+    with pytest.raises(SettingsError, match=f"bucket is {written}; allowed"):
+        settings.parse({NAME: {**GOOD, "bucket": yaml.safe_load(written)}})
 
 
 NO_ENDPOINTS = pytest.mark.parametrize(
