@@ -18,6 +18,8 @@ from .answers import ApiError
 _SECONDS: Final = 3
 NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """OpenSSL's reasons for what is no record of TLS."""
+ALERT: Final = "_ALERT_"
+"""In OpenSSL's reasons for a handshake that the server ended."""
 _CLOSED: Final = (
     "EOF occurred",
     "Connection reset",
@@ -62,7 +64,7 @@ def _without_handshake(parts: SplitResult, setting: str, said: str) -> str:
             f". What answers there speaks no TLS: is it http in place of https? Give {setting} the port that "
             f"speaks TLS, or set {setting}: http://{parts.netloc}, with which nothing is encrypted."
         )
-    if "_ALERT_" in said:
+    if ALERT in said:
         return (
             f". That is why the server ended the TLS handshake: check the name in {setting}. A certificate of the "
             "client is not supported."
@@ -105,7 +107,7 @@ def _speaks_tls(host: str, port: int) -> bool:
             return True
     except ssl.SSLError as error:
         # It wants a certificate of the client, say: that is TLS as well.
-        return "ALERT" in str(error.reason)
+        return ALERT in str(error.reason)
     except (OSError, ValueError):
         return False
 
