@@ -39,7 +39,7 @@ from synapse_media.store.answers import NO_ANSWER, ApiError, moment
 from synapse_media.store.clients import Client, Credential, call, call_if_any, iam_client, s3_client, server_time
 from synapse_media.store.objects import look
 
-from .keyring import KeyFamily, MadeKey, RingBase
+from .keyring import KeyFamily, MadeKey, RingBase, accepted_at
 from .resource import Context, PartialError, SchemaResource, forgetting, import_id
 from .s3_bucket import canonical
 
@@ -509,14 +509,6 @@ class _Entry:
         return _digest(key_id) not in self.before
 
 
-def _said_to(key: Credential, connection: Connection, bucket: str) -> ApiError | None:
-    try:
-        look(s3_client(connection, key), bucket)
-    except ApiError as error:
-        return error
-    return None
-
-
 class IamKeys(KeyFamily):
     """The access keys of an IAM user.
 
@@ -660,18 +652,7 @@ class IamKeys(KeyFamily):
         connection, mark = self._inputs.connection, self._inputs.mark
         if mark is None or not mark.bucket:
             return ""
-        said = _said_to(key, connection, mark.bucket)
-        if said is not None:
-            if said.bad_key or said.code == "NoSuchBucket":
-                return ""
-            if not said.denied:
-                raise said
-            # A store may refuse in the same way whom it does not know.
-            stranger = Credential(f"AKIA{secrets.token_hex(8).upper()}", secrets.token_hex(20))
-            other = _said_to(stranger, connection, mark.bucket)
-            if other is None or not other.bad_key:
-                return ""
-        return f"list_objects_v2 {mark.bucket} at {connection.endpoint}"
+        return accepted_at(key, connection, mark.bucket)
 
     def last_used(self, key_id: str) -> datetime | None:
         try:

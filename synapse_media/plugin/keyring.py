@@ -6,19 +6,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from synapse_media.errors import StoreError
 from synapse_media.redaction import remember
+from synapse_media.schema.connection import Connection
 from synapse_media.schema.resources import AccessKey, AnyRingInputs, AnyRingState
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
-from synapse_media.store.answers import ApiError
-from synapse_media.store.clients import Credential
+from synapse_media.store.answers import NO_ANSWER, ApiError
+from synapse_media.store.clients import Credential, s3_client
+from synapse_media.store.objects import look
 from synapse_media.urn import Urn
 
 from .resource import Context, PartialError, SchemaResource
@@ -293,7 +297,7 @@ class RingBase(SchemaResource[In, S]):
                     family.mend(slot, keys[slot].access_key_id)
                     continue
                 along = brought if slot == active else None
-                made = along or _make(family, slot, frozenset(listed), adopted=inputs.adopt)
+                made = along or _make(family, slot, frozenset(listed), inputs)
                 keys[slot] = AccessKey(access_key_id=made.key_id, created_at=made.created_at)
                 secrets[slot] = made.secret
                 listed[made.key_id] = True
@@ -325,17 +329,20 @@ class RingBase(SchemaResource[In, S]):
         return _with_active(state)
 
 
-def _make(family: KeyFamily, slot: str, before: frozenset[str], *, adopted: bool) -> MadeKey:
+def _make(family: KeyFamily, slot: str, before: frozenset[str], inputs: AnyRingInputs) -> MadeKey:
     """A new key. Raises ApiError, with the next step where nobody knows whether the key was made.
 
     A 429 without the store's own document is of that kind: who sent it may have passed the request on before.
     """
+    own = {credentials.read(name) for name in inputs.connection.variables}
     try:
-        return family.make(slot, before)
+        made = family.make(slot, before)
+        _require_new(family.who, made, before | own)
+        return made
     except ApiError as error:
         if not error.is_anybodys:
             raise
-        then = "names such a key, which may be deleted" if adopted else "finds such a key and replaces it"
+        then = "names such a key, which may be deleted" if inputs.adopt else "finds such a key and replaces it"
         raise ApiError(
             error.code,
             error.status,
@@ -343,6 +350,44 @@ def _make(family: KeyFamily, slot: str, before: frozenset[str], *, adopted: bool
             "repeated. Run `synapse-media up` again, after a minute if there were too many requests (HTTP 429): it "
             f"{then}.",
         ) from None
+
+
+def _require_new(who: str, made: MadeKey, before: frozenset[str]) -> None:
+    """Raises ApiError for an answer that has no key, or one that was there before, the administrator's among them."""
+    if not (_PRINTED.fullmatch(made.key_id) and _PRINTED.fullmatch(made.secret)):
+        fault = "has no key, or one with characters that no key has"
+    elif made.key_id in before:
+        fault = "has a key that was there before"
+    else:
+        return
+    raise ApiError(NO_ANSWER, 0, f"{who}: the answer to the call that makes a key {fault}")
+
+
+_PRINTED: Final = re.compile("[!-~]+")
+
+
+def accepted_at(key: Credential, connection: Connection, bucket: str) -> str:
+    """Where a key is accepted for a bucket over S3; "" if it is not. Raises ApiError where nobody can tell."""
+    said = _said_to(key, connection, bucket)
+    if said is not None:
+        if said.bad_key or said.code == "NoSuchBucket":
+            return ""
+        if not said.denied:
+            raise said
+        # A store may refuse in the same way whom it does not know.
+        stranger = Credential(f"AKIA{secrets.token_hex(8).upper()}", secrets.token_hex(20))
+        other = _said_to(stranger, connection, bucket)
+        if other is None or not other.bad_key:
+            return ""
+    return f"list_objects_v2 {bucket} at {connection.endpoint}"
+
+
+def _said_to(key: Credential, connection: Connection, bucket: str) -> ApiError | None:
+    try:
+        look(s3_client(connection, key), bucket)
+    except ApiError as error:
+        return error
+    return None
 
 
 def _require_gone(family: KeyFamily, listed: Mapping[str, bool] | None, state: AnyRingState[Any]) -> None:
