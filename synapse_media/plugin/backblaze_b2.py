@@ -8,6 +8,7 @@ that is in no state, and whose token stands there, was created by an interrupted
 from __future__ import annotations
 
 import hashlib
+import http
 import itertools
 import json
 import random
@@ -282,15 +283,28 @@ def account(connection: Connection, *, once: bool = False) -> Any:
     cached = (realm, key_id, hash(key), once)
     with _lock:
         if cached not in _apis:
-            from b2sdk.v3 import B2HttpApiConfig, DummyCache, InMemoryAccountInfo
-
-            config = B2HttpApiConfig(user_agent_append="synapse-media")
-            api = _classes()[once](InMemoryAccountInfo(), cache=DummyCache(), api_config=config)
+            api = _new_api(once=once)
             with in_words(AUTHORIZE, realm):
-                api.authorize_account(application_key_id=key_id, application_key=key, realm=realm)
-            remember(api.account_info.get_account_auth_token())
+                _authorize(api, Credential(key_id, key), realm)
             _apis[cached] = api
         return _apis[cached]
+
+
+def _new_api(*, once: bool = False) -> Any:
+    from b2sdk.v3 import B2HttpApiConfig, DummyCache, InMemoryAccountInfo
+
+    config = B2HttpApiConfig(user_agent_append="synapse-media")
+    return _classes()[once](InMemoryAccountInfo(), cache=DummyCache(), api_config=config)
+
+
+def _authorize(api: Any, key: Credential, realm: str) -> None:
+    """Authorize b2sdk's API. Raises, for `in_words`, also where a part of the answer is missing or of another kind."""
+    api.authorize_account(application_key_id=key.access_key_id, application_key=key.secret, realm=realm)
+    info = api.account_info
+    for part in (info.get_account_auth_token(), info.get_account_id(), info.get_s3_api_url()):
+        if not _of_kind(part, str):
+            raise ValueError(part)
+    remember(info.get_account_auth_token())
 
 
 def _realm(connection: Connection) -> str:
@@ -460,8 +474,51 @@ def _whole(bucket: Any) -> Any:
 
 def _find(api: Any, bucket: str) -> Any:
     """The actual bucket, or None. Bypasses b2sdk's cache, which lacks lifecycle and encryption."""
-    found = api.list_buckets(bucket_name=bucket, use_cache=False)
-    return _whole(found[0]) if found else None
+    listed = api.list_buckets(bucket_name=bucket, use_cache=False)
+    return _one_of(listed, bucket, lambda found: bool(found.name == bucket))
+
+
+def _find_by_id(api: Any, bucket_id: str) -> Any:
+    """The actual bucket, or None."""
+    listed = api.list_buckets(bucket_id=bucket_id, use_cache=False)
+    return _one_of(listed, bucket_id, lambda found: bool(found.id_ == bucket_id))
+
+
+def _one_of(listed: Iterable[Any], asked: str, is_it: Callable[[Any], bool]) -> Any:
+    """The bucket that was asked for; None for an empty listing. Raises ApiError for one of others alone."""
+    buckets = [_whole(bucket) for bucket in listed]
+    found = next(filter(is_it, buckets), None)
+    if found is None and buckets:
+        raise _other_bucket(asked, buckets[0].name)
+    return found
+
+
+def _other_bucket(asked: str, answered: str) -> ApiError:
+    words = f"bucket {asked} at Backblaze B2: the answer is about another bucket, {answered!r}: "
+    return ApiError("NotJson", 0, f"{words}check realm and any proxy in front of it")
+
+
+def _updated(found: Any, **changes: Any) -> Any:
+    """The bucket after a change. Raises ApiError where the answer is about another one."""
+    after = _whole(found.update(**changes))
+    if (after.id_, after.name) != (found.id_, found.name):
+        raise _other_bucket(found.name, after.name)
+    return after
+
+
+def _delete(api: Any, found: Any) -> None:
+    """Delete a bucket. Raises ApiError where the answer is about another one."""
+    answer = _of_kind(api.session.delete_bucket(_account_id(api), found.id_), dict)
+    if answer.get("bucketId") != found.id_:
+        raise _other_bucket(found.name, str(answer.get("bucketName")))
+
+
+def _made_bucket(api: Any, name: str, kind: str, **settings: Any) -> Any:
+    """A new bucket. Raises ApiError where the answer is about another one."""
+    made = _whole(api.create_bucket(name, kind, **settings))
+    if made.name != name:
+        raise _other_bucket(name, made.name)
+    return made
 
 
 def _mark_of(found: Any) -> str:
@@ -534,6 +591,15 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
         api = self._api
         with self._calling():
             self._found = _find(api, self.bucket)
+            if self._found is None and self.state.bucket_id and _find_by_id(api, self.state.bucket_id) is not None:
+                # A bucket keeps its name. One that is taken for gone is dropped from the state with its media.
+                raise ApiError(
+                    "NotJson",
+                    0,
+                    f"bucket {self.bucket} at Backblaze B2: it is not found by its name, and is by its ID "
+                    f"({self.state.bucket_id}): it is not taken for deleted. Check realm and any proxy in front of it, "
+                    "and run this again.",
+                )
         if self._found is None:
             return False
         self.state.bucket_id = self._found.id_
@@ -546,14 +612,13 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
         with self._calling():
             try:
                 # The call that creates a bucket marks it too, so the bucket of an interrupted run is marked, and empty.
-                self._found = _whole(
-                    api.create_bucket(
-                        self.bucket,
-                        _type(private=inputs.private),
-                        bucket_info={OWNER_INFO: inputs.owner},
-                        lifecycle_rules=[self._rule()],
-                        default_server_side_encryption=_encryption(on=inputs.encryption),
-                    )
+                self._found = _made_bucket(
+                    api,
+                    self.bucket,
+                    _type(private=inputs.private),
+                    bucket_info={OWNER_INFO: inputs.owner},
+                    lifecycle_rules=[self._rule()],
+                    default_server_side_encryption=_encryption(on=inputs.encryption),
                 )
             except DuplicateBucketName as error:
                 # A retry finds the bucket of the first attempt.
@@ -612,7 +677,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
             changes["bucket_info"] = {**self._found.bucket_info, OWNER_INFO: inputs.owner}
         if changes:
             with self._calling():
-                self._found = _whole(self._found.update(**changes))
+                self._found = _updated(self._found, **changes)
 
     def expiring_words(self, rules: tuple[str, ...]) -> str:
         return "a lifecycle rule hides media by age: remove it"
@@ -657,7 +722,7 @@ class _BucketFamily(BucketFamily[B2BucketInputs, Setting]):
         api = self._api
         try:
             with self._calling():
-                api.delete_bucket(self._found)
+                _delete(api, self._found)
         except ApiError as error:
             if error.code != _NOT_EMPTY:
                 raise
@@ -727,7 +792,9 @@ def _change_tokens(find: Callable[[], Any], change: Callable[[list[str]], list[s
         if wanted:
             info[_MAKING_INFO] = " ".join(wanted)
         try:
-            found.update(bucket_info=info, if_revision_is=found.revision)
+            after = _updated(found, bucket_info=info, if_revision_is=found.revision)
+            if _tokens_of(after) != wanted:
+                raise ValueError(_MAKING_INFO)
             return
         except Conflict:
             # Another run changed the bucket meanwhile, or this is the second try of a call whose response was lost.
@@ -782,16 +849,34 @@ class _Keys(NamedKeys):
         return in_words(operation, _realm(self._state.inputs.connection))
 
     def _keys(self) -> dict[str, _Key]:
-        """The keys of the bucket, by their IDs."""
+        """The keys of the bucket, by their IDs: those listed, and those of the state that are accepted."""
         keys = _keys_of(self._api, self._state.inputs.connection, self._state.inputs.bucket_id)
+        # b2_list_keys does not list every kind of key, and the secret of one that is taken for gone is lost.
+        for slot, key in self._state.keys.items():
+            secret = self._state.secrets.get(slot, "")
+            if key.access_key_id not in keys and secret:
+                found = self._accepted(Credential(key.access_key_id, secret))
+                keys |= {key.access_key_id: found} if found else {}
         self._capabilities = {key_id: key.capabilities for key_id, key in keys.items()}
         self._names = {key_id: key.name for key_id, key in keys.items()}
         return keys
 
+    def _accepted(self, key: Credential) -> _Key | None:
+        """What a key may do, as it says itself; None where it is gone."""
+        api, realm = _new_api(), _realm(self._state.inputs.connection)
+        try:
+            with in_words(AUTHORIZE, realm):
+                _authorize(api, key, realm)
+                allowed = _of_kind(api.account_info.get_allowed(), dict)
+                return _Key("", frozenset(_of_kind(allowed["capabilities"], list)), active=True)
+        except ApiError as error:
+            if error.status != http.HTTPStatus.UNAUTHORIZED or error.is_anybodys:
+                raise
+            return None
+
     def _bucket(self, api: Any) -> Any:
         """The bucket as it is now, or None."""
-        found = api.list_buckets(bucket_id=self._state.inputs.bucket_id, use_cache=False)
-        return _whole(found[0]) if found else None
+        return _find_by_id(api, self._state.inputs.bucket_id)
 
     def require_ours(self, known: Collection[str]) -> None:
         # Recorded first, so that it is in the state even if creating a key fails halfway.
@@ -818,6 +903,11 @@ class _Keys(NamedKeys):
             name = f"{self._user}-{self._mark}-{slot}-{token}"
             made = once.create_key(list(inputs.capabilities), name, bucket_ids=[inputs.bucket_id])
             key_id, secret = _of_kind(made.id_, str), _of_kind(made.application_key, str)
+            asked = (name, frozenset(inputs.capabilities), [inputs.bucket_id])
+            if (made.key_name, frozenset(made.capabilities), made.bucket_ids) != asked:
+                raise ValueError(key_id)
+            if made.name_prefix or made.expiration_timestamp_millis:
+                raise ValueError(key_id)
         return MadeKey(key_id, secret, datetime.now(UTC).isoformat())
 
     def usable(self) -> bool:
@@ -829,7 +919,8 @@ class _Keys(NamedKeys):
         api = self._api
         try:
             with self._calling("b2_delete_key"):
-                api.delete_key_by_id(key_id)
+                if api.delete_key_by_id(key_id).id_ != key_id:
+                    raise ValueError(key_id)
         except ApiError as error:
             # By its ID, whether it is listed or not: b2_list_keys does not list every kind of key. For one that is not
             # there B2 has no code of its own.
@@ -884,7 +975,7 @@ class B2Administrator:
         with _calling(inputs.connection, decoy):
             found = _find(api, decoy)
             if found is None:
-                api.create_bucket(decoy, _type(private=True), bucket_info={OWNER_INFO: inputs.owner})
+                _made_bucket(api, decoy, _type(private=True), bucket_info={OWNER_INFO: inputs.owner})
         if found is not None:
             require_mark(decoy, _mark_of(found), _WHERE, inputs)
         return True
@@ -894,7 +985,7 @@ class B2Administrator:
         with _calling(inputs.connection, decoy):
             found = _find(api, decoy)
             if found is not None:
-                api.delete_bucket(found)
+                _delete(api, found)
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         api = account(inputs.connection)

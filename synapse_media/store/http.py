@@ -236,7 +236,7 @@ class _TransientError(ApiError):
 
     Attributes:
         after: seconds to wait, as requested by the server.
-        by_the_api: the API's own document says so, and not somebody in between.
+        by_the_api: the API's own document says so, with its code, and not somebody in between.
     """
 
     def __init__(self, code: str, status: int, message: str, after: float = 0, *, by_the_api: bool = False) -> None:
@@ -296,7 +296,7 @@ def _refusal(error: urllib.error.HTTPError, where: str, *, plain: bool) -> ApiEr
         words += ". It came without the error of that API: check its address and any proxy in front of it"
     if error.code in (408, 429) or error.code >= 500:
         after = _seconds(error.headers.get("Retry-After"))
-        return _TransientError(code, error.code, words, after, by_the_api=bool(told))
+        return _TransientError(code, error.code, words, after, by_the_api=code != str(error.code))
     return ApiError(code, error.code, words)
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
@@ -65,7 +65,10 @@ class B2Double(RawSimulator):  # type: ignore[misc]
 
     def create_bucket(self, *arguments: Any, **named: Any) -> Any:
         made = super().create_bucket(*arguments, **named)
-        self.client("s3").create_bucket(Bucket=made["bucketName"])
+        s3 = self.client("s3")
+        # Another double on the same store may have left its bucket there.
+        with suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+            s3.create_bucket(Bucket=made["bucketName"])
         return made
 
     def delete_bucket(self, api_url: str, token: str, account_id: str, bucket_id: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -376,26 +376,188 @@ def test_a_page_in_place_of_an_error_is_not_quoted(
     assert "<html>" not in str(raised.value)
 
 
-@pytest.mark.parametrize("part", ["keyName", "capabilities"])
-def test_a_key_other_than_what_was_asked_for_is_no_answer(
-    double: B2Double, monkeypatch: pytest.MonkeyPatch, part: str
+def _answering(
+    double: B2Double, patch: pytest.MonkeyPatch, operation: str, change: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
-    """b2sdk only asserts that it is."""
-    monkeypatch.setenv("B2_APPLICATION_KEY_ID", double.key_id)
-    monkeypatch.setenv("B2_APPLICATION_KEY", double.key)
+    """Have the double answer otherwise than it does."""
     answer = double.answer
 
-    def other(operation: str, *arguments: Any) -> Any:
-        found = answer(operation, *arguments)
-        return {**found, part: ["other"]} if operation == "create_key" else found
+    def other(called: str, *arguments: Any) -> Any:
+        found = answer(called, *arguments)
+        return change(found) if called == operation else found
 
-    monkeypatch.setattr(double, "answer", other)
-    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    patch.setattr(double, "answer", other)
+
+
+def _ring(double: B2Double, patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The inputs of a ring, whose bucket is made."""
+    bucket = _create(double, patch, double.key_id, double.key)
     ring = {"userName": "user", "owner": "ours", "bucketId": bucket["bucketId"], "capabilities": ["listBuckets"]}
     inputs, failures = B2KeyRing().check({**ring, "active": "a", "slots": ["a"], "connection": _connection(double)})
     assert not failures
-    with pytest.raises(StoreError, match="b2_create_key"):
-        B2KeyRing().create(inputs, Context(lambda _: None))
+    return inputs
+
+
+QUIET = Context(lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keyName": "other"},
+        {"capabilities": ["listBuckets", "readFiles"]},
+        {"bucketIds": ["other"]},
+        {"bucketIds": None},
+        {"namePrefix": "media/"},
+        {"expirationTimestamp": 1},
+        {"applicationKey": ""},
+        {"applicationKey": "a\nb"},
+        {"applicationKeyId": ""},
+        {"applicationKeyId": "a b"},
+        {"applicationKeyId": None},
+    ],
+    ids=str,
+)
+def test_a_key_other_than_what_was_asked_for_is_no_answer(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    inputs = _ring(double, monkeypatch)
+    with monkeypatch.context() as patch:
+        _answering(double, patch, "create_key", lambda found: found | changes)
+        with pytest.raises(StoreError, match="the key may have been made, so the request is not repeated") as refused:
+            B2KeyRing().create(inputs, QUIET)
+    assert isinstance(refused.value, PartialError)
+    assert refused.value.outputs["keys"] == {}
+    # What was made is found, and replaced.
+    outputs = B2KeyRing().update("user", refused.value.outputs, inputs, QUIET)
+    assert list(_keys(double)) == [outputs["keys"]["a"]["accessKeyId"]]
+
+
+def test_a_key_that_was_there_before_is_not_a_new_one(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = _ring(double, monkeypatch)
+    _answering(double, monkeypatch, "create_key", lambda found: found | {"applicationKeyId": double.key_id})
+    with pytest.raises(StoreError, match="has a key that was there before"):
+        B2KeyRing().create(inputs, QUIET)
+
+
+@pytest.mark.parametrize("listed", ["none", "without buckets"])
+def test_a_key_that_is_not_listed_and_works_is_kept(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    """Its secret would be lost for good."""
+    inputs = _ring(double, monkeypatch)
+    _, outputs = B2KeyRing().create(inputs, QUIET)
+    with monkeypatch.context() as patch:
+        keys = [] if listed == "none" else [key.as_key() | {"bucketIds": None} for key in double.all_application_keys]
+        _answering(double, patch, "list_keys", lambda found: found | {"keys": keys})
+        found = B2KeyRing().read("user", inputs, outputs, QUIET)
+        assert found is not None
+        assert found.outputs == outputs
+        assert B2KeyRing().diff(found.inputs, inputs).changed == ()
+        assert B2KeyRing().update("user", outputs, inputs, QUIET) == outputs
+        with pytest.raises(StoreError, match="may be in use and is not deleted"):
+            B2KeyRing().delete("user", outputs, QUIET)
+    assert list(_keys(double)) == [outputs["keys"]["a"]["accessKeyId"]]
+
+
+def test_a_key_that_is_gone_is_gone(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = _ring(double, monkeypatch)
+    _, outputs = B2KeyRing().create(inputs, QUIET)
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    double.delete_key(double.API_URL, token, outputs["keys"]["a"]["accessKeyId"])
+    found = B2KeyRing().read("user", inputs, outputs, QUIET)
+    assert found is not None
+    assert found.outputs["keys"] == {}
+
+
+def test_a_deletion_of_another_key_is_no_answer(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = {**_ring(double, monkeypatch), "retireConfirmed": True}
+    _, outputs = B2KeyRing().create(inputs, QUIET)
+    _answering(double, monkeypatch, "delete_key", lambda found: found | {"applicationKeyId": "other"})
+    with pytest.raises(StoreError, match="b2_delete_key"):
+        B2KeyRing().delete("user", {**outputs, "retireConfirmed": True}, QUIET)
+
+
+def test_only_the_bucket_that_was_asked_for_is_taken(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _create(double, monkeypatch, double.key_id, double.key, forceDestroy=True)
+    token = double.authorize_account(double.API_URL, double.key_id, double.key)["authorizationToken"]
+    info = {"synapse-media-stack": "ours"}
+    other = double.create_bucket(double.API_URL, token, double.key_id, "other-media", "allPrivate", bucket_info=info)
+    proof = model.read(ProofInputs, {"owner": made["owner"], "connection": made["connection"]})
+    decoy = "synapse-media-decoy-1"
+    with monkeypatch.context() as patch:
+        _answering(double, patch, "list_buckets", lambda _: {"buckets": [other]})
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: B2Bucket().delete("refused-media", made, QUIET),
+            lambda: B2Bucket().read("refused-media", made, made, QUIET),
+            lambda: B2Administrator().delete_decoy(proof, decoy),
+            lambda: B2Administrator().ensure_decoy(proof, decoy),
+        )
+        for call in calls:
+            with pytest.raises(StoreError, match="the answer is about another bucket, 'other-media'"):
+                call()
+    assert sorted(double.bucket_name_to_bucket) == ["other-media", "refused-media"]
+    # A server that leaves the choice to us.
+    listed = [bucket.bucket_dict(token) for bucket in double.bucket_name_to_bucket.values()]
+    with monkeypatch.context() as patch:
+        _answering(double, patch, "list_buckets", lambda _: {"buckets": listed[::-1]})
+        B2Bucket().delete("refused-media", made, QUIET)
+    assert list(double.bucket_name_to_bucket) == ["other-media"]
+
+
+def test_a_bucket_that_is_found_by_its_id_is_not_gone(double: B2Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _create(double, monkeypatch, double.key_id, double.key)
+    listed = double.list_buckets
+
+    def without_names(*arguments: Any, bucket_name: str | None = None, **named: Any) -> Any:
+        return {"buckets": []} if bucket_name else listed(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(double, "list_buckets", without_names)
+        for call in (
+            lambda: B2Bucket().delete("refused-media", made, QUIET),
+            lambda: B2Bucket().read("refused-media", made, made, QUIET),
+        ):
+            with pytest.raises(StoreError, match="it is not taken for deleted"):
+                call()
+    assert list(double.bucket_name_to_bucket) == ["refused-media"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "changes"),
+    [
+        ("create_bucket", {"bucketName": "other"}),
+        ("update_bucket", {"bucketId": "other"}),
+        ("delete_bucket", {"bucketId": "other"}),
+        ("delete_bucket", {"bucketId": None}),
+    ],
+)
+def test_an_answer_about_another_bucket_is_none(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, operation: str, changes: dict[str, Any]
+) -> None:
+    made = {} if operation == "create_bucket" else _create(double, monkeypatch, double.key_id, double.key)
+    _answering(double, monkeypatch, operation, lambda found: found | changes)
+    calls = {
+        "create_bucket": lambda: _create(double, monkeypatch, double.key_id, double.key),
+        "update_bucket": lambda: B2Bucket().update("refused-media", made, {**made, "abortDays": 3}, QUIET),
+        "delete_bucket": lambda: B2Bucket().delete("refused-media", made, QUIET),
+    }
+    # Of a new bucket, b2sdk asserts its name.
+    with pytest.raises(StoreError, match=r"about another bucket|is not that of B2's API"):
+        calls[operation]()
+
+
+@pytest.mark.parametrize("part", ["accountId", "authorizationToken", "s3ApiUrl"])
+def test_an_account_without_a_part_is_no_answer(double: B2Double, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    def without(found: dict[str, Any]) -> dict[str, Any]:
+        storage = found["apiInfo"]["storageApi"]
+        holder = storage if part in storage else found
+        holder[part] = None
+        return found
+
+    _answering(double, monkeypatch, "authorize_account", without)
+    with pytest.raises(StoreError, match="b2_authorize_account at Backblaze B2"):
+        _create(double, monkeypatch, double.key_id, double.key)
 
 
 def _create(
@@ -633,10 +795,12 @@ def test_a_key_is_deleted_by_its_id_whether_it_is_listed_or_not(
     name, outputs = ring.create(inputs, Context([].append))
     nothing = b'{"keys": [], "nextApplicationKeyId": null}'
     double.fault = lambda operation: (200, "application/json", nothing) if operation == "list_keys" else None
-    ring.delete(name, outputs, Context([].append))
+    with pytest.raises(StoreError, match="may be in use and is not deleted"):
+        ring.delete(name, outputs, QUIET)
+    ring.delete(name, {**outputs, "retireConfirmed": True}, QUIET)
     assert _keys(double) == {}
     # Again, as after a run that was cut off.
-    ring.delete(name, outputs, Context([].append))
+    ring.delete(name, outputs, QUIET)
 
 
 def test_what_the_admin_key_needs_is_the_catalogs() -> None:
