@@ -6,8 +6,8 @@ from synapse_media.errors import StoreError
 from synapse_media.schema.resources import EXISTING_KEY, ExistingKeyInputs, ExistingKeyState
 from synapse_media.store import credentials
 from synapse_media.store.answers import ApiError
-from synapse_media.store.clients import Client, Credential, admin_credential, call, s3_client
-from synapse_media.store.objects import look
+from synapse_media.store.clients import Client, Credential, admin_credential, s3_client
+from synapse_media.store.objects import bucket_names, look
 
 from .resource import Context, SchemaResource
 
@@ -75,7 +75,7 @@ def _with_key(inputs: ExistingKeyInputs, former: ExistingKeyState | None, contex
 
 
 def _other_buckets(s3: Client, bucket: str) -> set[str]:
-    return {str(found["Name"]) for found in call(s3, "list_buckets").get("Buckets", [])} - {bucket}
+    return set(bucket_names(s3)) - {bucket}
 
 
 def _refuse_wider(inputs: ExistingKeyInputs, key: Credential, others: set[str], former: ExistingKeyState) -> None:

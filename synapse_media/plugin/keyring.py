@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 from synapse_media.errors import StoreError
 from synapse_media.redaction import remember
@@ -354,13 +354,18 @@ def _make(family: KeyFamily, slot: str, before: frozenset[str], inputs: AnyRingI
 
 def _require_new(who: str, made: MadeKey, before: frozenset[str]) -> None:
     """Raises ApiError for an answer that has no key, or one that was there before, the administrator's among them."""
-    if not (_PRINTED.fullmatch(made.key_id) and _PRINTED.fullmatch(made.secret)):
+    if not (is_printed(made.key_id) and is_printed(made.secret)):
         fault = "has no key, or one with characters that no key has"
     elif made.key_id in before:
         fault = "has a key that was there before"
     else:
         return
     raise ApiError(NO_ANSWER, 0, f"{who}: the answer to the call that makes a key {fault}")
+
+
+def is_printed(part: object) -> TypeGuard[str]:
+    """Whether a part of an answer can be an access key ID or a secret access key: it has no blank and no control."""
+    return isinstance(part, str) and _PRINTED.fullmatch(part) is not None
 
 
 _PRINTED: Final = re.compile("[!-~]+")

@@ -8,7 +8,7 @@ from synapse_media.schema.connection import AdminCheck
 from synapse_media.schema.resources import ProofInputs
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import call, iam_client, s3_client
-from synapse_media.store.objects import clear_proof, create_bucket
+from synapse_media.store.objects import bucket_names, clear_proof, create_bucket
 
 from .bucket import is_marked
 from .existing_key import ExistingKey
@@ -52,8 +52,7 @@ class S3Administrator:
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:
         s3 = s3_client(inputs.connection)
         try:
-            # A store that knows the prefix sends no list of thousands of buckets for every proof.
-            listed = [bucket["Name"] for bucket in call(s3, "list_buckets", Prefix=DECOY).get("Buckets", [])]
+            listed = list(bucket_names(s3, DECOY))
         except ApiError as error:
             if not (error.denied or error.lacking):
                 raise
@@ -61,7 +60,7 @@ class S3Administrator:
         found = []
         for name in listed:
             # Not those of the proofs beside this one, of which each would ask for the mark of every other.
-            if not name.startswith(DECOY) or name == decoy or name in self._ours:
+            if name == decoy or name in self._ours:
                 continue
             try:
                 if is_marked(mark_of(s3, name), inputs):

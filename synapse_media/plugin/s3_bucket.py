@@ -19,6 +19,7 @@ from synapse_media.store.clients import Client, call, call_if_any, s3_client
 from synapse_media.store.objects import (
     Elsewhere,
     Version,
+    bucket_names,
     create_bucket,
     empty_out,
     left_by_proof,
@@ -524,20 +525,24 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
 
         A bucket that is taken for gone is dropped from the state with its media, or made anew.
         """
+        gone = f"bucket {self.bucket!r} {self.place}: the store says that it does not exist (NoSuchBucket)"
         try:
-            # A store that knows the prefix sends no list of thousands of buckets.
-            found = call(self.s3, "list_buckets", Prefix=self.bucket).get("Buckets", [])
+            listed = self.bucket in bucket_names(self.s3, self.bucket)
         except ApiError as error:
-            if not (error.denied or error.lacking):
-                raise
-            return  # an administrator of some buckets alone
-        if any(bucket["Name"] == self.bucket for bucket in found):
+            if error.denied or error.lacking:
+                return  # an administrator of some buckets alone
+            raise ApiError(
+                error.code,
+                error.status,
+                f"{gone}, and whether it lists the bucket is not known: {error}. It is not taken for deleted. Run this "
+                "again once the store lists its buckets.",
+            ) from None
+        if listed:
             raise ApiError(
                 NO_ANSWER,
                 0,
-                f"bucket {self.bucket!r} {self.place}: the store says that it does not exist (NoSuchBucket), and lists "
-                "it among its buckets. It is not taken for deleted. Check whether several servers answer at the "
-                "endpoint, of which one lags behind or is another store, and run this again.",
+                f"{gone}, and lists it among its buckets. It is not taken for deleted. Check whether several servers "
+                "answer at the endpoint, of which one lags behind or is another store, and run this again.",
             )
 
     def _has_mark(self) -> bool:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from synapse_media.errors import StoreError
 from synapse_media.schema.connection import AdminCheck, Connection
@@ -39,7 +38,7 @@ from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import clear_proof, look
 
 from .families import Family
-from .keyring import KeyFamily, MadeKey, RingBase, require_leave
+from .keyring import KeyFamily, MadeKey, RingBase, is_printed, require_leave
 from .resource import Context, PartialError
 from .s3_bucket import S3BucketBase, S3Family, mark
 from .storj_grant import OBJECTS, PERMISSIONS, Grant, parse
@@ -57,6 +56,8 @@ _SETTLE: Final = 30.0
 """Seconds until the gateways accept a newly registered key."""
 _REVOKE_SECONDS: Final = 60
 _LONG_WORD: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{40,}")
+_WORD: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{12,}")
+_GRANT: Final = "[access grant]"
 
 
 # ---- the operator's grant
@@ -118,15 +119,17 @@ def _register(connection: Connection, grant: Grant, *, repeatable: bool) -> _Reg
         ca_file=connection.ca_file,
         plain_errors=True,
     )
-    asked = {"access_grant": grant.serialize(), "public": False}
+    given = grant.serialize()
+    asked = {"access_grant": given, "public": False}
     try:
         answer = client.call("POST", "/v1/access", asked, repeatable=repeatable)
     except ApiError as error:
-        # The server may quote the grant in its message, perhaps truncated.
-        raise ApiError(error.code, error.status, _LONG_WORD.sub("[access grant]", str(error))) from None
+        # The server may quote the grant in its message, perhaps truncated or in lines.
+        words = _WORD.sub(lambda word: _GRANT if word[0] in given else word[0], str(error))
+        raise ApiError(error.code, error.status, _LONG_WORD.sub(_GRANT, words)) from None
     found = answer if isinstance(answer, Mapping) else {}
     key_id, secret, endpoint = (found.get(name) for name in ("access_key_id", "secret_key", "endpoint"))
-    if not (isinstance(key_id, str) and key_id and isinstance(secret, str) and secret and isinstance(endpoint, str)):
+    if not (is_printed(key_id) and is_printed(secret) and isinstance(endpoint, str)):
         raise ApiError("Unparsable", 200, f"POST /v1/access at {client.base}: the answer has no key pair")
     if not _is_base(endpoint):
         raise ApiError(
@@ -136,12 +139,12 @@ def _register(connection: Connection, grant: Grant, *, repeatable: bool) -> _Reg
     return _Registered(Credential(key_id, secret), endpoint.rstrip("/"), ends if isinstance(ends, str) else "")
 
 
+_BASE: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?")
+
+
 def _is_base(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path in ("", "/")
-    except ValueError:
-        return False
+    match = _BASE.fullmatch(url)
+    return match is not None and 0 < int(match["port"] or 443) < 1 << 16
 
 
 # ---- short-lived keys, for the bucket alone: kept in memory, never in the state
@@ -547,7 +550,7 @@ def _revoke(program: str, grant: Grant) -> str:
             return f"no answer within {_REVOKE_SECONDS} s"
         except OSError as error:
             return str(error.strerror)
-        first = " ".join(_LONG_WORD.sub("[access grant]", done.stderr or done.stdout).split())[:300]
+        first = " ".join(_LONG_WORD.sub(_GRANT, done.stderr or done.stdout).split())[:300]
         return "" if done.returncode == 0 else f"{first or 'no message'} (code {done.returncode})"
 
 

@@ -177,7 +177,7 @@ class JsonClient:
                 raise _about_tls(fault, where) from None
             raise _TransientError("NoConnection", 0, f"{where}: no connection: {fault}") from None
         except (http.client.HTTPException, OSError) as error:
-            if isinstance(error, ssl.SSLError) and _is_alert(error):
+            if isinstance(error, ssl.SSLError) and schemes.is_alert(str(error.reason)):
                 raise _about_tls(error, where) from None
             kind = "time-out" if isinstance(error, TimeoutError) else type(error).__name__
             raise _TransientError("Truncated", 0, f"{where}: the answer broke off ({kind})") from None
@@ -199,14 +199,9 @@ def _about_tls(fault: ssl.SSLError, where: str) -> ApiError:
     """No further try mends a certificate, or makes a server speak TLS."""
     if isinstance(fault, ssl.SSLCertVerificationError):
         return ApiError("BadCertificate", 0, f"{where}: its certificate is not valid: {fault}")
-    if fault.reason in schemes.NOT_TLS or _is_alert(fault):
+    if fault.reason in schemes.NOT_TLS or schemes.is_alert(str(fault.reason)):
         return ApiError("NoTls", 0, f"{where}: no connection: {fault}")
     return _TransientError("NoConnection", 0, f"{where}: no connection: {fault}")
-
-
-def _is_alert(fault: ssl.SSLError) -> bool:
-    """Whether the server said why it ends the handshake; in TLS 1.3 that may follow the request."""
-    return schemes.ALERT in str(fault.reason)
 
 
 def opener(ca_file: str) -> urllib.request.OpenerDirector:

@@ -34,6 +34,23 @@ def create_bucket(s3: Client, bucket: str, region: str) -> None:
     call(s3, "create_bucket", Bucket=bucket)
 
 
+def bucket_names(s3: Client, prefix: str = "") -> Iterator[str]:
+    """The names of the buckets that the key may list. Raises ApiError, also where the listing has no end.
+
+    Args:
+        prefix: of the names that are wanted. A store that knows it sends no list of thousands.
+    """
+    next_page = _counting("buckets", bounded.PAGES)
+    asked: dict[str, Any] = {"Prefix": prefix} if prefix else {}
+    while True:
+        page = call(s3, "list_buckets", **asked)
+        yield from (str(bucket["Name"]) for bucket in page.get("Buckets", []) if bucket["Name"].startswith(prefix))
+        if not page.get("ContinuationToken"):
+            return
+        asked["ContinuationToken"] = page["ContinuationToken"]
+        next_page(page["ContinuationToken"])
+
+
 def look(s3: Client, bucket: str) -> None:
     """Raises ApiError unless the bucket can be listed; `absent`, `denied` and `bad_key` are then the store's answer.
 

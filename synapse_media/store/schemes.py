@@ -18,20 +18,24 @@ from .answers import ApiError
 _SECONDS: Final = 3
 NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
 """OpenSSL's reasons for what is no record of TLS."""
-ALERT: Final = "_ALERT_"
-"""In OpenSSL's reasons for a handshake that the server ended."""
 _CLOSED: Final = (
     "EOF occurred",
     "Connection reset",
     "Connection aborted",
     "onnection was closed",
     "broke off",
-    "BadStatusLine",
     "handshake operation timed out",
 )
-"""What clients say where the other side ends the connection, waits, or has words of its own in place of an answer."""
+"""What clients say where the other side ends the connection, or waits, in place of a TLS handshake."""
+_NO_HTTP: Final = ("BadStatusLine", "onnection was closed", "Connection aborted")
+"""What they say, among other things, of an answer that is not HTTP."""
 _OTHER_NAME: Final = ("Hostname mismatch", "IP address mismatch", "doesn't match")
 _OTHER_TIME: Final = ("certificate has expired", "certificate is not yet valid")
+
+
+def is_alert(said: str) -> bool:
+    """Whether an error of OpenSSL's is an alert of the server: why it ended the handshake."""
+    return "_ALERT_" in said or "UNRECOGNIZED_NAME" in said
 
 
 def hint(url: str, setting: str, said: str) -> str:
@@ -51,7 +55,7 @@ def hint(url: str, setting: str, said: str) -> str:
             host, port = parts.hostname or "", parts.port or 80
             if _speaks_tls(host, port):
                 return f". What answers there speaks TLS: set {setting}: https://{parts.netloc}."
-            if any(words in said for words in _CLOSED) and _greeting(host, port) not in (b"", b"HTTP/"):
+            if any(words in said for words in _NO_HTTP) and _greeting(host, port) not in (b"", b"HTTP/"):
                 return f". What answers there speaks no HTTP: check the port in {setting}."
     return ""
 
@@ -59,17 +63,28 @@ def hint(url: str, setting: str, said: str) -> str:
 def _without_handshake(parts: SplitResult, setting: str, said: str) -> str:
     host, port = parts.hostname or "", parts.port or 443
     closed = any(words in said for words in _CLOSED)
-    if any(reason in said for reason in NOT_TLS) or (closed and _speaks_http_alone(host, port)):
-        return (
-            f". What answers there speaks no TLS: is it http in place of https? Give {setting} the port that "
-            f"speaks TLS, or set {setting}: http://{parts.netloc}, with which nothing is encrypted."
-        )
-    if ALERT in said:
-        return (
-            f". That is why the server ended the TLS handshake: check the name in {setting}. A certificate of the "
-            "client is not supported."
-        )
+    if any(reason in said for reason in NOT_TLS) or (closed and not _speaks_tls(host, port)):
+        greeting = _greeting(host, port)
+        if greeting == b"HTTP/":
+            return (
+                f". What answers there speaks no TLS: is it http in place of https? Give {setting} the port that "
+                f"speaks TLS, or set {setting}: http://{parts.netloc}, with which nothing is encrypted."
+            )
+        return f". What answers there speaks neither TLS nor HTTP: check the port in {setting}." if greeting else ""
+    if is_alert(said):
+        why = next((words for alert, words in _ALERTS.items() if alert in said), _ANY_ALERT)
+        return f". {why.format(setting=setting)}"
     return ""
+
+
+_NO_CERTIFICATE: Final = "it wants a certificate of the client, which is not supported"
+_ALERTS: Final = {
+    "PROTOCOL_VERSION": "The server has no version of TLS that this machine takes.",
+    "CERTIFICATE_REQUIRED": f"The server ended the handshake: {_NO_CERTIFICATE}.",
+    "UNRECOGNIZED_NAME": "The server does not have this name: check {setting}.",
+}
+"""What a server means by its alerts, by OpenSSL's names for them."""
+_ANY_ALERT: Final = f"The server ended the handshake: it does not have the name in {{setting}}, or {_NO_CERTIFICATE}."
 
 
 def _about_certificate(setting: str, said: str) -> str:
@@ -78,7 +93,11 @@ def _about_certificate(setting: str, said: str) -> str:
     if any(words in said for words in _OTHER_TIME):
         return ". Renew the server's certificate, or set the clock of this machine."
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        return ". If its authority is your own, name the authority's certificate with ca_file (s3_compatible, storj)."
+        return (
+            ". If its authority is your own, name the authority's certificate with ca_file, where the provider has "
+            "that setting (s3_compatible, storj), or else in the environment, as SSL_CERT_FILE, AWS_CA_BUNDLE and "
+            "REQUESTS_CA_BUNDLE."
+        )
     return ""
 
 
@@ -107,13 +126,9 @@ def _speaks_tls(host: str, port: int) -> bool:
             return True
     except ssl.SSLError as error:
         # It wants a certificate of the client, say: that is TLS as well.
-        return ALERT in str(error.reason)
+        return is_alert(str(error.reason))
     except (OSError, ValueError):
         return False
-
-
-def _speaks_http_alone(host: str, port: int) -> bool:
-    return not _speaks_tls(host, port) and _greeting(host, port) == b"HTTP/"
 
 
 @cache

@@ -513,7 +513,7 @@ def test_http_where_there_is_https_is_explained(
             ask(store.url)
 
 
-@pytest.mark.parametrize("ask", [_s3, _iam])
+@pytest.mark.parametrize("ask", CLIENTS.values(), ids=CLIENTS)
 def test_a_certificate_of_an_authority_of_ones_own_is_explained(ask: Any, any_credential: None, tmp_path: Path) -> None:
     embedded._make_certificate(tmp_path)
     said = "name the authority's certificate with ca_file"
@@ -578,24 +578,45 @@ def test_a_server_that_wants_a_certificate_of_the_client_is_explained(
         store.context.verify_mode = ssl.CERT_REQUIRED
         # Later versions refuse after the handshake, and a client that writes meanwhile may not see why.
         store.context.maximum_version = ssl.TLSVersion.TLSv1_2
-        with pytest.raises(ApiError, match="A certificate of the client is not supported"):
+        with pytest.raises(ApiError, match="it wants a certificate of the client, which is not supported"):
             ask(store.url.replace("http:", "https:").replace("127.0.0.1", "localhost"))
     http.trusting.cache_clear()
 
 
 @pytest.mark.parametrize("greeting", [b"SSH-2.0-OpenSSH_9.2\r\n", b"220 mail.example.com ESMTP\r\n"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @of_each_client
 def test_a_server_that_speaks_no_http_is_explained(
-    setting: str, ask: Any, greeting: bytes, any_credential: None
+    setting: str, ask: Any, scheme: str, greeting: bytes, any_credential: None
 ) -> None:
     class Greets(Hostile):
         def finish_request(self, request: Any, client_address: Any) -> None:
             request.sendall(greeting)
             request.recv(65536)
 
-    said = f"speaks no HTTP: check the port in {setting.partition(' ')[0]}"
+    said = f"(no|nor) HTTP: check the port in {setting.partition(' ')[0]}"
     with Greets(says(200, "")) as store, serving(store), pytest.raises(ApiError, match=said):
-        ask(store.url)
+        ask(store.url.replace("http:", f"{scheme}:"))
+
+
+@pytest.mark.parametrize(
+    ("alert", "said"),
+    [
+        (40, "it does not have the name in {}, or it wants a certificate of the client"),
+        (70, "The server has no version of TLS that this machine takes"),
+        (112, "The server does not have this name: check {}"),
+    ],
+)
+@of_each_client
+def test_an_alert_of_a_server_is_explained(setting: str, ask: Any, alert: int, said: str, any_credential: None) -> None:
+    class Alerts(Hostile):
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            request.recv(65536)
+            request.sendall(bytes((21, 3, 3, 0, 2, 2, alert)))  # a record of TLS: fatal
+
+    wanted = said.format(setting.partition(" ")[0])
+    with Alerts(says(200, "")) as store, serving(store), pytest.raises(ApiError, match=wanted):
+        ask(store.url.replace("http:", "https:"))
 
 
 @pytest.mark.parametrize("document", ["junk", "[]", "[" * 20_000, '{"Statement":' + "[" * 20_000])
