@@ -346,7 +346,8 @@ class StorjKeys(KeyFamily):
         try:
             registered = _register(state.inputs.connection, grant, repeatable=False)
         except ApiError as error:
-            if not (300 <= error.status < 500 or error.code == "BadCertificate") or error.status == 408:
+            # Who answers 429 may have passed the request on before.
+            if not (300 <= error.status < 500 or error.code == "BadCertificate") or error.status in (408, 429):
                 raise StoreError(
                     f"slot {slot!r}: {error}. The request is not repeated, and may have made a key pair, which nobody "
                     f"received. Run `up` again for another."

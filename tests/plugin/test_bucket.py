@@ -525,6 +525,29 @@ def test_a_bucket_that_the_store_lists_is_not_gone(direct: Direct) -> None:
     assert direct.bucket_exists()
 
 
+@pytest.mark.parametrize("listing", ["in pages", "broken"])
+def test_a_bucket_is_looked_for_in_the_whole_list(direct: Direct, listing: str) -> None:
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+
+    def page(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:
+        if listing == "broken":
+            return proxy.Answer(500, (), b"")
+        later = "continuation-token" in request.target
+        name, more = (direct.name, "") if later else ("other", "<ContinuationToken>t</ContinuationToken>")
+        bucket = f"<Bucket><Name>{name}</Name><CreationDate>2026-01-31T23:59:59.000Z</CreationDate></Bucket>"
+        body = f"<ListAllMyBucketsResult><Buckets>{bucket}</Buckets>{more}</ListAllMyBucketsResult>"
+        return proxy.Answer(200, (("Content-Type", "application/xml"),), body.encode())
+
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(_unknown_bucket(direct), when=lambda request: direct.name in request.path)
+        double.misbehave(page)
+        there = {**outputs, **inputs, "connection": direct.connection(endpoint=double.url)}
+        said = "lists it among its buckets" if listing == "in pages" else "Run this again once the store lists"
+        with pytest.raises(ApiError, match=said):
+            BUCKET.read(direct.name, there, there, direct.context)
+
+
 def _unknown_bucket(direct: Direct) -> proxy.Fault:
     return lambda request, _: proxy.error(request, 404, "NoSuchBucket", f"{direct.name} does not exist")
 

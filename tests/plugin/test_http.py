@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -142,6 +143,20 @@ def test_a_post_is_never_repeated(api: MisbehavingServer, answer: Answer) -> Non
     with pytest.raises(ApiError):
         client(api).call("POST", "/v2/keys", {"name": "x"})
     assert len(api.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "calls"),
+    [
+        ('{"message": "API rate limit exceeded"}', 1),  # a gateway's
+        ('{"id": "too_many_requests", "message": "later"}', 2),  # the API's own
+    ],
+)
+def test_a_post_is_repeated_where_the_api_itself_put_it_off(api: MisbehavingServer, body: str, calls: int) -> None:
+    api.answers = [says(429, body), says(201, "{}")]
+    with suppress(ApiError):
+        client(api).call("POST", "/v2/keys", {"name": "x"})
+    assert len(api.calls) == calls
 
 
 def test_an_answer_cut_short_says_so_and_shows_nothing_of_it(api: MisbehavingServer) -> None:

@@ -347,15 +347,28 @@ def test_a_registration_that_is_refused(at: At, uplink: Path, status: int) -> No
     assert _revoked(uplink) == []
 
 
-def test_a_server_that_repeats_the_grant_is_not_quoted(at: At) -> None:
+@pytest.mark.parametrize("length", [0, 30, 15])
+def test_a_server_that_repeats_the_grant_is_not_quoted(at: At, length: int) -> None:
+    """Whole, or in lines."""
+    given: list[str] = []
+
     def repeats(request: proxy.Request, _: object) -> proxy.Answer:
-        return proxy.Answer(400, (("Content-Type", "text/plain"),), b"bad: " + request.body)
+        text = json.loads(request.body)["access_grant"]
+        given.append(text)
+        lines = [text[start : start + length] for start in range(0, len(text), length)] if length else [text]
+        return proxy.Answer(400, (("Content-Type", "text/plain"),), b"bad: " + "\n".join(lines).encode())
 
     with proxy.in_front_of(at.auth.url) as between:
         between.misbehave(repeats)
         at.url = between.url
-        with pytest.raises(PartialError, match=r"bad: .*\[access grant\]"):
+        with pytest.raises(PartialError, match=r"bad: .*\[access grant\]") as refused:
             at.make()
+    assert not any(given[0][start : start + 12] in str(refused.value) for start in range(len(given[0]) - 12))
+
+
+def _pair(*, gateway: str = "https://gateway.example.com", key_id: str = "j", secret: str = "s") -> proxy.Fault:
+    body = json.dumps({"access_key_id": key_id, "secret_key": secret, "endpoint": gateway}).encode()
+    return lambda _request, _upstream: proxy.Answer(200, (), body)
 
 
 NOT_KNOWN = {
@@ -369,8 +382,26 @@ NOT_KNOWN = {
     "no gateway": lambda _request, _upstream: proxy.Answer(
         200, (), b'{"access_key_id": "j", "secret_key": "s", "endpoint": "gateway"}'
     ),
-    "no URL": lambda _request, _upstream: proxy.Answer(
-        200, (), b'{"access_key_id": "j", "secret_key": "s", "endpoint": "https://["}'
+    **{
+        f"the gateway {gateway!r}": _pair(gateway=gateway)
+        for gateway in (
+            "https://[",
+            "https://user:password@gateway.example.com",
+            "https://gateway.example.com/?x=1",
+            "https://gateway.example.com/#x",
+            "https://gateway.example.com:99999",
+            "https://gateway.example.com:0",
+            "https://gateway.exa\nmple.com",
+            "https://gateway example.com",
+            "https://$(id).example.com",
+            "https://'gateway'.example.com",
+        )
+    },
+    "a secret in two lines": _pair(secret="a\nb"),
+    "an access key ID with a blank": _pair(key_id="a b"),
+    "no secret": _pair(secret=""),
+    "429 of a proxy": lambda _request, _upstream: proxy.Answer(
+        429, (("Content-Type", "application/json"),), b'{"message": "API rate limit exceeded"}'
     ),
 }
 
