@@ -768,7 +768,7 @@ def media_in(session: Session, bucket: Bucket, record: Applied) -> str:
     A look before anything goes: the engine would delete keys and settings first, and only then be refused the bucket.
     """
     from synapse_media.plugin.look import look
-    from synapse_media.store.objects import holds_media
+    from synapse_media.store.objects import is_empty
 
     with session.credentials(), waiting(f"{record.server_name}: is media in {bucket.name}?"):
         try:
@@ -777,7 +777,8 @@ def media_in(session: Session, bucket: Bucket, record: Applied) -> str:
             # The store's own key may see enough, where there is no admin's or it is for another API.
             try:
                 connection, credential = own_key(_outputs_of(session, record))
-                holds = holds_media(s3_client(connection, credential), bucket.name)
+                # A bucket that only this look says is gone may be there all the same.
+                holds = not is_empty(s3_client(connection, credential), bucket.name)
             except (StoreError, contract.ContractError):
                 return f"it can't be seen whether the bucket {bucket.name} holds media, so it is taken to: {error}"
     return f"the bucket {bucket.name} holds media" if holds else ""

@@ -379,7 +379,10 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
             "is gone; if that does not help, rotate."
         )
     elif any("NoSuchBucket" in line.outcome for line in failed):
-        sentences.append("The bucket is gone. `synapse-media up --refresh` detects that and creates it again, empty.")
+        sentences.append(
+            "By the store's word the bucket does not exist. If it was deleted, `synapse-media up --refresh` creates it "
+            "again, empty."
+        )
     elif any(line.outcome == "refused" for line in failed):
         sentences.append(
             "Something denies what the policy grants: a bucket policy created by hand, or a TLS-only policy behind a "

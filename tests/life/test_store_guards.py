@@ -19,6 +19,7 @@ import pytest
 from synapse_media import stackfile
 from synapse_media.cli import main, stacks
 from synapse_media.engine.session import EngineError
+from tests.doubles.proxy import error, in_front_of
 from tests.life.life import SERVER, Life
 
 PHOTO = b"photo"
@@ -869,3 +870,32 @@ def test_a_run_that_fails_midway_after_one_that_was_cut_off_is_not_taken_for_one
         for one in life.stack.engine.export(life.stack.name)["deployment"]["resources"]
     )
     assert media(life) == PHOTO
+
+
+def test_nothing_goes_where_the_store_lists_a_bucket_that_it_says_is_gone(begin: Callable[[], Life]) -> None:
+    """A node that lags behind, or another store behind the same name: the key and the user would go first."""
+    life = begin()
+    with in_front_of(life.running.endpoint) as s3:
+        store = {
+            "provider": "s3_compatible",
+            "endpoint": s3.url,
+            "iam_endpoint": life.running.iam_endpoint,
+            "bucket": life.bucket,
+            "settle_seconds": 0,
+        }
+        life.stack.write({SERVER: store}, [f"{SERVER}/delete-bucket", f"{SERVER}/retire-key"])
+        life.stack.up()
+        put_media(life)
+        s3.misbehave(
+            lambda request, _: error(request, 404, "NoSuchBucket", "gone"),
+            when=lambda request: life.bucket in request.path,
+        )
+        code, said = life.command("destroy", "--yes")
+        assert code == 1, said
+        assert f"it can't be seen whether the bucket {life.bucket} holds media" in said
+        assert life.iam.list_access_keys(UserName=life.user)["AccessKeyMetadata"]
+        s3.behave()
+        assert life.stack.preview(refresh=True) == ()
+        life.stack.write({SERVER: store}, [f"{SERVER}/{word}" for word in ("delete-bucket", "delete-media")])
+        code, said = life.command("destroy", "--yes")
+        assert code == 0, said

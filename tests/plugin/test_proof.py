@@ -323,7 +323,7 @@ def test_a_bucket_that_is_gone_is_said_once(direct: Direct) -> None:
     assert failed(lines) == {"put": "failed (NoSuchBucket)"}
     assert lines["get"].outcome == "not tested"
     assert lines["get"].detail == "put could not even be tried"
-    assert "The bucket is gone" in probes.advice(tuple(lines.values()))
+    assert "the bucket does not exist. If it was deleted" in probes.advice(tuple(lines.values()))
 
 
 def test_a_tls_only_policy_behind_plain_http_is_named(direct: Direct) -> None:
