@@ -1012,7 +1012,10 @@ class B2Administrator:
         api = _admin(inputs.connection)
         with _calling(inputs.connection, inputs.bucket):
             found = _find(api, inputs.bucket)
-        if found is None or not _tokens_of(found):
+        if found is None:
+            # The key was proved with it just now, and would be taken for one that was never handed out.
+            raise ApiError("NotJson", 0, f"bucket {inputs.bucket} at Backblaze B2 is not found, and was a moment ago")
+        if not _tokens_of(found):
             return
         key = _keys_of(api, inputs.connection, found.id_).get(inputs.access_key_id)
         # Of a key that is not listed yet the token is not known: without any token, no key is taken for an orphan.
