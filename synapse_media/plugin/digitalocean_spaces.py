@@ -5,11 +5,13 @@ https://docs.digitalocean.com/reference/api/reference/spaces-keys/ ; the token c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 from synapse_media.errors import StoreError
 from synapse_media.schema.connection import AdminCheck, Connection
@@ -26,12 +28,12 @@ from synapse_media.schema.resources import (
 from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
 from synapse_media.store.answers import NO_ANSWER, ApiError, items, part
-from synapse_media.store.clients import Credential, s3_client
+from synapse_media.store.clients import Client, Credential, call, s3_client
 from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look
 
 from .families import Family
-from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, key_name
+from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, accepted_at, key_name
 from .proof import clear_with_proved_key
 from .resource import Context, SchemaResource
 from .s3_bucket import is_public, make_private, read_policy, write_policy
@@ -49,6 +51,11 @@ _UNISSUED: Final = "-making"
 can be deleted. Other providers record that in the bucket's state, but here the vendor's plugin makes the bucket."""
 _ADMIN: Final = "admin"
 """The slot of a full-access key."""
+_FULL: Final = "fullaccess"
+_ID: Final = re.compile("[A-Za-z0-9]+")
+_SECRET: Final = re.compile("[!-~]+")
+_ANY_REGION: Final = ("https://nyc3.digitaloceanspaces.com", "nyc3")
+"""An endpoint and what is signed for there: a full-access key is of the account, and works in every region."""
 
 
 Grants = tuple[SpacesGrant, ...]
@@ -82,22 +89,56 @@ class SpacesApi:
         self._client = JsonClient(base, "DigitalOcean's API", headers, "api_endpoint", ca_file=connection.ca_file)
 
     def listed(self) -> list[_Key]:
-        """Every key of the account."""
-        keys: list[_Key] = []
+        """Every key of the account.
+
+        A key that is not among them is taken for deleted, so each page is compared with the number of keys that the
+        answer itself names.
+        """
+        keys: dict[str, _Key] = {}
+        expected: int | None = None
         for page in range(1, _PAGES + 1):
             answer = self._call("GET", _KEYS, query={"page": page, "per_page": _PAGE})
-            found = items(_WHAT, answer, "keys", dict)
-            keys += map(_listed, found)
-            if not found or len(keys) >= part(_WHAT, part(_WHAT, answer, "meta", dict), "total", int, 0):
-                return keys
+            found = [_parsed(key) for key in items(_WHAT, answer, "keys", dict)]
+            total = part(_WHAT, answer, "meta", dict).get("total")
+            # A bool is an int to Python.
+            if not isinstance(total, int) or isinstance(total, bool) or total < 0:
+                raise _not_whole("does not say how many keys there are (meta.total)")
+            if expected not in (None, total):
+                raise _not_whole(f"says {expected} keys on one page and {total} on another")
+            expected = total
+            if len(keys.keys() | {key.key_id for key in found}) < len(keys) + len(found):
+                raise _not_whole("has a key twice")
+            keys |= {key.key_id: key for key in found}
+            if len(keys) > total or (len(keys) < total and not found):
+                raise _not_whole(f"says that there are {total} keys, and has {len(keys)}")
+            if len(keys) == total:
+                if _names_another_page(answer):
+                    raise _not_whole(f"has the {total} keys that it says there are, and says that another page follows")
+                return list(keys.values())
         raise ApiError(NO_ANSWER, 0, f"{_WHAT}: more than {_PAGES * _PAGE} keys, where an account has {_LIMIT} at most")
 
-    def made(self, name: str, grants: Grants) -> MadeKey:
-        """Create a key; its secret is returned only once."""
+    def made(self, name: str, grants: Grants, before: frozenset[str]) -> MadeKey:
+        """Create a key; its secret is returned only once.
+
+        Args:
+            before: the IDs of the account's keys.
+        """
         try:
-            key = part(_WHAT, self._call("POST", _KEYS, {"name": name, "grants": _wire(grants)}), "key", dict)
+            key = part(_WHAT, self._call("POST", _KEYS, _asked(name, grants)), "key", dict)
+            secret, new = part(_WHAT, key, "secret_key", str), _parsed(key)
+            if not _SECRET.fullmatch(secret):
+                raise ApiError(NO_ANSWER, 0, f"{_WHAT}: the answer has a secret_key that is none")
+            if new.key_id in before:
+                raise ApiError(NO_ANSWER, 0, f"{_WHAT}: the answer has a key that was there before, {new.key_id}")
+            if (new.name, new.grants) != (name, grants):
+                raise ApiError(
+                    NO_ANSWER,
+                    0,
+                    f"{_WHAT}: the answer has a key with another name or other grants than were asked for, "
+                    f"{new.key_id}: look at it in the control panel",
+                )
         except ApiError as error:
-            if 400 <= error.status < 500 and len(self.listed()) >= _LIMIT:
+            if 400 <= error.status < 500 and len(before) >= _LIMIT:
                 raise StoreError(
                     f"key {name!r}: the account has reached its limit of {_LIMIT} Spaces keys. Delete an unused "
                     f"one. {error}"
@@ -108,33 +149,40 @@ class SpacesApi:
                     "replaces it."
                 ) from None
             raise
-        for needed in ("access_key", "secret_key"):
-            if not isinstance(key.get(needed), str) or not key[needed]:
-                raise StoreError(
-                    f"key {name!r}: the answer of DigitalOcean's API has no {needed}. The next `up` finds the key by "
-                    "its name and replaces it."
-                )
-        return MadeKey(key["access_key"], key["secret_key"], _created(key))
+        return MadeKey(new.key_id, secret, _created(key))
 
     def changed(self, key_id: str, name: str, grants: Grants) -> None:
-        self._call("PUT", f"{_KEYS}/{key_id}", {"name": name, "grants": _wire(grants)})
+        """Give a key this name and these grants, in place of all that it has."""
+        answer, wanted = self._call("PUT", _path(key_id), _asked(name, grants)), _Key(key_id, name, grants)
+        with suppress(ApiError):
+            if _parsed(part(_WHAT, answer, "key", dict)) == wanted:
+                return
+        # The API answers with the key as it is now. To anything else, the list of keys tells.
+        if wanted not in self.listed():
+            raise ApiError(
+                NO_ANSWER,
+                200,
+                f"{_WHAT}: key {key_id} does not have the name and the grants that it was given, after an answer to "
+                "the change that is not the API's: is this its address, with no proxy in front of it?",
+            )
 
     def deleted(self, key_id: str) -> None:
         """Delete a key. Succeeds if it does not exist."""
         try:
-            answer = self._call("DELETE", f"{_KEYS}/{key_id}")
-            # The API answers 204, without a body. To anything else, the list of keys tells.
-            if answer is not None and any(key.key_id == key_id for key in self.listed()):
-                raise ApiError(
-                    NO_ANSWER,
-                    200,
-                    f"{_WHAT}: key {key_id} is still there, after an answer to its deletion that is not the API's: is "
-                    "this its address, with no proxy in front of it?",
-                )
+            answer = self._call("DELETE", _path(key_id))
         except ApiError as error:
             # The API's own code: a proxy's 404 does not mean that the key does not exist.
-            if error.code != "not_found":
+            if (error.status, error.code) != (404, "not_found"):
                 raise
+            return
+        # The API answers 204, without a body. To anything else, the list of keys tells.
+        if answer is not None and any(key.key_id == key_id for key in self.listed()):
+            raise ApiError(
+                NO_ANSWER,
+                200,
+                f"{_WHAT}: key {key_id} is still there, after an answer to its deletion that is not the API's: is "
+                "this its address, with no proxy in front of it?",
+            )
 
     def _call(self, method: str, path: str, body: Any = None, query: Mapping[str, int] | None = None) -> Any:
         try:
@@ -154,12 +202,39 @@ def check_admin(asked: AdminCheck) -> None:
     SpacesApi(asked.connection).listed()
 
 
-def _listed(key: Mapping[str, Any]) -> _Key:
+def _path(key_id: str) -> str:
+    # A state may hold what an answer named as an ID.
+    return f"{_KEYS}/{quote(key_id, safe='')}"
+
+
+def _not_whole(fault: str) -> ApiError:
+    return ApiError(
+        NO_ANSWER,
+        0,
+        f"{_WHAT}: the list of keys {fault}, so it does not tell which keys there are. Check "
+        "api_endpoint and any proxy in front of the API. If a key was made or deleted just then, run this again.",
+    )
+
+
+def _names_another_page(answer: Any) -> bool:
+    links = part(_WHAT, answer, "links", dict, {})
+    return bool(part(_WHAT, links, "pages", dict, {}).get("next"))
+
+
+def _parsed(key: Mapping[str, Any]) -> _Key:
+    key_id = part(_WHAT, key, "access_key", str)
+    if not _ID.fullmatch(key_id):
+        raise ApiError(
+            NO_ANSWER,
+            0,
+            f"{_WHAT}: the answer has an access_key that is not letters and digits alone. Check "
+            "api_endpoint and any proxy in front of the API",
+        )
     grants = (
         SpacesGrant(bucket=part(_WHAT, grant, "bucket", str, ""), permission=part(_WHAT, grant, "permission", str, ""))
         for grant in items(_WHAT, key, "grants", dict, [])
     )
-    return _Key(part(_WHAT, key, "access_key", str), part(_WHAT, key, "name", str, ""), _ordered(grants))
+    return _Key(key_id, part(_WHAT, key, "name", str, ""), _ordered(grants))
 
 
 def _ordered(grants: Iterable[SpacesGrant]) -> Grants:
@@ -167,8 +242,9 @@ def _ordered(grants: Iterable[SpacesGrant]) -> Grants:
     return tuple(sorted(grants, key=lambda grant: (grant.bucket, grant.permission)))
 
 
-def _wire(grants: Grants) -> list[dict[str, str]]:
-    return [{"bucket": grant.bucket, "permission": grant.permission} for grant in grants]
+def _asked(name: str, grants: Grants) -> dict[str, Any]:
+    wire = [{"bucket": grant.bucket, "permission": grant.permission} for grant in grants]
+    return {"name": name, "grants": wire}
 
 
 def _created(key: Mapping[str, Any]) -> str:
@@ -189,33 +265,40 @@ class _SpacesKeys(NamedKeys):
         self._wanted = _ordered(inputs.grants)
         self._state = state
         self._api = SpacesApi(inputs.connection)
+        # The IDs of the keys that the account had when it was asked last.
+        self._account: frozenset[str] = frozenset()
 
     def found(self) -> list[NamedKey]:
         ours, buckets = {*self._names.values(), *self._kept_names.values()}, {grant.bucket for grant in self._wanted}
-        listed = ((key, bool(buckets & {grant.bucket for grant in key.grants})) for key in self._api.listed())
+        # A key of the state whose name and grants were changed by hand is ours all the same.
+        known = {key.access_key_id for key in self._state.keys.values()}
+        listed = [(key, bool(buckets & {grant.bucket for grant in key.grants})) for key in self._api.listed()]
+        self._account = frozenset(key.key_id for key, _ in listed)
         return [
             # Another store of the same stack, homeserver and user name may have keys with our names.
-            NamedKey(key.key_id, key.name, elsewhere=not reaches)
+            NamedKey(key.key_id, key.name, elsewhere=not reaches and not any(map(_is_full, key.grants)))
             for key, reaches in listed
-            if reaches or key.name in ours
+            if reaches or key.name in ours or key.key_id in known
         ]
 
     def is_unissued(self, name: str) -> bool:
         return name in self._names.values()
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
-        return self._api.made(self._names[slot], self._wanted)
+        return self._api.made(self._names[slot], self._wanted, before | self._account)
 
     def usable(self) -> bool:
         # The keys API can't tell whether a bucket exists: ask with the key itself.
         key = Credential(self._state.access_key_id, self._state.secret_access_key)
         s3 = s3_client(self._state.inputs.connection, key)
-        try:
-            for grant in self._wanted:
-                look(s3, grant.bucket)
-        except ApiError as error:
-            return not error.absent
-        return True
+        return not self._wanted or any(_may_be_there(s3, grant.bucket) for grant in self._wanted)
+
+    def still_works(self, key: Credential) -> str:
+        connection = self._state.inputs.connection
+        if not connection.endpoint:
+            return ""
+        places = (accepted_at(key, connection, grant.bucket) for grant in self._wanted if grant.bucket)
+        return next(filter(None, places), "")
 
     def delete(self, key_id: str) -> None:
         self._api.deleted(key_id)
@@ -230,6 +313,18 @@ class _SpacesKeys(NamedKeys):
             if key.key_id in slots.values() and key.grants != self._wanted:
                 return {"grants": key.grants}
         return {}
+
+
+def _is_full(grant: SpacesGrant) -> bool:
+    return grant.permission == _FULL
+
+
+def _may_be_there(s3: Client, bucket: str) -> bool:
+    try:
+        look(s3, bucket)
+    except ApiError as error:
+        return not error.absent
+    return True
 
 
 class _Exposure:
@@ -326,7 +421,8 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
 
     def make(self, inputs: SpacesAdminKeyInputs, context: Context) -> tuple[str, SpacesAdminKeyState]:
         api, name = SpacesApi(inputs.connection), key_name(inputs.name, inputs.owner, _ADMIN)
-        for key in api.listed():
+        there = api.listed()
+        for key in there:
             # It was never issued: its secret was lost with the interrupted run.
             if key.name == name + _UNISSUED:
                 api.deleted(key.key_id)
@@ -335,7 +431,8 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
                     f"there is a full-access Spaces key {key.key_id} with this stack's name that is not in this state. "
                     "Another checkout with its own state may use it; if none does, delete it at the provider."
                 )
-        made = api.made(name + _UNISSUED, (SpacesGrant(permission="fullaccess"),))
+        before = frozenset(key.key_id for key in there)
+        made = api.made(name + _UNISSUED, (SpacesGrant(permission=_FULL),), before)
         context.warn(
             f"a full-access Spaces key {made.key_id} was made for this stack; its secret is encrypted in the state. To "
             "do without it, set SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY, and run `up`."
@@ -345,7 +442,7 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
     def find(
         self, resource_id: str, inputs: SpacesAdminKeyInputs, state: SpacesAdminKeyState, context: Context
     ) -> tuple[str, SpacesAdminKeyInputs, SpacesAdminKeyState] | None:
-        if any(key.key_id == resource_id for key in SpacesApi(inputs.connection).listed()):
+        if _is_listed(SpacesApi(inputs.connection), replace(state, inputs=inputs)):
             return resource_id, inputs, state
         return None
 
@@ -358,7 +455,45 @@ class SpacesAdminKey(SchemaResource[SpacesAdminKeyInputs, SpacesAdminKeyState]):
     def remove(
         self, resource_id: str, state: SpacesAdminKeyState, last: SpacesAdminKeyInputs, context: Context
     ) -> None:
-        SpacesApi(state.inputs.connection).deleted(resource_id)
+        api = SpacesApi(state.inputs.connection)
+        if _is_listed(api, state):
+            api.deleted(state.access_key_id)
+
+
+def _is_listed(api: SpacesApi, state: SpacesAdminKeyState) -> bool:
+    """Whether the account has this key. Raises StoreError where its list says no, and the key works all the same."""
+    if any(key.key_id == state.access_key_id for key in api.listed()):
+        return True
+    where = _accepted_at(state)
+    if where:
+        raise StoreError(
+            f"full-access Spaces key {state.access_key_id} is not among the account's keys any more, by the API's own "
+            f"word, and yet it was accepted just now by {where}. Nothing was changed. A store may take minutes to "
+            "forget a key: if it was deleted, run this again later. If not, the answer about the keys was wrong: check "
+            "the API that manages them, and any proxy in front of it."
+        )
+    return False
+
+
+def _accepted_at(state: SpacesAdminKeyState) -> str:
+    """Where a full-access key is accepted over S3; "" if it is not, or nobody can tell."""
+    connection = state.inputs.connection
+    if not state.secret_access_key:
+        return ""
+    if not connection.endpoint:
+        # Where the Spaces of another API are, this resource does not know.
+        if connection.api_endpoint:
+            return ""
+        connection = replace(connection, endpoint=_ANY_REGION[0], region=_ANY_REGION[1])
+    key = Credential(state.access_key_id, state.secret_access_key)
+    try:
+        # It has no bucket of its own.
+        call(s3_client(connection, key), "list_buckets")
+    except ApiError as error:
+        if error.bad_key or error.denied:
+            return ""
+        raise
+    return f"list_buckets at {connection.endpoint}"
 
 
 class SpacesAdministrator:
@@ -386,6 +521,14 @@ class SpacesAdministrator:
         api, admin = SpacesApi(inputs.connection), key_name("", inputs.owner.rpartition("/")[0], _ADMIN) + _UNISSUED
         for key in api.listed():
             if key.name.endswith(_UNISSUED) and (key.key_id == inputs.access_key_id or key.name.endswith(admin)):
+                if not key.grants or any(not (grant.bucket or _is_full(grant)) for grant in key.grants):
+                    # A change of the name sends the grants too: without them, the key would lose its access.
+                    raise ApiError(
+                        NO_ANSWER,
+                        0,
+                        f"{_WHAT}: the list of keys has no grants of key {key.key_id}, which works. Check "
+                        "api_endpoint and any proxy in front of the API",
+                    )
                 api.changed(key.key_id, key.name.removesuffix(_UNISSUED), key.grants)
 
 

@@ -50,7 +50,12 @@ class SpacesApiDouble:
         if path == "/v2/spaces/keys" and method == "GET":
             page, size = int(query["page"][0]), int(query["per_page"][0])
             listed = list(self.keys.values())[(page - 1) * size : page * size]
-            return 200, {"keys": listed, "links": {}, "meta": {"total": len(self.keys)}}
+            # https://docs.digitalocean.com/reference/api/ : no link leads on from the last page.
+            at = f"https://api.digitalocean.com{path}?per_page={size}&page="
+            pages = {"next": f"{at}{page + 1}"} if page * size < len(self.keys) else {}
+            pages |= {"prev": f"{at}{page - 1}"} if page > 1 else {}
+            links = {"pages": pages} if pages else {}
+            return 200, {"keys": listed, "links": links, "meta": {"total": len(self.keys)}}
         if path == "/v2/spaces/keys" and method == "POST":
             return self._make(body)
         key_id = path.removeprefix("/v2/spaces/keys/")
