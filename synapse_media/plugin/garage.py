@@ -32,7 +32,7 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.settings import SLOTS
 from synapse_media.store import bounded, credentials, schemes
-from synapse_media.store.answers import ApiError, items, part
+from synapse_media.store.answers import NO_ANSWER, ApiError, items, part
 from synapse_media.store.clients import Credential, s3_client
 from synapse_media.store.http import JsonClient, opener
 from synapse_media.store.objects import empty_out, is_empty
@@ -50,7 +50,7 @@ from .bucket import (
     taken,
 )
 from .families import Family
-from .keyring import MadeKey, NamedKey, NamedKeys, RingBase
+from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, accepted_at
 from .proof import clear_with_proved_key
 
 _MARK: Final = "synapse-media/"
@@ -59,6 +59,11 @@ _ANY_MARK: Final = re.compile(r"[\w.-]+/[\w.-]+/[\w.:\[\]-]+", re.ASCII)
 """PROJECT/STACK/HOMESERVER: a mark in a project of any name."""
 _PERMISSIONS: Final = {"read": True, "write": True, "owner": False}
 """The permissions of Synapse's key: never `owner`, which could delete the bucket or grant access to it."""
+_ABSENT: Final = {
+    "NoSuchBucket": {"GetBucketInfo", "UpdateBucket", "DeleteBucket", "AllowBucketKey", "DenyBucketKey"},
+    "NoSuchAccessKey": {"GetKeyInfo", "UpdateKey", "DeleteKey", "AllowBucketKey", "DenyBucketKey"},
+}
+"""Garage's words for what is not there, and the operations that have them, always with a 404."""
 _EMPTYING: Final = timedelta(hours=1)
 _MAKING: Final = "making"
 """The last part of a key's name until the key is in the state: with it, a key that is in no state was never issued."""
@@ -112,12 +117,14 @@ class _BucketInfo:
     """The properties of a bucket that are used.
 
     Attributes:
+        aliases: its global names.
         keys: {access key ID: {permission: whether granted}} of the keys with access.
         key_names: {access key ID: name} of those keys.
         quota_bytes, quota_objects: 0 for none.
     """
 
     bucket_id: str
+    aliases: tuple[str, ...]
     objects: int
     keys: Mapping[str, Mapping[str, bool]]
     key_names: Mapping[str, str]
@@ -136,32 +143,101 @@ class _Key:
     expired: bool
 
 
+def _call(
+    api: JsonClient,
+    operation: str,
+    body: object = None,
+    *,
+    query: Mapping[str, str] | None = None,
+    repeatable: bool | None = None,
+) -> Any:
+    """The answer to an operation; where there is no body, not even an empty one, it reads. Raises ApiError.
+
+    That something is not there is believed only in Garage's own form: it may end in a deletion from the state.
+    """
+    try:
+        return api.call(
+            "GET" if body is None else "POST", f"/v2/{operation}", body or None, query=query, repeatable=repeatable
+        )
+    except ApiError as error:
+        if not (error.absent or error.code in _ABSENT):
+            raise
+        if error.status == http.HTTPStatus.NOT_FOUND and operation in _ABSENT.get(error.code, ()):
+            raise
+        raise ApiError(
+            "NotGarage",
+            error.status,
+            f"{_called(api, operation)}: {error.code} with HTTP {error.status} is no answer of Garage's admin API, "
+            "version 2: check admin_endpoint",
+        ) from None
+
+
 def _info(api: JsonClient, **query: str) -> _BucketInfo | None:
     """The bucket with this globalAlias or id; None if Garage reports that there is none."""
     try:
-        found = api.call("GET", "/v2/GetBucketInfo", query=query)
+        found = _call(api, "GetBucketInfo", query=query)
     except ApiError as error:
         # Garage's own code: a 404 of another server does not mean that it does not exist.
         if error.code == "NoSuchBucket":
             return None
         raise
-    return _parsed(api, "GetBucketInfo", _expected(api, "GetBucketInfo", found, id=str, objects=int, keys=list))
+    return _parsed(api, "GetBucketInfo", found, **query)
+
+
+def _held(api: JsonClient, bucket_id: str) -> _BucketInfo | None:
+    """The bucket of a state, by its ID; as `_info`, and Garage does not list it either."""
+    info = _info(api, id=bucket_id)
+    if info is None:
+        _require_gone(api, bucket_id)
+    return info
+
+
+def _require_gone(api: JsonClient, bucket_id: str, alias: str = "") -> None:
+    """Raises ApiError where Garage has a bucket of this ID or alias which a lookup did not find.
+
+    A bucket that is taken for gone is dropped from the state with its media, or made anew.
+    """
+    try:
+        found = _call(api, "ListBuckets")
+    except ApiError as error:
+        if not error.denied:
+            raise
+        # A token with the scope of an earlier release: it may only ask for one.
+        info = _info(api, id=bucket_id) if bucket_id else None
+        found = [{"id": info.bucket_id, "globalAliases": [*info.aliases]}] if info else []
+    what = _called(api, "ListBuckets")
+    if not isinstance(found, list):
+        raise _not_garage(api, "ListBuckets")
+    for bucket in found:
+        has, names = part(what, bucket, "id", str), items(what, bucket, "globalAliases", str)
+        if has == bucket_id or alias in names:
+            raise ApiError(
+                NO_ANSWER,
+                0,
+                f"bucket {alias or bucket_id!r} at {api.base}: Garage did not find it when asked for it, and yet has "
+                f"it (ID {has}, {', '.join(names) or 'without a name'}). It is not taken for deleted. If somebody "
+                "changed its name, change it back: `garage bucket alias ID NAME`. If not, check whether several "
+                "servers answer at admin_endpoint, of which one lags behind or is another cluster, and run this again.",
+            )
 
 
 def _made_bucket(api: JsonClient, name: str) -> _BucketInfo:
     """Create a bucket. Raises ApiError BucketAlreadyExists also if a first attempt with a lost response created it."""
-    made = api.call("POST", "/v2/CreateBucket", {"globalAlias": name}, repeatable=True)
-    return _parsed(api, "CreateBucket", _expected(api, "CreateBucket", made, id=str))
+    made = _call(api, "CreateBucket", {"globalAlias": name}, repeatable=True)
+    return _parsed(api, "CreateBucket", made, globalAlias=name)
 
 
-def _parsed(api: JsonClient, operation: str, answer: Mapping[str, Any]) -> _BucketInfo:
+def _parsed(api: JsonClient, operation: str, found: Any, **asked: str) -> _BucketInfo:
+    """The bucket in an answer. Raises ApiError if it is not the one with this globalAlias or id."""
+    answer = _expected(api, operation, found, id=str, globalAliases=list, objects=int, keys=list)
     what = _called(api, operation)
-    keys = items(what, answer, "keys", dict, [])
+    keys = items(what, answer, "keys", dict)
     quotas = part(what, answer, "quotas", dict, {})
-    return _BucketInfo(
+    info = _BucketInfo(
         bucket_id=part(what, answer, "id", str),
-        objects=part(what, answer, "objects", int, 0),
-        keys={part(what, key, "accessKeyId", str): part(what, key, "permissions", dict) for key in keys},
+        aliases=tuple(items(what, answer, "globalAliases", str)),
+        objects=part(what, answer, "objects", int),
+        keys={part(what, key, "accessKeyId", str): _granted(what, key) for key in keys},
         key_names={part(what, key, "accessKeyId", str): part(what, key, "name", str, "") for key in keys},
         rules=tuple(
             _Rule(
@@ -176,49 +252,89 @@ def _parsed(api: JsonClient, operation: str, answer: Mapping[str, Any]) -> _Buck
             )
             for rule in items(what, answer, "lifecycleRules", dict, [])
         ),
-        website=bool(answer.get("websiteAccess")),
+        website=part(what, answer, "websiteAccess", bool, False),
         quota_bytes=part(what, quotas, "maxSize", int, 0),
         quota_objects=part(what, quotas, "maxObjects", int, 0),
     )
+    for name, value in asked.items():
+        if value not in ((info.bucket_id,) if name == "id" else info.aliases):
+            raise _of_another(api, operation, "bucket")
+    return info
+
+
+def _granted(what: str, key: Mapping[str, Any]) -> dict[str, bool]:
+    """{permission: whether granted} of a key in an answer about a bucket."""
+    permissions = part(what, key, "permissions", dict)
+    return {name: part(what, permissions, name, bool) for name in {*_PERMISSIONS, *permissions}}
 
 
 def _update(api: JsonClient, bucket_id: str, changes: Mapping[str, object]) -> None:
     """Change settings of a bucket. Idempotent, so it is retried."""
-    api.call("POST", "/v2/UpdateBucket", changes, query={"id": bucket_id}, repeatable=True)
+    found = _call(api, "UpdateBucket", changes, query={"id": bucket_id}, repeatable=True)
+    _parsed(api, "UpdateBucket", found, id=bucket_id)
 
 
 def _delete_bucket(api: JsonClient, bucket_id: str, bucket: str) -> None:
     try:
-        answer = api.call("POST", "/v2/DeleteBucket", query={"id": bucket_id}, repeatable=True)
-        # Garage answers null. To anything else, the bucket itself tells.
-        if answer is not None and _info(api, id=bucket_id):
-            raise _not_garage(api, "DeleteBucket")
+        answer = _call(api, "DeleteBucket", {}, query={"id": bucket_id}, repeatable=True)
     except ApiError as error:
         if error.code == "BucketNotEmpty":
             raise not_empty(bucket) from None
         if error.code != "NoSuchBucket":
             raise
+        answer = error
+    # Garage answers null. To anything else, the bucket itself tells.
+    if answer is not None and _held(api, bucket_id):
+        raise _not_garage(api, "DeleteBucket")
 
 
 def _keys(api: JsonClient) -> list[_Key]:
     """Every key of the cluster."""
-    found = api.call("GET", "/v2/ListKeys")
+    found = _call(api, "ListKeys")
     if not isinstance(found, list):
         raise _not_garage(api, "ListKeys")
+    what = _called(api, "ListKeys")
     listed = [_expected(api, "ListKeys", key, id=str, name=str) for key in found]
-    return [_Key(key["id"], key["name"], expired=bool(key.get("expired"))) for key in listed]
+    return [_Key(key["id"], key["name"], expired=part(what, key, "expired", bool, False)) for key in listed]
 
 
 def _reaches_any(api: JsonClient, key_id: str) -> bool:
     """Whether a key has access to any bucket, which the list of keys does not show."""
-    found = api.call("GET", "/v2/GetKeyInfo", query={"id": key_id})
-    return bool(_expected(api, "GetKeyInfo", found, buckets=list)["buckets"])
+    found = _expected(api, "GetKeyInfo", _call(api, "GetKeyInfo", query={"id": key_id}), accessKeyId=str, buckets=list)
+    if found["accessKeyId"] != key_id:
+        raise _of_another(api, "GetKeyInfo", "key")
+    return bool(found["buckets"])
 
 
-def _made_key(api: JsonClient, body: Mapping[str, object]) -> MadeKey:
-    """Create a key, without retries: a lost response would leave a second, unknown key."""
-    answer = api.call("POST", "/v2/CreateKey", body)
-    made = _expected(api, "CreateKey", answer, accessKeyId=str, secretAccessKey=str, created=str)
+def _made_key(api: JsonClient, body: Mapping[str, object], there: Collection[str]) -> MadeKey:
+    """Create a key, without retries: a lost response would leave a second, unknown key.
+
+    Args:
+        there: the IDs of the keys that there are already: what is done with a new one must not be done with them.
+    """
+    operation = "CreateKey"
+    answer = _call(api, operation, body)
+    made = _expected(
+        api,
+        operation,
+        answer,
+        accessKeyId=str,
+        secretAccessKey=str,
+        created=str,
+        name=str,
+        permissions=dict,
+        buckets=list,
+    )
+    if made["name"] != body["name"] or made["accessKeyId"] in there:
+        raise _of_another(api, operation, "key")
+    may_more = part(_called(api, operation), made["permissions"], "createBucket", bool) or made["buckets"]
+    if may_more or (body.get("neverExpires") and made.get("expiration") is not None):
+        raise ApiError(
+            "NotGarage",
+            200,
+            f"{_called(api, operation)}: the key in the answer may do more than a new one, or expires: check "
+            "admin_endpoint",
+        )
     try:
         created = datetime.fromisoformat(made["created"]).isoformat()
     except ValueError:
@@ -228,15 +344,26 @@ def _made_key(api: JsonClient, body: Mapping[str, object]) -> MadeKey:
 
 def _allow(api: JsonClient, bucket_id: str, key_id: str) -> None:
     """Set the permissions of a key on a bucket."""
+    asked: dict[str, bool] = {}
     for operation, value in (("AllowBucketKey", True), ("DenyBucketKey", False)):
         names = {name: True for name, is_wanted in _PERMISSIONS.items() if is_wanted is value}
+        asked |= dict.fromkeys(names, value)
         body = {"bucketId": bucket_id, "accessKeyId": key_id, "permissions": names}
-        api.call("POST", f"/v2/{operation}", body, repeatable=True)
+        has = _parsed(api, operation, _call(api, operation, body, repeatable=True), id=bucket_id).keys.get(key_id, {})
+        if not asked.items() <= has.items():
+            raise ApiError(
+                "NotGarage",
+                200,
+                f"{_called(api, operation)}: by the answer, the permissions of key {key_id} are not as asked: check "
+                "admin_endpoint",
+            )
 
 
 def _rename(api: JsonClient, key_id: str, name: str) -> None:
-    found = api.call("POST", "/v2/UpdateKey", {"name": name}, query={"id": key_id}, repeatable=True)
-    _expected(api, "UpdateKey", found, accessKeyId=str)
+    found = _call(api, "UpdateKey", {"name": name}, query={"id": key_id}, repeatable=True)
+    renamed = _expected(api, "UpdateKey", found, accessKeyId=str, name=str)
+    if (renamed["accessKeyId"], renamed["name"]) != (key_id, name):
+        raise _of_another(api, "UpdateKey", "key")
 
 
 def _may_rename(api: JsonClient) -> bool:
@@ -260,13 +387,14 @@ def _lacks_update(variable: str) -> str:
 
 def _delete_key(api: JsonClient, key_id: str) -> None:
     try:
-        answer = api.call("POST", "/v2/DeleteKey", query={"id": key_id}, repeatable=True)
-        # Garage answers null. To anything else, the list of keys tells.
-        if answer is not None and key_id in {key.key_id for key in _keys(api)}:
-            raise _not_garage(api, "DeleteKey")
+        answer = _call(api, "DeleteKey", {}, query={"id": key_id}, repeatable=True)
     except ApiError as error:
         if error.code != "NoSuchAccessKey":
             raise
+        answer = error
+    # Garage answers null. To anything else, the list of keys tells.
+    if answer is not None and key_id in {key.key_id for key in _keys(api)}:
+        raise _not_garage(api, "DeleteKey")
 
 
 def _expected(api: JsonClient, operation: str, found: Any, **parts: type) -> dict[str, Any]:
@@ -285,6 +413,15 @@ def _not_garage(api: JsonClient, operation: str) -> ApiError:
         "NotGarage",
         200,
         f"{_called(api, operation)}: the answer is not that of Garage's admin API, version 2: check admin_endpoint",
+    )
+
+
+def _of_another(api: JsonClient, operation: str, thing: str) -> ApiError:
+    return ApiError(
+        "NotGarage",
+        200,
+        f"{_called(api, operation)}: the answer is about another {thing} than the one asked for: check admin_endpoint "
+        "and any proxy in front of it",
     )
 
 
@@ -397,18 +534,26 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
             check_region(self.inputs.connection)
 
     def find(self) -> bool:
+        info, held = _info(self._api, globalAlias=self.bucket), self.state.bucket_id
+        # By another ID it was deleted and made anew; or it is still there, and something else has its name.
+        if info is None or held not in ("", info.bucket_id):
+            _require_gone(self._api, held, self.bucket if info is None else "")
+        return self._note(info)
+
+    def find_unknown(self) -> bool:
         return self._note(_info(self._api, globalAlias=self.bucket))
 
     def make(self) -> bool:
         try:
-            return self._note(_made_bucket(self._api, self.bucket))
+            self._note(_made_bucket(self._api, self.bucket))
         except ApiError as error:
             if error.code != "BucketAlreadyExists":
                 raise
             # The bucket of a first attempt whose response was lost, or of somebody else.
-            if not self.find():
+            if not self.find_unknown():
                 raise taken(self.bucket, error) from None
             return False
+        return self.is_untouched()
 
     def mark(self, ours: frozenset[str]) -> str | None:
         mark = _mark_of(self._found, ours)
@@ -526,7 +671,7 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
             with self._s3() as s3:
                 empty_out(s3, self.bucket)
         uploads = {"bucketId": self._found.bucket_id, "olderThanSecs": 0}
-        self._api.call("POST", "/v2/CleanupIncompleteUploads", uploads, repeatable=True)
+        _call(self._api, "CleanupIncompleteUploads", uploads, repeatable=True)
 
     def clear(self) -> None:
         if not self.looks_empty():
@@ -540,14 +685,22 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
     def _s3(self) -> Iterator[Any]:
         """An S3 client with a temporary key, since the admin API can't list objects."""
         name, expiration = self._emptying, (datetime.now(UTC) + _EMPTYING).isoformat()
-        for left in _keys(self._api):
+        there = _keys(self._api)
+        for left in there:
             # Left by interrupted runs; Garage keeps expired keys too.
             if left.name == name:
                 _delete_key(self._api, left.key_id)
-        key = _made_key(self._api, {"name": name, "expiration": expiration})
+        body = {"name": name, "expiration": expiration}
+        key = _made_key(self._api, body, {known.key_id for known in there})
+        bucket_id = self._found.bucket_id
         try:
-            _allow(self._api, self._found.bucket_id, key.key_id)
+            _allow(self._api, bucket_id, key.key_id)
             yield s3_client(self.inputs.connection, Credential(key.key_id, key.secret))
+        except ApiError as error:
+            if error.absent and _held(self._api, bucket_id):
+                # Of another store at the endpoint: the bucket would be taken for gone.
+                raise ApiError(NO_ANSWER, error.status, f"{error}. Garage's admin API has it{_CHECK}") from None
+            raise
         finally:
             _delete_key(self._api, key.key_id)
 
@@ -595,7 +748,8 @@ class _Keys(NamedKeys):
         self._held = frozenset(key.access_key_id for key in state.keys.values())
         self._may_rename = True
         self._permissions: Mapping[str, Mapping[str, bool]] = {}
-        self._names: Mapping[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._connection = inputs.connection
 
     def require_ours(self, known: Collection[str]) -> None:
         self._may_rename = _may_rename(self._api)
@@ -606,10 +760,20 @@ class _Keys(NamedKeys):
             ]
 
     def found(self) -> list[NamedKey]:
-        info = _info(self._api, id=self._bucket_id)
+        info = _held(self._api, self._bucket_id)
         self._permissions = {} if info is None else info.keys
         listed = _keys(self._api)
         self._names = {key.key_id: key.name for key in listed}
+        unlisted = self._permissions.keys() - self._names.keys()
+        if unlisted:
+            # What is taken for gone is dropped from the state with its secret, and lives on.
+            raise ApiError(
+                NO_ANSWER,
+                0,
+                f"{_called(self._api, 'ListKeys')}: the answer lacks keys that GetBucketInfo has "
+                f"({', '.join(sorted(unlisted))}). None is taken for deleted. If somebody deleted them just now, run "
+                "this again; if not, check admin_endpoint and any proxy in front of it.",
+            )
         return [
             NamedKey(key.key_id, key.name, active=not key.expired, elsewhere=self._is_elsewhere(key.key_id))
             for key in listed
@@ -632,14 +796,21 @@ class _Keys(NamedKeys):
             raise
 
     def usable(self) -> bool:
-        return _info(self._api, id=self._bucket_id) is not None
+        return _held(self._api, self._bucket_id) is not None
+
+    def still_works(self, key: Credential) -> str:
+        # Without an address of the S3 API a client would ask Amazon.
+        if not self._connection.endpoint:
+            return ""
+        # Over S3 too, Garage takes the ID of a bucket for its name.
+        return accepted_at(key, self._connection, self._bucket_id)
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         name = self._unissued[slot]
         if not self._may_rename:
             # Under the name of a key to be deleted it would stay in danger once it is in use.
             name = _known_name(name, self._nonce)
-        made = _made_key(self._api, {"name": name, "neverExpires": True})
+        made = _made_key(self._api, {"name": name, "neverExpires": True}, {*self._names, *before})
         _allow(self._api, self._bucket_id, made.key_id)
         return made
 
@@ -688,7 +859,11 @@ class GarageAdministrator:
     def delete_decoy(self, inputs: ProofInputs, decoy: str) -> None:
         api = admin(inputs.connection)
         found = _info(api, globalAlias=decoy)
-        if found is not None:
+        if found is None:
+            _require_gone(api, "", decoy)
+        else:
+            mark = _mark_of(found, marks_of(inputs))
+            require_mark(decoy, mark, _mark_place(mark), inputs)
             _delete_bucket(api, found.bucket_id, decoy)
 
     def decoys_left(self, inputs: ProofInputs, decoy: str) -> list[str]:

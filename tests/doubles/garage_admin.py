@@ -34,25 +34,29 @@ class GarageDouble:
         if operation == "CreateBucket":
             if any(body["globalAlias"] in bucket["globalAliases"] for bucket in self.buckets.values()):
                 raise LookupError("BucketAlreadyExists")
-            made = {"id": secrets.token_hex(16), "globalAliases": [body["globalAlias"]], "objects": 0, "keys": []}
-            self.buckets[made["id"]] = {**made, "lifecycleRules": None, "quotas": {}, "websiteAccess": False}
+            made = {"id": secrets.token_hex(32), "globalAliases": [body["globalAlias"]], "objects": 0, "keys": []}
+            quotas = {"maxSize": None, "maxObjects": None}
+            self.buckets[made["id"]] = {**made, "quotas": quotas, "websiteAccess": False}
             return self.buckets[made["id"]]
+        if operation == "ListBuckets":
+            shown = ("id", "globalAliases")
+            return [{"localAliases": [], **{name: one[name] for name in shown}} for one in self.buckets.values()]
         if operation == "CleanupIncompleteUploads":
             return {"uploadsDeleted": 0}
         bucket = self._bucket(query, body)
         if operation == "UpdateBucket":
             bucket |= {
                 "websiteAccess": body.get("websiteAccess", {}).get("enabled", bucket["websiteAccess"]),
-                "lifecycleRules": body.get("lifecycleRules", bucket["lifecycleRules"]),
-                "quotas": body.get("quotas", bucket["quotas"]),
+                **{name: body[name] for name in ("lifecycleRules", "quotas") if name in body},
             }
         elif operation in ("AllowBucketKey", "DenyBucketKey"):
             others = [key for key in bucket["keys"] if key["accessKeyId"] != body["accessKeyId"]]
             has = next((key["permissions"] for key in bucket["keys"] if key not in others), {})
             has = {"read": False, "write": False, "owner": False, **has}
             has |= dict.fromkeys(body["permissions"], operation == "AllowBucketKey")
-            name = self.keys[body["accessKeyId"]]["name"]
-            bucket["keys"] = [*others, {"accessKeyId": body["accessKeyId"], "name": name, "permissions": has}]
+            name = self._key(body["accessKeyId"])["name"]
+            key = {"accessKeyId": body["accessKeyId"], "name": name, "permissions": has}
+            bucket["keys"] = [*others, key] if any(has.values()) else others
         elif operation == "DeleteBucket":
             del self.buckets[bucket["id"]]
             return None
@@ -62,23 +66,42 @@ class GarageDouble:
         if operation == "ListKeys":
             return [{"id": key_id, "name": key["name"], "expired": False} for key_id, key in self.keys.items()]
         if operation == "CreateKey":
-            made = {"accessKeyId": f"GK{secrets.token_hex(12)}", "secretAccessKey": secrets.token_hex(32)}
-            self.keys[made["accessKeyId"]] = {**body, **made, "created": "2026-11-26T00:00:00Z"}
-            return self.keys[made["accessKeyId"]]
+            key_id = f"GK{secrets.token_hex(12)}"
+            self.keys[key_id] = {"name": body["name"], "secretAccessKey": secrets.token_hex(32)}
+            return {**self._key_info(key_id), "secretAccessKey": self.keys[key_id]["secretAccessKey"]}
+        key = self._key(query["id"])
         if operation == "GetKeyInfo":
-            reached = [bucket for bucket in self.buckets.values() if query["id"] in str(bucket["keys"])]
-            return {"accessKeyId": query["id"], "buckets": reached}
-        if query["id"] not in self.keys:
-            raise LookupError("NoSuchAccessKey")
+            return self._key_info(query["id"])
         if operation == "UpdateKey":
-            self.keys[query["id"]] |= body
+            key |= body
             for bucket in self.buckets.values():
                 bucket["keys"] = [key | body if key["accessKeyId"] == query["id"] else key for key in bucket["keys"]]
-            return self.keys[query["id"]]
+            return self._key_info(query["id"])
         del self.keys[query["id"]]
         for bucket in self.buckets.values():
             bucket["keys"] = [key for key in bucket["keys"] if key["accessKeyId"] != query["id"]]
         return None
+
+    def _key(self, key_id: str) -> dict[str, Any]:
+        if key_id not in self.keys:
+            raise LookupError("NoSuchAccessKey")
+        return self.keys[key_id]
+
+    def _key_info(self, key_id: str) -> dict[str, Any]:
+        return {
+            "accessKeyId": key_id,
+            "created": "2026-11-26T00:00:00Z",
+            "name": self.keys[key_id]["name"],
+            "expiration": None,
+            "expired": False,
+            "permissions": {"createBucket": False},
+            "buckets": [
+                {"id": bucket["id"], "globalAliases": bucket["globalAliases"], "permissions": key["permissions"]}
+                for bucket in self.buckets.values()
+                for key in bucket["keys"]
+                if key["accessKeyId"] == key_id
+            ],
+        }
 
     def _bucket(self, query: dict[str, str], body: dict[str, Any]) -> dict[str, Any]:
         wanted = {query.get("id"), body.get("bucketId"), query.get("globalAlias")} - {None}
@@ -108,7 +131,8 @@ def garage_admin() -> Iterator[GarageDouble]:
                     found = double.answer(where.path.removeprefix("/v2/"), query, json.loads(raw or b"{}"))
                     sent = json.dumps(found).encode()
                 except LookupError as error:
-                    status, sent = 404, json.dumps({"code": error.args[0], "message": "double"}).encode()
+                    status = 409 if error.args[0] == "BucketAlreadyExists" else 404
+                    sent = json.dumps({"code": error.args[0], "message": "double"}).encode()
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(sent)))

@@ -33,6 +33,7 @@ SCOPE = [
     "CreateBucket",
     "DeleteBucket",
     "GetBucketInfo",
+    "ListBuckets",
     "UpdateBucket",
     "CleanupIncompleteUploads",
     "CreateKey",
@@ -289,11 +290,118 @@ def test_the_key_that_empties_a_bucket_is_not_left(garage: Stack, node: Running)
     assert _ours(node) == []
 
 
+NARROW = [operation for operation in SCOPE if operation != "ListBuckets"]
+
+
+@needs_garage
+@pytest.mark.parametrize("scope", [SCOPE, NARROW])
+def test_what_garage_still_has_is_not_taken_for_gone(
+    node: Running, monkeypatch: pytest.MonkeyPatch, scope: list[str]
+) -> None:
+    """Whatever an answer says; and what was deleted is gone, also to a token of the scope of an earlier release."""
+    made = _ask(node, "CreateAdminToken", {"name": "narrow", "neverExpires": True, "scope": scope})
+    monkeypatch.setenv("GARAGE_ADMIN_TOKEN", made["secretToken"])
+    bucket, ring, context = GarageBucket(), GarageKeyRing(), Context(lambda _: None)
+    with proxy.in_front_of(node.admin_endpoint) as double:
+        connection = {"endpoint": node.endpoint, "adminEndpoint": double.url, "region": "garage"}
+        shared = {"owner": "ours", "connection": {**connection, "variables": ["GARAGE_ADMIN_TOKEN"]}}
+        wanted, failures = bucket.check({**shared, "bucket": "there-media"})
+        assert not failures
+        _, known = bucket.create(wanted, context)
+        of_bucket = {"bucketId": known["bucketId"], "nonce": known["nonce"]}
+        wanted_ring, failures = ring.check({**shared, **of_bucket, "userName": "u", "active": "a", "slots": ["a"]})
+        assert not failures
+        _, keys = ring.create(wanted_ring, context)
+
+        def read_ring() -> Any:
+            return ring.read("u", wanted_ring, keys, context)
+
+        def says(operation: str, found: Any, status: int = 200) -> None:
+            answer = proxy.Answer(status, (("Content-Type", "application/json"),), json.dumps(found).encode())
+            double.misbehave(lambda _, __: answer, when=lambda request: request.path == f"/v2/{operation}")
+
+        says("ListKeys", [])
+        with pytest.raises(StoreError, match=f"lacks keys that GetBucketInfo has .{keys['accessKeyId']}"):
+            read_ring()
+        says("GetBucketInfo", {**_ask(node, f"GetBucketInfo?id={known['bucketId']}"), "keys": []})
+        with pytest.raises(StoreError, match=f"key {keys['accessKeyId']} is not among its keys any more.*accepted"):
+            read_ring()
+        double.behave()
+        _ask(node, f"DeleteKey?id={keys['accessKeyId']}", {})
+        assert read_ring().inputs["slots"] == []
+
+        says("GetBucketInfo", NO_BUCKET[1], 404)
+        if scope == SCOPE:
+            with pytest.raises(StoreError, match="not taken for deleted"):
+                bucket.read("there-media", wanted, known, context)
+        double.behave()
+        bucket.delete("there-media", known, context)
+        assert bucket.read("there-media", wanted, known, context) is None
+        bucket.delete("there-media", known, context)
+        assert _ask(node, "ListBuckets") == []
+
+
+@needs_garage
+def test_the_double_answers_as_garage_does(node: Running) -> None:
+    """Each part of an answer is in Garage's, and of the same type."""
+
+    def shape(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: shape(part) for name, part in value.items()}
+        return [shape(part) for part in value[:1]] if isinstance(value, list) else type(value)
+
+    def among(value: Any, real: Any) -> bool:
+        if isinstance(value, dict) and isinstance(real, dict):
+            return all(name in real and among(part, real[name]) for name, part in value.items())
+        if isinstance(value, list) and isinstance(real, list):
+            return not value or (bool(real) and among(value[0], real[0]))
+        return bool(value == real)
+
+    with garage_admin.garage_admin() as double:
+        asked = Running("", double.url, "")
+        ids: dict[Running, dict[str, str]] = {one: {} for one in (node, asked)}
+        limits = {"maxSize": 5, "maxObjects": 6}
+        for operation, body in [
+            ("CreateBucket", {"globalAlias": "double-media"}),
+            ("CreateKey", {"name": "double", "neverExpires": True}),
+            ("UpdateBucket?id=BUCKET", {"lifecycleRules": [rule_of("a", Filter={"Prefix": "x"})], "quotas": limits}),
+            ("AllowBucketKey", {"bucketId": "BUCKET", "accessKeyId": "KEY", "permissions": {"read": True}}),
+            ("DenyBucketKey", {"bucketId": "BUCKET", "accessKeyId": "KEY", "permissions": {"owner": True}}),
+            ("UpdateKey?id=KEY", {"name": "renamed"}),
+            ("GetBucketInfo?id=BUCKET", None),
+            ("GetBucketInfo?globalAlias=double-media", None),
+            ("GetKeyInfo?id=KEY", None),
+            ("ListBuckets", None),
+            ("ListKeys", None),
+            ("CleanupIncompleteUploads", {"bucketId": "BUCKET", "olderThanSecs": 0}),
+            ("DeleteKey?id=KEY", {}),
+            ("DeleteBucket?id=BUCKET", {}),
+        ]:
+            answers = {}
+            for one, known in ids.items():
+                text = json.dumps([operation, body])
+                for name, value in known.items():
+                    text = text.replace(name, value)
+                answers[one] = made = _ask(one, *json.loads(text))
+                if operation == "CreateBucket":
+                    known["BUCKET"] = made["id"]
+                elif operation == "CreateKey":
+                    known["KEY"] = made["accessKeyId"]
+            assert among(shape(answers[asked]), shape(answers[node])), (operation, answers[asked], answers[node])
+
+
 # ---- the calls of the admin API, on a double with prepared answers: it creates nothing
 
 OLD = {"id": "GK0ld", "name": "ours/user/a//making", "expired": False}
-MADE = {"accessKeyId": "GKnew", "secretAccessKey": "a-secret", "created": "2026-11-23T10:00:00Z", "name": OLD["name"]}
-FRESH = {"id": "b1", "keys": [], "objects": 0}
+MADE = {
+    "accessKeyId": "GKnew",
+    "secretAccessKey": "a-secret",
+    "created": "2026-11-23T10:00:00Z",
+    "permissions": {"createBucket": False},
+    "buckets": [],
+}
+FRESH = {"id": "b1", "globalAliases": ["double-media", "decoy"], "keys": [], "objects": 0}
+MAY = {"read": True, "write": True, "owner": False}
 NO_BUCKET = 404, {"code": "NoSuchBucket", "message": "no"}
 NO_KEY = 404, {"code": "NoSuchAccessKey", "message": "no"}
 DENIED = 403, {"code": "AccessDenied", "message": "Forbidden: Invalid bearer token"}
@@ -320,16 +428,34 @@ class Double:
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def answer(self, request: proxy.Request, _: proxy.Upstream) -> proxy.Answer | None:
-        if request.path == "/":
+        if not request.path.startswith("/v2/"):
+            # Of the S3 API, which knows nobody.
             return proxy.Answer(403, (("Content-Type", "application/xml"),), REFUSED)
         operation = request.path.removeprefix("/v2/")
         self.asked.append((operation, "".join(request.query.get("id", []))))
         if self.keys is not None:
             self._keep(self.keys, operation, request)
-        told = self.answers.get(operation, [NO_KEY] if operation == "UpdateKey" else [(200, None)])
+        told = self.answers.get(operation) or [self._usual(operation, request)]
         status, found = told.pop(0) if len(told) > 1 else told[0]
+        # What Garage repeats of what it was asked.
+        if operation == "CreateKey" and isinstance(found, dict):
+            found = {"name": json.loads(request.body)["name"], **found}
+        elif operation == "GetKeyInfo" and isinstance(found, dict):
+            found = {"accessKeyId": self.asked[-1][1], **found}
         body = json.dumps(found).encode()
         return proxy.Answer(status, (("Content-Type", "application/json"),), body) if status else None
+
+    def _usual(self, operation: str, request: proxy.Request) -> tuple[int, Any]:
+        """The answer to a call for which none was prepared."""
+        if operation in ("AllowBucketKey", "DenyBucketKey"):
+            body = json.loads(request.body)
+            key = {"accessKeyId": body["accessKeyId"], "name": "", "permissions": MAY}
+            return 200, {**FRESH, "id": body["bucketId"], "keys": [key]}
+        return {
+            "UpdateKey": NO_KEY,
+            "ListBuckets": (200, []),
+            "UpdateBucket": (200, {**FRESH, "id": self.asked[-1][1]}),
+        }.get(operation, (200, None))
 
     def _keep(self, keys: list[dict[str, Any]], operation: str, request: proxy.Request) -> None:
         if operation == "CreateKey":
@@ -342,11 +468,11 @@ class Double:
             renamed = [key for key in keys if key["id"] in request.query["id"]]
             for key in renamed:
                 key["name"] = json.loads(request.body)["name"]
-            self.answers[operation] = [(200, {"accessKeyId": key["id"]}) for key in renamed] or [NO_KEY]
+            answers = [(200, {"accessKeyId": key["id"], "name": key["name"]}) for key in renamed]
+            self.answers[operation] = answers or [NO_KEY]
         elif operation == "UpdateKey":
             self.answers[operation] = [DENIED]
-        may = {"read": True, "write": True}
-        reaching = [{"accessKeyId": key["id"], "name": key["name"], "permissions": may} for key in keys]
+        reaching = [{"accessKeyId": key["id"], "name": key["name"], "permissions": MAY} for key in keys]
         self.answers |= {"ListKeys": [(200, keys)], "GetBucketInfo": [(200, {**MARKED, "keys": reaching})]}
 
     def inputs(self, **more: Any) -> dict[str, Any]:
@@ -387,7 +513,7 @@ def test_a_key_of_our_name_is_deleted_only_where_the_name_says_that_it_was_not_i
     double: Double, adopted: bool, name: str, deleted: set[str]
 ) -> None:
     """In a bucket of release 0.1.0, whose names followed from the store alone, and told nothing of the kind."""
-    reaching = {"accessKeyId": OLD["id"], "name": name, "permissions": {"read": True, "write": True}}
+    reaching = {"accessKeyId": OLD["id"], "name": name, "permissions": MAY}
     double.answers = {
         "ListKeys": [(200, [{**OLD, "name": name}])],
         "GetBucketInfo": [(200, {**FRESH, "keys": [reaching]})],
@@ -813,7 +939,7 @@ def test_an_empty_bucket_is_deleted_without_its_unfinished_uploads_ended(double:
 def test_a_key_that_may_be_in_use_is_not_deleted_unasked(double: Double) -> None:
     held = {"keys": {"a": {"accessKeyId": OLD["id"], "createdAt": "2026-11-23T10:00:00+00:00"}}}
     outputs = double.inputs(userName="user", bucketId="b1", **held)
-    reaching = {"accessKeyId": OLD["id"], "permissions": {"read": True, "write": True, "owner": False}}
+    reaching = {"accessKeyId": OLD["id"], "permissions": MAY}
     double.answers = {"ListKeys": [(200, [OLD])], "GetBucketInfo": [(200, {**FRESH, "keys": [reaching]})]}
     with pytest.raises(StoreError, match="may be in use and is not deleted"):
         GarageKeyRing().delete("user", outputs, Context(lambda _: None))
