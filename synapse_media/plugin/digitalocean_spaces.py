@@ -33,7 +33,7 @@ from synapse_media.store.http import JsonClient
 from synapse_media.store.objects import look
 
 from .families import Family
-from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, accepted_at, key_name
+from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, accepted_at, is_printed, key_name, not_gone
 from .proof import clear_with_proved_key
 from .resource import Context, SchemaResource
 from .s3_bucket import is_public, make_private, read_policy, write_policy
@@ -53,7 +53,6 @@ _ADMIN: Final = "admin"
 """The slot of a full-access key."""
 _FULL: Final = "fullaccess"
 _ID: Final = re.compile("[A-Za-z0-9]+")
-_SECRET: Final = re.compile("[!-~]+")
 _ANY_REGION: Final = ("https://nyc3.digitaloceanspaces.com", "nyc3")
 """An endpoint and what is signed for there: a full-access key is of the account, and works in every region."""
 
@@ -126,7 +125,7 @@ class SpacesApi:
         try:
             key = part(_WHAT, self._call("POST", _KEYS, _asked(name, grants)), "key", dict)
             secret, new = part(_WHAT, key, "secret_key", str), _parsed(key)
-            if not _SECRET.fullmatch(secret):
+            if not is_printed(secret):
                 raise ApiError(NO_ANSWER, 0, f"{_WHAT}: the answer has a secret_key that is none")
             if new.key_id in before:
                 raise ApiError(NO_ANSWER, 0, f"{_WHAT}: the answer has a key that was there before, {new.key_id}")
@@ -466,12 +465,7 @@ def _is_listed(api: SpacesApi, state: SpacesAdminKeyState) -> bool:
         return True
     where = _accepted_at(state)
     if where:
-        raise StoreError(
-            f"full-access Spaces key {state.access_key_id} is not among the account's keys any more, by the API's own "
-            f"word, and yet it was accepted just now by {where}. Nothing was changed. A store may take minutes to "
-            "forget a key: if it was deleted, run this again later. If not, the answer about the keys was wrong: check "
-            "the API that manages them, and any proxy in front of it."
-        )
+        raise not_gone("full access to the account's Spaces", state.access_key_id, where)
     return False
 
 

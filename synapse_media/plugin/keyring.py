@@ -402,12 +402,17 @@ def _require_gone(family: KeyFamily, listed: Mapping[str, bool] | None, state: A
             continue
         where = family.still_works(Credential(key.access_key_id, state.secrets[slot]))
         if where:
-            raise StoreError(
-                f"{family.who}: key {key.access_key_id} is not among its keys any more, by the store's own word, and "
-                f"yet it was accepted just now by {where}. Nothing was changed. A store may take minutes to forget a "
-                "key: if it was deleted, run this again later. If not, the answer about the keys was wrong: check the "
-                "API that manages them, and any proxy in front of it."
-            )
+            raise not_gone(family.who, key.access_key_id, where)
+
+
+def not_gone(who: str, key_id: str, where: str) -> StoreError:
+    """The error for a key that is not listed, and was accepted just now by `where`."""
+    return StoreError(
+        f"{who}: key {key_id} is not among its keys any more, by the store's own word, and yet it was accepted just "
+        f"now by {where}. Nothing was changed. A store may take minutes to forget a key: if it was deleted, run this "
+        "again later. If not, the answer about the keys was wrong: check the API that manages them, and any proxy in "
+        "front of it."
+    )
 
 
 def _brought(key_id: str, listed: Mapping[str, bool]) -> MadeKey:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Protocol, TypeVar
@@ -587,8 +588,10 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
             return False
         self._made_at = time.monotonic()
         # Some stores answer so for a bucket that was there (Amazon in us-east-1, Ceph), which the look did not find.
-        self._tags = self._once_known(lambda: _tags_if_any(self.s3, self.bucket, may_be_denied=True)) or {}
-        self._is_new = OWNER_TAG not in self._tags
+        # Where its tags can't be read, `apply` says why: the bucket is in the state then.
+        with suppress(ApiError):
+            self._tags = self._once_known(lambda: _tags_if_any(self.s3, self.bucket, may_be_denied=True)) or {}
+        self._is_new = OWNER_TAG not in (self._tags or {})
         return self._is_new
 
     def mark(self, ours: frozenset[str]) -> str | None:
@@ -658,6 +661,8 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         state.lacks, state.has_no_tags = (), False
         try:
             tags = _tags(self.s3, self.bucket) if self._tags is None else self._tags
+            if self._is_new:
+                require_mark(self.bucket, tags.get(OWNER_TAG, ""), _WHERE, self.inputs)
             _put_mark(self.s3, self.bucket, self.inputs.owner, tags)
         except ApiError as error:
             if not self.excuses(error):
