@@ -314,17 +314,8 @@ def _made_key(api: JsonClient, body: Mapping[str, object], there: Collection[str
     """
     operation = "CreateKey"
     answer = _call(api, operation, body)
-    made = _expected(
-        api,
-        operation,
-        answer,
-        accessKeyId=str,
-        secretAccessKey=str,
-        created=str,
-        name=str,
-        permissions=dict,
-        buckets=list,
-    )
+    parts = {"accessKeyId": str, "secretAccessKey": str, "created": str, "name": str, "buckets": list}
+    made = _expected(api, operation, answer, **parts, permissions=dict)
     if made["name"] != body["name"] or made["accessKeyId"] in there:
         raise _of_another(api, operation, "key")
     may_more = part(_called(api, operation), made["permissions"], "createBucket", bool) or made["buckets"]
@@ -748,7 +739,7 @@ class _Keys(NamedKeys):
         self._held = frozenset(key.access_key_id for key in state.keys.values())
         self._may_rename = True
         self._permissions: Mapping[str, Mapping[str, bool]] = {}
-        self._names: dict[str, str] = {}
+        self._names: Mapping[str, str] = {}
         self._connection = inputs.connection
 
     def require_ours(self, known: Collection[str]) -> None:

@@ -338,7 +338,7 @@ def test_what_garage_still_has_is_not_taken_for_gone(
         bucket.delete("there-media", known, context)
         assert bucket.read("there-media", wanted, known, context) is None
         bucket.delete("there-media", known, context)
-        assert _ask(node, "ListBuckets") == []
+        assert known["bucketId"] not in {one["id"] for one in _ask(node, "ListBuckets")}
 
 
 @needs_garage
