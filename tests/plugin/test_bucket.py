@@ -525,6 +525,22 @@ def test_a_bucket_that_the_store_lists_is_not_gone(direct: Direct) -> None:
     assert direct.bucket_exists()
 
 
+@pytest.mark.parametrize("operation", ["DELETE", "versions"])
+def test_one_answer_does_not_make_a_bucket_gone_that_was_just_found(direct: Direct, operation: str) -> None:
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(
+            _unknown_bucket(direct), when=lambda request: operation in (request.method, *request.query), times=1
+        )
+        there = {**outputs, **inputs, "connection": direct.connection(endpoint=double.url)}
+        with pytest.raises(ApiError, match="NoSuchBucket"):
+            BUCKET.delete(direct.name, there, direct.context)
+        assert direct.bucket_exists()
+        BUCKET.delete(direct.name, there, direct.context)
+    assert not direct.bucket_exists()
+
+
 @pytest.mark.parametrize("listing", ["in pages", "broken"])
 def test_a_bucket_is_looked_for_in_the_whole_list(direct: Direct, listing: str) -> None:
     inputs = checked(wanted(direct))
