@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
+import socket
 import threading
 from collections.abc import Iterator
+from typing import TextIO
 
 
 @contextlib.contextmanager
@@ -30,3 +33,23 @@ def ended_in_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def wait_for_line(stream: TextIO) -> None:
+    """Wait until a terminal has a line, or its end.
+
+    Python sees a signal that comes in the moment before it reads with the next signal only: the read itself would wait
+    for ever. So nothing is read before there is something.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    woken, wakes = socket.socketpair()
+    with woken, wakes:
+        woken.setblocking(False)
+        wakes.setblocking(False)
+        before = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+        try:
+            while stream.fileno() not in select.select([stream.fileno(), woken.fileno()], [], [])[0]:
+                woken.recv(4096)
+        finally:
+            signal.set_wakeup_fd(before)

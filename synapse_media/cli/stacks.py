@@ -48,6 +48,7 @@ from synapse_media.redaction import remember
 from synapse_media.schema import model
 from synapse_media.schema.connection import AdminCheck, Connection
 from synapse_media.settings import ADOPTED_SECRET, CONFIRMED, StoreSettings
+from synapse_media.signals import wait_for_line
 from synapse_media.store import credentials as plugin_credentials
 from synapse_media.store import tracing
 from synapse_media.store.clients import s3_client
@@ -127,7 +128,10 @@ def require_terminal() -> None:
 def confirm(question: str) -> None:
     """Ask on a terminal; elsewhere `--yes` has to say it."""
     require_terminal()
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    sys.stdout.write(f"{question} [y/N] ")
+    sys.stdout.flush()
+    wait_for_line(sys.stdin)
+    if input().strip().lower() not in ("y", "yes"):
         raise SynapseMediaError("nothing was changed")
 
 
