@@ -28,9 +28,9 @@ from synapse_media.schema.resources import (
 from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
 from synapse_media.store.answers import NO_ANSWER, ApiError, items, part
-from synapse_media.store.clients import Client, Credential, call, s3_client
+from synapse_media.store.clients import Credential, call, s3_client
 from synapse_media.store.http import JsonClient
-from synapse_media.store.objects import look
+from synapse_media.store.objects import may_be_there
 
 from .families import Family
 from .keyring import MadeKey, NamedKey, NamedKeys, RingBase, accepted_at, is_printed, key_name, not_gone
@@ -290,7 +290,7 @@ class _SpacesKeys(NamedKeys):
         # The keys API can't tell whether a bucket exists: ask with the key itself.
         key = Credential(self._state.access_key_id, self._state.secret_access_key)
         s3 = s3_client(self._state.inputs.connection, key)
-        return not self._wanted or any(_may_be_there(s3, grant.bucket) for grant in self._wanted)
+        return not self._wanted or any(may_be_there(s3, grant.bucket) for grant in self._wanted)
 
     def still_works(self, key: Credential) -> str:
         connection = self._state.inputs.connection
@@ -316,14 +316,6 @@ class _SpacesKeys(NamedKeys):
 
 def _is_full(grant: SpacesGrant) -> bool:
     return grant.permission == _FULL
-
-
-def _may_be_there(s3: Client, bucket: str) -> bool:
-    try:
-        look(s3, bucket)
-    except ApiError as error:
-        return not error.absent
-    return True
 
 
 class _Exposure:

@@ -37,7 +37,7 @@ from synapse_media.schema.resources import (
 )
 from synapse_media.store.answers import NO_ANSWER, ApiError, moment
 from synapse_media.store.clients import Client, Credential, call, call_if_any, iam_client, s3_client, server_time
-from synapse_media.store.objects import look
+from synapse_media.store.objects import may_be_there
 
 from .keyring import KeyFamily, MadeKey, RingBase, accepted_at
 from .resource import Context, PartialError, SchemaResource, forgetting, import_id
@@ -668,11 +668,7 @@ class IamKeys(KeyFamily):
         mark = self._inputs.mark
         if mark is None or not mark.bucket:
             return True
-        try:
-            look(s3_client(self._inputs.connection), mark.bucket)
-        except ApiError as error:
-            return not error.absent
-        return True
+        return may_be_there(s3_client(self._inputs.connection), mark.bucket)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,15 @@ def look(s3: Client, bucket: str) -> None:
     call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
+def may_be_there(s3: Client, bucket: str) -> bool:
+    """Whether a bucket exists, for all that the store says: False only if it reports that it does not."""
+    try:
+        look(s3, bucket)
+    except ApiError as error:
+        return not error.absent
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """An object as a listing shows it.
@@ -181,16 +190,6 @@ def left_by_proof(s3: Client, bucket: str) -> list[Version] | None:
 def is_empty(s3: Client, bucket: str) -> bool:
     """Nothing in it but what the proof left."""
     return left_by_proof(s3, bucket) is not None
-
-
-def holds_media(s3: Client, bucket: str) -> bool:
-    """Whether there is media in a bucket; False also if the store reports that the bucket does not exist."""
-    try:
-        return not is_empty(s3, bucket)
-    except ApiError as error:
-        if not error.absent:
-            raise
-        return False
 
 
 @dataclass(frozen=True, slots=True)
