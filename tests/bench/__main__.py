@@ -25,7 +25,7 @@ from synapse_media.cli import checkpoints
 from synapse_media.engine import embedded
 from synapse_media.methods import METHODS, expectations
 from synapse_media.renderer import forms, render
-from tests.bench import beside, pictures
+from tests.bench import beside, pictures, server
 from tests.bench.measured import PROCESSES, Cost, measured
 from tests.doubles import proxy
 from tests.providers.project import ROOT, Stack, stack
@@ -231,13 +231,10 @@ def main() -> None:
             del os.environ[name]
         imports()
         rendering()
-        running = embedded.start(name="bench")
-        try:
+        with server.running("bench", Path(state)) as running:
             calls(running)
             done = lives(running, arguments.stores)
             other_tools(running, done)
-        finally:
-            embedded.wipe(name="bench")
     if arguments.publish:
         publish(done)
 

@@ -20,7 +20,7 @@ import boto3
 import yaml
 from botocore.config import Config
 
-from synapse_media.engine import embedded
+from tests.bench import server
 from tests.bench.__main__ import Cost, measured
 from tests.doubles import proxy
 from tests.providers.project import stack
@@ -97,39 +97,33 @@ def main() -> None:
             del os.environ[name]
         (base / "state").mkdir()
         os.environ["XDG_STATE_HOME"] = str(base / "state")
-        running = embedded.start(name="bench-shards")
-        try:
-            keys = {"aws_access_key_id": running.access_key_id, "aws_secret_access_key": running.secret_access_key}
-            path_style = Config(s3={"addressing_style": "path"})
-            client = boto3.client(
-                "s3", endpoint_url=running.endpoint, region_name="us-east-1", config=path_style, **keys
-            )
-            client.create_bucket(Bucket=STATE)
-            url = f"s3://{STATE}?endpoint={running.endpoint}&s3ForcePathStyle=true&region=us-east-1"
-            os.environ |= {
-                "PULUMI_BACKEND_URL": url,
-                "PULUMI_CONFIG_PASSPHRASE": "of the bench",
-                "AWS_ACCESS_KEY_ID": running.access_key_id,
-                "AWS_SECRET_ACCESS_KEY": running.secret_access_key,
-                "S3_ACCESS_KEY_ID": running.access_key_id,
-                "S3_SECRET_ACCESS_KEY": running.secret_access_key,
-            }
-            s3, iam = running.endpoint, running.iam_endpoint
-            if arguments.throttle:
-                limit = proxy.at_most(arguments.throttle)
-                fronts = [doubles.enter_context(proxy.in_front_of(place)) for place in (s3, iam)]
-                for front in fronts:
-                    front.misbehave(limit)
-                s3, iam = (front.url for front in fronts)
-            project = base / "project"
-            project.mkdir()
-            stack(project, "unused", {})
-            write(project, names, arguments.stores, s3, iam)
-            print(f"{arguments.shards} shards of {arguments.stores} stores", flush=True)
-            measure(project, names, arguments.parallel)
-        finally:
-            doubles.close()
-            embedded.wipe(name="bench-shards")
+        running = doubles.enter_context(server.running("bench-shards", base))
+        keys = {"aws_access_key_id": running.access_key_id, "aws_secret_access_key": running.secret_access_key}
+        path_style = Config(s3={"addressing_style": "path"})
+        client = boto3.client("s3", endpoint_url=running.endpoint, region_name="us-east-1", config=path_style, **keys)
+        client.create_bucket(Bucket=STATE)
+        url = f"s3://{STATE}?endpoint={running.endpoint}&s3ForcePathStyle=true&region=us-east-1"
+        os.environ |= {
+            "PULUMI_BACKEND_URL": url,
+            "PULUMI_CONFIG_PASSPHRASE": "of the bench",
+            "AWS_ACCESS_KEY_ID": running.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": running.secret_access_key,
+            "S3_ACCESS_KEY_ID": running.access_key_id,
+            "S3_SECRET_ACCESS_KEY": running.secret_access_key,
+        }
+        s3, iam = running.endpoint, running.iam_endpoint
+        if arguments.throttle:
+            limit = proxy.at_most(arguments.throttle)
+            fronts = [doubles.enter_context(proxy.in_front_of(place)) for place in (s3, iam)]
+            for front in fronts:
+                front.misbehave(limit)
+            s3, iam = (front.url for front in fronts)
+        project = base / "project"
+        project.mkdir()
+        stack(project, "unused", {})
+        write(project, names, arguments.stores, s3, iam)
+        print(f"{arguments.shards} shards of {arguments.stores} stores", flush=True)
+        measure(project, names, arguments.parallel)
 
 
 if __name__ == "__main__":
