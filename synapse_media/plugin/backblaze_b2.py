@@ -174,22 +174,34 @@ _NEXT: Final = (
     ("startApplicationKeyId", "nextApplicationKeyId"),
 )
 """Where a page of a listing begins, in its request, and where the next one does, in the answer."""
+_KEYS: Final = "keys"
+_LISTED: Final = ("files", _KEYS)
+"""What a page of a listing has."""
 
 
 class _Pages(threading.local):
-    """The listing that a thread is at: where its pages began, and where the next one is to begin."""
+    """The listing that a thread is at: b2sdk asks for its pages until there is none left."""
 
     def __init__(self) -> None:
-        self.seen: set[object] = set()
-        self.following: object = None
+        self._following: object = None
+        self._next_page = self._next_empty = bounded.within_pages(0)
 
-    def are_new(self, here: object, following: object) -> bool:
-        """Whether the page that is to follow was not there before in the same listing."""
-        if here != self.following:
-            self.seen = set()
-        self.seen.add(here)
-        self.following = following
-        return following not in self.seen
+    def turn(self, here: object, following: object, answer: Mapping[str, Any]) -> None:
+        """Raises TooMuchError where the listing has no end.
+
+        Args:
+            here: where the page of the answer began.
+            following: where the next one is to begin.
+        """
+        if here != self._following:
+            self._next_page = bounded.within_pages(bounded.PAGES if _KEYS in answer else bounded.PAGES_OF_MEDIA)
+            self._next_page(here)
+            self._next_empty = bounded.within_pages(bounded.EMPTY_PAGES)
+        elif any(answer.get(name) for name in _LISTED):
+            self._next_empty = bounded.within_pages(bounded.EMPTY_PAGES)
+        self._following = following
+        self._next_page(following)
+        self._next_empty(following)
 
 
 _pages = _Pages()
@@ -216,11 +228,13 @@ def _classes() -> tuple[Any, Any]:
             del try_count
             with bounded.one_call():
                 answer = self._tried(url, headers, params)
-            # b2sdk asks for pages until there is none left.
             here = tuple(params.get(name) for name, _ in _NEXT)
             following = tuple(answer.get(name) for _, name in _NEXT)
-            if any(place is not None for place in following) and not _pages.are_new(here, following):
-                raise _adapter()[1]("SamePage", "the answer names a page as the next one that it had before")
+            if any(place is not None for place in following):
+                try:
+                    _pages.turn(here, following, answer)
+                except bounded.TooMuchError as error:
+                    raise _adapter()[1]("EndlessListing", f"the answer {error}") from None
             return answer
 
         def _tried(self, url: str, headers: Any, params: Any) -> Any:
@@ -450,7 +464,8 @@ T = TypeVar("T")
 
 def _of_kind(value: Any, kind: type[T]) -> T:
     """A part of a response, which b2sdk hands on as it came. Raises TypeError, for `in_words`, if it is no `kind`."""
-    if not isinstance(value, kind):
+    # A bool is an int to Python.
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(kind.__name__)
     return value
 
@@ -462,7 +477,8 @@ def _whole(bucket: Any) -> Any:
     """b2sdk's bucket. Raises TypeError, for `in_words`, if a part of it that is read here is of another kind."""
     _of_kind(bucket.id_, str)
     _of_kind(bucket.name, str)
-    _of_kind(bucket.bucket_info, dict)
+    for text in _of_kind(bucket.bucket_info, dict).values():
+        _of_kind(text, str)  # all of it is written back
     for rule in _of_kind(bucket.lifecycle_rules or [], list):
         _of_kind(rule, dict)
         _of_kind(rule.get("fileNamePrefix", ""), str)
@@ -912,8 +928,12 @@ class _Keys(NamedKeys):
 
     def usable(self) -> bool:
         api = self._api
+        bucket_id = self._state.inputs.bucket_id
         with self._calling("b2_list_buckets"):
-            return self._bucket(api) is not None
+            # One answer without it is not believed: a key in use would be deleted.
+            return self._bucket(api) is not None or any(
+                _whole(bucket).id_ == bucket_id for bucket in api.list_buckets(use_cache=False)
+            )
 
     def delete(self, key_id: str) -> None:
         api = self._api

@@ -29,7 +29,7 @@ from synapse_media.settings import SLOTS
 from synapse_media.store import credentials
 from synapse_media.store.answers import NO_ANSWER, ApiError, items, part
 from synapse_media.store.clients import Credential, call, s3_client
-from synapse_media.store.http import JsonClient
+from synapse_media.store.http import NO_CONTENT, JsonClient
 from synapse_media.store.objects import may_be_there
 
 from .families import Family
@@ -43,7 +43,7 @@ TOKEN: Final = "DIGITALOCEAN_TOKEN"  # noqa: S105 - the variable's name
 _KEYS: Final = "/v2/spaces/keys"
 _PAGE: Final = 200
 _PAGES: Final = 50
-_WHAT: Final = f"{_KEYS} at DigitalOcean's API"
+_WHAT: Final = f"{_KEYS} at DigitalOcean's API (api_endpoint)"
 _LIMIT: Final = 200
 """Spaces keys of an account. https://docs.digitalocean.com/products/spaces/details/limits/"""
 _UNISSUED: Final = "-making"
@@ -173,9 +173,9 @@ class SpacesApi:
             # The API's own code: a proxy's 404 does not mean that the key does not exist.
             if (error.status, error.code) != (404, "not_found"):
                 raise
-            return
+            answer = error
         # The API answers 204, without a body. To anything else, the list of keys tells.
-        if answer is not None and any(key.key_id == key_id for key in self.listed()):
+        if answer is not NO_CONTENT and any(key.key_id == key_id for key in self.listed()):
             raise ApiError(
                 NO_ANSWER,
                 200,

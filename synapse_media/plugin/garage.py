@@ -45,6 +45,7 @@ from .bucket import (
     marks_of,
     new_nonce,
     not_empty,
+    not_kept,
     require_mark,
     require_no_keys,
     taken,
@@ -276,15 +277,14 @@ def _update(api: JsonClient, bucket_id: str, changes: Mapping[str, object]) -> N
 
 def _delete_bucket(api: JsonClient, bucket_id: str, bucket: str) -> None:
     try:
-        answer = _call(api, "DeleteBucket", {}, query={"id": bucket_id}, repeatable=True)
+        _call(api, "DeleteBucket", {}, query={"id": bucket_id}, repeatable=True)
     except ApiError as error:
         if error.code == "BucketNotEmpty":
             raise not_empty(bucket) from None
         if error.code != "NoSuchBucket":
             raise
-        answer = error
-    # Garage answers null. To anything else, the bucket itself tells.
-    if answer is not None and _held(api, bucket_id):
+    # Garage answers null, which says nothing of the bucket.
+    if _held(api, bucket_id):
         raise _not_garage(api, "DeleteBucket")
 
 
@@ -378,13 +378,12 @@ def _lacks_update(variable: str) -> str:
 
 def _delete_key(api: JsonClient, key_id: str) -> None:
     try:
-        answer = _call(api, "DeleteKey", {}, query={"id": key_id}, repeatable=True)
+        _call(api, "DeleteKey", {}, query={"id": key_id}, repeatable=True)
     except ApiError as error:
         if error.code != "NoSuchAccessKey":
             raise
-        answer = error
-    # Garage answers null. To anything else, the list of keys tells.
-    if answer is not None and key_id in {key.key_id for key in _keys(api)}:
+    # Garage answers null, which says nothing of the key.
+    if key_id in {key.key_id for key in _keys(api)}:
         raise _not_garage(api, "DeleteKey")
 
 
@@ -396,7 +395,7 @@ def _expected(api: JsonClient, operation: str, found: Any, **parts: type) -> dic
 
 
 def _called(api: JsonClient, operation: str) -> str:
-    return f"{operation} at {api.base}"
+    return f"{operation} at {api.what} ({api.setting} {api.base})"
 
 
 def _not_garage(api: JsonClient, operation: str) -> ApiError:
@@ -493,6 +492,8 @@ def _mark_place(mark: str) -> str:
 _ACCESS: Final = Setting("access", ("website",), "website")
 _LIFECYCLE: Final = Setting("lifecycle", ("abort_days",), "lifecycle rules")
 _QUOTA: Final = Setting("quota", ("quota_bytes", "quota_objects"), "quotas")
+_NO_MARK: Final = "lifecycle rules (the bucket carries no mark of its stack)"
+"""What `lacks` has of a Garage whose admin API takes lifecycle rules and drops them, as 2.0.0 does."""
 
 
 class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
@@ -524,6 +525,10 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         if changing:
             check_region(self.inputs.connection)
 
+    @property
+    def can_be_marked(self) -> bool:  # type: ignore[override]
+        return _NO_MARK not in self.state.lacks
+
     def find(self) -> bool:
         info, held = _info(self._api, globalAlias=self.bucket), self.state.bucket_id
         # By another ID it was deleted and made anew; or it is still there, and something else has its name.
@@ -549,7 +554,7 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
     def mark(self, ours: frozenset[str]) -> str | None:
         mark = _mark_of(self._found, ours)
         # The rules of an adopted bucket are changed only if they are managed, so it may have no mark of ours.
-        unmarked = self.state.adopted and _LIFECYCLE not in self.managed()
+        unmarked = not self.can_be_marked or (self.state.adopted and _LIFECYCLE not in self.managed())
         return None if unmarked and mark in {"", *ours} else mark
 
     def mark_place(self, mark: str) -> str:
@@ -632,6 +637,7 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         return [*kept, _rule(self.inputs.owner, abort_days)]
 
     def apply(self) -> None:
+        self.state.lacks = ()
         inputs, now, has = self.inputs, self.now(), self._found
         changes: dict[str, object] = {}
         if now.website != inputs.website:
@@ -644,6 +650,16 @@ class _BucketFamily(BucketFamily[GarageBucketInputs, Setting]):
         if changes:
             _update(self._api, has.bucket_id, changes)
             self._info = _info(self._api, id=has.bucket_id) or has
+            self.state.lacks = tuple(self._dropped())
+
+    def _dropped(self) -> Iterator[str]:
+        """What Garage took and did not keep, in words, as `lacks` has it."""
+        now = self.now()
+        for name in (name for setting in self.managed() for name in setting.fields):
+            if getattr(self.inputs, name) and not getattr(now, name):
+                yield not_kept(name)
+        if _LIFECYCLE in self.managed() and all(rule.rule_id != self.inputs.owner for rule in self._found.rules):
+            yield _NO_MARK
 
     def expiring_words(self, rules: tuple[str, ...]) -> str:
         return "a lifecycle rule deletes media by age: remove it"

@@ -342,11 +342,13 @@ def _make(family: KeyFamily, slot: str, before: frozenset[str], inputs: AnyRingI
     except ApiError as error:
         if not error.is_anybodys:
             raise
+        said = str(error)
+        said += "" if said.endswith("?") else "."
         then = "names such a key, which may be deleted" if inputs.adopt else "finds such a key and replaces it"
         raise ApiError(
             error.code,
             error.status,
-            f"{error}. That is no answer of the store's own: the key may have been made, so the request is not "
+            f"{said} That is no answer of the store's own: the key may have been made, so the request is not "
             "repeated. Run `synapse-media up` again, after a minute if there were too many requests (HTTP 429): it "
             f"{then}.",
         ) from None
@@ -375,11 +377,11 @@ def accepted_at(key: Credential, connection: Connection, bucket: str) -> str:
     """Where a key is accepted for a bucket over S3; "" if it is not. Raises ApiError where nobody can tell."""
     said = _said_to(key, connection, bucket)
     if said is not None:
-        if said.bad_key or said.code == "NoSuchBucket":
+        if said.bad_key:
             return ""
-        if not said.denied:
+        if not (said.denied or said.code == "NoSuchBucket"):
             raise said
-        # A store may refuse in the same way whom it does not know.
+        # A store may answer whom it does not know in the same way.
         stranger = Credential(f"AKIA{secrets.token_hex(8).upper()}", secrets.token_hex(20))
         other = _said_to(stranger, connection, bucket)
         if other is None or not other.bad_key:

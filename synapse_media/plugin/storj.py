@@ -35,7 +35,7 @@ from synapse_media.store import credentials
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Client, Credential, call, s3_client
 from synapse_media.store.http import JsonClient
-from synapse_media.store.objects import clear_proof, look
+from synapse_media.store.objects import clear_proof, may_be_there
 
 from .families import Family
 from .keyring import KeyFamily, MadeKey, RingBase, is_printed, require_leave
@@ -136,7 +136,24 @@ def _register(connection: Connection, grant: Grant, *, repeatable: bool) -> _Reg
             "Unparsable", 200, f"POST /v1/access at {client.base}: the gateway in the answer is not an http(s) URL"
         )
     ends = found.get("freeTierRestrictedExpiration")
-    return _Registered(Credential(key_id, secret), endpoint.rstrip("/"), ends if isinstance(ends, str) else "")
+    moment = _moment(ends)
+    if moment is not None and moment <= datetime.now(UTC):
+        raise ApiError(
+            "Unparsable",
+            200,
+            f"POST /v1/access at {client.base}: the key pair in the answer ended {moment:%Y-%m-%d}: check "
+            "auth_endpoint and the clock of this machine",
+        )
+    return _Registered(Credential(key_id, secret), endpoint.rstrip("/"), str(ends) if moment else "")
+
+
+def _moment(text: object) -> datetime | None:
+    """A time in the auth service's form (ISO 8601, UTC); None where it is none."""
+    try:
+        found = datetime.fromisoformat(str(text))
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 _BASE: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?")
@@ -303,9 +320,8 @@ def _ended(grant: Grant) -> bool:
 def _end_of_key(state: StorjKeyRingState, slot: str) -> datetime | None:
     """When the key of a slot expires, on its own or with its grant; None: never."""
     with_grant = parse(state.grants[slot]).not_after
-    try:
-        of_itself = datetime.fromisoformat(state.ends[slot]).astimezone(UTC)
-    except (KeyError, ValueError, OverflowError):
+    of_itself = _moment(state.ends.get(slot))
+    if of_itself is None:
         return with_grant
     return min(with_grant or of_itself, of_itself)
 
@@ -360,10 +376,10 @@ class StorjKeys(KeyFamily):
     def usable(self) -> bool:
         inputs = self._state.inputs
         try:
-            look(administrator(inputs.connection, inputs.bucket), inputs.bucket)
-        except ApiError as error:
-            return not error.absent
-        return True
+            s3 = administrator(inputs.connection, inputs.bucket)
+        except ApiError:
+            return True  # of the key pair to look with: it says nothing about the bucket
+        return may_be_there(s3, inputs.bucket)
 
     def delete(self, key_id: str) -> None:
         """Nothing to do: key pairs can't be deleted. The ring revokes the grant afterwards."""

@@ -259,6 +259,9 @@ _LAST_YEAR: Final = 9000
 T = TypeVar("T")
 
 
+_CHECK: Final = "check the API's address and any proxy in front of it"
+
+
 def part(what: str, value: Any, name: str, kind: type[T], default: T | None = None) -> T:
     """A part of a JSON answer, of its type. Raises ApiError where it is of another, or is not there.
 
@@ -271,7 +274,7 @@ def part(what: str, value: Any, name: str, kind: type[T], default: T | None = No
         return default
     # A bool is an int to Python.
     if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
-        raise ApiError(NO_ANSWER, 0, f"{what}: the answer has no {name!r} as it should be: is this the API's address?")
+        raise ApiError(NO_ANSWER, 0, f"{what}: the answer has no {name!r} as it should be: {_CHECK}")
     return found
 
 
@@ -279,5 +282,5 @@ def items(what: str, value: Any, name: str, kind: type[T], default: list[T] | No
     """A list in a JSON answer, each entry of its type; as `part`."""
     found: list[Any] = part(what, value, name, list, default)
     if not all(isinstance(item, kind) for item in found):
-        raise ApiError(NO_ANSWER, 0, f"{what}: the answer has other things in {name!r} than it should")
+        raise ApiError(NO_ANSWER, 0, f"{what}: the answer has other things in {name!r} than it should: {_CHECK}")
     return found

@@ -35,6 +35,8 @@ ATTEMPTS: Final = 5
 _REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 PATIENCE: Final = 20.0
 """The maximum pause between two attempts in seconds, whatever Retry-After says."""
+NO_CONTENT: Final = object()
+"""An answer with HTTP 204 and no body. It is not JSON's null, with which an API may say something else."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -106,7 +108,7 @@ class JsonClient:
         query: Mapping[str, str | int] | None = None,
         repeatable: bool | None = None,
     ) -> Any:
-        """The parsed response; None for an empty one. Raises ApiError, with the server's error code if it sends one.
+        """The parsed response, or NO_CONTENT. Raises ApiError, with the server's error code if it sends one.
 
         Args:
             repeatable: whether the call may be retried; by default, whether HTTP defines its method as idempotent.
@@ -159,7 +161,9 @@ class JsonClient:
             with opener(self.ca_file).open(request, timeout=self.seconds) as answer:
                 tracing.say(where, started, answer.status, _request_id(answer.headers))
                 raw = _read(answer)
-                if not raw.strip() and answer.status != http.HTTPStatus.NO_CONTENT:
+                if not raw.strip():
+                    if answer.status == http.HTTPStatus.NO_CONTENT:
+                        return NO_CONTENT
                     raise ApiError(
                         "NotJson", answer.status, f"{where}: the answer is empty: is this the API's address?"
                     )

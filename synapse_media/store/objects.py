@@ -60,12 +60,25 @@ def look(s3: Client, bucket: str) -> None:
 
 
 def may_be_there(s3: Client, bucket: str) -> bool:
-    """Whether a bucket exists, for all that the store says: False only if it reports that it does not."""
+    """Whether a bucket exists, for all that the store says: False only if it reports twice that it does not.
+
+    The second report is its list of buckets, or, where the key may not list them, another look. One wrong answer would
+    have a key in use deleted.
+    """
+    if not _is_said_to_be_gone(s3, bucket):
+        return True
+    try:
+        return bucket in bucket_names(s3, bucket)
+    except ApiError as error:
+        return not (error.denied or error.lacking) or not _is_said_to_be_gone(s3, bucket)
+
+
+def _is_said_to_be_gone(s3: Client, bucket: str) -> bool:
     try:
         look(s3, bucket)
     except ApiError as error:
-        return not error.absent
-    return True
+        return error.code == "NoSuchBucket"
+    return False
 
 
 @dataclass(frozen=True, slots=True)

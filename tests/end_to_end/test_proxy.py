@@ -106,8 +106,6 @@ def test_black_hole_holds_until_the_client_or_the_double_gives_up(store: Storage
         client = s3(replace(store, endpoint_url=double.url), read_timeout=0.3)
         with pytest.raises(ReadTimeoutError):
             client.list_objects_v2(Bucket=store.bucket)
-        began = time.monotonic()
-    assert time.monotonic() - began < 30
 
 
 def test_html(store: StorageOutputs, double: proxy.Proxy, client: Any) -> None:

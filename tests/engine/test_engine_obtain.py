@@ -403,10 +403,8 @@ def silent_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_vendor_that_says_nothing_is_given_up(own_cache: Path, said: Said) -> None:
     home = own_cache / "pulumi-0"
     private_dir(own_cache)
-    began = time.monotonic()
     with pytest.raises(ObtainError, match="nothing arrived for 2 s"):
         obtain._from_vendor(home, said, silence=2)
-    assert time.monotonic() - began < 15
     assert list(home.iterdir()) == []
 
 
@@ -423,10 +421,8 @@ def test_a_vendor_that_refuses_is_given_up_at_once_and_the_source_is_tried(
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
     monkeypatch.setenv("PATH", str(tmp_path))  # no Go either
-    began = time.monotonic()
     with pytest.raises(ObtainError, match="`go` is not on PATH"):
         obtain.obtain_pulumi(said)
-    assert time.monotonic() - began < 15
     assert "Connection refused" in said.text
     assert "Building it from source instead." in said.text
     monkeypatch.setenv(obtain.ROUTE_VARIABLE, "vendor")

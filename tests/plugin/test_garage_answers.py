@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,7 +67,8 @@ class Place:
                 answer = upstream.ask(request)
                 assert answer is not None
                 body = found(json.loads(answer.body))
-            return proxy.Answer(status, (("Content-Type", "application/json"),), json.dumps(body).encode())
+            raw = b"" if status == 204 else json.dumps(body).encode()
+            return proxy.Answer(status, (("Content-Type", "application/json"),), raw)
 
         self.front.misbehave(fault, when=lambda request: request.path == f"/v2/{operation}")
 
@@ -216,10 +218,11 @@ def test_a_bucket_that_is_gone_is_gone(place: Place) -> None:
 
 
 @pytest.mark.parametrize("operation", ["DeleteBucket", "DeleteKey"])
-def test_what_is_said_to_be_gone_and_is_listed_is_not_deleted(place: Place, operation: str) -> None:
+@pytest.mark.parametrize("status", [200, 204, 404])
+def test_what_is_said_to_be_gone_and_is_listed_is_not_deleted(place: Place, operation: str, status: int) -> None:
     ring = place.make_ring()
     code = "NoSuchBucket" if operation == "DeleteBucket" else "NoSuchAccessKey"
-    place.answers(operation, {"code": code, "message": "not found"}, 404)
+    place.answers(operation, {"code": code, "message": "not found"} if status == 404 else None, status)
     if operation == "DeleteBucket":
         place.admin.answer("DeleteKey", {"id": ring["accessKeyId"]}, {})
         with pytest.raises(StoreError, match="DeleteBucket at"):
@@ -404,3 +407,41 @@ def test_the_permissions_that_an_answer_shows_are_no_guess(place: Place) -> None
         place.admin.buckets[place.bucket_id]["keys"] = [theirs]
         with pytest.raises(StoreError, match="GetBucketInfo at"):
             place.deletes_bucket()
+
+
+def test_a_garage_that_drops_lifecycle_rules_has_a_bucket_without_a_mark(place: Place) -> None:
+    """As 2.0.0, whose UpdateBucket knows none: said, and no difference for ever."""
+    place.front.misbehave(
+        lambda request, upstream: upstream.ask(replace(request, body=_without_rules(request.body))),
+        when=lambda request: request.path == "/v2/UpdateBucket",
+    )
+    place.admin.buckets.clear()
+    state = place.bucket.create(place.wanted, QUIET)[1]
+    assert [words.partition(" (")[0] for words in state["lacks"]] == ["abortDays", "lifecycle rules"]
+    found = place.bucket.read("our-media", place.wanted, state, QUIET)
+    assert found is not None
+    assert place.bucket.diff(found.inputs, place.wanted).changed == ()
+    assert place.bucket.update("our-media", state, place.wanted, QUIET)["lacks"] == state["lacks"]
+    # A Garage that has the rules by now keeps what the next change writes.
+    place.front.behave()
+    state = place.bucket.update("our-media", state, place.wanted, QUIET)
+    assert state["lacks"] == []
+    [bucket] = place.admin.buckets.values()
+    assert [rule["ID"] for rule in bucket["lifecycleRules"]] == [OWNER]
+    place.bucket.delete("our-media", state, QUIET)
+    assert place.admin.buckets == {}
+
+
+def _without_rules(body: bytes) -> bytes:
+    return json.dumps({name: value for name, value in json.loads(body).items() if name != "lifecycleRules"}).encode()
+
+
+def test_a_bucket_without_a_mark_is_deleted_with_its_media_by_its_word(place: Place) -> None:
+    place.front.misbehave(
+        lambda request, upstream: upstream.ask(replace(request, body=_without_rules(request.body))),
+        when=lambda request: request.path == "/v2/UpdateBucket",
+    )
+    place.admin.buckets.clear()
+    state = place.bucket.create(place.wanted, QUIET)[1]
+    place.bucket.delete("our-media", state, QUIET)
+    assert place.admin.buckets == {}

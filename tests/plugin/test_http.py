@@ -17,7 +17,7 @@ from synapse_media.schema.connection import Connection
 from synapse_media.store import bounded
 from synapse_media.store.answers import ApiError
 from synapse_media.store.bounded import LIMIT
-from synapse_media.store.http import JsonClient
+from synapse_media.store.http import NO_CONTENT, JsonClient
 
 TOKEN = "token-that-no-error-may-hold"
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -100,9 +100,10 @@ def client(api: MisbehavingServer, pauses: list[float] | None = None, seconds: f
     return JsonClient(api.url, "the API", headers, "endpoint", seconds=seconds, pause=waited.append)
 
 
-def test_an_answer_is_parsed_and_an_empty_one_is_none(api: MisbehavingServer) -> None:
-    api.answers = [says(200, '{"keys": []}'), says(204)]
+def test_an_answer_is_parsed_and_an_empty_one_is_not_null(api: MisbehavingServer) -> None:
+    api.answers = [says(200, '{"keys": []}'), says(204), says(200, "null")]
     assert client(api).call("GET", "/v2/keys", query={"page": 2}) == {"keys": []}
+    assert client(api).call("DELETE", "/v2/keys/x") is NO_CONTENT
     assert client(api).call("DELETE", "/v2/keys/x") is None
     assert api.calls[0] == ("GET", "/v2/keys?page=2", f"Bearer {TOKEN}")
 

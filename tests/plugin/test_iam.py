@@ -784,3 +784,52 @@ def test_what_works_is_not_asked_where_nothing_is_gone(owner: Direct) -> None:
         watched = {"connection": owner.connection(endpoint=double.url)}
         RING.read(owner.name, {**there, **watched}, {**outputs, **watched}, owner.context)
         assert double.exchanges == []
+
+
+def no_bucket(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:
+    return proxy.error(request, 404, "NoSuchBucket", "there is no such bucket")
+
+
+@pytest.mark.parametrize("times", [1, None])
+def test_a_key_whose_bucket_is_said_to_be_gone_is_not_deleted_for_that(owner: Direct, times: int | None) -> None:
+    _, outputs = ring_of_a_bucket(owner)
+    keys = owner.key_ids()
+    with proxy.in_front_of(owner.endpoint) as double:
+        rule = double.misbehave(no_bucket, when=lambda request: request.bucket == owner.name, times=times)
+        lying = {**outputs, "connection": owner.connection(endpoint=double.url)}
+        with pytest.raises(StoreError, match="may be in use and is not deleted"):
+            RING.delete(owner.name, lying, owner.context)
+        assert rule.hits == 1
+    assert owner.key_ids() == keys
+    owner.s3.delete_bucket(Bucket=owner.name)
+    RING.delete(owner.name, outputs, owner.context)
+    assert owner.key_ids() == set()
+
+
+def test_an_administrator_that_may_not_list_buckets_looks_twice(owner: Direct) -> None:
+    _, outputs = ring_of_a_bucket(owner)
+    keys = owner.key_ids()
+    with proxy.in_front_of(owner.endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "not that"),
+            when=lambda request: not request.bucket,
+        )
+        double.misbehave(no_bucket, when=lambda request: request.bucket == owner.name, times=1)
+        lying = {**outputs, "connection": owner.connection(endpoint=double.url)}
+        with pytest.raises(StoreError, match="may be in use and is not deleted"):
+            RING.delete(owner.name, lying, owner.context)
+        assert owner.key_ids() == keys
+        owner.s3.delete_bucket(Bucket=owner.name)
+        RING.delete(owner.name, lying, owner.context)
+    assert owner.key_ids() == set()
+
+
+def test_a_key_that_is_not_listed_is_tried_where_its_bucket_is_said_to_be_gone(owner: Direct) -> None:
+    """Who is told that there is no such bucket was let in, where a stranger is not."""
+    there, outputs = ring_of_a_bucket(owner)
+    with proxy.in_front_of(owner.running.iam_endpoint) as iam, proxy.in_front_of(owner.endpoint) as s3:
+        iam.misbehave(gone)
+        s3.misbehave(no_bucket, when=lambda request: request.access_key_id == outputs["accessKeyId"])
+        lying = {"connection": owner.connection(iamEndpoint=iam.url, endpoint=s3.url)}
+        with pytest.raises(StoreError, match=r"is not among its keys any more.*accepted just now by list_objects"):
+            RING.read(owner.name, {**there, **lying}, {**outputs, **lying}, owner.context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -455,6 +456,52 @@ def test_a_key_that_is_not_listed_and_works_is_kept(
         assert found.outputs == outputs
         assert B2KeyRing().diff(found.inputs, inputs).changed == ()
         assert B2KeyRing().update("user", outputs, inputs, QUIET) == outputs
+        with pytest.raises(StoreError, match="may be in use and is not deleted"):
+            B2KeyRing().delete("user", outputs, QUIET)
+    assert list(_keys(double)) == [outputs["keys"]["a"]["accessKeyId"]]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bucketInfo": {"synapse-media-stack": []}},
+        {"bucketInfo": {"synapse-media-stack": None}},
+        {"lifecycleRules": [{"fileNamePrefix": "", "daysFromHidingToDeleting": True}]},
+    ],
+    ids=str,
+)
+def test_a_bucket_with_parts_of_another_kind_is_no_answer(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """The bucket info is written back as it was read, and a rule goes into the state."""
+    bucket = _create(double, monkeypatch, double.key_id, double.key)
+    inputs = {name: bucket[name] for name in (*B2Bucket().check({})[0], "bucket", "connection", "owner")}
+    before = dict(double.bucket_name_to_bucket["refused-media"].bucket_info)
+    with monkeypatch.context() as patch:
+        _answering(
+            double, patch, "list_buckets", lambda found: {"buckets": [one | changes for one in found["buckets"]]}
+        )
+        for step in (
+            lambda: B2Bucket().read("refused-media", inputs, bucket, QUIET),
+            lambda: B2KeyRing().create(_ring_of(bucket, "a"), QUIET),
+        ):
+            with pytest.raises(StoreError, match=r"the response is not that of B2's API \(TypeError\): check realm"):
+                step()
+    assert double.bucket_name_to_bucket["refused-media"].bucket_info == before
+
+
+@pytest.mark.parametrize("lies", [1, 2])
+def test_a_key_whose_bucket_is_not_in_one_answer_is_not_deleted_for_that(
+    double: B2Double, monkeypatch: pytest.MonkeyPatch, lies: int
+) -> None:
+    """Neither where it is looked for by its ID, nor where all are listed."""
+    inputs = _ring(double, monkeypatch)
+    _, outputs = B2KeyRing().create(inputs, QUIET)
+    asked = itertools.count(1)
+    with monkeypatch.context() as patch:
+        _answering(
+            double, patch, "list_buckets", lambda found: found | ({"buckets": []} if next(asked) == lies else {})
+        )
         with pytest.raises(StoreError, match="may be in use and is not deleted"):
             B2KeyRing().delete("user", outputs, QUIET)
     assert list(_keys(double)) == [outputs["keys"]["a"]["accessKeyId"]]

@@ -511,6 +511,21 @@ def test_a_free_trial_ends_the_key_before_its_grant(at: At) -> None:
     assert found.inputs["slots"] == []
 
 
+@pytest.mark.parametrize("ended", ["1970-01-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01"])
+def test_a_key_that_ended_before_it_was_made_is_no_answer(at: At, ended: str) -> None:
+    def past(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer:
+        answer = upstream.ask(request)
+        assert answer is not None
+        made = {**json.loads(answer.body), "freeTierRestrictedExpiration": ended}
+        return proxy.Answer(200, (("Content-Type", "application/json"),), json.dumps(made).encode())
+
+    with proxy.in_front_of(at.auth.url) as between:
+        between.misbehave(past)
+        at.url = between.url
+        with pytest.raises(PartialError, match=r"ended (1970|2026)-01-01: check auth_endpoint"):
+            at.make()
+
+
 def test_a_key_that_ends_soon_is_said(at: At) -> None:
     outputs = at.make(expiresInDays=29)
     RING.read("media", at.ring_inputs(expiresInDays=29), outputs, at.context)
@@ -589,3 +604,19 @@ def test_a_key_that_may_be_in_use_is_not_revoked_unasked(at: At, uplink: Path) -
     # Without its bucket the key is of no use, so nobody is asked.
     RING.delete("media", outputs, at.context)
     assert len(_revoked(uplink)) == 1
+
+
+def test_a_key_whose_bucket_is_said_to_be_gone_once_is_not_revoked_for_that(
+    at: At, uplink: Path, embedded_store: Running
+) -> None:
+    StorjBucket().create(at.bucket_inputs(), at.context)
+    with proxy.in_front_of(embedded_store.endpoint) as s3:
+        s3.misbehave(
+            lambda request, _: proxy.error(request, 404, "NoSuchBucket", "there is no such bucket"),
+            when=lambda request: "list-type" in request.query,
+            times=1,
+        )
+        outputs = at.make(connection=at.connection(endpoint=s3.url))
+        with pytest.raises(StoreError, match="may be in use and is not deleted"):
+            RING.delete("media", outputs, at.context)
+    assert _revoked(uplink) == []
