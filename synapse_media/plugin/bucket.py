@@ -368,7 +368,8 @@ class BucketBase(SchemaResource[In, S]):
     def refuse_taken(self, inputs: In) -> None:
         """Raises StoreError if the bucket exists and is neither ours nor new."""
         family = self.family(self.begun(inputs))
-        if family.find_unknown():
+        # The second look is another one: what one answer calls absent would be adopted.
+        if family.find_unknown() or family.find():
             _judge(family)
 
     def unsettled(self, outputs: Values, inputs: Values) -> tuple[str, ...]:

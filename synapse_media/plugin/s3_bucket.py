@@ -527,22 +527,25 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         A bucket that is taken for gone is dropped from the state with its media, or made anew.
         """
         gone = f"bucket {self.bucket!r} {self.place}: the store says that it does not exist (NoSuchBucket)"
+        otherwise = "lists it among its buckets"
         try:
-            listed = self.bucket in bucket_names(self.s3, self.bucket)
+            is_there = self.bucket in bucket_names(self.s3, self.bucket)
         except ApiError as error:
-            if error.denied or error.lacking:
-                return  # an administrator of some buckets alone
-            raise ApiError(
-                error.code,
-                error.status,
-                f"{gone}, and whether it lists the bucket is not known: {error}. It is not taken for deleted. Run this "
-                "again once the store lists its buckets.",
-            ) from None
-        if listed:
+            if not (error.denied or error.lacking):
+                raise ApiError(
+                    error.code,
+                    error.status,
+                    f"{gone}, and whether it lists the bucket is not known: {error}. It is not taken for deleted, nor "
+                    "made anew. Run this again once the store lists its buckets.",
+                ) from None
+            # An administrator of some buckets alone.
+            self.s3.forget()
+            is_there, otherwise = self._is_there(), "finds it when asked once more"
+        if is_there:
             raise ApiError(
                 NO_ANSWER,
                 0,
-                f"{gone}, and lists it among its buckets. It is not taken for deleted. Check whether several servers "
+                f"{gone}, and {otherwise}. It is not taken for deleted, nor made anew. Check whether several servers "
                 "answer at the endpoint, of which one lags behind or is another store, and run this again.",
             )
 
@@ -591,8 +594,16 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         # Where its tags can't be read, `apply` says why: the bucket is in the state then.
         with suppress(ApiError):
             self._tags = self._once_known(lambda: _tags_if_any(self.s3, self.bucket, may_be_denied=True)) or {}
-        self._is_new = OWNER_TAG not in (self._tags or {})
+        self._is_new = OWNER_TAG not in (self._tags or {}) and self._once_known(self._has_nothing)
         return self._is_new
+
+    def _has_nothing(self) -> bool:
+        try:
+            return self.is_empty()
+        except ApiError as error:
+            if not self.excuses(error):
+                raise
+            return True  # nothing is listed to a key that may not list
 
     def mark(self, ours: frozenset[str]) -> str | None:
         self._tags = _tags_if_any(self.s3, self.bucket, may_be_denied=self.inputs.may_be_denied)

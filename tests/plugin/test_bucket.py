@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -522,6 +523,19 @@ def test_a_bucket_that_the_store_lists_is_not_gone(direct: Direct) -> None:
             when=lambda request: request.path == "/",
         )
         assert BUCKET.read(direct.name, there, there, direct.context) is None
+        # Of such an administrator, one answer is not believed.
+        looks = itertools.count(1)
+        double.behave()
+        double.misbehave(
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "no"),
+            when=lambda request: request.path == "/",
+        )
+        double.misbehave(
+            unknown,
+            when=lambda request: "tagging" in request.query or ("list-type" in request.query and next(looks) == 1),
+        )
+        with pytest.raises(ApiError, match=r"says that it does not exist .*, and finds it when asked once more"):
+            BUCKET.read(direct.name, there, there, direct.context)
     assert direct.bucket_exists()
 
 
@@ -739,6 +753,7 @@ def test_a_lost_answer_of_create_bucket_is_no_stranger(direct: Direct) -> None:
         ("synapse-media/other/matrix.example.com", "BucketAlreadyOwnedByYou"),
         ("synapse-media/other/matrix.example.com", "200"),
         ("", "BucketAlreadyOwnedByYou"),
+        ("", "200"),
     ],
 )
 def test_a_bucket_that_the_look_did_not_find_is_not_taken(direct: Direct, mark: str, answer: str) -> None:

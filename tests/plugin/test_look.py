@@ -11,6 +11,7 @@ from synapse_media.plugin import look
 from synapse_media.plugin.resource import Values
 from synapse_media.plugin.s3_bucket import Bucket
 from synapse_media.schema.resources import B2_BUCKET, BUCKET, GARAGE_BUCKET, STORJ_BUCKET
+from tests.doubles import proxy
 from tests.plugin.direct import OWNER, Direct
 
 VENDORS = "aws:s3/bucket:Bucket"
@@ -54,6 +55,15 @@ def test_what_is_there_and_not_this_store_s_is_refused(direct: Direct, monkeypat
     direct.s3.delete_bucket_tagging(Bucket=direct.name)
     with pytest.raises(StoreError, match=r"exists already and is not empty"):
         look.refuse_taken(ours)
+    # One answer that it is not there is not believed: the vendor's plugin would adopt it.
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 404, "NoSuchBucket", "there is no such bucket"),
+            when=lambda request: "list-type" in request.query,
+            times=1,
+        )
+        with pytest.raises(StoreError, match=r"exists already and is not empty"):
+            look.refuse_taken({**ours, "connection": direct.connection(endpoint=double.url)})
     # Without a key for S3 there is no look: the vendor's plugin says what it lacks.
     monkeypatch.delenv("S3_ACCESS_KEY_ID")
     look.refuse_taken(ours)
