@@ -17,8 +17,10 @@ from synapse_media import catalog
 from synapse_media.contract import StorageOutputs
 from synapse_media.errors import SynapseMediaError
 from synapse_media.methods import METHODS
+from synapse_media.store import bounded
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Client, Credential, call, s3_client, server_time
+from synapse_media.store.objects import pages_of
 
 from . import programs
 
@@ -151,24 +153,30 @@ def stale(client: Client, bucket: str, prefix: str, older_than: timedelta) -> It
     found = False
     for upload, now in _begun(client, bucket, prefix):
         found = True
-        if upload.started <= now - older_than:
+        if _is_stale(upload, prefix, now - older_than):
             yield upload
     if found or not prefix:
         return
     # MinIO takes a prefix for the whole name of an object.
     try:
         for upload, now in _begun(client, bucket, ""):
-            if upload.key.startswith(prefix) and upload.started <= now - older_than:
+            if _is_stale(upload, prefix, now - older_than):
                 yield upload
     except ApiError as error:
         if not error.denied:
             raise
 
 
+def _is_stale(upload: Upload, prefix: str, before: datetime) -> bool:
+    # A store that does not know a prefix lists the uploads of others as well.
+    return upload.key.startswith(prefix) and upload.started <= before
+
+
 def _begun(client: Client, bucket: str, prefix: str) -> Iterator[tuple[Upload, datetime]]:
     """The unfinished uploads, each with the store's time when it was listed."""
     marker: dict[str, str] = {}
     seen: set[str] = set()
+    next_page = pages_of(bucket, bounded.PAGES)
     while True:
         page = _page(client, bucket, prefix, marker)
         uploads = [Upload(x["Key"], x["UploadId"], x["Initiated"].astimezone(UTC)) for x in page.get("Uploads", [])]
@@ -184,6 +192,7 @@ def _begun(client: Client, bucket: str, prefix: str) -> Iterator[tuple[Upload, d
             "KeyMarker": page.get("NextKeyMarker") or last.key,
             "UploadIdMarker": page.get("NextUploadIdMarker") or last.upload_id,
         }
+        next_page(marker)
 
 
 def _page(client: Client, bucket: str, prefix: str, marker: dict[str, str]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def bucket_names(s3: Client, prefix: str = "") -> Iterator[str]:
     Args:
         prefix: of the names that are wanted. A store that knows it sends no list of thousands.
     """
-    next_page = _counting("buckets", bounded.PAGES)
+    next_page = pages_of("buckets", bounded.PAGES)
     asked: dict[str, Any] = {"Prefix": prefix} if prefix else {}
     while True:
         page = call(s3, "list_buckets", **asked)
@@ -109,15 +109,15 @@ def listed(s3: Client, bucket: str, prefix: str) -> Iterator[Listed]:
 
 
 def _objects(s3: Client, bucket: str, prefix: str, pages: int) -> Iterator[dict[str, Any]]:
-    next_page = _counting(bucket, pages)
-    next_empty = _counting(bucket, bounded.EMPTY_PAGES)
+    next_page = pages_of(bucket, pages)
+    next_empty = pages_of(bucket, bounded.EMPTY_PAGES)
     token: dict[str, str] = {}
     while True:
         page = call(s3, "list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
         found = page.get("Contents", [])
         yield from found
         if found:
-            next_empty = _counting(bucket, bounded.EMPTY_PAGES)
+            next_empty = pages_of(bucket, bounded.EMPTY_PAGES)
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -155,7 +155,7 @@ def _versions(s3: Client, bucket: str, prefix: str = "", *, media: bool = False)
     """
     marker: dict[str, str] = {}
     pages = bounded.PAGES_OF_MEDIA if media else bounded.PAGES
-    next_page = _counting(bucket, pages)
+    next_page = pages_of(bucket, pages)
     while True:
         try:
             page = call(s3, "list_object_versions", Bucket=bucket, Prefix=prefix, **marker)
@@ -173,7 +173,8 @@ def _versions(s3: Client, bucket: str, prefix: str = "", *, media: bool = False)
         yield replace(Version.of(item), version_id="")
 
 
-def _counting(bucket: str, pages: int) -> Callable[[object], None]:
+def pages_of(bucket: str, pages: int) -> Callable[[object], None]:
+    """As `bounded.within_pages`, of a listing of a bucket; raises ApiError."""
     count = bounded.within_pages(pages)
 
     def next_page(place: object) -> None:
@@ -275,7 +276,7 @@ def empty_out(s3: Client, bucket: str, *, of_proof: bool = False, listed: Iterab
     """
     try:
         # Listed anew each time: what was aborted is gone from the first page.
-        next_page = _counting(bucket, bounded.PAGES_OF_MEDIA)
+        next_page = pages_of(bucket, bounded.PAGES_OF_MEDIA)
         while uploads := [
             upload
             for upload in call(s3, "list_multipart_uploads", Bucket=bucket).get("Uploads", [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -18,6 +19,7 @@ from synapse_media import catalog, contract
 from synapse_media.cli import abort_uploads
 from synapse_media.engine.embedded import Running
 from synapse_media.errors import SynapseMediaError
+from synapse_media.store import bounded
 from synapse_media.store.answers import ApiError
 from synapse_media.store.clients import Credential
 from tests.cli.shapes import answer
@@ -140,6 +142,48 @@ def test_a_store_that_gives_the_same_page_for_ever(place: Place) -> None:
             return {**answer, "IsTruncated": True, "NextKeyMarker": "", "NextUploadIdMarker": ""}
 
     assert len(list(abort_uploads.stale(Stuck(), place.bucket, "", timedelta(days=7)))) == 1
+
+
+def test_a_store_that_gives_a_new_page_for_ever(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.begin("old", days=30)
+    monkeypatch.setattr(bounded, "PAGES", 20)
+    numbers = itertools.count()
+
+    class Endless:
+        """A double of a store that has further uploads on each page."""
+
+        meta = place.s3.meta
+
+        def list_multipart_uploads(self, **arguments: Any) -> Any:
+            answer = place.s3.list_multipart_uploads(Bucket=arguments["Bucket"])
+            number = str(next(numbers))
+            uploads = [{**upload, "UploadId": number} for upload in answer["Uploads"]]
+            return {
+                **answer,
+                "Uploads": uploads,
+                "IsTruncated": True,
+                "NextKeyMarker": "old",
+                "NextUploadIdMarker": number,
+            }
+
+    with pytest.raises(ApiError, match=f"the listing of {place.bucket}: the answer is one of more than 20 pages"):
+        list(abort_uploads.stale(Endless(), place.bucket, "", timedelta(days=7)))
+
+
+def test_the_uploads_of_others_stay_where_the_store_does_not_know_a_prefix(place: Place) -> None:
+    place.begin("media/old", days=30)
+    place.begin("other/old", days=30)
+
+    class Unfiltered:
+        """A double of a store that lists all uploads, whatever the prefix."""
+
+        meta = place.s3.meta
+
+        def list_multipart_uploads(self, **arguments: Any) -> Any:
+            return place.s3.list_multipart_uploads(Bucket=arguments["Bucket"])
+
+    found = list(abort_uploads.stale(Unfiltered(), place.bucket, "media/", timedelta(days=7)))
+    assert [upload.key for upload in found] == ["media/old"]
 
 
 def test_aborted_by_somebody_else_meanwhile(place: Place) -> None:
