@@ -36,6 +36,7 @@ _transfers = threading.BoundedSemaphore(2)
 _CHUNK: Final = 256 * 1024
 """Bytes that are read of an object at once."""
 _NO_POLICY: Final = "not a policy"
+_WRONG_CONTENT: Final = "WrongContent"
 _HOPELESS: Final = frozenset({"NoSuchBucket", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"})
 
 
@@ -91,7 +92,7 @@ def _expect(s3: Client, bucket: str, key: str, sent: bytes, what: str) -> None:
         raise ApiError("Truncated", 200, f"get_object {bucket}: the answer broke off: {type(error).__name__}") from None
     if not same or size != len(sent):
         body.close()
-        raise ApiError("WrongContent", 200, f"{what} came back with other content ({size} of {len(sent)} bytes)")
+        raise ApiError(_WRONG_CONTENT, 200, f"{what} came back with other content ({size} of {len(sent)} bytes)")
 
 
 def _put(at: _Try) -> None:
@@ -107,7 +108,7 @@ def _head(at: _Try) -> None:
             call(at.s3, "get_object", Bucket=at.bucket, Key=at.key)
         raise
     if size != len(at.small):
-        raise ApiError("WrongContent", 200, f"head_object says {size} bytes, {len(at.small)} were written")
+        raise ApiError(_WRONG_CONTENT, 200, f"head_object says {size} bytes, {len(at.small)} were written")
 
 
 def _get(at: _Try) -> None:
@@ -126,7 +127,7 @@ def _missing_key(at: _Try) -> None:
         if error.code == "NoSuchKey":
             return
         raise
-    raise ApiError("WrongContent", 200, "an object that was never written was found")
+    raise ApiError(_WRONG_CONTENT, 200, "an object that was never written was found")
 
 
 def _upload(at: _Try, key: str) -> str:
@@ -370,9 +371,8 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
     failed = [line for line in lines if line.failed]
     if not failed:
         return ""
-    sentences = [
-        "; ".join(f"{x.operation} should be {x.expected}, was {x.outcome}: {x.detail}" for x in failed),
-    ]
+    found = "; ".join(f"{x.operation} should be {x.expected}, was {x.outcome}: {x.detail}" for x in failed)
+    sentences = [found if found.endswith((".", "?")) else f"{found}."]
     if any("SignatureDoesNotMatch" in line.outcome or "InvalidAccessKeyId" in line.outcome for line in failed):
         sentences.append(
             "The key itself is not accepted. `synapse-media up --refresh` replaces it if the store reports that it "
@@ -395,6 +395,8 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
         )
     elif any(f"({code})" in line.outcome for line in failed for code in LACKING):
         sentences.append("This store has no such call, and the method needs it: choose another method or store.")
+    elif any(f"({_WRONG_CONTENT})" in line.outcome for line in failed):
+        sentences.append("What was read is not what was written: check the endpoint and any proxy in front of it.")
     else:
         sentences.append("Is the store reachable from here, at this endpoint?")
     sentences.append("All resources are kept: fix the cause and run `synapse-media up` again.")

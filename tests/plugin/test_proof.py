@@ -377,6 +377,7 @@ def test_other_bytes_than_were_written_fail(direct: Direct) -> None:
         when=lambda request: request.method == "GET" and request.key.startswith(PROOF_OBJECT),
     )
     assert failed(lines)["get"] == failed(lines)["multipart"] == "failed (WrongContent)"
+    assert "bytes). What was read is not what was written: check the endpoint" in probes.advice(tuple(lines.values()))
 
 
 def test_a_wrong_clock_is_no_refusal(direct: Direct) -> None:
