@@ -1,14 +1,15 @@
 """What an answer has to be to be one of a store: looked at in one place, before anything is concluded from it.
 
 botocore takes whatever parses for an answer, and leaves out what it doesn't find. Here an answer of the S3 or IAM API
-has the document of its operation (`require_document`), and what is read from an answer is there and of its type
-(`Answer` for boto3, `part` for JSON). All that comes out otherwise is an ApiError.
+has the document of its operation (`require_document`), each element of it is of the type that the API's model gives it
+(`strict_parsers`), it is about what was asked (`require_asked`), and what is read from it is there (`Answer`; `part`
+for JSON). All that comes out otherwise is an ApiError.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -147,14 +148,115 @@ def _error_in(body: bytes, service: str) -> bytes:
     botocore would take the code of any other document as well.
     """
     root = _parsed(body)
-    name = "" if root is None else root.tag.rpartition("}")[2]
+    name = "" if root is None else _name_of(root)
+    if root is not None and name in ("Error", "ErrorResponse"):
+        codes = root.findall("{*}Code" if name == "Error" else "{*}Error/{*}Code")
+        # Of two codes neither is believed.
+        if len(codes) > 1 or any(map(len, codes)):
+            name = ""
     if service != "iam":
-        return body if name in ("Error", "ErrorResponse") else b""
+        return body if name else b""
     if name == "ErrorResponse":
         return body
     # Some servers have S3's form for both.
     inner = ET.tostring(root) if root is not None and name == "Error" else b"<Error><Code/></Error>"
     return b"<ErrorResponse>" + inner + b"</ErrorResponse>"
+
+
+def _name_of(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def strict_parsers(timestamp_parser: Callable[[Any], datetime]) -> Any:
+    """What makes botocore's parsers of answers: those of S3 and IAM, which take no element of another type than the
+    service's model gives it. botocore's own take two texts for a list of elements, two structures for the first one,
+    and whatever is not `true` for False.
+    """
+    from botocore.parsers import PROTOCOL_PARSERS, ResponseParserError, ResponseParserFactory
+
+    def strict(parser: Any) -> Any:
+        class Strict(parser):  # type: ignore[misc]
+            def _parse_shape(self, shape: Any, node: Any) -> Any:
+                # Called for each value of a page of a thousand objects. What comes from a header is a str.
+                kind = shape.type_name
+                if kind == "list" and shape.serialization.get("flattened"):
+                    return super()._parse_shape(shape, node)
+                if isinstance(node, list):
+                    raise ResponseParserError(f"<{_name_of(node[0])[:_SHOWN]}> is there more than once")
+                if isinstance(node, ET.Element):
+                    text = node.text
+                    if kind in _OF_ELEMENTS:
+                        if text and not text.isspace():
+                            raise ResponseParserError(f"<{_name_of(node)[:_SHOWN]}> has a text, and no elements")
+                    elif len(node):
+                        raise ResponseParserError(f"<{_name_of(node)[:_SHOWN]}> has elements, and no text")
+                    elif kind == "boolean":
+                        return _truth(node)
+                    elif kind in _WHOLE and not _WHOLE_NUMBER.fullmatch(text or ""):
+                        raise ResponseParserError(f"<{_name_of(node)[:_SHOWN]}> is no whole number")
+                return super()._parse_shape(shape, node)
+
+        return Strict
+
+    def _truth(node: ET.Element) -> bool:
+        found = (node.text or "").strip().lower()
+        if found not in ("true", "false"):
+            raise ResponseParserError(f"<{_name_of(node)[:_SHOWN]}> is neither true nor false")
+        return found == "true"
+
+    strict_ones = {protocol: strict(PROTOCOL_PARSERS[protocol]) for protocol in ("query", "rest-xml")}
+
+    class Factory(ResponseParserFactory):  # type: ignore[misc]
+        def create_parser(self, protocol_name: str) -> Any:
+            return strict_ones[protocol_name](timestamp_parser=timestamp_parser)
+
+    return Factory()
+
+
+_OF_ELEMENTS: Final = frozenset({"structure", "list", "map"})
+_WHOLE: Final = frozenset({"integer", "long"})
+_WHOLE_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
+
+
+_NAMES: Final = {"Bucket": ("Bucket", "Name"), "UserName": ("UserName",), "PolicyName": ("PolicyName",)}
+"""{what a call is given: how its answer names it}."""
+_WITHOUT_CASE: Final = frozenset({"UserName", "PolicyName"})
+"""Names that IAM does not tell by their case: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
+
+
+def require_asked(what: str, arguments: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+    """Raise ApiError for an answer that names another bucket, user or policy than was asked for: it tells nothing.
+
+    Many servers leave the name out or empty, which is no contradiction.
+
+    Args:
+        what: the call, as messages begin.
+        arguments: those of the call.
+    """
+    for argument, names in _NAMES.items():
+        if argument not in arguments:
+            continue
+        wanted = str(arguments[argument])
+        for part in _named_in(answer):
+            for name in names:
+                found = part.get(name) or wanted
+                same = found.casefold() == wanted.casefold() if argument in _WITHOUT_CASE else found == wanted
+                if not same:
+                    raise ApiError(
+                        NO_ANSWER,
+                        0,
+                        f"{what}: the answer names the {name} {found[:200]!r}, and {wanted!r} was asked for: check the "
+                        "endpoint and any proxy in front of it.",
+                    )
+
+
+def _named_in(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The parts of an answer that may name what it is about: of IAM each structure in it, of S3 the answer itself."""
+    yield answer
+    for name in ("User", "AccessKey"):
+        if name in answer:
+            yield answer[name]
+    yield from answer.get("AccessKeyMetadata", ())
 
 
 def _is_of_bytes(operation_model: Any) -> bool:
