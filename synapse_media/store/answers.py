@@ -87,7 +87,6 @@ _WITHOUT_DOCUMENT: Final = frozenset({"DeleteBucket", "DeleteBucketPolicy", "Del
 _ROOT: Final = re.compile(
     rb"\A\s*(?:\xef\xbb\xbf)?(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<(?:[\w.-]+:)?([\w.-]+)", re.DOTALL
 )
-_SHOWN: Final = 40
 
 
 def require_document(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
@@ -120,7 +119,7 @@ def require_document(operation_model: Any, response_dict: dict[str, Any], **_: o
     # An error with a 200, as some operations of S3 have it, botocore knows.
     errors = ("Error",) if operation_model.service_model.service_name == "s3" else ()
     if root not in (*errors, wanted, *(name + end for end in _BY_MODEL)):
-        what = "a web page" if root.lower() in ("html", "doctype") else f"<{root[:_SHOWN]}>" if root else "no XML"
+        what = "a web page" if root.lower() in ("html", "doctype") else f"<{root[:_LONGEST]}>" if root else "no XML"
         raise ResponseParserError(f"{status}, and the body is {what}, not <{wanted}>")
     if _parsed(body) is None:
         raise ResponseParserError(f"{status}, and the body is cut off or broken")
@@ -148,19 +147,21 @@ def _error_in(body: bytes, service: str) -> bytes:
     botocore would take the code of any other document as well.
     """
     root = _parsed(body)
-    name = "" if root is None else _name_of(root)
-    if root is not None and name in ("Error", "ErrorResponse"):
-        codes = root.findall("{*}Code" if name == "Error" else "{*}Error/{*}Code")
-        # Of two codes neither is believed.
-        if len(codes) > 1 or any(map(len, codes)):
-            name = ""
+    name = _name_of(root) if root is not None and _is_error(root) else ""
     if service != "iam":
         return body if name else b""
     if name == "ErrorResponse":
         return body
     # Some servers have S3's form for both.
-    inner = ET.tostring(root) if root is not None and name == "Error" else b"<Error><Code/></Error>"
+    inner = ET.tostring(root) if root is not None and name else b"<Error><Code/></Error>"
     return b"<ErrorResponse>" + inner + b"</ErrorResponse>"
+
+
+def _is_error(root: ET.Element) -> bool:
+    """Whether it is an error document; with two codes, of which neither could be believed, it is none."""
+    codes = {"Error": "{*}Code", "ErrorResponse": "{*}Error/{*}Code"}.get(_name_of(root))
+    found = root.findall(codes) if codes else []
+    return codes is not None and len(found) < 2 and not any(map(len, found))
 
 
 def _name_of(element: ET.Element) -> str:
@@ -177,32 +178,18 @@ def strict_parsers(timestamp_parser: Callable[[Any], datetime]) -> Any:
     def strict(parser: Any) -> Any:
         class Strict(parser):  # type: ignore[misc]
             def _parse_shape(self, shape: Any, node: Any) -> Any:
-                # Called for each value of a page of a thousand objects. What comes from a header is a str.
-                kind = shape.type_name
-                if kind == "list" and shape.serialization.get("flattened"):
-                    return super()._parse_shape(shape, node)
-                if isinstance(node, list):
-                    raise ResponseParserError(f"<{_name_of(node[0])[:_SHOWN]}> is there more than once")
-                if isinstance(node, ET.Element):
-                    text = node.text
-                    if kind in _OF_ELEMENTS:
-                        if text and not text.isspace():
-                            raise ResponseParserError(f"<{_name_of(node)[:_SHOWN]}> has a text, and no elements")
-                    elif len(node):
-                        raise ResponseParserError(f"<{_name_of(node)[:_SHOWN]}> has elements, and no text")
-                    elif kind == "boolean":
-                        return _truth(node)
-                    elif kind in _WHOLE and not _WHOLE_NUMBER.fullmatch(text or ""):
-                        raise ResponseParserError(f"<{_name_of(node)[:_SHOWN]}> is no whole number")
+                # Most values of a page of a thousand objects are texts: what the check takes is saved here.
+                if shape.type_name == "string" and isinstance(node, ET.Element) and not len(node):
+                    return node.text or ""
+                fault = _fault_of(shape, node)
+                if fault:
+                    raise ResponseParserError(fault)
                 return super()._parse_shape(shape, node)
 
-        return Strict
+            def _handle_boolean(self, shape: Any, node: Any) -> bool:
+                return _truth(node) == "true"
 
-    def _truth(node: ET.Element) -> bool:
-        found = (node.text or "").strip().lower()
-        if found not in ("true", "false"):
-            raise ResponseParserError(f"<{_name_of(node)[:_SHOWN]}> is neither true nor false")
-        return found == "true"
+        return Strict
 
     strict_ones = {protocol: strict(PROTOCOL_PARSERS[protocol]) for protocol in ("query", "rest-xml")}
 
@@ -216,6 +203,42 @@ def strict_parsers(timestamp_parser: Callable[[Any], datetime]) -> Any:
 _OF_ELEMENTS: Final = frozenset({"structure", "list", "map"})
 _WHOLE: Final = frozenset({"integer", "long"})
 _WHOLE_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
+
+
+def _fault_of(shape: Any, node: Any) -> str:
+    """Why what stands for a value is not of its type; "" where it is.
+
+    Args:
+        node: an element, a list of those of one name, or the text of a header.
+    """
+    kind = shape.type_name
+    if isinstance(node, list):
+        several = kind == "list" and shape.serialization.get("flattened")
+        return "" if several else f"{_shown(node[0])} is there more than once"
+    if kind == "boolean" and _truth(node) not in ("true", "false"):
+        return f"{_shown(node)} is neither true nor false"
+    if isinstance(node, str):
+        return ""
+    text = node.text
+    if kind in _OF_ELEMENTS:
+        # A list without an element around it is a value of its own.
+        flat = kind == "list" and shape.serialization.get("flattened")
+        return f"{_shown(node)} has a text, and no elements" if text and not (flat or text.isspace()) else ""
+    if len(node):
+        return f"{_shown(node)} has elements, and no text"
+    return f"{_shown(node)} is no whole number" if kind in _WHOLE and not _WHOLE_NUMBER.fullmatch(text or "") else ""
+
+
+def _truth(node: Any) -> str:
+    return str((node if isinstance(node, str) else node.text) or "").strip().lower()
+
+
+def _shown(node: Any) -> str:
+    return "a header" if isinstance(node, str) else f"<{_name_of(node)[:_LONGEST]}>"
+
+
+_LONGEST: Final = 40
+"""Characters of a server's that are shown where a short name is expected."""
 
 
 _NAMES: Final = {"Bucket": ("Bucket", "Name"), "UserName": ("UserName",), "PolicyName": ("PolicyName",)}
