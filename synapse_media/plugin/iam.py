@@ -14,12 +14,12 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from synapse_media.errors import StoreError
 from synapse_media.schema.connection import Connection
@@ -35,13 +35,16 @@ from synapse_media.schema.resources import (
     UserPolicyState,
     UserState,
 )
-from synapse_media.store.answers import NO_ANSWER, ApiError, moment
+from synapse_media.store import bounded
+from synapse_media.store.answers import NO_ANSWER, ApiError, moment, require_asked
 from synapse_media.store.clients import Client, Credential, call, call_if_any, iam_client, s3_client, server_time
 from synapse_media.store.objects import may_be_there
 
 from .keyring import KeyFamily, MadeKey, RingBase, accepted_at
 from .resource import Context, PartialError, SchemaResource, forgetting, import_id
 from .s3_bucket import canonical
+
+T = TypeVar("T")
 
 ROOT: Final = "/synapse-media/"
 """The path prefix of every user that any stack created."""
@@ -271,8 +274,10 @@ class User(SchemaResource[UserInputs, UserState]):
             return
         connection = state.inputs.connection
         iam = iam_client(connection)
-        found = _user(iam, user)
-        if found is None:
+        try:
+            found = _shown(iam, user)
+        except ApiError as error:
+            _require_gone(error, "list_access_keys has keys of the user", lambda: bool(_key_ids(iam, user)))
             return
         mark = state.inputs.mark or last.mark
         fault = _fault(iam, user, found, mark, adopted=False, paths=(state.inputs.path,), strict=True)
@@ -291,13 +296,13 @@ class User(SchemaResource[UserInputs, UserState]):
                     f"stop managing it, remove it from the state, and run this again: {forgetting(context.urn)}"
                 )
             for key_id in never_handed_out:
-                call(iam, "delete_access_key", UserName=user, AccessKeyId=key_id)
-            for name in _policies(iam, user):
+                _delete_key(iam, user, key_id)
+            # A user that has some all the same is not deleted by the service.
+            for name in _policies_if_any(iam, user):
                 _remove_policy(iam, user, name)
             call(iam, "delete_user", UserName=user)
         except ApiError as error:
-            if not error.absent:
-                raise
+            _require_gone(error, "get_user shows the user", lambda: _user(iam, user) is not None)
 
 
 def _kept(old: UserState, inputs: UserInputs) -> UserState:
@@ -382,8 +387,7 @@ class UserPolicy(SchemaResource[UserPolicyInputs, UserPolicyState]):
                     return
             call(iam, "delete_user_policy", UserName=user, PolicyName=name)
         except ApiError as error:
-            if not error.absent:
-                raise
+            _require_gone(error, "list_user_policies has the policy", lambda: name in _policies_if_any(iam, user))
 
 
 def _policy_id(inputs: UserPolicyInputs) -> str:
@@ -529,12 +533,12 @@ class IamKeys(KeyFamily):
 
     def listed(self) -> dict[str, bool] | None:
         try:
-            self._listing = call(self._iam, "list_access_keys", UserName=self._user)
+            self._listing = _whole(self._iam, "list_access_keys", self._user, _KEYS)
         except ApiError as error:
             if error.absent:
                 return None
             raise
-        return {key["AccessKeyId"]: key.get("Status") != "Inactive" for key in self._listing["AccessKeyMetadata"]}
+        return {key["AccessKeyId"]: key.get("Status") != "Inactive" for key in self._listing[_KEYS]}
 
     def require_ours(self, known: Collection[str]) -> None:
         self._found = _user(self._iam, self._user)
@@ -547,8 +551,8 @@ class IamKeys(KeyFamily):
 
     def make(self, slot: str, before: frozenset[str]) -> MadeKey:
         # What was listed a moment ago is good for one key: the next one is announced beside it.
-        answer, self._listing = self._listing or call(self._iam, "list_access_keys", UserName=self._user), None
-        listed = [key["AccessKeyId"] for key in answer["AccessKeyMetadata"]]
+        answer, self._listing = self._listing or _whole(self._iam, "list_access_keys", self._user, _KEYS), None
+        listed = [key["AccessKeyId"] for key in answer[_KEYS]]
         at = server_time(answer)
         digests = frozenset(map(_digest, before.union(listed)))
         name = JOURNAL + slot
@@ -573,11 +577,7 @@ class IamKeys(KeyFamily):
 
     def delete(self, key_id: str) -> None:
         self._listing = None
-        try:
-            call(self._iam, "delete_access_key", UserName=self._user, AccessKeyId=key_id)
-        except ApiError as error:
-            if not error.absent:
-                raise
+        _delete_key(self._iam, self._user, key_id)
 
     def orphans(self, known: frozenset[str]) -> list[str]:
         """Keys of journalled calls that were never handed out: they are newer than the entry and not in the state.
@@ -657,6 +657,7 @@ class IamKeys(KeyFamily):
     def last_used(self, key_id: str) -> datetime | None:
         try:
             answer = call(self._iam, "get_access_key_last_used", AccessKeyId=key_id)
+            require_asked(f"get_access_key_last_used {key_id}", {"UserName": self._user}, answer)
         except ApiError as error:
             if error.lacking or error.absent:
                 return None
@@ -772,7 +773,7 @@ def _extras(iam: Client, user: str, context: Context) -> _Extras:
 
 def _if_any(iam: Client, user: str, context: Context, operation: str, *, part: str, name: str) -> list[str]:
     try:
-        return [str(item[name]) for item in call_if_any(iam, operation, UserName=user).get(part, [])]
+        return [str(item[name]) for item in _whole(iam, operation, user, part, ask=call_if_any).get(part, [])]
     except ApiError as error:
         if error.denied:
             context.warn(f"user {user}: its other permissions are unknown: {error}")
@@ -810,11 +811,16 @@ def _remove_extras(iam: Client, user: str, extras: _Extras) -> None:
 
 def _user(iam: Client, user: str) -> _User | None:
     try:
-        return _user_in(call(iam, "get_user", UserName=user))
+        return _shown(iam, user)
     except ApiError as error:
         if error.absent:
             return None
         raise
+
+
+def _shown(iam: Client, user: str) -> _User:
+    """A user. Raises ApiError, also where it is gone."""
+    return _user_in(call(iam, "get_user", UserName=user))
 
 
 def _user_in(answer: Mapping[str, Any]) -> _User:
@@ -822,24 +828,102 @@ def _user_in(answer: Mapping[str, Any]) -> _User:
     return _User(str(found.get("Path") or "/"), str(found.get("Arn") or ""))
 
 
+_KEYS: Final = "AccessKeyMetadata"
+_POLICIES: Final = "PolicyNames"
+
+
+def _whole(
+    iam: Client, operation: str, user: str, part: str, ask: Callable[..., dict[str, Any]] = call
+) -> dict[str, Any]:
+    """A listing to its end: its first answer, with the entries of all. Raises ApiError, also where it has no end.
+
+    Args:
+        part: what of an answer has the entries.
+    """
+    next_page = bounded.within_pages(bounded.PAGES)
+    found = page = ask(iam, operation, UserName=user)
+    # One that names the next place and leaves out IsTruncated has one.
+    while page.get("IsTruncated", bool(page.get("Marker"))):
+        marker = page.get("Marker")
+        what = f"{operation} {user} at {iam.meta.endpoint_url}"
+        if not marker:
+            raise ApiError(
+                NO_ANSWER,
+                0,
+                f"{what}: the page says that more follows, and not where (Marker): check the IAM endpoint and any "
+                "proxy in front of it.",
+            )
+        try:
+            next_page(marker)
+        except bounded.TooMuchError as error:
+            raise ApiError(NO_ANSWER, 0, f"{what}: the answer {error}") from None
+        page = ask(iam, operation, UserName=user, Marker=marker)
+        found.setdefault(part, []).extend(page.get(part, []))
+    return found
+
+
 def _listed(iam: Client, user: str) -> list[dict[str, Any]]:
-    answer = call(iam, "list_access_keys", UserName=user)
-    listed: list[dict[str, Any]] = answer["AccessKeyMetadata"]
+    listed: list[dict[str, Any]] = _whole(iam, "list_access_keys", user, _KEYS)[_KEYS]
     return listed
 
 
 def _policies(iam: Client, user: str) -> list[str]:
     """Names of the inline policies."""
-    names: list[str] = call(iam, "list_user_policies", UserName=user).get("PolicyNames", [])
+    names: list[str] = _whole(iam, "list_user_policies", user, _POLICIES).get(_POLICIES, [])
     return names
+
+
+def _key_ids(iam: Client, user: str) -> list[str]:
+    """The access key IDs of a user; [] where it is gone."""
+    return [str(key["AccessKeyId"]) for key in _if_there(lambda: _listed(iam, user))]
+
+
+def _policies_if_any(iam: Client, user: str) -> list[str]:
+    """As `_policies`; [] where the user is gone. Some services say the same of one that has none."""
+    return _if_there(lambda: _policies(iam, user))
+
+
+def _if_there(listing: Callable[[], list[T]]) -> list[T]:
+    try:
+        return listing()
+    except ApiError as error:
+        if error.absent:
+            return []
+        raise
+
+
+def _delete_key(iam: Client, user: str, key_id: str) -> None:
+    try:
+        call(iam, "delete_access_key", UserName=user, AccessKeyId=key_id)
+    except ApiError as error:
+        _require_gone(error, "list_access_keys has the key", lambda: key_id in _key_ids(iam, user))
 
 
 def _remove_policy(iam: Client, user: str, name: str) -> None:
     try:
         call(iam, "delete_user_policy", UserName=user, PolicyName=name)
     except ApiError as error:
-        if not error.absent:
-            raise
+        _require_gone(error, "list_user_policies has the policy", lambda: name in _policies_if_any(iam, user))
+
+
+def _require_gone(error: ApiError, otherwise: str, is_there: Callable[[], bool]) -> None:
+    """Raises ApiError unless an error says that something is gone, and a second call does not say otherwise.
+
+    What is only thought to be gone would be forgotten: a key of it would work for ever.
+
+    Args:
+        otherwise: what the second call says if it does.
+        is_there: makes the second call.
+    """
+    if not error.absent:
+        raise error
+    if is_there():
+        raise ApiError(
+            NO_ANSWER,
+            0,
+            f"{error}. Yet {otherwise}: it is not taken for gone. Run this again; if it stays so, check whether "
+            "several servers answer at iam_endpoint, of which one lags behind or is another store.",
+        )
 
 
 def _was_refused(error: ApiError) -> bool:
@@ -902,10 +986,10 @@ def _read_entry(iam: Client, user: str, name: str) -> _Entry | None:
 
 def _journal(iam: Client, user: str) -> tuple[list[_Entry], datetime, list[str]]:
     """The entries, the server's time, and the names of journal policies that are malformed."""
-    answer = call(iam, "list_user_policies", UserName=user)
+    answer = _whole(iam, "list_user_policies", user, _POLICIES)
     found: dict[tuple[object, ...], _Entry] = {}
     malformed = []
-    for name in answer.get("PolicyNames", []):
+    for name in answer.get(_POLICIES, []):
         if not name.startswith(JOURNAL):
             continue
         entry = _read_entry(iam, user, name)

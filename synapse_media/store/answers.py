@@ -1,14 +1,15 @@
 """What an answer has to be to be one of a store: looked at in one place, before anything is concluded from it.
 
 botocore takes whatever parses for an answer, and leaves out what it doesn't find. Here an answer of the S3 or IAM API
-has the document of its operation (`require_document`), and what is read from an answer is there and of its type
-(`Answer` for boto3, `part` for JSON). All that comes out otherwise is an ApiError.
+has the document of its operation (`require_document`), each element of it is of the type that the API's model gives it
+(`strict_parsers`), it is about what was asked (`require_asked`), and what is read from it is there (`Answer`; `part`
+for JSON). All that comes out otherwise is an ApiError.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -86,7 +87,6 @@ _WITHOUT_DOCUMENT: Final = frozenset({"DeleteBucket", "DeleteBucketPolicy", "Del
 _ROOT: Final = re.compile(
     rb"\A\s*(?:\xef\xbb\xbf)?(?:<\?xml[^>]*\?>\s*)?(?:<!--.*?-->\s*)*<(?:[\w.-]+:)?([\w.-]+)", re.DOTALL
 )
-_SHOWN: Final = 40
 
 
 def require_document(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
@@ -119,7 +119,7 @@ def require_document(operation_model: Any, response_dict: dict[str, Any], **_: o
     # An error with a 200, as some operations of S3 have it, botocore knows.
     errors = ("Error",) if operation_model.service_model.service_name == "s3" else ()
     if root not in (*errors, wanted, *(name + end for end in _BY_MODEL)):
-        what = "a web page" if root.lower() in ("html", "doctype") else f"<{root[:_SHOWN]}>" if root else "no XML"
+        what = "a web page" if root.lower() in ("html", "doctype") else f"<{root[:_LONGEST]}>" if root else "no XML"
         raise ResponseParserError(f"{status}, and the body is {what}, not <{wanted}>")
     if _parsed(body) is None:
         raise ResponseParserError(f"{status}, and the body is cut off or broken")
@@ -147,14 +147,139 @@ def _error_in(body: bytes, service: str) -> bytes:
     botocore would take the code of any other document as well.
     """
     root = _parsed(body)
-    name = "" if root is None else root.tag.rpartition("}")[2]
+    name = _name_of(root) if root is not None and _is_error(root) else ""
     if service != "iam":
-        return body if name in ("Error", "ErrorResponse") else b""
+        return body if name else b""
     if name == "ErrorResponse":
         return body
     # Some servers have S3's form for both.
-    inner = ET.tostring(root) if root is not None and name == "Error" else b"<Error><Code/></Error>"
+    inner = ET.tostring(root) if root is not None and name else b"<Error><Code/></Error>"
     return b"<ErrorResponse>" + inner + b"</ErrorResponse>"
+
+
+def _is_error(root: ET.Element) -> bool:
+    """Whether it is an error document; with two codes, of which neither could be believed, it is none."""
+    codes = {"Error": "{*}Code", "ErrorResponse": "{*}Error/{*}Code"}.get(_name_of(root))
+    found = root.findall(codes) if codes else []
+    return codes is not None and len(found) < 2 and not any(map(len, found))
+
+
+def _name_of(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def strict_parsers(timestamp_parser: Callable[[Any], datetime]) -> Any:
+    """What makes botocore's parsers of answers: those of S3 and IAM, which take no element of another type than the
+    service's model gives it. botocore's own take two texts for a list of elements, two structures for the first one,
+    and whatever is not `true` for False.
+    """
+    from botocore.parsers import PROTOCOL_PARSERS, ResponseParserError, ResponseParserFactory
+
+    def strict(parser: Any) -> Any:
+        class Strict(parser):  # type: ignore[misc]
+            def _parse_shape(self, shape: Any, node: Any) -> Any:
+                # Most values of a page of a thousand objects are texts: what the check takes is saved here.
+                if shape.type_name == "string" and isinstance(node, ET.Element) and not len(node):
+                    return node.text or ""
+                fault = _fault_of(shape, node)
+                if fault:
+                    raise ResponseParserError(fault)
+                return super()._parse_shape(shape, node)
+
+            def _handle_boolean(self, shape: Any, node: Any) -> bool:
+                return _truth(node) == "true"
+
+        return Strict
+
+    strict_ones = {protocol: strict(PROTOCOL_PARSERS[protocol]) for protocol in ("query", "rest-xml")}
+
+    class Factory(ResponseParserFactory):  # type: ignore[misc]
+        def create_parser(self, protocol_name: str) -> Any:
+            return strict_ones[protocol_name](timestamp_parser=timestamp_parser)
+
+    return Factory()
+
+
+_OF_ELEMENTS: Final = frozenset({"structure", "list", "map"})
+_WHOLE: Final = frozenset({"integer", "long"})
+_WHOLE_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
+
+
+def _fault_of(shape: Any, node: Any) -> str:
+    """Why what stands for a value is not of its type; "" where it is.
+
+    Args:
+        node: an element, a list of those of one name, or the text of a header.
+    """
+    kind = shape.type_name
+    if isinstance(node, list):
+        several = kind == "list" and shape.serialization.get("flattened")
+        return "" if several else f"{_shown(node[0])} is there more than once"
+    if kind == "boolean" and _truth(node) not in ("true", "false"):
+        return f"{_shown(node)} is neither true nor false"
+    if isinstance(node, str):
+        return ""
+    text = node.text
+    if kind in _OF_ELEMENTS:
+        # A list without an element around it is a value of its own.
+        flat = kind == "list" and shape.serialization.get("flattened")
+        return f"{_shown(node)} has a text, and no elements" if text and not (flat or text.isspace()) else ""
+    if len(node):
+        return f"{_shown(node)} has elements, and no text"
+    return f"{_shown(node)} is no whole number" if kind in _WHOLE and not _WHOLE_NUMBER.fullmatch(text or "") else ""
+
+
+def _truth(node: Any) -> str:
+    return str((node if isinstance(node, str) else node.text) or "").strip().lower()
+
+
+def _shown(node: Any) -> str:
+    return "a header" if isinstance(node, str) else f"<{_name_of(node)[:_LONGEST]}>"
+
+
+_LONGEST: Final = 40
+"""Characters of a server's that are shown where a short name is expected."""
+
+
+_NAMES: Final = {"Bucket": ("Bucket", "Name"), "UserName": ("UserName",), "PolicyName": ("PolicyName",)}
+"""{what a call is given: how its answer names it}."""
+_WITHOUT_CASE: Final = frozenset({"UserName", "PolicyName"})
+"""Names that IAM does not tell by their case: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
+
+
+def require_asked(what: str, arguments: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+    """Raise ApiError for an answer that names another bucket, user or policy than was asked for: it tells nothing.
+
+    Many servers leave the name out or empty, which is no contradiction.
+
+    Args:
+        what: the call, as messages begin.
+        arguments: those of the call.
+    """
+    for argument, names in _NAMES.items():
+        if argument not in arguments:
+            continue
+        wanted = str(arguments[argument])
+        for part in _named_in(answer):
+            for name in names:
+                found = part.get(name) or wanted
+                same = found.casefold() == wanted.casefold() if argument in _WITHOUT_CASE else found == wanted
+                if not same:
+                    raise ApiError(
+                        NO_ANSWER,
+                        0,
+                        f"{what}: the answer names the {name} {found[:200]!r}, and {wanted!r} was asked for: check the "
+                        "endpoint and any proxy in front of it.",
+                    )
+
+
+def _named_in(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The parts of an answer that may name what it is about: of IAM each structure in it, of S3 the answer itself."""
+    yield answer
+    for name in ("User", "AccessKey"):
+        if name in answer:
+            yield answer[name]
+    yield from answer.get("AccessKeyMetadata", ())
 
 
 def _is_of_bytes(operation_model: Any) -> bool:

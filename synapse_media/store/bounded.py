@@ -22,7 +22,7 @@ from . import pace, tracing
 LIMIT: Final = 8 * 1024 * 1024
 """Bytes of a body; a full page of a listing is about one million."""
 HEAD_LIMIT: Final = 256 * 1024
-"""Bytes of status line and headers, those of any `100 Continue` before it included."""
+"""Bytes of status line and headers, those of any `100 Continue` or `103 Early Hints` before it included."""
 SECONDS: Final = 60
 """For one answer, head and body, however it drips."""
 OBJECT_SECONDS: Final = 600
@@ -40,7 +40,7 @@ EMPTY_PAGES: Final = 1_000
 
 
 class TooMuchError(Exception):
-    """An answer is beyond these bounds. Its text follows "the answer"."""
+    """An answer is beyond these bounds, or of HTTP. Its text follows "the answer"."""
 
 
 _call = threading.local()
@@ -124,6 +124,16 @@ class BoundedResponse(http.client.HTTPResponse):
     def begin(self) -> None:
         super().begin()
         self.bounds.in_head = False
+        if self.status < http.HTTPStatus.OK:
+            raise TooMuchError("switches to another protocol, which nobody asked for")
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # Of those before the final answer, http.client passes over 100 alone: the next one is read as it does then.
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        early = http.HTTPStatus.CONTINUE <= status < http.HTTPStatus.OK
+        if early and status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            status = http.HTTPStatus.CONTINUE
+        return version, status, reason
 
 
 @cache

@@ -25,7 +25,17 @@ from synapse_media.redaction import redacted, remember
 from synapse_media.schema.connection import Connection
 
 from . import credentials, schemes, tracing
-from .answers import BAD_KEY, NO_ANSWER, Answer, ApiError, moment, require_document, require_whole_page
+from .answers import (
+    BAD_KEY,
+    NO_ANSWER,
+    Answer,
+    ApiError,
+    moment,
+    require_asked,
+    require_document,
+    require_whole_page,
+    strict_parsers,
+)
 from .bounded import bound, one_call
 from .http import trusting
 
@@ -202,7 +212,7 @@ def _session() -> Any:
     import botocore.session
 
     session = botocore.session.Session(session_vars=_NO_FILES)
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    session.register_component("response_parser_factory", strict_parsers(_timestamp))
     return boto3.session.Session(botocore_session=session)
 
 
@@ -378,6 +388,7 @@ def _called(client: Client, operation: str, **arguments: Any) -> dict[str, Any]:
         words = f"{asked}: the answer is not that of an S3 or IAM API: {why}. {_CHECK}"
         raise ApiError(NO_ANSWER, 0, words) from None
     _refuse_page(answer, operation, where)
+    require_asked(asked, arguments, answer)
     require_whole_page(asked, operation, answer, str(arguments.get("Prefix") or ""))
     return answer
 

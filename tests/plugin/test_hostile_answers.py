@@ -183,6 +183,8 @@ HEADS = {
     "headers that drip": _head_without_end(b"X-A: b\r\n", 0.05),
     "100 Continue that drips": _head_without_end(b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
     "100 Continue without end": _head_without_end(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, 0),
+    "102 Processing that drips": _head_without_end(b"HTTP/1.1 102 Processing\r\n\r\n", 0.05),
+    "103 Early Hints without end": _head_without_end(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 1000, 0),
 }
 of_each_head = pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 NO_END = r"the answer (did not end within its time|has headers of more than 256 KiB)"
@@ -214,6 +216,43 @@ def test_a_head_of_a_json_api_without_end_is_given_up(head: Answer, monkeypatch:
         with pytest.raises(ApiError, match=NO_END):
             JsonClient(store.url, "the API", {}, "endpoint").call("GET", "/")
         assert len(store.calls) == 1
+
+
+def _after(head: bytes, body: str) -> Answer:
+    """An answer after others that are not the final one."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(head)
+        says(200, body)(handler)
+
+    return answer
+
+
+EARLY = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+BUCKETS = "<ListAllMyBucketsResult><Buckets><Bucket><Name>b</Name></Bucket></Buckets></ListAllMyBucketsResult>"
+
+
+def test_the_final_answer_is_the_one_that_counts() -> None:
+    with hostile(_after(EARLY + b"HTTP/1.1 199 Else\r\n\r\n", BUCKETS)) as store:
+        client = s3_client(store.connection(), KEY)
+        for _ in range(2):
+            assert [bucket["Name"] for bucket in call(client, "list_buckets")["Buckets"]] == ["b"]
+    with hostile(_after(EARLY, '{"a": 1}')) as store:
+        assert JsonClient(store.url, "the API", {}, "endpoint").call("GET", "/") == {"a": 1}
+
+
+def test_a_protocol_that_nobody_asked_for_is_no_answer(b2_key: None) -> None:
+    head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+    why = "the answer switches to another protocol"
+    for operation, arguments in (("list_buckets", {}), ("put_object", {"Bucket": "b", "Key": "k", "Body": b"x"})):
+        said, tries = refused(_after(head, BUCKETS), operation, **arguments)
+        assert why in said
+        assert tries == 1
+    with hostile(_after(head, "{}")) as store:
+        with pytest.raises(ApiError, match=why):
+            JsonClient(store.url, "the API", {}, "endpoint").call("GET", "/")
+        with pytest.raises(ApiError, match=why):
+            b2(store)
 
 
 def test_the_tries_of_a_call_end_in_sum(b2_key: None, monkeypatch: pytest.MonkeyPatch) -> None:
