@@ -607,7 +607,8 @@ class IamKeys(KeyFamily):
                 if entry.announced(key_id)
                 and key_id not in known
                 and key_id not in orphans
-                and date <= entry.at + _LATE + _SKEW
+                # A list that lacked it, and not the entry, would make an older key a new one.
+                and entry.at - _SKEW <= date <= entry.at + _LATE + _SKEW
             )
             if after and not adopted:
                 # An entry is for one call, so for at most one key: the first after it. Later keys are not ours.
@@ -616,9 +617,8 @@ class IamKeys(KeyFamily):
                 continue
             for _, key_id in after:
                 self.notes.append(
-                    f"{self.who}: key {key_id} may have been created by an interrupted run. The user was adopted, "
-                    "so the "
-                    "key is kept: delete it if it is unused."
+                    f"{self.who}: key {key_id} may have been created by an interrupted run. The user was adopted, so "
+                    "the key is kept: delete it if it is unused."
                 )
             if now > entry.at + _LATE:
                 self._done += entry.policies
@@ -787,8 +787,13 @@ def _is_ours(iam: Client, user: str, mark: UserMark | None, *, adopted: bool) ->
     """Whether a user was created by this store, not adopted."""
     if adopted:
         return False
-    found, ours = _user(iam, user), _paths(mark)
-    return found is not None and (found.path in ours or (not ours and found.path.startswith(ROOT)))
+    ours = _paths(mark)
+    try:
+        path = _shown(iam, user).path
+    except ApiError as error:
+        _require_gone(error, "list_access_keys has keys of the user", lambda: bool(_key_ids(iam, user)))
+        return False
+    return path in ours or (not ours and path.startswith(ROOT))
 
 
 def _remove_extras(iam: Client, user: str, extras: _Extras) -> None:

@@ -56,7 +56,13 @@ def look(s3: Client, bucket: str) -> None:
 
     Lists instead of HeadBucket, whose response has no body: a 404 of a proxy could not be told from the store's.
     """
-    call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
+    try:
+        call(s3, "list_objects_v2", Bucket=bucket, MaxKeys=1)
+    except ApiError as error:
+        if not error.absent or error.code == "NoSuchBucket":
+            raise
+        # NoSuchKey says nothing about a bucket.
+        raise ApiError(NO_ANSWER, error.status, f"{error}. That is no answer to the listing of a bucket") from None
 
 
 def may_be_there(s3: Client, bucket: str) -> bool:
@@ -77,7 +83,7 @@ def _is_said_to_be_gone(s3: Client, bucket: str) -> bool:
     try:
         look(s3, bucket)
     except ApiError as error:
-        return error.code == "NoSuchBucket"
+        return error.absent
     return False
 
 

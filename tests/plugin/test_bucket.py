@@ -539,6 +539,19 @@ def test_a_bucket_that_the_store_lists_is_not_gone(direct: Direct) -> None:
     assert direct.bucket_exists()
 
 
+def test_the_word_for_a_missing_object_says_nothing_of_a_bucket(direct: Direct) -> None:
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 404, "NoSuchKey", "there is no such object"),
+            when=lambda request: request.bucket == direct.name,
+        )
+        there = {**outputs, **inputs, "connection": direct.connection(endpoint=double.url)}
+        with pytest.raises(ApiError, match=r"NoSuchKey.*That is no answer to the listing of a bucket"):
+            BUCKET.read(direct.name, there, there, direct.context)
+
+
 @pytest.mark.parametrize("operation", ["DELETE", "versions"])
 def test_one_answer_does_not_make_a_bucket_gone_that_was_just_found(direct: Direct, operation: str) -> None:
     inputs = checked(wanted(direct))

@@ -320,6 +320,33 @@ def test_a_policy_is_narrowed_where_its_state_knows_it_or_its_user_is_taken_over
     assert "z/*" in json.dumps(policy_at_store(direct))
 
 
+@pytest.mark.parametrize("times", [1, None])
+def test_a_policy_is_not_deleted_while_one_answer_says_that_its_user_is_gone(
+    direct: Direct, first: Values, times: int | None
+) -> None:
+    policy_id, policy = direct.make(POLICY, under(direct, "x/*", "y/*"))
+    _, user = direct.make(USER, user_of(direct))
+    before = policy_at_store(direct)
+    with proxy.in_front_of(direct.running.iam_endpoint) as double:
+        double.misbehave(
+            lambda request, _: proxy.error(request, 404, "NoSuchEntity", "there is no such user"),
+            when=lambda request: request.action == "GetUser",
+            times=times,
+        )
+        there = {"connection": direct.connection(iamEndpoint=double.url)}
+        with pytest.raises(StoreError, match="list_access_keys has keys of the user: it is not taken for gone"):
+            POLICY.delete(policy_id, {**policy, **there}, direct.context)
+        double.behave()
+        double.misbehave(
+            lambda request, _: proxy.error(request, 404, "NoSuchEntity", "there is no such user"),
+            when=lambda request: request.action == "GetUser",
+            times=times,
+        )
+        with pytest.raises(StoreError, match="list_access_keys has keys of the user: it is not taken for gone"):
+            USER.delete(direct.name, {**user, **there}, direct.context)
+    assert (policy_at_store(direct), direct.key_ids()) == (before, {first["accessKeyId"]})
+
+
 def test_a_second_state_that_goes_takes_neither_key_nor_policy_nor_user_along(direct: Direct, first: Values) -> None:
     _, user = direct.make(USER, user_of(direct))
     policy_id, policy = direct.make(POLICY, under(direct, "x/*", "y/*"))

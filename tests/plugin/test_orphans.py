@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -230,6 +231,38 @@ def test_a_run_cut_off_while_it_kept_an_entry_open_counts_one_call(owner: Direct
     outputs = RING.update(owner.name, stopped.value.outputs, ring(owner, "a"), owner.context)
     assert len(owner.key_ids() - {outputs["accessKeyId"]}) == 1
     assert journal(owner) == {f"{JOURNAL}a"}
+
+
+def test_a_key_older_than_the_entry_is_no_orphan(owner: Direct) -> None:
+    """The list that was asked before the key was made lacked one that is in use."""
+    theirs = by_hand(owner)
+
+    def changed(found: str, becomes: str) -> proxy.Fault:
+        def fault(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer:
+            answer = upstream.ask(request)
+            assert answer is not None
+            body = re.sub(found, becomes, answer.body.decode(), flags=re.DOTALL)
+            return proxy.Answer(answer.status, answer.headers, body.encode())
+
+        return fault
+
+    with proxy.in_front_of(owner.running.iam_endpoint) as double:
+        lists = double.misbehave(
+            changed("<member>.*</member>", ""), when=lambda request: request.action == "ListAccessKeys"
+        )
+        double.misbehave(lambda _, __: None, when=is_making, times=1)
+        inputs = ring(owner, "a", url=double.url)
+        with pytest.raises(PartialError) as stopped:
+            RING.create(inputs, owner.context)
+        assert lists.hits
+        double.behave()
+        long_ago = "<CreateDate>2025-01-02T03:04:05Z</CreateDate>"
+        double.misbehave(
+            changed("<CreateDate>[^<]*</CreateDate>", long_ago), when=lambda request: request.action == "ListAccessKeys"
+        )
+        outputs = RING.update(owner.name, stopped.value.outputs, inputs, owner.context)
+    assert owner.key_ids() == {theirs, outputs["accessKeyId"]}
+    assert outputs["unknownKeys"] == [theirs]
 
 
 # ---- the call was refused
