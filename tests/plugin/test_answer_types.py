@@ -231,3 +231,10 @@ def test_a_user_and_its_keys_by_an_answer_that_names_them_twice(direct: Direct, 
                 refusals.append(str(error))
     assert refusals
     assert all(f"<{name}> is there more than once" in said for said in refusals)
+
+
+@pytest.mark.parametrize("operation", ["delete_bucket", "delete_bucket_policy"])
+def test_a_deletion_is_not_done_by_the_document_of_another_operation(operation: str) -> None:
+    with pytest.raises(ApiError, match=r"the body is <ListVersionsResult>, where there is none"):
+        answered(operation, VERSIONS.format(WHOLE), Bucket="b")
+    answered(operation, "", Bucket="b")
