@@ -101,15 +101,12 @@ def require_document(operation_model: Any, response_dict: dict[str, Any], **_: o
         return
     name, body = operation_model.name, response_dict["body"]
     status = f"HTTP {response_dict['status_code']}"
-    match = _ROOT.match(body)
-    root = match[1].decode() if match else ""
-    shown = "a web page" if root.lower() in ("html", "doctype") else f"<{root[:_LONGEST]}>" if root else "no XML"
     if name in _WITHOUT_DOCUMENT:
         # Of a 200 that says nothing nobody knows whose it is.
         if response_dict["status_code"] != 204 and not _is_of_s3(response_dict["headers"]):
             raise ResponseParserError(f"{status} in place of 204")
-        if body.strip() and root not in {name + end for end in _BY_MODEL}:
-            raise ResponseParserError(f"{status}, and the body is {shown}, where there is none")
+        if body.strip() and _root_in(body) not in {name + end for end in _BY_MODEL}:
+            raise ResponseParserError(f"{status}, and the body is {_named(_root_in(body))}, where there is none")
         return
     wanted = _root_of(operation_model)
     if wanted is None:
@@ -119,12 +116,24 @@ def require_document(operation_model: Any, response_dict: dict[str, Any], **_: o
         return
     if not body.strip():
         raise ResponseParserError(f"{status}, and the body is empty")
+    root = _root_in(body)
     # An error with a 200, as some operations of S3 have it, botocore knows.
     errors = ("Error",) if operation_model.service_model.service_name == "s3" else ()
     if root not in (*errors, wanted, *(name + end for end in _BY_MODEL)):
-        raise ResponseParserError(f"{status}, and the body is {shown}, not <{wanted}>")
+        raise ResponseParserError(f"{status}, and the body is {_named(root)}, not <{wanted}>")
     if _parsed(body) is None:
         raise ResponseParserError(f"{status}, and the body is cut off or broken")
+
+
+def _root_in(body: bytes) -> str:
+    match = _ROOT.match(body)
+    return match[1].decode() if match else ""
+
+
+def _named(root: str) -> str:
+    if root.lower() in ("html", "doctype"):
+        return "a web page"
+    return f"<{root[:_LONGEST]}>" if root else "no XML"
 
 
 def _root_of(operation_model: Any) -> str | None:

@@ -176,7 +176,11 @@ def test_a_spaces_key_is_gone_by_the_apis_own_word(name: str, monkeypatch: pytes
         double.misbehave(proxy.NO_STORE[name], times=1)
         with pytest.raises(ApiError):
             api.deleted("DO00KEY")
-        double.misbehave(proxy.in_between(404, "application/json", '{"id": "not_found", "message": "gone"}'))
+        double.misbehave(
+            proxy.in_between(404, "application/json", '{"id": "not_found", "message": "gone"}'),
+            when=lambda request: request.method == "DELETE",
+        )
+        double.misbehave(proxy.in_between(200, "application/json", '{"keys": [], "meta": {"total": 0}}'))
         api.deleted("DO00KEY")
 
 
