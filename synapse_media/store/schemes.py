@@ -101,14 +101,20 @@ def _about_certificate(setting: str, said: str) -> str:
     return ""
 
 
+_UNREACHED: Final = frozenset({"NoConnection", "EndpointConnectionError", "ConnectTimeoutError"})
+"""What boto3 and our own client call it where no connection came about."""
+
+
 def with_cause(error: ApiError, codes: Collection[str], url: str, setting: str) -> ApiError:
-    """The error with that hint; as it is where there is none.
+    """The error with that hint, or with what to check where nothing was reached; as it is for any other.
 
     Args:
         codes: of the errors of a client that a server of the other kind may be behind.
         url, setting: as for `hint`.
     """
     cause = hint(url, setting, str(error)) if error.code in codes else ""
+    if not cause and error.code in _UNREACHED:
+        cause = f". Check {setting}, and whether this machine can reach it (name, port, firewall, proxy)"
     return ApiError(error.code, error.status, str(error).removesuffix(".") + cause) if cause else error
 
 
