@@ -183,17 +183,18 @@ class _Pages(threading.local):
     """The listing that a thread is at: b2sdk asks for its pages until there is none left."""
 
     def __init__(self) -> None:
-        self._following: object = None
+        self._following: tuple[object, ...] = ()
         self._next_page = self._next_empty = bounded.within_pages(0)
 
-    def turn(self, here: object, following: object, answer: Mapping[str, Any]) -> None:
+    def turn(self, here: tuple[object, ...], following: tuple[object, ...], answer: Mapping[str, Any]) -> None:
         """Raises TooMuchError where the listing has no end.
 
         Args:
             here: where the page of the answer began.
             following: where the next one is to begin.
         """
-        if here != self._following:
+        # Not every listing sends all of what the page before named.
+        if not any(place is not None and place in self._following for place in here):
             self._next_page = bounded.within_pages(bounded.PAGES if _KEYS in answer else bounded.PAGES_OF_MEDIA)
             self._next_page(here)
             self._next_empty = bounded.within_pages(bounded.EMPTY_PAGES)

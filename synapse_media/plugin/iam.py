@@ -285,7 +285,8 @@ class User(SchemaResource[UserInputs, UserState]):
             context.warn(f"{fault} It is not deleted.")
             return
         try:
-            never_handed_out, used = _keys_of_nobody(user, connection, mark) if _listed(iam, user) else ([], [])
+            seen = _keys_seen(iam, user)
+            never_handed_out, used = _keys_of_nobody(user, connection, mark, seen) if seen else ([], [])
             if used:
                 raise StoreError(
                     f"user {user} has the key {', '.join(used)}, which this state does not know, and which may be in "
@@ -376,9 +377,10 @@ class UserPolicy(SchemaResource[UserPolicyInputs, UserPolicyState]):
                 )
                 return
             mark = state.inputs.mark or last.mark
-            # Nobody depends on the policy of a user without keys, whoever's it is.
-            if _listed(iam, user) and _is_ours(iam, user, mark, adopted=False):
-                _, used = _keys_of_nobody(user, state.inputs.connection, mark)
+            # Nobody depends on the policy of a user without keys, whoever's it is. That it is another's is asked twice.
+            seen = _keys_seen(iam, user)
+            if seen and any(_is_ours(iam, user, mark, adopted=False) for _ in range(2)):
+                _, used = _keys_of_nobody(user, state.inputs.connection, mark, seen)
                 if used:
                     context.warn(
                         f"user {user}: the policy {name} is kept as long as the user has the key {', '.join(used)}, "
@@ -422,7 +424,8 @@ def _refuse_narrower(iam: Client, inputs: UserPolicyInputs) -> None:
     found = _policy_of(iam, user, inputs.policy_name)
     if found is None or allows_all(inputs.policy, found):
         return
-    _, used = _keys_of_nobody(user, inputs.connection, inputs.mark)
+    seen = _keys_seen(iam, user)
+    _, used = _keys_of_nobody(user, inputs.connection, inputs.mark, seen) if seen else ([], [])
     if used:
         raise StoreError(
             f"user: {user!r} exists already, with another policy and with the key {', '.join(used)}, neither of "
@@ -470,12 +473,18 @@ def allows_all(policy: object, former: object) -> bool:
 # ---- the keys
 
 
-def _keys_of_nobody(user: str, connection: Connection, mark: UserMark | None) -> tuple[list[str], list[str]]:
+def _keys_of_nobody(
+    user: str, connection: Connection, mark: UserMark | None, seen: frozenset[str]
+) -> tuple[list[str], list[str]]:
     """The keys of a user of which the state has none: (those of interrupted runs that were never handed out, those that
-    may be in use)."""
+    may be in use).
+
+    Args:
+        seen: those that were listed a moment ago.
+    """
     keys = IamKeys(KeyRingInputs(user_name=user, active="", slots=(), connection=connection, mark=mark))
     never_handed_out = keys.orphans(frozenset())
-    return never_handed_out, sorted(set(keys.listed() or ()) - set(never_handed_out))
+    return never_handed_out, sorted({*seen, *(keys.listed() or ())} - set(never_handed_out))
 
 
 def unknown_keys(user: str, connection: Connection, known: Collection[str]) -> list[str]:
@@ -870,6 +879,11 @@ def _whole(
 def _listed(iam: Client, user: str) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = _whole(iam, "list_access_keys", user, _KEYS)[_KEYS]
     return listed
+
+
+def _keys_seen(iam: Client, user: str) -> frozenset[str]:
+    """The access key IDs of a user; none only if two lists have none: a key in use would lose its policy by one."""
+    return frozenset(str(key["AccessKeyId"]) for key in _listed(iam, user) or _listed(iam, user))
 
 
 def _policies(iam: Client, user: str) -> list[str]:

@@ -15,7 +15,7 @@ from tests.doubles.proxy import in_front_of
 from tests.life.life import Life
 from tests.providers.project import SERVER
 
-CALLS = {"up": 52, "up again": 0, "diff --refresh": 10, "destroy": 14}
+CALLS = {"up": 52, "up again": 0, "diff --refresh": 10, "destroy": 16}
 
 
 def test_the_calls_of_one_store(begin: Callable[[], Life]) -> None:

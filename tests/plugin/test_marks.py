@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -345,6 +348,40 @@ def test_a_policy_is_not_deleted_while_one_answer_says_that_its_user_is_gone(
         with pytest.raises(StoreError, match="list_access_keys has keys of the user: it is not taken for gone"):
             USER.delete(direct.name, {**user, **there}, direct.context)
     assert (policy_at_store(direct), direct.key_ids()) == (before, {first["accessKeyId"]})
+
+
+def _no_keys(request: proxy.Request, _: proxy.Upstream) -> proxy.Answer:
+    result = "<ListAccessKeysResult><AccessKeyMetadata/><IsTruncated>false</IsTruncated></ListAccessKeysResult>"
+    body = f"<ListAccessKeysResponse>{result}</ListAccessKeysResponse>"
+    return proxy.Answer(200, (("Content-Type", "text/xml"),), body.encode())
+
+
+def _another_path(request: proxy.Request, upstream: proxy.Upstream) -> proxy.Answer:
+    answer = upstream.ask(request)
+    assert answer is not None
+    return proxy.Answer(answer.status, answer.headers, re.sub(rb"<Path>[^<]*</Path>", b"<Path>/</Path>", answer.body))
+
+
+@pytest.mark.parametrize(
+    ("fault", "action", "number"),
+    [(_no_keys, "ListAccessKeys", 1), (_no_keys, "ListAccessKeys", 2), (_another_path, "GetUser", 1)],
+    ids=["no key at first", "no key at last", "another path"],
+)
+def test_one_answer_does_not_cut_a_key_in_use(
+    direct: Direct, first: Values, fault: proxy.Fault, action: str, number: int
+) -> None:
+    policy_id, policy = direct.make(POLICY, under(direct, "x/*", "y/*"))
+    _, user = direct.make(USER, user_of(direct))
+    before = policy_at_store(direct)
+    for delete in (
+        lambda there: POLICY.delete(policy_id, {**policy, **there}, direct.context),
+        lambda there: USER.delete(direct.name, {**user, **there}, direct.context),
+    ):
+        asked = itertools.count(1)
+        with proxy.in_front_of(direct.running.iam_endpoint) as double, suppress(StoreError):
+            double.misbehave(fault, when=lambda request: request.action == action and next(asked) == number)  # noqa: B023
+            delete({"connection": direct.connection(iamEndpoint=double.url)})
+        assert (policy_at_store(direct), direct.key_ids()) == (before, {first["accessKeyId"]})
 
 
 def test_a_second_state_that_goes_takes_neither_key_nor_policy_nor_user_along(direct: Direct, first: Values) -> None:
