@@ -872,7 +872,7 @@ def _whole(
         except bounded.TooMuchError as error:
             raise ApiError(NO_ANSWER, 0, f"{what}: the answer {error}") from None
         page = ask(iam, operation, UserName=user, Marker=marker)
-        found.setdefault(part, []).extend(page.get(part, []))
+        found.setdefault(part, []).extend(page[part])
     return found
 
 

@@ -212,6 +212,9 @@ def strict_parsers(timestamp_parser: Callable[[Any], datetime]) -> Any:
 
 
 _OF_ELEMENTS: Final = frozenset({"structure", "list", "map"})
+_OF_TEXT: Final = "GetBucketLocationOutput"
+"""The one document that is a text itself, which the model can't say:
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketLocation.html"""
 _WHOLE: Final = frozenset({"integer", "long"})
 _WHOLE_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 
@@ -231,11 +234,11 @@ def _fault_of(shape: Any, node: Any) -> str:
     if isinstance(node, str):
         return ""
     text = node.text
-    if kind in _OF_ELEMENTS:
+    if kind in _OF_ELEMENTS and shape.name != _OF_TEXT:
         # A list without an element around it is a value of its own.
         flat = kind == "list" and shape.serialization.get("flattened")
         return f"{_shown(node)} has a text, and no elements" if text and not (flat or text.isspace()) else ""
-    if len(node):
+    if len(node) and shape.name != _OF_TEXT:
         return f"{_shown(node)} has elements, and no text"
     return f"{_shown(node)} is no whole number" if kind in _WHOLE and not _WHOLE_NUMBER.fullmatch(text or "") else ""
 

@@ -139,6 +139,20 @@ RIGHT: dict[str, tuple[str, Values, str, Callable[[Any], object], object]] = {
         lambda found: found["User"],
         {},
     ),
+    "a document that is a text": (
+        "get_bucket_location",
+        OF_BUCKET,
+        "<LocationConstraint>moon-1</LocationConstraint>",
+        lambda found: found["LocationConstraint"],
+        "moon-1",
+    ),
+    "a document without its text": (
+        "get_bucket_location",
+        OF_BUCKET,
+        "<LocationConstraint/>",
+        lambda found: found["LocationConstraint"],
+        None,
+    ),
     "True as Python writes it": (
         "list_objects_v2",
         OF_BUCKET,
