@@ -277,14 +277,15 @@ def _update(api: JsonClient, bucket_id: str, changes: Mapping[str, object]) -> N
 
 def _delete_bucket(api: JsonClient, bucket_id: str, bucket: str) -> None:
     try:
-        _call(api, "DeleteBucket", {}, query={"id": bucket_id}, repeatable=True)
+        answer = _call(api, "DeleteBucket", {}, query={"id": bucket_id}, repeatable=True)
     except ApiError as error:
         if error.code == "BucketNotEmpty":
             raise not_empty(bucket) from None
         if error.code != "NoSuchBucket":
             raise
-    # Garage answers null, which says nothing of the bucket.
-    if _held(api, bucket_id):
+        answer = error
+    # Garage answers null. To anything else, the bucket itself tells.
+    if answer is not None and _held(api, bucket_id):
         raise _not_garage(api, "DeleteBucket")
 
 
@@ -378,12 +379,13 @@ def _lacks_update(variable: str) -> str:
 
 def _delete_key(api: JsonClient, key_id: str) -> None:
     try:
-        _call(api, "DeleteKey", {}, query={"id": key_id}, repeatable=True)
+        answer = _call(api, "DeleteKey", {}, query={"id": key_id}, repeatable=True)
     except ApiError as error:
         if error.code != "NoSuchAccessKey":
             raise
-    # Garage answers null, which says nothing of the key.
-    if key_id in {key.key_id for key in _keys(api)}:
+        answer = error
+    # Garage answers null. To anything else, the list of keys tells.
+    if answer is not None and key_id in {key.key_id for key in _keys(api)}:
         raise _not_garage(api, "DeleteKey")
 
 
