@@ -59,9 +59,22 @@ def _with_key(inputs: ExistingKeyInputs, former: ExistingKeyState | None, contex
     try:
         others = _other_buckets(s3, inputs.bucket)
     except ApiError as error:
-        # A key for one bucket may not list buckets; that it is valid was seen by the bucket above.
-        if not (inputs.bucket or error.denied) or error.bad_key:
+        if error.bad_key:
             raise
+        # A key for one bucket may not list buckets; that it is valid was seen by the bucket above.
+        if not (error.denied or error.lacking):
+            if not inputs.bucket:
+                raise
+            if former is not None and _is_another(key, former):
+                raise StoreError(
+                    f"existing_key: whether the key {key.access_key_id} in the environment reaches more than Synapse's "
+                    f"key {former.access_key_id} is not known, and an administrator's key is not handed to Synapse: "
+                    f"{error}"
+                ) from None
+            context.warn(
+                f"existing_key: whether {key.access_key_id} can list other buckets, as an administrator's key can, is "
+                f"not known: {error}"
+            )
     if others:
         if former is not None:
             _refuse_wider(inputs, key, others, former)
@@ -78,18 +91,24 @@ def _other_buckets(s3: Client, bucket: str) -> set[str]:
     return set(bucket_names(s3)) - {bucket}
 
 
+def _is_another(key: Credential, former: ExistingKeyState) -> bool:
+    return former.access_key_id not in ("", key.access_key_id)
+
+
 def _refuse_wider(inputs: ExistingKeyInputs, key: Credential, others: set[str], former: ExistingKeyState) -> None:
     """Raises StoreError if the key that Synapse has can't list these buckets. A former key that the store no longer
     accepts tells nothing."""
-    if former.access_key_id in ("", key.access_key_id):
+    if not _is_another(key, former):
         return
     try:
         had = _other_buckets(
             s3_client(inputs.connection, Credential(former.access_key_id, former.secret_access_key)), inputs.bucket
         )
     except ApiError as error:
-        if not error.denied or error.bad_key:
+        if error.bad_key:
             return
+        if not (error.denied or error.lacking):
+            raise
         had = set()
     more = others - had
     if more:

@@ -21,7 +21,7 @@ from synapse_media.schema.resources import AccessKey, AnyRingInputs, AnyRingStat
 from synapse_media.settings import ADOPTED_SECRET
 from synapse_media.store import credentials
 from synapse_media.store.answers import NO_ANSWER, ApiError
-from synapse_media.store.clients import Credential, s3_client
+from synapse_media.store.clients import Credential, call, s3_client
 from synapse_media.store.objects import look
 from synapse_media.urn import Urn
 
@@ -373,8 +373,12 @@ def is_printed(part: object) -> TypeGuard[str]:
 _PRINTED: Final = re.compile("[!-~]+")
 
 
-def accepted_at(key: Credential, connection: Connection, bucket: str) -> str:
-    """Where a key is accepted for a bucket over S3; "" if it is not. Raises ApiError where nobody can tell."""
+def accepted_at(key: Credential, connection: Connection, bucket: str = "") -> str:
+    """Where a key is accepted over S3; "" if it is not. Raises ApiError where nobody can tell.
+
+    Args:
+        bucket: the one that it is for; "": it may list all.
+    """
     said = _said_to(key, connection, bucket)
     if said is not None:
         if said.bad_key:
@@ -386,12 +390,16 @@ def accepted_at(key: Credential, connection: Connection, bucket: str) -> str:
         other = _said_to(stranger, connection, bucket)
         if other is None or not other.bad_key:
             return ""
-    return f"list_objects_v2 {bucket} at {connection.endpoint}"
+    return f"{f'list_objects_v2 {bucket}' if bucket else 'list_buckets'} at {connection.endpoint}"
 
 
 def _said_to(key: Credential, connection: Connection, bucket: str) -> ApiError | None:
+    s3 = s3_client(connection, key)
     try:
-        look(s3_client(connection, key), bucket)
+        if bucket:
+            look(s3, bucket)
+        else:
+            call(s3, "list_buckets")
     except ApiError as error:
         return error
     return None

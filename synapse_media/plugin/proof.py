@@ -221,5 +221,6 @@ def _prove(resource_id: str, inputs: ProofInputs, old: ProofState | None, contex
         access=inputs.access,
     )
     if not Proof(state.made_for, lines).passed:
-        raise PartialError(f"the proof failed: {advice(lines)}", resource_id, state)
+        then = "All resources are kept: fix the cause and run `synapse-media up` again."
+        raise PartialError(f"the proof failed: {advice(lines)} {then}", resource_id, state)
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -531,14 +532,17 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
         try:
             is_there = self.bucket in bucket_names(self.s3, self.bucket)
         except ApiError as error:
-            if not (error.denied or error.lacking):
+            unanswered = error.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or (
+                not error.status and error.code != NO_ANSWER
+            )
+            if unanswered and not error.lacking:
                 raise ApiError(
                     error.code,
                     error.status,
                     f"{gone}, and whether it lists the bucket is not known: {error}. It is not taken for deleted, nor "
                     "made anew. Run this again once the store lists its buckets.",
                 ) from None
-            # An administrator of some buckets alone.
+            # An administrator of some buckets alone, or a proxy that passes on nothing but the bucket.
             self.s3.forget()
             is_there, otherwise = self._is_there(), "finds it when asked once more"
         if is_there:

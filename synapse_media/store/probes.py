@@ -371,7 +371,9 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
     failed = [line for line in lines if line.failed]
     if not failed:
         return ""
-    found = "; ".join(f"{x.operation} should be {x.expected}, was {x.outcome}: {x.detail}" for x in failed)
+    found = "; ".join(
+        f"{x.operation} should be {x.expected}, was {x.outcome}{f': {x.detail}' if x.detail else ''}" for x in failed
+    )
     sentences = [found if found.endswith((".", "?")) else f"{found}."]
     if any("SignatureDoesNotMatch" in line.outcome or "InvalidAccessKeyId" in line.outcome for line in failed):
         sentences.append(
@@ -399,5 +401,4 @@ def advice(lines: tuple[ProofLine, ...]) -> str:
         sentences.append("What was read is not what was written: check the endpoint and any proxy in front of it.")
     else:
         sentences.append("Is the store reachable from here, at this endpoint?")
-    sentences.append("All resources are kept: fix the cause and run `synapse-media up` again.")
     return " ".join(sentences)

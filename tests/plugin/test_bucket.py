@@ -552,6 +552,18 @@ def test_the_word_for_a_missing_object_says_nothing_of_a_bucket(direct: Direct) 
             BUCKET.read(direct.name, there, there, direct.context)
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_bucket_that_is_gone_is_gone_where_a_proxy_passes_on_nothing_but_buckets(direct: Direct, status: int) -> None:
+    inputs = checked(wanted(direct))
+    _, outputs = BUCKET.create(inputs, direct.context)
+    direct.s3.delete_bucket(Bucket=direct.name)
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.html(status), when=lambda request: not request.bucket)
+        there = {**outputs, **inputs, "connection": direct.connection(endpoint=double.url)}
+        assert BUCKET.read(direct.name, there, there, direct.context) is None
+        BUCKET.delete(direct.name, there, direct.context)
+
+
 @pytest.mark.parametrize("operation", ["DELETE", "versions"])
 def test_one_answer_does_not_make_a_bucket_gone_that_was_just_found(direct: Direct, operation: str) -> None:
     inputs = checked(wanted(direct))

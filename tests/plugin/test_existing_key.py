@@ -7,6 +7,7 @@ import pytest
 from synapse_media.errors import StoreError
 from synapse_media.plugin.existing_key import ExistingKey
 from synapse_media.plugin.resource import PartialError, Values
+from tests.doubles import proxy
 from tests.plugin.direct import VARIABLES, Direct, allow
 
 KEY = ExistingKey()
@@ -95,3 +96,30 @@ def test_a_key_that_sees_more_than_synapses_is_not_handed_over(scoped: Direct, m
     gone = {**former, "accessKeyId": "AKIAGONE0000000"}
     assert KEY.read("existing-key", inputs, gone, direct.context) is not None
     assert any("it may be an administrator's" in said for said in direct.said)
+
+
+@pytest.mark.parametrize("lies_to", ["the new key", "the former key"])
+def test_a_key_of_which_it_is_not_known_whether_it_sees_more_is_not_handed_over(
+    scoped: Direct, monkeypatch: pytest.MonkeyPatch, lies_to: str
+) -> None:
+    """A page of somebody in between, in place of the list of buckets."""
+    direct = scoped
+    direct.s3.create_bucket(Bucket=f"other-{direct.name}"[:60])
+    _, former = KEY.create(inputs_of(direct), direct.context)
+    root = direct.running.access_key_id
+    for name, value in zip(VARIABLES, (root, direct.running.secret_access_key), strict=True):
+        monkeypatch.setenv(name, value)
+    lied_to = root if lies_to == "the new key" else former["accessKeyId"]
+    with proxy.in_front_of(direct.endpoint) as double:
+        double.misbehave(proxy.html(200), when=lambda request: not request.bucket and request.access_key_id == lied_to)
+        inputs = inputs_of(direct, connection=direct.connection(iamEndpoint="", endpoint=double.url))
+        for step in (
+            lambda: KEY.read("existing-key", inputs, former, direct.context),
+            lambda: KEY.update("existing-key", former, {**inputs, "active": "b"}, direct.context),
+        ):
+            with pytest.raises(StoreError, match="list_buckets"):
+                step()
+        if lies_to == "the new key":
+            # Of the first key nothing is handed over yet that it could be wider than.
+            KEY.create(inputs, direct.context)
+            assert "whether " + root + " can list other buckets" in direct.said[-1]

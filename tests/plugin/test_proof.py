@@ -638,7 +638,9 @@ def test_a_failed_proof_is_run_again_by_the_next_up(direct: Direct) -> None:
     with proxy.in_front_of(direct.endpoint) as double:
         double.misbehave(proxy.html(200))
         broken = proof_inputs(direct, key, connection=direct.connection(endpoint=double.url), decoy=False, admin=False)
-        with pytest.raises(PartialError, match="the proof failed") as stopped:
+        with pytest.raises(
+            PartialError, match=r"the proof failed: .* fix the cause and run `synapse-media up` again\.$"
+        ) as stopped:
             PROOF.create(broken, direct.context)
     outputs = PROOF.update(stopped.value.resource_id, stopped.value.outputs, inputs, direct.context)
     assert {line["outcome"] for line in outputs["lines"] if line["expected"] == "allowed"} == {"allowed"}
@@ -686,5 +688,4 @@ def test_the_advice_fits_what_failed(lines: tuple[ProofLine, ...], said: str) ->
     told = probes.advice(lines)
     assert said in told
     assert bool(told) == bool(said)
-    if said:
-        assert told.endswith("fix the cause and run `synapse-media up` again.")
+    assert ": ." not in told

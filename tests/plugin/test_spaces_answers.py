@@ -215,6 +215,32 @@ def test_a_key_whose_bucket_is_said_to_be_gone_once_is_not_deleted_for_that(spac
     assert ring["accessKeyId"] in spaces.api.keys
 
 
+def test_a_full_access_key_that_one_list_lacks_is_not_gone(spaces: Spaces) -> None:
+    """Where nobody else can be asked: its Spaces are those of another API."""
+    elsewhere = {"connection": {"apiEndpoint": spaces.double.url}}
+    inputs = spaces.admin(**elsewhere)
+    admin_id, admin = ADMIN.create(inputs, spaces.context)
+    empty = {"keys": [], "links": {}, "meta": {"total": 0}}
+    spaces.answers("GET", 200, empty, times=1)
+    assert ADMIN.read(admin_id, inputs, admin, spaces.context) is not None
+    spaces.answers("GET", 200, empty, times=1)
+    ADMIN.delete(admin_id, admin, spaces.context)
+    assert admin_id not in spaces.api.keys
+
+
+def test_a_full_access_key_that_may_not_list_is_not_gone_where_a_stranger_is_told_apart(spaces: Spaces) -> None:
+    _, admin_id, admin = spaces.made()
+    spaces.answers("GET", 200, {"keys": [], "links": {}, "meta": {"total": 0}})
+    with proxy.in_front_of(spaces.direct.endpoint) as s3:
+        s3.misbehave(
+            lambda request, _: proxy.error(request, 403, "AccessDenied", "not that"),
+            when=lambda request: request.access_key_id == admin["accessKeyId"],
+        )
+        there = {"connection": {**spaces.connection, "endpoint": s3.url}}
+        with pytest.raises(StoreError, match=f"accepted just now by list_buckets at {s3.url}"):
+            ADMIN.read(admin_id, {**spaces.admin(), **there}, {**admin, **there}, spaces.context)
+
+
 def test_keys_that_are_gone_are_gone(spaces: Spaces) -> None:
     ring, admin_id, admin = spaces.made()
     for key_id in list(spaces.api.keys):
