@@ -723,8 +723,9 @@ def outputs_of(session: Session, *, required: bool = True) -> list[contract.Stor
     records = read_applied(state)
     if not stores and records:
         raise contract.ContractError(
-            f"stack {session.stack.name} exports no stores: its program declares {', '.join(records)}, and has to "
-            "`publish` them (docs/library.md)"
+            f"stack {session.stack.name} exports no stores, and has some ({', '.join(records)}). If its last `up` did "
+            f"not end, run `synapse-media up --stack {session.stack.name}`. If a program of yours declares them, it "
+            "has to `publish` them (docs/library.md)"
         )
     if not stores:
         first = (
