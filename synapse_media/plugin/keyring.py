@@ -343,7 +343,7 @@ def _make(family: KeyFamily, slot: str, before: frozenset[str], inputs: AnyRingI
         if not error.is_anybodys:
             raise
         said = str(error)
-        said += "" if said.endswith((".", "?")) else "."
+        said += "" if said.endswith("?") else "."
         then = "names such a key, which may be deleted" if inputs.adopt else "finds such a key and replaces it"
         raise ApiError(
             error.code,

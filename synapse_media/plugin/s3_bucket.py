@@ -19,6 +19,7 @@ from synapse_media.schema.resources import BUCKET, AnyS3BucketState, BucketInput
 from synapse_media.store.answers import NO_ANSWER, ApiError
 from synapse_media.store.clients import Client, call, call_if_any, s3_client
 from synapse_media.store.objects import (
+    ANOTHER_LOOK,
     Elsewhere,
     Version,
     bucket_names,
@@ -544,6 +545,7 @@ class S3Family(BucketFamily[S3In, _S3Setting]):
                 ) from None
             # An administrator of some buckets alone, or a proxy that passes on nothing but the bucket.
             self.s3.forget()
+            time.sleep(ANOTHER_LOOK)
             is_there, otherwise = self._is_there(), "finds it when asked once more"
         if is_there:
             raise ApiError(

@@ -32,7 +32,8 @@ class ApiError(StoreError):
     """A call the store answered with an error, or did not answer."""
 
     def __init__(self, code: str, status: int, message: str) -> None:
-        super().__init__(message)
+        # Other sentences follow it in many messages, each after a full stop of their own.
+        super().__init__(message.removesuffix("."))
         self.code = plain(redacted(code))
         self.status = status
 

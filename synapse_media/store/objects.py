@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ from . import bounded
 from .answers import NO_ANSWER, ApiError
 from .clients import Client, call
 
+ANOTHER_LOOK: Final = 2.0
+"""Seconds before the same call is made again: a server that takes over from another may know it then."""
 _PROOF_ENDS: Final = timedelta(hours=1)
 """After this time no proof is still at work."""
 
@@ -76,7 +79,10 @@ def may_be_there(s3: Client, bucket: str) -> bool:
     try:
         return bucket in bucket_names(s3, bucket)
     except ApiError as error:
-        return not (error.denied or error.lacking) or not _is_said_to_be_gone(s3, bucket)
+        if not (error.denied or error.lacking):
+            return True
+    time.sleep(ANOTHER_LOOK)
+    return not _is_said_to_be_gone(s3, bucket)
 
 
 def _is_said_to_be_gone(s3: Client, bucket: str) -> bool:

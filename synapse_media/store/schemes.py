@@ -115,7 +115,7 @@ def with_cause(error: ApiError, codes: Collection[str], url: str, setting: str) 
     cause = hint(url, setting, str(error)) if error.code in codes else ""
     if not cause and error.code in _UNREACHED:
         cause = f". Check {setting}, and whether this machine can reach it (name, port, firewall, proxy)"
-    return ApiError(error.code, error.status, str(error).removesuffix(".") + cause) if cause else error
+    return ApiError(error.code, error.status, str(error) + cause) if cause else error
 
 
 @cache

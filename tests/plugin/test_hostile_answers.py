@@ -547,7 +547,7 @@ def test_http_where_there_is_https_is_explained(
     embedded._make_certificate(tmp_path)
     with BothKinds(tmp_path, page) as store, serving(store):
         https = store.url.replace("http:", "https:")
-        said = rf"What answers there speaks TLS: set {setting.partition(' ')[0]}: {https}\."
+        said = rf"What answers there speaks TLS: set {setting.partition(' ')[0]}: {https}$"
         with pytest.raises(ApiError, match=said):
             ask(store.url)
 
@@ -582,9 +582,9 @@ def _certificate(folder: Path, name: str, begins: timedelta) -> Path:
 @pytest.mark.parametrize(
     ("name", "begins", "said"),
     [
-        ("other.example.com", timedelta(hours=-1), r"Give endpoint a name that is in the server's certificate\."),
-        ("localhost", timedelta(days=-9), r"Renew the server's certificate, or set the clock of this machine\."),
-        ("localhost", timedelta(days=9), r"Renew the server's certificate, or set the clock of this machine\."),
+        ("other.example.com", timedelta(hours=-1), r"Give endpoint a name that is in the server's certificate$"),
+        ("localhost", timedelta(days=-9), r"Renew the server's certificate, or set the clock of this machine$"),
+        ("localhost", timedelta(days=9), r"Renew the server's certificate, or set the clock of this machine$"),
     ],
     ids=["another name", "expired", "not yet valid"],
 )
