@@ -424,7 +424,8 @@ def _refuse_narrower(iam: Client, inputs: UserPolicyInputs) -> None:
     found = _policy_of(iam, user, inputs.policy_name)
     if found is None or allows_all(inputs.policy, found):
         return
-    seen = _keys_seen(iam, user)
+    # Some services say of a user without keys that there is nothing.
+    seen = frozenset(_key_ids(iam, user) or _key_ids(iam, user))
     _, used = _keys_of_nobody(user, inputs.connection, inputs.mark, seen) if seen else ([], [])
     if used:
         raise StoreError(
