@@ -72,6 +72,14 @@ class Place:
 
         self.front.misbehave(fault, when=lambda request: request.path == f"/v2/{operation}")
 
+    def drops_rules(self) -> None:
+        """A Garage whose UpdateBucket knows no lifecycle rules, as 2.0.0; it has no bucket yet."""
+        self.front.misbehave(
+            lambda request, upstream: upstream.ask(replace(request, body=_without_rules(request.body))),
+            when=lambda request: request.path == "/v2/UpdateBucket",
+        )
+        self.admin.buckets.clear()
+
     def called(self, operation: str) -> int:
         return sum(exchange.target.startswith(f"/v2/{operation}") for exchange in self.front.exchanges)
 
@@ -411,11 +419,7 @@ def test_the_permissions_that_an_answer_shows_are_no_guess(place: Place) -> None
 
 def test_a_garage_that_drops_lifecycle_rules_has_a_bucket_without_a_mark(place: Place) -> None:
     """As 2.0.0, whose UpdateBucket knows none: said, and no difference for ever."""
-    place.front.misbehave(
-        lambda request, upstream: upstream.ask(replace(request, body=_without_rules(request.body))),
-        when=lambda request: request.path == "/v2/UpdateBucket",
-    )
-    place.admin.buckets.clear()
+    place.drops_rules()
     state = place.bucket.create(place.wanted, QUIET)[1]
     assert [words.partition(" (")[0] for words in state["lacks"]] == ["abortDays", "lifecycle rules"]
     found = place.bucket.read("our-media", place.wanted, state, QUIET)
@@ -437,11 +441,7 @@ def _without_rules(body: bytes) -> bytes:
 
 
 def test_a_bucket_without_a_mark_is_deleted_with_its_media_by_its_word(place: Place) -> None:
-    place.front.misbehave(
-        lambda request, upstream: upstream.ask(replace(request, body=_without_rules(request.body))),
-        when=lambda request: request.path == "/v2/UpdateBucket",
-    )
-    place.admin.buckets.clear()
+    place.drops_rules()
     state = place.bucket.create(place.wanted, QUIET)[1]
     place.bucket.delete("our-media", state, QUIET)
     assert place.admin.buckets == {}
