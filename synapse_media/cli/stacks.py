@@ -413,8 +413,15 @@ def opening_state(session: Session, state: Mapping[str, Any], confirmed: Collect
         _align(session, session.state(), session.stack.allow)
 
 
-def forget_duplicates(session: Session, preview: Mapping[str, Any]) -> bool:
-    """Leave out of the state what a run would delete although the thing lives on under another entry; whether any."""
+def forget_duplicates(session: Session, preview: Mapping[str, Any], previewed: Mapping[str, Any]) -> bool:
+    """Leave out of the state what a run would delete although the thing lives on under another entry; whether any.
+
+    Args:
+        previewed: the state as it was exported before the preview.
+    """
+    if not duplicates(previewed, preview):
+        return False
+    # Exported anew: it was opened since (`opening_state`), and another run may have changed it.
     state = session.state()
     positions, homeservers = duplicates(state, preview), Homeservers(resources_of(state))
     for number in positions:

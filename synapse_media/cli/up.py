@@ -165,7 +165,7 @@ def _apply(
         else:
             preview = previewed(refresh)
         judged = stacks.fingerprint(state)
-        if stacks.forget_duplicates(session, preview):
+        if stacks.forget_duplicates(session, preview, state):
             judged = stacks.fingerprint(session.state())
             preview = previewed(refresh)
         stacks.say_calls(preview)

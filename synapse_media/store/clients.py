@@ -133,20 +133,24 @@ class Client(Protocol):
         """As boto3 has it."""
 
 
-def s3_client(connection: Connection, credential: Credential | None = None, attempts: int = ATTEMPTS) -> Client:
-    """An S3 client: the administrator's, or one of the given credential; each call is tried so often at most.
+def s3_client(connection: Connection, credential: Credential | None = None, attempts: int | None = None) -> Client:
+    """An S3 client: the administrator's, or one of the given credential.
 
-    Where it is tried once, each call goes over a connection of its own.
+    Args:
+        attempts: how often each call is tried at most; None for ATTEMPTS. Where it is tried once, each call goes over
+            a connection of its own.
     """
-    return _Signing(_shared("s3", connection, attempts), credential or admin_credential(connection))
+    return _Signing(_shared("s3", connection, attempts or ATTEMPTS), credential or admin_credential(connection))
 
 
-def iam_client(connection: Connection, attempts: int = ATTEMPTS) -> Client:
-    """The administrator's IAM client; each call is tried so often at most, as `s3_client`'s.
+def iam_client(connection: Connection, attempts: int | None = None) -> Client:
+    """The administrator's IAM client; `attempts` as of `s3_client`.
 
     Amazon's and Wasabi's IAM is one service for all regions, with requests signed for us-east-1.
     """
-    return _Signing(_shared("iam", replace(connection, region="us-east-1"), attempts), admin_credential(connection))
+    return _Signing(
+        _shared("iam", replace(connection, region="us-east-1"), attempts or ATTEMPTS), admin_credential(connection)
+    )
 
 
 # botocore's format: (key in the config file, environment variable, default, conversion).

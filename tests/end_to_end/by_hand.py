@@ -5,11 +5,13 @@ The way through components and engine has tests of its own; here it would only h
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from synapse_media.contract import Proof, ProofLine, StorageOutputs, policy_sha256
@@ -28,7 +30,7 @@ class Admin:
 
     def client(self, service: str) -> Any:
         """A boto3 client: `s3` or `iam`."""
-        return s3(self) if service == "s3" else _client("iam", self, self.iam_endpoint_url)
+        return _administrators(self, service)
 
     def provision(
         self,
@@ -67,6 +69,19 @@ class Admin:
         self.client("s3").delete_object(Bucket=name, Key="proof")
         return proved(replace(outputs, **changes))
 
+    def retire(self, outputs: StorageOutputs) -> None:
+        """Delete the user of what was provisioned, where the test has left it.
+
+        The server reads all its users for each request, so that those of hundreds of tests would be most of its work.
+        """
+        iam, user = self.client("iam"), outputs.user
+        with contextlib.suppress(iam.exceptions.NoSuchEntityException):
+            for key in iam.list_access_keys(UserName=user)["AccessKeyMetadata"]:
+                iam.delete_access_key(UserName=user, AccessKeyId=key["AccessKeyId"])
+            for name in iam.list_user_policies(UserName=user)["PolicyNames"]:
+                iam.delete_user_policy(UserName=user, PolicyName=name)
+            iam.delete_user(UserName=user)
+
     def objects(self, bucket: str) -> dict[str, str]:
         """Key -> SHA-256 of the content."""
         client = self.client("s3")
@@ -87,11 +102,23 @@ def proved(outputs: StorageOutputs) -> StorageOutputs:
     return replace(outputs, proof=Proof(outputs.made_for(), (ProofLine("put", "allowed", "allowed"),)))
 
 
-def _client(service: str, credentials: Admin | StorageOutputs, endpoint_url: str, **config: Any) -> Any:
+@cache
+def _administrators(admin: Admin, service: str) -> Any:
+    return s3(admin) if service == "s3" else _client("iam", admin, admin.iam_endpoint_url)
+
+
+@cache
+def _session() -> Any:
+    """One for all, since each reads the models of the services anew; without credentials of its own."""
     import boto3
+
+    return boto3.session.Session()
+
+
+def _client(service: str, credentials: Admin | StorageOutputs, endpoint_url: str, **config: Any) -> Any:
     from botocore.config import Config
 
-    return boto3.session.Session().client(
+    return _session().client(
         service,
         endpoint_url=endpoint_url,
         region_name=credentials.region,

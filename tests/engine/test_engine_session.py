@@ -242,6 +242,16 @@ def test_what_the_user_set_is_left_alone(
     assert said.lines == []
 
 
+@pytest.mark.parametrize(("theirs", "given"), [("", "200"), ("50", "50")])
+def test_how_often_the_engine_collects_its_garbage(
+    own_state: Path, monkeypatch: pytest.MonkeyPatch, said: Said, theirs: str, given: str
+) -> None:
+    monkeypatch.delenv("GOGC", raising=False)
+    if theirs:
+        monkeypatch.setenv("GOGC", theirs)
+    assert session.environment(say=said)["GOGC"] == given
+
+
 # Runs of the real engine.
 
 

@@ -30,12 +30,13 @@ from synapse_media.media.root import Root
 from synapse_media.store.answers import ApiError
 from synapse_media.store.objects import Listed
 from tests.doubles import proxy
-from tests.media.worlds import DAY, KILLS, World, world
+from tests.media.worlds import DAY, KILLS, World, lent, world
 
 
 @pytest.fixture
-def proved_now(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> World:
-    return world(embedded_store, tmp_path, capsys)
+def proved_now(embedded_store: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[World]:
+    with lent(embedded_store, tmp_path, capsys) as made:
+        yield made
 
 
 @pytest.fixture

@@ -186,6 +186,7 @@ class TestAServerThatMisbehaves:
             double.misbehave(fault, when=lambda request: request.bucket == one.store.bucket)
             one.save(replace(one.store, endpoint_url=double.url))
             monkeypatch.setattr("synapse_media.store.clients.ATTEMPTS", 2)
+            monkeypatch.setattr("synapse_media.store.pace.SECONDS", 2.0)
             code, answer, said = one.run("verify", "--report", report)
         assert (code, answer["error"]["exit_code"]) == (1, 1)
         assert "synapse-media media: list_objects_v2" in said

@@ -6,7 +6,8 @@ import json
 import os
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,15 @@ class World:
         """Change that database."""
         with closing(sqlite3.connect(self.home / "homeserver.db")) as connection, connection:
             connection.execute(statement, values)
+
+
+@contextmanager
+def lent(running: Running, home: Path, capsys: pytest.CaptureFixture[str], prefix: str = "media/") -> Iterator[World]:
+    """A world whose user is deleted at the end."""
+    made = world(running, home, capsys, prefix)
+    store = made.store
+    yield made
+    made.admin.retire(store)
 
 
 def world(running: Running, home: Path, capsys: pytest.CaptureFixture[str], prefix: str = "media/") -> World:

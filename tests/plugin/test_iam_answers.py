@@ -30,7 +30,7 @@ DOCUMENT = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:ListAllM
 
 @pytest.fixture(autouse=True)
 def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "ATTEMPTS", 1)
+    monkeypatch.setattr(connections, "ATTEMPTS", 2)
 
 
 def inputs_of(resource: Any, direct: Direct, iam_endpoint: str = "", **changes: Any) -> Values:
