@@ -279,6 +279,7 @@ def test_a_stack_from_making_to_forgetting(
     engine.refresh("one")
     engine.destroy("one")
     engine.remove_stack("one")
+    assert (own_state / "pulumi-home/logs").read_bytes() == b""
     assert file.exists()
     kept = [path.name for path in (own_state / "backend/.pulumi").rglob("*") if path.is_file()]
     assert sorted(kept) == ["meta.yaml", "meta.yaml.attrs"]
@@ -289,6 +290,15 @@ def test_a_stack_from_making_to_forgetting(
         content = path.read_bytes()
         assert SECRET.encode() not in content, path
         assert SECRET[::-1].encode() not in content, path
+
+
+def test_the_engines_own_log_is_kept_where_there_is_a_directory_for_it(
+    project: Project, own_state: Path, said: Said
+) -> None:
+    logs = own_state / "pulumi-home/logs"
+    logs.mkdir(parents=True)
+    assert Engine(project.path, say=said).stacks() == []
+    assert [path.suffix for path in logs.iterdir()] == [".log"]
 
 
 def test_a_failing_program_says_why_and_no_secret(project: Project, said: Said) -> None:
