@@ -124,11 +124,11 @@ def _environment(
 
 
 def _without_logs(home: Path) -> Path:
-    """Have pulumi write no log of its own there, which takes a third of the engine's CPU with many stores.
+    """Have pulumi write no log of its own there, which takes half of the engine's CPU with many stores.
 
-    It logs every step, with secrets, compressed at first and encrypted once it has the stack's key, and has no option
-    against it: where it can't make the directory, it goes on without (StartLogging in pkg/logging/encrypted.go). One
-    that is there, of an earlier release or by the user's wish, stays.
+    It logs every step at the level of debugging, secrets included, compressed at first and encrypted once it has the
+    stack's key. There is no option against it, but where it can't make the directory it goes on without (StartLogging
+    in pkg/logging/encrypted.go). A directory that is there, by an earlier release or the user's wish, stays.
     """
     with contextlib.suppress(OSError):
         (home / "logs").touch(mode=0o600, exist_ok=False)

@@ -102,6 +102,9 @@ def everything(begin: Callable[[], Life], tmp_path: Path, monkeypatch: pytest.Mo
         tracing.VARIABLE: "1",
     }.items():
         monkeypatch.setenv(name, value)
+    # With a directory for them, the engine writes logs, as it does where an earlier release has made one.
+    logs = tmp_path / "state/synapse-media/pulumi-home/logs"
+    logs.mkdir(parents=True)
     life = begin()
     found = Everything(life, [tmp_path])
     passphrase = Path(life.stack.engine.environment["PULUMI_CONFIG_PASSPHRASE_FILE"])
