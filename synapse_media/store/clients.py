@@ -140,7 +140,7 @@ def s3_client(connection: Connection, credential: Credential | None = None, atte
         attempts: how often each call is tried at most; None for ATTEMPTS. Where it is tried once, each call goes over
             a connection of its own.
     """
-    return _Signing(_shared("s3", connection, attempts or ATTEMPTS), credential or admin_credential(connection))
+    return _Signing(_shared("s3", connection, attempts), credential or admin_credential(connection))
 
 
 def iam_client(connection: Connection, attempts: int | None = None) -> Client:
@@ -148,9 +148,7 @@ def iam_client(connection: Connection, attempts: int | None = None) -> Client:
 
     Amazon's and Wasabi's IAM is one service for all regions, with requests signed for us-east-1.
     """
-    return _Signing(
-        _shared("iam", replace(connection, region="us-east-1"), attempts or ATTEMPTS), admin_credential(connection)
-    )
+    return _Signing(_shared("iam", replace(connection, region="us-east-1"), attempts), admin_credential(connection))
 
 
 # botocore's format: (key in the config file, environment variable, default, conversion).
@@ -242,11 +240,12 @@ def _timestamp(value: Any) -> datetime:
     return read
 
 
-def _shared(service: str, connection: Connection, attempts: int) -> Any:
+def _shared(service: str, connection: Connection, attempts: int | None) -> Any:
     """The one client of an endpoint, for the credential of whoever calls.
 
     boto3 clients may be shared between threads, but not created concurrently.
     """
+    attempts = attempts or ATTEMPTS
     endpoint = connection.endpoint if service == "s3" else connection.iam_endpoint
     if not endpoint:
         # Without an endpoint boto3 would send any provider's credential to Amazon.

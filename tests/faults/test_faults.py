@@ -71,7 +71,8 @@ def test_a_life_full_of_faults(
     own_directories: Path,
     tmp_path: Path,
 ) -> None:
-    here.environment = {checkpoints.VARIABLE: saved}
+    # In a home of the user's own the engine writes logs, which are searched too.
+    here.environment = {checkpoints.VARIABLE: saved, "PULUMI_HOME": str(tmp_path / "pulumi-home")}
     told: list[tuple[str, str]] = []
     rendered: dict[Path, str] = {}
 
@@ -92,7 +93,7 @@ def test_a_life_full_of_faults(
     places = [*own_directories.rglob("*"), *tmp_path.rglob("*")]
     # The server's own account data is the one other place where a secret must be.
     files = [path for path in places if path.is_file() and not {"embedded", ".venv"} & set(path.parts)]
-    assert {"stacks", "backups", "history"} <= {part for path in files for part in path.parts}
+    assert {"stacks", "backups", "history", "logs"} <= {part for path in files for part in path.parts}
     found = {path: {one for one in secrets if one.encode() in path.read_bytes()} for path in files}
     assert {path: held for path, held in found.items() if held} == {
         place / name: {active}

@@ -63,6 +63,7 @@ class Everything:
                     raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
                     texts[str(path)] = raw.decode(errors="replace")
         assert len(texts) > 20
+        assert any("/pulumi-home/logs/" in place for place in texts)
         return [f"{form} in {place}" for place, text in texts.items() for form in wanted if form in text]
 
 

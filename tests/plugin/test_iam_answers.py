@@ -29,7 +29,7 @@ DOCUMENT = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:ListAllM
 
 
 @pytest.fixture(autouse=True)
-def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def two_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "ATTEMPTS", 2)
 
 
